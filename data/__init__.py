@@ -1,0 +1,30 @@
+"""From what: data sets, augmentation, and batches (their size over time, how often each is used)."""
+
+from .arrays import Arrays, DataError, arrays
+from .batches import Batch, Position, batches
+from .batching import Constant
+from .digits import digits
+from .folders import Folders, FolderSource, image_folder
+from .memory import InMemory
+from .splits import class_balanced, split
+from .synthetic import synthetic
+from .torchvision_arrays import torchvision_arrays
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "Constant",
+    "DataError",
+    "FolderSource",
+    "Folders",
+    "InMemory",
+    "Position",
+    "arrays",
+    "batches",
+    "class_balanced",
+    "digits",
+    "image_folder",
+    "split",
+    "synthetic",
+    "torchvision_arrays",
+]

@@ -1,0 +1,65 @@
+"""The stream of batches of a run, from any position, with exact positions."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Position(NamedTuple):
+    """Where in the stream of batches a run stands."""
+
+    epoch: int = 0  # epochs that are complete
+    offset: int = 0  # samples of the current epoch that are used up
+    repeat: int = 0  # updates already made on the current batch (persistency)
+
+
+class Batch(NamedTuple):
+    """One update's data."""
+
+    inputs: Tensor  # (B, C, H, W) float32, normalised
+    targets: Tensor  # (B,) int64
+    after: Position  # where the run stands after the update
+
+
+class Source(Protocol):
+    """A training set that gives the batches of an epoch as a function of (seed, epoch)."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(
+        self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+def batches(source: Source, batching, seed: int, position: Position) -> Iterator[Batch]:
+    """Yield batches without end, from `position` on.
+
+    Order and augmentation are functions of (seed, epoch, index): the stream from a position is the rest of the
+    stream from the start. An epoch is one pass over the data; a batch's repeats are the same tensors.
+    """
+    epoch, offset, repeat = position
+    while True:
+        # two walks over the same spans: one for the source, which may read ahead, one for the positions
+        spans = batching.spans(len(source), offset)
+        loaded = source.epoch(seed, epoch, batching.spans(len(source), offset))
+        here = next(spans, None)
+        if here is None and offset == 0:
+            raise ValueError("an epoch holds no batch")
+        while here is not None:
+            following = next(spans, None)
+            done = Position(epoch + 1) if following is None else Position(epoch, following[0])
+            inputs, targets = next(loaded)
+            for count in range(repeat + 1, batching.persistency + 1):
+                after = done if count == batching.persistency else Position(epoch, here[0], count)
+                yield Batch(inputs, targets, after)
+            repeat, here = 0, following
+        epoch, offset = epoch + 1, 0
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return the generator of an epoch's order and augmentation; independent of torch's global one."""
+    words = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

@@ -1,0 +1,9 @@
+"""What is trained: networks of timm by name, the small-image networks that timm lacks, and weights from files."""
+
+from .input_size import smallest_input
+from .mlp import MLP
+from .resnet import ResNet
+from .timm_network import timm_network
+from .weights import WeightsError, load_weights
+
+__all__ = ["MLP", "ResNet", "WeightsError", "load_weights", "smallest_input", "timm_network"]

@@ -1,0 +1,76 @@
+"""Weights from files."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+class WeightsError(Exception):
+    """Weights that are missing, cannot be read, or do not fit; one line that says which and what would be right."""
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Load a network's weights from a file.
+
+    Takes .safetensors, and .pt, .pth or .th with or without a level such as `state_dict` and a prefix such as
+    `module.` on every name. Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        WeightsError: the file is missing or cannot be read, or names or shapes differ; they are listed.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; model.weights takes null, pretrained or a file")
+    given = _read(file)
+    wanted = network.state_dict()
+    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+    unknown = [n for n in given if n not in wanted]
+    shapes = [
+        f"{n} {tuple(given[n].shape)} instead of {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in given and given[n].shape != wanted[n].shape
+    ]
+    wrong = [
+        f"{len(names)} {what}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+        if names
+    ]
+    if wrong:
+        raise WeightsError(f"{file}: does not fit the network: {'; '.join(wrong)}")
+    network.load_state_dict(given, strict=False)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file}: refused, it is damaged or asks for more than tensors and plain values to be read"
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{file}: cannot be read as weights ({' '.join(str(error).split())[:120]})") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+    for level in LEVELS:
+        if isinstance(content, dict) and isinstance(content.get(level), dict):
+            content = content[level]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{file}: holds no weights; a dict of names and tensors is needed")
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return content

@@ -1,0 +1,79 @@
+"""Learning-rate schedules in durations.
+
+`torch.optim.lr_scheduler` does the work; what is added is that milestones are durations (`82epochs`, `300steps`,
+`0.05epochs`) of the run's own progress, which counts epochs whatever the batch size is and is part of a
+checkpoint. The factor is a function of that progress alone, so a schedule has no state that could be lost.
+"""
+
+from collections.abc import Sequence
+from math import floor
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class Progress(Protocol):
+    """What a schedule needs to know of a run."""
+
+    def elapsed(self, duration: str) -> float:
+        """Return how many such durations have passed since the run began."""
+
+
+class Constant:
+    """The learning rate stays as it is; costs nothing."""
+
+    def __init__(self, optimizer: Optimizer):
+        del optimizer
+
+    def step(self) -> None:
+        """Do nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, which is none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept the state, which is none."""
+
+
+class Multistep(LambdaLR):
+    """lr = lr0 * factor^(number of milestones passed).
+
+    Args:
+        optimizer: whose learning rates to set.
+        progress: of the run.
+        milestones: durations from the start of the run.
+        factor: applied at each milestone.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1
+    ):
+        super().__init__(optimizer, lambda _: factor ** sum(progress.elapsed(m) >= 1 for m in milestones))
+
+
+class Exponential(LambdaLR):
+    """lr = lr0 * rate^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
+
+    Args:
+        optimizer: whose learning rates to set.
+        progress: of the run.
+        rate: the factor over `every`.
+        every: a duration.
+        staircase: lower the rate once every `every` instead of smoothly.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        progress: Progress,
+        rate: float = 0.94,
+        every: str = "1epochs",
+        staircase: bool = True,
+    ):
+        def factor(_: int) -> float:
+            passed = progress.elapsed(every)
+            return rate ** (floor(passed) if staircase else passed)
+
+        super().__init__(optimizer, factor)

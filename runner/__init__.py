@@ -1,0 +1,1 @@
+"""The run that ties the rooms together: command line, loop, objective, evaluation, checkpoints, records."""

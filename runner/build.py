@@ -1,0 +1,268 @@
+"""From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from trainopt.data import (
+    Arrays,
+    Batch,
+    DataError,
+    Folders,
+    FolderSource,
+    InMemory,
+    Position,
+    batches,
+    split,
+)
+from trainopt.models import WeightsError, load_weights, smallest_input
+
+from .clocks import Clocks
+from .construct import construct, takes
+from .device import choose_device, set_numerics
+from .errors import UserError, one_line
+from .objective import Objective, covered_parameters
+from .progress import Progress
+from .vocabulary import CONF, read
+
+EVALUATION_BATCH = 256
+
+# keys that config.yaml gives to every option of a group
+COMMON = {group: tuple(read(CONF / "config.yaml")[group]) for group in ("data", "model")}
+
+
+@dataclass
+class Run:
+    """The pieces of a run, as the loop uses them."""
+
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]  # the network, compiled where asked for
+    objective: Objective
+    optimizer: Any
+    schedule: Any
+    batching: Any
+    progress: Progress
+    clocks: Clocks
+    training_set: Any
+    evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
+    device: torch.device
+    autocast: str | None
+    seed: int
+    duration: str
+    evaluate_every: str
+    checkpoint_every: str
+    log_every: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Images a batch when evaluating."""
+        return max(EVALUATION_BATCH, getattr(self.batching, "size", 0))
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches from where the run stands."""
+        p = self.progress
+        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat))
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of those that the optimizer moves."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+
+def build(config: DictConfig) -> Run:
+    """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError."""
+    device = choose_device(config.device)
+    set_numerics(config.precision, config.deterministic, device)
+    seed_everything(config.seed)
+    clocks = Clocks(device)
+    data = load_data(config)
+    network = build_network(config, data)
+    notes: list[str] = []
+    size = input_size(config, data, network, notes)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    network.to(device=device, memory_format=memory_format)
+    training_set, evaluation_sets = build_sets(config, data, size, device)
+    batching = construct(config.batching, "batching")
+    check_batches(batching, len(training_set), network)
+    progress = Progress(epoch_size=len(training_set))
+    params = [p for p in network.parameters() if p.requires_grad]
+    optimizer = construct(config.optimizer, "optimizer", params)
+    check_compile(config, optimizer)
+    forward = torch.compile(network) if config.compile else network
+    autocast = device.type if config.precision == "bf16" else None
+    return Run(
+        network=network,
+        forward=forward,
+        objective=build_objective(config, network, forward, autocast),
+        optimizer=optimizer,
+        schedule=construct(config.schedule, "schedule", optimizer=optimizer, progress=progress),
+        batching=batching,
+        progress=progress,
+        clocks=clocks,
+        training_set=training_set,
+        evaluation_sets=evaluation_sets,
+        device=device,
+        autocast=autocast,
+        seed=config.seed,
+        duration=config.duration,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        num_classes=data.num_classes,
+        image_shape=training_set.shape if size is None else (training_set.shape[0], size, size),
+        notes=notes,
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that networks and optimizers may draw from."""
+    import random
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def load_data(config: DictConfig) -> Arrays | Folders:
+    """Read the data set that a configuration names."""
+    data = construct(config.data, "data", common=COMMON["data"])
+    if isinstance(data, dict):
+        data = Arrays(**data, where="data")
+    if not isinstance(data, Arrays | Folders):
+        raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
+    return data
+
+
+def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
+    """Build the network for the data's classes and channels, with the weights asked for."""
+    weights = config.model.weights
+    network = construct(
+        config.model,
+        "model",
+        common=COMMON["model"],
+        num_classes=data.num_classes,
+        in_channels=data.image_shape[0],
+        image_shape=data.image_shape,
+        **({"pretrained": True} if weights == "pretrained" else {}),
+    )
+    if weights == "pretrained" and not takes(config.model._target_, "pretrained"):
+        raise UserError("model.weights=pretrained: only networks of timm have such; give null or a file")
+    if weights not in (None, "pretrained"):
+        try:
+            load_weights(network, weights)
+        except WeightsError as error:
+            raise UserError(f"model.weights: {error}") from error
+    return network
+
+
+def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, notes: list[str]) -> int | None:
+    """Return the side to which images are resized, or None; a change that nobody asked for is noted."""
+    channels, height, width = data.image_shape
+    wanted = config.data.get("size")
+    shape = (channels, wanted, wanted) if wanted else (channels, height, width)
+    try:
+        needed = smallest_input(network, shape)
+    except ValueError as error:
+        raise UserError(f"model: {one_line(error)}") from error
+    if needed is None:
+        return wanted
+    if wanted is not None:
+        raise UserError(f"data.size={wanted}: the network needs images of at least {needed} pixels")
+    notes.append(f"images are enlarged from {height}x{width} to {needed}x{needed} pixels, as the network needs")
+    return needed
+
+
+def build_sets(
+    config: DictConfig, data: Arrays | Folders, size: int | None, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """Return the training set and the sets to evaluate on, by kind of row."""
+    options = config.data
+    labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
+    test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
+    try:
+        train, held_out = split(labels, options.validation, options.limit)
+        test, _ = split(test_labels, 0.0, options.limit)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    mean, std = statistics(options, data, train)
+    shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
+
+    def make(part: str, indices: np.ndarray, augment: bool) -> InMemory | FolderSource:
+        flip = options.flip if augment else 0.0
+        if isinstance(data, Folders):
+            return FolderSource(data, part, indices, augment=augment, flip=flip, seed=config.seed, **shared)
+        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        shift = options.shift if augment else 0
+        return InMemory(images[indices], classes[indices], size=size, flip=flip, shift=shift, **shared)
+
+    if isinstance(data, Folders) and options.shift:
+        raise UserError("data.shift: is for data sets kept in memory; folders of images have data.scale")
+    sets = {"validation": make("train", held_out, augment=False)} if len(held_out) else {}
+    return make("train", train, augment=True), {**sets, "test": make("test", test, augment=False)}
+
+
+def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
+    channels = data.image_shape[0]
+    found = {}
+    for name in ("mean", "std"):
+        given = options[name]
+        if given is not None and len(given) != channels:
+            raise UserError(f"data.{name}={list(given)}: must have {channels} numbers, one a channel")
+        if given is None and isinstance(data, Arrays):
+            pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
+            given = getattr(pixels, name)(axis=0, dtype=np.float64)
+            given = np.where(given > 0, given, 1.0) if name == "std" else given
+        elif given is None:
+            raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
+        found[name] = [float(x) for x in given]
+    return found["mean"], found["std"]
+
+
+def build_objective(
+    config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None
+) -> Objective:
+    """Build the loss with its regularizers, each with the parameters that it is meant for."""
+    penalties = {
+        str(name): construct(node, f"regularizer.{name}") for name, node in (config.get("regularizer") or {}).items()
+    }
+    return Objective(
+        forward,
+        {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()},
+        label_smoothing=config.objective.label_smoothing,
+        auxiliary_weight=config.objective.auxiliary_weight,
+        autocast=autocast,
+    )
+
+
+def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
+    """Refuse batches that cannot be trained on."""
+    sizes = [stop - start for start, stop in batching.spans(epoch_size, 0)]
+    if not sizes:
+        raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
+    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if has_batch_norm and min(sizes) == 1:
+        raise UserError(
+            f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
+            " use batching.drop_last=true or another batching.size"
+        )
+
+
+def check_compile(config: DictConfig, optimizer: Any) -> None:
+    """Refuse to compile for an optimizer that differentiates the gradient."""
+    if config.compile and getattr(optimizer, "needs_graph", False):
+        name = type(optimizer).__name__
+        raise UserError(f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have")

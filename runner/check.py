@@ -1,0 +1,196 @@
+"""Checks of a composed configuration that need nothing but the YAML files: unknown, missing and impossible values.
+
+A rule of conf/allowed.yaml is made of these words:
+
+    [list of [COUNT]] KIND [RANGE] [or null]
+
+with KIND `integer`, `number`, `text`, `true or false`, `duration` or `one of A, B`; RANGE `>= x`, `> x`,
+`in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite.
+"""
+
+import math
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .durations import Duration
+from .errors import UserError, nearest, one_line
+from .vocabulary import CONF, Vocabulary, read
+
+
+def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Raise UserError for the first key that is unknown, missing, or has a value that is not allowed.
+
+    Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
+    class's signature.
+    """
+    check_keys(config, choices, vocabulary)
+    for key, value in leaves(config):
+        if isinstance(value, str) and value == "???":
+            raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
+        group, _, name = key.partition(".")
+        if group == "regularizer":
+            key_of_rule = f"regularizer.{name.partition('.')[2]}"
+        else:
+            key_of_rule = key
+        rule = read(CONF / "allowed.yaml").get(key_of_rule)
+        if rule is not None and not satisfies(value, rule):
+            raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+
+
+def drop_replaced_defaults(
+    config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary, overrides: list[str]
+) -> None:
+    """Where `_target_` was replaced, drop what the chosen YAML says for the class that it names.
+
+    `optimizer._target_=their.Optimizer` must not be handed the learning rate that is right for SGD. What was
+    typed stays.
+    """
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    for group, option in choices.items():
+        path = vocabulary.file(group, str(option))
+        content = read(path) if path is not None else {}
+        node = config.get(group)
+        if "_target_" not in content or node.get("_target_") == content["_target_"]:
+            continue
+        common = vocabulary.common_keys(group)
+        for key, value in content.items():
+            unchanged = key in node and OmegaConf.to_container(node, resolve=False)[key] == value  # type: ignore
+            if unchanged and key not in common and f"{group}.{key}" not in typed:
+                del node[key]
+
+
+def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
+    found: list[tuple[str, Any]] = []
+    for name in node:
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            found.append((key, "???"))
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}: {one_line(error.msg or error)}") from error
+        if isinstance(value, DictConfig):
+            found += leaves(value, f"{key}.")
+        else:
+            found.append((key, OmegaConf.to_container(value) if isinstance(value, ListConfig) else value))
+    return found
+
+
+def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Raise UserError for a key that no YAML knows."""
+    defaults = read(CONF / "config.yaml")
+    groups = vocabulary.groups
+    for name in config:
+        if name not in groups and name not in defaults:
+            raise UserError(f"{name}: unknown key{nearest(str(name), [*groups, *defaults])}")
+    for name, node in config.items():
+        if name not in groups:
+            known = defaults[name]
+            if isinstance(known, dict):
+                _check_section(str(name), node, list(known))
+        elif isinstance(node, DictConfig):
+            for prefix, part, known_keys in _parts(str(name), node, choices, vocabulary):
+                _check_section(prefix, part, known_keys)
+
+
+def _parts(group: str, node: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> list:
+    """The sections of a group that a YAML of ours describes: (dotted key, node, keys that it may have)."""
+    chosen = choices.get(group)
+    common = list(vocabulary.common_keys(group))
+    parts = []
+    for option in chosen if isinstance(chosen, list | ListConfig) else [chosen]:
+        path = vocabulary.file(group, str(option))
+        if path is None or path.parent.parent != CONF:
+            continue
+        content = read(path)
+        if "_target_" in content:
+            if node.get("_target_") == content["_target_"]:
+                parts.append((group, node, [*content, *common]))
+        else:  # an option of a list: {name: {_target_: …}}
+            for name, inner in content.items():
+                if name in node and node[name].get("_target_") == inner["_target_"]:
+                    parts.append((f"{group}.{name}", node[name], list(inner)))
+    return parts
+
+
+def _check_section(prefix: str, node: Any, known: list[str]) -> None:
+    if not isinstance(node, DictConfig):
+        raise UserError(f"{prefix}={node}: is a section; give one of its keys, as in {prefix}.{known[0]}=VALUE")
+    for key in node:
+        if key not in known:
+            raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known]))
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Return the line that says that a key is unknown and what would be right."""
+    shown = [k for k in known if not k.endswith("._target_")]
+    return f"{key}: unknown key{nearest(key, shown) or '; known are ' + ', '.join(shown)}"
+
+
+def satisfies(value: Any, rule: str) -> bool:
+    """Say whether a value keeps a rule of conf/allowed.yaml.
+
+    >>> satisfies(0.9, "number in [0, 1)"), satisfies(1, "number in [0, 1)")
+    (True, False)
+    >>> satisfies([16, 32], "list of integer >= 1"), satisfies("32", "integer >= 1")
+    (True, False)
+    """
+    if rule.endswith(" or null"):
+        return value is None or satisfies(value, rule.removesuffix(" or null"))
+    if rule.startswith("list of "):
+        count, element = re.fullmatch(r"list of (\d+ )?(.*)", rule).groups()  # type: ignore[union-attr]
+        right = isinstance(value, list) and (count is None or len(value) == int(count))
+        return right and all(satisfies(v, element) for v in value)
+    if rule.startswith("one of "):
+        return any(value is c or value == c for c in map(yaml_scalar, rule[7:].split(", ")))
+    if rule == "true or false":
+        return isinstance(value, bool)
+    kind, _, bounds = rule.partition(" ")
+    if kind == "text":
+        return isinstance(value, str) and bool(value.strip())
+    if kind == "duration":
+        return isinstance(value, str) and Duration.is_valid(value)
+    number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
+    return number and not isinstance(value, bool) and math.isfinite(value) and _within(value, bounds)
+
+
+def yaml_scalar(word: str) -> str | bool:
+    """Return the value that a word stands for in YAML: true and false are no text."""
+    return {"true": True, "false": False}.get(word, word)
+
+
+def _within(value: float, bounds: str) -> bool:
+    if not bounds:
+        return True
+    if bounds.startswith("in "):
+        low, high = (float(x) for x in bounds[4:-1].split(", "))
+        above = value >= low if bounds[3] == "[" else value > low
+        return above and (value <= high if bounds[-1] == "]" else value < high)
+    sign, limit = bounds.split(" ")
+    return value >= float(limit) if sign == ">=" else value > float(limit)
+
+
+def _spelled_out(rule: str) -> str:
+    rule = rule.removeprefix("one of ") if ", " not in rule else rule
+    return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str({None: "null", True: "true", False: "false"}[value])
+    return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def _meaning(key: str) -> str:
+    """The comment that stands behind a key in the YAML that leaves it open, as ` (comment)`."""
+    group, _, name = key.partition(".")
+    for path in sorted((CONF / group).glob("*.yaml")):
+        found = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", path.read_text(), re.MULTILINE)
+        if found:
+            return f" ({found[1]})"
+    return ""

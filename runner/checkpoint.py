@@ -1,0 +1,79 @@
+"""All of a run's state in one file of tensors and plain values."""
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .build import Run
+from .errors import UserError
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint to a temporary name, flush it to disk, and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing but tensors and plain values is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a checkpoint; it is damaged, or none of this program") from error
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """Return everything that a run needs to go on as if it had never stopped."""
+    return {
+        "model": run.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "progress": run.progress.state_dict(),
+        "clocks": run.clocks.state_dict(),
+        "rng": rng_state(run.device),
+    }
+
+
+def restore(run: Run, state: dict[str, Any]) -> None:
+    """Set a freshly built run to a state of `state_of`."""
+    run.network.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.progress.load_state_dict(state["progress"])
+    run.clocks.load_state_dict(state["clocks"])
+    set_rng_state(state["rng"], run.device)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every global generator that a network or an optimizer may draw from."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+    }
+
+
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set the generators to a state of `rng_state`."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))

@@ -1,0 +1,63 @@
+"""Where a run's time goes: training, evaluation, checkpoints, and everything else, each on a clock of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+
+NAMES = ("train", "evaluation", "checkpoint", "other")
+
+
+class Clocks:
+    """One clock runs at a time, in seconds. CUDA is synchronised where a clock is read or changed.
+
+    Args:
+        device: whose pending work belongs to the clock that runs.
+    """
+
+    def __init__(self, device: torch.device):
+        self._cuda = device if device.type == "cuda" else None
+        self.seconds = dict.fromkeys(NAMES, 0.0)
+        self._running = "other"
+        self._since = perf_counter()
+
+    def read(self, name: str) -> float:
+        """Return the seconds of a clock so far."""
+        self._charge()
+        return self.seconds[name]
+
+    def total(self) -> float:
+        """Return the seconds of all clocks together."""
+        self._charge()
+        return sum(self.seconds.values())
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Let a clock run instead of the one that does."""
+        before = self._running
+        self._charge()
+        self._running = name
+        try:
+            yield
+        finally:
+            self._charge()
+            self._running = before
+
+    def _charge(self) -> None:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+        now = perf_counter()
+        self.seconds[self._running] += now - self._since
+        self._since = now
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds of every clock."""
+        self._charge()
+        return dict(self.seconds)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from the seconds of an earlier part of the run; what ran since the start is kept."""
+        self._charge()
+        for name in NAMES:
+            self.seconds[name] += state[name]

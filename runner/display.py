@@ -1,0 +1,141 @@
+"""What people see while a run goes on: a live display on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+REFRESH_SECONDS = 0.25
+
+
+class Display:
+    """Prints to the terminal and, without the live part, to a run's log.txt.
+
+    Args:
+        duration: of the run, for the time left.
+        console: where to print; None: standard output.
+    """
+
+    def __init__(self, duration: str, console: Console | None = None):
+        self.console = console or Console(highlight=False)
+        self._duration = duration
+        self._log: Console | None = None
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._next_refresh = 0.0
+        self._first: tuple[float, float] | None = None  # when this part of the run began, and its share then
+        self._figures = ""
+
+    def log_to(self, path: Path) -> None:
+        """Also append what is printed to a file."""
+        self._log = Console(file=open(path, "a"), width=100, highlight=False)  # noqa: SIM115 - closed by close()
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.file.close()
+            self._log = None
+
+    def say(self, *what: Any) -> None:
+        """Print lines or tables on both."""
+        for target in filter(None, (self.console, self._log)):
+            target.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
+
+    def start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
+        """Say what will be run."""
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for name, value in facts:
+            table.add_row(name, value)
+        self.say(table)
+        for note in notes:
+            self.say(f"note: {note}")
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show progress while entered, where the output is a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (BarColumn(24), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as self._bar:
+            self._task = self._bar.add_task("starting", total=1.0)
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def trained(self, row: dict[str, Any], progress: Any, train_seconds: float) -> None:
+        """Update the live display, at most every `REFRESH_SECONDS`."""
+        now = monotonic()
+        share = 1.0 - progress.remaining_share(self._duration)
+        if self._first is None:
+            self._first = (now, share)
+        if self._bar is None or now < self._next_refresh:
+            return
+        self._next_refresh = now + REFRESH_SECONDS
+        began, share_then = self._first
+        left = (now - began) * (1 - share) / (share - share_then) if share > share_then else None
+        rate = progress.samples / train_seconds if train_seconds > 0 else 0.0
+        text = (
+            f"step {progress.step}  epoch {progress.epochs:.2f}  loss {row['total']:.4f}"
+            f"  top-1 {row['top1']:.1f} %{self._figures}  {rate:,.0f} images/s  {duration_text(left)} left"
+        )
+        self._bar.update(self._task, completed=share, description=text, refresh=True)
+
+    def evaluated(
+        self, rows: dict[str, dict[str, float]], train_row: dict[str, Any], counts: dict[str, Any]
+    ) -> None:
+        """Print one line about an evaluation."""
+        parts = [f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}"]
+        if train_row:
+            parts.append(f"train loss {train_row['total']:.4f}")
+        for kind, row in rows.items():
+            parts.append(f"{kind} loss {row['loss']:.4f}  top-1 {row['top1']:5.2f} %")
+            self._figures = f"  ({kind} {row['top1']:.2f} %)"
+        self.say("  ".join(parts))
+
+    def result(self, summary: dict[str, Any], folder: Path) -> None:
+        """Print the table at the end of a run."""
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for name, justify in (("", "left"), ("value", "right"), ("step", "right"), ("epoch", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column("training time", justify="right")
+        final, kind = summary["final"], summary["best_on"]
+        at_end = (str(summary["steps"]), f"{summary['epochs']:.2f}", duration_text(summary["train_seconds"]))
+        table.add_row("final test top-1", f"{final['top1']:.2f} %", *at_end)
+        table.add_row("final test top-5", f"{final['top5']:.2f} %", *at_end)
+        table.add_row("final test loss", f"{final['loss']:.4f}", *at_end)
+        for name, key, form in (("best top-1", "best_top1", "{:.2f} %"), ("lowest loss", "lowest_loss", "{:.4f}")):
+            best = summary[key]
+            where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
+            table.add_row(f"{name} ({kind})", form.format(best["value"]), *where)
+        self.say(table)
+        curves = ", curves.png" if (folder / "curves.png").exists() else ""
+        self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{curves}, checkpoints/, …)")
+
+
+def duration_text(seconds: float | None) -> str:
+    """Write seconds as people do.
+
+    >>> duration_text(4.21), duration_text(75), duration_text(3725)
+    ('4.2 s', '1:15 min', '1:02 h')
+    """
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def shown(path: Path) -> str:
+    """Write a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

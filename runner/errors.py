@@ -1,0 +1,32 @@
+"""What goes wrong with a command, said in one line, and the nearest right word."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something that the user can put right; its text is one line that says what would be right.
+
+    The command line prints it without a traceback and ends with exit code 2.
+    """
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the choice nearest to `word`, or an empty string.
+
+    >>> nearest("resnet5", ["resnet50", "mlp"])
+    '; did you mean resnet50?'
+    >>> nearest("xyz", ["resnet50", "mlp"])
+    ''
+    """
+    found = get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def one_line(text: object) -> str:
+    """Fold a message to one line.
+
+    >>> one_line("a\\n  b")
+    'a b'
+    """
+    return " ".join(str(text).split())

@@ -1,0 +1,52 @@
+"""Exact evaluation: every image once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    source,
+    batch_size: int,
+    autocast: str | None = None,
+) -> dict[str, float]:
+    """Return mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
+
+    Where there are fewer than six classes top-5 is 100. The network's modes are left as they were.
+
+    Args:
+        network: whose mode is changed.
+        forward: the network, or its compiled form.
+        source: has `ordered(batch_size)`, which yields every image once.
+        batch_size: images a batch; the sums do not depend on it but for rounding.
+        autocast: a device type to run the forward pass in bfloat16 on, or None.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        loss = torch.zeros((), dtype=torch.float64)
+        top1 = torch.zeros((), dtype=torch.int64)
+        top5 = torch.zeros((), dtype=torch.int64)
+        for inputs, targets in source.ordered(batch_size):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
+                logits = forward(inputs)
+            logits = logits.float()
+            loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+            top1 = top1 + best[:, 0].sum()
+            top5 = top5 + best.any(1).sum()
+    finally:
+        for module, training in modes:
+            module.training = training
+    count = len(source)
+    return {"loss": loss.item() / count, "top1": 100 * top1.item() / count, "top5": 100 * top5.item() / count}
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float:
+    """Return the share of a batch that is classified right, in percent."""
+    return 100 * (logits.argmax(1) == targets).float().mean().item()

@@ -1,0 +1,106 @@
+"""Hydra's and YAML's errors about a command line, each as one line that says what would be right."""
+
+import re
+from typing import Any
+
+import yaml
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from .check import unknown_key
+from .errors import nearest, one_line
+from .vocabulary import Vocabulary, default_choices
+
+
+def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str | None:
+    """Return one line about an error of composing a configuration; None for errors of another kind.
+
+    Args:
+        error: what Hydra raised.
+        overrides: what was typed, as in `optimizer.lr=0.1`.
+        vocabulary: the options that there are.
+    """
+    if isinstance(error, yaml.YAMLError):
+        return _broken_yaml(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_option(str(error.missing_cfg_file), vocabulary)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
+    if isinstance(error, ConfigCompositionException):
+        return _composition(error, overrides, vocabulary)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return one_line(error)
+    return None
+
+
+def _broken_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
+    return f"{place}: is no valid YAML ({one_line(getattr(error, 'problem', None) or error)})"
+
+
+def _missing_option(path: str, vocabulary: Vocabulary) -> str:
+    group, _, option = path.partition("/")
+    option = option.removesuffix(".yaml")
+    options = vocabulary.options(group)
+    if not options:
+        return f"{path}: there is no such file in the configuration folders"
+    hint = nearest(option, options)
+    return f"{group}={option}: no such option{hint or ''}{';' if not hint else ''} there are {', '.join(options)}"
+
+
+def _composition(error: ConfigCompositionException, overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Explain an override that does not fit what is there."""
+    text = one_line(error)
+    choices = chosen(overrides, vocabulary)
+    for override in overrides:
+        sign, key, _ = split_override(override)
+        if f"'{key}'" not in text and f"'{sign}{key}" not in text and f"{key}=" not in text:
+            continue
+        if "No match in the defaults list" in text or "not in struct" in f"{text} {one_line(error.__cause__)}":
+            return _unknown(key, choices, vocabulary)
+        if sign == "+" and "already at" in text:
+            return f"{override}: the key is already there; write {override[1:]}"
+        if sign == "~":
+            return f"{override}: there is nothing to delete{nearest(key, vocabulary.keys(choices))}"
+        return f"{override}: {text}"
+    return text
+
+
+def _unknown(key: str, choices: dict[str, Any], vocabulary: Vocabulary) -> str:
+    group, _, name = key.partition(".")
+    known = vocabulary.keys(choices)
+    if group in vocabulary.groups and name:
+        mine = [k for k in known if k.startswith(f"{group}.")]
+        holders = vocabulary.holders(group, name)
+        if holders and not nearest(key, mine):
+            return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"
+        return unknown_key(key, mine)
+    hint = nearest(key, [*vocabulary.groups, *known])
+    return f"{key}: unknown key{hint or '; trainopt --help shows all keys and groups'}"
+
+
+def split_override(override: str) -> tuple[str, str, str]:
+    """Return (sign, key, value) of an override.
+
+    >>> split_override("++optimizer.lr=0.1")
+    ('++', 'optimizer.lr', '0.1')
+    """
+    sign, key, value = re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL).groups()  # type: ignore
+    return sign, key.partition("@")[0].replace("/", ".") if key.startswith("hydra/") else key, value
+
+
+def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the option of each group that a command line leads to, experiments left aside."""
+    choices = default_choices()
+    for override in overrides:
+        _, key, value = split_override(override)
+        if key in vocabulary.groups:
+            options = value.strip("[]").split(",")
+            choices[key] = options if value.startswith("[") else options[0]
+    return choices

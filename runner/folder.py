@@ -1,0 +1,78 @@
+"""A run's folder: what is already there, and whether it is the same run. Needs no torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .check import leaves
+from .errors import UserError
+
+# Keys that change nothing about a run's numbers.
+APART = ("run.", "logger.", "checkpoint_every", "data.root", "data.download", "data.workers")
+DONE = ("finished", "diverged")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration with everything resolved."""
+    content = OmegaConf.to_container(config, resolve=True)
+    return {key: value for key, value in content.items() if key not in ("experiment", "debug")}  # type: ignore
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """Return the dotted keys that make a run what it is, with their values."""
+    return {key: value for key, value in leaves(config) if not key.startswith(APART)}
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Return 16 hexadecimal digits that two runs share if they are the same run."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
+    """Return a run's configuration and its choices of options, from run.yaml."""
+    path = folder / "run.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: is no run's folder (there is no run.yaml in it)")
+    try:
+        content = OmegaConf.load(path)
+        choices = OmegaConf.to_container(content.pop("choices"))
+        content.pop("fingerprint")
+    except (OmegaConfBaseException, KeyError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
+    return content, choices  # type: ignore[return-value]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return a run's summary; empty where there is none that can be read."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def same_run(folder: Path, config: DictConfig) -> None:
+    """Raise UserError, naming the keys that differ, if the folder holds a run with another configuration."""
+    there, _ = read_config(folder)
+    ours, theirs = identity(config), identity(there)
+    differ = [key for key in sorted({*ours, *theirs}) if ours.get(key, "—") != theirs.get(key, "—")]
+    if differ:
+        shown = [f"{key} ({theirs.get(key, '—')} there, {ours.get(key, '—')} here)" for key in differ[:5]]
+        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise UserError(
+            f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
+            " give run.name=NAME or hydra.run.dir=DIR for a new one"
+        )
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that nothing was written to, and the folders above it that are then empty too."""
+    for place in (folder, *folder.parents):
+        if not place.is_dir() or any(place.iterdir()):
+            return
+        place.rmdir()

@@ -1,0 +1,66 @@
+"""What is minimised: a sum of named terms."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+class Objective:
+    """Cross-entropy, an auxiliary classifier's cross-entropy where the network has one, and regularizers.
+
+    Args:
+        network: returns logits (B, classes), or (logits, auxiliary logits) while training.
+        regularizers: by name, a function of parameters that returns a scalar, and its parameters.
+        label_smoothing: share of the target that is spread over all classes.
+        auxiliary_weight: weight of the auxiliary cross-entropy.
+        autocast: a device type to run the forward pass in bfloat16 on, or None.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        regularizers: dict[str, tuple[Callable[[Sequence[Tensor]], Tensor], list[Tensor]]],
+        label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.4,
+        autocast: str | None = None,
+    ):
+        self.network = network
+        self.regularizers = regularizers
+        self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+        self.context = torch.autocast(autocast, torch.bfloat16) if autocast else nullcontext()
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes)."""
+        with self.context:
+            logits = self.network(inputs)
+            auxiliary = None
+            if isinstance(logits, tuple):
+                logits, auxiliary = logits
+            total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            terms = {"cross_entropy": total}
+            if auxiliary is not None:
+                loss = cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
+                terms["auxiliary"] = self.auxiliary_weight * loss
+                total = total + terms["auxiliary"]
+        for name, (penalty, params) in self.regularizers.items():
+            terms[name] = penalty(params)
+            total = total + terms[name]
+        return total, terms, logits
+
+
+def covered_parameters(network: nn.Module, penalty: Callable) -> list[Tensor]:
+    """Return the trainable parameters that a regularizer is meant for.
+
+    A regularizer may say so with a method `covers(layer, name)`; without it, it is given all of them.
+    """
+    covers = getattr(penalty, "covers", lambda layer, name: True)
+    return [
+        parameter
+        for layer in network.modules()
+        for name, parameter in layer.named_parameters(recurse=False)
+        if parameter.requires_grad and covers(layer, name)
+    ]

@@ -1,0 +1,76 @@
+"""The words that the YAML files on disk offer: groups, their options, and the keys of each."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@cache
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file, with Hydra's defaults list left in."""
+    return yaml.safe_load(path.read_text()) or {}
+
+
+class Vocabulary:
+    """The options in `folders` (our own conf/ last, those given with --config-dir before it)."""
+
+    def __init__(self, folders: list[Path]):
+        self.folders = folders
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of all config groups but Hydra's own."""
+        found = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
+        return sorted(found - {"hydra"})
+
+    def options(self, group: str) -> list[str]:
+        """The names of the options of a group, as in `mlp` or `menssen2019/mnist`."""
+        paths = [(p, f / group) for f in self.folders for p in (f / group).rglob("*.yaml")]
+        return sorted({str(p.relative_to(top).with_suffix("")) for p, top in paths})
+
+    def file(self, group: str, option: str) -> Path | None:
+        """The YAML that an option is read from, or None."""
+        paths = (folder / group / f"{option}.yaml" for folder in self.folders)
+        return next((p for p in paths if p.is_file()), None)
+
+    def common_keys(self, group: str) -> dict[str, Any]:
+        """The keys that every option of a group has, from config.yaml."""
+        node = read(CONF / "config.yaml").get(group)
+        return node if isinstance(node, dict) else {}
+
+    def keys(self, choices: dict[str, Any]) -> list[str]:
+        """All dotted keys of a configuration with these choices, as in `optimizer.lr`."""
+        found = set()
+        for key, value in read(CONF / "config.yaml").items():
+            if key not in ("defaults", "hydra"):
+                found |= set(_dotted(key, value))
+        for group, chosen in choices.items():
+            for option in chosen if isinstance(chosen, list) else [chosen]:
+                path = self.file(group, str(option))
+                if path is not None:
+                    content = {k: v for k, v in read(path).items() if k != "defaults"}
+                    is_global = "@package _global_" in path.read_text()
+                    found |= set(_dotted("" if is_global else group, content))
+        return sorted(found)
+
+    def holders(self, group: str, key: str) -> list[str]:
+        """The options of a group that have a key."""
+        files = {option: self.file(group, option) for option in self.options(group)}
+        return [option for option, path in files.items() if path is not None and key in read(path)]
+
+
+def default_choices() -> dict[str, Any]:
+    """The option of each group that a bare `trainopt` runs with."""
+    entries = [e for e in read(CONF / "config.yaml")["defaults"] if isinstance(e, dict)]
+    return {k: v for e in entries for k, v in e.items() if not k.startswith("override ")}
+
+
+def _dotted(prefix: str, value: Any) -> list[str]:
+    if isinstance(value, dict) and value:
+        start = f"{prefix}." if prefix else ""
+        return [key for k, v in value.items() for key in _dotted(f"{start}{k}", v)]
+    return [prefix]
