@@ -13,7 +13,7 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
 
     Networks of timm with a fixed input size get that; others at least as many pixels as they divide the side by
     (32 for ResNet-50), so that one position is left before the pool. Whether a size can be computed at all is
-    tried on torch's meta device, in training mode, without arithmetic.
+    tried, in training mode, on a copy (torch's meta device would take longer: it loads the compiler).
 
     Raises:
         ValueError: no size up to `LARGEST` works; the message is the network's own for the largest.
@@ -25,7 +25,7 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
         return None if height == width == side else side
     stages = getattr(network, "feature_info", None) or [{}]
     reduction = max((stage.get("reduction", 1) for stage in stages if isinstance(stage, dict)), default=1)
-    trial = copy.deepcopy(network).to("meta").train()
+    trial = copy.deepcopy(network).train()
     if min(height, width) >= reduction and _failure(trial, channels, height, width) is None:
         return None
     low, high = max(min(height, width), reduction), LARGEST
@@ -44,8 +44,8 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
 def _failure(trial: nn.Module, channels: int, height: int, width: int) -> str | None:
     """Return None if a batch of two such images can go through, else why not."""
     try:
-        with torch.no_grad():
-            trial(torch.empty(2, channels, height, width, device="meta"))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(torch.zeros(2, channels, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:
         return " ".join(str(error).split())[:200]
     return None

@@ -176,7 +176,10 @@ def _within(value: float, bounds: str) -> bool:
 
 
 def _spelled_out(rule: str) -> str:
-    rule = rule.removeprefix("one of ") if ", " not in rule else rule
+    if rule.startswith("one of"):
+        return rule.removeprefix("one of ") if ", " not in rule else rule
+    if not rule.startswith("true"):
+        rule = f"{'an' if rule[0] == 'i' else 'a'} {rule}"
     return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import UserError, nearest
 from .vocabulary import CONF, Vocabulary
 
+FAILED = 1
 USER_ERROR = 2
 
 
@@ -39,6 +40,11 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         from importlib.metadata import version
 
         print(f"trainopt {version('trainopt')}")
+        return 0
+    if {"--help", "-h"} & set(arguments) and first not in verbs:
+        from .help import help_text
+
+        print(help_text(typed_overrides(arguments), Vocabulary([*config_folders(arguments), CONF])))
         return 0
     if first in verbs:
         return verbs[first](arguments[1:], debug)
@@ -87,22 +93,23 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
     codes: list[int] = []
 
     def job(config: Any) -> int:
-        code = run_job(config, ["trainopt", *arguments], debug)
+        try:
+            code = run_job(config, ["trainopt", *arguments], debug)
+        except Exception:  # noqa: BLE001 - a defect of ours; the other jobs of a sweep go on
+            traceback.print_exc()
+            code = FAILED
         codes.append(code)
         if code > 128:  # an interrupt ends a sweep too
             raise SystemExit(code)
         return code
 
-    overrides = [a for a in arguments if not a.startswith("-")]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     typed, sys.argv[1:] = sys.argv[1:], arguments
     try:
         hydra.main(version_base="1.3", config_path="pkg://trainopt.conf", config_name="config")(job)()
     except Exception as error:
-        text = explain(error, overrides, Vocabulary([*config_folders(arguments), CONF]))
-        if text is None:
-            raise
-        raise UserError(text) from error
+        vocabulary = Vocabulary([*config_folders(arguments), CONF])
+        raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
     finally:
         sys.argv[1:] = typed
     return max(codes, default=0)
@@ -133,6 +140,11 @@ def run_job(config: Any, command: list[str], debug: bool) -> int:
             traceback.print_exc()
         print(f"trainopt: {error}", file=sys.stderr)
         return USER_ERROR
+
+
+def typed_overrides(arguments: list[str]) -> list[str]:
+    """Return the arguments that are overrides, as in `optimizer.lr=0.1`."""
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
 def config_folders(arguments: list[str]) -> list[Path]:

@@ -49,6 +49,8 @@ class Display:
     def start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
         """Say what will be run."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for name, value in facts:
             table.add_row(name, value)
         self.say(table)

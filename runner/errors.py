@@ -14,13 +14,16 @@ class UserError(Exception):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `; did you mean X?` for the choice nearest to `word`, or an empty string.
 
+    Of dotted keys the last parts are compared.
+
     >>> nearest("resnet5", ["resnet50", "mlp"])
     '; did you mean resnet50?'
     >>> nearest("xyz", ["resnet50", "mlp"])
     ''
     """
-    found = get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""
+    tails = {choice.rpartition(".")[2]: choice for choice in reversed(list(choices))}
+    found = get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.6)
+    return f"; did you mean {tails[found[0]]}?" if found else ""
 
 
 def one_line(text: object) -> str:

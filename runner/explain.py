@@ -1,24 +1,18 @@
 """Hydra's and YAML's errors about a command line, each as one line that says what would be right."""
 
-import re
 from typing import Any
 
 import yaml
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
 from .check import unknown_key
 from .errors import nearest, one_line
-from .vocabulary import Vocabulary, default_choices
+from .overrides import chosen, split_override
+from .vocabulary import Vocabulary
 
 
-def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str | None:
-    """Return one line about an error of composing a configuration; None for errors of another kind.
+def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Return one line about an error of composing a configuration.
 
     Args:
         error: what Hydra raised.
@@ -33,9 +27,7 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
     if isinstance(error, ConfigCompositionException):
         return _composition(error, overrides, vocabulary)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return one_line(error)
-    return None
+    return one_line(error)
 
 
 def _broken_yaml(error: yaml.YAMLError) -> str:
@@ -62,8 +54,8 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
         sign, key, _ = split_override(override)
         if f"'{key}'" not in text and f"'{sign}{key}" not in text and f"{key}=" not in text:
             continue
-        if "No match in the defaults list" in text or "not in struct" in f"{text} {one_line(error.__cause__)}":
-            return _unknown(key, choices, vocabulary)
+        if "No match in the defaults list" in text or text.startswith("Could not override"):
+            return _unknown(key, choices, overrides, vocabulary)
         if sign == "+" and "already at" in text:
             return f"{override}: the key is already there; write {override[1:]}"
         if sign == "~":
@@ -72,35 +64,18 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
     return text
 
 
-def _unknown(key: str, choices: dict[str, Any], vocabulary: Vocabulary) -> str:
+def _unknown(key: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:
     group, _, name = key.partition(".")
     known = vocabulary.keys(choices)
+    if group == "hydra":
+        return f"{key}: Hydra has no such key; trainopt --cfg hydra shows all"
     if group in vocabulary.groups and name:
+        if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
+            return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
         mine = [k for k in known if k.startswith(f"{group}.")]
         holders = vocabulary.holders(group, name)
-        if holders and not nearest(key, mine):
+        if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"
         return unknown_key(key, mine)
     hint = nearest(key, [*vocabulary.groups, *known])
     return f"{key}: unknown key{hint or '; trainopt --help shows all keys and groups'}"
-
-
-def split_override(override: str) -> tuple[str, str, str]:
-    """Return (sign, key, value) of an override.
-
-    >>> split_override("++optimizer.lr=0.1")
-    ('++', 'optimizer.lr', '0.1')
-    """
-    sign, key, value = re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL).groups()  # type: ignore
-    return sign, key.partition("@")[0].replace("/", ".") if key.startswith("hydra/") else key, value
-
-
-def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the option of each group that a command line leads to, experiments left aside."""
-    choices = default_choices()
-    for override in overrides:
-        _, key, value = split_override(override)
-        if key in vocabulary.groups:
-            options = value.strip("[]").split(",")
-            choices[key] = options if value.startswith("[") else options[0]
-    return choices

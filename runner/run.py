@@ -11,7 +11,7 @@ from .display import Display, shown
 from .errors import one_line
 from .folder import DONE, fingerprint, plain, read_summary, same_run
 
-FAILED = 1
+FAILED = 1  # exit code
 
 
 def start(config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool = False) -> int:
@@ -138,7 +138,7 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')} ({len(run.training_set):,} training, {images} images; {shape})"),
         ("optimizer", f"{optimizer}, lr {lr:g}, schedule {choices.get('schedule')}"),
-        ("length", f"{config.duration}, {spans} batches an epoch"),
+        ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
         ("device", f"{describe(run.device)}, {config.precision}"),
         ("folder", shown(folder)),
     ]

@@ -1,0 +1,57 @@
+"""`trainopt --help`: the commands, the options of every group, and the keys of the choices made, as conf/ explains them."""
+
+import re
+import shutil
+import textwrap
+
+from .overrides import chosen
+from .vocabulary import CONF, Vocabulary
+
+USAGE = """\
+trainopt compares ways of training neural networks: one command is one run.
+
+  trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
+  trainopt -m key=a,b …                   a sweep: one run for every combination
+  trainopt resume RUN                     go on from the last checkpoint in a run's folder
+  trainopt evaluate RUN [--checkpoint best|last|FILE]
+
+  --help              this page, with the keys of the options that are typed before it
+  --cfg job           show the configuration of a command without running it
+  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
+  --debug             show the traceback of an error
+  --version           show the version
+  --hydra-help        show Hydra's own flags (completion for the shell, …)
+"""
+
+
+def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Return the page for a command line."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [USAGE, "Groups (group=option):", ""]
+    for group in vocabulary.groups:
+        options = ", ".join(vocabulary.options(group))
+        lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
+    lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
+    lines += _indented(_without((CONF / "config.yaml").read_text(), "defaults", "hydra"))
+    for group, choice in chosen(overrides, vocabulary).items():
+        for option in choice if isinstance(choice, list) else [choice]:
+            path = vocabulary.file(group, str(option))
+            if path is not None:
+                lines += ["", f"{group}={option}"]
+                lines += _indented(_without(path.read_text(), "_target_", "defaults"))
+    return "\n".join(lines)
+
+
+def _without(text: str, *sections: str) -> list[str]:
+    """Return the lines of a YAML text without some top-level sections."""
+    kept, inside = [], False
+    for line in text.splitlines():
+        if re.match(r"\S", line) and not line.startswith("#"):
+            inside = line.partition(":")[0] in sections
+        if not inside:
+            kept.append(line)
+    return kept[1:] if kept and "# One run." in kept[0] else kept
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines if line.strip()]
