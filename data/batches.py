@@ -21,6 +21,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor  # (B, C, H, W) float32, normalised
     targets: Tensor  # (B,) int64
+    size: int  # B
     after: Position  # where the run stands after the update
 
 
@@ -54,7 +55,7 @@ def batches(source: Source, batching, seed: int, position: Position) -> Iterator
             inputs, targets = next(loaded)
             for count in range(repeat + 1, batching.persistency + 1):
                 after = done if count == batching.persistency else Position(epoch, here[0], count)
-                yield Batch(inputs, targets, after)
+                yield Batch(inputs, targets, here[1] - here[0], after)
             repeat, here = 0, following
         epoch, offset = epoch + 1, 0
 

@@ -73,19 +73,20 @@ class Display:
 
     def trained(self, row: dict[str, Any], progress: Any, train_seconds: float) -> None:
         """Update the live display, at most every `REFRESH_SECONDS`."""
+        if self._bar is None:
+            return
         now = monotonic()
-        share = 1.0 - progress.remaining_share(self._duration)
-        if self._first is None:
-            self._first = (now, share)
-        if self._bar is None or now < self._next_refresh:
+        if now < self._next_refresh:
             return
         self._next_refresh = now + REFRESH_SECONDS
+        share = min(1.0, progress.elapsed(self._duration))
+        self._first = self._first or (now, share)
         began, share_then = self._first
         left = (now - began) * (1 - share) / (share - share_then) if share > share_then else None
         rate = progress.samples / train_seconds if train_seconds > 0 else 0.0
         text = (
-            f"step {progress.step}  epoch {progress.epochs:.2f}  loss {row['total']:.4f}"
-            f"  top-1 {row['top1']:.1f} %{self._figures}  {rate:,.0f} images/s  {duration_text(left)} left"
+            f"step {progress.step}  epoch {progress.epochs:.2f}  loss {row['total']:.4f}{self._figures}"
+            f"  {rate:,.0f} images/s  {duration_text(left)} left"
         )
         self._bar.update(self._task, completed=share, description=text, refresh=True)
 
@@ -98,7 +99,7 @@ class Display:
             parts.append(f"train loss {train_row['total']:.4f}")
         for kind, row in rows.items():
             parts.append(f"{kind} loss {row['loss']:.4f}  top-1 {row['top1']:5.2f} %")
-            self._figures = f"  ({kind} {row['top1']:.2f} %)"
+            self._figures = f"  {kind} top-1 {row['top1']:.2f} %"
         self.say("  ".join(parts))
 
     def result(self, summary: dict[str, Any], folder: Path) -> None:

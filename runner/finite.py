@@ -1,7 +1,5 @@
 """Is the loss a number? Asked before every update, without making a GPU wait."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,33 +13,49 @@ class Diverged(Exception):  # noqa: N818 - an outcome, not an error
 
 
 class FiniteCheck:
-    """Reads the loss between the forward pass and the update.
+    """Reads the loss between the forward pass and the update; `value` is the last that was read."""
 
-    On CUDA the value is copied on a stream of its own as soon as the forward pass has computed it, so that
-    reading it does not wait for the backward pass queued behind it.
+    value = float("nan")
+
+    def begin(self, loss: Tensor) -> bool:
+        """Check a loss that was just computed; say whether `finish` must be called after the backward pass."""
+        self.value = value = loss.detach().item()
+        if value - value != 0:  # infinite, or not a number
+            raise Diverged(value)
+        return False
+
+    def finish(self) -> None:
+        """Raise Diverged if the loss given to `begin` is not finite."""
+
+
+class CudaFiniteCheck(FiniteCheck):
+    """The same on a GPU, without waiting for the backward pass.
+
+    The loss is copied on a stream of its own as soon as the forward pass has computed it, so that reading it
+    after the backward pass was queued does not wait for that.
 
     Args:
         device: where losses are computed.
     """
 
     def __init__(self, device: torch.device):
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._host = torch.empty((), pin_memory=True) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device)
+        self._host = torch.empty((), pin_memory=True)
 
-    def start(self, loss: Tensor) -> None:
-        """Take note of a loss that was just computed."""
-        self._loss = loss.detach()
-        if self._stream is not None and self._host is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(loss.device))
-            with torch.cuda.stream(self._stream):
-                self._host.copy_(self._loss, non_blocking=True)
+    def begin(self, loss: Tensor) -> bool:
+        """Begin to copy a loss that was just computed."""
+        self._source = loss.detach()  # kept until it is copied
+        self._stream.wait_stream(torch.cuda.current_stream(loss.device))
+        with torch.cuda.stream(self._stream):
+            self._host.copy_(self._source, non_blocking=True)
+        return True
 
     def finish(self) -> None:
-        """Raise Diverged if it is not finite."""
-        if self._stream is not None and self._host is not None:
-            self._stream.synchronize()
-            value = self._host.item()
-        else:
-            value = self._loss.item()
-        if not math.isfinite(value):
-            raise Diverged(value)
+        """Raise Diverged if the loss given to `begin` is not finite."""
+        self._stream.synchronize()
+        super().begin(self._host)
+
+
+def finite_check(device: torch.device) -> FiniteCheck:
+    """Return the check for a device."""
+    return CudaFiniteCheck(device) if device.type == "cuda" else FiniteCheck()

@@ -71,8 +71,9 @@ def same_run(folder: Path, config: DictConfig) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that nothing was written to, and the folders above it that are then empty too."""
-    for place in (folder, *folder.parents):
+    """Remove a folder that nothing was written to, and those above it, up to the working directory, if they are left so."""
+    here = Path.cwd()
+    for place in (folder, *(p for p in folder.parents if here in p.parents)):
         if not place.is_dir() or any(place.iterdir()):
             return
         place.rmdir()

@@ -1,7 +1,6 @@
 """What is minimised: a sum of named terms."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +30,29 @@ class Objective:
         self.regularizers = regularizers
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
-        self.context = torch.autocast(autocast, torch.bfloat16) if autocast else nullcontext()
+        self.autocast = autocast
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes)."""
-        with self.context:
-            logits = self.network(inputs)
-            auxiliary = None
-            if isinstance(logits, tuple):
-                logits, auxiliary = logits
-            total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-            terms = {"cross_entropy": total}
-            if auxiliary is not None:
-                loss = cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
-                terms["auxiliary"] = self.auxiliary_weight * loss
-                total = total + terms["auxiliary"]
+        if self.autocast:
+            with torch.autocast(self.autocast, torch.bfloat16):
+                total, terms, logits = self._of_data(inputs, targets)
+        else:
+            total, terms, logits = self._of_data(inputs, targets)
         for name, (penalty, params) in self.regularizers.items():
             terms[name] = penalty(params)
             total = total + terms[name]
         return total, terms, logits
+
+    def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        logits = self.network(inputs)
+        if not isinstance(logits, tuple):
+            loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            return loss, {"cross_entropy": loss}, logits
+        logits, auxiliary = logits
+        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        extra = self.auxiliary_weight * cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
+        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
 
 
 def covered_parameters(network: nn.Module, penalty: Callable) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """How far a run is: counts, position in the data, and when something is due."""
 
+import sys
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any, Protocol
@@ -10,11 +12,10 @@ _parse = cache(Duration.parse)
 
 
 class _Batch(Protocol):
-    targets: Any
     after: Any
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """The counts of a run; part of its checkpoint.
 
@@ -30,6 +31,7 @@ class Progress:
     samples: int = 0
     gradients: int = 0
     hvps: int = 0
+    samples_passed: int = 0  # as `samples`, but a batch that is used again counts once
 
     @property
     def epochs(self) -> float:
@@ -39,28 +41,24 @@ class Progress:
     def advance(self, batch: _Batch) -> None:
         """Count an update on a batch."""
         self.step += 1
-        self.epoch, self.offset, self.repeat = batch.after
+        self.epoch, self.offset, self.repeat = epoch, offset, _ = batch.after
+        self.samples_passed = epoch * self.epoch_size + offset
 
     def elapsed(self, duration: str) -> float:
         """Return how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
 
-        >>> Progress(epoch_size=100, epoch=1, offset=50).elapsed("0.5epochs")
+        >>> Progress(epoch_size=100, samples_passed=150).elapsed("0.5epochs")
         3.0
         """
-        reached, numerator, denominator = self._measured(duration)
+        reached, numerator, denominator = self.measured(duration)
         return reached * denominator / numerator
 
-    def remaining_share(self, duration: str) -> float:
-        """Return the share of a duration that is still to come, 0 to 1."""
-        return max(0.0, 1.0 - self.elapsed(duration))
-
-    def _measured(self, duration: str) -> tuple[int, int, int]:
-        """(steps or samples so far, numerator and denominator of the duration in the same unit)."""
+    def measured(self, duration: str) -> tuple[int, int, int]:
+        """Return steps or samples so far, and numerator and denominator of the duration in the same unit."""
         parsed = _parse(duration)
         if parsed.unit == "steps":
             return self.step, parsed.amount.numerator, 1
-        so_far = self.epoch * self.epoch_size + self.offset
-        return so_far, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
+        return self.samples_passed, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
 
     def counts(self) -> dict[str, Any]:
         """Return what every row of metrics.jsonl begins with."""
@@ -82,26 +80,49 @@ class Progress:
             setattr(self, field.name, state[field.name])
 
 
-class Every:
-    """Says when a duration has passed once more; a multiple that lies at or before the start is not due again."""
+class Agenda:
+    """Says what is due: each of several durations, whenever it has passed once more.
 
-    def __init__(self, duration: str, progress: Progress):
+    A multiple that lies at or before the start is not due again, so a run that goes on from a checkpoint does
+    nothing twice.
+
+    >>> progress = Progress(epoch_size=100)
+    >>> agenda = Agenda(progress, log="2steps", evaluate="0.5epochs")
+    >>> progress.step, progress.samples_passed = 2, 60
+    >>> sorted(agenda.due())
+    ['evaluate', 'log']
+    >>> sorted(agenda.due())
+    []
+    """
+
+    def __init__(self, progress: Progress, **durations: str):
         self.progress = progress
-        self.by_steps = _parse(duration).unit == "steps"
-        _, self.numerator, self.denominator = progress._measured(duration)
-        self._set_next()
+        self.durations = durations
+        self._next = {name: self._next_multiple(name) for name in durations}
+        self._set_thresholds()
 
-    def _so_far(self) -> int:
+    def due(self) -> Collection[str]:
+        """Return the names of the durations that were completed since this was last asked."""
         p = self.progress
-        return p.step if self.by_steps else p.epoch * p.epoch_size + p.offset
+        if p.step < self._next_step and p.samples_passed < self._next_samples:
+            return ()
+        found = [
+            name
+            for name, (by_steps, limit) in self._next.items()
+            if (p.step if by_steps else p.samples_passed) >= limit
+        ]
+        for name in found:
+            self._next[name] = self._next_multiple(name)
+        self._set_thresholds()
+        return found
 
-    def _set_next(self) -> None:
-        passed = self._so_far() * self.denominator // self.numerator
-        self._next = -(-(passed + 1) * self.numerator // self.denominator)
+    def _next_multiple(self, name: str) -> tuple[bool, int]:
+        """(counted in steps, not samples; the next count at which the duration is complete)."""
+        so_far, numerator, denominator = self.progress.measured(self.durations[name])
+        passed = so_far * denominator // numerator
+        limit = -(-(passed + 1) * numerator // denominator)
+        return _parse(self.durations[name]).unit == "steps", limit
 
-    def due(self) -> bool:
-        """Say whether another duration has been completed since this last said so."""
-        if self._so_far() < self._next:
-            return False
-        self._set_next()
-        return True
+    def _set_thresholds(self) -> None:
+        self._next_step = min((n for by_steps, n in self._next.values() if by_steps), default=sys.maxsize)
+        self._next_samples = min((n for by_steps, n in self._next.values() if not by_steps), default=sys.maxsize)

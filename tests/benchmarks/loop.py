@@ -1,0 +1,92 @@
+"""Our training loop, records included, against a bare PyTorch loop on the same network, data and batches.
+
+The bare loop takes its batches from the same pipeline and does what a script does: zero_grad, forward, loss,
+backward, step. Both start from the same weights, and must end in the same, bit for bit. The two evaluations of
+our loop (before the first and after the last step) are not counted, rows, summary and checkpoints are.
+"""
+
+import copy
+import io
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from hydra import compose, initialize_config_module
+from pairs import hardware, ratios, report
+from rich.console import Console
+from torch.nn.functional import cross_entropy
+
+from trainopt.data import Position, batches
+from trainopt.runner.build import Run, build
+from trainopt.runner.display import Display
+from trainopt.runner.interrupt import Interrupt
+from trainopt.runner.loop import train
+from trainopt.runner.names import register_resolver
+from trainopt.runner.record import Record
+
+CASES = {
+    "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=3000steps"], 1.04, 15),
+    "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=60steps"], 1.02, 11),
+}
+
+
+def ours(run: Run, start: dict) -> tuple[float, dict]:
+    """Train with our loop from a state; return seconds and weights."""
+    run = copy.copy(run)
+    run.network.load_state_dict(start)
+    run.optimizer = torch.optim.SGD(run.network.parameters(), lr=0.1, momentum=0.9)
+    run.progress = type(run.progress)(run.progress.epoch_size)
+    run.clocks = type(run.clocks)(run.device)
+    display = Display(run.duration, Console(file=io.StringIO()))
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record(Path(folder), {}, "test")
+        began = perf_counter()
+        train(run, record, display, Interrupt())
+        elapsed = perf_counter() - began - run.clocks.seconds["evaluation"]
+        record.close()
+    return elapsed, copy.deepcopy(run.network.state_dict())
+
+
+def bare(run: Run, start: dict, steps: int) -> tuple[float, dict]:
+    """Train with a bare loop from a state; return seconds and weights."""
+    network = run.network
+    network.load_state_dict(start)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network.train()
+    began = perf_counter()
+    stream = batches(run.training_set, run.batching, run.seed, Position())
+    for _ in range(steps):
+        inputs, targets, _, _ = next(stream)
+        optimizer.zero_grad()
+        loss = cross_entropy(network(inputs), targets)
+        loss.backward()
+        optimizer.step()
+    return perf_counter() - began, copy.deepcopy(network.state_dict())
+
+
+def main() -> bool:
+    """Measure every case."""
+    torch.set_num_threads(1)
+    print(f"\nLoop against a bare PyTorch loop, seconds of one run. {hardware()}")
+    register_resolver()
+    kept = True
+    for name, (overrides, bound, pairs) in CASES.items():
+        with initialize_config_module("trainopt.conf", version_base="1.3"):
+            config = compose("config", [*overrides, "evaluate_every=1000epochs", "checkpoint_every=1000epochs"])
+        run = build(config)
+        start = copy.deepcopy(run.network.state_dict())
+        steps = int(config.duration.removesuffix("steps"))
+        one, two = ours(run, start)[1], bare(run, start, steps)[1]
+        assert all(torch.equal(one[key], two[key]) for key in one), "the two loops end in different weights"
+        a, b, ratio = ratios(
+            lambda run=run, start=start: ours(run, start)[0],
+            lambda run=run, start=start, steps=steps: bare(run, start, steps)[0],
+            pairs,
+        )
+        kept &= report(f"{name}: {a:.3f} s / {b:.3f} s", ratio, bound)
+    return kept
+
+
+if __name__ == "__main__":
+    raise SystemExit(not main())
