@@ -25,7 +25,7 @@ class Arrays:
     x_test: np.ndarray
     y_test: np.ndarray
     where: str
-    num_classes: int | None = None
+    num_classes: int = 0  # 0: as many as the training labels name
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -35,7 +35,7 @@ class Arrays:
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             shapes = f"{self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
             raise DataError(f"{self.where}: training and test images differ in shape, {shapes}")
-        if self.num_classes is None:
+        if not self.num_classes:
             self.num_classes = int(self.y_train.max()) + 1
         for part in ("train", "test"):
             labels = getattr(self, f"y_{part}")
@@ -66,12 +66,12 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def arrays(path: str, num_classes: int | None = None) -> Arrays:
+def arrays(path: str, num_classes: int = 0) -> Arrays:
     """Read x_train, y_train, x_test, y_test from an .npz file (no pickles).
 
     Args:
         path: the file.
-        num_classes: how many classes there are; None: as many as the training labels name.
+        num_classes: how many classes there are; 0: as many as the training labels name.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -85,4 +85,5 @@ def arrays(path: str, num_classes: int | None = None) -> Arrays:
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         text = " ".join(str(error).split())
         raise DataError(f"{file}: cannot be read as .npz, it may be truncated ({text})") from error
-    return Arrays(*parts, where=str(file), num_classes=num_classes)
+    x_train, y_train, x_test, y_test = parts
+    return Arrays(x_train, y_train, x_test, y_test, where=str(file), num_classes=num_classes)

@@ -30,9 +30,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def epoch(
-        self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]
-    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (inputs, targets) of the batches that `spans` name as (start, stop) in the epoch's order."""
 
 
 def batches(source: Source, batching, seed: int, position: Position) -> Iterator[Batch]:

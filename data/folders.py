@@ -142,7 +142,7 @@ class FolderSource:
             scale=data.scale,
             ratio=data.ratio,
             hflip=flip,
-            color_jitter=data.color_jitter or None,
+            color_jitter=data.color_jitter,
             interpolation=data.interpolation,
             crop_pct=data.crop_share,
             mean=tuple(mean),
@@ -158,9 +158,7 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def epoch(
-        self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch's order that `spans` name as (start, stop)."""
         order = torch.randperm(len(self), generator=epoch_generator(seed, epoch)).tolist()
         return self._load([(epoch, i) for i in order[start:stop]] for start, stop in spans)
@@ -173,11 +171,11 @@ class FolderSource:
     def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader = DataLoader(
             self.images,
-            batch_sampler=keys,  # type: ignore[arg-type] # keys are (epoch, index), and read once
+            batch_sampler=keys,  # keys are (epoch, index), and read once
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own, so that torch's global one is left alone
         )
         for images, labels in loader:
-            images = images.to(self.device, non_blocking=True, memory_format=self.format)
-            yield images, labels.to(self.device, non_blocking=True)
+            moved = images.to(self.device, non_blocking=True, memory_format=self.format)
+            yield moved, labels.to(self.device, non_blocking=True)

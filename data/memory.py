@@ -61,7 +61,9 @@ class InMemory:
             width = self.shape[2]
             flat = self.stored.view(-1)
             self._rows = flat.as_strided((flat.numel() - width + 1, width), (1, 1))  # every run of `width` bytes
-            self._row_starts = self._starts_of_rows().to(home)
+            # 32-bit indices where they suffice: with 64 bits a row of 32 pixels comes with 8 bytes of index
+            self._index_type = torch.int32 if flat.numel() < 2**31 else torch.int64
+            self._row_starts = self._starts_of_rows().to(home, self._index_type)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,9 +75,7 @@ class InMemory:
         plane = torch.arange(channels) * (padded_height * padded_width)
         return (plane[:, None] + torch.arange(height) * padded_width).view(-1)
 
-    def epoch(
-        self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
 
         Order, mirroring and shifts are functions of (seed, epoch, index).
@@ -88,7 +88,7 @@ class InMemory:
         if self.shift:
             steps = torch.randint(2 * self.shift + 1, (2, count), generator=generator)
             image_size = self.stored[0].numel()
-            copy = copy * image_size + steps[0] * self.stored.shape[3] + steps[1]
+            copy = (copy * image_size + steps[0] * self.stored.shape[3] + steps[1]).to(self._index_type)
         order, copy = order.to(self.labels.device), copy.to(self.labels.device)
         for start, stop in spans:
             if self.shift:

@@ -36,7 +36,8 @@ def torchvision_arrays(name: str, root: str, download: bool = False, extra: bool
     parts = {part: _read(class_name, folder, part, download, name) for part in splits}
     if extra:
         parts["train"] = tuple(np.concatenate(pair) for pair in zip(parts["train"], parts["extra"], strict=True))
-    return Arrays(*parts["train"], *parts["test"], where=f"{name} in {folder}", num_classes=num_classes)
+    (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
+    return Arrays(x_train, y_train, x_test, y_test, where=f"{name} in {folder}", num_classes=num_classes)
 
 
 def _read(class_name: str, folder: Path, part: str, download: bool, name: str) -> tuple:
@@ -46,7 +47,7 @@ def _read(class_name: str, folder: Path, part: str, download: bool, name: str) -
     options = {"split": part} if is_svhn else {"train": part == "train"}
     try:
         data = getattr(torchvision.datasets, class_name)(str(folder), download=download, **options)
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file or a missing network raises
+    except Exception as error:
         text = " ".join(str(error).split())
         if "not found" in text and not download:
             raise DataError(

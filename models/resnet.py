@@ -65,16 +65,17 @@ class ResNet(nn.Module):
             raise ValueError(f"shortcut={shortcut}: must be subsample or average_pool")
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        channels = WIDTHS[0]
-        for stage, width in enumerate(WIDTHS, start=1):
-            layers = []
-            for i in range(units):
-                stride = 2 if stage > 1 and i == 0 else 1
-                layers.append(Unit(channels, width, stride, relu_after_sum, shortcut))
-                channels = width
-            self.add_module(f"layer{stage}", nn.Sequential(*layers))
-        self.bn2 = nn.Identity() if relu_after_sum else nn.BatchNorm2d(channels)
-        self.linear = nn.Linear(channels, num_classes)
+
+        def stage(channels: int, width: int, stride: int) -> nn.Sequential:
+            first = Unit(channels, width, stride, relu_after_sum, shortcut)
+            rest = (Unit(width, width, 1, relu_after_sum, shortcut) for _ in range(units - 1))
+            return nn.Sequential(first, *rest)
+
+        self.layer1 = stage(WIDTHS[0], WIDTHS[0], stride=1)
+        self.layer2 = stage(WIDTHS[0], WIDTHS[1], stride=2)
+        self.layer3 = stage(WIDTHS[1], WIDTHS[2], stride=2)
+        self.bn2 = nn.Identity() if relu_after_sum else nn.BatchNorm2d(WIDTHS[2])
+        self.linear = nn.Linear(WIDTHS[2], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):  # He et al. 2015, as their networks are initialised
                 nn.init.kaiming_normal_(module.weight)

@@ -34,7 +34,9 @@ def timm_network(
         from difflib import get_close_matches
 
         close = get_close_matches(name, timm.list_models(), n=1)
-        raise ValueError(f"name={name}: timm has no such network" + (f"; did you mean {close[0]}?" if close else ""))
+        raise ValueError(
+            f"name={name}: timm has no such network" + (f"; did you mean {close[0]}?" if close else "")
+        )
     options: dict[str, Any] = {"drop_rate": drop_rate}
     if drop_path_rate is not None:
         options["drop_path_rate"] = drop_path_rate
@@ -56,7 +58,9 @@ def _how_to_get(name: str, error: Exception) -> str:
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    place = config.url or f"the file model.safetensors of the repository {config.hf_hub_id} on the Hugging Face hub"
+    place = (
+        getattr(config, "url", "") or f"model.safetensors of {getattr(config, 'hf_hub_id', name)} (Hugging Face)"
+    )
     text = " ".join(str(error).split())[:120]
     return (
         f"pretrained weights could not be fetched ({type(error).__name__}: {text});"

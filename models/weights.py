@@ -13,7 +13,7 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 class WeightsError(Exception):
-    """Weights that are missing, cannot be read, or do not fit; one line that says which and what would be right."""
+    """Weights that are missing, cannot be read, or do not fit; one line says which and what would be right."""
 
 
 def load_weights(network: nn.Module, path: str) -> None:

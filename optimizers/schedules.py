@@ -47,9 +47,7 @@ class Multistep(LambdaLR):
         factor: applied at each milestone.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1
-    ):
+    def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1):
         super().__init__(optimizer, lambda _: factor ** sum(progress.elapsed(m) >= 1 for m in milestones))
 
 

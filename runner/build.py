@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-
 from trainopt.data import (
     Arrays,
     Batch,
@@ -93,7 +92,7 @@ def build(config: DictConfig) -> Run:
     notes: list[str] = []
     size = input_size(config, data, network, notes)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    network.to(device=device, memory_format=memory_format)
+    network.to(device).to(memory_format=memory_format)
     training_set, evaluation_sets = build_sets(config, data, size, device)
     batching = construct(config.batching, "batching")
     check_batches(batching, len(training_set), network)
@@ -232,12 +231,11 @@ def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -
     return found["mean"], found["std"]
 
 
-def build_objective(
-    config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None
-) -> Objective:
+def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
     """Build the loss with its regularizers, each with the parameters that it is meant for."""
     penalties = {
-        str(name): construct(node, f"regularizer.{name}") for name, node in (config.get("regularizer") or {}).items()
+        str(name): construct(node, f"regularizer.{name}")
+        for name, node in (config.get("regularizer") or {}).items()
     }
     return Objective(
         forward,
@@ -265,4 +263,6 @@ def check_compile(config: DictConfig, optimizer: Any) -> None:
     """Refuse to compile for an optimizer that differentiates the gradient."""
     if config.compile and getattr(optimizer, "needs_graph", False):
         name = type(optimizer).__name__
-        raise UserError(f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have")
+        raise UserError(
+            f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
+        )

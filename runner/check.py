@@ -31,11 +31,9 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
         group, _, name = key.partition(".")
-        if group == "regularizer":
-            key_of_rule = f"regularizer.{name.partition('.')[2]}"
-        else:
-            key_of_rule = key
-        rule = read(CONF / "allowed.yaml").get(key_of_rule)
+        # regularizer.l2.strength has the rule of regularizer.strength
+        named = f"regularizer.{name.partition('.')[2]}" if group == "regularizer" else key
+        rule = read(CONF / "allowed.yaml").get(named)
         if rule is not None and not satisfies(value, rule):
             raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
 
@@ -56,8 +54,9 @@ def drop_replaced_defaults(
         if "_target_" not in content or node.get("_target_") == content["_target_"]:
             continue
         common = vocabulary.common_keys(group)
+        there = OmegaConf.to_container(node)
         for key, value in content.items():
-            unchanged = key in node and OmegaConf.to_container(node, resolve=False)[key] == value  # type: ignore
+            unchanged = isinstance(there, dict) and key in there and there[key] == value
             if unchanged and key not in common and f"{group}.{key}" not in typed:
                 del node[key]
 
@@ -65,7 +64,7 @@ def drop_replaced_defaults(
 def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     """Return (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
     found: list[tuple[str, Any]] = []
-    for name in node:
+    for name in map(str, node):
         key = f"{prefix}{name}"
         if OmegaConf.is_missing(node, name):
             found.append((key, "???"))
@@ -85,43 +84,24 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     """Raise UserError for a key that no YAML knows."""
     defaults = read(CONF / "config.yaml")
     groups = vocabulary.groups
-    for name in config:
+    for name, node in ((str(key), value) for key, value in config.items()):
         if name not in groups and name not in defaults:
-            raise UserError(f"{name}: unknown key{nearest(str(name), [*groups, *defaults])}")
-    for name, node in config.items():
+            raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
         if name not in groups:
             known = defaults[name]
             if isinstance(known, dict):
-                _check_section(str(name), node, list(known))
-        elif isinstance(node, DictConfig):
-            for prefix, part, known_keys in _parts(str(name), node, choices, vocabulary):
-                _check_section(prefix, part, known_keys)
-
-
-def _parts(group: str, node: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> list:
-    """The sections of a group that a YAML of ours describes: (dotted key, node, keys that it may have)."""
-    chosen = choices.get(group)
-    common = list(vocabulary.common_keys(group))
-    parts = []
-    for option in chosen if isinstance(chosen, list | ListConfig) else [chosen]:
-        path = vocabulary.file(group, str(option))
-        if path is None or path.parent.parent != CONF:
+                _check_section(name, node, list(known))
             continue
-        content = read(path)
-        if "_target_" in content:
-            if node.get("_target_") == content["_target_"]:
-                parts.append((group, node, [*content, *common]))
-        else:  # an option of a list: {name: {_target_: …}}
-            for name, inner in content.items():
-                if name in node and node[name].get("_target_") == inner["_target_"]:
-                    parts.append((f"{group}.{name}", node[name], list(inner)))
-    return parts
+        path = vocabulary.file(name, str(choices.get(name)))
+        content = read(path) if path is not None and CONF in path.parents else {}
+        if "_target_" in content and isinstance(node, DictConfig) and node.get("_target_") == content["_target_"]:
+            _check_section(name, node, [*content, *vocabulary.common_keys(name)])
 
 
 def _check_section(prefix: str, node: Any, known: list[str]) -> None:
     if not isinstance(node, DictConfig):
         raise UserError(f"{prefix}={node}: is a section; give one of its keys, as in {prefix}.{known[0]}=VALUE")
-    for key in node:
+    for key in map(str, node):
         if key not in known:
             raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known]))
 

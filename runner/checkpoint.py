@@ -31,7 +31,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint; it is damaged, or none of this program") from error
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint; it is damaged, or none of this program"
+        ) from error
 
 
 def state_of(run: Run) -> dict[str, Any]:
@@ -59,12 +61,18 @@ def restore(run: Run, state: dict[str, Any]) -> None:
 def rng_state(device: torch.device) -> dict[str, Any]:
     """Return the state of every global generator that a network or an optimizer may draw from."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    numpy_state = np.random.get_state(legacy=False)
+    mersenne = numpy_state["state"]
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "python": [version, list(words), gauss],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": {
+            "key": torch.from_numpy(mersenne["key"].astype(np.int64)),
+            "pos": int(mersenne["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
     }
 
 
@@ -75,5 +83,6 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    saved = state["numpy"]
+    key = saved["key"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, saved["pos"], saved["has_gauss"], saved["gauss"]))

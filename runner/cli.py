@@ -127,7 +127,7 @@ def run_job(config: Any, command: list[str], debug: bool) -> int:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     folders = [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
-    choices = {k: v for k, v in OmegaConf.to_container(settings.runtime.choices).items() if "hydra" not in k}  # type: ignore
+    choices = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
     vocabulary = Vocabulary([*folders, CONF])
     try:
         OmegaConf.set_struct(config, False)

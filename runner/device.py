@@ -29,7 +29,7 @@ def set_numerics(precision: str, deterministic: bool, device: torch.device) -> N
     if precision == "tf32" and device.type != "cuda":
         raise UserError("precision=tf32: is for CUDA GPUs; on a CPU use precision=float32 or bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     if deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: 2 s

@@ -64,8 +64,8 @@ class Display:
             yield
             return
         columns = (BarColumn(24), TextColumn("{task.description}", markup=False))
-        with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as self._bar:
-            self._task = self._bar.add_task("starting", total=1.0)
+        with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as bar:
+            self._bar, self._task = bar, bar.add_task("starting", total=1.0)
             try:
                 yield
             finally:
@@ -108,18 +108,26 @@ class Display:
         for name, justify in (("", "left"), ("value", "right"), ("step", "right"), ("epoch", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         table.add_column("training time", justify="right")
-        final, kind = summary["final"], summary["best_on"]
-        at_end = (str(summary["steps"]), f"{summary['epochs']:.2f}", duration_text(summary["train_seconds"]))
-        table.add_row("final test top-1", f"{final['top1']:.2f} %", *at_end)
-        table.add_row("final test top-5", f"{final['top5']:.2f} %", *at_end)
-        table.add_row("final test loss", f"{final['loss']:.4f}", *at_end)
-        for name, key, form in (("best top-1", "best_top1", "{:.2f} %"), ("lowest loss", "lowest_loss", "{:.4f}")):
+        final, kind, trained = summary["final"], summary["best_on"], summary["train_seconds"]
+        for name, key, form in (("top-1", "top1", ".2f"), ("top-5", "top5", ".2f"), ("loss", "loss", ".4f")):
+            unit = "" if key == "loss" else " %"
+            where = (str(final["step"]), f"{final['epoch']:.2f}", duration_text(trained))
+            table.add_row(f"final test {name}", figure(final[key], form, unit), *where)
+        for name, key, form, unit in (
+            ("best top-1", "best_top1", ".2f", " %"),
+            ("lowest loss", "lowest_loss", ".4f", ""),
+        ):
             best = summary[key]
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
-            table.add_row(f"{name} ({kind})", form.format(best["value"]), *where)
+            table.add_row(f"{name} ({kind})", figure(best["value"], form, unit), *where)
         self.say(table)
         curves = ", curves.png" if (folder / "curves.png").exists() else ""
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{curves}, checkpoints/, …)")
+
+
+def figure(value: float | None, form: str, unit: str) -> str:
+    """Write a figure; one that was not finite stands in a summary as null."""
+    return "not finite" if value is None else f"{value:{form}}{unit}"
 
 
 def duration_text(seconds: float | None) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Diverged(Exception):  # noqa: N818 - an outcome, not an error
+class Diverged(Exception):
     """The loss is not finite; carries it as `loss`."""
 
     def __init__(self, loss: float):

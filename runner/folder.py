@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from .check import leaves
 from .errors import UserError
@@ -14,12 +14,6 @@ from .errors import UserError
 # Keys that change nothing about a run's numbers.
 APART = ("run.", "logger.", "checkpoint_every", "data.root", "data.download", "data.workers")
 DONE = ("finished", "diverged")
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration with everything resolved."""
-    content = OmegaConf.to_container(config, resolve=True)
-    return {key: value for key, value in content.items() if key not in ("experiment", "debug")}  # type: ignore
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -39,12 +33,12 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{folder}: is no run's folder (there is no run.yaml in it)")
     try:
-        content = OmegaConf.load(path)
-        choices = OmegaConf.to_container(content.pop("choices"))
+        content = yaml.safe_load(path.read_text())
+        choices = content.pop("choices")
         content.pop("fingerprint")
-    except (OmegaConfBaseException, KeyError, OSError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
-    return content, choices  # type: ignore[return-value]
+    return OmegaConf.create(content), choices
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -71,7 +65,7 @@ def same_run(folder: Path, config: DictConfig) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that nothing was written to, and those above it, up to the working directory, if they are left so."""
+    """Remove a folder if it is empty, and then those above it, up to the working directory."""
     here = Path.cwd()
     for place in (folder, *(p for p in folder.parents if here in p.parents)):
         if not place.is_dir() or any(place.iterdir()):

@@ -1,4 +1,4 @@
-"""`trainopt --help`: the commands, the options of every group, and the keys of the choices made, as conf/ explains them."""
+"""`trainopt --help`: commands, options, and the keys of the choices made, as conf/ explains them."""
 
 import re
 import shutil

@@ -35,7 +35,9 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     front = "-".join(str(choices[group]) for group in IN_FRONT)
     keys = {text: text.partition("=")[0] for text in overrides}
     rest = sorted(
-        text for text, key in keys.items() if key not in IN_FRONT and key.partition(".")[0] not in ("run", "logger")
+        text
+        for text, key in keys.items()
+        if key not in IN_FRONT and key.partition(".")[0] not in ("run", "logger")
     )
     name = ",".join([front, *rest])
     name = re.sub(r"[^\w.,=+~@\[\]-]", "_", name)

@@ -12,7 +12,8 @@ _parse = cache(Duration.parse)
 
 
 class _Batch(Protocol):
-    after: Any
+    @property
+    def after(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(slots=True)

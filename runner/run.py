@@ -3,18 +3,25 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from .display import Display, shown
 from .errors import one_line
-from .folder import DONE, fingerprint, plain, read_summary, same_run
+from .folder import DONE, fingerprint, read_summary, same_run
+
+if TYPE_CHECKING:  # torch is imported when a run begins
+    from .build import Run
+    from .record import Record
 
 FAILED = 1  # exit code
 
 
-def start(config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool = False) -> int:
+def start(
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool = False
+) -> int:
     """Begin a run in a folder, continue the one that is there, or show its result; return the exit code.
 
     Raises:
@@ -34,14 +41,11 @@ def start(config: DictConfig, choices: dict[str, Any], folder: Path, command: li
 def carry_out(
     config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], display: Display, debug: bool
 ) -> int:
-    """Build, train and sum up, from the folder's last checkpoint where there is one."""
+    """Build, train and sum up, from the folder's last checkpoint where there is one; return the exit code."""
     from . import checkpoint
     from .build import build
     from .construct import construct
     from .environment import environment
-    from .finite import Diverged
-    from .interrupt import Interrupt
-    from .loop import train
     from .record import Record, write_json, write_text
 
     run = build(config)
@@ -52,15 +56,15 @@ def carry_out(
     if config.logger.get("_target_"):
         logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
 
-    mark = fingerprint(config)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**plain(config), "choices": choices, "fingerprint": mark}
-    write_text(folder / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(content)))
+    constants = {"fingerprint": fingerprint(config), "seed": config.seed}
+    header = {"choices": choices, "fingerprint": constants["fingerprint"]}
+    write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     write_json(folder / "environment.json", environment(run.device, command))
     if state is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     selection = next(iter(run.evaluation_sets))  # validation, where there is one
-    record = Record(folder, {"fingerprint": mark, "seed": config.seed}, selection, logger)
+    record = Record(folder, constants, selection, logger)
     display.log_to(folder / "log.txt")
     try:
         if state is not None:
@@ -68,60 +72,61 @@ def carry_out(
             checkpoint.restore(run, state)
             display.say(f"continuing from step {resumed_at}")
         display.start(facts(config, choices, run, folder), run.notes)
-        with Interrupt() as interrupt:
-            try:
-                with display.live():
-                    train(run, record, display, interrupt)
-            except Diverged as outcome:
-                record.checkpoint(run)
-                where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
-                summary = record.summarise(run, "diverged", diverged_at=where)
-                draw(folder, display)
-                tell_end(display, summary, folder)
-                return 0
-            except KeyboardInterrupt:
-                record.summarise(run, "interrupted")
-                display.say("stopped at once; the last checkpoint stands")
-                return 130
-            except Exception as error:
-                record.summarise(run, "failed", error=f"{type(error).__name__}: {one_line(error)}")
-                (folder / "log.txt").open("a").write(traceback.format_exc())
-                if debug:
-                    raise
-                print(f"trainopt: the run failed: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-                print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
-                return FAILED
-            if interrupt.signal:
-                record.summarise(run, "interrupted")
-                display.say(f"interrupted at step {run.progress.step}; go on with: trainopt resume {shown(folder)}")
-                return 128 + interrupt.signal
-        summary = record.summarise(run, "finished")
-        draw(folder, display)
+        code, outcome = attempt(run, record, display, folder, debug)
+        summary = record.summarise(run, **outcome)
         tell_end(display, summary, folder)
-        return 0
+        return code
     finally:
         record.close()
         display.close()
 
 
-def draw(folder: Path, display: Display) -> None:
-    """Draw the curves; a picture that cannot be drawn is said and no reason to fail."""
-    from .curves import draw_curves
+def attempt(
+    run: "Run", record: "Record", display: Display, folder: Path, debug: bool
+) -> tuple[int, dict[str, Any]]:
+    """Train; return the exit code and what the summary says of how it ended."""
+    from .finite import Diverged
+    from .interrupt import Interrupt
+    from .loop import train
 
-    try:
-        draw_curves(folder, folder.name)
-    except (OSError, ValueError, KeyError) as error:
-        display.say(f"note: curves.png could not be drawn ({one_line(error)})")
+    with Interrupt() as interrupt:
+        try:
+            with display.live():
+                train(run, record, display, interrupt)
+        except Diverged as outcome:
+            record.checkpoint(run)
+            where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
+            return 0, {"status": "diverged", "diverged_at": where}
+        except KeyboardInterrupt:
+            return 128 + SIGINT, {"status": "interrupted"}
+        except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
+            with open(folder / "log.txt", "a") as log:
+                log.write(traceback.format_exc())
+            if debug:
+                traceback.print_exc()
+            return FAILED, {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
+    if interrupt.signal:
+        return 128 + interrupt.signal, {"status": "interrupted"}
+    return 0, {"status": "finished"}
 
 
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
-    """Print the result of a run that ended."""
-    display.result(summary, folder)
+    """Say how a run ended, with its curves and figures."""
+    from .curves import draw_curves
+
+    if summary["status"] == "failed":
+        print(f"trainopt: the run failed: {summary['error']}", file=sys.stderr)
+        print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
+    elif summary["status"] == "interrupted":
+        display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
+    else:
+        if not (folder / "curves.png").exists():
+            draw_curves(folder, folder.name)
+        display.result(summary, folder)
     if summary["status"] == "diverged":
         where = summary["diverged_at"]
-        display.say(
-            f"diverged: the loss became {where['loss']} after step {where['step']} (epoch {where['epoch']:.2f})"
-        )
+        at = f"step {where['step']} (epoch {where['epoch']:.2f})"
+        display.say(f"diverged: the loss became {where['loss']} after {at}")
 
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:

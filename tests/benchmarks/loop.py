@@ -13,10 +13,8 @@ from time import perf_counter
 
 import torch
 from hydra import compose, initialize_config_module
-from pairs import hardware, ratios, report
 from rich.console import Console
 from torch.nn.functional import cross_entropy
-
 from trainopt.data import Position, batches
 from trainopt.runner.build import Run, build
 from trainopt.runner.display import Display
@@ -25,9 +23,11 @@ from trainopt.runner.loop import train
 from trainopt.runner.names import register_resolver
 from trainopt.runner.record import Record
 
+from pairs import hardware, ratios, report
+
 CASES = {
-    "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=3000steps"], 1.04, 15),
-    "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=60steps"], 1.02, 11),
+    "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=4000steps"], 1.04, 11),
+    "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=150steps"], 1.02, 15),
 }
 
 

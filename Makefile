@@ -1,0 +1,37 @@
+# The one interface: what people type and what CI calls. Everything below .venv is set up by itself.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: help run test test-slow lint bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+
+run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
+	$(BIN)/trainopt
+
+test: $(READY) ## the tests, without the slow ones
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(READY) ## the slow tests too: wheel in a scratch environment, many stopping points
+	$(BIN)/pytest -n 2
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p .mypy/trainopt && for room in conf data models optimizers runner; do ln -sfn ../../$$room .mypy/trainopt/$$room; done
+	MYPYPATH=.mypy $(BIN)/mypy -p trainopt
+
+bench: $(READY) ## ratios against named peers and bounds
+	cd tests/benchmarks && set -e; for script in startup pipeline loop; do ../../$(BIN)/python $$script.py; done
+
+clean: ## remove the environment and everything that tools left
+	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
