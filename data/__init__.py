@@ -8,7 +8,7 @@ from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
 from .splits import class_balanced, split
 from .synthetic import synthetic
-from .torchvision_arrays import torchvision_arrays
+from .torchvision_arrays import svhn, torchvision_arrays
 
 __all__ = [
     "Arrays",
@@ -25,6 +25,7 @@ __all__ = [
     "digits",
     "image_folder",
     "split",
+    "svhn",
     "synthetic",
     "torchvision_arrays",
 ]

@@ -1,6 +1,7 @@
 """MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, from <root>/NAME.npz or torchvision's files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,42 +13,57 @@ SETS = {
     "fashion_mnist": ("FashionMNIST", 10),
     "cifar10": ("CIFAR10", 10),
     "cifar100": ("CIFAR100", 100),
-    "svhn": ("SVHN", 10),
 }
 
 
-def torchvision_arrays(name: str, root: str, download: bool = False, extra: bool = False) -> Arrays:
-    """Read a data set whole.
+def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
+    """Read MNIST, Fashion-MNIST, CIFAR-10 or CIFAR-100 whole.
 
     Args:
         name: a key of `SETS`.
         root: folder; <root>/NAME.npz is read where it stands, else torchvision's files below root.
         download: let torchvision fetch missing files.
-        extra: SVHN: add its extra images to the training images.
     """
     if name not in SETS:
         raise DataError(f"data.name={name}: is none of {', '.join(SETS)}")
     class_name, num_classes = SETS[name]
     folder = Path(root).expanduser()
     packed = folder / f"{name}.npz"
-    if packed.is_file() and not extra:
+    if packed.is_file():
         return arrays(str(packed), num_classes)
-    splits = ["train", "extra", "test"] if extra else ["train", "test"]
-    parts = {part: _read(class_name, folder, part, download, name) for part in splits}
-    if extra:
-        parts["train"] = tuple(np.concatenate(pair) for pair in zip(parts["train"], parts["extra"], strict=True))
-    (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
+    (x_train, y_train), (x_test, y_test) = (
+        _read(name, class_name, folder, download, train=part == "train") for part in ("train", "test")
+    )
     return Arrays(x_train, y_train, x_test, y_test, where=f"{name} in {folder}", num_classes=num_classes)
 
 
-def _read(class_name: str, folder: Path, part: str, download: bool, name: str) -> tuple:
+def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
+    """Read SVHN whole.
+
+    Args:
+        root: folder; <root>/svhn.npz is read where it stands, else torchvision's files in root.
+        download: let torchvision fetch missing files.
+        extra: add the extra images to the training images; read from torchvision's files alone.
+    """
+    folder = Path(root).expanduser()
+    packed = folder / "svhn.npz"
+    if packed.is_file() and not extra:
+        return arrays(str(packed), 10)
+    names = ["train", "test", "extra"] if extra else ["train", "test"]
+    parts = [_read("svhn", "SVHN", folder, download, split=part) for part in names]
+    (x_train, y_train), (x_test, y_test) = parts[:2]
+    if extra:
+        x_train, y_train = np.concatenate([x_train, parts[2][0]]), np.concatenate([y_train, parts[2][1]])
+    return Arrays(x_train, y_train, x_test, y_test, where=f"svhn in {folder}", num_classes=10)
+
+
+def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, H, W[, C]) and labels (N,) of a part of a data set of torchvision."""
     import torchvision.datasets
 
-    is_svhn = class_name == "SVHN"
-    options = {"split": part} if is_svhn else {"train": part == "train"}
     try:
-        data = getattr(torchvision.datasets, class_name)(str(folder), download=download, **options)
-    except Exception as error:
+        data = getattr(torchvision.datasets, class_name)(str(folder), download=download, **part)
+    except Exception as error:  # whatever a damaged file or a missing network raises
         text = " ".join(str(error).split())
         if "not found" in text and not download:
             raise DataError(
@@ -56,5 +72,6 @@ def _read(class_name: str, folder: Path, part: str, download: bool, name: str) -
             ) from error
         raise DataError(f"{name} in {folder}: cannot be read, files may be missing or damaged ({text})") from error
     images = np.asarray(data.data)
-    labels = np.asarray(data.labels if is_svhn else data.targets)
-    return (images.transpose(0, 2, 3, 1) if is_svhn else images), labels
+    if class_name == "SVHN":
+        return images.transpose(0, 2, 3, 1), np.asarray(data.labels)
+    return images, np.asarray(data.targets)

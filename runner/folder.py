@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from .check import leaves
 from .errors import UserError
+from .vocabulary import read
 
 # Keys that change nothing about a run's numbers.
 APART = ("run.", "logger.", "checkpoint_every", "data.root", "data.download", "data.workers")
@@ -33,10 +34,10 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{folder}: is no run's folder (there is no run.yaml in it)")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = dict(read(path))
         choices = content.pop("choices")
         content.pop("fingerprint")
-    except (yaml.YAMLError, KeyError, OSError, ValueError, AttributeError) as error:
+    except (YAMLError, KeyError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
     return OmegaConf.create(content), choices
 

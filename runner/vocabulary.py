@@ -1,18 +1,21 @@
 """The words that the YAML files on disk offer: groups, their options, and the keys of each."""
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @cache
 def read(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file, with Hydra's defaults list left in."""
-    return yaml.safe_load(path.read_text()) or {}
+    """Return the content of a YAML file as Hydra reads it, with the defaults list left in."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 class Vocabulary:
@@ -59,8 +62,13 @@ class Vocabulary:
 
     def holders(self, group: str, key: str) -> list[str]:
         """The options of a group that have a key."""
-        files = {option: self.file(group, option) for option in self.options(group)}
-        return [option for option, path in files.items() if path is not None and key in read(path)]
+        found = []
+        for option in self.options(group):
+            path = self.file(group, option)
+            with suppress(YAMLError):  # somebody's broken file is not what this is about
+                if path is not None and key in read(path):
+                    found.append(option)
+        return found
 
 
 def default_choices() -> dict[str, Any]:

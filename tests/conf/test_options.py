@@ -1,0 +1,145 @@
+"""Every YAML on disk: composed, compared with the signature of its class, explained, and built."""
+
+import inspect
+import re
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from trainopt.runner.build import build
+from trainopt.runner.check import check_config
+from trainopt.runner.names import register_resolver
+from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, read
+
+# what `build` gives to a class by the name of the argument
+OFFERED = {
+    "model": {"num_classes", "in_channels", "image_shape", "pretrained"},
+    "optimizer": {"params"},
+    "schedule": {"optimizer", "progress"},
+    "logger": {"folder", "resumed_at"},
+}
+
+OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent != CONF)
+COMPONENTS = [o for o in OPTIONS if not o.startswith(("experiment", "debug"))]
+NEEDS = {
+    "model/timm.yaml": ["model.name=resnet10t"],
+    "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
+    "data/arrays.yaml": ["data.path={npz}"],
+    "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
+    "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
+    "experiment/he2016_cifar10.yaml": ["model=mlp"],
+}
+SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+
+
+def composed(*overrides):
+    register_resolver()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        config = compose("config", list(overrides))
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+def node_of(option):
+    """The part of a YAML that names a class."""
+    content = read(CONF / option)
+    return content if "_target_" in content else next(iter(content.values()))
+
+
+@pytest.mark.parametrize("option", COMPONENTS)
+def test_the_keys_are_those_of_the_signature(option):
+    node = node_of(option)
+    if node["_target_"] is None:
+        return
+    group = option.split("/")[0]
+    apart = {"_target_", *Vocabulary([CONF]).common_keys(group), *OFFERED.get(group, ())}
+    assert set(node) - apart == set(inspect.signature(get_object(node["_target_"])).parameters) - apart
+
+
+@pytest.mark.parametrize("option", ["config.yaml", *OPTIONS])
+def test_every_key_has_a_comment(option):
+    lines = (CONF / option).read_text().splitlines()
+    assert lines[0].startswith("#")
+    if option.startswith(("experiment", "debug")):
+        return
+    keys = [
+        line
+        for line in lines
+        if re.match(r"\s*[\w.]+:", line) and not re.match(r"\s*(_target_|l2|defaults|hydra):", line)
+    ]
+    body = [line for line in keys if not re.match(r"\s+(run|sweep|job|output_subdir):", line)]
+    std = [line for line in body if line.startswith("std:")]  # the line above speaks of both
+    assert [line for line in body if " # " not in line and line not in std] == []
+
+
+def test_the_main_file_is_short():
+    assert len((CONF / "config.yaml").read_text().splitlines()) < 60
+
+
+def test_every_key_has_a_rule_and_every_rule_a_key():
+    rules = set(read(CONF / "allowed.yaml"))
+    keys = set()
+    for option in COMPONENTS:
+        group = option.split("/")[0]
+        keys |= {f"{group}.{key}" for key in node_of(option) if key != "_target_"}
+    for key, value in read(CONF / "config.yaml").items():
+        if key not in ("defaults", "hydra"):
+            keys |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
+    assert rules == keys
+
+
+def image_folders(tmp_path):
+    from PIL import Image
+
+    for part, count in (("train", 6), ("val", 3)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 30), (i * 30, 100, 50)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))
+    for name in SETS:
+        shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
+        npz(f"{name}.npz", shape=shape)
+    needs = [n.format(npz=tmp_path / "mnist.npz", images=tmp_path) for n in NEEDS.get(option, [])]
+    if "{images}" in "".join(NEEDS.get(option, [])):
+        image_folders(tmp_path)
+    group, _, name = option.removesuffix(".yaml").partition("/")
+    choice = f"{group}=[{name}]" if group == "regularizer" else f"{group}={name}"
+    others = [] if group in ("model", "experiment") else ["model=mlp"]
+    config = composed(choice, *others, *needs)
+    check_config(config, {**default_choices(), group: name}, Vocabulary([CONF]))
+    run = build(config)
+    inputs, targets, size, _ = next(run.batches())
+    total, terms, logits = run.objective(inputs, targets)
+    assert logits.shape == (size, run.num_classes)
+    assert total.isfinite()
+    assert set(terms) >= {"cross_entropy"}
+
+
+def test_the_vocabulary_is_that_of_the_design():
+    words = Vocabulary([CONF])
+    wanted = {
+        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet18 resnet50 mobilenetv2_140 inception_v3 timm",
+        "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic",
+        "optimizer": "sgd adam rmsprop adagrad adadelta",
+        "schedule": "constant multistep exponential",
+        "regularizer": "l2",
+        "batching": "constant",
+        "logger": "tensorboard none",
+    }
+    for group, options in wanted.items():
+        assert set(options.split()) <= set(words.options(group))
+
+
+def test_yaml_numbers_are_numbers():
+    """YAML 1.1 reads 1e-4 as text; Hydra's loader does not, and neither must our own reading."""
+    assert composed("regularizer=[l2]").regularizer.l2.strength == 1e-4
+    assert read(CONF / "regularizer/l2.yaml")["l2"]["strength"] == 1e-4

@@ -1,0 +1,64 @@
+"""What tests share: the command line in a scratch folder, and the real data where it is."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainopt.runner import cli
+
+torch.set_num_threads(1)  # tests run beside each other
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def trainopt(tmp_path, monkeypatch, capsys):
+    """The command line, run in this process in a scratch folder; outputs/ lies below it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["trainopt", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(exit_info.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it are skipped where TRAINOPT_DATA is not set."""
+    if "TRAINOPT_DATA" not in os.environ:
+        pytest.skip("TRAINOPT_DATA is not set: no real data here")
+    return Path(os.environ["TRAINOPT_DATA"])
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Write a small data set as .npz, with any part replaced; return its path."""
+
+    def write(name="data.npz", shape=(8, 8, 1), classes=3, **parts):
+        rng = np.random.default_rng(0)
+        content = {
+            "x_train": rng.integers(0, 256, (60, *shape), dtype=np.uint8),
+            "y_train": np.arange(60) % classes,
+            "x_test": rng.integers(0, 256, (30, *shape), dtype=np.uint8),
+            "y_test": np.arange(30) % classes,
+        }
+        content = {k: v for k, v in (content | parts).items() if v is not None}
+        np.savez(tmp_path / name, **content)
+        return tmp_path / name
+
+    return write

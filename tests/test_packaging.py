@@ -1,0 +1,66 @@
+"""The wheel: what is in it, and that it works where nothing else of the project is."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+
+import pytest
+from places import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a copy, so that the build leaves nothing in the checkout
+    source.mkdir()
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_rooms_and_every_yaml_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if not n.startswith("trainopt-")} == {"trainopt"}
+    yamls = {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
+    assert {n.removeprefix("trainopt/") for n in names if n.endswith(".yaml")} == yamls
+    assert not [n for n in names if "tests" in n]
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    # the dependencies from where they are; .pth files there (our editable install) are then not followed
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    code = "import trainopt.runner.cli as c; print(c.__file__); c.main()"
+    done = subprocess.run(
+        [python, "-c", code, "debug=quick"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site))
+    assert "final test top-1" in done.stdout
