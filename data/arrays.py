@@ -66,7 +66,16 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def arrays(path: str, num_classes: int = 0) -> Arrays:
+def arrays(path: str) -> Arrays:
+    """Read one's own images: x_train, y_train, x_test, y_test from an .npz file (no pickles).
+
+    Args:
+        path: the file.
+    """
+    return read_npz(path)
+
+
+def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
     """Read x_train, y_train, x_test, y_test from an .npz file (no pickles).
 
     Args:
@@ -77,7 +86,7 @@ def arrays(path: str, num_classes: int = 0) -> Arrays:
     if not file.is_file():
         raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(NAMES)}")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             missing = [name for name in NAMES if name not in archive]
             if missing:
                 raise DataError(f"{file}: {', '.join(missing)} missing; an .npz with {', '.join(NAMES)} is needed")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Arrays, DataError, arrays
+from .arrays import Arrays, DataError, read_npz
 
 # name in conf/data -> (class of torchvision.datasets, number of classes)
 SETS = {
@@ -30,7 +30,7 @@ def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
     folder = Path(root).expanduser()
     packed = folder / f"{name}.npz"
     if packed.is_file():
-        return arrays(str(packed), num_classes)
+        return read_npz(packed, num_classes)
     (x_train, y_train), (x_test, y_test) = (
         _read(name, class_name, folder, download, train=part == "train") for part in ("train", "test")
     )
@@ -48,7 +48,7 @@ def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
     folder = Path(root).expanduser()
     packed = folder / "svhn.npz"
     if packed.is_file() and not extra:
-        return arrays(str(packed), 10)
+        return read_npz(packed, 10)
     names = ["train", "test", "extra"] if extra else ["train", "test"]
     parts = [_read("svhn", "SVHN", folder, download, split=part) for part in names]
     (x_train, y_train), (x_test, y_test) = parts[:2]

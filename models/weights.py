@@ -1,7 +1,7 @@
 """Weights from files."""
 
 import pickle
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +47,35 @@ def load_weights(network: nn.Module, path: str) -> None:
     network.load_state_dict(given, strict=False)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def safe_load(file: Path) -> Any:
+    """Return what torch.save wrote to a file, unpickling nothing but tensors and plain values.
 
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+    Raises:
+        WeightsError: the file is damaged, or asks for more.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unusual pickle is either read or refused
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{file}: refused, it is damaged or asks for more than tensors and plain values to be read"
         ) from error
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{file}: cannot be read as weights ({' '.join(str(error).split())[:120]})") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+    except (RuntimeError, OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            content: Any = load_file(file)
+        except SafetensorError as error:
+            raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+    else:
+        content = safe_load(file)
     for level in LEVELS:
         if isinstance(content, dict) and isinstance(content.get(level), dict):
             content = content[level]

@@ -1,13 +1,13 @@
 """All of a run's state in one file of tensors and plain values."""
 
 import os
-import pickle
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from trainopt.models import WeightsError, safe_load
 
 from .build import Run
 from .errors import UserError
@@ -26,14 +26,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing but tensors and plain values is ever unpickled."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint; it is damaged, or none of this program"
-        ) from error
+        return safe_load(path)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
 
 
 def state_of(run: Run) -> dict[str, Any]:

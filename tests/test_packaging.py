@@ -7,6 +7,7 @@ import sysconfig
 import zipfile
 
 import pytest
+
 from places import ROOT
 
 

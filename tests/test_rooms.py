@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from places import ROOT
 
 ROOMS = ("conf", "data", "models", "optimizers", "runner")

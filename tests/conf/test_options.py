@@ -7,7 +7,6 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_object
 from omegaconf import OmegaConf
-
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
 from trainopt.runner.names import register_resolver
@@ -127,7 +126,8 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
 def test_the_vocabulary_is_that_of_the_design():
     words = Vocabulary([CONF])
     wanted = {
-        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet18 resnet50 mobilenetv2_140 inception_v3 timm",
+        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet18 resnet50 mobilenetv2_140"
+        " inception_v3 timm",
         "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic",
         "optimizer": "sgd adam rmsprop adagrad adadelta",
         "schedule": "constant multistep exponential",

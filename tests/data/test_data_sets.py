@@ -1,0 +1,158 @@
+"""Data sets: what they hold, and what is said of those that are missing or damaged."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from trainopt.data import Arrays, DataError, arrays, digits, svhn, synthetic, torchvision_arrays
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    data = digits()
+    assert (len(data.y_train), len(data.y_test), data.num_classes) == (1437, 360, 10)
+    assert data.image_shape == (1, 8, 8)
+    ours = np.concatenate([data.x_train, data.x_test]).reshape(1797, 64)
+    theirs = np.rint(load_digits().data * 255 / 16).astype(np.uint8)
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
+    assert np.bincount(data.y_test).min() >= 34  # class-balanced
+
+
+def test_synthetic_images_are_balanced_and_the_same_every_time():
+    one, two = (synthetic(num_classes=4, image_shape=[2, 5, 7], train_size=40, test_size=8) for _ in range(2))
+    assert one.image_shape == (2, 5, 7)
+    assert np.bincount(one.y_train).tolist() == [10, 10, 10, 10]
+    assert np.array_equal(one.x_train, two.x_train)
+    assert not np.array_equal(one.x_train, synthetic(4, [2, 5, 7], 40, 8, data_seed=1).x_train)
+
+
+def test_grey_images_may_come_without_channels(npz):
+    data = arrays(str(npz(shape=(6, 5))))
+    assert data.image_shape == (1, 6, 5)
+    assert data.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"x_test": None}, "x_test missing"),
+        (
+            {"x_train": np.zeros((60, 8, 8, 1), np.float32)},
+            "x_train is float32 of shape",
+        ),
+        ({"x_train": np.zeros((0, 8, 8, 1), np.uint8), "y_train": np.zeros(0, int)}, "must be uint8 of shape"),
+        ({"y_train": np.zeros((60, 1), int)}, "y_train is int64 of shape (60, 1), must be integers"),
+        ({"y_train": np.zeros(60)}, "y_train is float64"),
+        ({"y_train": np.zeros(59, int)}, "x_train has 60 images but y_train 59 labels"),
+        ({"y_test": np.full(30, 7)}, "y_test holds labels 7 to 7, must be 0 to 2"),
+        ({"y_train": np.arange(60) % 3 - 1}, "y_train holds labels -1 to 1, must be 0 to 1"),
+        ({"x_test": np.zeros((30, 9, 8, 1), np.uint8)}, "training and test images differ in shape"),
+    ],
+)
+def test_wrong_arrays_are_named(npz, parts, message):
+    with pytest.raises(DataError) as error:
+        arrays(str(npz(**parts)))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000])
+def test_a_truncated_file_is_named(npz, keep):
+    path = npz()
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="may be truncated"):
+        arrays(str(path))
+
+
+def test_an_npz_that_needs_pickle_is_refused(npz):
+    with pytest.raises(DataError, match="cannot be read"):
+        arrays(str(npz(y_test=np.array([{}] * 30, dtype=object))))
+
+
+def write_mnist(folder, count=20):
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes()
+        )
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    return raw, images
+
+
+def test_mnist_is_read_from_its_four_files(tmp_path):
+    _, images = write_mnist(tmp_path)
+    data = torchvision_arrays("mnist", str(tmp_path))
+    assert np.array_equal(data.x_test[..., 0], images)
+    assert data.num_classes == 10
+
+
+def test_a_truncated_mnist_is_named(tmp_path):
+    raw, _ = write_mnist(tmp_path)
+    file = raw / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(DataError, match="mnist in .*: cannot be read"):
+        torchvision_arrays("mnist", str(tmp_path))
+
+
+def test_cifar_is_read_from_its_batches(tmp_path, monkeypatch):
+    import torchvision.datasets as sets
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (10, 3072), dtype=np.uint8)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(sets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    data = torchvision_arrays("cifar10", str(tmp_path))
+    assert data.x_train.shape == (50, 32, 32, 3)
+    assert np.array_equal(data.x_test.transpose(0, 3, 1, 2).reshape(10, 3072), pixels)
+
+
+def test_svhn_is_read_from_its_matrices_with_the_extra_set(tmp_path, monkeypatch):
+    from scipy.io import savemat
+
+    for part, count in (("train", 11), ("test", 5), ("extra", 7)):
+        images = np.full((32, 32, 3, count), count, np.uint8)
+        savemat(tmp_path / f"{part}_32x32.mat", {"X": images, "y": (np.arange(count) % 10 + 1)[:, None]})
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *args: True)
+    assert svhn(str(tmp_path)).x_train.shape == (11, 32, 32, 3)
+    data = svhn(str(tmp_path), extra=True)
+    assert (len(data.y_train), len(data.y_test)) == (18, 5)
+    assert data.x_train[0, 0, 0, 0] == 11
+    assert data.y_train[9] == 0  # the digit 0 is class 10 in the files
+
+
+@pytest.mark.parametrize("read", [lambda root: torchvision_arrays("cifar100", root), svhn])
+def test_a_missing_set_says_how_to_get_it(tmp_path, read):
+    with pytest.raises(DataError, match="not found in .*npz.*TRAINOPT_DATA.*data.download=true"):
+        read(str(tmp_path))
+
+
+def test_an_npz_in_the_root_goes_first(tmp_path, npz):
+    write_mnist(tmp_path)
+    npz("mnist.npz", shape=(4, 4))
+    assert torchvision_arrays("mnist", str(tmp_path)).image_shape == (1, 4, 4)
+
+
+def test_the_real_sets_are_those_of_the_papers(real_data):
+    mnist = torchvision_arrays("mnist", str(real_data))
+    assert (len(mnist.y_train), len(mnist.y_test), mnist.image_shape) == (60_000, 10_000, (1, 28, 28))
+    assert mnist.x_train.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
+    cifar = torchvision_arrays("cifar10", str(real_data))
+    assert len(cifar.y_train) == 50_000
+    assert cifar.x_train.mean((0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
+
+
+def test_arrays_checks_what_a_function_of_somebody_elses_returns():
+    images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4)
+    data = Arrays(images, labels, images, labels, where="theirs")
+    assert data.x_train.shape == (4, 2, 2, 1)

@@ -1,0 +1,65 @@
+"""Folders of images: the same batches whoever reads them."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainopt.data import Constant, DataError, FolderSource, Position, batches, image_folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 5), ("val", 3)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def source(path, workers, augment=True):
+    data = image_folder(str(path), size=24, workers=workers, color_jitter=0.2)
+    part = "train" if augment else "test"
+    count = 10 if augment else 6
+    mean, std = [0.5] * 3, [0.25] * 3
+    return FolderSource(data, part, np.arange(count), mean, std, augment, 0.5, seed=3, device=torch.device("cpu"))
+
+
+def some(path, workers, start=(0, 0, 0), count=6):
+    stream = batches(source(path, workers), Constant(4), 3, Position(*start))
+    return [next(stream) for _ in range(count)]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(images):
+    random.seed(1)
+    before = torch.get_rng_state(), random.getstate()
+    alone = some(images, workers=0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    for a, b in zip(alone, some(images, workers=2), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+    again = some(images, workers=0, start=alone[3].after, count=2)
+    assert torch.equal(again[0].inputs, alone[4].inputs)
+
+
+def test_evaluation_sees_every_image_once(images):
+    inputs, targets = zip(*source(images, workers=0, augment=False).ordered(4), strict=True)
+    assert torch.cat(targets).tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.cat(inputs).shape == (6, 3, 24, 24)
+
+
+def test_what_is_wrong_with_a_folder_is_said(images, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere/train: no such folder; images must lie in"):
+        image_folder(str(tmp_path / "nowhere"))
+    (images / "val" / "dog").rename(images / "val" / "wolf")
+    with pytest.raises(DataError, match="must hold the same classes; dog is in one of them only"):
+        image_folder(str(images))
+    (images / "val" / "wolf").rename(images / "val" / "dog")
+    (images / "train" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="0.png: cannot be read as an image"):
+        some(images, workers=0)

@@ -1,0 +1,120 @@
+"""Networks: their sizes, their form, and the images that they take."""
+
+import pytest
+import torch
+from torch import nn
+from trainopt.models import MLP, ResNet, smallest_input, timm_network
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        (lambda: MLP((1, 28, 28), 10, [12, 12]), 784 * 12 + 12 + 12 * 12 + 12 + 12 * 10 + 10),  # Menssen 2019
+        (lambda: MLP((1, 32, 32), 10, [500, 500]), 768_010),  # Liao et al. 2018: 0.77 million
+        (lambda: MLP((1, 8, 8), 10, []), 650),
+        # Liao et al. 2018, by the authors' program
+        (lambda: ResNet(3, 10, 110, relu_after_sum=False, shortcut="average_pool"), 1_728_090),
+        (lambda: ResNet(3, 100, 110, relu_after_sum=False, shortcut="average_pool"), 1_733_940),
+        # He et al. 2016, table 6: 0.27, 0.46, 0.66, 0.85 million
+        (lambda: ResNet(3, 10, 20), 269_722),
+        (lambda: ResNet(3, 10, 32), 464_154),
+        (lambda: ResNet(3, 10, 44), 658_586),
+        (lambda: ResNet(3, 10, 56), 853_018),
+    ],
+)
+def test_parameter_counts(network, parameters):
+    assert count(network()) == parameters
+
+
+def test_the_network_for_small_grey_images_has_about_70_000_parameters():
+    network = ResNet(1, 10, 8, relu_after_sum=False, shortcut="average_pool")
+    assert 65_000 < count(network) < 77_000
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 8
+
+
+def unit_by_hand(x, unit, average):
+    """A residual unit written out from the paper, in evaluation mode."""
+
+    def norm(x, bn):
+        shape = (1, -1, 1, 1)
+        scaled = (x - bn.running_mean.view(shape)) / (bn.running_var.view(shape) + bn.eps).sqrt()
+        return scaled * bn.weight.view(shape) + bn.bias.view(shape)
+
+    out = norm(unit.conv1(x), unit.bn1).clamp(min=0)
+    out = norm(unit.conv2(out), unit.bn2)
+    if unit.stride == 2:
+        blocks = x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2)
+        x = blocks.mean((3, 5)) if average else blocks[:, :, :, 0, :, 0]
+        zeros = torch.zeros_like(x[:, : x.shape[1] // 2])
+        x = torch.cat([zeros, x, zeros], 1)
+    return out + x
+
+
+@pytest.mark.parametrize("form", ["classic", "liao"])
+def test_units_are_those_of_the_papers(form):
+    torch.manual_seed(0)
+    classic = form == "classic"
+    network = ResNet(3, 10, 8, classic, "subsample" if classic else "average_pool").double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 16, 8, 8, dtype=torch.float64)
+    for stage in (network.layer1, network.layer2):
+        expected = unit_by_hand(x, stage[0], average=not classic)
+        x = stage[0](x)
+        assert torch.allclose(x, expected.clamp(min=0) if classic else expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [7, 9, 21, 1])
+def test_a_depth_that_is_no_such_network_is_refused(depth):
+    with pytest.raises(ValueError, match="must be 6n \\+ 2"):
+        ResNet(3, 10, depth)
+
+
+def test_networks_of_timm_get_channels_and_classes():
+    network = timm_network(1, 7, "resnet18")
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+    with pytest.raises(ValueError, match="did you mean resnet18"):
+        timm_network(1, 7, "resnet19")
+    with pytest.raises(ValueError, match="does not take these options"):
+        timm_network(1, 7, "resnet18", auxiliary=True)
+
+
+def test_an_auxiliary_classifier_is_there_while_training():
+    network = timm_network(3, 4, "inception_v3", auxiliary=True)
+    logits, auxiliary = network.train()(torch.zeros(2, 3, 299, 299))
+    assert logits.shape == auxiliary.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "side"),
+    [
+        ("resnet50", (1, 8, 8), 32),  # it divides the side by 32
+        ("resnet50", (3, 40, 40), None),
+        ("inception_v3", (1, 8, 8), 75),  # its convolutions without padding need so much
+        ("vit_tiny_patch16_224", (3, 32, 32), 224),  # takes this size only
+        ("mobilenetv2_140", (3, 28, 28), 32),
+    ],
+)
+def test_images_are_enlarged_to_what_a_network_needs(name, shape, side):
+    network = timm_network(shape[0], 10, name)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    state = torch.get_rng_state()
+    assert smallest_input(network, shape) == side
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_small_networks_take_small_images():
+    assert smallest_input(ResNet(1, 10, 8), (1, 8, 8)) is None
+    assert smallest_input(MLP((1, 3, 5), 10), (1, 3, 5)) is None
+
+
+def test_a_network_that_takes_no_such_images_says_so():
+    with pytest.raises(ValueError, match="takes no images of 2 channels"):
+        smallest_input(ResNet(3, 10, 8), (2, 8, 8))
