@@ -27,12 +27,12 @@ from .device import choose_device, set_numerics
 from .errors import UserError, one_line
 from .objective import Objective, covered_parameters
 from .progress import Progress
-from .vocabulary import CONF, read
+from .vocabulary import shipped
 
 EVALUATION_BATCH = 256
 
 # keys that config.yaml gives to every option of a group
-COMMON = {group: tuple(read(CONF / "config.yaml")[group]) for group in ("data", "model")}
+COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model")}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .durations import Duration
 from .errors import UserError, nearest, one_line
-from .vocabulary import CONF, Vocabulary, read
+from .vocabulary import CONF, Vocabulary, read, shipped
 
 
 def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
@@ -26,15 +26,15 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
     """
-    check_keys(config, choices, vocabulary)
+    ours = check_keys(config, choices, vocabulary)
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"regularizer.{name.partition('.')[2]}" if group == "regularizer" else key
-        rule = read(CONF / "allowed.yaml").get(named)
-        if rule is not None and not satisfies(value, rule):
+        rule = shipped("allowed.yaml").get(named)
+        if rule is not None and group in ours and not satisfies(value, rule):
             raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
 
 
@@ -80,22 +80,28 @@ def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Raise UserError for a key that no YAML knows."""
-    defaults = read(CONF / "config.yaml")
+def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> set[str]:
+    """Raise UserError for a key that no YAML knows; return the top-level keys that are as our YAMLs have them.
+
+    What names another class than the chosen YAML of ours is not among these: its keys and values are its own.
+    """
+    defaults = shipped("config.yaml")
     groups = vocabulary.groups
+    ours = {"regularizer"}
     for name, node in ((str(key), value) for key, value in config.items()):
         if name not in groups and name not in defaults:
             raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
         if name not in groups:
-            known = defaults[name]
-            if isinstance(known, dict):
-                _check_section(name, node, list(known))
+            ours.add(name)
+            if isinstance(defaults[name], dict):
+                _check_section(name, node, list(defaults[name]))
             continue
         path = vocabulary.file(name, str(choices.get(name)))
         content = read(path) if path is not None and CONF in path.parents else {}
         if "_target_" in content and isinstance(node, DictConfig) and node.get("_target_") == content["_target_"]:
+            ours.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
+    return ours
 
 
 def _check_section(prefix: str, node: Any, known: list[str]) -> None:

@@ -27,11 +27,6 @@ class Clocks:
         self._charge()
         return self.seconds[name]
 
-    def total(self) -> float:
-        """Return the seconds of all clocks together."""
-        self._charge()
-        return sum(self.seconds.values())
-
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Let a clock run instead of the one that does."""

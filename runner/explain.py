@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
 
 from .check import unknown_key
 from .errors import nearest, one_line
@@ -27,6 +28,8 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
     if isinstance(error, ConfigCompositionException):
         return _composition(error, overrides, vocabulary)
+    if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
+        return str(error).splitlines()[0]
     return one_line(error)
 
 

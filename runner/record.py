@@ -101,14 +101,15 @@ class Record:
     def summarise(self, run: Run, status: str, **more: Any) -> dict[str, Any]:
         """Write the rows that wait and summary.json, and return the summary."""
         self._write_pending()
+        seconds = run.clocks.state_dict()
         summary = {
             "status": status,
             **{k: v for k, v in run.progress.counts().items() if k not in ("step", "epoch")},
             "steps": run.progress.step,
             "epochs": run.progress.epochs,
-            "train_seconds": run.clocks.read("train"),
-            "wall_seconds": run.clocks.total(),
-            "seconds": run.clocks.state_dict(),
+            "train_seconds": seconds["train"],
+            "wall_seconds": sum(seconds.values()),
+            "seconds": seconds,
             "peak_memory_bytes": peak_memory(run.device),
             "parameters": run.parameters,
             "trainable_parameters": run.trainable_parameters,
@@ -139,7 +140,7 @@ class Record:
         for start, row, outputs in self._pending:
             if outputs:
                 row["top1"] = accuracy(*outputs)
-            whole = start | row
+            whole = {**start, **row, **start}  # an optimizer's own `hvps` are not the count so far
             self._metrics.write(to_json(whole).encode() + b"\n")
             if self.logger is not None:
                 self.logger.row(whole)

@@ -11,11 +11,16 @@ from yaml import YAMLError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-@cache
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a YAML file as Hydra reads it, with the defaults list left in."""
     content = OmegaConf.to_container(OmegaConf.load(path))
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+@cache
+def shipped(name: str) -> dict[str, Any]:
+    """Return the content of a YAML file of ours, by its path below conf/."""
+    return read(CONF / name)
 
 
 class Vocabulary:
@@ -42,13 +47,13 @@ class Vocabulary:
 
     def common_keys(self, group: str) -> dict[str, Any]:
         """The keys that every option of a group has, from config.yaml."""
-        node = read(CONF / "config.yaml").get(group)
+        node = shipped("config.yaml").get(group)
         return node if isinstance(node, dict) else {}
 
     def keys(self, choices: dict[str, Any]) -> list[str]:
         """All dotted keys of a configuration with these choices, as in `optimizer.lr`."""
         found = set()
-        for key, value in read(CONF / "config.yaml").items():
+        for key, value in shipped("config.yaml").items():
             if key not in ("defaults", "hydra"):
                 found |= set(_dotted(key, value))
         for group, chosen in choices.items():
@@ -73,7 +78,7 @@ class Vocabulary:
 
 def default_choices() -> dict[str, Any]:
     """The option of each group that a bare `trainopt` runs with."""
-    entries = [e for e in read(CONF / "config.yaml")["defaults"] if isinstance(e, dict)]
+    entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
     return {k: v for e in entries for k, v in e.items() if not k.startswith("override ")}
 
 

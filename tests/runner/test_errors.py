@@ -1,0 +1,152 @@
+"""Bad input: one line that names the key and says what would be right, exit code 2, and nothing left behind."""
+
+import re
+
+import pytest
+
+CASES = [
+    # unknown options, groups and keys
+    ("model=resnet5", r"model=resnet5: no such option; did you mean resnet5\d\?"),
+    ("optimizer=adma", "optimizer=adma: no such option; did you mean adam? there are adadelta, "),
+    ("regularizer=[l3]", "regularizer=l3: no such option"),
+    ("experiment=nothing", "experiment=nothing: no such option; there are "),
+    ("modle=resnet20", "modle: unknown key; did you mean model?"),
+    ("optimzer.lr=1", "optimzer.lr: unknown key; did you mean optimizer.lr?"),
+    ("optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+    ("+nonsense=1", "nonsense: unknown key"),
+    ("+optimizer.momentm=1", "optimizer.momentm: unknown key; did you mean optimizer.momentum?"),
+    ("++run.nmae=x", "run.nmae: unknown key; did you mean run.name?"),
+    ("optimizer.betas=[0,0]", "optimizer.betas: optimizer=sgd has no such key; it is one of adam"),
+    ("+regularizer.l2.strength=1", "regularizer.l2._target_ is missing"),
+    ("~optimizer.foo", "~optimizer.foo: there is nothing to delete"),
+    ("hydra.run.dri=x", "hydra.run.dri: Hydra has no such key"),
+    # values
+    ("optimizer.lr=abc", "optimizer.lr=abc: must be a number >= 0"),
+    ("optimizer.lr=-1", "optimizer.lr=-1: must be a number >= 0"),
+    ("optimizer.lr=nan", "optimizer.lr=nan: must be a number >= 0"),
+    ("optimizer.lr=null", "optimizer.lr=null: must be a number >= 0"),
+    ("optimizer.nesterov=1", "optimizer.nesterov=1: must be true or false"),
+    ("seed=1.5", "seed=1.5: must be an integer >= 0"),
+    ("precision=float16", "precision=float16: must be one of float32, tf32, bf16"),
+    ("batching.size=0", "batching.size=0: must be an integer >= 1"),
+    ("duration=10", "duration=10: must be a duration (a positive number with a unit, as in 20epochs"),
+    ("duration=0epochs", "duration=0epochs: must be a duration"),
+    ("duration=2.5steps", "duration=2.5steps: must be a duration"),
+    ("data.validation=1", "data.validation=1: must be a number in [0, 1)"),
+    ("data.mean=[0,0]", "data.mean=[0, 0]: must have 1 numbers, one a channel"),
+    ("model.depth=21", "depth=21: must be 6n + 2"),
+    ("optimizer=adam optimizer.betas=[0.9,1]", "optimizer.betas=[0.9,1]: must be a list of 2 number in [0, 1)"),
+    ("regularizer=[l2] regularizer.l2.strength=-1", "regularizer.l2.strength=-1: must be a number >= 0"),
+    ("objective=3", "objective=3: is a section"),
+    # missing values
+    ("model=timm", "model.name is missing: give it as model.name=VALUE (any name of timm.list_models())"),
+    ("data=arrays", "data.path is missing"),
+    ("schedule=multistep", "schedule.milestones is missing"),
+    # impossible combinations
+    ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
+    ("data.size=10 model=resnet18", "data.size=10: the network needs images of at least 32 pixels"),
+    ("precision=tf32 device=cpu", "precision=tf32: is for CUDA GPUs"),
+    ("batching.size=1436", "leave a batch of one, which batch norm cannot train on"),
+    ("batching.size=2000 batching.drop_last=true", "holds no batch at all"),
+    # missing data, weights, devices, classes
+    ("data=svhn data.root=nowhere", "svhn: not found in nowhere"),
+    ("data=arrays data.path=nowhere.npz", "nowhere.npz: no such file"),
+    ("model.weights=nowhere.pt", "model.weights: nowhere.pt: no such file"),
+    ("model.weights=pretrained", "model.weights=pretrained: only networks of timm have such"),
+    ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:N"),
+    ("optimizer._target_=nowhere.Adam", "optimizer._target_=nowhere.Adam: cannot be imported"),
+    (
+        "optimizer._target_=torch.optim.Adagrad optimizer.betas=1",
+        "for a class of your own write +optimizer.betas=",
+    ),
+    ("optimizer._target_=torch.optim.Adagrad +optimizer.betas=1", "optimizer.betas: unknown key; known are "),
+    # what is no configuration at all
+    ("optimizer=[sgd", "optimizer=[sgd: cannot be read as key=value"),
+    ("model=null", "Config group override must be a string or a list"),
+    ("comapre outputs", "comapre: no such command"),
+    ("resum outputs", "resum: no such command; did you mean resume?"),
+    ("resume outputs", "outputs: is no run's folder"),
+    ("evaluate outputs", "outputs: is no run's folder"),
+    ("data.root=${nothing.here}", "Interpolation key 'nothing.here' not found"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), CASES, ids=[c for c, _ in CASES])
+def test_bad_input(trainopt, tmp_path, monkeypatch, command, message):
+    monkeypatch.delenv("TRAINOPT_DATA", raising=False)
+    result = trainopt(*command.split())
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("trainopt: ")
+    assert result.err.count("\n") == 1, result.err
+    assert message in result.err or re.search(message, result.err), result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there(trainopt, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = trainopt("device=cuda:1")
+    assert result.code == 2
+    assert "device=cuda:1: no CUDA GPU is visible here; use device=cpu or device=auto" in result.err
+
+
+def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    file = tmp_path / "mine" / "optimizer" / "broken.yaml"
+    file.write_text("_target_: torch.optim.SGD\nlr: [0.1\nmomentum: 0\n")
+    result = trainopt("--config-dir", "mine", "optimizer=broken")
+    assert result.code == 2
+    assert re.search(r"optimizer/broken.yaml, line 3, column \d+: is no valid YAML", result.err)
+    assert result.err.count("\n") == 1
+    # and it is in nobody's way who does not use it
+    assert "did you mean optimizer.lr?" in trainopt("--config-dir", "mine", "optimizer.lrr=1").err
+
+
+def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "x.yaml").write_text(
+        "# @package _global_\noptimizer: {learning_rate: 1}\n"
+    )
+    result = trainopt("--config-dir", "mine", "experiment=x")
+    assert result.code == 2
+    assert "optimizer.learning_rate: unknown key" in result.err
+
+
+def test_a_folder_of_options_that_is_not_there(trainopt):
+    result = trainopt("--config-dir", "nowhere", "seed=1")
+    assert result.code == 2
+    assert "nowhere' not found" in result.err
+
+
+def test_debug_shows_the_traceback(trainopt):
+    result = trainopt("optimizer.lrr=1", "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err
+
+
+def test_nothing_is_removed_that_was_there_before(trainopt, tmp_path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "mine.txt").write_text("kept")
+    trainopt("optimizer.lr=-1")
+    assert (tmp_path / "outputs" / "mine.txt").read_text() == "kept"
+
+
+def test_a_sweep_runs_the_others_and_ends_with_the_code(trainopt, tmp_path):
+    result = trainopt("-m", "model=mlp", "duration=2steps", "optimizer.lr=0.1,-1,0.2")
+    assert result.code == 2
+    assert "optimizer.lr=-1: must be a number >= 0" in result.err
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/summary.json"))) == 2
+
+
+def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
+    text = trainopt("optimizer=adam", "--help").out
+    assert "optimizer: adadelta, adagrad, adam, rmsprop, sgd" in text
+    assert re.search(r"betas: \[0.9, 0.999\] # decay of the running means", text)
+    assert "nesterov" not in text
+    assert trainopt("--version").out.startswith("trainopt ")
+
+
+def test_hydra_shows_the_configuration(trainopt):
+    text = trainopt("--cfg", "job", "optimizer=adam", "--resolve").out
+    assert "_target_: torch.optim.Adam" in text
+    assert "name: resnet8-digits-adam" in text

@@ -1,0 +1,54 @@
+"""Reading what runs left, and stopping them."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from trainopt.runner.progress import Progress
+
+TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")
+
+
+def rows(folder: Path, kind: str | None = None) -> list[dict]:
+    """The rows of metrics.jsonl."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in lines if kind in (None, row["kind"])]
+
+
+def timeless(value):
+    """Without what differs between two runs of the same thing."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in TIMES}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def summary(folder: Path) -> dict:
+    """The summary."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint."""
+    return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["model"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two runs ended in the same weights, bit for bit."""
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def stop_at(monkeypatch, *steps: int, number: int = signal.SIGINT) -> None:
+    """Send this process a signal when a run has made so many steps, once for each."""
+    pending = list(steps)
+    advance = Progress.advance
+
+    def advance_and_stop(self, batch):
+        advance(self, batch)
+        if pending and self.step == pending[0]:
+            pending.pop(0)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Progress, "advance", advance_and_stop)
