@@ -133,7 +133,7 @@ def satisfies(value: Any, rule: str) -> bool:
         right = isinstance(value, list) and (count is None or len(value) == int(count))
         return right and all(satisfies(v, element) for v in value)
     if rule.startswith("one of "):
-        return any(value is c or value == c for c in map(yaml_scalar, rule[7:].split(", ")))
+        return any(type(value) is type(c) and value == c for c in map(yaml_scalar, rule[7:].split(", ")))
     if rule == "true or false":
         return isinstance(value, bool)
     kind, _, bounds = rule.partition(" ")
