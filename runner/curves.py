@@ -9,6 +9,8 @@ import numpy as np
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
 
+WIDE = 30  # a loss that falls by such a factor is drawn on a logarithmic axis
+
 
 def draw_curves(folder: Path, title: str) -> Path:
     """Draw the curves of a run's metrics.jsonl into curves.png, and return its path."""
@@ -31,6 +33,9 @@ def draw_curves(folder: Path, title: str) -> Path:
             else:
                 marker = "o" if len(epochs) < 40 else None
                 axis.plot(epochs, values, color=colour, marker=marker, markersize=3, label=kind)
+        lines = np.concatenate([line.get_ydata() for line in axis.get_lines()])
+        if name == "loss" and lines.min() > 0 and lines.max() > WIDE * lines.min():
+            axis.set_yscale("log")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)

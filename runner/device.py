@@ -34,6 +34,8 @@ def set_numerics(precision: str, deterministic: bool, device: torch.device) -> N
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     if deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler: 2 s
         torch.use_deterministic_algorithms(deterministic)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
 
 

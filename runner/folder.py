@@ -42,13 +42,13 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     return OmegaConf.create(content), choices
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return a run's summary; empty where there is none that can be read."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a run's summary.json or environment.json says; empty where it is missing or damaged."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def same_run(folder: Path, config: DictConfig) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .display import Display, shown
 from .errors import one_line
-from .folder import DONE, fingerprint, read_summary, same_run
+from .folder import DONE, fingerprint, read_json, same_run
 
 if TYPE_CHECKING:  # torch is imported when a run begins
     from .build import Run
@@ -30,7 +30,7 @@ def start(
     display = Display(config.duration)
     if (folder / "run.yaml").exists():
         same_run(folder, config)
-        summary = read_summary(folder)
+        summary = read_json(folder / "summary.json")
         if summary.get("status") in DONE:
             display.say(f"this run is already {summary['status']}:")
             tell_end(display, summary, folder)
@@ -60,7 +60,11 @@ def carry_out(
     constants = {"fingerprint": fingerprint(config), "seed": config.seed}
     header = {"choices": choices, "fingerprint": constants["fingerprint"]}
     write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
-    write_json(folder / "environment.json", environment(run.device, command))
+    here = environment(run.device, command)
+    before = read_json(folder / "environment.json") if state is not None else {}
+    if before:  # a run that goes on elsewhere keeps where it was
+        here["earlier"] = [*before.pop("earlier", []), before]
+    write_json(folder / "environment.json", here)
     if state is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     selection = next(iter(run.evaluation_sets))  # validation, where there is one

@@ -127,6 +127,16 @@ def test_damaged_files_are_named(trainopt, tmp_path, monkeypatch):
     assert "run.yaml: cannot be read" in result.err
 
 
+def test_the_environments_of_all_parts_are_kept(trainopt, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5, 8)
+    trainopt("model=mlp", "duration=12steps", "run.name=a")
+    for _ in range(2):
+        trainopt("resume", "outputs/a")
+    environment = json.loads((tmp_path / "outputs/a/environment.json").read_text())
+    assert environment["command"] == ["trainopt", "resume", "outputs/a"]
+    assert [e["command"][1] for e in environment["earlier"]] == ["model=mlp", "resume"]
+
+
 def test_clocks_go_on(trainopt, tmp_path, monkeypatch):
     stop_at(monkeypatch, 10)
     trainopt("model=mlp", "duration=24steps", "run.name=a")

@@ -1,0 +1,65 @@
+"""Every command of the README, run in the order in which it stands there."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from places import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line[2:].split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line[:2] == "$ "]
+OURS = [c for c in COMMANDS if c.startswith("trainopt")]
+
+
+def test_the_readme_has_commands_and_all_are_known_here():
+    assert len(OURS) >= 8
+    others = [c for c in COMMANDS if c not in OURS]
+    assert set(others) == {"git clone <this repository> && cd trainopt", "make run", "make test", "make bench"}
+
+
+def test_its_trainopt_commands(trainopt, tmp_path, monkeypatch, request):
+    for command in OURS:
+        if "data=mnist" in command or "data=cifar10" in command:
+            continue
+        assert trainopt(*_words(command)).code == 0, command
+
+
+def test_its_commands_on_real_data(trainopt, tmp_path, real_data):
+    commands = [c for c in OURS if "data=mnist" in c or "data=cifar10" in c]
+    assert commands
+    for command in commands:
+        assert trainopt(*_words(command)).code == 0, command
+
+
+def _words(command):
+    import shlex
+
+    return shlex.split(command)[1:]
+
+
+def test_make_run_trains(tmp_path):
+    """In a copy of the checkout, with the environment that runs these tests."""
+    environment = Path(sys.prefix)
+    if not (environment / "ready").exists():
+        pytest.skip("these tests do not run in the environment that make sets up")
+    shutil.copy2(ROOT / "Makefile", tmp_path)
+    shutil.copy2(ROOT / "pyproject.toml", tmp_path)
+    command = ["make", "-s", "run", f"VENV={environment}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    accuracy = float(re.search(r"final test top-1 +([\d.]+) %", done.stdout)[1])
+    assert accuracy > 95
+    for target in ("test", "test-slow", "lint", "bench"):
+        subprocess.run(
+            ["make", "-n", target, f"VENV={environment}"], cwd=tmp_path, check=True, capture_output=True
+        )
+
+
+def test_the_files_that_it_names_are_there():
+    for name in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / name).exists(), name
