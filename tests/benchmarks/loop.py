@@ -27,7 +27,7 @@ from pairs import hardware, ratios, report
 
 CASES = {
     "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=4000steps"], 1.04, 11),
-    "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=150steps"], 1.02, 15),
+    "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=300steps"], 1.02, 11),
 }
 
 
