@@ -148,13 +148,15 @@ def load_data(config: DictConfig) -> Arrays | Folders:
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
     """Build the network for the data's classes and channels, with the weights asked for."""
     weights = config.model.weights
+    channels, height, width = data.image_shape
+    side = config.data.get("size")
     network = construct(
         config.model,
         "model",
         common=COMMON["model"],
         num_classes=data.num_classes,
-        in_channels=data.image_shape[0],
-        image_shape=data.image_shape,
+        in_channels=channels,
+        image_shape=(channels, side or height, side or width),
         **({"pretrained": True} if weights == "pretrained" else {}),
     )
     if weights == "pretrained" and not takes(config.model._target_, "pretrained"):

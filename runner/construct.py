@@ -52,7 +52,7 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     arguments = {key: node[key] for key in [*given, *(k for k in node if str(k).startswith("_"))]}
     try:
         return instantiate(arguments, _partial_=True, _convert_="all")(*args, **wanted)
-    except (ValueError, TypeError, DataError, WeightsError) as error:
+    except (ValueError, TypeError, RuntimeError, MemoryError, DataError, WeightsError) as error:
         raise UserError(f"{section}: {one_line(error)}") from error
     except HydraException as error:
         raise UserError(f"{section}: {one_line(error.__cause__ or error)}") from error

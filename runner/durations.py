@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from .errors import UserError
 
-_PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE](\d+))?\s*(epoch|step)s?")
+_PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE](\d{1,2}))?\s*(epoch|step)s?")
 
 
 @dataclass(frozen=True)

@@ -142,11 +142,12 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
     optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
     lr = run.optimizer.param_groups[0].get("lr")
+    rate = "" if lr is None else f", lr {float(lr):g}"
     spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')} ({len(run.training_set):,} training, {images} images; {shape})"),
-        ("optimizer", f"{optimizer}, lr {lr:g}, schedule {choices.get('schedule')}"),
+        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}"),
         ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
         ("device", f"{describe(run.device)}, {config.precision}"),
         ("folder", shown(folder)),

@@ -26,7 +26,7 @@ CASES = [
     ("optimizer.lr=nan", "optimizer.lr=nan: must be a number >= 0"),
     ("optimizer.lr=null", "optimizer.lr=null: must be a number >= 0"),
     ("optimizer.nesterov=1", "optimizer.nesterov=1: must be true or false"),
-    ("seed=1.5", "seed=1.5: must be an integer >= 0"),
+    ("seed=1.5", "seed=1.5: must be an integer in [0, 1e18]"),
     ("precision=float16", "precision=float16: must be one of float32, tf32, bf16"),
     ("batching.size=0", "batching.size=0: must be an integer >= 1"),
     ("duration=10", "duration=10: must be a duration (a positive number with a unit, as in 20epochs"),
@@ -38,6 +38,7 @@ CASES = [
     ("optimizer=adam optimizer.betas=[0.9,1]", "optimizer.betas=[0.9,1]: must be a list of 2 number in [0, 1)"),
     ("regularizer=[l2] regularizer.l2.strength=-1", "regularizer.l2.strength=-1: must be a number >= 0"),
     ("objective=3", "objective=3: is a section"),
+    ("model=mlp model.hidden=[10000000000000]", "model: "),
     # missing values
     ("model=timm", "model.name is missing: give it as model.name=VALUE (any name of timm.list_models())"),
     ("data=arrays", "data.path is missing"),

@@ -245,6 +245,11 @@ def test_numeric_options_train(trainopt, tmp_path, options):
     torch.use_deterministic_algorithms(False)
 
 
+def test_resized_images_reach_the_network_as_it_was_built(trainopt, tmp_path):
+    assert trainopt("model=mlp", "data.size=12", "duration=2steps", "run.name=a").code == 0
+    assert summary(tmp_path / "outputs/a")["parameters"] == 144 * 12 + 12 + 156 + 130
+
+
 def test_persistency_uses_each_batch_so_often(trainopt, tmp_path):
     trainopt("model=mlp", "duration=1epochs", "batching.persistency=3", "log_every=1steps", "run.name=a")
     found = summary(tmp_path / "outputs/a")
