@@ -1,4 +1,4 @@
-"""Our training loop, records included, against a bare PyTorch loop on the same network, data and batches.
+"""Our loop, records and TensorBoard events included, against a bare PyTorch loop on the same network and batches.
 
 The bare loop takes its batches from the same pipeline and does what a script does: zero_grad, forward, loss,
 backward, step. Both start from the same weights, and must end in the same, bit for bit. The two evaluations of
@@ -22,6 +22,7 @@ from trainopt.runner.interrupt import Interrupt
 from trainopt.runner.loop import train
 from trainopt.runner.names import register_resolver
 from trainopt.runner.record import Record
+from trainopt.runner.tensorboard import TensorBoard
 
 from pairs import hardware, ratios, report
 
@@ -40,7 +41,7 @@ def ours(run: Run, start: dict) -> tuple[float, dict]:
     run.clocks = type(run.clocks)(run.device)
     display = Display(run.duration, Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {}, "test")
+        record = Record(Path(folder), {}, "test", TensorBoard(Path(folder)))
         began = perf_counter()
         train(run, record, display, Interrupt())
         elapsed = perf_counter() - began - run.clocks.seconds["evaluation"]

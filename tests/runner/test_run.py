@@ -224,15 +224,20 @@ def test_the_picture_is_one(trainopt, tmp_path):
         assert len(picture.convert("RGB").getcolors(10**6)) > 50
 
 
-def test_tensorboard_gets_every_row(trainopt, tmp_path):
+@pytest.mark.parametrize("spacing", [0.0, 1000.0])
+def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(
+    trainopt, tmp_path, monkeypatch, spacing
+):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    monkeypatch.setattr("trainopt.runner.tensorboard.SPACING_SECONDS", spacing)
     trainopt(*MLP_RUN)
     folder = tmp_path / "outputs" / "a"
     events = EventAccumulator(str(folder))
     events.Reload()
     for kind, name in (("test", "top1"), ("train", "total"), ("train", "lr")):
         expected = [(row["step"], row[name]) for row in rows(folder, kind)]
+        expected = expected[:1] if spacing and kind == "train" else expected
         drawn = [(e.step, e.value) for e in events.Scalars(f"{kind}/{name}")]
         assert [s for s, _ in drawn] == [s for s, _ in expected]
         assert [v for _, v in drawn] == pytest.approx([v for _, v in expected], rel=1e-6)
