@@ -5,14 +5,15 @@ A rule of conf/allowed.yaml is made of these words:
     [list of [COUNT]] KIND [RANGE] [or null]
 
 with KIND `integer`, `number`, `text`, `true or false`, `duration` or `one of A, B`; RANGE `>= x`, `> x`,
-`in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite.
+`in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite, integers fit
+into 64 bits.
 """
 
 import math
 import re
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .durations import Duration
@@ -26,16 +27,19 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
     """
-    ours = check_keys(config, choices, vocabulary)
+    ours, rules = check_keys(config, choices, vocabulary), shipped("allowed.yaml")
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"regularizer.{name.partition('.')[2]}" if group == "regularizer" else key
-        rule = shipped("allowed.yaml").get(named)
-        if rule is not None and group in ours and not satisfies(value, rule):
+        rule = rules.get(named)
+        if group in ours and rule is not None and not satisfies(value, rule):
             raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+        above = named.rpartition(".")[0]
+        if group in ours and above in rules:
+            raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
 
 
 def drop_replaced_defaults(
@@ -73,10 +77,10 @@ def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
             value = node[name]
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {one_line(error.msg or error)}") from error
-        if isinstance(value, DictConfig):
+        if isinstance(value, DictConfig) and value:
             found += leaves(value, f"{key}.")
         else:
-            found.append((key, OmegaConf.to_container(value) if isinstance(value, ListConfig) else value))
+            found.append((key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value))
     return found
 
 
@@ -88,7 +92,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     defaults = shipped("config.yaml")
     groups = vocabulary.groups
     ours = {"regularizer"}
-    for name, node in ((str(key), value) for key, value in config.items()):
+    for name, node in sections(config):
         if name not in groups and name not in defaults:
             raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
         if name not in groups:
@@ -101,7 +105,27 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
         if "_target_" in content and isinstance(node, DictConfig) and node.get("_target_") == content["_target_"]:
             ours.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
+    for name in groups:
+        if name not in ("regularizer", "experiment", "debug") and name not in config:
+            raise UserError(f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}")
+    for name in (key for key in defaults if key not in ("defaults", "hydra")):
+        inside = defaults[name] if isinstance(defaults[name], dict) else {}
+        for key in [name, *(f"{name}.{k}" for k in inside)]:
+            *above, last = key.split(".")
+            if last not in (config[above[0]] if above else config):
+                raise UserError(f"{key} is missing: it cannot be left out; give {key}=VALUE")
     return ours
+
+
+def sections(config: DictConfig) -> list[tuple[str, Any]]:
+    """Return (name, value) of the top level; None for what is missing or cannot be resolved: `leaves` says so."""
+    found = []
+    for name in map(str, config):
+        try:
+            found.append((name, config[name]))
+        except OmegaConfBaseException:
+            found.append((name, None))
+    return found
 
 
 def _check_section(prefix: str, node: Any, known: list[str]) -> None:
@@ -142,7 +166,8 @@ def satisfies(value: Any, rule: str) -> bool:
     if kind == "duration":
         return isinstance(value, str) and Duration.is_valid(value)
     number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
-    return number and not isinstance(value, bool) and math.isfinite(value) and _within(value, bounds)
+    fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
+    return fits and math.isfinite(value) and _within(value, bounds)
 
 
 def yaml_scalar(word: str) -> str | bool:

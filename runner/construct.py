@@ -33,6 +33,8 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
         target = get_object(name)
     except (HydraException, ImportError, ValueError) as error:
         raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
+    if not callable(target):
+        raise UserError(f"{section}._target_={name}: is no class or function")
     takes = inspect.signature(target).parameters
     names = list(takes)[len(args) :]
     given = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]

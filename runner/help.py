@@ -32,7 +32,8 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
         options = ", ".join(vocabulary.options(group))
         lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
     lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
-    lines += _indented(_without((CONF / "config.yaml").read_text(), "defaults", "hydra"))
+    _, _, rest = (CONF / "config.yaml").read_text().partition("\n")  # its first line is about the file
+    lines += _indented(_without(rest, "defaults", "hydra"))
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
@@ -50,7 +51,7 @@ def _without(text: str, *sections: str) -> list[str]:
             inside = line.partition(":")[0] in sections
         if not inside:
             kept.append(line)
-    return kept[1:] if kept and "# One run." in kept[0] else kept
+    return kept
 
 
 def _indented(lines: list[str]) -> list[str]:

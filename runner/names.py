@@ -32,7 +32,7 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     >>> run_name(choices, ["model=mlp", "seed=1", "optimizer.lr=0.1"])
     'mlp-digits-sgd,optimizer.lr=0.1,seed=1'
     """
-    front = "-".join(str(choices[group]) for group in IN_FRONT)
+    front = "-".join(str(choices.get(group)) for group in IN_FRONT)
     keys = {text: text.partition("=")[0] for text in overrides}
     rest = sorted(
         text

@@ -39,10 +39,18 @@ CASES = [
     ("regularizer=[l2] regularizer.l2.strength=-1", "regularizer.l2.strength=-1: must be a number >= 0"),
     ("objective=3", "objective=3: is a section"),
     ("model=mlp model.hidden=[10000000000000]", "model: "),
+    ("++data.flip={a:1}", "data.flip.a=1: data.flip must be a number in [0, 1]"),
+    ("data.flip={}", "data.flip={}: must be a number in [0, 1]"),
+    ("optimizer.lr=99999999999999999999", "must be a number >= 0"),
     # missing values
     ("model=timm", "model.name is missing: give it as model.name=VALUE (any name of timm.list_models())"),
     ("data=arrays", "data.path is missing"),
     ("schedule=multistep", "schedule.milestones is missing"),
+    ("duration=???", "duration is missing: it cannot be left out; give duration=VALUE"),
+    ("~deterministic", "deterministic is missing: it cannot be left out"),
+    ("~data.flip", "data.flip is missing: it cannot be left out"),
+    ("~optimizer", "optimizer is missing: give optimizer=OPTION, one of adadelta, "),
+    ("~optimizer._target_", "optimizer._target_ is missing"),
     # impossible combinations
     ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
     ("data.size=10 model=resnet18", "data.size=10: the network needs images of at least 32 pixels"),
@@ -56,6 +64,7 @@ CASES = [
     ("model.weights=pretrained", "model.weights=pretrained: only networks of timm have such"),
     ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:N"),
     ("optimizer._target_=nowhere.Adam", "optimizer._target_=nowhere.Adam: cannot be imported"),
+    ("batching._target_=abc", "batching._target_=abc: is no class or function"),
     (
         "optimizer._target_=torch.optim.Adagrad optimizer.betas=1",
         "for a class of your own write +optimizer.betas=",
