@@ -75,6 +75,11 @@ class InMemory:
         plane = torch.arange(channels) * (padded_height * padded_width)
         return (plane[:, None] + torch.arange(height) * padded_width).view(-1)
 
+    def _buffers(self, count: int) -> tuple[Tensor, Tensor]:
+        """Room for the starts of the rows of `count` windows and for their pixels, used again for every batch."""
+        rows = torch.empty((count, len(self._row_starts)), dtype=self._index_type, device=self.labels.device)
+        return rows, torch.empty((rows.numel(), self.shape[2]), dtype=torch.uint8, device=self.labels.device)
+
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
 
@@ -90,10 +95,15 @@ class InMemory:
             image_size = self.stored[0].numel()
             copy = (copy * image_size + steps[0] * self.stored.shape[3] + steps[1]).to(self._index_type)
         order, copy = order.to(self.labels.device), copy.to(self.labels.device)
+        buffers: dict[int, tuple[Tensor, Tensor]] = {}
         for start, stop in spans:
             if self.shift:
-                rows = (copy[start:stop, None] + self._row_starts).view(-1)
-                pixels = self._rows.index_select(0, rows).view(stop - start, *self.shape)
+                if stop - start not in buffers:
+                    buffers[stop - start] = self._buffers(stop - start)
+                rows, runs = buffers[stop - start]
+                torch.add(copy[start:stop, None], self._row_starts, out=rows)
+                torch.index_select(self._rows, 0, rows.view(-1), out=runs)
+                pixels = runs.view(stop - start, *self.shape)
             else:
                 pixels = self.stored.index_select(0, copy[start:stop])
             yield self._finished(pixels, self.labels.index_select(0, order[start:stop]))
