@@ -12,7 +12,7 @@ from torch import Tensor
 from . import checkpoint
 from .build import Run
 from .device import peak_memory
-from .evaluation import accuracy
+from .evaluation import accuracies
 
 FINAL = ("loss", "top1", "top5")
 
@@ -39,7 +39,8 @@ class Record:
         self._constants = constants
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
         self._improved = False
-        self._pending: list[tuple[dict, dict, tuple[Tensor, ...]]] = []
+        self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
         self._write_at = 0.0
         self._metrics = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
@@ -52,7 +53,8 @@ class Record:
     ) -> None:
         """Write a row about the last update; `top1` of its batch is added to it."""
         self.last_train_row = row
-        self._write({"kind": "train", **counts, "train_seconds": train_seconds}, row, logits.detach(), targets)
+        self._outputs.append((row, (logits.detach(), targets)))
+        self._write({"kind": "train", **counts, "train_seconds": train_seconds}, row)
 
     def evaluated(self, kind: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
         """Write a row of figures on the test or the validation set, and note the best so far."""
@@ -130,20 +132,23 @@ class Record:
         if self.logger is not None:
             self.logger.close()
 
-    def _write(self, start: dict[str, Any], row: dict[str, Any], *outputs: Tensor) -> None:
-        self._pending.append((start, row, outputs))
+    def _write(self, start: dict[str, Any], row: dict[str, Any]) -> None:
+        self._pending.append((start, row))
         if monotonic() > self._write_at:
             self._write_pending()
 
     def _write_pending(self) -> None:
         """Append the rows that wait; together they cost less than half of what each would alone."""
-        for start, row, outputs in self._pending:
-            if outputs:
-                row["top1"] = accuracy(*outputs)
-            whole = {**start, **row, **start}  # an optimizer's own `hvps` are not the count so far
-            self._metrics.write(to_json(whole).encode() + b"\n")
-            if self.logger is not None:
-                self.logger.row(whole)
+        batches = [outputs for _, outputs in self._outputs]
+        for (row, _), top1 in zip(self._outputs, accuracies(batches), strict=True):
+            row["top1"] = top1
+        # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
+        rows = [{**start, **row, **start} for start, row in self._pending]
+        self._metrics.write("".join(to_json(row) + "\n" for row in rows).encode())
+        if self.logger is not None:
+            for row in rows:
+                self.logger.row(row)
+        self._outputs.clear()
         self._pending.clear()
         self._write_at = monotonic() + WRITE_SECONDS
 

@@ -15,7 +15,7 @@ from trainopt.runner.check import satisfies
 from trainopt.runner.clocks import Clocks
 from trainopt.runner.curves import running_mean
 from trainopt.runner.durations import Duration
-from trainopt.runner.evaluation import evaluate
+from trainopt.runner.evaluation import accuracies, evaluate
 from trainopt.runner.finite import Diverged, finite_check
 from trainopt.runner.names import LONGEST, run_name
 from trainopt.runner.objective import Objective
@@ -162,6 +162,14 @@ def test_evaluation_is_exact_whatever_the_batches_and_leaves_modes_and_generator
         assert row["loss"] == pytest.approx(cross_entropy(logits, targets).item(), rel=1e-6)  # float32
         assert row["top1"] == pytest.approx(100 * (ranks == 0).double().mean().item())
         assert row["top5"] == pytest.approx(100 * (ranks < 5).double().mean().item())
+
+
+def test_accuracies_are_those_of_each_batch():
+    torch.manual_seed(0)
+    batches = [(torch.randn(size, 5), torch.randint(5, (size,))) for size in (4, 7, 4, 1)]
+    expected = [100 * (logits.argmax(1) == targets).double().mean().item() for logits, targets in batches]
+    assert accuracies(batches) == pytest.approx(expected)
+    assert accuracies([]) == []
 
 
 def test_rows_are_strict_json():
