@@ -19,7 +19,7 @@ class FiniteCheck:
 
     def begin(self, loss: Tensor) -> bool:
         """Check a loss that was just computed; say whether `finish` must be called after the backward pass."""
-        self.value = value = loss.detach().item()
+        self.value = value = loss.item()
         if value - value != 0:  # infinite, or not a number
             raise Diverged(value)
         return False

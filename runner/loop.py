@@ -46,7 +46,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
 
     def log() -> None:
         clocks.switch("other")
-        row = {name: finite.value if term is total else term.detach().item() for name, term in terms.items()}
+        row = {name: finite.value if term is total else term.item() for name, term in terms.items()}
         row |= {"total": finite.value, "lr": optimizer.param_groups[0].get("lr"), "batch_size": batch.size}
         if reports:
             row |= optimizer.last_step
