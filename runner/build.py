@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+
 from trainopt.data import (
     Arrays,
     Batch,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from trainopt.models import WeightsError, safe_load
 
 from .build import Run

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
+
 from trainopt.data import DataError
 from trainopt.models import WeightsError
 

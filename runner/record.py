@@ -12,6 +12,7 @@ from torch import Tensor
 from . import checkpoint
 from .build import Run
 from .device import peak_memory
+from .errors import UserError
 from .evaluation import accuracies
 
 FINAL = ("loss", "top1", "top5")
@@ -94,8 +95,11 @@ class Record:
             checkpoint.save(self._checkpoints / "last.pt", state)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Cut metrics.jsonl back to the checkpoint that the run goes on from."""
+        """Cut metrics.jsonl back to the checkpoint that the run goes on from; UserError if rows are lost."""
         record = state["record"]
+        path = self.folder / "metrics.jsonl"
+        if path.stat().st_size < record["metrics_bytes"]:
+            raise UserError(f"{path}: lacks rows that the checkpoint counts on; remove checkpoints/ to begin anew")
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
         self._best = {name: record[name] for name in self._best}

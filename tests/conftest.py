@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import torch
+
 from trainopt.runner.progress import Progress
 
 TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")

@@ -15,6 +15,8 @@ import torch
 from hydra import compose, initialize_config_module
 from rich.console import Console
 from torch.nn.functional import cross_entropy
+
+from pairs import hardware, ratios, report
 from trainopt.data import Position, batches
 from trainopt.runner.build import Run, build
 from trainopt.runner.display import Display
@@ -23,8 +25,6 @@ from trainopt.runner.loop import train
 from trainopt.runner.names import register_resolver
 from trainopt.runner.record import Record
 from trainopt.runner.tensorboard import TensorBoard
-
-from pairs import hardware, ratios, report
 
 CASES = {
     "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=4000steps"], 1.04, 11),

@@ -9,9 +9,9 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from trainopt.data import InMemory
 
 from pairs import hardware, ratios, report
+from trainopt.data import InMemory
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 BATCH, BATCHES = 128, 390  # nearly an epoch

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
 from trainopt.runner.names import register_resolver

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trainopt.data import Constant, InMemory, Position, batches, class_balanced, split
 from trainopt.data.batches import epoch_generator
 

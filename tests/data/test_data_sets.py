@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from trainopt.data import Arrays, DataError, arrays, digits, svhn, synthetic, torchvision_arrays
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from trainopt.data import Constant, DataError, FolderSource, Position, batches, image_folder
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from trainopt.models import MLP, ResNet, smallest_input, timm_network
 
 

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from trainopt.data import InMemory, torchvision_arrays
 from trainopt.models import MLP, ResNet, WeightsError, load_weights
 from trainopt.runner.evaluation import evaluate

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from trainopt.optimizers import L2, Constant, Exponential, Multistep
 from trainopt.runner.objective import covered_parameters
 from trainopt.runner.progress import Progress

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
+
 from trainopt.optimizers import L2
 from trainopt.runner import clocks
 from trainopt.runner.check import satisfies

@@ -112,6 +112,17 @@ def test_a_run_without_a_checkpoint_begins_anew(trainopt, tmp_path, monkeypatch)
     assert [row["step"] for row in rows(tmp_path / "outputs/a", "test")] == [0, 12]
 
 
+def test_lost_rows_are_named(trainopt, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5)
+    trainopt("model=mlp", "duration=12steps", "run.name=a")
+    metrics = tmp_path / "outputs/a/metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:20])
+    result = trainopt("resume", "outputs/a")
+    assert result.code == 2
+    assert "metrics.jsonl: lacks rows" in result.err
+    assert metrics.stat().st_size == 20
+
+
 def test_damaged_files_are_named(trainopt, tmp_path, monkeypatch):
     stop_at(monkeypatch, 5)
     trainopt("model=mlp", "duration=12steps", "run.name=a")

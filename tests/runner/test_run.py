@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
+
+from runs import rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.data import InMemory, digits
 from trainopt.data.batches import epoch_generator
 from trainopt.models import MLP
-
-from runs import rows, same_weights, stop_at, summary, timeless, weights
 
 MLP_RUN = ("model=mlp", "duration=2epochs", "run.name=a")
 
