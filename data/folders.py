@@ -95,7 +95,7 @@ class _Images(Dataset):
         with torch.random.fork_rng(devices=[]):
             random.seed(int(words[0]))
             np.random.seed(words[1])
-            torch.manual_seed(int(words[2]))
+            torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed the GPU's too
             try:
                 image = self.transform(self.folder.loader(path))
             except OSError as error:
