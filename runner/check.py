@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .durations import Duration
 from .errors import UserError, nearest, one_line
+from .overrides import split_override
 from .vocabulary import CONF, Vocabulary, read, shipped
 
 
@@ -50,7 +51,7 @@ def drop_replaced_defaults(
     `optimizer._target_=their.Optimizer` must not be handed the learning rate that is right for SGD. What was
     typed stays.
     """
-    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    typed = {split_override(override)[1] for override in overrides}
     for group, option in choices.items():
         path = vocabulary.file(group, str(option))
         content = read(path) if path is not None else {}

@@ -22,11 +22,6 @@ class Clocks:
         self._running = "other"
         self._since = perf_counter()
 
-    def read(self, name: str) -> float:
-        """Return the seconds of a clock so far."""
-        self._charge()
-        return self.seconds[name]
-
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Let a clock run instead of the one that does."""

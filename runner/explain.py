@@ -46,7 +46,7 @@ def _missing_option(path: str, vocabulary: Vocabulary) -> str:
     if not options:
         return f"{path}: there is no such file in the configuration folders"
     hint = nearest(option, options)
-    return f"{group}={option}: no such option{hint or ''}{';' if not hint else ''} there are {', '.join(options)}"
+    return f"{group}={option}: no such option{hint or ';'} there are {', '.join(options)}"
 
 
 def _composition(error: ConfigCompositionException, overrides: list[str], vocabulary: Vocabulary) -> str:

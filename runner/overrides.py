@@ -1,6 +1,5 @@
 """What was typed: overrides taken apart, without Hydra."""
 
-import re
 from typing import Any
 
 from .vocabulary import Vocabulary, default_choices
@@ -12,8 +11,9 @@ def split_override(override: str) -> tuple[str, str, str]:
     >>> split_override("++optimizer.lr=0.1")
     ('++', 'optimizer.lr', '0.1')
     """
-    sign, key, value = re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL).groups()  # type: ignore
-    return sign, key.partition("@")[0].replace("/", ".") if key.startswith("hydra/") else key, value
+    key, _, value = override.partition("=")
+    bare = key.lstrip("+~")
+    return key[: len(key) - len(bare)], bare, value
 
 
 def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
