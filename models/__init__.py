@@ -4,6 +4,15 @@ from .input_size import smallest_input
 from .mlp import MLP
 from .resnet import ResNet
 from .timm_network import timm_network
-from .weights import WeightsError, load_weights, safe_load
+from .weights import DamagedFile, WeightsError, load_weights, safe_load
 
-__all__ = ["MLP", "ResNet", "WeightsError", "load_weights", "safe_load", "smallest_input", "timm_network"]
+__all__ = [
+    "MLP",
+    "DamagedFile",
+    "ResNet",
+    "WeightsError",
+    "load_weights",
+    "safe_load",
+    "smallest_input",
+    "timm_network",
+]

@@ -1,7 +1,10 @@
 """Weights from files."""
 
 import pickle
+import struct
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,10 @@ PREFIXES = ("module.", "_orig_mod.")
 
 class WeightsError(Exception):
     """Weights that are missing, cannot be read, or do not fit; one line says which and what would be right."""
+
+
+class DamagedFile(WeightsError):
+    """A file of which torch.save wrote only a part, or that changed since."""
 
 
 def load_weights(network: nn.Module, path: str) -> None:
@@ -50,19 +57,40 @@ def load_weights(network: nn.Module, path: str) -> None:
 def safe_load(file: Path) -> Any:
     """Return what torch.save wrote to a file, unpickling nothing but tensors and plain values.
 
+    Checksums are compared, which torch.load does not do: a flipped bit in a weight is found.
+
     Raises:
-        WeightsError: the file is damaged, or asks for more.
+        DamagedFile: the file is cut off or altered.
+        WeightsError: it asks for more than tensors and plain values to be unpickled.
     """
     try:
+        _check_sums(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unusual pickle is either read or refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{file}: refused, it is damaged or asks for more than tensors and plain values to be read"
+            f"{file}: refused, it asks for more than tensors and plain values to be read, or is damaged"
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{file}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+        raise DamagedFile(f"{file}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+
+
+def _check_sums(file: Path) -> None:
+    """Raise ValueError unless a file is one of torch.save: a zip archive as it was written, or an old pickle."""
+    with open(file, "rb") as opened:
+        start = opened.read(2)
+    if start[:1] == pickle.PROTO:  # as before torch 1.6; it has no checksums
+        return
+    if start != b"PK":
+        raise ValueError("it is no file of torch.save")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, ArithmeticError) as error:
+        raise ValueError(f"it is cut off or altered: {error}") from error
+    if bad is not None:
+        raise ValueError(f"it was altered: the checksum of {bad} is another")
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from trainopt.models import WeightsError, load_weights, smallest_input
 from .clocks import Clocks
 from .construct import construct, takes
 from .device import choose_device, set_numerics
+from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
 from .objective import Objective, covered_parameters
 from .progress import Progress
@@ -47,6 +48,7 @@ class Run:
     schedule: Any
     batching: Any
     progress: Progress
+    early_stopping: EarlyStopping
     clocks: Clocks
     training_set: Any
     evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
@@ -95,6 +97,8 @@ def build(config: DictConfig) -> Run:
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
     training_set, evaluation_sets = build_sets(config, data, size, device)
+    early_stopping = EarlyStopping(**config.early_stopping)
+    early_stopping.check(evaluation_sets)
     batching = construct(config.batching, "batching")
     check_batches(batching, len(training_set), network)
     progress = Progress(epoch_size=len(training_set))
@@ -111,6 +115,7 @@ def build(config: DictConfig) -> Run:
         schedule=construct(config.schedule, "schedule", optimizer=optimizer, progress=progress),
         batching=batching,
         progress=progress,
+        early_stopping=early_stopping,
         clocks=clocks,
         training_set=training_set,
         evaluation_sets=evaluation_sets,

@@ -1,38 +1,12 @@
-"""All of a run's state in one file of tensors and plain values."""
+"""All of a run's state as tensors and plain values."""
 
-import os
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainopt.models import WeightsError, safe_load
-
 from .build import Run
-from .errors import UserError
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary name, flush it to disk, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing but tensors and plain values is ever unpickled."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        return safe_load(path)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
 
 
 def state_of(run: Run) -> dict[str, Any]:
@@ -42,6 +16,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
         "progress": run.progress.state_dict(),
+        "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
         "rng": rng_state(run.device),
     }
@@ -53,6 +28,7 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
     run.progress.load_state_dict(state["progress"])
+    run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
     set_rng_state(state["rng"], run.device)
 

@@ -1,7 +1,7 @@
 """What people see while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from .files import shown
+
 REFRESH_SECONDS = 0.25
 
 
@@ -17,13 +19,14 @@ class Display:
     """Prints to the terminal and, without the live part, to a run's log.txt.
 
     Args:
-        duration: of the run, for the time left.
         console: where to print; None: standard output.
+        quiet: print nothing there, as for one of several runs at a time; log.txt has it all.
     """
 
-    def __init__(self, duration: str, console: Console | None = None):
+    def __init__(self, console: Console | None = None, quiet: bool = False):
         self.console = console or Console(highlight=False)
-        self._duration = duration
+        self.console.quiet = quiet
+        self._duration = ""
         self._log: Console | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -38,13 +41,16 @@ class Display:
     def close(self) -> None:
         """Close the log."""
         if self._log is not None:
-            self._log.file.close()
+            with suppress(OSError):
+                self._log.file.close()
             self._log = None
 
     def say(self, *what: Any) -> None:
-        """Print lines or tables on both."""
-        for target in filter(None, (self.console, self._log)):
-            target.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
+        """Print lines or tables on both; a log that cannot be written, as on a full disk, stops nothing."""
+        self.console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
+        if self._log is not None:
+            with suppress(OSError):
+                self._log.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
 
     def start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
         """Say what will be run."""
@@ -58,9 +64,10 @@ class Display:
             self.say(f"note: {note}")
 
     @contextmanager
-    def live(self) -> Iterator[None]:
-        """Show progress while entered, where the output is a terminal."""
-        if not self.console.is_terminal:
+    def live(self, duration: str) -> Iterator[None]:
+        """Show progress towards a duration while entered, where the output is a terminal."""
+        self._duration = duration
+        if not self.console.is_terminal or self.console.quiet:
             yield
             return
         columns = (BarColumn(24), TextColumn("{task.description}", markup=False))
@@ -142,11 +149,3 @@ def duration_text(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
-
-
-def shown(path: Path) -> str:
-    """Write a path relative to the working directory where it lies below it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from . import checkpoint
+from trainopt.models import DamagedFile
+
 from .build import build
 from .display import Display
 from .errors import UserError
 from .evaluation import evaluate
 from .folder import read_config
+from .store import by_step, read
 
 
 def evaluate_run(folder: Path, which: str) -> None:
@@ -21,7 +23,12 @@ def evaluate_run(folder: Path, which: str) -> None:
     """
     config, _ = read_config(folder)
     path = folder / "checkpoints" / f"{which}.pt" if which in ("best", "last") else Path(which)
-    state = checkpoint.load(path)
+    if which == "last" and not path.exists():  # it was being replaced when the run was killed
+        path = next((older for _, older in by_step(path.parent)), path)
+    try:
+        state = read(path)
+    except DamagedFile as error:
+        raise UserError(str(error)) from error
     run = build(config)
     try:
         run.network.load_state_dict(state["model"])
@@ -35,4 +42,4 @@ def evaluate_run(folder: Path, which: str) -> None:
         row = evaluate(run.network, run.forward, source, run.evaluation_batch_size, run.autocast)
         figures = (f"{row['loss']:.4f}", f"{row['top1']:.2f}", f"{row['top5']:.2f}")
         table.add_row(kind, f"{len(source):,}", *figures)
-    Display(config.duration).say(table)
+    Display().say(table)

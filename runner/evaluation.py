@@ -7,6 +7,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 
+class Abandoned(Exception):
+    """An evaluation was told to stop."""
+
+
+def never() -> bool:
+    """Say that nothing tells an evaluation to stop."""
+    return False
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -14,6 +23,7 @@ def evaluate(
     source,
     batch_size: int,
     autocast: str | None = None,
+    stop: Callable[[], object] = never,
 ) -> dict[str, float]:
     """Return mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
 
@@ -25,6 +35,10 @@ def evaluate(
         source: has `ordered(batch_size)`, which yields every image once.
         batch_size: images a batch; the sums do not depend on it but for rounding.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
+        stop: asked before each batch; where the answer is true, the evaluation is abandoned.
+
+    Raises:
+        Abandoned: `stop` said so.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -33,6 +47,8 @@ def evaluate(
         top1 = torch.zeros((), dtype=torch.int64)
         top5 = torch.zeros((), dtype=torch.int64)
         for inputs, targets in source.ordered(batch_size):
+            if stop():
+                raise Abandoned
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
                 logits = forward(inputs)
             logits = logits.float()

@@ -13,7 +13,7 @@ from .errors import UserError
 from .vocabulary import read
 
 # Keys that change nothing about a run's numbers.
-APART = ("run.", "logger.", "checkpoint_every", "data.root", "data.download", "data.workers")
+APART = ("run.", "logger.", "checkpoint_every", "keep_checkpoints.", "data.root", "data.download", "data.workers")
 DONE = ("finished", "diverged")
 
 
@@ -40,15 +40,6 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     except (YAMLError, KeyError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
     return OmegaConf.create(content), choices
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a run's summary.json or environment.json says; empty where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def same_run(folder: Path, config: DictConfig) -> None:

@@ -9,10 +9,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While entered, remembers the first signal in `signal` (0: none); exit code is 128 + signal."""
+    """While entered, remembers the first signal in `signal` (0: none); exit code is 128 + signal.
+
+    A signal raises KeyboardInterrupt unless `patient` is true, and the second Ctrl-C does in any case.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.patient = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -24,8 +28,14 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def code(self) -> int:
+        """The exit code that says which signal ended the run."""
+        return 128 + (self.signal or signal.SIGINT)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.signal and number == signal.SIGINT:
+        again = self.signal and number == signal.SIGINT
+        self.signal = self.signal or number
+        if again or not self.patient:
             raise KeyboardInterrupt
-        self.signal = number

@@ -1,10 +1,13 @@
 """The training loop: one function, to be read from top to bottom."""
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from torch import Tensor
 
 from .build import Run
 from .display import Display
-from .evaluation import evaluate
+from .evaluation import Abandoned, evaluate
 from .finite import finite_check
 from .interrupt import Interrupt
 from .progress import Agenda
@@ -55,20 +58,35 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         clocks.switch("train")
 
     def evaluate_all() -> None:
-        with clocks.running("evaluation"):
+        progress.evaluation_due = True
+        with clocks.running("evaluation"), suppress(Abandoned):
             rows = {
-                kind: evaluate(network, run.forward, source, run.evaluation_batch_size, run.autocast)
+                kind: evaluate(network, run.forward, source, run.evaluation_batch_size, run.autocast, stop)
                 for kind, source in run.evaluation_sets.items()
             }
+            progress.evaluation_due = False
+        if progress.evaluation_due:  # a signal came: the run begins with it when it goes on
+            return
         with clocks.running("other"):
+            run.early_stopping.observe(rows)
             for kind, row in rows.items():
                 record.evaluated(kind, row, progress.counts(), clocks.seconds["train"])
             record.keep_best(run)
             display.evaluated(rows, record.last_train_row, progress.counts())
 
-    if progress.step == 0:
-        evaluate_all()
-    if progress.elapsed(run.duration) >= 1:
+    def stop() -> bool:
+        return interrupt.signal != 0
+
+    def pause(due: Collection[str]) -> bool:
+        """Evaluate and write a checkpoint where they are due; say whether the run ends here."""
+        if "evaluate" in due or "end" in due:
+            evaluate_all()
+        ends = progress.elapsed(run.duration) >= 1 or run.early_stopping.ends or stop()
+        if "checkpoint" in due or ends:
+            record.checkpoint(run, scheduled="checkpoint" in due)
+        return ends
+
+    if pause(["evaluate"] if progress.evaluation_due else []):
         return
     network.train()
     with clocks.running("train"):
@@ -81,10 +99,5 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if "log" in due or "end" in due:
                 log()
             schedule.step()
-            if due or interrupt.signal:
-                if "evaluate" in due or "end" in due:
-                    evaluate_all()
-                if "checkpoint" in due or "end" in due or interrupt.signal:
-                    record.checkpoint(run)
-                if "end" in due or interrupt.signal:
-                    return
+            if (due or interrupt.signal) and pause(due):
+                return

@@ -33,6 +33,7 @@ class Progress:
     gradients: int = 0
     hvps: int = 0
     samples_passed: int = 0  # as `samples`, but a batch that is used again counts once
+    evaluation_due: bool = True  # at this very step: before the first, or where a signal cut an evaluation short
 
     @property
     def epochs(self) -> float:
@@ -71,11 +72,11 @@ class Progress:
             "hvps": self.hvps,
         }
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return all counts."""
         return asdict(self)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set all counts."""
         for field in fields(self):
             setattr(self, field.name, state[field.name])

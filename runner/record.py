@@ -3,17 +3,19 @@
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from torch import Tensor
 
-from . import checkpoint
 from .build import Run
+from .checkpoint import state_of
 from .device import peak_memory
-from .errors import UserError
 from .evaluation import accuracies
+from .files import json_text, plain, write_text
+from .store import Store
 
 FINAL = ("loss", "top1", "top5")
 
@@ -29,25 +31,34 @@ class Record:
         folder: the run's.
         constants: what every summary says, as fingerprint and seed.
         selection: the kind of row that best figures are taken from, `validation` or `test`.
+        store: where checkpoints go.
+        keep_every: every so many of the checkpoints that `checkpoint_every` asks for, one is kept; None: none.
         logger: gets every row too, or None.
     """
 
-    def __init__(self, folder: Path, constants: dict[str, Any], selection: str, logger: Any = None):
+    def __init__(
+        self,
+        folder: Path,
+        constants: dict[str, Any],
+        selection: str,
+        store: Store,
+        keep_every: int | None = None,
+        logger: Any = None,
+    ):
         self.folder = folder
+        self.store = store
         self.selection = selection
         self.logger = logger
         self.last_train_row: dict[str, Any] = {}
         self._constants = constants
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
         self._improved = False
+        self._keep_every = keep_every
+        self._kept: list[int] = []  # steps whose checkpoints stay
         self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
         self._write_at = 0.0
         self._metrics = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by close()
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
 
     def trained(
         self, row: dict[str, Any], logits: Tensor, targets: Tensor, counts: dict[str, Any], train_seconds: float
@@ -75,38 +86,50 @@ class Record:
                     self._improved |= name == "best_top1"
 
     def keep_best(self, run: Run) -> None:
-        """Write best.pt if the last evaluation was the best so far, and the summary."""
+        """Write best.pt if the last evaluation was the best so far, and the summary.
+
+        best.pt holds the whole state, and a run that was killed goes on from it where it is the newest: so it is
+        never of a time that the run has not come to.
+        """
         if self._improved:
             with run.clocks.running("checkpoint"):
-                state = {"model": run.network.state_dict(), "progress": run.progress.state_dict()}
-                checkpoint.save(self._checkpoints / "best.pt", state)
+                self.store.write_best(self._state(run))
             self._improved = False
         self.summarise(run, "running")
         if self.logger is not None:
             self.logger.flush()
 
-    def checkpoint(self, run: Run) -> None:
-        """Write last.pt, with how much of metrics.jsonl belongs to it."""
+    def checkpoint(self, run: Run, scheduled: bool = False) -> None:
+        """Write last.pt.
+
+        Args:
+            run: whose state it is.
+            scheduled: whether `checkpoint_every` asked for it; `keep_every` counts these.
+        """
         with run.clocks.running("checkpoint"):
-            self._write_pending()
-            state = checkpoint.state_of(run)
-            state["record"] = {**self._best, "metrics_bytes": self._metrics.tell()}
-            os.fsync(self._metrics.fileno())
-            checkpoint.save(self._checkpoints / "last.pt", state)
+            number = int(run.progress.elapsed(run.checkpoint_every))
+            if scheduled and self._keep_every and number % self._keep_every == 0:
+                self._kept.append(run.progress.step)
+            self.store.write(self._state(run))
+
+    def _state(self, run: Run) -> dict[str, Any]:
+        """Return the run's state, with how much of metrics.jsonl belongs to it."""
+        self.flush()
+        os.fsync(self._metrics.fileno())
+        record = {**self._best, "metrics_bytes": self._metrics.tell(), "kept": list(self._kept)}
+        return {**state_of(run), "record": record}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Cut metrics.jsonl back to the checkpoint that the run goes on from; UserError if rows are lost."""
+        """Go on from a checkpoint: metrics.jsonl is cut back to it."""
         record = state["record"]
-        path = self.folder / "metrics.jsonl"
-        if path.stat().st_size < record["metrics_bytes"]:
-            raise UserError(f"{path}: lacks rows that the checkpoint counts on; remove checkpoints/ to begin anew")
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
         self._best = {name: record[name] for name in self._best}
+        self._kept = list(record["kept"])
 
     def summarise(self, run: Run, status: str, **more: Any) -> dict[str, Any]:
         """Write the rows that wait and summary.json, and return the summary."""
-        self._write_pending()
+        self.flush()
         seconds = run.clocks.state_dict()
         summary = {
             "status": status,
@@ -126,35 +149,63 @@ class Record:
             **self._best,
             **more,
         }
-        write_json(self.folder / "summary.json", summary)
+        self._write_summary(json_text(summary))
         return summary
+
+    def _write_summary(self, text: str) -> None:
+        path = self.folder / "summary.json"
+        try:
+            write_text(path, text)
+        except OSError:
+            if not path.exists():
+                raise
+            with open(path, "r+") as file:  # a full disk has no room for a second copy, but for this one
+                file.write(text)
+                file.truncate()
 
     def close(self) -> None:
         """Write what waits and close the files."""
-        self._write_pending()
-        self._metrics.close()
-        if self.logger is not None:
-            self.logger.close()
+        try:
+            self.flush()
+        finally:
+            self._metrics.close()
+            if self.logger is not None:
+                self.logger.close()
 
     def _write(self, start: dict[str, Any], row: dict[str, Any]) -> None:
         self._pending.append((start, row))
         if monotonic() > self._write_at:
-            self._write_pending()
+            self.flush()
 
-    def _write_pending(self) -> None:
-        """Append the rows that wait; together they cost less than half of what each would alone."""
-        batches = [outputs for _, outputs in self._outputs]
-        for (row, _), top1 in zip(self._outputs, accuracies(batches), strict=True):
+    def flush(self) -> None:
+        """Append the rows that wait; together they cost less than half of what each would alone.
+
+        Raises:
+            OSError: they cannot be written, as on a full disk. They are dropped, and metrics.jsonl ends with a
+                whole row.
+        """
+        pending, outputs = self._pending, self._outputs
+        self._pending, self._outputs = [], []
+        self._write_at = monotonic() + WRITE_SECONDS
+        for (row, _), top1 in zip(outputs, accuracies([o for _, o in outputs]), strict=True):
             row["top1"] = top1
         # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
-        rows = [{**start, **row, **start} for start, row in self._pending]
-        self._metrics.write("".join(to_json(row) + "\n" for row in rows).encode())
+        rows = [{**start, **row, **start} for start, row in pending]
+        self._append("".join(to_json(row) + "\n" for row in rows).encode())
         if self.logger is not None:
             for row in rows:
                 self.logger.row(row)
-        self._outputs.clear()
-        self._pending.clear()
-        self._write_at = monotonic() + WRITE_SECONDS
+
+    def _append(self, text: bytes) -> None:
+        start, rest = self._metrics.tell(), memoryview(text)
+        try:
+            while rest:  # a disk that fills up takes a part
+                rest = rest[self._metrics.write(rest) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._metrics.truncate(start)
+                self._metrics.seek(start)
+            raise OSError(error.errno, error.strerror, self._metrics.name) from error
 
 
 def to_json(row: dict[str, Any]) -> str:
@@ -162,25 +213,4 @@ def to_json(row: dict[str, Any]) -> str:
     try:
         return _encode(row)
     except ValueError:
-        return _encode(_plain(row))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole: to a temporary name, flushed to disk, renamed."""
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole: to a temporary name, flushed to disk, renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        return _encode(plain(row))

@@ -2,15 +2,19 @@
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .display import Display, shown
-from .errors import one_line
-from .folder import DONE, fingerprint, read_json, same_run
+from .display import Display
+from .errors import UserError, one_line
+from .files import read_json, shown, write_json, write_text
+from .folder import DONE, fingerprint, same_run
+from .interrupt import Interrupt
+from .lock import RunLock
 
 if TYPE_CHECKING:  # torch is imported when a run begins
     from .build import Run
@@ -20,98 +24,170 @@ FAILED = 1  # exit code
 
 
 def start(
-    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool = False
+    config: DictConfig,
+    choices: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    debug: bool = False,
+    display: Display | None = None,
 ) -> int:
     """Begin a run in a folder, continue the one that is there, or show its result; return the exit code.
 
     Raises:
-        UserError: the folder holds another run, or a piece cannot be built; nothing was written then.
+        UserError: the folder holds another run, is written by another process, or cannot be written; or a piece
+            cannot be built; nothing was written then.
     """
-    display = Display(config.duration)
-    if (folder / "run.yaml").exists():
-        same_run(folder, config)
-        summary = read_json(folder / "summary.json")
-        if summary.get("status") in DONE:
-            display.say(f"this run is already {summary['status']}:")
-            tell_end(display, summary, folder)
-            return 0
-    return carry_out(config, choices, folder, command, display, debug)
+    display = display or Display()
+    if told_if_done(config, folder, display):
+        return 0
+    with Interrupt() as interrupt:
+        try:
+            with ExitStack() as held:
+                with writing(folder):
+                    held.enter_context(RunLock(folder))
+                if told_if_done(config, folder, display):  # by a process that held the lock a moment ago
+                    return 0
+                return carry_out(config, choices, folder, command, display, interrupt, debug)
+        except KeyboardInterrupt:
+            return interrupt.code
+
+
+def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
+    """Show the result of the run in a folder if it has one; UserError if the folder holds another run."""
+    if not (folder / "run.yaml").exists():
+        return False
+    same_run(folder, config)
+    summary = read_json(folder / "summary.json")
+    if summary.get("status") not in DONE:
+        return False
+    display.say(f"this run is already {summary['status']}:")
+    tell_end(display, summary, folder)
+    return True
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an error of writing the files that a run begins with into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be written ({error.strerror});"
+            " hydra.run.dir=DIR puts a run elsewhere"
+        ) from error
 
 
 def carry_out(
-    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], display: Display, debug: bool
+    config: DictConfig,
+    choices: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    display: Display,
+    interrupt: Interrupt,
+    debug: bool,
 ) -> int:
-    """Build, train and sum up, from the folder's last checkpoint where there is one; return the exit code."""
+    """Build, train and sum up, from the folder's newest checkpoint where there is one; return the exit code."""
     from . import checkpoint
     from .build import build
     from .construct import construct
     from .environment import environment
-    from .record import Record, write_json, write_text
+    from .record import Record
+    from .store import Store, newest
 
     run = build(config)
-    last = folder / "checkpoints" / "last.pt"
-    state = checkpoint.load(last) if last.exists() else None
+    metrics = folder / "metrics.jsonl"
+    found = newest(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    state = found.state
     resumed_at = state["progress"]["step"] if state else None
-    logger = None
-    if config.logger.get("_target_"):
-        logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    constants = {"fingerprint": fingerprint(config), "seed": config.seed}
-    header = {"choices": choices, "fingerprint": constants["fingerprint"]}
-    write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
-    here = environment(run.device, command)
-    before = read_json(folder / "environment.json") if state is not None else {}
-    if before:  # a run that goes on elsewhere keeps where it was
-        here["earlier"] = [*before.pop("earlier", []), before]
-    write_json(folder / "environment.json", here)
-    if state is None:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-    selection = next(iter(run.evaluation_sets))  # validation, where there is one
-    record = Record(folder, constants, selection, logger)
-    display.log_to(folder / "log.txt")
+    with writing(folder):
+        constants = {"fingerprint": fingerprint(config), "seed": config.seed}
+        header = {"choices": choices, "fingerprint": constants["fingerprint"]}
+        write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
+        here = environment(run.device, command)
+        before = read_json(folder / "environment.json") if state is not None else {}
+        if before:  # a run that goes on elsewhere keeps where it was
+            here["earlier"] = [*before.pop("earlier", []), before]
+        write_json(folder / "environment.json", here)
+        if state is None:
+            metrics.unlink(missing_ok=True)
+        display.log_to(folder / "log.txt")
+        logger = None
+        if config.logger.get("_target_"):
+            logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
+        keep = config.keep_checkpoints
+        store = Store(folder / "checkpoints", keep.last, found.last_step)
+        selection = next(iter(run.evaluation_sets))  # validation, where there is one
+        record = Record(folder, constants, selection, store, keep.every, logger)
     try:
+        for problem in found.problems:
+            display.say(f"note: {problem}")
         if state is not None:
             record.resume(state)
-            checkpoint.restore(run, state)
-            display.say(f"continuing from step {resumed_at}")
+            try:
+                checkpoint.restore(run, state)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                path = folder / "checkpoints" / found.name
+                raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
+            display.say(f"continuing from step {resumed_at} ({found.name})")
         display.start(facts(config, choices, run, folder), run.notes)
-        code, outcome = attempt(run, record, display, folder, debug)
-        summary = record.summarise(run, **outcome)
+        code, outcome = attempt(run, record, display, folder, interrupt, debug)
+        try:
+            summary = record.summarise(run, **outcome)
+        except OSError as error:
+            print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
+            return FAILED
         tell_end(display, summary, folder)
+        if outcome["status"] == "failed" and store.last_step is not None:
+            print(f"trainopt: the same command goes on from step {store.last_step}", file=sys.stderr)
         return code
     finally:
-        record.close()
+        with suppress(OSError):  # it was said when it first happened
+            record.close()
         display.close()
 
 
 def attempt(
-    run: "Run", record: "Record", display: Display, folder: Path, debug: bool
+    run: "Run", record: "Record", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
     """Train; return the exit code and what the summary says of how it ended."""
     from .finite import Diverged
-    from .interrupt import Interrupt
     from .loop import train
 
-    with Interrupt() as interrupt:
-        try:
-            with display.live():
-                train(run, record, display, interrupt)
-        except Diverged as outcome:
-            record.checkpoint(run)
-            where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
-            return 0, {"status": "diverged", "diverged_at": where}
-        except KeyboardInterrupt:
-            return 128 + SIGINT, {"status": "interrupted"}
-        except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
-            with open(folder / "log.txt", "a") as log:
-                log.write(traceback.format_exc())
-            if debug:
-                traceback.print_exc()
-            return FAILED, {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
+    try:
+        interrupt.patient = True
+        with display.live(run.duration):
+            train(run, record, display, interrupt)
+    except Diverged as outcome:
+        record.checkpoint(run)
+        where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
+        return 0, {"status": "diverged", "diverged_at": where}
+    except KeyboardInterrupt:
+        return interrupt.code, {"status": "interrupted"}
+    except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
+        with suppress(OSError), open(folder / "log.txt", "a") as log:
+            log.write(traceback.format_exc())
+        if debug:
+            traceback.print_exc()
+        with suppress(Exception):  # what waits may be what failed
+            record.flush()
+        return FAILED, {"status": "failed", "error": reason(error)}
+    finally:
+        interrupt.patient = False
     if interrupt.signal:
-        return 128 + interrupt.signal, {"status": "interrupted"}
-    return 0, {"status": "finished"}
+        return interrupt.code, {"status": "interrupted"}
+    stopped = run.early_stopping.ends and run.progress.elapsed(run.duration) < 1
+    return 0, {"status": "finished", "stopped_early": stopped}
+
+
+def reason(error: Exception) -> str:
+    """Return in one line what ended a run.
+
+    >>> reason(OSError(28, "No space left on device", "a/last.pt")), reason(ValueError("no"))
+    ('a/last.pt: No space left on device', 'ValueError: no')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
@@ -125,12 +201,15 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
     else:
         if not (folder / "curves.png").exists():
-            draw_curves(folder, folder.name)
+            with suppress(OSError):  # a folder that can only be read shows its figures all the same
+                draw_curves(folder, folder.name)
         display.result(summary, folder)
     if summary["status"] == "diverged":
         where = summary["diverged_at"]
         at = f"step {where['step']} (epoch {where['epoch']:.2f})"
         display.say(f"diverged: the loss became {where['loss']} after {at}")
+    if summary.get("stopped_early"):
+        display.say(f"stopped early: {summary['steps']} steps; the held-out images showed nothing more to gain")
 
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:

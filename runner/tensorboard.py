@@ -1,5 +1,7 @@
 """Rows of metrics.jsonl as TensorBoard events."""
 
+import os
+import platform
 from pathlib import Path
 from time import time
 from typing import Any
@@ -11,28 +13,38 @@ AXES = ("kind", "step", "epoch", "samples", "gradients", "hvps", "train_seconds"
 # 20 a second are no better picture, and each costs a tenth of a millisecond (a checksum computed in Python).
 SPACING_SECONDS = 0.05
 
+FORMAT = "brain.Event:2"  # what the first event of a file says
+
 
 class TensorBoard:
     """Writes an event for a row, with a curve `kind/name` for each number in it.
 
-    Every evaluation is drawn, and training rows that are `SPACING_SECONDS` apart.
+    Every evaluation is drawn, and training rows that are `SPACING_SECONDS` apart. Events are written by the
+    caller's thread (TensorBoard's own writer has another): a full disk is an OSError where it happens.
 
     Args:
         folder: the run's; events lie in it.
-        resumed_at: the step that the run goes on from; curves drawn beyond it by an earlier part are hidden.
+        resumed_at: the step that the run goes on from; curves drawn beyond it by an earlier part are hidden. None:
+            the run begins, and events of an attempt that came to nothing are removed.
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
         self._drawn_at = -SPACING_SECONDS
-        self._writer = EventFileWriter(str(folder))
+        if resumed_at is None:
+            for events in folder.glob("events.out.tfevents.*"):
+                events.unlink()
+        name = f"events.out.tfevents.{time():.6f}.{platform.node()}.{os.getpid()}"
+        self._file = open(folder / name, "ab")  # noqa: SIM115 - closed by close()
+        self._writer = RecordWriter(self._file)
+        self._write(Event(wall_time=time(), file_version=FORMAT))
         if resumed_at is not None:
             start = SessionLog(status=SessionLog.SessionStatus.START)
-            self._writer.add_event(Event(step=resumed_at + 1, session_log=start))
+            self._write(Event(wall_time=time(), step=resumed_at + 1, session_log=start))
 
     def row(self, row: dict[str, Any]) -> None:
         """Write a row."""
@@ -45,13 +57,15 @@ class TensorBoard:
             for name, value in row.items()
             if name not in AXES and isinstance(value, int | float)
         ]
-        event = self._event(wall_time=time(), step=row["step"], summary=self._summary(value=values))
-        self._writer.add_event(event)
+        self._write(self._event(wall_time=time(), step=row["step"], summary=self._summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Write what is buffered to disk."""
-        self._writer.flush()
+        """Write what is buffered."""
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        self._file.close()

@@ -24,6 +24,7 @@ from trainopt.runner.interrupt import Interrupt
 from trainopt.runner.loop import train
 from trainopt.runner.names import register_resolver
 from trainopt.runner.record import Record
+from trainopt.runner.store import Store
 from trainopt.runner.tensorboard import TensorBoard
 
 CASES = {
@@ -39,9 +40,9 @@ def ours(run: Run, start: dict) -> tuple[float, dict]:
     run.optimizer = torch.optim.SGD(run.network.parameters(), lr=0.1, momentum=0.9)
     run.progress = type(run.progress)(run.progress.epoch_size)
     run.clocks = type(run.clocks)(run.device)
-    display = Display(run.duration, Console(file=io.StringIO()))
+    display = Display(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {}, "test", TensorBoard(Path(folder)))
+        record = Record(Path(folder), {}, "test", Store(Path(folder)), logger=TensorBoard(Path(folder)))
         began = perf_counter()
         train(run, record, display, Interrupt())
         elapsed = perf_counter() - began - run.clocks.seconds["evaluation"]

@@ -30,7 +30,7 @@ def test_a_run_leaves_its_folder(trainopt, tmp_path):
         "log.txt",
         "curves.png",
     }
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt", "step-00000012.pt"}
     config = OmegaConf.load(folder / "run.yaml")
     assert config.optimizer.lr == 0.1
     assert config.choices.model == "mlp"
