@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest
+from .errors import UserError, nearest, one_line
 from .vocabulary import CONF, Vocabulary
 
-FAILED = 1
 USER_ERROR = 2
 
 
@@ -34,7 +33,11 @@ def main() -> None:
 
 def dispatch(arguments: list[str], debug: bool) -> int:
     """Carry out a command line; return its exit code. Raises UserError."""
-    verbs: dict[str, Callable[[list[str], bool], int]] = {"resume": resume, "evaluate": evaluate}
+    verbs: dict[str, Callable[[list[str], bool], int]] = {
+        "resume": resume,
+        "evaluate": evaluate,
+        "status": status,
+    }
     first = arguments[0] if arguments else ""
     if first == "--version":
         from importlib.metadata import version
@@ -62,6 +65,8 @@ def resume(arguments: list[str], debug: bool) -> int:
     from .folder import read_config
     from .run import start
 
+    if (folder / "sweep.json").exists():
+        raise UserError(f"{folder}: is a sweep; its command again goes on with it")
     config, choices = read_config(folder)
     return start(config, choices, folder, ["trainopt", "resume", *arguments], debug)
 
@@ -82,64 +87,68 @@ def evaluate(arguments: list[str], debug: bool) -> int:
     return 0
 
 
+def status(arguments: list[str], debug: bool) -> int:
+    """`trainopt status SWEEP`."""
+    del debug
+    parser = argparse.ArgumentParser("trainopt status", description="Show what became of a sweep's jobs.")
+    parser.add_argument("sweep", type=Path, help="the sweep's folder; or a run's, or one with runs below it")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    given = parser.parse_args(arguments)
+    from .ledger import read_ledger
+    from .status import as_json, show
+
+    entries = read_ledger(given.sweep)
+    print(as_json(entries)) if given.json else show(entries)
+    return 0
+
+
 def compose_and_run(arguments: list[str], debug: bool) -> int:
     """Let Hydra compose the configuration and start the run, or the runs of a sweep."""
     import hydra
 
     from .explain import explain
-    from .names import register_resolver
+    from .interrupt import Interrupt
+    from .job import run_job
+    from .names import register_resolvers
+    from .sweep import current
 
-    register_resolver()
+    register_resolvers()
     codes: list[int] = []
+    command = ["trainopt", *arguments]
 
-    def job(config: Any) -> int:
-        try:
-            code = run_job(config, ["trainopt", *arguments], debug)
-        except Exception:  # noqa: BLE001 - a defect of ours; the other jobs of a sweep go on
-            traceback.print_exc()
-            code = FAILED
-        codes.append(code)
-        if code > 128:  # an interrupt ends a sweep too
-            raise SystemExit(code)
-        return code
+    def job(config: Any) -> None:
+        codes.append(run_job(config, command, debug))
 
+    current.set(None)
+    code = 0
+    error: BaseException | None = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     typed, sys.argv[1:] = sys.argv[1:], arguments
-    try:
-        hydra.main(version_base="1.3", config_path="pkg://trainopt.conf", config_name="config")(job)()
-    except Exception as error:
-        vocabulary = Vocabulary([*config_folders(arguments), CONF])
-        raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
-    finally:
-        sys.argv[1:] = typed
-    return max(codes, default=0)
+    with Interrupt() as interrupt:
+        try:
+            hydra.main(version_base="1.3", config_path="pkg://trainopt.conf", config_name="config")(job)()
+        except KeyboardInterrupt:
+            code = interrupt.code
+        except SystemExit as stop:
+            error = stop.__cause__ or stop  # see sweep.Plan
+        except Exception as caught:  # noqa: BLE001 - said in one line below
+            error = caught
+        finally:
+            sys.argv[1:] = typed
+        if isinstance(error, UserError | SystemExit):
+            raise error
+        sweep = current.get()
+        if sweep is None and isinstance(error, Exception):
+            vocabulary = Vocabulary([*config_folders(arguments), CONF])
+            raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
+        if sweep is None:
+            return code or max(codes, default=0)
+        if error is not None:
+            print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
+        from .status import show_end
 
-
-def run_job(config: Any, command: list[str], debug: bool) -> int:
-    """Check a composed configuration and run it in the folder that Hydra chose; return the exit code."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from .check import check_config, drop_replaced_defaults
-    from .folder import remove_if_empty
-    from .run import start
-
-    settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    folders = [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
-    choices = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
-    vocabulary = Vocabulary([*folders, CONF])
-    try:
-        OmegaConf.set_struct(config, False)
-        drop_replaced_defaults(config, choices, vocabulary, list(settings.overrides.task))
-        check_config(config, choices, vocabulary)
-        return start(config, choices, folder, command, debug)
-    except UserError as error:
-        remove_if_empty(folder)
-        if debug:
-            traceback.print_exc()
-        print(f"trainopt: {error}", file=sys.stderr)
-        return USER_ERROR
+        ended = show_end(sweep, command)
+        return code or ended
 
 
 def typed_overrides(arguments: list[str]) -> list[str]:

@@ -1,6 +1,11 @@
 """Where and how precisely to compute."""
 
 import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -10,18 +15,70 @@ from .errors import UserError
 def choose_device(wanted: str) -> torch.device:
     """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; UserError where there is none."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    if wanted == "cpu":
+    if wanted == "auto" and count:
+        return torch.device("cuda", torch.cuda.current_device())
+    if wanted in ("auto", "cpu"):
         return torch.device("cpu")
     kind, _, number = wanted.partition(":")
     if kind != "cuda" or (":" in wanted and not number.isdigit()):
         raise UserError(f"device={wanted}: must be auto, cpu, cuda or cuda:N")
     if not count:
         raise UserError(f"device={wanted}: no CUDA GPU is visible here; use device=cpu or device=auto")
-    if int(number or 0) >= count:
+    index = int(number) if number else torch.cuda.current_device()
+    if index >= count:
         raise UserError(f"device={wanted}: there are only cuda:0 to cuda:{count - 1}")
-    return torch.device("cuda", int(number or 0))
+    return torch.device("cuda", index)
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fitting_workers(device: str) -> int:
+    """Return how many runs at a time suit this machine: one for each GPU, without GPUs one for each core."""
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()  # starts nothing on a GPU
+    return gpus or cores()
+
+
+@contextmanager
+def shared_machine(workers: int, device: str) -> Iterator[None]:
+    """Take this run's part of a machine on which others run beside it.
+
+    CPU threads are divided. Where there are several GPUs, `auto` and `cuda` mean one that no other run which came
+    this way has taken, and this one waits until there is such a GPU.
+
+    Args:
+        workers: how many runs there are at a time.
+        device: the configuration's.
+    """
+    with ExitStack() as held:
+        if workers > 1:
+            torch.set_num_threads(max(1, cores() // workers))
+            if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+                torch.cuda.set_device(held.enter_context(free_gpu(torch.cuda.device_count())))
+        yield
+
+
+@contextmanager
+def free_gpu(count: int) -> Iterator[int]:
+    """Wait for a GPU that nobody else holds this way; it is ours while entered. Yields its index."""
+    import fcntl
+
+    folder = Path(tempfile.gettempdir()) / f"trainopt-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = visible[:count] if visible else [str(index) for index in range(count)]
+    while True:
+        for index, name in enumerate(names):
+            with open(folder / f"gpu-{name}", "w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield index  # the system releases it when this process ends, however it does
+                return
+        time.sleep(0.2)
 
 
 def set_numerics(precision: str, deterministic: bool, device: torch.device) -> None:

@@ -33,3 +33,14 @@ def one_line(text: object) -> str:
     'a b'
     """
     return " ".join(str(text).split())
+
+
+def reason(error: Exception) -> str:
+    """Return in one line what ended a run.
+
+    >>> reason(OSError(28, "No space left on device", "a/last.pt")), reason(ValueError("no"))
+    ('a/last.pt: No space left on device', 'ValueError: no')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {one_line(error)}"

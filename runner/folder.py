@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from .check import leaves
-from .errors import UserError
+from .errors import UserError, reason
+from .files import read_json, write_json
 from .vocabulary import read
 
 # Keys that change nothing about a run's numbers.
@@ -42,18 +45,32 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     return OmegaConf.create(content), choices
 
 
+class StaleRun(UserError):
+    """A folder holds a run with another configuration; the text names the keys that differ."""
+
+
 def same_run(folder: Path, config: DictConfig) -> None:
-    """Raise UserError, naming the keys that differ, if the folder holds a run with another configuration."""
+    """Raise StaleRun if the folder holds a run with another configuration."""
     there, _ = read_config(folder)
     ours, theirs = identity(config), identity(there)
     differ = [key for key in sorted({*ours, *theirs}) if ours.get(key, "—") != theirs.get(key, "—")]
     if differ:
         shown = [f"{key} ({theirs.get(key, '—')} there, {ours.get(key, '—')} here)" for key in differ[:5]]
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
-        raise UserError(
+        raise StaleRun(
             f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
             " give run.name=NAME or hydra.run.dir=DIR for a new one"
         )
+
+
+def fail(folder: Path, error: Exception) -> None:
+    """Put on record what kept a run from beginning, or ended it outside of the training."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "log.txt", "a") as log:
+            log.writelines(traceback.format_exception(error))
+        summary = read_json(folder / "summary.json")
+        write_json(folder / "summary.json", {**summary, "status": "failed", "error": reason(error)})
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -54,9 +54,10 @@ class RunLock:
             if owner is None:  # it was just released
                 continue
             if not self._is_dead(owner):
+                process = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
                 raise Busy(
-                    f"{shown(self.path.parent)}: is being written by process {owner.get('pid')} on {owner.get('host')}"
-                    f" since {owner.get('since')}; wait for it, or give run.name=NAME for another folder"
+                    f"{shown(self.path.parent)}: is being written by {process};"
+                    " wait for it, or give run.name=NAME for another folder"
                 )
             if self._replaced(owner):
                 break

@@ -1,7 +1,8 @@
-"""The name of a run that was given none: what was chosen and what was typed."""
+"""The names of runs that were given none, and of sweeps: what was chosen and what was typed."""
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -11,9 +12,11 @@ IN_FRONT = ("model", "data", "optimizer")
 LONGEST = 180
 
 
-def register_resolver() -> None:
-    """Make `${trainopt.run_name:}` known to OmegaConf."""
+def register_resolvers() -> None:
+    """Make `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES}` known to OmegaConf."""
     OmegaConf.register_new_resolver("trainopt.run_name", _resolve, replace=True)
+    # kept once it was resolved: every job of a sweep, whose own overrides are others, lies in the same folder
+    OmegaConf.register_new_resolver("trainopt.sweep_name", sweep_name, replace=True, use_cache=True)
 
 
 def _resolve(*, _root_: Any) -> str:
@@ -33,13 +36,31 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     'mlp-digits-sgd,optimizer.lr=0.1,seed=1'
     """
     front = "-".join(str(choices.get(group)) for group in IN_FRONT)
-    keys = {text: text.partition("=")[0] for text in overrides}
-    rest = sorted(
-        text
-        for text, key in keys.items()
-        if key not in IN_FRONT and key.partition(".")[0] not in ("run", "logger")
-    )
-    name = ",".join([front, *rest])
+    return folder_name([front, *(text for text in telling(overrides) if key_of(text) not in IN_FRONT)])
+
+
+def sweep_name(overrides: Iterable[str]) -> str:
+    """Return what was typed, sorted.
+
+    >>> sweep_name(["seed=0,1", "optimizer=sgd,adam"])
+    'optimizer=sgd,adam,seed=0,1'
+    """
+    return folder_name(telling(overrides)) or "defaults"
+
+
+def telling(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that make a run another run, sorted."""
+    return sorted(text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
+
+
+def key_of(override: str) -> str:
+    """Return what stands before the equals sign."""
+    return override.partition("=")[0]
+
+
+def folder_name(parts: list[str]) -> str:
+    """Return the parts in one name that every file system takes; long ones end in a hash instead."""
+    name = ",".join(parts)
     name = re.sub(r"[^\w.,=+~@\[\]-]", "_", name)
     if len(name) > LONGEST:
         mark = hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from .display import Display
-from .errors import UserError, one_line
+from .errors import UserError, one_line, reason
 from .files import read_json, shown, write_json, write_text
-from .folder import DONE, fingerprint, same_run
+from .folder import DONE, fail, fingerprint, same_run
 from .interrupt import Interrupt
 from .lock import RunLock
 
@@ -50,6 +50,14 @@ def start(
                 return carry_out(config, choices, folder, command, display, interrupt, debug)
         except KeyboardInterrupt:
             return interrupt.code
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a piece that was built; what happens later is in `attempt`
+            fail(folder, error)
+            if debug:
+                traceback.print_exc()
+            tell_failure(reason(error), folder)
+            return FAILED
 
 
 def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
@@ -179,15 +187,10 @@ def attempt(
     return 0, {"status": "finished", "stopped_early": stopped}
 
 
-def reason(error: Exception) -> str:
-    """Return in one line what ended a run.
-
-    >>> reason(OSError(28, "No space left on device", "a/last.pt")), reason(ValueError("no"))
-    ('a/last.pt: No space left on device', 'ValueError: no')
-    """
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {one_line(error)}"
+def tell_failure(error: str, folder: Path) -> None:
+    """Say what ended a run."""
+    print(f"trainopt: the run failed: {error}", file=sys.stderr)
+    print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
 
 
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
@@ -195,8 +198,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     from .curves import draw_curves
 
     if summary["status"] == "failed":
-        print(f"trainopt: the run failed: {summary['error']}", file=sys.stderr)
-        print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
+        tell_failure(summary["error"], folder)
     elif summary["status"] == "interrupted":
         display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
     else:

@@ -22,7 +22,7 @@ from trainopt.runner.build import Run, build
 from trainopt.runner.display import Display
 from trainopt.runner.interrupt import Interrupt
 from trainopt.runner.loop import train
-from trainopt.runner.names import register_resolver
+from trainopt.runner.names import register_resolvers
 from trainopt.runner.record import Record
 from trainopt.runner.store import Store
 from trainopt.runner.tensorboard import TensorBoard
@@ -71,7 +71,7 @@ def main() -> bool:
     """Measure every case."""
     torch.set_num_threads(1)
     print(f"\nLoop against a bare PyTorch loop, seconds of one run. {hardware()}")
-    register_resolver()
+    register_resolvers()
     kept = True
     for name, (overrides, bound, pairs) in CASES.items():
         with initialize_config_module("trainopt.conf", version_base="1.3"):

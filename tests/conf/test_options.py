@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
-from trainopt.runner.names import register_resolver
+from trainopt.runner.names import register_resolvers
 from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, read
 
 # what `build` gives to a class by the name of the argument
@@ -35,7 +35,7 @@ SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 
 
 def composed(*overrides):
-    register_resolver()
+    register_resolvers()
     with initialize_config_module("trainopt.conf", version_base="1.3"):
         config = compose("config", list(overrides))
     OmegaConf.set_struct(config, False)

@@ -1,0 +1,74 @@
+"""A job of a sweep in a process of its own: what kills it, kills it alone."""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from .interrupt import SIGNALS
+
+
+def isolated(work: Callable[[], int]) -> int:
+    """Call `work` in a copy of this process, and return its exit code; 128 + number where a signal ended it.
+
+    What was imported need not be imported again. Ctrl-C and SIGTERM are handed on to the copy, and have their
+    usual effect here when it has ended; should this process die, the copy gets SIGTERM. Where processes cannot be
+    copied (Windows) the work is done in this one. Nothing on a GPU may have been computed before.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reader, writer = os.pipe()
+    caught: list[int] = []
+    child = 0
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        caught.append(number)
+        if child:
+            os.kill(child, number)
+
+    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            _be_the_copy(work, reader)
+        os.close(reader)
+        if caught:
+            os.kill(child, caught[0])
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
+    if caught:
+        os.kill(os.getpid(), caught[0])
+    return 128 - code if code < 0 else code
+
+
+def _be_the_copy(work: Callable[[], int], reader: int) -> None:
+    """Do the work and end this process."""
+    code = 1
+    try:
+        os.setpgid(0, 0)  # the terminal's Ctrl-C goes to the other process, which hands it on: it comes once
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+        code = work()
+    except BaseException:  # noqa: BLE001 - nothing above this frame is ours to run
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _watch(reader: int) -> None:
+    """Wait until the process at the other end is gone."""
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

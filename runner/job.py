@@ -1,0 +1,93 @@
+"""What Hydra calls with a composed configuration: a run, or a job of a sweep."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from .display import Display
+from .errors import UserError
+from .files import read_json
+from .folder import DONE, StaleRun, fail, remove_if_empty, same_run
+from .isolation import isolated
+from .ledger import PLAN, entry
+from .lock import Busy
+from .prepare import prepare
+from .run import start
+
+USER_ERROR = 2  # exit code
+
+
+def run_job(config: DictConfig, command: list[str], debug: bool) -> int:
+    """Check a composed configuration and run it in the folder that Hydra chose; return the exit code."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    try:
+        choices = prepare(config, settings)
+        if settings.mode == RunMode.MULTIRUN:
+            return run_of_sweep(config, choices, folder, command, debug)
+        return start(config, choices, folder, command, debug)
+    except UserError as error:
+        remove_if_empty(folder)
+        return told(error, debug)
+
+
+def run_of_sweep(
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool
+) -> int:
+    """Run a job of a sweep, unless it is done, in a process of its own; return its exit code.
+
+    A configuration that cannot be built is a failure of this job, on record in its folder.
+    """
+    settings = HydraConfig.get()
+    sweep = Path(settings.sweep.dir)
+    name = settings.sweep.subdir
+    workers = read_json(sweep / PLAN).get("workers", 1)
+    if (folder / "run.yaml").exists():
+        same_run(folder, config)
+        status = read_json(folder / "summary.json").get("status")
+        if status in DONE:
+            print(f"already {status}: {name}", flush=True)
+            return 0
+    import_once()
+    from .device import shared_machine
+
+    def work() -> int:
+        try:
+            with shared_machine(workers, config.device):
+                return start(config, choices, folder, command, debug, Display(quiet=workers > 1))
+        except UserError as error:
+            if not isinstance(error, Busy | StaleRun):
+                fail(folder, error)
+            return told(error, debug)
+
+    code = isolated(work)
+    if workers > 1:
+        found = entry(sweep, name, {}, alive=False)
+        figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
+        print(f"{found.state}: {name}{figures}", flush=True)
+    return code
+
+
+def import_once() -> None:
+    """Import here what every job's process, a copy of this one, would take seconds to import."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
+    import tensorboard.summary.writer.record_writer  # noqa: F401
+    import torch
+
+    from . import build, loop  # noqa: F401
+
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports the compiler
+
+
+def told(error: UserError, debug: bool) -> int:
+    """Say what is wrong; return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    print(f"trainopt: {error}", file=sys.stderr)
+    return USER_ERROR

@@ -1,0 +1,28 @@
+"""A configuration as Hydra composed it, checked and ready for a run."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .check import check_config, drop_replaced_defaults
+from .vocabulary import CONF, Vocabulary
+
+
+def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
+    """Check a configuration, which becomes that of the run; return the choices of options.
+
+    Args:
+        config: without Hydra's own node; changed.
+        settings: that node.
+
+    Raises:
+        UserError: a key is unknown, missing, or has a value that is not allowed.
+    """
+    folders = [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
+    choices = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
+    vocabulary = Vocabulary([*folders, CONF])
+    OmegaConf.set_struct(config, False)
+    drop_replaced_defaults(config, choices, vocabulary, list(settings.overrides.task))
+    check_config(config, choices, vocabulary)
+    return choices

@@ -1,0 +1,96 @@
+"""The jobs of a sweep, checked and written down before the first begins."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from .errors import UserError
+from .folder import fingerprint
+from .ledger import write_plan
+from .names import register_resolvers
+from .prepare import prepare
+
+USER_ERROR = 2  # exit code
+
+# the folder of the sweep that was begun last
+current: ContextVar[Path | None] = ContextVar("current", default=None)
+
+
+class Plan(Callback):
+    """Hydra's callback at the start of a sweep.
+
+    Raises:
+        SystemExit: a job cannot be run as it was typed; its cause says why. (Of other exceptions Hydra makes
+            warnings.)
+    """
+
+    def __init__(self) -> None:
+        register_resolvers()
+
+    def __reduce__(self) -> tuple[Callable[[], "Plan"], tuple[()]]:
+        """Let a worker process that gets this one register the resolvers too."""
+        return Plan, ()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the jobs and write sweep.json."""
+        del kwargs
+        try:
+            folder = Path(config.hydra.sweep.dir)
+            jobs = planned_jobs(config)
+            write_plan(folder, list(config.hydra.overrides.task), jobs, set_workers(config))
+        except Exception as error:
+            raise SystemExit(USER_ERROR) from error
+        current.set(folder)
+
+
+def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
+    """Return {folder, overrides, fingerprint} of each job, checked; none where a sweeper finds them as it goes."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    if get_class(config.hydra.sweeper._target_) is not BasicSweeper:
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *config.hydra.overrides.task])
+    jobs: dict[str, dict[str, Any]] = {}
+    for overrides in (job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch):
+        job = planned_job(loader, config, overrides)
+        same = jobs.setdefault(job["folder"], job)
+        if same["fingerprint"] != job["fingerprint"]:
+            raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; leave run.name out")
+    return list(jobs.values())
+
+
+def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """Return {folder, overrides, fingerprint} of one job; UserError if it cannot be run as it was typed."""
+    composed = loader.load_sweep_config(config, overrides)
+    settings = composed.hydra
+    job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
+    prepare(job, settings)
+    return {"folder": str(settings.sweep.subdir), "overrides": overrides, "fingerprint": fingerprint(job)}
+
+
+def set_workers(config: DictConfig) -> int:
+    """Return how many jobs the launcher runs at a time on this machine; for joblib's -1, decide it."""
+    launcher = config.hydra.launcher
+    if "n_jobs" not in launcher:
+        return 1
+    from joblib import effective_n_jobs
+
+    from .device import fitting_workers
+
+    if launcher.n_jobs == 0:
+        raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 for what suits the machine")
+    workers = fitting_workers(config.device) if launcher.n_jobs == -1 else effective_n_jobs(launcher.n_jobs)
+    with read_write(config.hydra):
+        launcher.n_jobs = workers
+        launcher.batch_size = "1"  # short jobs, as those that are done, are not handed out together with long ones
+    return workers
