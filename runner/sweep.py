@@ -7,9 +7,9 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from .errors import UserError
@@ -55,7 +55,7 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
     """Return {folder, overrides, fingerprint} of each job, checked; none where a sweeper finds them as it goes."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    if get_class(config.hydra.sweeper._target_) is not BasicSweeper:
+    if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
         return []
     loader = GlobalHydra.instance().config_loader()
     given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
@@ -72,10 +72,17 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
 def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     """Return {folder, overrides, fingerprint} of one job; UserError if it cannot be run as it was typed."""
     composed = loader.load_sweep_config(config, overrides)
-    settings = composed.hydra
-    job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
-    prepare(job, settings)
-    return {"folder": str(settings.sweep.subdir), "overrides": overrides, "fingerprint": fingerprint(job)}
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    try:
+        hydra.set_config(composed)  # as for a job that is run
+        job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
+        settings = HydraConfig.get()
+        prepare(job, settings)
+        folder = str(settings.sweep.subdir)
+        return {"folder": folder, "overrides": overrides, "fingerprint": fingerprint(job)}
+    finally:
+        hydra.cfg = before
 
 
 def set_workers(config: DictConfig) -> int:

@@ -1,6 +1,7 @@
 """What tests share: the command line in a scratch folder, and the real data where it is."""
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,49 @@ class Result:
 
 
 @pytest.fixture
-def trainopt(tmp_path, monkeypatch, capsys):
+def trainopt(tmp_path, monkeypatch, capfd):
     """The command line, run in this process in a scratch folder; outputs/ lies below it."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["trainopt", *arguments])
-        capsys.readouterr()
+        capfd.readouterr()
         with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         return Result(exit_info.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    """The command line in a process of its own, in a scratch folder; modules that lie there can be imported."""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def begin(*arguments: str) -> subprocess.Popen:
+        program = "from trainopt.runner.cli import main; main()"
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+
+    return begin
+
+
+@pytest.fixture
+def finished(process):
+    """As `process`, waited for."""
+
+    def run(*arguments: str) -> Result:
+        with process(*arguments) as started:
+            out, err = started.communicate(timeout=240)
+        return Result(started.returncode, out, err)
 
     return run
 

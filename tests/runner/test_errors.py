@@ -141,11 +141,22 @@ def test_nothing_is_removed_that_was_there_before(trainopt, tmp_path):
     assert (tmp_path / "outputs" / "mine.txt").read_text() == "kept"
 
 
-def test_a_sweep_runs_the_others_and_ends_with_the_code(trainopt, tmp_path):
-    result = trainopt("-m", "model=mlp", "duration=2steps", "optimizer.lr=0.1,-1,0.2")
+@pytest.mark.parametrize(
+    ("swept", "message"),
+    [
+        ("optimizer.lr=0.1,-1,0.2", "optimizer.lr=-1: must be a number >= 0"),
+        ("optimizer=sgd,adma", "optimizer=adma: no such option; did you mean adam?"),
+        ("optimizer.lrr=1,2", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+        ("run.name=a seed=0,1", "two jobs of the sweep would share the folder a"),
+        ("seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: must be"),
+    ],
+)
+def test_a_sweep_with_a_bad_job_is_refused_before_the_first_begins(trainopt, tmp_path, swept, message):
+    result = trainopt("-m", "model=mlp", "duration=2steps", *swept.split(" "))
     assert result.code == 2
-    assert "optimizer.lr=-1: must be a number >= 0" in result.err
-    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/summary.json"))) == 2
+    assert result.err.startswith(f"trainopt: {message}")
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
