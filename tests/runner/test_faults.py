@@ -1,0 +1,138 @@
+"""A run that is killed at any moments, and continued each time, ends as the run that nobody disturbed."""
+
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from forks import forked
+from runs import rows, summary, timeless
+from trainopt.runner import files, store
+from trainopt.runner.progress import Progress
+from trainopt.runner.vocabulary import CONF, Vocabulary
+
+KILLS = 25
+RUN = (
+    "model=mlp",
+    "model.hidden=[16]",
+    "model.dropout=0.2",
+    "data.limit=240",
+    "data.validation=0.2",
+    "data.flip=0.5",
+    "batching.size=32",
+    "logger=none",
+    "log_every=2steps",
+    "evaluate_every=1.3epochs",
+    "checkpoint_every=3steps",
+    "early_stopping.patience=1000",
+    "duration=320steps",
+    "hydra.run.dir=.",
+)
+NEEDS = {"schedule=multistep": ["schedule.milestones=[50steps,12epochs]"]}
+CHOICES = [f"{group}={name}" for group in ("optimizer", "schedule") for name in Vocabulary([CONF]).options(group)]
+NUMBERS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
+
+
+def at_a_moment(rng: random.Random, number: int):
+    """Return what, called in a process, lets the signal come to it at a moment that is drawn."""
+    kind = rng.choice(["time", "step", "half written", "flush", "rename", "renamed"])
+    left = rng.randint(1, 12 if kind == "step" else 8)
+    seconds = rng.uniform(0, 0.6)
+
+    def strike() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+
+    def before(function):
+        def wrapped(*arguments, **more):
+            strike()
+            return function(*arguments, **more)
+
+        return wrapped
+
+    def after(function):
+        def wrapped(*arguments, **more):
+            result = function(*arguments, **more)
+            strike()
+            return result
+
+        return wrapped
+
+    def halved(function):
+        def wrapped(path, content):
+            path.with_name(path.name + ".tmp").write_bytes(bytes(content)[: len(content) // 2])
+            strike()
+            return function(path, content)
+
+        return wrapped
+
+    def prepare() -> None:
+        if kind == "time":
+            threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
+        elif kind == "step":
+            Progress.advance = before(Progress.advance)
+        elif kind == "half written":
+            for module in (files, store):
+                module.write_temporary = halved(module.write_temporary)
+        elif kind == "flush":
+            os.fsync = before(os.fsync)
+        else:
+            os.replace = (before if kind == "rename" else after)(os.replace)
+
+    return prepare
+
+
+def equal(a, b) -> bool:
+    """Whether two states are the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def state(folder: Path, name: str) -> dict:
+    """A checkpoint, without what the lengths of times in it make different."""
+    found = torch.load(folder / "checkpoints" / name, weights_only=True)
+    del found["clocks"], found["record"]["metrics_bytes"]
+    return timeless(found)
+
+
+def check(choice: str, number: int, tmp_path: Path, kills: int = KILLS) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    command = (*RUN, choice, *NEEDS.get(choice, []))
+    assert forked(*command, folder=whole) == 0
+    rng = random.Random(choice)
+    ended = {-number, 128 + number} if number == signal.SIGTERM else {-number}
+    for _ in range(kills):
+        code = forked(*command, folder=parts, before=at_a_moment(rng, number))
+        assert code in ended, (parts / "output").read_text()
+    assert forked(*command, folder=parts) == 0
+    assert summary(whole)["steps"] == 320
+    assert timeless(rows(parts)) == timeless(rows(whole))
+    assert timeless(summary(parts)) == timeless(summary(whole))
+    for name in ("last.pt", "best.pt"):
+        assert equal(state(parts, name), state(whole, name))
+    assert not list(parts.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_run_struck_25_times(tmp_path, name):
+    check("optimizer=adam", NUMBERS[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_optimizer_and_schedule_struck_25_times(tmp_path, choice, name):
+    check(choice, NUMBERS[name], tmp_path)
