@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .durations import Duration
-from .errors import UserError, nearest, one_line
+from .errors import UserError, nearest
 from .overrides import split_override
 from .vocabulary import CONF, Vocabulary, read, shipped
 
@@ -56,14 +56,19 @@ def drop_replaced_defaults(
         path = vocabulary.file(group, str(option))
         content = read(path) if path is not None else {}
         node = config.get(group)
-        if "_target_" not in content or node.get("_target_") == content["_target_"]:
+        there = as_written(node)
+        if "_target_" not in content or there.get("_target_") == content["_target_"]:
             continue
         common = vocabulary.common_keys(group)
-        there = OmegaConf.to_container(node)
         for key, value in content.items():
-            unchanged = isinstance(there, dict) and key in there and there[key] == value
+            unchanged = key in there and there[key] == value
             if unchanged and key not in common and f"{group}.{key}" not in typed:
                 del node[key]
+
+
+def as_written(node: Any) -> dict[Any, Any]:
+    """Return a section with its interpolations left as text; empty where it is none."""
+    return OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[return-value]
 
 
 def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
@@ -77,7 +82,7 @@ def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
         try:
             value = node[name]
         except OmegaConfBaseException as error:
-            raise UserError(f"{key}: {one_line(error.msg or error)}") from error
+            raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
         if isinstance(value, DictConfig) and value:
             found += leaves(value, f"{key}.")
         else:
@@ -103,7 +108,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             continue
         path = vocabulary.file(name, str(choices.get(name)))
         content = read(path) if path is not None and CONF in path.parents else {}
-        if "_target_" in content and isinstance(node, DictConfig) and node.get("_target_") == content["_target_"]:
+        if "_target_" in content and as_written(node).get("_target_") == content["_target_"]:
             ours.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
     for name in groups:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+from .files import shown
 
 
 class UserError(Exception):
@@ -35,6 +38,13 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def cannot_write(error: OSError, path: Path | None = None) -> str:
+    """Say that a run's files cannot be written, and what would be right."""
+    where = Path(error.filename) if error.filename else path
+    place = f"{shown(where)}: " if where is not None else ""
+    return f"{place}cannot be written ({error.strerror}); hydra.run.dir=DIR puts a run elsewhere"
+
+
 def reason(error: Exception) -> str:
     """Return in one line what ended a run.
 
@@ -42,5 +52,5 @@ def reason(error: Exception) -> str:
     ('a/last.pt: No space left on device', 'ValueError: no')
     """
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{shown(Path(error.filename))}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {one_line(error)}"

@@ -7,7 +7,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf.errors import OmegaConfBaseException
 
 from .check import unknown_key
-from .errors import nearest, one_line
+from .errors import cannot_write, nearest, one_line
 from .overrides import chosen, split_override
 from .vocabulary import Vocabulary
 
@@ -29,7 +29,9 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     if isinstance(error, ConfigCompositionException):
         return _composition(error, overrides, vocabulary)
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
-        return str(error).splitlines()[0]
+        return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        return cannot_write(error)
     return one_line(error)
 
 

@@ -79,4 +79,7 @@ def remove_if_empty(folder: Path) -> None:
     for place in (folder, *(p for p in folder.parents if here in p.parents)):
         if not place.is_dir() or any(place.iterdir()):
             return
-        place.rmdir()
+        try:
+            place.rmdir()
+        except OSError:  # a mount, or not ours to change
+            return

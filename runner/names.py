@@ -25,7 +25,7 @@ def _resolve(*, _root_: Any) -> str:
         if not HydraConfig.initialized():
             return "run"
         hydra = HydraConfig.get()
-    return run_name(dict(hydra.runtime.choices), list(hydra.overrides.task))
+    return run_name(dict(hydra.runtime.choices), as_typed(hydra.overrides.task))
 
 
 def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
@@ -45,7 +45,13 @@ def sweep_name(overrides: Iterable[str]) -> str:
     >>> sweep_name(["seed=0,1", "optimizer=sgd,adam"])
     'optimizer=sgd,adam,seed=0,1'
     """
-    return folder_name(telling(overrides)) or "defaults"
+    typed = as_typed(overrides) if OmegaConf.is_list(overrides) else overrides
+    return folder_name(telling(typed)) or "defaults"
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """Return Hydra's list of overrides as text; what looks like an interpolation there is none."""
+    return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
 def telling(overrides: Iterable[str]) -> list[str]:

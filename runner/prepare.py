@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from .check import check_config, drop_replaced_defaults
+from .names import as_typed
 from .vocabulary import CONF, Vocabulary
 
 
@@ -23,6 +24,6 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
     choices = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
     vocabulary = Vocabulary([*folders, CONF])
     OmegaConf.set_struct(config, False)
-    drop_replaced_defaults(config, choices, vocabulary, list(settings.overrides.task))
+    drop_replaced_defaults(config, choices, vocabulary, as_typed(settings.overrides.task))
     check_config(config, choices, vocabulary)
     return choices

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from .display import Display
-from .errors import UserError, one_line, reason
+from .errors import UserError, cannot_write, one_line, reason
 from .files import read_json, shown, write_json, write_text
 from .folder import DONE, fail, fingerprint, same_run
 from .interrupt import Interrupt
@@ -79,10 +79,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be written ({error.strerror});"
-            " hydra.run.dir=DIR puts a run elsewhere"
-        ) from error
+        raise UserError(cannot_write(error, folder)) from error
 
 
 def carry_out(
@@ -118,7 +115,6 @@ def carry_out(
         write_json(folder / "environment.json", here)
         if state is None:
             metrics.unlink(missing_ok=True)
-        display.log_to(folder / "log.txt")
         logger = None
         if config.logger.get("_target_"):
             logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
@@ -127,6 +123,8 @@ def carry_out(
         selection = next(iter(run.evaluation_sets))  # validation, where there is one
         record = Record(folder, constants, selection, store, keep.every, logger)
     try:
+        with writing(folder):
+            display.log_to(folder / "log.txt")
         for problem in found.problems:
             display.say(f"note: {problem}")
         if state is not None:

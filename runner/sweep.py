@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from .errors import UserError
 from .folder import fingerprint
 from .ledger import write_plan
-from .names import register_resolvers
+from .names import as_typed, register_resolvers
 from .prepare import prepare
 
 USER_ERROR = 2  # exit code
@@ -45,7 +45,7 @@ class Plan(Callback):
         try:
             folder = Path(config.hydra.sweep.dir)
             jobs = planned_jobs(config)
-            write_plan(folder, list(config.hydra.overrides.task), jobs, set_workers(config))
+            write_plan(folder, as_typed(config.hydra.overrides.task), jobs, set_workers(config))
         except Exception as error:
             raise SystemExit(USER_ERROR) from error
         current.set(folder)
@@ -59,7 +59,9 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
         return []
     loader = GlobalHydra.instance().config_loader()
     given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *config.hydra.overrides.task])
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
+        [*given, *as_typed(config.hydra.overrides.task)]
+    )
     jobs: dict[str, dict[str, Any]] = {}
     for overrides in (job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch):
         job = planned_job(loader, config, overrides)
