@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from trainopt.runner.progress import Progress
 from trainopt.runner.vocabulary import CONF, Vocabulary
 
 KILLS = 25
+STEPS = 480  # enough for so many beginnings
 RUN = (
     "model=mlp",
     "model.hidden=[16]",
@@ -29,7 +31,7 @@ RUN = (
     "evaluate_every=1.3epochs",
     "checkpoint_every=3steps",
     "early_stopping.patience=1000",
-    "duration=320steps",
+    f"duration={STEPS}steps",
     "hydra.run.dir=.",
 )
 NEEDS = {"schedule=multistep": ["schedule.milestones=[50steps,12epochs]"]}
@@ -37,11 +39,14 @@ CHOICES = [f"{group}={name}" for group in ("optimizer", "schedule") for name in 
 NUMBERS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 
 
-def at_a_moment(rng: random.Random, number: int):
-    """Return what, called in a process, lets the signal come to it at a moment that is drawn."""
+def at_a_moment(rng: random.Random, number: int, longest: float):
+    """Return what, called in a process, lets the signal come to it at a moment that is drawn.
+
+    After some of its steps or of what it does to files; or at any time up to `longest` seconds.
+    """
     kind = rng.choice(["time", "step", "half written", "flush", "rename", "renamed"])
     left = rng.randint(1, 12 if kind == "step" else 8)
-    seconds = rng.uniform(0, 0.6)
+    seconds = rng.uniform(0, longest)
 
     def strike() -> None:
         nonlocal left
@@ -111,14 +116,17 @@ def check(choice: str, number: int, tmp_path: Path, kills: int = KILLS) -> None:
     for folder in (whole, parts):
         folder.mkdir()
     command = (*RUN, choice, *NEEDS.get(choice, []))
+    began = time.monotonic()
     assert forked(*command, folder=whole) == 0
+    wall = summary(whole)["wall_seconds"]
+    longest = time.monotonic() - began - wall + wall / 30  # of the start, and a little of the run
     rng = random.Random(choice)
     ended = {-number, 128 + number} if number == signal.SIGTERM else {-number}
     for _ in range(kills):
-        code = forked(*command, folder=parts, before=at_a_moment(rng, number))
+        code = forked(*command, folder=parts, before=at_a_moment(rng, number, longest))
         assert code in ended, (parts / "output").read_text()
     assert forked(*command, folder=parts) == 0
-    assert summary(whole)["steps"] == 320
+    assert summary(whole)["steps"] == STEPS
     assert timeless(rows(parts)) == timeless(rows(whole))
     assert timeless(summary(parts)) == timeless(summary(whole))
     for name in ("last.pt", "best.pt"):
