@@ -107,28 +107,26 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
     import hydra
 
     from .explain import explain
-    from .interrupt import Interrupt
     from .job import run_job
     from .names import register_resolvers
-    from .sweep import current
+    from .stopping import SweepInterrupt, current, stop_mark
 
     register_resolvers()
     codes: list[int] = []
-    command = ["trainopt", *arguments]
+    command, launcher = ["trainopt", *arguments], os.getpid()
 
     def job(config: Any) -> None:
-        codes.append(run_job(config, command, debug))
+        codes.append(run_job(config, command, debug, launcher))
 
     current.set(None)
-    code = 0
     error: BaseException | None = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     typed, sys.argv[1:] = sys.argv[1:], arguments
-    with Interrupt() as interrupt:
+    with SweepInterrupt() as interrupt:
         try:
             hydra.main(version_base="1.3", config_path="pkg://trainopt.conf", config_name="config")(job)()
         except KeyboardInterrupt:
-            code = interrupt.code
+            pass  # told by interrupt.signal
         except SystemExit as stop:
             error = stop.__cause__ or stop  # see sweep.Plan
         except Exception as caught:  # noqa: BLE001 - said in one line below
@@ -142,13 +140,14 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
             vocabulary = Vocabulary([*config_folders(arguments), CONF])
             raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
         if sweep is None:
-            return code or max(codes, default=0)
+            return interrupt.code if interrupt.signal else max(codes, default=0)
         if error is not None:
             print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
+        stop_mark(sweep, launcher).unlink(missing_ok=True)
         from .status import show_end
 
         ended = show_end(sweep, command)
-        return code or ended
+        return interrupt.code if interrupt.signal else ended
 
 
 def typed_overrides(arguments: list[str]) -> list[str]:

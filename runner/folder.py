@@ -59,7 +59,7 @@ def same_run(folder: Path, config: DictConfig) -> None:
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise StaleRun(
             f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
-            " give run.name=NAME or hydra.run.dir=DIR for a new one"
+            " give run.name=NAME or hydra.run.dir=DIR for a new one, or remove it"
         )
 
 

@@ -11,9 +11,11 @@ USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
-  trainopt -m key=a,b …                   a sweep: one run for every combination
+  trainopt -m key=a,b …                   a sweep: one run for every combination; again: what is left of it
+  trainopt -m hydra/launcher=joblib …     several at a time
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE]
+  trainopt status SWEEP [--json]          what became of a sweep's jobs
 
   --help              this page, with the keys of the options that are typed before it
   --cfg job           show the configuration of a command without running it

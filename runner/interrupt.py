@@ -17,6 +17,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.signal = 0
         self.patient = False
+        self._typed = False  # whether there was a Ctrl-C
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -35,7 +36,8 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        again = self.signal and number == signal.SIGINT
+        again = self._typed and number == signal.SIGINT
+        self._typed |= number == signal.SIGINT
         self.signal = self.signal or number
         if again or not self.patient:
             raise KeyboardInterrupt

@@ -3,7 +3,9 @@
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,23 +16,32 @@ from .display import Display
 from .errors import UserError
 from .files import read_json
 from .folder import DONE, StaleRun, fail, remove_if_empty, same_run
+from .interrupt import SIGNALS
 from .isolation import isolated
 from .ledger import PLAN, entry
 from .lock import Busy
 from .prepare import prepare
-from .run import start
+from .run import FAILED, start
+from .stopping import stop_mark
 
 USER_ERROR = 2  # exit code
 
 
-def run_job(config: DictConfig, command: list[str], debug: bool) -> int:
-    """Check a composed configuration and run it in the folder that Hydra chose; return the exit code."""
+def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) -> int:
+    """Check a composed configuration and run it in the folder that Hydra chose; return the exit code.
+
+    Args:
+        config: without Hydra's own node.
+        command: what was typed.
+        debug: whether tracebacks are shown.
+        launcher: the number of the process in which it was typed.
+    """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     try:
         choices = prepare(config, settings)
         if settings.mode == RunMode.MULTIRUN:
-            return run_of_sweep(config, choices, folder, command, debug)
+            return run_of_sweep(config, choices, folder, command, debug, launcher)
         return start(config, choices, folder, command, debug)
     except UserError as error:
         remove_if_empty(folder)
@@ -38,7 +49,7 @@ def run_job(config: DictConfig, command: list[str], debug: bool) -> int:
 
 
 def run_of_sweep(
-    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool, launcher: int
 ) -> int:
     """Run a job of a sweep, unless it is done, in a process of its own; return its exit code.
 
@@ -54,6 +65,8 @@ def run_of_sweep(
         if status in DONE:
             print(f"already {status}: {name}", flush=True)
             return 0
+    if stop_mark(sweep, launcher).exists():
+        return FAILED
     import_once()
     from .device import shared_machine
 
@@ -66,7 +79,12 @@ def run_of_sweep(
                 fail(folder, error)
             return told(error, debug)
 
-    code = isolated(work)
+    code = isolated(work, hand_on=os.getpid() == launcher)
+    if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
+        told(
+            UserError(f"{name}: its process was killed ({Signals(code - 128).name}); the same command goes on"),
+            debug,
+        )
     if workers > 1:
         found = entry(sweep, name, {}, alive=False)
         figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
@@ -77,10 +95,9 @@ def run_of_sweep(
 def import_once() -> None:
     """Import here what every job's process, a copy of this one, would take seconds to import."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
-    import tensorboard.summary.writer.record_writer  # noqa: F401
+    for name in ("trainopt.runner.build", "trainopt.runner.loop", "matplotlib.figure", "tensorboard.summary"):
+        import_module(name)
     import torch
-
-    from . import build, loop  # noqa: F401
 
     torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports the compiler
 

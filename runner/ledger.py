@@ -63,9 +63,10 @@ def read_ledger(folder: Path) -> list[Entry]:
         UserError: there is neither a sweep nor a run.
     """
     planned = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
-    found = (path.parent.relative_to(folder) for path in folder.rglob("run.yaml"))
-    names = [*planned, *sorted(name for name in map(str, found) if name not in planned)]
-    if not names:
+    places = {path.parent for name in ("run.yaml", "summary.json") for path in folder.rglob(name)}
+    found = (str(place.relative_to(folder)) for place in places)
+    names = [*planned, *sorted(name for name in found if name not in planned)]
+    if not names and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or run.yaml in it)")
     alive = living([folder / name for name in names])
     return [entry(folder, name, planned.get(name, {}), folder / name in alive) for name in names]

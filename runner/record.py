@@ -164,11 +164,11 @@ class Record:
                 file.truncate()
 
     def close(self) -> None:
-        """Write what waits and close the files."""
-        try:
+        """Write what waits and close the files; what cannot be written was said when it first happened."""
+        with suppress(OSError):
             self.flush()
-        finally:
-            self._metrics.close()
+        self._metrics.close()
+        with suppress(OSError):
             if self.logger is not None:
                 self.logger.close()
 

@@ -19,6 +19,7 @@ from .lock import RunLock
 if TYPE_CHECKING:  # torch is imported when a run begins
     from .build import Run
     from .record import Record
+    from .store import Found
 
 FAILED = 1  # exit code
 
@@ -92,49 +93,24 @@ def carry_out(
     debug: bool,
 ) -> int:
     """Build, train and sum up, from the folder's newest checkpoint where there is one; return the exit code."""
-    from . import checkpoint
     from .build import build
-    from .construct import construct
-    from .environment import environment
-    from .record import Record
-    from .store import Store, newest
+    from .store import newest
 
     run = build(config)
     metrics = folder / "metrics.jsonl"
     found = newest(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
-    state = found.state
-    resumed_at = state["progress"]["step"] if state else None
-    with writing(folder):
-        constants = {"fingerprint": fingerprint(config), "seed": config.seed}
-        header = {"choices": choices, "fingerprint": constants["fingerprint"]}
-        write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
-        here = environment(run.device, command)
-        before = read_json(folder / "environment.json") if state is not None else {}
-        if before:  # a run that goes on elsewhere keeps where it was
-            here["earlier"] = [*before.pop("earlier", []), before]
-        write_json(folder / "environment.json", here)
-        if state is None:
-            metrics.unlink(missing_ok=True)
-        logger = None
-        if config.logger.get("_target_"):
-            logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
-        keep = config.keep_checkpoints
-        store = Store(folder / "checkpoints", keep.last, found.last_step)
-        selection = next(iter(run.evaluation_sets))  # validation, where there is one
-        record = Record(folder, constants, selection, store, keep.every, logger)
-    try:
+    with ExitStack() as opened:
         with writing(folder):
+            write_header(config, choices, folder, command, run, resumed=found.state is not None)
             display.log_to(folder / "log.txt")
+            opened.callback(display.close)
+            record = open_record(config, folder, run, found)
+            opened.callback(record.close)
         for problem in found.problems:
             display.say(f"note: {problem}")
-        if state is not None:
-            record.resume(state)
-            try:
-                checkpoint.restore(run, state)
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                path = folder / "checkpoints" / found.name
-                raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
-            display.say(f"continuing from step {resumed_at} ({found.name})")
+        if found.state is not None:
+            restore(run, record, found.state, folder / "checkpoints" / found.name)
+            display.say(f"continuing from step {run.progress.step} ({found.name})")
         display.start(facts(config, choices, run, folder), run.notes)
         code, outcome = attempt(run, record, display, folder, interrupt, debug)
         try:
@@ -143,13 +119,58 @@ def carry_out(
             print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
             return FAILED
         tell_end(display, summary, folder)
-        if outcome["status"] == "failed" and store.last_step is not None:
-            print(f"trainopt: the same command goes on from step {store.last_step}", file=sys.stderr)
+        if outcome["status"] == "failed" and record.store.last_step is not None:
+            print(f"trainopt: the same command goes on from step {record.store.last_step}", file=sys.stderr)
         return code
-    finally:
-        with suppress(OSError):  # it was said when it first happened
-            record.close()
-        display.close()
+
+
+def write_header(
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumed: bool
+) -> None:
+    """Write what says which run this is, and where it runs."""
+    from .environment import environment
+
+    header = {"choices": choices, "fingerprint": fingerprint(config)}
+    write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
+    here = environment(run.device, command)
+    before = read_json(folder / "environment.json") if resumed else {}
+    if before:  # a run that goes on elsewhere keeps where it was
+        here["earlier"] = [*before.pop("earlier", []), before]
+    write_json(folder / "environment.json", here)
+
+
+def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") -> "Record":
+    """Open the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
+    from .construct import construct
+    from .record import Record
+    from .store import Store
+
+    resumed_at = found.state["progress"]["step"] if found.state else None
+    if resumed_at is None:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    logger = None
+    if config.logger.get("_target_"):
+        logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
+    keep = config.keep_checkpoints
+    return Record(
+        folder,
+        constants={"fingerprint": fingerprint(config), "seed": config.seed},
+        selection=next(iter(run.evaluation_sets)),  # validation, where there is one
+        store=Store(folder / "checkpoints", keep.last, found.last_step),
+        keep_every=keep.every,
+        logger=logger,
+    )
+
+
+def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> None:
+    """Set a run and its record to the state in a checkpoint; UserError if it is that of something else."""
+    from . import checkpoint
+
+    try:
+        checkpoint.restore(run, state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{shown(path)}: does not fit this run ({one_line(error)[:160]})") from error
+    record.resume(state)
 
 
 def attempt(

@@ -1,7 +1,6 @@
 """The jobs of a sweep, checked and written down before the first begins."""
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from .folder import fingerprint
 from .ledger import write_plan
 from .names import as_typed, register_resolvers
 from .prepare import prepare
+from .stopping import current
 
 USER_ERROR = 2  # exit code
-
-# the folder of the sweep that was begun last
-current: ContextVar[Path | None] = ContextVar("current", default=None)
 
 
 class Plan(Callback):

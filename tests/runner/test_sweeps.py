@@ -8,10 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from runs import summary
 from trainopt.runner.isolation import isolated
-from trainopt.runner.ledger import last_row, read_ledger
+from trainopt.runner.ledger import read_ledger
 
 # An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
 THEIRS = """
@@ -104,25 +105,37 @@ def test_a_sweep_of_twelve_is_finished_by_the_second_time(finished, tmp_path, la
     assert steps == expected
 
 
-def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path):
-    command = ("-m", "model=mlp", "duration=1500steps", "logger=none", "seed=0,1", "hydra.sweep.dir=sweep")
-    started = process(*command, "log_every=1steps")
-    folder = tmp_path / "sweep" / "mlp-digits-sgd,duration=1500steps,log_every=1steps,seed=0"
+@pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
+def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
+    """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
+    jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    run = ("model=mlp", "duration=3000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
+    command = ("-m", *jobs, *run, "checkpoint_every=100000steps", "hydra.sweep.dir=sweep")
+    started = process(*command)
     until = time.monotonic() + 120
-    while last_row(folder / "metrics.jsonl").get("step", 0) < 50:
+    while min((e.step or 0 for e in ledger(tmp_path)[:at_a_time]), default=0) < 50:
         assert time.monotonic() < until
         time.sleep(0.05)
-    running, missing = read_ledger(tmp_path / "sweep")
-    assert (running.state, missing.state) == ("running", "missing")
-    assert 0 < running.share < 1
-    assert 0 < running.seconds_left < 600
+    entries = ledger(tmp_path)
+    assert [e.state for e in entries] == ["running"] * at_a_time + ["missing"] * (3 - at_a_time)
+    assert all(0 < e.share < 1 and 0 < e.seconds_left < 600 for e in entries[:at_a_time])
     started.send_signal(signal.SIGTERM)
     out, _ = started.communicate(timeout=60)
     assert started.returncode == 128 + signal.SIGTERM
-    assert "2 jobs: 1 interrupted, 1 missing" in out
-    assert "the same command goes on with it: trainopt -m model=mlp" in out
-    assert finished(*command, "log_every=1steps").code == 0
-    assert [e.state for e in read_ledger(tmp_path / "sweep")] == ["done", "done"]
+    assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
+    assert "the same command goes on with it: trainopt -m" in out
+    for entry in ledger(tmp_path)[:at_a_time]:
+        folder = tmp_path / "sweep" / entry.name
+        state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
+        assert state["progress"]["step"] == summary(folder)["steps"] >= 50
+    assert not list((tmp_path / "sweep").glob("stopped-*"))
+    assert finished(*command).code == 0
+    assert [e.state for e in ledger(tmp_path)] == ["done"] * 3
+
+
+def ledger(folder: Path) -> list:
+    """The sweep's, or nothing while there is none."""
+    return read_ledger(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
 
 
 def test_the_same_sweep_again_repeats_nothing(trainopt, tmp_path):
