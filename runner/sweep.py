@@ -19,6 +19,7 @@ from .prepare import prepare
 from .stopping import current
 
 USER_ERROR = 2  # exit code
+MANY = 50  # jobs: Hydra composes some 15 configurations a second
 
 
 class Plan(Callback):
@@ -59,8 +60,11 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(
         [*given, *as_typed(config.hydra.overrides.task)]
     )
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    if len(batch) >= MANY:
+        print(f"checking the configurations of {len(batch)} jobs", flush=True)
     jobs: dict[str, dict[str, Any]] = {}
-    for overrides in (job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch):
+    for overrides in batch:
         job = planned_job(loader, config, overrides)
         same = jobs.setdefault(job["folder"], job)
         if same["fingerprint"] != job["fingerprint"]:
