@@ -146,7 +146,7 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
         stop_mark(sweep, launcher).unlink(missing_ok=True)
         from .status import show_end
 
-        ended = show_end(sweep, command)
+        ended = show_end(sweep, command, stopped=bool(interrupt.signal or error))
         return interrupt.code if interrupt.signal else ended
 
 

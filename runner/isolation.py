@@ -12,22 +12,26 @@ from types import FrameType
 from .interrupt import SIGNALS
 
 
-def isolated(work: Callable[[], int], hand_on: bool = True) -> int:
+def isolated(work: Callable[[], int], is_worker: bool = False) -> int:
     """Call `work` in a copy of this process, and return its exit code; 128 + number where a signal ended it.
 
-    What was imported need not be imported again. Should this process die, the copy gets SIGTERM. Where processes
-    cannot be copied (Windows) the work is done in this one. Nothing on a GPU may have been computed before.
+    What was imported need not be imported again. Ctrl-C and SIGTERM are handed on to the copy, and have their
+    usual effect here when it has ended; should this process die, the copy gets SIGTERM. Where processes cannot be
+    copied (Windows) the work is done in this one. Nothing on a GPU may have been computed before.
 
     Args:
         work: returns an exit code.
-        hand_on: whether Ctrl-C and SIGTERM go to the copy, and have their usual effect here when it has ended.
+        is_worker: this process does what another asks of it: Ctrl-C, which the terminal sends to both, is the
+            other's business, now and later; and after a SIGTERM it returns to that one.
     """
     if not hasattr(os, "fork"):
         return work()
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
-    with _handing_on() if hand_on else _no_signals() as begun:
+    if is_worker:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _handing_on((signal.SIGTERM,) if is_worker else SIGNALS) as (begun, caught):
         child = os.fork()
         if child == 0:
             os.close(writer)
@@ -36,13 +40,15 @@ def isolated(work: Callable[[], int], hand_on: bool = True) -> int:
         begun(child)
         status = os.waitpid(child, 0)[1]
     os.close(writer)
+    if caught and not is_worker:
+        os.kill(os.getpid(), caught[0])
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
 @contextmanager
-def _handing_on() -> Iterator[Callable[[int], None]]:
-    """While entered, hand signals on to a process, once it is named; then let them happen here."""
+def _handing_on(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None], list[int]]]:
+    """While entered, hand signals on to a process, once it is named; yields what names it, and those that came."""
     caught: list[int] = []
     child = 0
 
@@ -58,21 +64,12 @@ def _handing_on() -> Iterator[Callable[[int], None]]:
         if child:
             os.kill(child, number)
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield begun
+        yield begun, caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if caught:
-            os.kill(os.getpid(), caught[0])
-
-
-@contextmanager
-def _no_signals() -> Iterator[Callable[[int], None]]:
-    """While entered, and after: Ctrl-C, which the terminal sends to all its processes, is none of this one's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield lambda child: None
 
 
 def _be_the_copy(work: Callable[[], int], reader: int) -> None:

@@ -79,7 +79,7 @@ def run_of_sweep(
                 fail(folder, error)
             return told(error, debug)
 
-    code = isolated(work, hand_on=os.getpid() == launcher)
+    code = isolated(work, is_worker=os.getpid() != launcher)
     if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
         told(
             UserError(f"{name}: its process was killed ({Signals(code - 128).name}); the same command goes on"),

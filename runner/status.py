@@ -61,12 +61,15 @@ def as_json(entries: list[Entry]) -> str:
     return json.dumps([asdict(e) for e in entries], indent=2)
 
 
-def show_end(sweep: Path, command: list[str]) -> int:
-    """Print what became of a sweep that just ended, and how to go on; return its exit code.
+def show_end(sweep: Path, command: list[str], stopped: bool) -> int:
+    """Print what became of a sweep, and how to go on; return its exit code.
 
-    Jobs of a sweep that was stopped still write their checkpoints: they are waited for.
+    Args:
+        sweep: its folder.
+        command: what was typed.
+        stopped: whether it was cut short; jobs that still write their checkpoints are waited for then.
     """
-    until = time.monotonic() + SETTLE_SECONDS
+    until = time.monotonic() + (SETTLE_SECONDS if stopped else 0.0)
     entries = read_ledger(sweep)
     while any(e.state == "running" for e in entries) and time.monotonic() < until:
         time.sleep(0.2)
