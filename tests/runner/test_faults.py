@@ -18,6 +18,7 @@ from trainopt.runner.vocabulary import CONF, Vocabulary
 
 KILLS = 25
 STEPS = 480  # enough for so many beginnings
+FARTHEST = 30  # steps of one of them
 RUN = (
     "model=mlp",
     "model.hidden=[16]",
@@ -42,10 +43,11 @@ NUMBERS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 def at_a_moment(rng: random.Random, number: int, longest: float):
     """Return what, called in a process, lets the signal come to it at a moment that is drawn.
 
-    After some of its steps or of what it does to files; or at any time up to `longest` seconds.
+    After some of its steps or of what it does to files; or at any time up to `longest` seconds, on a fast machine
+    after `FARTHEST` steps instead.
     """
     kind = rng.choice(["time", "step", "half written", "flush", "rename", "renamed"])
-    left = rng.randint(1, 12 if kind == "step" else 8)
+    left = FARTHEST if kind == "time" else rng.randint(1, 12 if kind == "step" else 8)
     seconds = rng.uniform(0, longest)
 
     def strike() -> None:
@@ -80,7 +82,7 @@ def at_a_moment(rng: random.Random, number: int, longest: float):
     def prepare() -> None:
         if kind == "time":
             threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
-        elif kind == "step":
+        if kind in ("time", "step"):
             Progress.advance = before(Progress.advance)
         elif kind == "half written":
             for module in (files, store):
