@@ -31,6 +31,7 @@ class Store:
         self.folder = folder
         self.last_step = last_step
         self._last = last
+        self._can_be_loaded = False  # what an optimizer puts into a state; the first after a step tells
 
     def write(self, state: dict[str, Any]) -> None:
         """Write a run's state as last.pt; the steps in state["record"]["kept"] are never removed."""
@@ -58,10 +59,16 @@ class Store:
         torch.save(state, buffer)
         temporary = write_temporary(path, buffer.getbuffer())
         try:
-            safe_load(temporary)
-        except WeightsError as error:
+            if temporary.read_bytes() != buffer.getbuffer():
+                raise OSError(f"{path}: does not read back as it was written")
+            if not self._can_be_loaded:
+                safe_load(temporary)
+                self._can_be_loaded = state["progress"]["step"] > 0
+        except (OSError, WeightsError) as error:
             temporary.unlink()
-            raise OSError(f"{path}: does not read back as it was written") from error
+            if isinstance(error, OSError):
+                raise
+            raise TypeError("the state_dict of the optimizer must hold tensors and plain values") from error
         return temporary
 
 

@@ -28,7 +28,7 @@ from trainopt.runner.store import Store
 from trainopt.runner.tensorboard import TensorBoard
 
 CASES = {
-    "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=4000steps"], 1.04, 11),
+    "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=8000steps"], 1.04, 11),
     "small CNN (ResNet-8, 8x8, batch 128)": (["model=resnet8", "duration=300steps"], 1.02, 11),
 }
 

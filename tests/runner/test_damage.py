@@ -271,6 +271,23 @@ def test_what_is_no_checkpoint_of_a_run_is_said(stopped):
         newest(parts / "checkpoints", 10**9)
 
 
+class Odd(torch.optim.SGD):
+    """Remembers what no checkpoint may hold."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+        self.param_groups[0]["where"] = Path("somewhere")
+
+
+def test_a_state_that_could_not_be_read_again_is_refused_when_it_is_first_written(trainopt, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.optim, "Odd", Odd, raising=False)
+    result = trainopt(*RUN, "optimizer._target_=torch.optim.Odd", "run.name=a")
+    assert result.code == 1
+    assert "the state_dict of the optimizer must hold tensors and plain values" in result.err
+    assert summary(tmp_path / "outputs/a")["steps"] == 0
+    assert not list((tmp_path / "outputs/a/checkpoints").iterdir())
+
+
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
