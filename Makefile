@@ -26,7 +26,7 @@ lint: $(READY) ## ruff and mypy
 	MYPYPATH=.mypy $(BIN)/mypy -p trainopt
 
 bench: $(READY) ## ratios against named peers and bounds
-	cd tests/benchmarks && failed=0; for script in startup pipeline loop; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
+	cd tests/benchmarks && failed=0; for script in startup comparing pipeline loop; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
 
 clean: ## remove the environment and everything that tools left
 	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -37,6 +37,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         "resume": resume,
         "evaluate": evaluate,
         "status": status,
+        "compare": compare,
     }
     first = arguments[0] if arguments else ""
     if first == "--version":
@@ -99,6 +100,32 @@ def status(arguments: list[str], debug: bool) -> int:
 
     entries = read_ledger(given.sweep)
     print(as_json(entries)) if given.json else show(entries)
+    return 0
+
+
+def compare(arguments: list[str], debug: bool) -> int:
+    """`trainopt compare RUN|SWEEP …`."""
+    del debug
+    from .comparison import AXES, METRICS
+
+    parser = argparse.ArgumentParser(
+        "trainopt compare", description="Compare methods: figures over seeds, a test against a baseline, a report."
+    )
+    parser.add_argument("paths", type=Path, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them")
+    parser.add_argument(
+        "--by", metavar="KEY,KEY", help="what makes a method; default: all that differs but the seed"
+    )
+    parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
+    parser.add_argument("--metric", default="final_top1", metavar="|".join(METRICS), help="default: final_top1")
+    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy that the way to is measured")
+    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="axis of the curves")
+    parser.add_argument("--tuning", type=Path, action="append", metavar="SWEEP", help="learning-rate searches")
+    out = Path("outputs/comparison")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    parser.add_argument("--force", action="store_true", help="compare what should not be compared")
+    from .compare import compare_command
+
+    compare_command(parser.parse_args(arguments))
     return 0
 
 

@@ -16,6 +16,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE]
   trainopt status SWEEP [--json]          what became of a sweep's jobs
+  trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
 
   --help              this page, with the keys of the options that are typed before it
   --cfg job           show the configuration of a command without running it

@@ -142,6 +142,7 @@ class Record:
             "peak_memory_bytes": peak_memory(run.device),
             "parameters": run.parameters,
             "trainable_parameters": run.trainable_parameters,
+            "classes": run.num_classes,
             "training_images": len(run.training_set),
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},
             **self._constants,

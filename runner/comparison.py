@@ -1,0 +1,295 @@
+"""From runs to methods: what differs, figures with their spread, and tests against a baseline."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from .errors import UserError, nearest
+from .folder import APART
+from .frames import Runs
+from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
+
+# name: (column of the summaries, what it is, whether more is better)
+METRICS = {
+    "final_top1": ("final.top1", "final top-1 (%)", True),
+    "final_top5": ("final.top5", "final top-5 (%)", True),
+    "final_loss": ("final.loss", "final loss", False),
+    "best_top1": ("best_top1.value", "best top-1 (%)", True),
+    "lowest_loss": ("lowest_loss.value", "lowest loss", False),
+    "train_seconds": ("train_seconds", "training time (s)", False),
+}
+AXES = {
+    "steps": "step",
+    "epochs": "epoch",
+    "samples": "samples",
+    "gradients": "gradient_equivalents",
+    "seconds": "train_seconds",
+}
+HVP_COST = 2  # gradient evaluations that a Hessian-vector product counts as: a pass forward and back, twice
+SEED = "seed"
+ENDED = ("finished", "diverged")
+RULE = (
+    "A diverged run counts as a network that knows nothing: accuracy 100 / classes, loss ln(classes), target never"
+    " reached."
+)
+
+
+@dataclass
+class Method:
+    """Runs that differ by nothing but their seed.
+
+    Attributes:
+        name: what tells it from the other methods, as in `optimizer=adam optimizer.lr=0.01`.
+        runs: their folders.
+        seeds: theirs, in the same order.
+        diverged: how many of them did.
+        figures: an estimate for each of METRICS.
+        to_target: for each of AXES, an estimate over the runs that reached the target.
+        reached: how many runs did.
+        trials: runs of learning-rate searches for it.
+        trial_gradients: what these cost, in gradient equivalents.
+        verdict: against the baseline, on the chosen metric; None for the baseline.
+    """
+
+    name: str
+    runs: list[str]
+    seeds: list[int]
+    diverged: int = 0
+    figures: dict[str, Estimate] = field(default_factory=dict)
+    to_target: dict[str, Estimate] = field(default_factory=dict)
+    reached: int = 0
+    trials: int = 0
+    trial_gradients: int = 0
+    verdict: Verdict | None = None
+
+
+@dataclass
+class Comparison:
+    """Methods side by side.
+
+    Attributes:
+        methods: in the order in which their runs were given.
+        baseline: the name of the one that the others are compared with.
+        metric: on which.
+        target: top-1 accuracy (%) that the way to is measured.
+        differing: the keys that tell the methods apart.
+        obstacles: why the runs should not be compared; empty where nothing speaks against it.
+        runs: the frames; `summaries` with diverged runs replaced as RULE says.
+    """
+
+    methods: list[Method]
+    baseline: str
+    metric: str
+    target: float
+    differing: list[str]
+    obstacles: list[str]
+    runs: Runs
+
+
+def usable(summary: dict[str, Any]) -> str | None:
+    """Say why a run is left out, or None."""
+    status = summary.get("status")
+    if status in ENDED:
+        return None
+    return "is still running, or was killed" if status == "running" else f"is {status}"
+
+
+def compare(
+    runs: Runs,
+    by: list[str] | None = None,
+    baseline: str | None = None,
+    metric: str = "final_top1",
+    target: float | None = None,
+    tuning: Runs | None = None,
+) -> Comparison:
+    """Compare methods.
+
+    Args:
+        runs: finished and diverged ones.
+        by: keys whose values make a method, as `optimizer` or `optimizer.lr`; None: whatever differs.
+        baseline: a method's name or a part of it that no other has; None: the first.
+        metric: one of METRICS.
+        target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
+        tuning: the runs of learning-rate searches that the methods' learning rates come from.
+
+    Raises:
+        UserError: there are no runs, or a key, a baseline or a metric that is none of theirs.
+    """
+    if runs.summaries.empty:
+        raise UserError("compare: none of the folders holds a run that has ended")
+    if metric not in METRICS:
+        known = f"there are {', '.join(METRICS)}"
+        raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
+    runs = replace(runs, summaries=with_rule(runs.summaries))
+    differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
+    methods = group(runs, differing)
+    obstacles = incomparable(runs, differing)
+    if target is None:
+        ended = runs.summaries[runs.summaries["status"] != "diverged"]
+        target = math.floor(10 * ended["best_top1.value"].min()) / 10 if len(ended) else 0.0
+    reached = first_reached(runs, target)
+    for method in methods:
+        chosen = runs.summaries.loc[method.runs]
+        method.diverged = int((chosen["status"] == "diverged").sum())
+        method.figures = {name: estimate(list(chosen[column])) for name, (column, _, _) in METRICS.items()}
+        there = reached.loc[reached.index.intersection(method.runs)]
+        method.reached = len(there)
+        method.to_target = {axis: estimate(list(there[column])) for axis, column in AXES.items()}
+    if tuning is not None:
+        add_effort(methods, runs.configs, tuning)
+        if len({(m.trials, m.trial_gradients) for m in methods}) > 1:
+            obstacles.append(
+                "unequal tuning effort: "
+                + ", ".join(f"{m.name} {m.trials} trials ({m.trial_gradients:,} gradients)" for m in methods)
+            )
+    chosen_baseline = find_baseline(methods, baseline)
+    judge(methods, chosen_baseline, runs.summaries[METRICS[metric][0]])
+    return Comparison(methods, chosen_baseline.name, metric, target, differing, obstacles, runs)
+
+
+def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
+    """Return summaries in which diverged runs have the figures that RULE gives them."""
+    found = summaries.copy()
+    for run in found.index[found["status"] == "diverged"]:
+        classes = int(found.at[run, "classes"])
+        top1, top5, loss = 100 / classes, 100 * min(5, classes) / classes, math.log(classes)
+        found.loc[run, ["final.top1", "best_top1.value", "final.top5"]] = [top1, top1, top5]
+        found.loc[run, ["final.loss", "lowest_loss.value"]] = loss
+    columns = [column for column, _, _ in METRICS.values()]
+    found[columns] = found[columns].apply(pd.to_numeric)  # what was not finite is null in a summary
+    return found
+
+
+def text_of(value: Any) -> str:
+    """Return a value of a configuration as one types it."""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else str(value).replace(" ", "")
+
+
+def as_text(configs: pd.DataFrame) -> pd.DataFrame:
+    """Return the configurations as text, without what changes nothing about a run's numbers."""
+    kept = [key for key in configs if not key.startswith(APART)]
+    return configs[kept].map(text_of)
+
+
+def differing_keys(configs: pd.DataFrame) -> list[str]:
+    """Return the keys that tell the methods apart: choices, and keys that differ within the same choices.
+
+    That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own.
+    """
+    text = as_text(configs)
+    varied = [key for key in text if key != SEED and text[key].nunique() > 1]
+    choices = [key for key in varied if key.startswith("choices.")]
+    others = [key for key in varied if key not in choices]
+    if choices:
+        parts = text.groupby(choices, sort=False)
+        others = [key for key in others if (parts[key].nunique() > 1).any()]
+    return [*choices, *others]
+
+
+def chosen_keys(configs: pd.DataFrame, by: list[str]) -> list[str]:
+    """Return the columns that keys as people type them mean; UserError for one that no run has."""
+    found = []
+    for key in by:
+        column = f"choices.{key}" if f"choices.{key}" in configs else key
+        if column not in configs:
+            known = [c.removeprefix("choices.") for c in configs]
+            raise UserError(f"--by {key}: none of the runs has such a key{nearest(key, known)}")
+        found.append(column)
+    return found
+
+
+def group(runs: Runs, keys: list[str]) -> list[Method]:
+    """Return the methods, in the order in which their first runs come; the same run twice counts once.
+
+    Raises:
+        UserError: runs of one method differ by more than their seed.
+    """
+    text = as_text(runs.configs)
+    methods: dict[tuple[str, ...], Method] = {}
+    seen: dict[str, str] = {}
+    for run in runs.configs.index:
+        fingerprint = runs.summaries.at[run, "fingerprint"]
+        if fingerprint in seen:
+            runs.problems.append((run, f"is the same run as {seen[fingerprint]}"))
+            continue
+        seen[fingerprint] = run
+        values = tuple(text.at[run, key] for key in keys)
+        name = " ".join(f"{k.removeprefix('choices.')}={v}" for k, v in zip(keys, values, strict=True) if v)
+        method = methods.setdefault(values, Method(name or "all runs", [], []))
+        method.runs.append(run)
+        method.seeds.append(int(runs.summaries.at[run, SEED]))
+    for method in methods.values():
+        inside = text.loc[method.runs]
+        more = [key for key in inside if key != SEED and inside[key].nunique() > 1]
+        if more:
+            shown = ", ".join(key.removeprefix("choices.") for key in more[:5])
+            raise UserError(f"--by: runs of {method.name} differ by more than their seed: {shown}; add a key")
+    return list(methods.values())
+
+
+def incomparable(runs: Runs, differing: list[str]) -> list[str]:
+    """Return why these runs should not be compared, a line each."""
+    obstacles = []
+    data = [key for key in differing if key == "choices.data" or key.startswith("data.")]
+    other_sets = [
+        key
+        for key in ("training_images", "validation_images", "test_images")
+        if key in runs.summaries and runs.summaries[key].nunique(dropna=False) > 1
+    ]
+    if data or other_sets:
+        keys = ", ".join([key.removeprefix("choices.") for key in data] or other_sets)
+        obstacles.append(f"different data: {keys}")
+    if runs.summaries["best_on"].nunique() > 1:
+        obstacles.append("best figures are taken on the validation set in some runs, on the test set in others")
+    for column, what in (("commit", "commits"), ("versions.trainopt", "versions")):
+        values = runs.environments[column].dropna().unique() if column in runs.environments else []
+        if len(values) > 1:
+            obstacles.append(f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}")
+    return obstacles
+
+
+def first_reached(runs: Runs, target: float) -> pd.DataFrame:
+    """Return the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
+    rows = runs.metrics[runs.metrics["kind"].isin(runs.summaries["best_on"].unique())].copy()
+    rows["gradient_equivalents"] = rows["gradients"] + HVP_COST * rows["hvps"]
+    ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
+    there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
+    return there.drop_duplicates("run").set_index("run")[list(AXES.values())]
+
+
+def add_effort(methods: list[Method], configs: pd.DataFrame, tuning: Runs) -> None:
+    """Count, for each method, the runs of learning-rate searches with its choices, and what they cost."""
+    groups = [key for key in configs if key.startswith("choices.") and key in tuning.configs]
+    there, searched = as_text(configs)[groups], as_text(tuning.configs)[groups]
+    cost = tuning.summaries["gradients"] + HVP_COST * tuning.summaries["hvps"]
+    for method in methods:
+        own = searched.index[(searched == there.loc[method.runs[0]]).all(axis=1)]
+        method.trials, method.trial_gradients = len(own), int(cost.loc[own].sum())
+
+
+def find_baseline(methods: list[Method], wanted: str | None) -> Method:
+    """Return the method that `wanted` names, whole or by a part that no other has; None: the first."""
+    if wanted is None:
+        return methods[0]
+    found = [m for m in methods if m.name == wanted] or [m for m in methods if wanted in m.name]
+    if len(found) != 1:
+        what = "several methods" if found else "no method"
+        raise UserError(f"--baseline {wanted}: means {what}; there are {'; '.join(m.name for m in methods)}")
+    return found[0]
+
+
+def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
+    """Compare every other method with the baseline, and correct for their number."""
+
+    def by_seed(method: Method) -> dict[int, float]:
+        return dict(zip(method.seeds, values.loc[method.runs], strict=True))
+
+    others = [m for m in methods if m is not baseline]
+    verdicts = [compare_with_baseline(by_seed(m), by_seed(baseline)) for m in others]
+    for method, verdict, p in zip(others, verdicts, holm([v.p for v in verdicts]), strict=True):
+        method.verdict = replace(verdict, adjusted=p)

@@ -1,0 +1,124 @@
+"""What can be said of two methods from the figures of their runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+FEWEST = 3  # runs of each method, below which nothing is said
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean, standard deviation (n - 1) and number of values; the 95 % interval of the mean, by Student's t.
+
+    Where there is one value, `std`, `low` and `high` are nan; where there is none, all but `n` are.
+    """
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison of a method with the baseline.
+
+    `kind` is `paired` (Student's t on the differences of equal seeds), `Welch` (unequal variances), or why nothing
+    can be said, with `p` nan. `p` is two-sided, `adjusted` is p after Holm's correction over the family, `effect`
+    is Hedges' g with the mean of the two variances: by how many standard deviations the method lies above the
+    baseline.
+    """
+
+    kind: str
+    difference: float
+    p: float
+    effect: float
+    adjusted: float = math.nan
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is a p."""
+        return not math.isnan(self.p)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the corrected p lies below `LEVEL`."""
+        return self.adjusted < LEVEL
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return mean, spread and interval of values.
+
+    >>> e = estimate([1.0, 2.0, 3.0])
+    >>> e.mean, e.std, e.n, round(e.high, 3)
+    (2.0, 1.0, 3, 4.484)
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan, math.nan, 0, math.nan, math.nan)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Estimate(mean, math.nan, 1, math.nan, math.nan)
+    std = float(np.std(values, ddof=1))
+    reach = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    return Estimate(mean, std, n, mean - reach, mean + reach)
+
+
+def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, float]) -> Verdict:
+    """Compare two methods by their values, given by seed.
+
+    Runs with the same seeds are paired; where the seeds differ, even in one, Welch's test takes all of them.
+    """
+    a, b = list(method.values()), list(baseline.values())
+    difference = (float(np.mean(a)) - float(np.mean(b))) if a and b else math.nan
+    if min(len(a), len(b)) < FEWEST:
+        return Verdict("too few seeds to say", difference, math.nan, math.nan)
+    if not np.isfinite([*a, *b]).all():
+        return Verdict("a figure is not finite", difference, math.nan, math.nan)
+    effect = hedges_g(a, b)
+    if method.keys() == baseline.keys():
+        differences = np.array([method[seed] - baseline[seed] for seed in method])
+        kind, spread = "paired", np.ptp(differences)
+    else:
+        kind, spread = "Welch", max(np.ptp(a), np.ptp(b))
+    if spread == 0:  # rounded figures can agree to the last digit: no spread, no test
+        same = difference == 0
+        return Verdict(kind if same else "no spread to judge by", difference, 1.0 if same else math.nan, effect)
+    result = stats.ttest_rel(a, [baseline[seed] for seed in method]) if kind == "paired" else None
+    if result is None:
+        result = stats.ttest_ind(a, b, equal_var=False)
+    return Verdict(kind, difference, float(result.pvalue), effect)
+
+
+def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the difference of means in standard deviations, corrected for small samples (Hedges 1981).
+
+    >>> round(hedges_g([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]), 3)
+    0.8
+    """
+    spread = math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
+    difference = float(np.mean(a) - np.mean(b))
+    if spread == 0:
+        return math.nan if difference else 0.0
+    return difference / spread * (1 - 3 / (4 * (len(a) + len(b) - 2) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979); nan is no member of the family, and stays.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    members = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted = [math.nan] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(members):
+        highest = max(highest, min(1.0, p * (len(members) - rank)))
+        adjusted[index] = highest
+    return adjusted

@@ -1,0 +1,91 @@
+"""Run folders that no training made, with figures that a test chooses."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def made_up_run(
+    folder: Path,
+    seed: int = 0,
+    top1: float = 90.0,
+    loss: float = 0.3,
+    curve: list[float] | None = None,
+    status: str = "finished",
+    choices: dict[str, str] | None = None,
+    config: dict[str, Any] | None = None,
+    summary: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+    terms: dict[str, float] | None = None,
+    reports: dict[str, float] | None = None,
+    hvps: int = 0,
+    seconds: float = 2.0,
+) -> Path:
+    """Write a run's folder.
+
+    Args:
+        folder: where.
+        seed: of the run.
+        top1: final accuracy, in percent; the best one too.
+        loss: final loss; the lowest one too.
+        curve: top-1 at each evaluation, 10 steps (1 epoch, 100 samples, 10 gradients) apart; default: five points
+            up to `top1`.
+        status: of the summary.
+        choices: options beside model=mlp, data=digits, optimizer=sgd.
+        config: dotted keys beside optimizer.lr, duration and seed.
+        summary: what is to stand in the summary beside or instead.
+        environment: what is to stand in environment.json beside or instead.
+        terms: further terms of the training loss.
+        reports: what the optimizer says of its steps.
+        hvps: Hessian-vector products an epoch.
+        seconds: of training an epoch.
+    """
+    folder.mkdir(parents=True)
+    curve = curve or [10.0, top1 / 2, top1 * 0.8, top1 * 0.9, top1]
+    rows = []
+    for epoch, value in enumerate(curve):
+        counts = {"step": 10 * epoch, "epoch": float(epoch), "samples": 100 * epoch, "gradients": 10 * epoch}
+        counts |= {"hvps": hvps * epoch, "train_seconds": seconds * epoch}
+        if epoch:
+            train = {"cross_entropy": 3.0 / epoch, **(terms or {}), "lr": 0.1 / epoch, "batch_size": 10}
+            train |= {"total": train["cross_entropy"] + sum((terms or {}).values()), "top1": value}
+            rows.append({"kind": "train", **counts, **train, **(reports or {})})
+        rows.append({"kind": "test", **counts, "loss": loss + 1.0 / (1 + epoch), "top1": value, "top5": 99.0})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content: dict[str, Any] = {"seed": seed, "duration": "4epochs", "optimizer": {"lr": 0.1}}
+    for key, value in (config or {}).items():
+        *above, last = key.split(".")
+        place = content
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    chosen = {"model": "mlp", "data": "digits", "optimizer": "sgd", **(choices or {})}
+    fingerprint = hashlib.sha256(json.dumps([content, chosen], sort_keys=True).encode()).hexdigest()[:16]
+    content |= {"choices": chosen, "fingerprint": fingerprint}
+    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+    where = {"step": 10 * (len(curve) - 1), "epoch": float(len(curve) - 1)}
+    last = {**where, "train_seconds": seconds * (len(curve) - 1)}
+    figures = {
+        "status": status,
+        "fingerprint": fingerprint,
+        "seed": seed,
+        "steps": where["step"],
+        "gradients": where["step"],
+        "hvps": hvps * (len(curve) - 1),
+        "train_seconds": last["train_seconds"],
+        "wall_seconds": last["train_seconds"] + 1,
+        "classes": 10,
+        "training_images": 100,
+        "test_images": 50,
+        "best_on": "test",
+        "final": {"loss": loss, "top1": top1, "top5": 99.0, **where},
+        "best_top1": {"value": max(curve), **last},
+        "lowest_loss": {"value": loss, **last},
+    }
+    (folder / "summary.json").write_text(json.dumps({**figures, **(summary or {})}))
+    here = {"commit": "abc", "dirty": False, "device": "cpu", "versions": {"trainopt": "0.1.0", "torch": "2.15.0"}}
+    (folder / "environment.json").write_text(json.dumps({**here, **(environment or {})}))
+    return folder

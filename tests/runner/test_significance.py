@@ -1,0 +1,118 @@
+"""Statistics against scipy and closed forms, and how often the corrected test errs."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trainopt.runner.significance import FEWEST, LEVEL, compare_with_baseline, estimate, hedges_g, holm
+
+
+def by_seed(values) -> dict[int, float]:
+    return dict(enumerate(map(float, values)))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_an_estimate_is_scipys(rng):
+    values = list(rng.normal(90, 2, 7))
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 6, np.mean(values), stats.sem(values))
+    assert (found.mean, found.std, found.n) == (np.mean(values), np.std(values, ddof=1), 7)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_one_value_has_no_spread_and_none_no_mean():
+    one, none = estimate([3.0]), estimate([])
+    assert (one.mean, one.n) == (3.0, 1)
+    assert math.isnan(one.std)
+    assert math.isnan(one.low)
+    assert none.n == 0
+    assert math.isnan(none.mean)
+
+
+def test_equal_seeds_are_paired(rng):
+    a, b = rng.normal(1, 1, 6), rng.normal(0, 1, 6)
+    shuffled = {seed: float(b[seed]) for seed in (3, 1, 0, 5, 4, 2)}
+    found = compare_with_baseline(by_seed(a), shuffled)
+    assert found.kind == "paired"
+    assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-12)
+    assert found.difference == pytest.approx(np.mean(a) - np.mean(b))
+
+
+@pytest.mark.parametrize("seeds", [range(3, 9), range(4)])
+def test_unequal_seeds_are_compared_by_welch(rng, seeds):
+    a, b = rng.normal(1, 1, len(seeds)), rng.normal(0, 3, 6)
+    found = compare_with_baseline(dict(zip(seeds, map(float, a), strict=True)), by_seed(b))
+    assert found.kind == "Welch"
+    assert found.p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, rel=1e-12)
+
+
+def test_with_too_few_seeds_nothing_is_said():
+    for n in range(1, FEWEST):
+        found = compare_with_baseline(by_seed([1.0] * n), by_seed([2.0, 3.0, 4.0]))
+        assert found.kind == "too few seeds to say"
+        assert not found.says_something
+        assert not found.is_significant
+
+
+def test_ties_are_no_difference_and_no_spread_no_proof():
+    tied = compare_with_baseline(by_seed([90, 90, 91]), by_seed([90, 90, 91]))
+    assert (tied.p, tied.difference) == (1.0, 0.0)
+    constant = compare_with_baseline(by_seed([91, 91, 92]), by_seed([90, 90, 91]))
+    assert constant.kind == "no spread to judge by"
+    assert not constant.says_something
+    flat = compare_with_baseline({5: 91.0, 6: 91.0, 7: 91.0}, by_seed([90, 90, 90]))
+    assert flat.kind == "no spread to judge by"
+
+
+def test_a_figure_that_is_not_finite_is_no_evidence():
+    found = compare_with_baseline(by_seed([1.0, math.nan, 2.0]), by_seed([1.0, 2.0, 3.0]))
+    assert found.kind == "a figure is not finite"
+    assert not found.says_something
+
+
+def test_hedges_g_by_hand():
+    a, b = [2.0, 4.0, 6.0], [1.0, 2.0, 3.0]  # means 4 and 2, variances 4 and 1
+    assert hedges_g(a, b) == pytest.approx(2 / math.sqrt(2.5) * (1 - 3 / 15))
+    assert hedges_g(a, b) == -hedges_g(b, a)
+
+
+def test_holm_by_hand():
+    # sorted 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.5 x 1, each at least the one before
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_what_has_no_p_is_no_member_of_the_family():
+    found = holm([0.02, math.nan, 0.03])
+    assert found[0] == pytest.approx(0.04)
+    assert found[2] == pytest.approx(0.04)
+    assert math.isnan(found[1])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_of_1000_families_of_equal_methods_few_show_a_difference(rng, paired):
+    """Four methods against a baseline, five seeds: at least one false call in no more families than LEVEL says."""
+    families, called = 1000, 0
+    for _ in range(families):
+        shared = rng.normal(0, 1, 5) if paired else np.zeros(5)  # what a seed does to every method
+        figures = rng.normal(90, 1, (5, 5)) + shared
+        baseline = dict(zip(range(5) if paired else range(5, 10), figures[0], strict=True))
+        ps = [compare_with_baseline(by_seed(row), baseline).p for row in figures[1:]]
+        called += min(holm(ps)) < LEVEL
+    assert called <= families * LEVEL + 3 * math.sqrt(families * LEVEL * (1 - LEVEL))
+    assert called > 5  # it does call sometimes
+
+
+def test_a_real_difference_is_found(rng):
+    found = [
+        compare_with_baseline(by_seed(rng.normal(92, 0.5, 5)), by_seed(rng.normal(90, 0.5, 5))).p
+        for _ in range(100)
+    ]
+    assert np.mean([p < LEVEL for p in found]) > 0.9
