@@ -17,6 +17,7 @@ METRICS = {
     "final_top5": ("final.top5", "final top-5 (%)", True),
     "final_loss": ("final.loss", "final loss", False),
     "best_top1": ("best_top1.value", "best top-1 (%)", True),
+    "best_top5": ("best_top5.value", "best top-5 (%)", True),
     "lowest_loss": ("lowest_loss.value", "lowest loss", False),
     "train_seconds": ("train_seconds", "training time (s)", False),
 }
@@ -29,6 +30,7 @@ AXES = {
 }
 HVP_COST = 2  # gradient evaluations that a Hessian-vector product counts as: a pass forward and back, twice
 SEED = "seed"
+NAMES = ("choices.logger", "choices.experiment", "choices.debug")  # what these choose has keys of its own
 ENDED = ("finished", "diverged")
 RULE = (
     "A diverged run counts as a network that knows nothing: accuracy 100 / classes, loss ln(classes), target never"
@@ -122,7 +124,8 @@ def compare(
     if metric not in METRICS:
         known = f"there are {', '.join(METRICS)}"
         raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
-    runs = replace(runs, summaries=with_rule(runs.summaries))
+    best_top5 = selection_rows(runs).groupby("run")["top5"].max()  # summaries have no such entry
+    runs = replace(runs, summaries=with_rule(runs.summaries.assign(**{"best_top5.value": best_top5})))
     differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
     methods = group(runs, differing)
     obstacles = incomparable(runs, differing)
@@ -155,7 +158,8 @@ def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
     for run in found.index[found["status"] == "diverged"]:
         classes = int(found.at[run, "classes"])
         top1, top5, loss = 100 / classes, 100 * min(5, classes) / classes, math.log(classes)
-        found.loc[run, ["final.top1", "best_top1.value", "final.top5"]] = [top1, top1, top5]
+        found.loc[run, ["final.top1", "best_top1.value"]] = top1
+        found.loc[run, ["final.top5", "best_top5.value"]] = top5
         found.loc[run, ["final.loss", "lowest_loss.value"]] = loss
     columns = [column for column, _, _ in METRICS.values()]
     found[columns] = found[columns].apply(pd.to_numeric)  # what was not finite is null in a summary
@@ -171,9 +175,17 @@ def text_of(value: Any) -> str:
 
 
 def as_text(configs: pd.DataFrame) -> pd.DataFrame:
-    """Return the configurations as text, without what changes nothing about a run's numbers."""
-    kept = [key for key in configs if not key.startswith(APART)]
-    return configs[kept].map(text_of)
+    """Return the configurations as text."""
+    return configs.map(text_of)
+
+
+def varied_keys(text: pd.DataFrame) -> list[str]:
+    """Return the keys that differ, but for the seed and for what changes nothing about a run's numbers."""
+    return [
+        key
+        for key in text
+        if key != SEED and key not in NAMES and not key.startswith(APART) and text[key].nunique() > 1
+    ]
 
 
 def differing_keys(configs: pd.DataFrame) -> list[str]:
@@ -182,7 +194,7 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
     That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own.
     """
     text = as_text(configs)
-    varied = [key for key in text if key != SEED and text[key].nunique() > 1]
+    varied = varied_keys(text)
     choices = [key for key in varied if key.startswith("choices.")]
     others = [key for key in varied if key not in choices]
     if choices:
@@ -224,8 +236,7 @@ def group(runs: Runs, keys: list[str]) -> list[Method]:
         method.runs.append(run)
         method.seeds.append(int(runs.summaries.at[run, SEED]))
     for method in methods.values():
-        inside = text.loc[method.runs]
-        more = [key for key in inside if key != SEED and inside[key].nunique() > 1]
+        more = varied_keys(text.loc[method.runs])
         if more:
             shown = ", ".join(key.removeprefix("choices.") for key in more[:5])
             raise UserError(f"--by: runs of {method.name} differ by more than their seed: {shown}; add a key")
@@ -246,16 +257,23 @@ def incomparable(runs: Runs, differing: list[str]) -> list[str]:
         obstacles.append(f"different data: {keys}")
     if runs.summaries["best_on"].nunique() > 1:
         obstacles.append("best figures are taken on the validation set in some runs, on the test set in others")
-    for column, what in (("commit", "commits"), ("versions.trainopt", "versions")):
+    code = {"commit": "commits", "versions.trainopt": "versions", "dirty": "states (uncommitted changes or none)"}
+    for column, what in code.items():
         values = runs.environments[column].dropna().unique() if column in runs.environments else []
         if len(values) > 1:
             obstacles.append(f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}")
     return obstacles
 
 
+def selection_rows(runs: Runs) -> pd.DataFrame:
+    """Return the evaluations that best figures are taken from: of the validation set, or else of the test set."""
+    kind = runs.metrics["run"].map(runs.summaries["best_on"])
+    return runs.metrics[runs.metrics["kind"] == kind]
+
+
 def first_reached(runs: Runs, target: float) -> pd.DataFrame:
     """Return the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
-    rows = runs.metrics[runs.metrics["kind"].isin(runs.summaries["best_on"].unique())].copy()
+    rows = selection_rows(runs).copy()
     rows["gradient_equivalents"] = rows["gradients"] + HVP_COST * rows["hvps"]
     ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
     there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
@@ -264,7 +282,9 @@ def first_reached(runs: Runs, target: float) -> pd.DataFrame:
 
 def add_effort(methods: list[Method], configs: pd.DataFrame, tuning: Runs) -> None:
     """Count, for each method, the runs of learning-rate searches with its choices, and what they cost."""
-    groups = [key for key in configs if key.startswith("choices.") and key in tuning.configs]
+    if tuning.summaries.empty:
+        return
+    groups = [key for key in configs if key.startswith("choices.") and key in tuning.configs and key not in NAMES]
     there, searched = as_text(configs)[groups], as_text(tuning.configs)[groups]
     cost = tuning.summaries["gradients"] + HVP_COST * tuning.summaries["hvps"]
     for method in methods:

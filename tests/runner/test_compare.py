@@ -79,6 +79,13 @@ def test_a_key_that_differs_within_a_choice_is_part_of_the_method(two):
         methods(two, by=["optimizer"])
 
 
+def test_what_changes_no_number_tells_no_methods_apart(two):
+    made_up_run(two / "quiet", 7, 90.0, choices={"logger": "none"}, config={"checkpoint_every": "2epochs"})
+    _, found = methods(two)
+    assert set(found) == {"optimizer=sgd", "optimizer=adam"}
+    assert 7 in found["optimizer=sgd"].seeds
+
+
 def test_figures_and_verdict_are_those_computed_by_hand(two):
     comparison, found = methods(two, baseline="sgd")
     sgd, adam = found["optimizer=sgd"].figures["final_top1"], found["optimizer=adam"].figures["final_top1"]
@@ -132,6 +139,7 @@ def test_a_diverged_run_counts_as_one_that_knows_nothing(two):
     assert adam.diverged == 1
     assert adam.figures["final_top1"].mean == pytest.approx(np.mean([*ADAM[:3], 10.0]))
     assert adam.figures["final_top5"].mean == pytest.approx(np.mean([99.0, 99.0, 99.0, 50.0]))
+    assert adam.figures["best_top5"].mean == adam.figures["final_top5"].mean
     assert adam.figures["final_loss"].mean == pytest.approx(np.mean([0.3, 0.3, 0.3, math.log(10)]))
     assert adam.reached == 3
 
@@ -177,6 +185,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
         ({"choices": {"optimizer": "x"}, "summary": {"test_images": 40}}, "different data: test_images"),
         ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best figures are taken on"),
         ({"choices": {"optimizer": "x"}, "environment": {"commit": "def"}}, "different commits of the program"),
+        ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "different states (uncommitted changes"),
     ],
 )
 def test_what_should_not_be_compared_is_refused_unless_forced(trainopt, two, options, reason):
