@@ -81,10 +81,8 @@ def run_of_sweep(
 
     code = isolated(work, is_worker=os.getpid() != launcher)
     if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
-        told(
-            UserError(f"{name}: its process was killed ({Signals(code - 128).name}); the same command goes on"),
-            debug,
-        )
+        number = Signals(code - 128).name
+        print(f"trainopt: {name}: was killed ({number}); the same command goes on with it", file=sys.stderr)
     if workers > 1:
         found = entry(sweep, name, {}, alive=False)
         figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
