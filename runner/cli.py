@@ -3,15 +3,12 @@
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest, one_line
+from .errors import UserError, nearest, one_line, tell
 from .vocabulary import CONF, Vocabulary
-
-USER_ERROR = 2
 
 
 def main() -> None:
@@ -22,10 +19,7 @@ def main() -> None:
     try:
         code = dispatch(arguments, debug)
     except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"trainopt: {error}", file=sys.stderr)
-        code = USER_ERROR
+        code = tell(error, debug)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -64,9 +58,10 @@ def resume(arguments: list[str], debug: bool) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     folder = parser.parse_args(arguments).run
     from .folder import read_config
+    from .ledger import PLAN
     from .run import start
 
-    if (folder / "sweep.json").exists():
+    if (folder / PLAN).exists():
         raise UserError(f"{folder}: is a sweep; its command again goes on with it")
     config, choices = read_config(folder)
     return start(config, choices, folder, ["trainopt", "resume", *arguments], debug)

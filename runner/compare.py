@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .comparison import AXES, HVP_COST, METRICS, RULE, Comparison, Method, compare, usable
+from .comparison import AXES, HVP_COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
 from .errors import UserError
 from .files import shown
 from .frames import load_runs
+from .pictures import draw_pictures
+from .report import write_report
 from .significance import Estimate, Verdict
 
 FORMS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two digits
@@ -125,31 +127,8 @@ def show(comparison: Comparison, against: str, console: Console) -> None:
         console.print(RULE, soft_wrap=True)
 
 
-def conclusion(comparison: Comparison) -> str:
-    """Return what the tests say, in a sentence."""
-    what = METRICS[comparison.metric][1]
-    others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
-    if not others:
-        return "There is one method: nothing to compare it with."
-    told = [(name, v) for name, v in others if v.says_something]
-    if not told:
-        return f"No test: {others[0][1].kind}."
-    more_is_better = METRICS[comparison.metric][2]
-    parts = [
-        f"{name} is {'better' if (v.difference > 0) == more_is_better else 'worse'} than {comparison.baseline}"
-        for name, v in told
-        if v.is_significant
-    ]
-    if parts:
-        return f"On {what}: {'; '.join(parts)}."
-    return f"On {what} no method differs significantly from {comparison.baseline}."
-
-
 def write_files(comparison: Comparison, against: str, out: Path) -> None:
     """Write table.csv, table.md, table.tex, the pictures and report.html."""
-    from .pictures import draw_pictures
-    from .report import write_report
-
     out.mkdir(parents=True, exist_ok=True)
     table = table_of(comparison, dict.fromkeys([against, *WAYS]), METRICS)
     write_csv(comparison, out / "table.csv")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError, nearest
-from .folder import APART
+from .folder import APART, DONE
 from .frames import Runs
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 
@@ -31,7 +31,6 @@ AXES = {
 HVP_COST = 2  # gradient evaluations that a Hessian-vector product counts as: a pass forward and back, twice
 SEED = "seed"
 NAMES = ("choices.logger", "choices.experiment", "choices.debug")  # what these choose has keys of its own
-ENDED = ("finished", "diverged")
 RULE = (
     "A diverged run counts as a network that knows nothing: accuracy 100 / classes, loss ln(classes), target never"
     " reached."
@@ -78,7 +77,8 @@ class Comparison:
         target: top-1 accuracy (%) that the way to is measured.
         differing: the keys that tell the methods apart.
         obstacles: why the runs should not be compared; empty where nothing speaks against it.
-        runs: the frames; `summaries` with diverged runs replaced as RULE says.
+        runs: the frames; `summaries` with diverged runs replaced as RULE says, `metrics` with
+            `gradient_equivalents`.
     """
 
     methods: list[Method]
@@ -93,7 +93,7 @@ class Comparison:
 def usable(summary: dict[str, Any]) -> str | None:
     """Say why a run is left out, or None."""
     status = summary.get("status")
-    if status in ENDED:
+    if status in DONE:
         return None
     return "is still running, or was killed" if status == "running" else f"is {status}"
 
@@ -124,6 +124,7 @@ def compare(
     if metric not in METRICS:
         known = f"there are {', '.join(METRICS)}"
         raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
+    runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
     best_top5 = selection_rows(runs).groupby("run")["top5"].max()  # summaries have no such entry
     runs = replace(runs, summaries=with_rule(runs.summaries.assign(**{"best_top5.value": best_top5})))
     differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
@@ -265,6 +266,11 @@ def incomparable(runs: Runs, differing: list[str]) -> list[str]:
     return obstacles
 
 
+def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:
+    """Return what gradients and Hessian-vector products cost together, in gradient evaluations."""
+    return counts["gradients"] + HVP_COST * counts["hvps"]
+
+
 def selection_rows(runs: Runs) -> pd.DataFrame:
     """Return the evaluations that best figures are taken from: of the validation set, or else of the test set."""
     kind = runs.metrics["run"].map(runs.summaries["best_on"])
@@ -273,8 +279,7 @@ def selection_rows(runs: Runs) -> pd.DataFrame:
 
 def first_reached(runs: Runs, target: float) -> pd.DataFrame:
     """Return the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
-    rows = selection_rows(runs).copy()
-    rows["gradient_equivalents"] = rows["gradients"] + HVP_COST * rows["hvps"]
+    rows = selection_rows(runs)
     ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
     there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
     return there.drop_duplicates("run").set_index("run")[list(AXES.values())]
@@ -286,7 +291,7 @@ def add_effort(methods: list[Method], configs: pd.DataFrame, tuning: Runs) -> No
         return
     groups = [key for key in configs if key.startswith("choices.") and key in tuning.configs and key not in NAMES]
     there, searched = as_text(configs)[groups], as_text(tuning.configs)[groups]
-    cost = tuning.summaries["gradients"] + HVP_COST * tuning.summaries["hvps"]
+    cost = gradient_equivalents(tuning.summaries)
     for method in methods:
         own = searched.index[(searched == there.loc[method.runs[0]]).all(axis=1)]
         method.trials, method.trial_gradients = len(own), int(cost.loc[own].sum())
@@ -313,3 +318,23 @@ def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
     verdicts = [compare_with_baseline(by_seed(m), by_seed(baseline)) for m in others]
     for method, verdict, p in zip(others, verdicts, holm([v.p for v in verdicts]), strict=True):
         method.verdict = replace(verdict, adjusted=p)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return what the tests say, in a sentence."""
+    what = METRICS[comparison.metric][1]
+    others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
+    if not others:
+        return "There is one method: nothing to compare it with."
+    told = [(name, v) for name, v in others if v.says_something]
+    if not told:
+        return f"No test: {others[0][1].kind}."
+    more_is_better = METRICS[comparison.metric][2]
+    parts = [
+        f"{name} is {'better' if (v.difference > 0) == more_is_better else 'worse'} than {comparison.baseline}"
+        for name, v in told
+        if v.is_significant
+    ]
+    if parts:
+        return f"On {what}: {'; '.join(parts)}."
+    return f"On {what} no method differs significantly from {comparison.baseline}."

@@ -10,6 +10,7 @@ import numpy as np
 COLOURS = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
 
 WIDE = 30  # a loss that falls by such a factor is drawn on a logarithmic axis
+FEW = 40  # points, below which each is marked
 
 
 def draw_curves(folder: Path, title: str) -> Path:
@@ -31,10 +32,10 @@ def draw_curves(folder: Path, title: str) -> Path:
                 axis.plot(epochs, values, color=colour, alpha=0.25, linewidth=0.8)
                 axis.plot(epochs, running_mean(values), color=colour, label="train (batches, running mean)")
             else:
-                marker = "o" if len(epochs) < 40 else None
+                marker = "o" if len(epochs) < FEW else None
                 axis.plot(epochs, values, color=colour, marker=marker, markersize=3, label=kind)
         lines = np.concatenate([line.get_ydata() for line in axis.get_lines()])
-        if name == "loss" and lines.min() > 0 and lines.max() > WIDE * lines.min():
+        if name == "loss" and is_wide(lines):
             axis.set_yscale("log")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
@@ -45,6 +46,11 @@ def draw_curves(folder: Path, title: str) -> Path:
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """Say whether positive values need a logarithmic axis."""
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,14 @@
 """What goes wrong with a command, said in one line, and the nearest right word."""
 
+import sys
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from .files import shown
+
+FAILED, USER_ERROR = 1, 2  # exit codes
 
 
 class UserError(Exception):
@@ -12,6 +16,14 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+def tell(error: UserError, debug: bool) -> int:
+    """Print what is wrong, with `debug` after the traceback; return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    print(f"trainopt: {error}", file=sys.stderr)
+    return USER_ERROR
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

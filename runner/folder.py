@@ -63,12 +63,26 @@ def same_run(folder: Path, config: DictConfig) -> None:
         )
 
 
+def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
+    """Return the summary of the run in a folder if it has come to its end; StaleRun if it is another run."""
+    if not (folder / "run.yaml").exists():
+        return None
+    same_run(folder, config)
+    summary = read_json(folder / "summary.json")
+    return summary if summary.get("status") in DONE else None
+
+
+def log_traceback(folder: Path, error: Exception) -> None:
+    """Add an error's traceback to the log of a run."""
+    with open(folder / "log.txt", "a") as log:
+        log.writelines(traceback.format_exception(error))
+
+
 def fail(folder: Path, error: Exception) -> None:
     """Put on record what kept a run from beginning, or ended it outside of the training."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "log.txt", "a") as log:
-            log.writelines(traceback.format_exception(error))
+        log_traceback(folder, error)
         summary = read_json(folder / "summary.json")
         write_json(folder / "summary.json", {**summary, "status": "failed", "error": reason(error)})
 

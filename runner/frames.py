@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from .files import read_json, shown
-from .ledger import PLAN
+from .ledger import jobs_below
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NEEDED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
@@ -113,9 +113,7 @@ def run_folders(paths: Iterable[str | Path]) -> list[Path]:
     """Return the folders of runs at and below these paths, each once, in the order of plans or names."""
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        planned = [path / job["folder"] for job in read_json(path / PLAN).get("jobs", [])]
-        below = {place.parent for name in ("run.yaml", "summary.json") for place in path.rglob(name)}
-        for folder in [*planned, *sorted(below)] or [path]:
+        for folder in [path / name for name in jobs_below(path)] or [path]:
             found.setdefault(folder.resolve())
     return list(found)
 

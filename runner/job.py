@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 from signal import Signals
@@ -13,18 +12,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from .display import Display
-from .errors import UserError
+from .errors import FAILED, UserError, tell
 from .files import read_json
-from .folder import DONE, StaleRun, fail, remove_if_empty, same_run
+from .folder import StaleRun, fail, remove_if_empty, summary_if_done
 from .interrupt import SIGNALS
 from .isolation import isolated
 from .ledger import PLAN, entry
 from .lock import Busy
 from .prepare import prepare
-from .run import FAILED, start
+from .run import start
 from .stopping import stop_mark
 
-USER_ERROR = 2  # exit code
+RECORD_WRITER = "tensorboard.summary.writer.record_writer"  # what runner/tensorboard.py imports
 
 
 def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) -> int:
@@ -45,7 +44,7 @@ def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) 
         return start(config, choices, folder, command, debug)
     except UserError as error:
         remove_if_empty(folder)
-        return told(error, debug)
+        return tell(error, debug)
 
 
 def run_of_sweep(
@@ -59,12 +58,10 @@ def run_of_sweep(
     sweep = Path(settings.sweep.dir)
     name = settings.sweep.subdir
     workers = read_json(sweep / PLAN).get("workers", 1)
-    if (folder / "run.yaml").exists():
-        same_run(folder, config)
-        status = read_json(folder / "summary.json").get("status")
-        if status in DONE:
-            print(f"already {status}: {name}", flush=True)
-            return 0
+    summary = summary_if_done(folder, config)
+    if summary is not None:
+        print(f"already {summary['status']}: {name}", flush=True)
+        return 0
     if stop_mark(sweep, launcher).exists():
         return FAILED
     import_once()
@@ -77,7 +74,7 @@ def run_of_sweep(
         except UserError as error:
             if not isinstance(error, Busy | StaleRun):
                 fail(folder, error)
-            return told(error, debug)
+            return tell(error, debug)
 
     code = isolated(work, is_worker=os.getpid() != launcher)
     if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
@@ -93,16 +90,8 @@ def run_of_sweep(
 def import_once() -> None:
     """Import here what every job's process, a copy of this one, would take seconds to import."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
-    for name in ("trainopt.runner.build", "trainopt.runner.loop", "matplotlib.figure", "tensorboard.summary"):
+    for name in ("trainopt.runner.build", "trainopt.runner.loop", "matplotlib.figure", RECORD_WRITER):
         import_module(name)
     import torch
 
     torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports the compiler
-
-
-def told(error: UserError, debug: bool) -> int:
-    """Say what is wrong; return the exit code."""
-    if debug:
-        traceback.print_exception(error)
-    print(f"trainopt: {error}", file=sys.stderr)
-    return USER_ERROR

@@ -56,20 +56,25 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
     write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": [*earlier, *jobs]})
 
 
+def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what the plan says of each job, by its folder's name; after these, {} for each run that it lacks."""
+    planned = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
+    places = {path.parent for name in ("run.yaml", "summary.json") for path in folder.rglob(name)}
+    found = sorted(str(place.relative_to(folder)) for place in places)
+    return planned | {name: {} for name in found if name not in planned}
+
+
 def read_ledger(folder: Path) -> list[Entry]:
     """Return the state of every job of a sweep, and of the runs below a folder that are no sweep's.
 
     Raises:
         UserError: there is neither a sweep nor a run.
     """
-    planned = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
-    places = {path.parent for name in ("run.yaml", "summary.json") for path in folder.rglob(name)}
-    found = (str(place.relative_to(folder)) for place in places)
-    names = [*planned, *sorted(name for name in found if name not in planned)]
-    if not names and not (folder / PLAN).exists():
+    jobs = jobs_below(folder)
+    if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or run.yaml in it)")
-    alive = living([folder / name for name in names])
-    return [entry(folder, name, planned.get(name, {}), folder / name in alive) for name in names]
+    alive = living([folder / name for name in jobs])
+    return [entry(folder, name, job, folder / name in alive) for name, job in jobs.items()]
 
 
 def entry(folder: Path, name: str, job: dict[str, Any], alive: bool) -> Entry:

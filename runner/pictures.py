@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .comparison import AXES, HVP_COST, Comparison, Method
-from .curves import WIDE, running_mean
+from .curves import FEW, is_wide, running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ LABELS = {
 RATES = {"learning rate": "lr", "step size": "step_size"}  # the second where an optimizer reports it
 BAND = "line: mean over seeds; band: lowest to highest of them"
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG heavy
-FEW = 40  # points, below which each is marked
 LEGEND_WIDTH = 95  # letters that fit side by side below a picture
 BAR_NAME_WIDTH = 38  # letters of a name beside its bar
 
@@ -130,9 +129,7 @@ def curves_of(comparison: Comparison, kind: str, column: str, axis: str) -> dict
     if column not in metrics:
         return {}
     rows = metrics[metrics["kind"] == kind]
-    frame = pd.DataFrame({"run": rows["run"], "step": rows["step"]})
-    equivalents = rows["gradients"] + HVP_COST * rows["hvps"]
-    frame["x"] = equivalents if axis == "gradient_equivalents" else rows[axis]
+    frame = pd.DataFrame({"run": rows["run"], "step": rows["step"], "x": rows[axis]})
     frame["value"] = pd.to_numeric(rows[column], errors="coerce")
     frame = frame.dropna().drop_duplicates(["run", "step"], keep="last")
     by_run = {str(run): part for run, part in frame.groupby("run", sort=False)}
@@ -208,7 +205,7 @@ def draw_lines(panels: dict[str, dict[str, Curve]], methods: list[Method], label
             (drawn[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, marker=marker, markersize=3)
             axis.fill_between(c.x, c.low, c.high, color=colour, alpha=0.18, linewidth=0)
         means = np.concatenate([c.mean for c in curves.values()] or [np.ones(1)])
-        if "%" not in quantity and means.min() > 0 and means.max() > WIDE * means.min():
+        if "%" not in quantity and is_wide(means):
             axis.set_yscale("log")
         tidy(axis)
         axis.set_ylabel(quantity)

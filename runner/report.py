@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from .compare import conclusion
-from .comparison import HVP_COST, METRICS, RULE, Comparison, as_text
+from .comparison import HVP_COST, METRICS, RULE, Comparison, as_text, conclusion
 from .files import write_text
 from .pictures import Picture, colour_of
 from .significance import LEVEL

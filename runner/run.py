@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from .display import Display
-from .errors import UserError, cannot_write, one_line, reason
+from .errors import FAILED, UserError, cannot_write, one_line, reason
 from .files import read_json, shown, write_json, write_text
-from .folder import DONE, fail, fingerprint, same_run
+from .folder import fail, fingerprint, log_traceback, summary_if_done
 from .interrupt import Interrupt
 from .lock import RunLock
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # torch is imported when a run begins
     from .build import Run
     from .record import Record
     from .store import Found
-
-FAILED = 1  # exit code
 
 
 def start(
@@ -63,11 +61,8 @@ def start(
 
 def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
     """Show the result of the run in a folder if it has one; UserError if the folder holds another run."""
-    if not (folder / "run.yaml").exists():
-        return False
-    same_run(folder, config)
-    summary = read_json(folder / "summary.json")
-    if summary.get("status") not in DONE:
+    summary = summary_if_done(folder, config)
+    if summary is None:
         return False
     display.say(f"this run is already {summary['status']}:")
     tell_end(display, summary, folder)
@@ -191,8 +186,8 @@ def attempt(
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}
     except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
-        with suppress(OSError), open(folder / "log.txt", "a") as log:
-            log.write(traceback.format_exc())
+        with suppress(OSError):
+            log_traceback(folder, error)
         if debug:
             traceback.print_exc()
         with suppress(Exception):  # what waits may be what failed

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -59,4 +60,4 @@ def _tell_jobs(sweep: Path) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             told.add(pid)
-        threading.Event().wait(AGAIN_SECONDS)
+        time.sleep(AGAIN_SECONDS)

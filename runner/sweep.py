@@ -11,14 +11,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from .errors import UserError
+from .errors import USER_ERROR, UserError
 from .folder import fingerprint
 from .ledger import write_plan
 from .names import as_typed, register_resolvers
 from .prepare import prepare
 from .stopping import current
 
-USER_ERROR = 2  # exit code
 MANY = 50  # jobs: Hydra composes some 15 configurations a second
 
 
@@ -93,13 +92,16 @@ def set_workers(config: DictConfig) -> int:
     launcher = config.hydra.launcher
     if "n_jobs" not in launcher:
         return 1
-    from joblib import effective_n_jobs
-
-    from .device import fitting_workers
-
     if launcher.n_jobs == 0:
         raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 for what suits the machine")
-    workers = fitting_workers(config.device) if launcher.n_jobs == -1 else effective_n_jobs(launcher.n_jobs)
+    if launcher.n_jobs == -1:
+        from .device import fitting_workers  # imports torch
+
+        workers = fitting_workers(config.device)
+    else:
+        from joblib import effective_n_jobs
+
+        workers = effective_n_jobs(launcher.n_jobs)
     with read_write(config.hydra):
         launcher.n_jobs = workers
         launcher.batch_size = "1"  # short jobs, as those that are done, are not handed out together with long ones

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from forks import forked
-from runs import rows, same_weights, stop_at, summary, timeless
+from runs import equal, rows, same_weights, stop_at, summary, timeless
 from trainopt.runner.errors import UserError
 from trainopt.runner.store import newest
 
@@ -108,14 +108,6 @@ def test_without_any_readable_checkpoint_nothing_is_touched(trainopt, stopped):
     assert {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()} == before
 
 
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return a == b
-
-
 def test_a_flipped_bit_is_found_or_does_no_harm(stopped, tmp_path):
     parts, _ = stopped
     folder = tmp_path / "flipped"
@@ -129,7 +121,7 @@ def test_a_flipped_bit_is_found_or_does_no_harm(stopped, tmp_path):
         flip(last, rng.randrange(8 * len(content)))
         chosen = newest(folder, rows_there)
         if chosen.name == "last.pt":
-            assert same(chosen.state, intact.state)
+            assert equal(chosen.state, intact.state)
         else:
             assert chosen.name == "step-00000012.pt"
             assert len(chosen.problems) == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forks import forked
-from runs import rows, summary, timeless
+from runs import equal, rows, summary, timeless
 from trainopt.runner import files, store
 from trainopt.runner.progress import Progress
 from trainopt.runner.vocabulary import CONF, Vocabulary
@@ -93,17 +93,6 @@ def at_a_moment(rng: random.Random, number: int, longest: float):
             os.replace = (before if kind == "rename" else after)(os.replace)
 
     return prepare
-
-
-def equal(a, b) -> bool:
-    """Whether two states are the same, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def state(folder: Path, name: str) -> dict:
