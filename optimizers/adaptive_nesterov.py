@@ -1,0 +1,176 @@
+"""Nesterov momentum whose learning rate is Polyak's step size."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Bounds = tuple[float, float] | None
+
+JOINT = ("gamma", "loss_floor", "lr_bounds", "grad_norm_sq_bounds")  # one value for all parameter groups
+
+
+class AdaptiveNesterov(torch.optim.Optimizer):
+    r"""Nesterov momentum with one learning rate for all parameters, computed anew at every step.
+
+    theta' = theta - alpha v
+    eta = gamma |L(theta') - f*| / ||g(theta')||^2
+    v <- alpha v + eta g(theta')
+    theta <- theta - v
+
+    (Mandatelli 2018, equation 3.3.5.) ||g||^2 is clipped before it divides, then eta, as in that work's section
+    3.4. The closure is called at theta', once a step, and the loss that `step` returns is the one there.
+
+    Warning:
+        eta is right where the loss can fall to f*. Where f* lies below what is attainable (a loss with
+        regularizers, label smoothing or noise, and f* = 0), |L - f*| stays while ||g|| vanishes: near the minimum
+        eta grows to the upper of `lr_bounds`, and without bounds the weights are thrown out of it again. Where
+        `lr` sits at a bound, this is Nesterov SGD with a constant learning rate.
+
+    >>> w = torch.nn.Parameter(torch.tensor([6.0, 8.0]))
+    >>> optimizer = AdaptiveNesterov([w], momentum=0.0, lr_bounds=None)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = w.square().sum() / 2
+    ...     loss.backward()
+    ...     return loss
+    >>> for _ in range(3):
+    ...     print(optimizer.step(closure).item(), w.tolist(), optimizer.last_step["lr"])
+    50.0 [3.0, 4.0] 0.5
+    12.5 [1.5, 2.0] 0.5
+    3.125 [0.75, 1.0] 0.5
+
+    Args:
+        params: parameters or groups of them; a group may have a `momentum` of its own.
+        momentum: alpha, in [0, 1).
+        gamma: confidence in the step, > 0; Polyak's method on convex functions wants it below 2.
+        loss_floor: f*, the lowest value that the loss can take.
+        lr_bounds: (low, high) that eta is clipped to; None: it is not.
+        grad_norm_sq_bounds: (low, high) that ||g||^2, over all parameters jointly, is clipped to; None: it is not.
+
+    Attributes:
+        last_step: of the last step, as floats: `lr` (eta, also in `param_groups`), `unclipped_lr` (before
+            `lr_bounds`), `grad_norm_sq` (before its bounds), and `lr_is_clipped`, `grad_norm_sq_is_clipped` (0 or
+            1).
+
+    Raises:
+        ValueError: an argument is out of its range, a group has a value of its own for what is one for all, or
+            `step` is called without a closure.
+    """
+
+    sets_lr = True  # a schedule would be overwritten
+
+    last_step: dict[str, float]
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        momentum: float = 0.9,
+        gamma: float = 1.0,
+        loss_floor: float = 0.0,
+        lr_bounds: Bounds = (1e-3, 0.1),
+        grad_norm_sq_bounds: Bounds = (1e-4, 1e10),
+    ):
+        if not gamma > 0:
+            raise ValueError(f"gamma={gamma}: must be > 0")
+        if not abs(loss_floor) < float("inf"):
+            raise ValueError(f"loss_floor={loss_floor}: must be a finite number")
+        for name, bounds in (("lr_bounds", lr_bounds), ("grad_norm_sq_bounds", grad_norm_sq_bounds)):
+            if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
+                raise ValueError(f"{name}={bounds}: must be (low, high) with 0 <= low <= high, or None")
+        lr_bounds, grad_norm_sq_bounds = (b and (b[0], b[1]) for b in (lr_bounds, grad_norm_sq_bounds))
+        values = (gamma, loss_floor, lr_bounds, grad_norm_sq_bounds)
+        self.last_step = {}
+        super().__init__(params, {"momentum": momentum, **dict(zip(JOINT, values, strict=True))})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, as `{"params": ..., "momentum": ...}`."""
+        momentum = param_group.get("momentum", self.defaults["momentum"])
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: must be in [0, 1)")
+        for name in ("lr", *(n for n in JOINT if param_group.get(n, self.defaults[n]) != self.defaults[n])):
+            if name in param_group:
+                raise ValueError(f"{name}={param_group[name]}: a group has none of its own; only its momentum")
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.last_step = {}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
+        """Make an update; return the loss at theta'.
+
+        Parameters that get no gradient stay as they are. Where the closure raises, parameters and state are, bit
+        for bit, what they were.
+
+        Args:
+            closure: clears the gradients, computes the loss (a scalar), calls `backward` and returns the loss.
+        """
+        if closure is None:
+            raise ValueError("AdaptiveNesterov.step: needs a closure, as the gradient is taken at another point")
+        loss = self._look_ahead(closure)
+        moved = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        gradients = [p.grad for params in moved for p in params]
+        if not gradients:
+            return loss
+        norms = torch._foreach_norm(gradients)
+        grad_norm_sq = torch.stack([n.to(norms[0].device) for n in norms]).double().square().sum()
+        # `tolist` is the one moment at which the host waits for the device
+        value = torch.as_tensor(loss, dtype=torch.float64, device=grad_norm_sq.device)
+        eta = self._learning_rate(*torch.stack([value, grad_norm_sq]).tolist())
+        for group, params in zip(self.param_groups, moved, strict=True):
+            group["lr"] = eta
+            if params:
+                for p in params:
+                    if "v" not in self.state[p]:
+                        self.state[p]["v"] = torch.zeros_like(p)
+                v = [self.state[p]["v"] for p in params]
+                torch._foreach_mul_(v, group["momentum"])
+                torch._foreach_add_(v, [p.grad for p in params], alpha=eta)
+                torch._foreach_sub_(params, v)
+        return loss
+
+    def _look_ahead(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Return the closure's loss at theta', with the parameters back at theta."""
+        thetas: list[Tensor] = []
+        kept: list[Tensor] = []
+        try:
+            for group in self.param_groups:
+                params = [p for p in group["params"] if "v" in self.state.get(p, ())]
+                if params and group["momentum"] != 0:
+                    copies = [torch.empty_like(p) for p in params]
+                    torch._foreach_copy_(copies, params)  # adding alpha v again would not give the same bits
+                    thetas, kept = [*thetas, *params], [*kept, *copies]
+                    torch._foreach_sub_(params, [self.state[p]["v"] for p in params], alpha=group["momentum"])
+            with torch.enable_grad():
+                return closure()
+        finally:
+            if thetas:
+                torch._foreach_copy_(thetas, kept)
+
+    def _learning_rate(self, loss: float, grad_norm_sq: float) -> float:
+        """Return eta, and say in `last_step` how it came about."""
+        gamma, f, lr_bounds, norm_bounds = (self.param_groups[0][name] for name in JOINT)
+        divisor = clipped(grad_norm_sq, norm_bounds)
+        unclipped = (
+            gamma * abs(loss - f) / divisor if divisor != 0 else 0.0
+        )  # without a gradient, no step along it
+        eta = clipped(unclipped, lr_bounds)
+        self.last_step = {
+            "lr": eta,
+            "unclipped_lr": unclipped,
+            "lr_is_clipped": float(eta != unclipped),
+            "grad_norm_sq": grad_norm_sq,
+            "grad_norm_sq_is_clipped": float(divisor != grad_norm_sq),
+        }
+        return eta
+
+
+def clipped(value: float, bounds: Bounds) -> float:
+    """Return the value or the bound that it is beyond; what is no number stays none."""
+    if bounds is None:
+        return value
+    low, high = bounds
+    return min(max(value, low), high)
