@@ -6,9 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .vectors import dot
-
-Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+from .vectors import flatten, unflatten
 
 
 class CGInfo(NamedTuple):
@@ -26,7 +24,7 @@ class CGInfo(NamedTuple):
 
 @torch.no_grad()
 def conjugate_gradient(
-    product: Product,
+    product: Callable[[Sequence[Tensor]], Sequence[Tensor]],
     b: Sequence[Tensor],
     max_iter: int = 20,
     tol: float = 1e-5,
@@ -36,7 +34,7 @@ def conjugate_gradient(
     """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
 
     The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
-    the x that was reached is returned, and where that is still the start of 0, d itself, which is b.
+    the x that was reached is returned, and where that is still a start of 0, d itself, which is b.
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
     >>> x, info = conjugate_gradient(lambda v: [A @ v[0]], [torch.tensor([1.0, 2.0])])
@@ -45,7 +43,7 @@ def conjugate_gradient(
 
     Args:
         product: returns A v for a list of tensors v.
-        b: right-hand side, a list of tensors.
+        b: right-hand side, a list of tensors of one dtype and device.
         max_iter: most iterations.
         tol: stop where ||b - A x||_2 <= tol, or tol * ||b||_2 if `relative`.
         relative: whether tol is relative to ||b||_2.
@@ -54,34 +52,42 @@ def conjugate_gradient(
     Returns:
         x, of the shapes of b, and a CGInfo.
     """
-    r = [part.clone() for part in b]
-    if x0 is None:
-        x = [torch.zeros_like(part) for part in b]
-    else:
-        x = [part.clone() for part in x0]
-        torch._foreach_sub_(r, list(product(x)))
-    d = [part.clone() for part in r]
-    rr = float(dot(r, r))
-    limit = tol * float(dot(b, b)) ** 0.5 if relative else tol
-    products = int(x0 is not None)
-    iterations = 0
+    x, info = solve(
+        lambda v: flatten(product(unflatten(v, b))),
+        flatten(b),
+        max_iter,
+        tol,
+        relative,
+        None if x0 is None else flatten(x0),
+    )
+    return unflatten(x, b), info
+
+
+def solve(
+    product: Callable[[Tensor], Tensor], b: Tensor, max_iter: int, tol: float, relative: bool, x0: Tensor | None
+) -> tuple[Tensor, CGInfo]:
+    """Do the same with vectors (n,)."""
+    x = torch.zeros_like(b) if x0 is None else x0.clone()
+    r = b.clone() if x0 is None else b - product(x)
+    d = r.clone()
+    rr = float(r.dot(r))
+    limit = tol * float(b.dot(b)) ** 0.5 if relative else tol
+    iterations, products = 0, int(x0 is not None)
     while rr**0.5 > limit and iterations < max_iter:
-        Ad = list(product(d))
+        Ad = product(d)
         products += 1
-        dAd = float(dot(d, Ad))
+        dAd = float(d.dot(Ad))
         if not dAd > 0:
-            reason = "not_finite" if dAd - dAd != 0 else "negative_curvature"
+            reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0 and x0 is None:
-                x = d
-                r = [bi - ai for bi, ai in zip(b, Ad, strict=True)]
-                rr = float(dot(r, r))
+                x, r = d, b - Ad
+                rr = float(r.dot(r))
             break
         alpha = rr / dAd
-        torch._foreach_add_(x, d, alpha=alpha)
-        torch._foreach_sub_(r, Ad, alpha=alpha)
-        previous, rr = rr, float(dot(r, r))
-        torch._foreach_mul_(d, rr / previous)
-        torch._foreach_add_(d, r)
+        x.add_(d, alpha=alpha)
+        r.sub_(Ad, alpha=alpha)
+        previous, rr = rr, float(r.dot(r))
+        d.mul_(rr / previous).add_(r)
         iterations += 1
     else:
         reason = "converged" if rr**0.5 <= limit else "max_iter"

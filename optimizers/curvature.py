@@ -6,10 +6,10 @@ from copy import copy
 import torch
 from torch import Tensor
 from torch.autograd import grad
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .second_backward import Sweep
 from .trace import Trace
-from .vectors import dot
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -31,24 +31,19 @@ def hessian_vector_product(
         vectors: v, of the shapes of params.
         retain_graph: keep the graph of the loss, for another product.
     """
-    gradients = grad(loss, params, create_graph=True, allow_unused=True)
-    return [
-        _sum(p, f) for p, f in zip(params, _differentiated(gradients, params, vectors, retain_graph), strict=True)
-    ]
+    gradients = [_edge(g) for g in grad(loss, params, create_graph=True, allow_unused=True)]
+    found = _differentiated(gradients, params, vectors, retain_graph)
+    return [_sum(p, f) for p, f in zip(params, found, strict=True)]
 
 
 def _differentiated(
-    gradients: Sequence[Tensor | None],
+    gradients: Sequence[GradientEdge | None],
     inputs: Sequence[Tensor],
     vectors: Sequence[Tensor | None],
-    retain_graph: bool = True,
+    retain_graph: bool,
 ) -> Sequence[Tensor | None]:
     """Return the derivatives of <gradients, vectors> with respect to inputs; None is 0."""
-    pairs = [
-        (g, v)
-        for g, v in zip(gradients, vectors, strict=True)
-        if g is not None and g.requires_grad and v is not None
-    ]
+    pairs = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g is not None and v is not None]
     if not pairs:
         return [None] * len(inputs)
     outputs, weights = zip(*pairs, strict=True)
@@ -144,8 +139,8 @@ class Curvature:
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
         self.params = [params[i] for i in used]
         # gradients of the loss as a function of outputs and weights, and of <at_outputs, outputs>
-        self._of_loss = [*of_loss[:first], *(direct[i] for i in used)]
-        self._through = [through[i] for i in used]
+        self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
+        self._through = [_edge(through[i]) for i in used]
         self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]
 
     @property
@@ -170,55 +165,66 @@ class Curvature:
         return one
 
     @torch.no_grad()
-    def product(self, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Return C v, of the shapes of the parameters."""
+    def product(self, vectors: Sequence[Tensor], last: bool = False) -> list[Tensor]:
+        """Return C v, of the shapes of the parameters; the `last` one lets go of the graph as it goes."""
         if not self._outputs:
-            found = self._swept("product", self._of_loss, self.params, vectors)
+            found = self._swept("product", self._of_loss, self.params, vectors, last)
             return [_sum(p, f) for p, f in zip(self.params, found, strict=True)]
-        at_outputs, direct = self._second_of_loss(self._tangents(vectors), vectors)
-        through = _differentiated(self._outputs, self.params, at_outputs)
+        at_outputs, direct = self._second_of_loss(self._tangents(vectors, last), vectors, last)
+        through = _differentiated(
+            [_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last
+        )
         return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
 
     @torch.no_grad()
-    def along(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Return v C v, a scalar."""
+    def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
+        """Return v C v, a scalar; `last` as for `product`."""
         if not self._outputs:
-            return dot(vectors, self.product(vectors))
+            return torch.as_tensor(_dot(vectors, self.product(vectors, last)))
+        rest: Tensor | float = 0.0
         if self._kind == "gauss_newton":
-            tangents, rest = self._tangents(vectors), None
+            tangents = self._tangents(vectors, last)
         else:
-            tangents, rest = self._tangents_and_curvature(vectors)
-        at_outputs, direct = self._second_of_loss(tangents, vectors)
+            tangents, rest = self._tangents_and_curvature(vectors, last)
+        at_outputs, direct = self._second_of_loss(tangents, vectors, last)
         total = _dot(tangents, at_outputs) + _dot(vectors, direct)
-        return total if rest is None else total + rest
+        return torch.as_tensor(total + rest)
 
-    def _tangents(self, vectors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def _tangents(self, vectors: Sequence[Tensor], last: bool) -> Sequence[Tensor | None]:
         """Return the derivatives J v of the outputs along v."""
-        return self._swept("tangent", self._through, self._at_outputs, vectors)
+        return self._swept("tangent", self._through, self._at_outputs, vectors, last)
 
-    def _tangents_and_curvature(self, vectors: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], Tensor]:
+    def _tangents_and_curvature(
+        self, vectors: Sequence[Tensor], last: bool
+    ) -> tuple[Sequence[Tensor | None], Tensor | float]:
         """Return J v, and the curvature along v of <g, outputs>, with g the loss's derivatives there."""
         self._sweep.curvature = 0.0
-        found = self._swept("curvature", self._through, [*self._at_outputs, *self.params], vectors)
+        found = self._swept("curvature", self._through, [*self._at_outputs, *self.params], vectors, last)
         rest = _dot(vectors, found[len(self._copies) :])  # of layers that the trace does not know
         return found[: len(self._copies)], rest + self._sweep.curvature
 
     def _second_of_loss(
-        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor]
+        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor], last: bool
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """Return the loss's second derivatives along (tangents, vectors), at the outputs and at the weights."""
-        found = self._swept("product", self._of_loss, [*self._copies, *self.params], [*tangents, *vectors])
+        found = self._swept("product", self._of_loss, [*self._copies, *self.params], [*tangents, *vectors], last)
         return found[: len(self._copies)], found[len(self._copies) :]
 
     def _swept(
         self,
         sweep: str,
-        gradients: Sequence[Tensor | None],
+        gradients: Sequence[GradientEdge | None],
         inputs: Sequence[Tensor],
         vectors: Sequence[Tensor | None],
+        last: bool,
     ) -> Sequence[Tensor | None]:
         self._sweep.wanted = sweep
-        return _differentiated(gradients, inputs, vectors)
+        return _differentiated(gradients, inputs, vectors, retain_graph=not last)
+
+
+def _edge(tensor: Tensor | None) -> GradientEdge | None:
+    """Return a tensor's place in the graph, which does not keep its values."""
+    return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
 
 
 def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
@@ -232,8 +238,8 @@ def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor | float:
     """Return the inner product; None is 0."""
-    given = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return dot(*zip(*given, strict=True)) if given else 0.0
+    given = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    return sum((torch.dot(x, y) for x, y in given), start=0.0)
 
 
 def _sum(param: Tensor, *parts: Tensor | None) -> Tensor:

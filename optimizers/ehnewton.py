@@ -53,9 +53,9 @@ class EHNewton(Optimizer):
         cg_max_iter: most iterations of conjugate gradients.
         cg_tol: they stop where ||(H + tau I) p + g||_2 <= cg_tol.
         cg_tol_relative: cg_tol is relative to ||g||_2.
-        blocks: "all": one system for all parameters. "parameter": one for each tensor, as if H were block-diagonal,
-            each with its feasibility test; so the study's program did. Products of all blocks together then cost up
-            to 2 gradients for every tensor, instead of 2 in all.
+        blocks: "all": one system for all parameters. "parameter": one for each tensor, as if H were
+            block-diagonal, each with its feasibility test; so the study's program did. Products of all blocks
+            together then cost up to 2 gradients for every tensor, instead of 2 in all.
         curvature: "hessian", or "gauss_newton" for the generalised Gauss-Newton matrix (see `Curvature`).
         curvature_share: H is that of this share of the batch; the closure must take the share as an argument.
         warm_start: conjugate gradients start from this times the last p (Martens 2010: 0.95); 0 is off.

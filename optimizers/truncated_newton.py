@@ -3,20 +3,37 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import grad
 from torch.optim import Optimizer
 
-from .conjugate_gradient import CGInfo, conjugate_gradient
+from .conjugate_gradient import CGInfo, solve
 from .curvature import Curvature
 from .trace import Trace
-from .vectors import dot, norm
+from .vectors import flatten, unflatten
 
 SUFFICIENT_DECREASE = 1e-4  # c of Armijo's condition
 FORWARD_COST = 1 / 3  # of a forward pass, in gradients
+
+
+class System(NamedTuple):
+    """What solving a system gave: `p`, how, `slope` = g.p, and whether p fell back on -g."""
+
+    p: list[Tensor]
+    info: CGInfo
+    slope: float
+    fell_back: bool
+
+
+def each(params: Sequence[Tensor], groups: Sequence[dict[str, Any]], name: str) -> Tensor | float:
+    """Return an option of the parameters' groups: a number where they agree, else one for each element (n,)."""
+    values = [float(group[name]) for group in groups]
+    if len(set(values)) == 1:
+        return values[0]
+    return torch.cat([p.new_full((p.numel(),), value) for p, value in zip(params, values, strict=True)])
 
 
 class Step:
@@ -35,10 +52,12 @@ class Step:
         self.loss: Tensor | None = None
         self.cost = 0.0
         self.tries = self.options["adapt_damping"] or self.options["backtracking"] > 0
+        # whether the graph may be freed by the last product
+        self.lets_go = self.options["blocks"] == "all" and not self.tries
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.random = RandomState(trained) if self.tries else None
         self.curvature = self._look(trained)
-        self.params, self.gradient = self.curvature.params, self.curvature.gradient
+        self.params = self.curvature.params
         groups = {p: group for group in optimizer.param_groups for p in group["params"]}
         self.groups = [groups[p] for p in self.params]
 
@@ -73,71 +92,88 @@ class Step:
     def solve(self) -> None:
         """Find p for each system, with the feasibility test."""
         if self.options["blocks"] == "all":
-            p, info, fell_back = self._solve(self.curvature, self.groups)
-            infos, self.p, fallbacks = [info], p, int(fell_back)
+            systems = [self._solve(self.curvature, self.groups)]
         else:
-            infos, self.p, fallbacks = [], [], 0
-            for i, group in enumerate(self.groups):
-                p, info, fell_back = self._solve(self.curvature.block(i), [group])
-                infos.append(info)
-                self.p += p
-                fallbacks += fell_back
-        for param, p in zip(self.params, self.p, strict=True):
-            if self.options["warm_start"] > 0:
-                self.state[param]["direction"] = p
+            systems = [self._solve(self.curvature.block(i), [group]) for i, group in enumerate(self.groups)]
+        found = [system for system in systems if system is not None]
+        self.p = [part for system in found for part in system.p]
+        if self.options["warm_start"] > 0:
+            for param, part in zip(self.params, self.p, strict=True):
+                self.state[param]["direction"] = part.clone()
+        if not self.tries:
+            del self.curvature  # and with it the graph
+        infos = [system.info for system in found]
         self.report |= {
             "cg_iterations": max((info.iterations for info in infos), default=0),
             "residual": math.hypot(*(info.residual for info in infos)),
-            "fallbacks": fallbacks,
+            "fallbacks": sum(system.fell_back for system in found),
             "negative_curvature": sum(info.reason == "negative_curvature" for info in infos),
-            "directional_derivative": float(dot(self.gradient, self.p)),
+            "directional_derivative": sum(system.slope for system in found),
             "hvps": sum(info.products for info in infos),
         }
 
-    def _solve(self, curvature: Curvature, groups: list[dict[str, Any]]) -> tuple[list[Tensor], CGInfo, bool]:
-        """Return p of a system, how it was reached, and whether it is -g for want of a direction of descent."""
-        options, g = self.options, curvature.gradient
-        b = [-part for part in g]
-        damping = [group["damping"] for group in groups]
+    def _solve(self, curvature: Curvature, groups: list[dict[str, Any]]) -> "System | None":
+        """Solve a system; None where there is nothing to solve."""
+        if not curvature.params:
+            return None
+        if self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0:
+            return self._one_iteration(curvature, groups)
+        options, params = self.options, curvature.params
+        b = flatten(curvature.gradient).neg_()
+        if not self.tries:
+            curvature.gradient = []  # one copy is enough
+        damping = each(params, groups, "damping")
+        left = options["cg_max_iter"] + (options["warm_start"] > 0)  # products
 
-        def damped(v: Sequence[Tensor]) -> list[Tensor]:
+        def product(v: Tensor) -> Tensor:
+            nonlocal left
+            left -= 1
             self.cost += curvature.cost_of_product
-            return [c.add_(part, alpha=tau) for c, part, tau in zip(curvature.product(v), v, damping, strict=True)]
+            result = flatten(curvature.product(unflatten(v, params), last=left == 0 and self.lets_go))
+            return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
-        if options["cg_max_iter"] == 1 and options["warm_start"] == 0:
-            p, info = self._one_iteration(curvature, b, damping)
-        else:
-            tol, relative = options["cg_tol"], options["cg_tol_relative"]
-            p, info = conjugate_gradient(
-                damped, b, options["cg_max_iter"], tol, relative, self._start(curvature.params)
-            )
-        fell_back = not float(dot(g, p)) <= -min(damping)
-        return (b if fell_back else p), info, fell_back
-
-    def _one_iteration(
-        self, curvature: Curvature, b: list[Tensor], damping: list[float]
-    ) -> tuple[list[Tensor], CGInfo]:
-        """Return what conjugate gradients reach from 0 in one iteration: the curvature along b is enough."""
-        gg = float(dot(b, b))
-        if gg**0.5 <= self.options["cg_tol"] * (gg**0.5 if self.options["cg_tol_relative"] else 1.0):
-            return [torch.zeros_like(part) for part in b], CGInfo(0, gg**0.5, "converged", 0)
-        self.cost += curvature.cost_of_along
-        bAb = float(curvature.along(b)) + sum(
-            tau * float(dot([x], [x])) for tau, x in zip(damping, b, strict=True) if tau
+        p, info = solve(
+            product, b, options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"], self._start(params)
         )
-        if not bAb > 0:
-            return b, CGInfo(0, gg**0.5, "negative_curvature" if bAb == bAb else "not_finite", 1)
-        return list(torch._foreach_mul(b, gg / bAb)), CGInfo(1, gg**0.5, "max_iter", 1)
+        slope = -float(b.dot(p))
+        fell_back = not slope <= -min(group["damping"] for group in groups)
+        if fell_back:
+            p, slope = b, -float(b.dot(b))
+        return System(unflatten(p, params), info, slope, fell_back)
 
-    def _start(self, params: Sequence[Tensor]) -> list[Tensor] | None:
+    def _one_iteration(self, curvature: Curvature, groups: list[dict[str, Any]]) -> "System":
+        """Return what conjugate gradients reach from 0 in one iteration: the curvature along g is enough."""
+        g, options = curvature.gradient, self.options
+        squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
+        gg = sum(squares)
+        if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):
+            scale, info = 0.0, CGInfo(0, gg**0.5, "converged", 0)
+        else:
+            self.cost += curvature.cost_of_along
+            gAg = float(curvature.along(g, last=self.lets_go))
+            gAg += sum(group["damping"] * square for group, square in zip(groups, squares, strict=True))
+            scale, info = gg / gAg if gAg > 0 else 1.0, CGInfo(1, gg**0.5, "max_iter", 1)
+            if not gAg > 0:
+                info = CGInfo(0, gg**0.5, "negative_curvature" if gAg <= 0 else "not_finite", 1)
+        fell_back = not -scale * gg <= -min(group["damping"] for group in groups)
+        if fell_back:
+            scale = 1.0
+        p = list(torch._foreach_mul(g, -scale))
+        if not self.tries:
+            curvature.gradient = []
+        return System(p, info, -scale * gg, fell_back)
+
+    def _start(self, params: Sequence[Tensor]) -> Tensor | None:
         factor = self.options["warm_start"]
         if factor == 0 or not all("direction" in self.state[p] for p in params):
             return None
-        return [factor * self.state[p]["direction"] for p in params]
+        return flatten([self.state[p]["direction"] for p in params]).mul_(factor)
 
     def move(self) -> None:
         """Change the weights: the step times lr, with momentum, and as far as the loss falls."""
-        change = list(torch._foreach_mul(self.p, [group["lr"] for group in self.groups])) if self.p else []
+        change = self.p
+        if change:
+            torch._foreach_mul_(change, [group["lr"] for group in self.groups])
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
@@ -145,7 +181,9 @@ class Step:
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 self.state[param]["momentum_buffer"] = factor * part
-        self.report["step_length"] = factor * float(norm(change))
+        self.report["step_length"] = (
+            factor * float(torch.stack(torch._foreach_norm(change)).norm()) if change else 0.0
+        )
         self.report["gradient_equivalents"] = self.cost
         if self.closure is None:
             for param in self.params:
@@ -158,7 +196,7 @@ class Step:
 
     def _try(self, change: list[Tensor]) -> float:
         """Move along `change`, halved until the loss falls enough; adapt the damping; return the factor."""
-        loss, slope = float(self.loss), float(dot(self.gradient, change))  # type: ignore[arg-type]
+        loss, slope = float(self.loss), float(flatten(self.curvature.gradient).dot(flatten(change)))  # type: ignore[arg-type]
         bend = float(self.curvature.along(change)) if self.options["adapt_damping"] else 0.0
         before = [p.clone() for p in self.params]
         factor, least = 1.0, 0.5 ** self.options["backtracking"]

@@ -1,4 +1,4 @@
-"""Lists of tensors as vectors."""
+"""Lists of tensors as one vector."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,17 @@ import torch
 from torch import Tensor
 
 
-def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors of equal shapes, a scalar; 0 for empty lists.
+def flatten(parts: Sequence[Tensor]) -> Tensor:
+    """Return a copy of all elements, in order, as a tensor of one dimension.
 
-    >>> dot([torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 4.0])]).item()
-    11.0
+    >>> flatten([torch.tensor([[1.0], [2.0]]), torch.tensor(3.0)])
+    tensor([1., 2., 3.])
     """
-    if not a:
-        return torch.zeros(())
-    return torch.stack([_dot(x, y) for x, y in zip(a, b, strict=True)]).sum()
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    if x.is_contiguous() and y.is_contiguous():
-        return torch.dot(x.view(-1), y.view(-1))
-    return (x * y).sum()
-
-
-def norm(a: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean length, a scalar."""
-    return dot(a, a).sqrt()
+def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return views of a vector in the shapes of `like`."""
+    return [
+        part.view(tensor.shape) for part, tensor in zip(vector.split([t.numel() for t in like]), like, strict=True)
+    ]

@@ -1,0 +1,250 @@
+"""What second order costs, in gradients: a further Hessian-vector product, a step, and memory.
+
+Every figure is the median of ratios of interleaved pairs on one batch. A gradient is a forward and a backward pass;
+a further product is one for which the gradient's graph is there already, where a tool lets one ask for that.
+Memory that a process was given stays with it while times are taken (for ours and for the peers): otherwise fresh
+pages, which every loop that trains reuses, are half of what is measured. Memory is the growth of a fresh process.
+
+By counting operations a product costs 1.5 gradients on the MLP and 2.0 on the others, a Gauss-Newton product 4/3
+(1.2 on the MLP), the curvature along a direction 1 and 2/3.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import timm
+import torch
+from pairs import hardware, ratios, report, seconds
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from trainopt.models import MLP, ResNet
+from trainopt.optimizers import Curvature, EHNewton, Trace, hessian_vector_product
+
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
+CASES = ("mlp", "resnet20", "resnet18")
+BOUNDS = {"mlp": 1.6, "resnet20": 2.5, "resnet18": 2.2}
+TITLES = {
+    "mlp": "MLP 784-500-500-10, batch 128",
+    "resnet20": "ResNet-20, batch norm in train mode, batch 128",
+    "resnet18": "timm's resnet18 at 64x64, batch 32",
+}
+DEPTHS = (20, 56, 110)
+
+
+class Case:
+    """A network in training mode with one batch."""
+
+    def __init__(self, name: str, batch: int | None = None):
+        torch.manual_seed(0)
+        if name == "mlp":
+            self.network, shape = MLP((1, 28, 28), 10, hidden=[500, 500]), (batch or 128, 1, 28, 28)
+        elif name == "resnet18":
+            self.network, shape = timm.create_model("resnet18", num_classes=10), (batch or 32, 3, 64, 64)
+        else:
+            depth = int(name.removeprefix("resnet"))
+            self.network, shape = ResNet(in_channels=3, num_classes=10, depth=depth), (batch or 128, 3, 32, 32)
+        self.network.train()
+        self.inputs, self.targets = torch.randn(shape), torch.randint(10, (shape[0],))
+        self.params = list(self.network.parameters())
+        self.vectors = [torch.randn_like(p) for p in self.params]
+
+    def loss(self) -> Tensor:
+        return cross_entropy(self.network(self.inputs), self.targets)
+
+    def gradient(self) -> object:
+        return torch.autograd.grad(self.loss(), self.params)
+
+
+def ours(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what this package computes once the gradient is there."""
+    hessian, along = Curvature(case.loss, case.params), Curvature(case.loss, case.params, along_only=True)
+    newton = Curvature(case.loss, case.params, "gauss_newton")
+    yield "a further Hessian product", lambda: hessian.product(case.vectors)
+    yield "the curvature along a direction, Hessian", lambda: along.along(case.vectors)
+    yield "a further Gauss-Newton product", lambda: newton.product(case.vectors)
+    yield "the curvature along a direction, Gauss-Newton", lambda: newton.along(case.vectors)
+
+
+def peers(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what others compute; the first two can keep the gradient's graph."""
+    gradients = torch.autograd.grad(case.loss(), case.params, create_graph=True)
+    yield (
+        "plain double backward",
+        lambda: torch.autograd.grad(gradients, case.params, case.vectors, retain_graph=True),
+    )
+    yield "PyHessian (batch norm in evaluation mode: another matrix)", pyhessian_product(case)
+    yield "curvlinops HessianLinearOperator", curvlinops_product(case)
+    yield "torch.autograd.functional.hvp", functional_product(case)
+    yield (
+        "our hessian_vector_product outside a Trace, gradient included",
+        lambda: hessian_vector_product(case.loss(), case.params, case.vectors),
+    )
+
+
+def pyhessian_product(case: Case) -> Callable[[], object]:
+    from pyhessian import hessian
+    from pyhessian.utils import hessian_vector_product as product
+
+    def run() -> object:
+        return product(tool.gradsH, tool.params, case.vectors)
+
+    tool = hessian(case.network, nn.CrossEntropyLoss(), data=(case.inputs, case.targets), cuda=False)
+    case.network.train()
+    case.network.zero_grad()
+    return run
+
+
+def curvlinops_product(case: Case) -> Callable[[], object]:
+    from curvlinops import HessianLinearOperator
+
+    operator = HessianLinearOperator(
+        case.network,
+        nn.CrossEntropyLoss(),
+        case.params,
+        [(case.inputs, case.targets)],
+        check_deterministic=False,
+    )
+    vector = torch.cat([v.flatten() for v in case.vectors])
+    return lambda: operator @ vector
+
+
+def functional_product(case: Case) -> Callable[[], object]:
+    names = [name for name, _ in case.network.named_parameters()]
+
+    def loss(*params: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(
+            case.network, dict(zip(names, params, strict=True)), (case.inputs,), strict=False
+        )
+        return cross_entropy(outputs, case.targets)
+
+    params = tuple(p.detach() for p in case.params)
+    return lambda: torch.autograd.functional.hvp(loss, params, tuple(case.vectors))
+
+
+def products() -> bool:
+    """Measure products against a gradient."""
+    kept = True
+    for name in CASES:
+        case = Case(name)
+        pairs = 41 if name == "mlp" else 11
+        print(f"\n{TITLES[name]}: in gradients")
+        plain = 0.0
+        for what, product in ours(case):
+            ratio = ratios(lambda f=product: seconds(f), lambda c=case: seconds(c.gradient), pairs)[2]
+            if what == "a further Hessian product":
+                plain = ratio
+                kept &= report(what, ratio, BOUNDS[name])
+            else:
+                print(f"{what:<64} {ratio:7.3f}")
+        for what, product in peers(Case(name)):
+            try:
+                product()
+            except Exception as error:  # noqa: BLE001 - what a peer cannot do is part of the comparison
+                print(f"{what:<64}   fails ({type(error).__name__})")
+                continue
+            ratio = ratios(lambda f=product: seconds(f), lambda c=case: seconds(c.gradient), pairs // 2)[2]
+            print(f"{what:<64} {ratio:7.3f}  ({ratio / plain:.2f} times ours)")
+    return kept
+
+
+def steps() -> bool:
+    """Measure steps of EHNewton against steps of SGD on ResNet-20."""
+    case, kept = Case("resnet20"), True
+    sgd = torch.optim.SGD(case.params, lr=1e-4)
+
+    def sgd_step() -> None:
+        sgd.zero_grad()
+        case.loss().backward()
+        sgd.step()
+
+    print("\nResNet-20, batch 128: a step of EHNewton in steps of SGD")
+    for curvature, iterations, bound in (("hessian", 1, 3.6), ("gauss_newton", 1, 2.6), ("hessian", 20, None)):
+        optimizer = EHNewton(
+            case.params, lr=1e-4, cg_max_iter=iterations, cg_tol=0.0, curvature=curvature, damping=1.0
+        )
+        pairs = 11 if iterations == 1 else 3
+        ratio = ratios(lambda o=optimizer: seconds(lambda: o.step(case.loss)), lambda: seconds(sgd_step), pairs)[2]
+        made = optimizer.last_step["cg_iterations"]
+        what = f"{curvature}, at most {iterations} iterations (the last step made {made})"
+        if bound is None:
+            print(f"{what:<64} {ratio:7.3f}")
+        else:
+            kept &= report(what, ratio, bound)
+    return kept
+
+
+def memory() -> bool:
+    """Measure peaks of memory against that of a gradient."""
+    print("\nPeak memory, in that of a gradient")
+    kept = True
+    for name, bound in (("resnet20", 3.0), ("resnet18", 2.0)):
+        gradient = peak(name, "gradient")
+        for what in ("product", "step 1 hessian", "step 1 gauss_newton", "step 3 hessian"):
+            kept &= report(f"{TITLES[name]}: {what}", peak(name, what) / gradient, bound)
+    print("\nPeak memory of a step with 3 iterations and of a gradient over depth, batch 32 (MB)")
+    found = []
+    for depth in DEPTHS:
+        gradient, step = (peak(f"resnet{depth}", what, 32) for what in ("gradient", "step 3 hessian"))
+        found.append(step / gradient)
+        print(f"ResNet-{depth:<57} {gradient:7.0f} {step:7.0f}")
+    return kept & report("growth of the ratio from ResNet-20 to ResNet-110", found[-1] / found[0], 1.1)
+
+
+def peak(name: str, what: str, batch: int | None = None) -> float:
+    """Return by how many MB a fresh process grows while it does `what` twice."""
+    arguments = json.dumps([name, what, batch])
+    done = subprocess.run([sys.executable, __file__, arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def grow(name: str, what: str, batch: int | None) -> None:
+    """Print by how many MB this process grows."""
+    torch.set_num_threads(2)
+    small = Case("mlp", batch=2)  # what libraries allocate once
+    EHNewton(small.params, lr=0.0, cg_max_iter=2).step(small.loss)
+    case = Case(name, batch)
+    before = resident("VmRSS")
+    for _ in range(2):
+        if what == "gradient":
+            case.gradient()
+        elif what == "product":
+            with Trace():
+                loss = case.loss()
+            hessian_vector_product(loss, case.params, case.vectors, retain_graph=False)
+        else:
+            _, iterations, curvature = what.split()
+            optimizer = EHNewton(
+                case.params, lr=0.0, damping=1.0, cg_max_iter=int(iterations), cg_tol=0.0, curvature=curvature
+            )
+            optimizer.step(case.loss)
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(field: str) -> int:
+    """Return a field of /proc/self/status in kB: VmRSS, memory in use, or VmHWM, the most so far."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
+def main() -> bool:
+    """Measure all."""
+    warnings.simplefilter("ignore")  # of the peers
+    torch.set_num_threads(2)
+    print(f"\nSecond order. {hardware()}; timm {timm.__version__}")
+    return products() & steps() & memory()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        grow(*json.loads(sys.argv[1]))
+    elif "MALLOC_MMAP_MAX_" not in os.environ:
+        raise SystemExit(subprocess.run([sys.executable, __file__], env={**os.environ, **KEEP_MEMORY}).returncode)
+    else:
+        for variable in KEEP_MEMORY:  # not for the processes that memory is measured in
+            os.environ.pop(variable)
+        raise SystemExit(not main())
