@@ -6,6 +6,7 @@ from .batching import Constant
 from .digits import digits
 from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
+from .no_data import NoData
 from .splits import class_balanced, split
 from .synthetic import synthetic
 from .torchvision_arrays import svhn, torchvision_arrays
@@ -18,6 +19,7 @@ __all__ = [
     "FolderSource",
     "Folders",
     "InMemory",
+    "NoData",
     "Position",
     "arrays",
     "batches",

@@ -21,10 +21,12 @@ from trainopt.data import (
     split,
 )
 from trainopt.models import WeightsError, load_weights, smallest_input
+from trainopt.optimizers import Constant
 
 from .clocks import Clocks
-from .construct import construct, takes
+from .construct import construct, construct_each, find, takes
 from .device import choose_device, set_numerics
+from .durations import Duration
 from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
 from .objective import Objective, covered_parameters
@@ -50,6 +52,7 @@ class Run:
     progress: Progress
     early_stopping: EarlyStopping
     clocks: Clocks
+    probes: dict[str, Any]  # by name
     training_set: Any
     evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
     device: torch.device
@@ -92,6 +95,7 @@ def build(config: DictConfig) -> Run:
     clocks = Clocks(device)
     data = load_data(config)
     network = build_network(config, data)
+    check_function(config, data, network)
     notes: list[str] = []
     size = input_size(config, data, network, notes)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -104,7 +108,11 @@ def build(config: DictConfig) -> Run:
     progress = Progress(epoch_size=len(training_set))
     params = [p for p in network.parameters() if p.requires_grad]
     optimizer = construct(config.optimizer, "optimizer", params)
-    check_compile(config, optimizer)
+    early_stopping.watch(optimizer)
+    check_schedule(config, optimizer)
+    probes = construct_each(config, "probe")
+    check_probes(probes)
+    check_compile(config, [optimizer, *probes.values()])
     forward = torch.compile(network) if config.compile else network
     autocast = device.type if config.precision == "bf16" else None
     return Run(
@@ -117,6 +125,7 @@ def build(config: DictConfig) -> Run:
         progress=progress,
         early_stopping=early_stopping,
         clocks=clocks,
+        probes=probes,
         training_set=training_set,
         evaluation_sets=evaluation_sets,
         device=device,
@@ -241,17 +250,39 @@ def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
     """Build the loss with its regularizers, each with the parameters that it is meant for."""
-    penalties = {
-        str(name): construct(node, f"regularizer.{name}")
-        for name, node in (config.get("regularizer") or {}).items()
-    }
+    penalties = construct_each(config, "regularizer")
+    covered = {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()}
+    for name, (_, params) in covered.items():
+        if not params:
+            raise UserError(f"regularizer.{name}: is meant for none of the network's trained parameters")
     return Objective(
         forward,
-        {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()},
+        covered,
         label_smoothing=config.objective.label_smoothing,
         auxiliary_weight=config.objective.auxiliary_weight,
         autocast=autocast,
     )
+
+
+def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
+    """Refuse data for a network that returns its loss, no data for one that needs them, and keys about images."""
+    is_function, is_empty = getattr(network, "returns_loss", False), getattr(data, "is_placeholder", False)
+    if is_empty and not is_function:
+        raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
+    if not is_function:
+        return
+    if not is_empty:
+        raise UserError("model: the network is a function of its parameters alone; give data=none")
+    if config.early_stopping.patience is not None:
+        raise UserError(
+            f"early_stopping.patience={config.early_stopping.patience}: there are no held-out images to look at;"
+            " early_stopping.precision ends a run where its steps become short"
+        )
+    for section in ("data", "objective"):
+        for key, default in shipped("config.yaml")[section].items():
+            value = config[section].get(key, default)
+            if value != default and key not in ("root", "download", "auxiliary_weight"):
+                raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
 
 
 def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
@@ -267,10 +298,28 @@ def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
         )
 
 
-def check_compile(config: DictConfig, optimizer: Any) -> None:
-    """Refuse to compile for an optimizer that differentiates the gradient."""
-    if config.compile and getattr(optimizer, "needs_graph", False):
+def check_schedule(config: DictConfig, optimizer: Any) -> None:
+    """Refuse a schedule for an optimizer that computes its learning rate."""
+    if getattr(optimizer, "sets_lr", False) and find(config.schedule, "schedule") is not Constant:
         name = type(optimizer).__name__
-        raise UserError(
-            f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
-        )
+        raise UserError(f"schedule: {name} computes its learning rate itself; give schedule=constant")
+
+
+def check_probes(probes: dict[str, Any]) -> None:
+    """Refuse what is no probe."""
+    for name, probe in probes.items():
+        for method in ("before_step", "after_step"):
+            if not callable(getattr(probe, method, None)):
+                raise UserError(f"probe.{name}: {type(probe).__name__} is no probe; it has no method {method}")
+        every: Any = getattr(probe, "every", None)
+        if not Duration.is_valid(every):
+            raise UserError(f"probe.{name}: its `every` is {every}, and must be a duration, as in 50steps")
+
+
+def check_compile(config: DictConfig, pieces: list[Any]) -> None:
+    """Refuse to compile for an optimizer or a probe that differentiates the gradient."""
+    for name in (type(piece).__name__ for piece in pieces if getattr(piece, "needs_graph", False)):
+        if config.compile:
+            raise UserError(
+                f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
+            )

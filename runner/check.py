@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .durations import Duration
 from .errors import UserError, nearest
 from .overrides import split_override
-from .vocabulary import CONF, Vocabulary, read, shipped
+from .vocabulary import CONF, Vocabulary, list_groups, read, shipped
 
 
 def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
@@ -28,13 +28,13 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
     """
-    ours, rules = check_keys(config, choices, vocabulary), shipped("allowed.yaml")
+    ours, rules, lists = check_keys(config, choices, vocabulary), shipped("allowed.yaml"), list_groups()
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
-        named = f"regularizer.{name.partition('.')[2]}" if group == "regularizer" else key
+        named = f"{group}.{name.partition('.')[2]}" if group in lists else key
         rule = rules.get(named)
         if group in ours and rule is not None and not satisfies(value, rule):
             raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
@@ -97,7 +97,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     """
     defaults = shipped("config.yaml")
     groups = vocabulary.groups
-    ours = {"regularizer"}
+    ours = list_groups()
     for name, node in sections(config):
         if name not in groups and name not in defaults:
             raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
@@ -112,7 +112,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             ours.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
     for name in groups:
-        if name not in ("regularizer", "experiment", "debug") and name not in config:
+        if name not in {"experiment", "debug", *list_groups()} and name not in config:
             raise UserError(f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}")
     for name in (key for key in defaults if key not in ("defaults", "hydra")):
         inside = defaults[name] if isinstance(defaults[name], dict) else {}

@@ -111,7 +111,9 @@ def compare(arguments: list[str], debug: bool) -> int:
         "--by", metavar="KEY,KEY", help="what makes a method; default: all that differs but the seed"
     )
     parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
-    parser.add_argument("--metric", default="final_top1", metavar="|".join(METRICS), help="default: final_top1")
+    parser.add_argument(
+        "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
+    )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy that the way to is measured")
     parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="axis of the curves")
     parser.add_argument("--tuning", type=Path, action="append", metavar="SWEEP", help="learning-rate searches")

@@ -1,4 +1,4 @@
-"""Where a run's time goes: training, evaluation, checkpoints, and everything else, each on a clock of its own."""
+"""Where a run's time goes: training, evaluation, probes, checkpoints, the rest, each on a clock of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from time import perf_counter
 
 import torch
 
-NAMES = ("train", "evaluation", "checkpoint", "other")
+NAMES = ("train", "evaluation", "probes", "checkpoint", "other")
 
 
 class Clocks:
@@ -55,4 +55,4 @@ class Clocks:
         """Go on from the seconds of an earlier part of the run; what ran since the start is kept."""
         self._charge()
         for name in NAMES:
-            self.seconds[name] += state[name]
+            self.seconds[name] += state.get(name, 0.0)  # a clock that an older checkpoint lacks

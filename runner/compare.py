@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .comparison import AXES, HVP_COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
+from .comparison import AXES, COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
 from .errors import UserError
 from .files import shown
 from .frames import load_runs
@@ -61,9 +61,10 @@ def table_of(
         axes: those of AXES on which the way to the target is shown.
         metrics: those of METRICS that have a column beside the one that was tested.
     """
-    axes = list(axes)
+    axes = list(axes) if comparison.has_accuracies else []
     tested = comparison.metric
-    others = [name for name in metrics if name != tested]
+    there = comparison.runs.summaries
+    others = [name for name in metrics if name != tested and there[METRICS[name][0]].notna().any()]
     header = ["method", "runs", "diverged", METRICS[tested][1], "95 % interval"]
     header += ["difference", "p (Holm)", "effect (g)", "test", *(METRICS[name][1] for name in others)]
     header += [f"{axis} to {comparison.target:g} %" for axis in axes]
@@ -119,7 +120,7 @@ def show(comparison: Comparison, against: str, console: Console) -> None:
     console.print(conclusion(comparison), soft_wrap=True, markup=False)
     console.print(
         f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric][1]} against {comparison.baseline},"
-        f" corrected by Holm's method, * below 0.05; a Hessian-vector product counts as {HVP_COST} gradients.",
+        f" corrected by Holm's method, * below 0.05; {COST}.",
         soft_wrap=True,
         markup=False,
     )

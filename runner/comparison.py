@@ -9,6 +9,7 @@ import pandas as pd
 from .errors import UserError, nearest
 from .folder import APART, DONE
 from .frames import Runs
+from .progress import HVP_COST
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 
 # name: (column of the summaries, what it is, whether more is better)
@@ -28,12 +29,12 @@ AXES = {
     "gradients": "gradient_equivalents",
     "seconds": "train_seconds",
 }
-HVP_COST = 2  # gradient evaluations that a Hessian-vector product counts as: a pass forward and back, twice
+COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
 SEED = "seed"
 NAMES = ("choices.logger", "choices.experiment", "choices.debug")  # what these choose has keys of its own
 RULE = (
     "A diverged run counts as a network that knows nothing: accuracy 100 / classes, loss ln(classes), target never"
-    " reached."
+    " reached. One of a test function counts as not a number."
 )
 
 
@@ -89,6 +90,11 @@ class Comparison:
     obstacles: list[str]
     runs: Runs
 
+    @property
+    def has_accuracies(self) -> bool:
+        """Whether any of the runs has: those of test functions have none."""
+        return has_accuracies(self.runs.summaries)
+
 
 def usable(summary: dict[str, Any]) -> str | None:
     """Say why a run is left out, or None."""
@@ -102,7 +108,7 @@ def compare(
     runs: Runs,
     by: list[str] | None = None,
     baseline: str | None = None,
-    metric: str = "final_top1",
+    metric: str | None = None,
     target: float | None = None,
     tuning: Runs | None = None,
 ) -> Comparison:
@@ -112,7 +118,7 @@ def compare(
         runs: finished and diverged ones.
         by: keys whose values make a method, as `optimizer` or `optimizer.lr`; None: whatever differs.
         baseline: a method's name or a part of it that no other has; None: the first.
-        metric: one of METRICS.
+        metric: one of METRICS; None: final_top1, or final_loss where the runs have no accuracies.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
         tuning: the runs of learning-rate searches that the methods' learning rates come from.
 
@@ -121,23 +127,31 @@ def compare(
     """
     if runs.summaries.empty:
         raise UserError("compare: none of the folders holds a run that has ended")
-    if metric not in METRICS:
+    if metric is not None and metric not in METRICS:
         known = f"there are {', '.join(METRICS)}"
         raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
     runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
-    best_top5 = selection_rows(runs).groupby("run")["top5"].max()  # summaries have no such entry
-    runs = replace(runs, summaries=with_rule(runs.summaries.assign(**{"best_top5.value": best_top5})))
+    if "top5" in runs.metrics:  # summaries have no such entry
+        best_top5 = selection_rows(runs).groupby("run")["top5"].max()
+        runs = replace(runs, summaries=runs.summaries.assign(**{"best_top5.value": best_top5}))
+    runs = replace(runs, summaries=with_rule(runs.summaries))
+    metric = metric or ("final_top1" if has_accuracies(runs.summaries) else "final_loss")
     differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
     methods = group(runs, differing)
     obstacles = incomparable(runs, differing)
     if target is None:
         ended = runs.summaries[runs.summaries["status"] != "diverged"]
-        target = math.floor(10 * ended["best_top1.value"].min()) / 10 if len(ended) else 0.0
+        lowest = ended["best_top1.value"].min()
+        target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
     reached = first_reached(runs, target)
     for method in methods:
         chosen = runs.summaries.loc[method.runs]
         method.diverged = int((chosen["status"] == "diverged").sum())
-        method.figures = {name: estimate(list(chosen[column])) for name, (column, _, _) in METRICS.items()}
+        there_is = {name: runs.summaries[column].notna().any() for name, (column, _, _) in METRICS.items()}
+        method.figures = {
+            name: estimate(list(chosen[column]) if there_is[name] else [])
+            for name, (column, _, _) in METRICS.items()
+        }
         there = reached.loc[reached.index.intersection(method.runs)]
         method.reached = len(there)
         method.to_target = {axis: estimate(list(there[column])) for axis, column in AXES.items()}
@@ -155,8 +169,11 @@ def compare(
 
 def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
     """Return summaries in which diverged runs have the figures that RULE gives them."""
-    found = summaries.copy()
+    found = summaries.reindex(columns=dict.fromkeys([*summaries, *(column for column, _, _ in METRICS.values())]))
     for run in found.index[found["status"] == "diverged"]:
+        if pd.isna(found.at[run, "classes"]):
+            found.loc[run, ["final.loss", "lowest_loss.value"]] = math.nan
+            continue
         classes = int(found.at[run, "classes"])
         top1, top5, loss = 100 / classes, 100 * min(5, classes) / classes, math.log(classes)
         found.loc[run, ["final.top1", "best_top1.value"]] = top1
@@ -165,6 +182,11 @@ def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
     columns = [column for column, _, _ in METRICS.values()]
     found[columns] = found[columns].apply(pd.to_numeric)  # what was not finite is null in a summary
     return found
+
+
+def has_accuracies(summaries: pd.DataFrame) -> bool:
+    """Say whether any of the runs has: those of test functions have none."""
+    return bool(summaries["final.top1"].notna().any())
 
 
 def text_of(value: Any) -> str:
@@ -268,7 +290,8 @@ def incomparable(runs: Runs, differing: list[str]) -> list[str]:
 
 def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:
     """Return what gradients and Hessian-vector products cost together, in gradient evaluations."""
-    return counts["gradients"] + HVP_COST * counts["hvps"]
+    by_counts = counts["gradients"] + HVP_COST * counts["hvps"]
+    return counts["gradient_equivalents"].fillna(by_counts) if "gradient_equivalents" in counts else by_counts
 
 
 def selection_rows(runs: Runs) -> pd.DataFrame:
@@ -280,6 +303,7 @@ def selection_rows(runs: Runs) -> pd.DataFrame:
 def first_reached(runs: Runs, target: float) -> pd.DataFrame:
     """Return the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
     rows = selection_rows(runs)
+    rows = rows.reindex(columns=dict.fromkeys([*rows, "top1"]))
     ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
     there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
     return there.drop_duplicates("run").set_index("run")[list(AXES.values())]

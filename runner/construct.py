@@ -1,6 +1,7 @@
 """Calling a class that a configuration names, with its keys compared to the signature first."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import HydraException
@@ -27,15 +28,7 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     Raises:
         UserError: the class cannot be found, does not take a key, or lacks one, or refuses a value.
     """
-    name = node.get("_target_")
-    if not isinstance(name, str):
-        raise UserError(f"{section}._target_ is missing: give it as {section}._target_=package.Class")
-    try:
-        target = get_object(name)
-    except (HydraException, ImportError, ValueError) as error:
-        raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
-    if not callable(target):
-        raise UserError(f"{section}._target_={name}: is no class or function")
+    target, name = find(node, section), node["_target_"]
     takes = inspect.signature(target).parameters
     names = list(takes)[len(args) :]
     given = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
@@ -59,6 +52,25 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
         raise UserError(f"{section}: {one_line(error)}") from error
     except HydraException as error:
         raise UserError(f"{section}: {one_line(error.__cause__ or error)}") from error
+
+
+def find(node: DictConfig, section: str) -> Callable[..., Any]:
+    """Return the class or function that node._target_ names; UserError if there is none."""
+    name = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(name, str):
+        raise UserError(f"{section}._target_ is missing: give it as {section}._target_=package.Class")
+    try:
+        target = get_object(name)
+    except (HydraException, ImportError, ValueError) as error:
+        raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
+    if not callable(target):
+        raise UserError(f"{section}._target_={name}: is no class or function")
+    return target
+
+
+def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
+    """Return by name what the options of a group stand for of which any number is chosen."""
+    return {str(name): construct(node, f"{group}.{name}") for name, node in (config.get(group) or {}).items()}
 
 
 def takes(target: str, argument: str) -> bool:

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
+PATH_COLOUR = COLOURS["test"]  # of a test function
 
 WIDE = 30  # a loss that falls by such a factor is drawn on a logarithmic axis
 FEW = 40  # points, below which each is marked
@@ -18,6 +22,8 @@ def draw_curves(folder: Path, title: str) -> Path:
     from matplotlib.figure import Figure
 
     rows = read_rows(folder)
+    if rows and not any("top1" in row for row in rows):
+        return draw_values(folder, title)
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, name, label in ((axes[0], "loss", "cross-entropy"), (axes[1], "top1", "top-1 accuracy (%)")):
@@ -42,10 +48,49 @@ def draw_curves(folder: Path, title: str) -> Path:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
+    return saved(figure, folder, title)
+
+
+def saved(figure: "Figure", folder: Path, title: str) -> Path:
+    """Write a figure to a run's curves.png and return its path."""
     figure.suptitle(title, fontsize=10)
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def draw_values(folder: Path, title: str) -> Path:
+    """Draw what a test function was worth at each point of a run into curves.png, and return its path."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    found = [(step, value) for step, value, _ in visited(folder) if value is not None]
+    steps, values = np.array(found, dtype=float).reshape(-1, 2).T
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(steps, values, color=PATH_COLOUR, marker="o" if len(steps) < FEW else None, markersize=3)
+    if len(values) and is_wide(values):
+        axis.set_yscale("log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("step")
+    axis.set_ylabel("value of the function")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return saved(figure, folder, title)
+
+
+def visited(folder: Path) -> list[tuple[int, float | None, list[float] | None]]:
+    """Return (steps made, value, theta) at each point of a test function that a run's rows speak of, in order.
+
+    A training row holds the point that its step set out from, that of an evaluation where the run then was.
+    """
+    found: dict[int, tuple[int, float | None, list[float] | None]] = {}
+    for row in read_rows(folder):
+        if row["kind"] == "train" and "value" in row:
+            found.setdefault(row["step"] - 1, (row["step"] - 1, row["value"], row.get("theta")))
+        elif row["kind"] == "test":
+            found[row["step"]] = (row["step"], row["loss"], row.get("theta"))
+    return [found[step] for step in sorted(found)]
 
 
 def is_wide(values: np.ndarray) -> bool:

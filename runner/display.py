@@ -98,9 +98,12 @@ class Display:
         self._bar.update(self._task, completed=share, description=text, refresh=True)
 
     def evaluated(
-        self, rows: dict[str, dict[str, float]], train_row: dict[str, Any], counts: dict[str, Any]
+        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]
     ) -> None:
         """Print one line about an evaluation."""
+        if not any("top1" in row for row in rows.values()):  # a function of its parameters alone
+            self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
+            return
         parts = [f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}"]
         if train_row:
             parts.append(f"train loss {train_row['total']:.4f}")
@@ -116,20 +119,26 @@ class Display:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         table.add_column("training time", justify="right")
         final, kind, trained = summary["final"], summary["best_on"], summary["train_seconds"]
-        for name, key, form in (("top-1", "top1", ".2f"), ("top-5", "top5", ".2f"), ("loss", "loss", ".4f")):
+        is_function = summary["best_top1"] is None  # of its parameters alone: there are no accuracies
+        losses = ".6g" if is_function else ".4f"
+        for name, key, form in (("top-1", "top1", ".2f"), ("top-5", "top5", ".2f"), ("loss", "loss", losses)):
+            if is_function and key != "loss":
+                continue  # the loss is then the function's value
             unit = "" if key == "loss" else " %"
             where = (str(final["step"]), f"{final['epoch']:.2f}", duration_text(trained))
             table.add_row(f"final test {name}", figure(final[key], form, unit), *where)
         for name, key, form, unit in (
             ("best top-1", "best_top1", ".2f", " %"),
-            ("lowest loss", "lowest_loss", ".4f", ""),
+            ("lowest loss", "lowest_loss", losses, ""),
         ):
             best = summary[key]
+            if best is None:
+                continue
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
             table.add_row(f"{name} ({kind})", figure(best["value"], form, unit), *where)
         self.say(table)
-        curves = ", curves.png" if (folder / "curves.png").exists() else ""
-        self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{curves}, checkpoints/, …)")
+        pictures = "".join(f", {name}" for name in ("curves.png", "path.png") if (folder / name).exists())
+        self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{pictures}, checkpoints/, …)")
 
 
 def figure(value: float | None, form: str, unit: str) -> str:

@@ -40,6 +40,10 @@ def evaluate_run(folder: Path, which: str) -> None:
         table.add_column(name, justify="left" if name == "set" else "right")
     for kind, source in run.evaluation_sets.items():
         row = evaluate(run.network, run.forward, source, run.evaluation_batch_size, run.autocast)
+        if run.objective.returns_loss:
+            point = f" at theta = {row['theta']}" if "theta" in row else ""
+            Display().say(f"{path.name}, step {step}: value {row['loss']:.6g}{point}")
+            return
         figures = (f"{row['loss']:.4f}", f"{row['top1']:.2f}", f"{row['top5']:.2f}")
         table.add_row(kind, f"{len(source):,}", *figures)
     Display().say(table)

@@ -1,10 +1,13 @@
 """Exact evaluation: every image once."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from .objective import reported
 
 
 class Abandoned(Exception):
@@ -24,10 +27,11 @@ def evaluate(
     batch_size: int,
     autocast: str | None = None,
     stop: Callable[[], object] = never,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
 
-    Where there are fewer than six classes top-5 is 100. The network's modes are left as they were.
+    Where there are fewer than six classes top-5 is 100. Of a network that returns its loss, the loss is returned
+    and what it reports of the point. The network's modes are left as they were.
 
     Args:
         network: whose mode is changed.
@@ -43,6 +47,8 @@ def evaluate(
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
+        if getattr(network, "returns_loss", False):
+            return _value(network, forward, source, stop)
         loss = torch.zeros((), dtype=torch.float64)
         top1 = torch.zeros((), dtype=torch.int64)
         top5 = torch.zeros((), dtype=torch.int64)
@@ -61,6 +67,15 @@ def evaluate(
             module.training = training
     count = len(source)
     return {"loss": loss.item() / count, "top1": 100 * top1.item() / count, "top5": 100 * top5.item() / count}
+
+
+def _value(
+    network: nn.Module, forward: Callable[[Tensor], Tensor], source, stop: Callable[[], object]
+) -> dict[str, Any]:
+    if stop():
+        raise Abandoned
+    inputs, _ = next(source.ordered(1))  # which the loss does not depend on
+    return {"loss": forward(inputs).item(), **reported(network)}
 
 
 def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:

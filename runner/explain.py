@@ -1,5 +1,6 @@
 """Hydra's and YAML's errors about a command line, each as one line that says what would be right."""
 
+import re
 from typing import Any
 
 import yaml
@@ -9,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .check import unknown_key
 from .errors import cannot_write, nearest, one_line
 from .overrides import chosen, split_override
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, list_groups
 
 
 def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str:
@@ -57,7 +58,8 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
     choices = chosen(overrides, vocabulary)
     for override in overrides:
         sign, key, _ = split_override(override)
-        if f"'{key}'" not in text and f"'{sign}{key}" not in text and f"{key}=" not in text:
+        is_named = re.search(rf"'[+~]*{re.escape(key)}(?![\w.])", text)  # and not only what is above the one named
+        if not is_named and f"{key}=" not in text:
             continue
         if "No match in the defaults list" in text or text.startswith("Could not override"):
             return _unknown(key, choices, overrides, vocabulary)
@@ -78,6 +80,9 @@ def _unknown(key: str, choices: dict[str, Any], overrides: list[str], vocabulary
         if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
         mine = [k for k in known if k.startswith(f"{group}.")]
+        option, those = name.partition(".")[0], choices[group]
+        if group in list_groups() and option in vocabulary.options(group) and option not in (those, *those):
+            return f"{key}: {option} is not among the choices; give {group}=[{option}]"
         holders = vocabulary.holders(group, name)
         if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"

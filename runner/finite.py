@@ -45,6 +45,8 @@ class CudaFiniteCheck(FiniteCheck):
     def begin(self, loss: Tensor) -> bool:
         """Begin to copy a loss that was just computed."""
         self._source = loss.detach()  # kept until it is copied
+        if self._host.dtype != loss.dtype:
+            self._host = torch.empty((), dtype=loss.dtype, pin_memory=True)
         self._stream.wait_stream(torch.cuda.current_stream(loss.device))
         with torch.cuda.stream(self._stream):
             self._host.copy_(self._source, non_blocking=True)

@@ -1,17 +1,22 @@
 """What is minimised: a sum of named terms."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+Output = Tensor | dict[str, Any]
 
 
 class Objective:
     """Cross-entropy, an auxiliary classifier's cross-entropy where the network has one, and regularizers.
 
     Args:
-        network: returns logits (B, classes), or (logits, auxiliary logits) while training.
+        network: returns logits (B, classes), or (logits, auxiliary logits) while training; or, where its class
+            says `returns_loss = True`, the loss itself: it is the term `value`, in place of cross-entropy, and the
+            network may have a method `report()` that returns what rows say beside it.
         regularizers: by name, a function of parameters that returns a scalar, and its parameters.
         label_smoothing: share of the target that is spread over all classes.
         auxiliary_weight: weight of the auxiliary cross-entropy.
@@ -20,7 +25,7 @@ class Objective:
 
     def __init__(
         self,
-        network: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        network: Callable[[Tensor], Any],
         regularizers: dict[str, tuple[Callable[[Sequence[Tensor]], Tensor], list[Tensor]]],
         label_smoothing: float = 0.0,
         auxiliary_weight: float = 0.4,
@@ -31,9 +36,13 @@ class Objective:
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.autocast = autocast
+        self.returns_loss = getattr(network, "returns_loss", False)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes)."""
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
+        """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes).
+
+        In the place of logits, a network that returns its loss gives its report at the same point.
+        """
         if self.autocast:
             with torch.autocast(self.autocast, torch.bfloat16):
                 total, terms, logits = self._of_data(inputs, targets)
@@ -44,8 +53,10 @@ class Objective:
             total = total + terms[name]
         return total, terms, logits
 
-    def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         logits = self.network(inputs)
+        if self.returns_loss:
+            return logits, {"value": logits}, reported(self.network)
         if not isinstance(logits, tuple):
             loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
             return loss, {"cross_entropy": loss}, logits
@@ -53,6 +64,11 @@ class Objective:
         loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         extra = self.auxiliary_weight * cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
         return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
+
+
+def reported(network: Any) -> dict[str, Any]:
+    """Return what a network that returns its loss says of the point where it is, for rows of metrics.jsonl."""
+    return network.report() if hasattr(network, "report") else {}
 
 
 def covered_parameters(network: nn.Module, penalty: Callable) -> list[Tensor]:

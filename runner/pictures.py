@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .comparison import AXES, HVP_COST, Comparison, Method
+from .comparison import AXES, COST, Comparison, Method
 from .curves import FEW, is_wide, running_mean
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LABELS = {
     "steps": "steps",
     "epochs": "epochs",
     "samples": "samples",
-    "gradients": f"gradients (a Hessian-vector product counts as {HVP_COST})",
+    "gradients": f"gradients ({COST})",
     "seconds": "training time (s), mean over the seeds at each step",
 }
 RATES = {"learning rate": "lr", "step size": "step_size"}  # the second where an optimizer reports it
@@ -113,7 +113,8 @@ def terms_of(comparison: Comparison) -> list[str]:
     regularizers = (key.split(".")[1] for key in comparison.runs.configs if key.startswith("regularizer."))
     named = dict.fromkeys(["auxiliary", *regularizers])
     found = [name for name in named if name in comparison.runs.metrics]
-    return ["cross_entropy", *found] if found else []
+    main = "cross_entropy" if "cross_entropy" in comparison.runs.metrics else "value"
+    return [main, *found] if found else []
 
 
 def curves_of(comparison: Comparison, kind: str, column: str, axis: str) -> dict[str, Curve]:

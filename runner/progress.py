@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from typing import Any, Protocol
 
 from .durations import Duration
+
+HVP_COST = 2  # gradients that a Hessian-vector product counts as: a pass forward and back, twice
 
 _parse = cache(Duration.parse)
 
@@ -32,6 +34,7 @@ class Progress:
     samples: int = 0
     gradients: int = 0
     hvps: int = 0
+    beside_gradients: float = 0.0  # what products and other looks at the loss cost, in gradients
     samples_passed: int = 0  # as `samples`, but a batch that is used again counts once
     evaluation_due: bool = True  # at this very step: before the first, or where a signal cut an evaluation short
 
@@ -45,6 +48,16 @@ class Progress:
         self.step += 1
         self.epoch, self.offset, self.repeat = epoch, offset, _ = batch.after
         self.samples_passed = epoch * self.epoch_size + offset
+
+    def count_products(self, last_step: dict[str, Any]) -> None:
+        """Count what an optimizer reports of its last step.
+
+        `hvps` are Hessian-vector products; `gradient_equivalents` is what it computed beside gradients, in units
+        of a gradient: HVP_COST for each product unless the optimizer knows better.
+        """
+        products = last_step.get("hvps", 0)
+        self.hvps += products
+        self.beside_gradients += last_step.get("gradient_equivalents", HVP_COST * products)
 
     def elapsed(self, duration: str) -> float:
         """Return how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
@@ -70,6 +83,7 @@ class Progress:
             "samples": self.samples,
             "gradients": self.gradients,
             "hvps": self.hvps,
+            "gradient_equivalents": self.gradients + self.beside_gradients,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +93,8 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set all counts."""
         for field in fields(self):
-            setattr(self, field.name, state[field.name])
+            if field.name in state or field.default is MISSING:
+                setattr(self, field.name, state[field.name])
 
 
 class Agenda:

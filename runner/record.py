@@ -15,6 +15,7 @@ from .checkpoint import state_of
 from .device import peak_memory
 from .evaluation import accuracies
 from .files import json_text, plain, write_text
+from .objective import Output
 from .store import Store
 
 FINAL = ("loss", "top1", "top5")
@@ -61,11 +62,23 @@ class Record:
         self._metrics = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def trained(
-        self, row: dict[str, Any], logits: Tensor, targets: Tensor, counts: dict[str, Any], train_seconds: float
+        self, row: dict[str, Any], output: Output, targets: Tensor, counts: dict[str, Any], train_seconds: float
     ) -> None:
-        """Write a row about the last update; `top1` of its batch is added to it."""
+        """Write a row about the last update.
+
+        Args:
+            row: its figures.
+            output: the network's logits, from which `top1` of the batch is added to the row; or what a network
+                that returns its loss reports, which is added as it is.
+            targets: of the batch.
+            counts: what a row begins with.
+            train_seconds: the training's clock.
+        """
         self.last_train_row = row
-        self._outputs.append((row, (logits.detach(), targets)))
+        if isinstance(output, dict):
+            row.update(output)
+        else:
+            self._outputs.append((row, (output.detach(), targets)))
         self._write({"kind": "train", **counts, "train_seconds": train_seconds}, row)
 
     def evaluated(self, kind: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
@@ -73,17 +86,23 @@ class Record:
         self._write({"kind": kind, **counts, "train_seconds": train_seconds}, row)
         if kind == "test":
             self._best["final"] = {
-                **{key: row[key] for key in FINAL},
+                **{key: row.get(key) for key in FINAL},
                 "step": counts["step"],
                 "epoch": counts["epoch"],
             }
         if kind == self.selection:
             where = {"step": counts["step"], "epoch": counts["epoch"], "train_seconds": train_seconds}
-            for name, key, sign in (("best_top1", "top1", 1), ("lowest_loss", "loss", -1)):
+            figures = [("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]
+            figures = [figure for figure in figures if figure[1] in row]  # a test function has no accuracy
+            for name, key, sign in figures:
                 best = self._best[name]
                 if best is None or not math.isfinite(best["value"]) or sign * row[key] > sign * best["value"]:
                     self._best[name] = {"value": row[key], **where}
-                    self._improved |= name == "best_top1"
+                    self._improved |= name == figures[0][0]
+
+    def probed(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
+        """Write a row of what a probe measured at the last update."""
+        self._write({"kind": "probe", "probe": name, **counts, "train_seconds": train_seconds}, row)
 
     def keep_best(self, run: Run) -> None:
         """Write best.pt if the last evaluation was the best so far, and the summary.
@@ -142,7 +161,7 @@ class Record:
             "peak_memory_bytes": peak_memory(run.device),
             "parameters": run.parameters,
             "trainable_parameters": run.trainable_parameters,
-            "classes": run.num_classes,
+            "classes": None if run.objective.returns_loss else run.num_classes,
             "training_images": len(run.training_set),
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},
             **self._constants,

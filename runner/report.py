@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from .comparison import HVP_COST, METRICS, RULE, Comparison, as_text, conclusion
+from .comparison import COST, METRICS, RULE, Comparison, as_text, conclusion
 from .files import write_text
 from .pictures import Picture, colour_of
 from .significance import LEVEL
@@ -47,7 +47,7 @@ def write_report(
         colours={name: colour for name, (colour, _) in colour_of(comparison.methods).items()},
         pictures=[(picture, data_uri(picture.svg)) for picture in pictures],
         rule=RULE,
-        hvp_cost=HVP_COST,
+        cost=COST,
         level=LEVEL,
         run_count=len(runs),
         differing=[key.removeprefix("choices.") for key in comparison.differing],

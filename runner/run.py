@@ -197,8 +197,9 @@ def attempt(
         interrupt.patient = False
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
-    stopped = run.early_stopping.ends and run.progress.elapsed(run.duration) < 1
-    return 0, {"status": "finished", "stopped_early": stopped}
+    why = run.early_stopping.reason if run.progress.elapsed(run.duration) < 1 else None
+    because = {} if why is None else {"stopped_because": why}
+    return 0, {"status": "finished", "stopped_early": why is not None, **because}
 
 
 def tell_failure(error: str, folder: Path) -> None:
@@ -210,6 +211,7 @@ def tell_failure(error: str, folder: Path) -> None:
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Say how a run ended, with its curves and figures."""
     from .curves import draw_curves
+    from .path import draw_path
 
     if summary["status"] == "failed":
         tell_failure(summary["error"], folder)
@@ -219,13 +221,14 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         if not (folder / "curves.png").exists():
             with suppress(OSError):  # a folder that can only be read shows its figures all the same
                 draw_curves(folder, folder.name)
+                draw_path(folder)
         display.result(summary, folder)
     if summary["status"] == "diverged":
         where = summary["diverged_at"]
         at = f"step {where['step']} (epoch {where['epoch']:.2f})"
         display.say(f"diverged: the loss became {where['loss']} after {at}")
     if summary.get("stopped_early"):
-        display.say(f"stopped early: {summary['steps']} steps; the held-out images showed nothing more to gain")
+        display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
 
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
@@ -234,6 +237,9 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
 
     images = ", ".join(f"{len(s):,} {kind}" for kind, s in run.evaluation_sets.items())
     shape = "x".join(map(str, run.image_shape))
+    precision, data = config.precision, f" ({len(run.training_set):,} training, {images} images; {shape})"
+    if run.objective.returns_loss:
+        precision, data = str(next(run.network.parameters()).dtype).removeprefix("torch."), ""
     trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
     optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
     lr = run.optimizer.param_groups[0].get("lr")
@@ -241,9 +247,9 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
-        ("data", f"{choices.get('data')} ({len(run.training_set):,} training, {images} images; {shape})"),
+        ("data", f"{choices.get('data')}{data}"),
         ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}"),
         ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
-        ("device", f"{describe(run.device)}, {config.precision}"),
+        ("device", f"{describe(run.device)}, {precision}"),
         ("folder", shown(folder)),
     ]

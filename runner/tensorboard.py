@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 # parts of a row that are axes, not curves
-AXES = ("kind", "step", "epoch", "samples", "gradients", "hvps", "train_seconds")
+AXES = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
 
 # Training rows that follow the last one drawn within so many seconds of training are left out: more of them than
 # 20 a second are no better picture, and each costs a tenth of a millisecond (a checksum computed in Python).
@@ -17,7 +17,7 @@ FORMAT = "brain.Event:2"  # what the first event of a file says
 
 
 class TensorBoard:
-    """Writes an event for a row, with a curve `kind/name` for each number in it.
+    """Writes an event for a row, with a curve `kind/name` (`probe/NAME/name`) for each number in it.
 
     Every evaluation is drawn, and training rows that are `SPACING_SECONDS` apart. Events are written by the
     caller's thread (TensorBoard's own writer has another): a full disk is an OSError where it happens.
@@ -52,8 +52,9 @@ class TensorBoard:
             if row["train_seconds"] - self._drawn_at < SPACING_SECONDS:
                 return
             self._drawn_at = row["train_seconds"]
+        start = f"probe/{row['probe']}" if row["kind"] == "probe" else row["kind"]
         values = [
-            self._summary.Value(tag=f"{row['kind']}/{name}", simple_value=value)
+            self._summary.Value(tag=f"{start}/{name}", simple_value=value)
             for name, value in row.items()
             if name not in AXES and isinstance(value, int | float)
         ]

@@ -82,6 +82,11 @@ def default_choices() -> dict[str, Any]:
     return {k: v for e in entries for k, v in e.items() if not k.startswith("override ")}
 
 
+def list_groups() -> set[str]:
+    """Return the groups of which any number of options is chosen, as in regularizer=[l2]."""
+    return {group for group, choice in default_choices().items() if isinstance(choice, list)}
+
+
 def _dotted(prefix: str, value: Any) -> list[str]:
     if isinstance(value, dict) and value:
         start = f"{prefix}." if prefix else ""

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
 from trainopt.runner.names import register_resolvers
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, read
+from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, list_groups, read
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {
@@ -26,6 +27,8 @@ COMPONENTS = [o for o in OPTIONS if not o.startswith(("experiment", "debug"))]
 NEEDS = {
     "model/timm.yaml": ["model.name=resnet10t"],
     "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
+    "model/function.yaml": ["data=none"],
+    "data/none.yaml": ["model=function"],
     "data/arrays.yaml": ["data.path={npz}"],
     "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
@@ -64,10 +67,11 @@ def test_every_key_has_a_comment(option):
     assert lines[0].startswith("#")
     if option.startswith(("experiment", "debug")):
         return
+    name = Path(option).stem if option.partition("/")[0] in list_groups() else "defaults"
     keys = [
         line
         for line in lines
-        if re.match(r"\s*[\w.]+:", line) and not re.match(r"\s*(_target_|l2|defaults|hydra):", line)
+        if re.match(r"\s*[\w.]+:", line) and not re.match(rf"\s*(_target_|{name}|defaults|hydra):", line)
     ]
     body = [line for line in keys if not re.match(r"\s+(run|sweep|job|output_subdir):", line)]
     std = [line for line in body if line.startswith("std:")]  # the line above speaks of both
@@ -112,15 +116,20 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
     if "{images}" in "".join(NEEDS.get(option, [])):
         image_folders(tmp_path)
     group, _, name = option.removesuffix(".yaml").partition("/")
-    choice = f"{group}=[{name}]" if group == "regularizer" else f"{group}={name}"
-    others = [] if group in ("model", "experiment") else ["model=mlp"]
+    choice = f"{group}=[{name}]" if group in list_groups() else f"{group}={name}"
+    chosen = group in ("model", "experiment") or any(need.startswith("model=") for need in needs)
+    others = [] if chosen else ["model=mlp"]
     config = composed(choice, *others, *needs)
     check_config(config, {**default_choices(), group: name}, Vocabulary([CONF]))
     run = build(config)
     inputs, targets, size, _ = next(run.batches())
     total, terms, logits = run.objective(inputs, targets)
-    assert logits.shape == (size, run.num_classes)
     assert total.isfinite()
+    if run.objective.returns_loss:
+        assert logits == {"theta": [-1.2, 1.0]}
+        assert set(terms) == {"value"}
+        return
+    assert logits.shape == (size, run.num_classes)
     assert set(terms) >= {"cross_entropy"}
 
 
@@ -128,11 +137,12 @@ def test_the_vocabulary_is_that_of_the_design():
     words = Vocabulary([CONF])
     wanted = {
         "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet18 resnet50 mobilenetv2_140"
-        " inception_v3 timm",
-        "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic",
-        "optimizer": "sgd adam rmsprop adagrad adadelta",
+        " inception_v3 timm function",
+        "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic none",
+        "optimizer": "sgd adam rmsprop adagrad adadelta adaptive_nesterov newton ehnewton",
         "schedule": "constant multistep exponential",
         "regularizer": "l2",
+        "probe": "taylor",
         "batching": "constant",
         "logger": "tensorboard none",
     }

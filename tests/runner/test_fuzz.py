@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainopt.runner.overrides import split_override
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices
+from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, list_groups
 
 WORDS = Vocabulary([CONF])
 SMALL = {"model": ("mlp", "resnet8")}  # the others take minutes here
@@ -48,7 +48,7 @@ def command_lines(draw) -> list[str]:
     for group in draw(st.lists(st.sampled_from(WORDS.groups), max_size=2)):
         option = draw(st.sampled_from(SMALL.get(group, tuple(WORDS.options(group)))))
         choices[group] = option
-        typed.append(f"{group}=[{option}]" if group == "regularizer" else f"{group}={option}")
+        typed.append(f"{group}=[{option}]" if group in list_groups() else f"{group}={option}")
     keys = WORDS.keys({**default_choices(), **choices})
     typed += draw(st.lists(st.sampled_from(SENSIBLE), max_size=3))
     for known in draw(st.lists(st.sampled_from(keys), max_size=2)):

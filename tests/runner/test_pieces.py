@@ -104,7 +104,8 @@ def test_clocks_are_apart_and_add_up(monkeypatch):
         ours.switch("train")
         now[0] = 9.0
     now[0] = 9.25
-    assert ours.state_dict() == {"train": 4 + 1.5, "evaluation": 2.0, "checkpoint": 0.0, "other": 1 + 0.5 + 0.25}
+    expected = {"train": 4 + 1.5, "evaluation": 2.0, "probes": 0.0, "checkpoint": 0.0, "other": 1 + 0.5 + 0.25}
+    assert ours.state_dict() == expected
     again = Clocks(CPU)
     again.load_state_dict(ours.state_dict())
     assert again.state_dict()["train"] == 5.5

@@ -44,7 +44,7 @@ def test_a_run_leaves_its_folder(trainopt, tmp_path):
 def test_rows_and_summary_have_what_the_design_says(trainopt, tmp_path):
     trainopt(*MLP_RUN, "regularizer=[l2]", "log_every=5steps")
     folder = tmp_path / "outputs" / "a"
-    counts = {"kind", "step", "epoch", "samples", "gradients", "hvps", "train_seconds"}
+    counts = {"kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds"}
     tests, trains = rows(folder, "test"), rows(folder, "train")
     assert all(row.keys() == counts | {"loss", "top1", "top5"} for row in tests)
     terms = {"cross_entropy", "l2", "total", "lr", "batch_size", "top1"}
@@ -73,7 +73,7 @@ def test_rows_and_summary_have_what_the_design_says(trainopt, tmp_path):
     lowest = min(tests, key=lambda row: row["loss"])
     assert found["lowest_loss"]["value"] == lowest["loss"]
     assert found["best_on"] == "test"
-    assert found["seconds"].keys() == {"train", "evaluation", "checkpoint", "other"}
+    assert found["seconds"].keys() == {"train", "evaluation", "probes", "checkpoint", "other"}
     assert found["wall_seconds"] == pytest.approx(sum(found["seconds"].values()))
     assert found["peak_memory_bytes"] > 10**7
 

@@ -1,0 +1,81 @@
+"""Measurements during a run, which is the same, bit for bit, with and without them.
+
+    for batch in batches:
+        probe.before_step(run, batch)            only where the step is due
+        optimizer.step(closure)
+        values = probe.after_step(run, batch)    only where the step was due: a row of metrics.jsonl
+
+What a probe costs is on a clock of its own; its passes are not counted among the run's gradients and products.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from trainopt.data import Batch
+
+from .build import Run
+from .checkpoint import rng_state, set_rng_state
+from .progress import Agenda
+from .record import Record
+
+
+class Probe(Protocol):
+    """What is measured.
+
+    It leaves weights, gradients, buffers and modes as it found them (`Moment` is of help); the generators are set
+    back after each call. It keeps nothing from one due step to the next: a run that is resumed builds it anew.
+    `needs_graph = True` as a class attribute says that it differentiates gradients: not with compile=true.
+    """
+
+    every: str  # a duration; due are the steps that complete it, as those are that evaluate_every asks for
+
+    def before_step(self, run: Run, batch: Batch) -> None:
+        """Look at the run before a step that is due."""
+
+    def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
+        """Return what was measured, by name: numbers, or what else JSON can hold."""
+
+
+class Probes:
+    """The probes of a run and when each is due.
+
+    Args:
+        run: standing where its training begins or goes on.
+        record: gets a row for each measurement.
+    """
+
+    def __init__(self, run: Run, record: Record):
+        self._run, self._record = run, record
+        self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
+        self._agenda = Agenda(self._ahead, **{name: probe.every for name, probe in run.probes.items()})
+        self._due: list[str] = []
+
+    def before_step(self, batch: Batch) -> None:
+        """Ask which probes are due at the coming step, and let them look."""
+        self._ahead.advance(batch)
+        self._due = list(self._agenda.due())
+        if self._due:
+            with self._apart():
+                for name in self._due:
+                    self._run.probes[name].before_step(self._run, batch)
+
+    def after_step(self, batch: Batch) -> None:
+        """Write a row for each probe that is due."""
+        if self._due:
+            with self._apart():
+                for name in self._due:
+                    values = self._run.probes[name].after_step(self._run, batch)
+                    counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
+                    self._record.probed(name, values, counts, seconds)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Spend time on the probes' clock, and draw no random number of the run's."""
+        with self._run.clocks.running("probes"):
+            generators = rng_state(self._run.device)
+            try:
+                yield
+            finally:
+                set_rng_state(generators, self._run.device)
