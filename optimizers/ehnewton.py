@@ -61,7 +61,8 @@ class EHNewton(Optimizer):
         warm_start: conjugate gradients start from this times the last p (Martens 2010: 0.95); 0 is off.
         momentum: share of the last step that is added to this one.
         adapt_damping: Levenberg-Marquardt: tau * 2/3 where the loss fell by more than 3/4 of what the quadratic
-            model says, tau * 3/2 where by less than 1/4; costs a forward pass and a curvature.
+            model says, tau * 3/2 where by less than 1/4; costs a forward pass and a curvature. Any direction of
+            descent is then feasible (g.p <= 0): a tau that grows would turn every step into gradient descent.
         backtracking: halve the step up to so often until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
 
     `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.

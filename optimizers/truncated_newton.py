@@ -128,7 +128,7 @@ class Step:
         def product(v: Tensor) -> Tensor:
             nonlocal left
             left -= 1
-            self.cost += curvature.cost_of_product
+            self.cost += options["curvature_share"] * curvature.cost_of_product
             result = flatten(curvature.product(unflatten(v, params), last=left == 0 and self.lets_go))
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
@@ -136,7 +136,7 @@ class Step:
             product, b, options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"], self._start(params)
         )
         slope = -float(b.dot(p))
-        fell_back = not slope <= -min(group["damping"] for group in groups)
+        fell_back = not slope <= -self._threshold(groups)
         if fell_back:
             p, slope = b, -float(b.dot(b))
         return System(unflatten(p, params), info, slope, fell_back)
@@ -149,19 +149,23 @@ class Step:
         if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):
             scale, info = 0.0, CGInfo(0, gg**0.5, "converged", 0)
         else:
-            self.cost += curvature.cost_of_along
+            self.cost += options["curvature_share"] * curvature.cost_of_along
             gAg = float(curvature.along(g, last=self.lets_go))
             gAg += sum(group["damping"] * square for group, square in zip(groups, squares, strict=True))
             scale, info = gg / gAg if gAg > 0 else 1.0, CGInfo(1, gg**0.5, "max_iter", 1)
             if not gAg > 0:
                 info = CGInfo(0, gg**0.5, "negative_curvature" if gAg <= 0 else "not_finite", 1)
-        fell_back = not -scale * gg <= -min(group["damping"] for group in groups)
+        fell_back = not -scale * gg <= -self._threshold(groups)
         if fell_back:
             scale = 1.0
         p = list(torch._foreach_mul(g, -scale))
         if not self.tries:
             curvature.gradient = []
         return System(p, info, -scale * gg, fell_back)
+
+    def _threshold(self, groups: list[dict[str, Any]]) -> float:
+        """Return what -g.p must reach: tau; with a damping that is adapted any direction of descent will do."""
+        return 0.0 if self.options["adapt_damping"] else min(group["damping"] for group in groups)
 
     def _start(self, params: Sequence[Tensor]) -> Tensor | None:
         factor = self.options["warm_start"]
@@ -210,7 +214,7 @@ class Step:
         if self.options["backtracking"] > 0:
             self.report["step_size"] = factor
         if self.options["adapt_damping"]:
-            self.cost += self.curvature.cost_of_along
+            self.cost += self.options["curvature_share"] * self.curvature.cost_of_along
             predicted = factor * slope + factor**2 * bend / 2
             ratio = actual / predicted if predicted < 0 else 0.0
             scale = 2 / 3 if ratio > 0.75 else 3 / 2 if not ratio >= 0.25 else 1.0
