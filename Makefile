@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help run test test-slow lint bench clean
+.PHONY: help run test test-slow lint bench bench-extensions clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
 
 run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 	$(BIN)/trainopt
@@ -26,7 +26,10 @@ lint: $(READY) ## ruff and mypy
 	MYPYPATH=.mypy $(BIN)/mypy -p trainopt
 
 bench: $(READY) ## ratios against named peers and bounds
-	cd tests/benchmarks && failed=0; for script in startup comparing pipeline loop; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
+	cd tests/benchmarks && failed=0; for script in startup comparing pipeline loop second_order; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
+
+bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
+	cd tests/benchmarks && ../../$(BIN)/python extensions.py
 
 clean: ## remove the environment and everything that tools left
 	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -127,7 +127,7 @@ class EHNewton(Optimizer):
         super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[..., Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[..., Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Make a step; return the loss, or None without a closure."""
         step = Step(self, closure)
         step.solve()

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .curvature import Curvature
+
 
 class TaylorEstimates(NamedTuple):
     """What `taylor_estimates` returns, as floats."""
@@ -42,8 +44,8 @@ def taylor_estimates(
     """Return f(w), f(w + d), and the first- and second-order Taylor estimates of the latter.
 
     f(w + d) is about f(w) + g.d + d.Hd / 2, with the gradient g and the Hessian H at w (Menssen 2019, appendix B).
-    g.d and d.Hd come from `torch.autograd.grad`, in the parameters' precision; no `.grad` is touched, and the
-    parameters are afterwards, bit for bit, what they were. The function is called twice; where it draws random
+    g.d and d.Hd are those of `Curvature`, in the parameters' precision; no `.grad` is touched, and the parameters
+    are afterwards, bit for bit, what they were. The function is called twice; where it draws random
     numbers, it has to draw the same.
 
     >>> x = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
@@ -62,14 +64,12 @@ def taylor_estimates(
     shapes, others = [tuple(p.shape) for p in params], [tuple(d.shape) for d in direction]
     if shapes != others:
         raise ValueError(f"direction: its shapes are {others}, those of the parameters {shapes}")
-    with torch.enable_grad():
-        value = function()
-        gradient = torch.autograd.grad(value, list(params), create_graph=True, materialize_grads=True)
-        slope = inner(gradient, direction)
-        curvature = 0.0
-        if slope.requires_grad:  # the gradient of a function that is linear in its parameters has no graph
-            product = torch.autograd.grad(slope, list(params), materialize_grads=True)
-            curvature = inner(product, direction).item()
+    there = Curvature(function, params, along_only=True)
+    along = dict(zip(params, direction, strict=True))
+    parts = [along[p] for p in there.params]
+    slope, curvature = inner(there.gradient, parts).item(), there.along(parts, last=True).item()
+    value = there.loss.item()  # type: ignore[union-attr]
+    del there
     kept = [p.detach().clone() for p in params]
     try:
         with torch.no_grad():
@@ -80,7 +80,7 @@ def taylor_estimates(
         with torch.no_grad():
             for p, k in zip(params, kept, strict=True):
                 p.copy_(k)
-    return TaylorEstimates(value.item(), slope.item(), curvature, actual)
+    return TaylorEstimates(value, slope, curvature, actual)
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -178,7 +178,7 @@ def _clamped(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
     )
 
 
-LAYERS = {
+LAYERS: dict[Callable, Callable] = {
     F.conv1d: _convolution,
     F.conv2d: _convolution,
     F.conv3d: _convolution,

@@ -1,7 +1,7 @@
 """What second order costs, in gradients: a further Hessian-vector product, a step, and memory.
 
-Every figure is the median of ratios of interleaved pairs on one batch. A gradient is a forward and a backward pass;
-a further product is one for which the gradient's graph is there already, where a tool lets one ask for that.
+Every figure is the median of ratios of interleaved pairs on one batch. A gradient is a forward and a backward
+pass; a further product is one for which the gradient's graph is there already, where a tool can keep it.
 Memory that a process was given stays with it while times are taken (for ours and for the peers): otherwise fresh
 pages, which every loop that trains reuses, are half of what is measured. Memory is the growth of a fresh process.
 
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 
 import timm
 import torch
-from pairs import hardware, ratios, report, seconds
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pairs import hardware, ratios, report, seconds
 from trainopt.models import MLP, ResNet
 from trainopt.optimizers import Curvature, EHNewton, Trace, hessian_vector_product
 
