@@ -1,5 +1,6 @@
 """The method of conjugate gradients."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def conjugate_gradient(
     """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
 
     The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
-    the x that was reached is returned, and where that is still a start of 0, d itself, which is b.
+    the x that was reached is returned, and at the first iteration b (steepest descent, where b is -gradient).
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
     >>> x, info = conjugate_gradient(lambda v: [A @ v[0]], [torch.tensor([1.0, 2.0])])
@@ -77,10 +78,11 @@ def solve(
         Ad = product(d)
         products += 1
         dAd = float(d.dot(Ad))
-        if not dAd > 0:
+        if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
-            if iterations == 0 and x0 is None:
-                x, r = d, b - Ad
+            if iterations == 0:
+                x = b.clone()
+                r.sub_(Ad)  # b - A b, as A b = A d + A x0 and r = b - A x0
                 rr = float(r.dot(r))
             break
         alpha = rr / dAd
@@ -90,5 +92,5 @@ def solve(
         d.mul_(rr / previous).add_(r)
         iterations += 1
     else:
-        reason = "converged" if rr**0.5 <= limit else "max_iter"
+        reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"
     return x, CGInfo(iterations, rr**0.5, reason, products)

@@ -110,14 +110,14 @@ class EHNewton(Optimizer):
         for name, right, rule in (
             ("lr", options["lr"] >= 0, ">= 0"),
             ("damping", options["damping"] >= 0, ">= 0"),
-            ("cg_max_iter", options["cg_max_iter"] >= 1, ">= 1"),
+            ("cg_max_iter", is_integer(options["cg_max_iter"], 1), "an integer >= 1"),
             ("cg_tol", options["cg_tol"] >= 0, ">= 0"),
             ("blocks", options["blocks"] in BLOCKS, f"one of {', '.join(BLOCKS)}"),
             ("curvature", options["curvature"] in KINDS, f"one of {', '.join(KINDS)}"),
             ("curvature_share", 0 < options["curvature_share"] <= 1, "in (0, 1]"),
             ("warm_start", 0 <= options["warm_start"] <= 1, "in [0, 1]"),
             ("momentum", 0 <= options["momentum"] < 1, "in [0, 1)"),
-            ("backtracking", options["backtracking"] >= 0, ">= 0"),
+            ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
         ):
             if not right:
                 raise ValueError(f"{name}={options[name]}: must be {rule}")
@@ -134,3 +134,13 @@ class EHNewton(Optimizer):
         step.move()
         self.last_step = step.report
         return step.loss
+
+    @property
+    def needs_loss_function(self) -> bool:
+        """Whether the closure must call a loss function of torch.nn.functional on a network's outputs."""
+        return self.defaults["curvature"] == "gauss_newton"
+
+
+def is_integer(value: object, least: int) -> bool:
+    """Say whether a value is an integer, and not less than `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

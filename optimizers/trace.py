@@ -24,7 +24,7 @@ class Trace(TorchFunctionMode):
     Args:
         split: give each loss function a copy of the network's outputs, in which the graph ends. `outputs` then
             holds pairs (outputs, copy), and the loss is a function of the copies and of what else it was given.
-        keep_statistics: batch norm leaves its running statistics as they are.
+        keep_statistics: batch norm leaves its running statistics as they are; layers do not count their passes.
     """
 
     def __init__(self, split: bool = False, keep_statistics: bool = False):
@@ -53,12 +53,30 @@ class Trace(TorchFunctionMode):
             return layer(self, func, *args, **kwargs)
         if self.split and func in LOSSES:
             outputs, *others = args if args else (kwargs.pop("input"),)
-            if outputs.requires_grad:
+            if outputs.requires_grad and not self._is_of_a_loss(outputs):
                 copy = outputs.detach().requires_grad_()
                 self.outputs.append((outputs, copy))
                 outputs = copy
             return func(outputs, *others, **kwargs)
+        if self.keep_statistics and func is Tensor.add_ and _is_counter(args[0]):
+            return args[0]
         return func(*args, **kwargs)
+
+    def _is_of_a_loss(self, outputs: Tensor) -> bool:
+        """Say whether outputs are computed of those that a loss function was given before."""
+        copies = [leaf for _, leaf in self.outputs]
+        if not copies:
+            return False
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                [outputs], copies, [torch.ones_like(outputs)], retain_graph=True, allow_unused=True
+            )
+        return any(part is not None for part in found)
+
+
+def _is_counter(tensor: Tensor) -> bool:
+    """Say whether this is what a layer counts its passes with, as batch norm does."""
+    return tensor.dim() == 0 and tensor.dtype == torch.int64
 
 
 def _taken(*tensors: Tensor | None) -> bool:
@@ -96,7 +114,7 @@ def _convolution(
 
 
 def _linear(trace: Trace, func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if not _taken(input, weight, bias):
+    if weight.dim() != 2 or not _taken(input, weight, bias):
         return func(input, weight, bias)
     return Linear.apply(input, weight, bias, trace.sweep)
 

@@ -86,7 +86,8 @@ class Step:
         self.loss = loss.detach()
         self.cost += share
         found = Curvature(lambda: closure(share), trained, options["curvature"], along_only, keep_statistics=True)
-        found.gradient = [gradient[p] for p in found.params]
+        parts = ((p, gradient[p]) for p in found.params)
+        found.gradient = [torch.zeros_like(p) if g is None else g for p, g in parts]
         return found
 
     def solve(self) -> None:
@@ -181,7 +182,7 @@ class Step:
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
-        factor = self._try(change) if self.tries else self._add(change)
+        factor = self._try(change) if self.tries and change else self._add(change)
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 self.state[param]["momentum_buffer"] = factor * part
@@ -215,6 +216,7 @@ class Step:
             self.report["step_size"] = factor
         if self.options["adapt_damping"]:
             self.cost += self.options["curvature_share"] * self.curvature.cost_of_along
+            self.report["hvps"] += 1
             predicted = factor * slope + factor**2 * bend / 2
             ratio = actual / predicted if predicted < 0 else 0.0
             scale = 2 / 3 if ratio > 0.75 else 3 / 2 if not ratio >= 0.25 else 1.0

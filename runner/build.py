@@ -110,6 +110,7 @@ def build(config: DictConfig) -> Run:
     optimizer = construct(config.optimizer, "optimizer", params)
     early_stopping.watch(optimizer)
     check_schedule(config, optimizer)
+    check_loss_function(optimizer, network)
     probes = construct_each(config, "probe")
     check_probes(probes)
     check_compile(config, [optimizer, *probes.values()])
@@ -303,6 +304,14 @@ def check_schedule(config: DictConfig, optimizer: Any) -> None:
     if getattr(optimizer, "sets_lr", False) and find(config.schedule, "schedule") is not Constant:
         name = type(optimizer).__name__
         raise UserError(f"schedule: {name} computes its learning rate itself; give schedule=constant")
+
+
+def check_loss_function(optimizer: Any, network: nn.Module) -> None:
+    """Refuse an optimizer that looks at the loss function where the network is the loss itself."""
+    if getattr(optimizer, "needs_loss_function", False) and getattr(network, "returns_loss", False):
+        raise UserError(
+            "optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian"
+        )
 
 
 def check_probes(probes: dict[str, Any]) -> None:

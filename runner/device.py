@@ -105,8 +105,8 @@ def set_numerics(precision: str, deterministic: bool, device: torch.device) -> N
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for the next step.
 
-    glibc gives large pieces back to the system at once, and the system clears each page that is asked for again: up
-    to half the time of a step on a CPU. Where `MALLOC_…` variables say something else, nothing is changed.
+    glibc gives large pieces back to the system at once, and the system clears each page that is asked for again:
+    up to half the time of a step on a CPU. Where `MALLOC_…` variables say something else, nothing is changed.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
