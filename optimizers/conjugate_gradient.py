@@ -82,7 +82,8 @@ def solve(
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
                 x = b.clone()
-                r.sub_(Ad)  # b - A b, as A b = A d + A x0 and r = b - A x0
+                r = b - (Ad if x0 is None else product(x))
+                products += x0 is not None
                 rr = float(r.dot(r))
             break
         alpha = rr / dAd

@@ -155,7 +155,7 @@ def test_negative_curvature_at_once_with_a_start_returns_the_right_hand_side():
     A = -matrix()
     x, info = solved(A, right_hand_side(), x0=x0)
     assert np.array_equal(x, right_hand_side())
-    assert (info.iterations, info.products, info.reason) == (0, 2, "negative_curvature")
+    assert (info.iterations, info.products, info.reason) == (0, 3, "negative_curvature")
     assert info.residual == pytest.approx(np.linalg.norm(right_hand_side() - A @ x), rel=1e-12)
 
 
