@@ -47,7 +47,8 @@ class EHNewton(Optimizer):
     (1, 1)
 
     Args:
-        params: parameters or groups of them; lr, damping and momentum may differ between groups.
+        params: parameters, of one dtype and device, or groups of them; lr, damping and momentum may differ between
+            groups.
         lr: factor on the step.
         damping: tau, added to the diagonal; also the threshold of the feasibility test (of several the least).
         cg_max_iter: most iterations of conjugate gradients.
@@ -103,6 +104,10 @@ class EHNewton(Optimizer):
         options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         self.last_step: dict[str, Any] = {}
         super().__init__(params, options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; ValueError for an argument that is out of its range or cannot differ between groups."""

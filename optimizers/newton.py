@@ -59,9 +59,12 @@ class Newton(Optimizer):
         damping: float = 0.0,
         max_parameters: int = 2000,
     ):
-        self.max_parameters = max_parameters
         self.last_step: dict[str, float] = {}
-        super().__init__(params, {"lr": lr, "damping": damping})
+        super().__init__(params, {"lr": lr, "damping": damping, "max_parameters": max_parameters})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; ValueError if they become too many, or its lr or damping is negative."""
@@ -75,9 +78,10 @@ class Newton(Optimizer):
         """Return the parameters that are not frozen, each with its group."""
         found = [(p, group) for group in self.param_groups for p in group["params"] if p.requires_grad]
         count = sum(p.numel() for p, _ in found)
-        if count > self.max_parameters:
+        most = self.defaults["max_parameters"]
+        if count > most:
             raise ValueError(
-                f"newton: {count:,} parameters are more than max_parameters={self.max_parameters}: their Hessian"
+                f"newton: {count:,} parameters are more than max_parameters={most}: their Hessian"
                 " is a matrix with as many rows and columns; use ehnewton, which needs none"
             )
         return found

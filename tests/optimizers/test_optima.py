@@ -1,5 +1,6 @@
 """One table: every optimizer on problems whose optimum is known, in float64."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -194,3 +195,25 @@ def test_the_table_holds_every_optimizer_and_every_problem():
     assert {target.rpartition(".")[2] for target in targets} <= set(TABLE)
     names = set(TABLE["SGD"])
     assert all(set(problems) == names for problems in TABLE.values())
+
+
+@pytest.mark.parametrize("name", ["AdaptiveNesterov", "EHNewton", "Newton"])
+def test_a_copy_of_an_optimizer_makes_the_same_steps(name):
+    reached = []
+    for copied in (False, True):
+        w = nn.Parameter(torch.tensor([5.0, 3.0], dtype=torch.float64))
+        kept = getattr(trainopt.optimizers, name)([w])
+        if copied:
+            w, kept = copy.deepcopy((w, kept))
+
+        def closure(w=w, kept=kept):
+            kept.zero_grad()
+            loss = 5 + 3 * w.square().sum()
+            if not getattr(kept, "needs_graph", False):
+                loss.backward()
+            return loss
+
+        for _ in range(2):
+            kept.step(closure)
+        reached.append((w.tolist(), kept.last_step))
+    assert reached[0] == reached[1]

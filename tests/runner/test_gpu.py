@@ -57,3 +57,42 @@ def test_the_numbers_are_those_of_the_cpu(trainopt, tmp_path):
         trainopt("model=mlp", f"device={device}", "duration=30steps", f"run.name={device}")
     cpu, gpu = (summary(tmp_path / "outputs" / device)["final"]["loss"] for device in ("cpu", "cuda"))
     assert gpu == pytest.approx(cpu, rel=1e-3)  # float32, other order of sums
+
+
+@pytest.mark.parametrize("iterations", [1, 4])
+@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
+def test_a_step_of_second_order_is_that_of_the_cpu(iterations, curvature):
+    from torch.nn.functional import cross_entropy
+
+    from trainopt.models import ResNet
+    from trainopt.optimizers import EHNewton
+
+    reached = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        network = ResNet(in_channels=3, num_classes=5, depth=8).double()
+        inputs, targets = torch.randn(8, 3, 16, 16).double(), torch.arange(8) % 5
+        network, inputs, targets = network.to(device), inputs.to(device), targets.to(device)
+        optimizer = EHNewton(
+            network.parameters(), lr=0.5, damping=1.0, cg_max_iter=iterations, curvature=curvature
+        )
+        for _ in range(2):
+            optimizer.step(lambda network=network, x=inputs, y=targets: cross_entropy(network(x), y))
+        reached.append([p.detach().cpu() for p in network.parameters()])
+    for a, b in zip(*reached, strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_a_run_of_second_order_is_resumed_bit_for_bit(trainopt, tmp_path, monkeypatch):
+    command = (
+        *RUN,
+        "deterministic=true",
+        "optimizer=ehnewton",
+        "optimizer.cg_max_iter=2",
+        "optimizer.momentum=0.5",
+    )
+    assert trainopt(*command, "run.name=a").code == 0
+    stop_at(monkeypatch, 11)
+    assert trainopt(*command, "run.name=b").code == 130
+    assert trainopt("resume", "outputs/b").code == 0
+    assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
