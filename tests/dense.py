@@ -6,6 +6,16 @@ from torch.autograd.functional import hessian, jacobian, vhp
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+# what EHNewton says of a step, beside what is counted
+OF_A_STEP = {
+    "cg_iterations",
+    "residual",
+    "fallbacks",
+    "negative_curvature",
+    "directional_derivative",
+    "step_length",
+}
+
 
 def numbers(*shape, seed=0):
     """Normal numbers that depend on nothing else."""

@@ -25,13 +25,17 @@ METHODS = {
     "SGD, momentum 0.9": ["optimizer=sgd"],
     "Adam": ["optimizer=adam"],
     "EHNewton, 1 iteration": ["optimizer=ehnewton", "optimizer.cg_max_iter=1"],
-    "EHNewton, 20 iterations": ["optimizer=ehnewton"],
+    "EHNewton, 20 iterations": ["optimizer=ehnewton", "optimizer.cg_max_iter=20"],
     "EHNewton, 1, Gauss-Newton": [
         "optimizer=ehnewton",
         "optimizer.cg_max_iter=1",
         "optimizer.curvature=gauss_newton",
     ],
-    "EHNewton, 20, Gauss-Newton": ["optimizer=ehnewton", "optimizer.curvature=gauss_newton"],
+    "EHNewton, 20, Gauss-Newton": [
+        "optimizer=ehnewton",
+        "optimizer.cg_max_iter=20",
+        "optimizer.curvature=gauss_newton",
+    ],
 }
 SHORT = dict(zip(METHODS, ("sgd", "adam", "eh1", "eh20", "gn1", "gn20"), strict=True))
 GRID = {

@@ -20,7 +20,8 @@ from trainopt.optimizers import EHNewton
 
 SEEDS = (0, 1, 2)
 RATES = (0.03, 0.1, 0.3, 1.0)
-NEWTON = {"curvature": "gauss_newton", "damping": 0.1}
+TWENTY = {"cg_max_iter": 20}
+NEWTON = {"curvature": "gauss_newton", "damping": 0.1, **TWENTY}
 # (what, images a batch, budget in gradients, variants that are compared)
 CASES: tuple[tuple[str, int, int, dict[str, dict]], ...] = (
     (
@@ -41,10 +42,10 @@ CASES: tuple[tuple[str, int, int, dict[str, dict]], ...] = (
         128,
         3000,
         {
-            "as it is": {},
-            "backtracking=8": {"backtracking": 8},
-            "cg_tol=0.3 cg_tol_relative": {"cg_tol": 0.3, "cg_tol_relative": True},
-            "both": {"cg_tol": 0.3, "cg_tol_relative": True, "backtracking": 8},
+            "as it is": TWENTY,
+            "backtracking=8": {**TWENTY, "backtracking": 8},
+            "cg_tol=0.3 cg_tol_relative": {**TWENTY, "cg_tol": 0.3, "cg_tol_relative": True},
+            "both": {**TWENTY, "cg_tol": 0.3, "cg_tol_relative": True, "backtracking": 8},
         },
     ),
     (

@@ -4,18 +4,11 @@ import math
 
 import pytest
 
+from dense import OF_A_STEP
 from runs import rows, same_weights, stop_at, summary, timeless
 
 SMALL = ("optimizer=ehnewton", "data.limit=120", "batching.size=40", "logger=none")
 MLP = (*SMALL, "model=mlp", "model.hidden=[12]")
-REPORTED = {
-    "cg_iterations",
-    "residual",
-    "fallbacks",
-    "negative_curvature",
-    "directional_derivative",
-    "step_length",
-}
 
 
 def run(trainopt, tmp_path, *command, name="a"):
@@ -38,8 +31,8 @@ def test_rows_say_how_each_step_was_found(trainopt, tmp_path, network):
     found = rows(folder, "train")
     assert len(found) == 4
     for row in found:
-        assert row.keys() >= REPORTED
-        assert all(math.isfinite(row[name]) for name in REPORTED)
+        assert row.keys() >= OF_A_STEP
+        assert all(math.isfinite(row[name]) for name in OF_A_STEP)
         assert row["directional_derivative"] < 0
         assert row["step_length"] > 0
         assert 0 <= row["cg_iterations"] <= 3
