@@ -85,7 +85,8 @@ class Curvature:
         along_only: bool = False,
         keep_statistics: bool = False,
     ):
-        trace = Trace(split=along_only or kind == "gauss_newton", keep_statistics=keep_statistics)
+        short = along_only and kind == "hessian"
+        trace = Trace(split=short or kind == "gauss_newton", keep_statistics=keep_statistics, along=short)
         with torch.enable_grad(), trace:
             loss = closure()
         if not isinstance(loss, Tensor) or not loss.requires_grad:

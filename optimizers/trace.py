@@ -25,11 +25,13 @@ class Trace(TorchFunctionMode):
         split: give each loss function a copy of the network's outputs, in which the graph ends. `outputs` then
             holds pairs (outputs, copy), and the loss is a function of the copies and of what else it was given.
         keep_statistics: batch norm leaves its running statistics as they are; layers do not count their passes.
+        along: the curvature along directions will be asked for. Only for that linear layers, and activations of
+            vectors, need a function of ours: autograd's second derivatives of them cost no more.
     """
 
-    def __init__(self, split: bool = False, keep_statistics: bool = False):
+    def __init__(self, split: bool = False, keep_statistics: bool = False, along: bool = False):
         super().__init__()
-        self.split = split
+        self.split, self.along = split, along
         self.keep_statistics = keep_statistics
         self.sweep = Sweep()
         self.outputs: list[tuple[Tensor, Tensor]] = []
@@ -114,7 +116,7 @@ def _convolution(
 
 
 def _linear(trace: Trace, func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if weight.dim() != 2 or not _taken(input, weight, bias):
+    if not trace.along or weight.dim() != 2 or not _taken(input, weight, bias):
         return func(input, weight, bias)
     return Linear.apply(input, weight, bias, trace.sweep)
 
@@ -156,14 +158,22 @@ def _max_pool2d(
     return MaxPool2d.apply(input, (size, steps, _tuple(padding, 2), _tuple(dilation, 2), ceil_mode))
 
 
+def _activation_taken(trace: Trace, input: Tensor) -> bool:
+    return (trace.along or input.dim() > 2) and _taken(input)
+
+
 def _relu(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) -> Tensor:
-    if not _taken(input):
+    if not _activation_taken(trace, input):
         return func(input, inplace) if inplace else func(input)
     return PiecewiseLinear.apply(input, aten.relu, _relu_slope, inplace)
 
 
 def _relu_(trace: Trace, func: Callable, input: Tensor) -> Tensor:
-    return PiecewiseLinear.apply(input, aten.relu, _relu_slope, True) if _taken(input) else func(input)
+    return (
+        PiecewiseLinear.apply(input, aten.relu, _relu_slope, True)
+        if _activation_taken(trace, input)
+        else func(input)
+    )
 
 
 def _relu_slope(g: Tensor, y: Tensor) -> Tensor:
@@ -178,13 +188,13 @@ def _hardtanh(
     max_val: float = 1.0,
     inplace: bool = False,
 ) -> Tensor:
-    if not _taken(input):
+    if not _activation_taken(trace, input):
         return func(input, min_val, max_val, inplace)
     return _clamped(input, min_val, max_val, inplace)
 
 
 def _relu6(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) -> Tensor:
-    return _clamped(input, 0.0, 6.0, inplace) if _taken(input) else func(input, inplace)
+    return _clamped(input, 0.0, 6.0, inplace) if _activation_taken(trace, input) else func(input, inplace)
 
 
 def _clamped(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:

@@ -150,6 +150,7 @@ def draw(folder: Path, problems: list[str]) -> None:
     """Draw the test loss over steps, gradients and seconds, mean and range of the seeds."""
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     colours = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
     axes_names = {"step": "steps", "gradient_equivalents": "gradients", "train_seconds": "seconds of training"}
@@ -166,6 +167,7 @@ def draw(folder: Path, problems: list[str]) -> None:
                 axis.plot(x, y.mean(0), color=colour, label=title, marker=".")
                 axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, linewidth=0)
             axis.set(xlabel=label, xscale="log", yscale="log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3, which="both")
             axis.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(f"{PROBLEMS[problem][0]}\ntest loss")

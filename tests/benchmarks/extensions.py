@@ -38,6 +38,16 @@ CASES: tuple[tuple[str, int, int, dict[str, dict]], ...] = (
         },
     ),
     (
+        "Gauss-Newton, 1 iteration, batch 128",
+        128,
+        3000,
+        {
+            "as it is": {"cg_max_iter": 1, "curvature": "gauss_newton"},
+            "momentum=0.9": {"cg_max_iter": 1, "curvature": "gauss_newton", "momentum": 0.9},
+            "backtracking=8": {"cg_max_iter": 1, "curvature": "gauss_newton", "backtracking": 8},
+        },
+    ),
+    (
         "Hessian, 20 iterations, batch 128",
         128,
         3000,

@@ -67,7 +67,7 @@ def same(a, b):
 
 def test_layers_are_computed_by_the_functions_of_few_passes():
     problem = convolutional()
-    with Trace():
+    with Trace(along=True):
         names = nodes(problem.closure())
     ours = ("Convolution", "Linear", "BatchNorm", "MaxPool2d", "PiecewiseLinear")
     assert {f"{name}Backward" for name in ours} <= names
