@@ -62,7 +62,7 @@ def test_a_run_with_a_probe_that_is_stopped_goes_on_bit_for_bit(trainopt, tmp_pa
     assert equal(state(one), state(other))
 
 
-THEIRS = """
+THEIR_PROBES = """
 import torch
 
 class Spread:
@@ -80,11 +80,11 @@ class Spread:
 
 
 def test_a_probe_of_ones_own_needs_a_yaml_alone(trainopt, tmp_path, monkeypatch):
-    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "their_probes.py").write_text(THEIR_PROBES)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "more/probe").mkdir(parents=True)
     (tmp_path / "more/probe/spread.yaml").write_text(
-        "spread: {_target_: theirs.Spread, every: 2steps, factor: 0.5}\n"
+        "spread: {_target_: their_probes.Spread, every: 2steps, factor: 0.5}\n"
     )
     command = (*RUN, *MLP, "duration=4steps")
     assert trainopt(*command, "run.name=without").code == 0

@@ -61,7 +61,7 @@ SWEEP = (
     f"duration={LENGTH}steps",
     "checkpoint_every=2steps",
     "logger=none",
-    "optimizer._target_=theirs.Fated",
+    "optimizer._target_=their_sweep.Fated",
     "+optimizer.job=range(12)",
     "hydra.sweep.dir=sweep",
 )
@@ -79,7 +79,7 @@ def states(folder: Path) -> dict[int, str]:
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_sweep_of_twelve_is_finished_by_the_second_time(finished, tmp_path, launcher):
-    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "their_sweep.py").write_text(THEIRS)
     command = (*SWEEP, f"hydra/launcher={launcher}")
     first = finished(*command)
     assert first.code == 1
