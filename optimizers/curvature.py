@@ -170,7 +170,7 @@ class Curvature:
         """Return C v, of the shapes of the parameters; the `last` one lets go of the graph as it goes."""
         if not self._outputs:
             found = self._swept("product", self._of_loss, self.params, vectors, last)
-            return [_sum(p, f) for p, f in zip(self.params, found, strict=True)]
+            return [torch.zeros_like(p) if f is None else f for p, f in zip(self.params, found, strict=True)]
         at_outputs, direct = self._second_of_loss(self._tangents(vectors, last), vectors, last)
         through = _differentiated(
             [_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last
