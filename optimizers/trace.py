@@ -163,9 +163,11 @@ def _activation_taken(trace: Trace, input: Tensor) -> bool:
 
 
 def _relu(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) -> Tensor:
-    if not _activation_taken(trace, input):
-        return func(input, inplace) if inplace else func(input)
-    return PiecewiseLinear.apply(input, aten.relu, _relu_slope, inplace)
+    if _activation_taken(trace, input):
+        return PiecewiseLinear.apply(input, aten.relu, _relu_slope, inplace)
+    if not inplace and _taken(input):
+        return input * (input.detach() > 0).to(input.dtype)  # of a product no zeros flow back
+    return func(input, inplace) if inplace else func(input)
 
 
 def _relu_(trace: Trace, func: Callable, input: Tensor) -> Tensor:
