@@ -3,8 +3,10 @@
 from .function import Function
 from .input_size import smallest_input
 from .mlp import MLP
+from .plain import PlainConvNet
 from .problems import FUNCTIONS, Problem
 from .resnet import ResNet
+from .small_images import small_image_network
 from .timm_network import timm_network
 from .weights import DamagedFile, WeightsError, load_weights, safe_load
 
@@ -13,11 +15,13 @@ __all__ = [
     "MLP",
     "DamagedFile",
     "Function",
+    "PlainConvNet",
     "Problem",
     "ResNet",
     "WeightsError",
     "load_weights",
     "safe_load",
+    "small_image_network",
     "smallest_input",
     "timm_network",
 ]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainopt.models import MLP, ResNet, smallest_input, timm_network
+from trainopt.models import MLP, PlainConvNet, ResNet, small_image_network, smallest_input, timm_network
 
 
 def count(network):
@@ -25,6 +25,9 @@ def count(network):
         (lambda: ResNet(3, 10, 32), 464_154),
         (lambda: ResNet(3, 10, 44), 658_586),
         (lambda: ResNet(3, 10, 56), 853_018),
+        # as of timm's networks; ResNet-34 has 9 instead of 49 weights a channel in its first convolution
+        (lambda: small_image_network(3, 10, "resnet34"), 21_289_802 - 3 * 64 * 40),
+        (lambda: small_image_network(3, 10, "mobilenetv2_100"), 2_236_682),
     ],
 )
 def test_parameter_counts(network, parameters):
@@ -119,3 +122,61 @@ def test_small_networks_take_small_images():
 def test_a_network_that_takes_no_such_images_says_so():
     with pytest.raises(ValueError, match="takes no images of 2 channels"):
         smallest_input(ResNet(3, 10, 8), (2, 8, 8))
+
+
+def plain_by_hand(x, network, kernels, pool_after):
+    """AlexNet's form written out with functions alone, from the layers' weights in their order."""
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] or [nn.Identity()] * len(kernels)
+    for number, (conv, norm, side) in enumerate(zip(convolutions, norms, kernels, strict=True), start=1):
+        columns = nn.functional.unfold(x, side, padding=side // 2)
+        x = (conv.weight.flatten(1) @ columns).view(len(x), -1, *x.shape[2:]) + conv.bias.view(-1, 1, 1)
+        x = norm(x).clamp(min=0)
+        if number in pool_after:
+            b, c, h, w = x.shape
+            x = x.view(b, c, h // 2, 2, w // 2, 2).amax((3, 5))
+    return x.mean((2, 3)) @ network.linear.weight.T + network.linear.bias
+
+
+ALEXNET = ([64, 192, 384, 256, 256], [11, 5, 3, 3, 3], [1, 2, 5], False)
+VGG16 = ([64] * 2 + [128] * 2 + [256] * 3 + [512] * 6, [3] * 13, [2, 4, 7, 10, 13], True)
+
+
+@pytest.mark.parametrize(("arguments", "parameters"), [(ALEXNET, 2_472_266), (VGG16, 14_728_266)])
+def test_plain_networks_are_what_the_papers_describe(arguments, parameters):
+    torch.manual_seed(0)
+    _, kernels, pool_after, _ = arguments
+    network = PlainConvNet(3, 10, *arguments).double().eval()
+    assert count(network) == parameters
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert torch.allclose(network(x), plain_by_hand(x, network, kernels, pool_after), rtol=1e-10, atol=1e-12)
+    assert network.get_classifier() is network.linear
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([8, 8], [3, 5, 7]), "one for each of 2 channels"),
+        (([8, 8], [4]), "must be odd"),
+        (([8, 8], [3], [3]), "numbers of convolutions, 1 to 2"),
+        (([],), "one for each of 0 channels"),
+    ],
+)
+def test_plain_networks_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PlainConvNet(3, 10, *arguments)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "mobilenetv2_100"])
+def test_networks_of_timm_for_small_images_end_in_an_eighth_of_the_side(name):
+    network = small_image_network(3, 10, name).eval()
+    x = torch.zeros(1, 3, 32, 32)
+    assert network.forward_features(x).shape[2:] == (4, 4)
+    assert network(x).shape == (1, 10)
+    assert smallest_input(network, (3, 8, 8)) is None
+    assert smallest_input(network, (3, 4, 4)) == 8
+
+
+def test_a_network_without_such_strides_is_refused():
+    with pytest.raises(ValueError, match="must be a ResNet or MobileNetV2"):
+        small_image_network(3, 10, "vit_tiny_patch16_224")
