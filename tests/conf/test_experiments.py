@@ -1,0 +1,95 @@
+"""The experiments against the studies' texts: what each run is, and how many a sweep has."""
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from trainopt.runner.names import register_resolvers
+from trainopt.runner.vocabulary import CONF
+
+AUGMENTED = {"flip": 0.5, "shift": 4, "shift_probability": 0.5, "padding": "black", "cutout": 0, "mixup": 0.0}
+PLAIN = {"flip": 0.0, "shift": 0}
+NETWORKS = ["alexnet_cifar", "vgg16_cifar", "resnet34_cifar"]
+KS = [1, 2, 5]
+
+# Mandatelli 2018: (model, optimizer, schedule, duration, data, {key: values} of the sweep)
+MOMENTUM = {"momentum": 0.5, "nesterov": False, "weight_decay": 0, "dampening": 0}
+NESTEROV = {**MOMENTUM, "nesterov": True, "lr": 0.1}
+ADAPTIVE = {"momentum": 0.9, "gamma": 1.0, "lr_bounds": [0.001, 0.1], "grad_norm_sq_bounds": [1e-4, 1e10]}
+CYCLE = {"form": "triangular", "window": "linear", "half_cycle": "10epochs", "low": 0.001, "high": 0.1}
+
+
+def falls(*milestones):
+    return {"milestones": list(milestones), "factor": 0.1}
+
+
+def sizes_rates(sizes, rates):
+    return {"batching.size": sizes, "optimizer.lr": rates, "batching.persistency": KS}
+
+
+MANDATELLI = {
+    "table_2_1": (
+        "alexnet_cifar", MOMENTUM, {}, "100epochs", PLAIN, sizes_rates([32, 256, 512], [0.001, 0.01])
+    ),
+    "table_2_2_vgg16": ("vgg16_cifar", MOMENTUM, {}, "100epochs", PLAIN, sizes_rates([512], [0.01, 0.1])),
+    "table_2_2_resnet34": ("resnet34_cifar", MOMENTUM, {}, "100epochs", PLAIN, sizes_rates([512], [0.01, 0.1])),
+    "section_2_4": (
+        "alexnet_cifar", {**MOMENTUM, "lr": 0.1}, falls("150epochs", "225epochs"), "300epochs", AUGMENTED,
+        {"batching.persistency": KS},
+    ),
+    "section_3_4_scheduled": (
+        "alexnet_cifar", NESTEROV, falls("40epochs", "70epochs"), "100epochs", PLAIN, {"model": NETWORKS}
+    ),
+    "section_3_4_adaptive": ("alexnet_cifar", ADAPTIVE, {}, "100epochs", PLAIN, {"model": NETWORKS}),
+    "section_3_5_scheduled": (
+        "alexnet_cifar", NESTEROV, falls("150epochs", "225epochs"), "300epochs", AUGMENTED, {"model": NETWORKS}
+    ),
+    "section_3_5_adaptive": ("alexnet_cifar", ADAPTIVE, {}, "300epochs", AUGMENTED, {"model": NETWORKS}),
+    "section_3_5_cyclic": ("alexnet_cifar", NESTEROV, CYCLE, "300epochs", AUGMENTED, {"model": NETWORKS}),
+}  # fmt: skip
+
+
+def composed(experiment):
+    register_resolvers()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        config = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+    return OmegaConf.to_container(config), OmegaConf.to_container(config.hydra.runtime.choices)
+
+
+def swept(config):
+    """The values of each key of the sweep, as numbers where they are."""
+    split = {key: str(value).split(",") for key, value in config["hydra"]["sweeper"]["params"].items()}
+    return {key: [v if v[0].isalpha() else float(v) for v in values] for key, values in split.items()}
+
+
+def has(node, wanted):
+    return {key: node[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", MANDATELLI)
+def test_mandatelli_2018(name):
+    model, optimizer, schedule, duration, data, sweep = MANDATELLI[name]
+    config, choices = composed(f"mandatelli2018/{name}")
+    assert (choices["model"], choices["data"]) == (model, "cifar10")
+    assert has(config["optimizer"], optimizer)
+    assert has(config["schedule"], schedule)
+    assert bool(schedule) == (choices["schedule"] != "constant")
+    assert config["duration"] == duration
+    assert has(config["data"], data)
+    assert config["data"]["validation"] == 0  # the study's tables are of the test set
+    assert (config["batching"]["size"], config["batching"]["persistency"]) == (512, 1)
+    assert swept(config) == sweep
+
+
+@pytest.mark.parametrize("name", MANDATELLI)
+def test_each_has_its_size_for_a_cpu(name):
+    paper, _ = composed(f"mandatelli2018/{name}")
+    small, _ = composed(f"mandatelli2018/cpu/{name}")
+    assert small["data"]["limit"] <= 4000
+    assert has(small["optimizer"], {k: v for k, v in paper["optimizer"].items() if k != "lr"})
+    assert set(swept(small)) == set(swept(paper))
+
+
+def test_every_experiment_of_a_study_is_compared_with_its_text():
+    there = {path.stem for path in (CONF / "experiment/mandatelli2018").glob("*.yaml")}
+    assert there == set(MANDATELLI)
