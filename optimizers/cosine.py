@@ -12,7 +12,8 @@ ROUNDING = 1e-9  # of a cycle: so close to its end, the next one has begun
 class CosineRestarts(Schedule):
     """The learning rate falls along a cosine and begins again.
 
-    That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group with its own rate lr0:
+    That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group
+    with its own rate lr0:
 
         lr = lr0 * (lowest + (1 - lowest) * (1 + cos(pi T_cur / T_i)) / 2)
 

@@ -10,7 +10,8 @@ RISES = ("linear", "exponential")
 class RangeTest(Schedule):
     """The learning rate rises from `low` to `high`.
 
-    That is the range test of Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1. With s the share of `over` that has passed, at most 1:
+    That is the range test of Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1. With s
+    the share of `over` that has passed, at most 1:
 
         linear        lr = low + (high - low) * s      as in both papers
         exponential   lr = low * (high / low)^s        every order of magnitude gets as many steps

@@ -1,8 +1,8 @@
-"""What a learning-rate range test found: bounds for a cyclical rate, and a picture of accuracy and loss over the rate.
+"""What a range test of the learning rate found: bounds for a cyclical rate, and accuracy and loss as a picture.
 
-Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1, let the rate rise during a short training
-and read off the rate with which accuracy begins to rise, and that with which it begins to fall. They do so by eye;
-`read_bounds` says how it is done here.
+Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1, let the rate rise during a short
+training and read off the rate with which accuracy begins to rise, and that with which it begins to fall. They do
+so by eye; `read_bounds` says how it is done here.
 """
 
 from pathlib import Path
@@ -18,21 +18,21 @@ SHARE = 0.1  # of what accuracy gains or loses altogether: what counts as a begi
 CERTAIN = 5.0  # standard errors of the smoothed accuracy: what is less may be chance
 ENOUGH = 20  # evaluations on held-out images from which bounds are read from these
 LEAST = 10  # points from which bounds are read at all
-SECOND_DIFFERENCE = np.sqrt(6) * np.sqrt(
-    2 / np.pi
-)  # mean |x - 2y + z| of independent normal numbers of deviation 1
+SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent normal numbers of deviation 1
 
 
 def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     """Return the rates `low` and `high`, each with what there is to say of it (`low_note`, `high_note`) or None.
 
     Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
-    differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the averages'
-    standard error is s / sqrt(w). A change counts where it exceeds five of these and a tenth of the range that the
-    averages cover. `low` is the last rate before the highest average at which no more than that was gained on the
-    first one, `high` the last one after it before so much is lost again. Where nothing is gained, `low` is None; what
-    was gained and is not lost has its bound at the edge of what was measured, and so has what is gained at once. Where
-    there is neither gain nor loss, both are None. Bounds have three digits.
+    differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
+    averages' standard error is s / sqrt(w). A change counts where it exceeds five of these, and a tenth of the
+    range that the averages cover. `low` is the last rate before the highest average at which no more than that was
+    gained on the first one, `high` the last one after it before so much is lost again.
+
+    Where nothing is gained, `low` is None; where nothing is lost either, so is `high`. What was gained and is not
+    lost has its bound at the edge of what was measured, and so has what is gained at once. Bounds have three
+    digits.
 
     Args:
         rates: rising, of shape (n,).
@@ -44,7 +44,7 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     (0.22, 0.72)
     """
     if len(rates) < LEAST:
-        note = f"{len(rates)} points are too few to read a bound from"
+        note = f"{len(rates)} measurements of accuracy are too few to tell"
         return {"low": None, "low_note": note, "high": None, "high_note": note}
     half = len(rates) // 40
     width = 2 * half + 1
@@ -85,20 +85,14 @@ def rounded(value: float) -> float:
 def summarise_range_test(folder: Path) -> dict[str, Any]:
     """Return the bounds that a range test's rows show, where they were read from, and how many points there were.
 
-    From batches of training images, or from held-out images where these were evaluated at least twenty times; never
-    from the test set.
+    From batches of training images, or from held-out images where these were evaluated at least twenty times;
+    never from the test set.
     """
     rows = read_rows(folder)
-    for kind, least in (("validation", ENOUGH), ("train", 0)):
-        rates, values = over_rate(rows, kind, "top1")
-        if len(rates) >= least:
-            break
-    if not any("top1" in row for row in rows):
-        note = "there is no accuracy to read it from"
-        bounds = {"low": None, "low_note": note, "high": None, "high_note": note}
-    else:
-        bounds = read_bounds(rates, values)
-    return {**bounds, "from": kind, "points": len(rates)}
+    held_out, _ = over_rate(rows, "validation", "top1")
+    kind = "validation" if len(held_out) >= ENOUGH else "train"
+    rates, values = over_rate(rows, kind, "top1")
+    return {**read_bounds(rates, values), "from": kind, "points": len(rates)}
 
 
 def over_rate(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -121,15 +115,9 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
 
     rows, (config, _) = read_rows(folder), read_config(folder)
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    panels = [
-        (axis, labels)
-        for axis, labels in zip(
-            figure.subplots(1, 2),
-            (("top1", "top1", "top-1 accuracy (%)"), ("total", "loss", "loss")),
-            strict=True,
-        )
-    ]
-    for axis, (train_key, key, label) in panels:
+    axes = figure.subplots(1, 2)
+    quantities = (("top1", "top1", "top-1 accuracy (%)"), ("total", "loss", "loss"))
+    for axis, (train_key, key, label) in zip(axes, quantities, strict=True):
         drawn = []
         for kind, colour in COLOURS.items():
             rates, values = over_rate(rows, kind, train_key if kind == "train" else key)
@@ -153,7 +141,7 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0][0].get_legend_handles_labels()
+    handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, frameon=False, fontsize=9)
     figure.suptitle(folder.name, fontsize=10)
     path = folder / NAME
@@ -173,7 +161,6 @@ def findings(bounds: dict[str, Any]) -> list[str]:
             lines.append(f"  {name}: {value:g}, {note}" if note else f"  {name}: {what} {value:g}")
     low, high = bounds["low"], bounds["high"]
     if high is not None and (low is None or low < high):
-        lines.append(
-            f"schedule=cyclic schedule.low={'null' if low is None else f'{low:g}'} schedule.high={high:g}"
-        )
+        shown = "null" if low is None else f"{low:g}"
+        lines.append(f"schedule=cyclic schedule.low={shown} schedule.high={high:g}")
     return lines

@@ -254,12 +254,14 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
     optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
     lr = run.optimizer.param_groups[0].get("lr")
-    rate = "" if lr is None else f", lr {float(lr):g}"
+    at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
+    rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
+    warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
     spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')}{data}"),
-        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}"),
+        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
         ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
         ("device", f"{describe(run.device)}, {precision}"),
         ("folder", shown(folder)),
