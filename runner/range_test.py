@@ -14,8 +14,9 @@ from .curves import COLOURS, FEW, is_wide, read_rows, running_mean
 
 NAME = "range_test.png"
 
-SHARE = 0.1  # of what accuracy gains or loses altogether: what counts as a beginning
-CERTAIN = 5.0  # standard errors of the smoothed accuracy: what is less may be chance
+SHARE = 0.1  # of the range that accuracy covers: what is less is no change
+CERTAIN = 8.0  # standard errors between two averages that chance alone does not make; it makes five or six
+NEAR = 3.0  # standard errors within which two averages are the same
 ENOUGH = 20  # evaluations on held-out images from which bounds are read from these
 LEAST = 10  # points from which bounds are read at all
 SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent normal numbers of deviation 1
@@ -26,9 +27,11 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
 
     Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
     differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
-    averages' standard error is s / sqrt(w). A change counts where it exceeds five of these, and a tenth of the
-    range that the averages cover. `low` is the last rate before the highest average at which no more than that was
-    gained on the first one, `high` the last one after it before so much is lost again.
+    averages' standard error is e = s / sqrt(w).
+
+    `low` is the last rate before the highest average with which accuracy was near the first one, `high` the last
+    one, up to the lowest average that follows, with which it was near the highest. Near is what differs by no more
+    than 3 e or a tenth of the range that the averages cover, whichever is more. Gains and losses count above 8 e.
 
     Where nothing is gained, `low` is None; where nothing is lost either, so is `high`. What was gained and is not
     lost has its bound at the edge of what was measured, and so has what is gained at once. Bounds have three
@@ -50,21 +53,22 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     width = 2 * half + 1
     means = np.convolve(accuracy, np.ones(width) / width, mode="valid")
     centres = rates[half : len(rates) - half]
-    noise = np.abs(np.diff(accuracy, 2)).mean() / SECOND_DIFFERENCE / np.sqrt(width)
-    counts = max(CERTAIN * noise, SHARE * np.ptp(means))
+    error = np.abs(np.diff(accuracy, 2)).mean() / SECOND_DIFFERENCE / np.sqrt(width)
+    near = max(NEAR * error, SHARE * np.ptp(means))
+    counts = max(CERTAIN * error, near)
     peak = int(means.argmax())
-    rises = means[peak] - means[0] > counts
-    lost = np.flatnonzero(means[peak:] < means[peak] - counts)
+    before, after = means[:peak], means[peak : peak + int(means[peak:].argmin()) + 1]
+    rises, falls = means[peak] - means[0] > counts, after[0] - after[-1] > counts
     found: dict[str, Any] = {"low": None, "low_note": None, "high": None, "high_note": None}
     if not rises:
         found["low_note"] = "accuracy never rises"
     else:
-        last = int(np.flatnonzero(means[:peak] <= means[0] + counts)[-1])
+        last = int(np.flatnonzero(before <= means[0] + near)[-1])
         at_once = last < width
         found["low"] = rounded(rates[0] if at_once else centres[last])
         found["low_note"] = "the lowest rate that was tried: accuracy rises at once" if at_once else None
-    if len(lost):
-        found["high"] = rounded(centres[peak + lost[0] - 1])
+    if falls:
+        found["high"] = rounded(centres[peak + int(np.flatnonzero(after >= means[peak] - near)[-1])])
     elif rises:
         found["high"] = rounded(rates[-1])
         found["high_note"] = "the highest rate that was measured: accuracy never falls"
