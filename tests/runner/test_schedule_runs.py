@@ -6,13 +6,7 @@ import pytest
 
 from runs import rows, stop_at
 
-RUN = (
-    "model=mlp",
-    "logger=none",
-    "log_every=1steps",
-    "batching.drop_last=true",
-    "run.name=a",
-)  # 11 steps an epoch
+RUN = ("model=mlp", "logger=none", "log_every=1steps", "run.name=a")
 
 OUTSIDE = '''
 from torch.optim.lr_scheduler import ExponentialLR
@@ -60,7 +54,7 @@ def wave(k, half):
     return k / half if k < half else 2 - k / half
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adagrad", "adadelta", "ehnewton"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "ehnewton"])
 def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trainopt, tmp_path, optimizer):
     """After an interruption in the middle of the second, and a warm-up over half of the first."""
     options = ("schedule.low=0.001", "schedule.high=0.01", "schedule.half_cycle=6steps", "schedule.warmup=6steps")
@@ -76,7 +70,8 @@ def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trainopt, tmp_pa
 def test_durations_in_epochs_and_a_period_that_is_the_runs(trainopt, tmp_path):
     period = "schedule.period=${duration}"
     assert trainopt(*RUN, "schedule=cosine_restarts", period, "optimizer.lr=0.2", "duration=3epochs").code == 0
-    wanted = [0.1 * (1 + math.cos(math.pi * k / 33)) for k in range(33)]
+    epochs = [k // 12 + k % 12 * 128 / 1437 for k in range(36)]  # the last of 12 batches is smaller
+    wanted = [0.1 * (1 + math.cos(math.pi * epoch / 3)) for epoch in epochs]
     assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-9)
 
 
