@@ -2,22 +2,16 @@
 
 `torch.optim.lr_scheduler` does the work; what is added is that milestones are durations (`82epochs`, `300steps`,
 `0.05epochs`) of the run's own progress, which counts epochs whatever the batch size is and is part of a
-checkpoint. The factor is a function of that progress alone, so a schedule has no state that could be lost.
+checkpoint.
 """
 
 from collections.abc import Sequence
 from math import floor
-from typing import Any, Protocol
+from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-
-class Progress(Protocol):
-    """What a schedule needs to know of a run."""
-
-    def elapsed(self, duration: str) -> float:
-        """Return how many such durations have passed since the run began."""
+from .schedule import Progress, Schedule
 
 
 class Constant:
@@ -37,7 +31,7 @@ class Constant:
         """Accept the state, which is none."""
 
 
-class Multistep(LambdaLR):
+class Multistep(Schedule):
     """lr = lr0 * factor^(number of milestones passed).
 
     Args:
@@ -48,10 +42,16 @@ class Multistep(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1):
-        super().__init__(optimizer, lambda _: factor ** sum(progress.elapsed(m) >= 1 for m in milestones))
+        self.milestones = milestones
+        self.factor = factor
+        super().__init__(optimizer, progress)
+
+    def rate_of(self, initial: float) -> float:
+        """Return the rate now of a group that began with the rate `initial`."""
+        return initial * self.factor ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
 
 
-class Exponential(LambdaLR):
+class Exponential(Schedule):
     """lr = lr0 * rate^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
 
     Args:
@@ -70,8 +70,12 @@ class Exponential(LambdaLR):
         every: str = "1epochs",
         staircase: bool = True,
     ):
-        def factor(_: int) -> float:
-            passed = progress.elapsed(every)
-            return rate ** (floor(passed) if staircase else passed)
+        self.rate = rate
+        self.every = every
+        self.staircase = staircase
+        super().__init__(optimizer, progress)
 
-        super().__init__(optimizer, factor)
+    def rate_of(self, initial: float) -> float:
+        """Return the rate now of a group that began with the rate `initial`."""
+        passed = self.progress.elapsed(self.every)
+        return initial * self.rate ** (floor(passed) if self.staircase else passed)

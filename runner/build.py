@@ -21,16 +21,16 @@ from trainopt.data import (
     split,
 )
 from trainopt.models import WeightsError, load_weights, smallest_input
-from trainopt.optimizers import Constant
 
 from .clocks import Clocks
-from .construct import construct, construct_each, find, takes
+from .construct import construct, construct_each, takes
 from .device import choose_device, set_numerics
 from .durations import Duration
 from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
 from .objective import Objective, covered_parameters
 from .progress import Progress
+from .scheduling import build_schedule, check_schedule
 from .vocabulary import shipped
 
 EVALUATION_BATCH = 256
@@ -64,7 +64,13 @@ class Run:
     log_every: str
     num_classes: int
     image_shape: tuple[int, int, int]
+    range_test: str | None = None  # how long it takes, where the run is one
     notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to its end."""
+        return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
 
     @property
     def evaluation_batch_size(self) -> int:
@@ -110,6 +116,9 @@ def build(config: DictConfig) -> Run:
     optimizer = construct(config.optimizer, "optimizer", params)
     early_stopping.watch(optimizer)
     check_schedule(config, optimizer)
+    schedule, range_test = build_schedule(config, optimizer, progress)
+    if range_test:
+        notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     check_loss_function(optimizer, network)
     probes = construct_each(config, "probe")
     check_probes(probes)
@@ -121,7 +130,7 @@ def build(config: DictConfig) -> Run:
         forward=forward,
         objective=build_objective(config, network, forward, autocast),
         optimizer=optimizer,
-        schedule=construct(config.schedule, "schedule", optimizer=optimizer, progress=progress),
+        schedule=schedule,
         batching=batching,
         progress=progress,
         early_stopping=early_stopping,
@@ -135,9 +144,10 @@ def build(config: DictConfig) -> Run:
         duration=config.duration,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
+        log_every="1steps" if range_test else config.log_every,
         num_classes=data.num_classes,
         image_shape=training_set.shape if size is None else (training_set.shape[0], size, size),
+        range_test=range_test,
         notes=notes,
     )
 
@@ -297,13 +307,6 @@ def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
             f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
             " use batching.drop_last=true or another batching.size"
         )
-
-
-def check_schedule(config: DictConfig, optimizer: Any) -> None:
-    """Refuse a schedule for an optimizer that computes its learning rate."""
-    if getattr(optimizer, "sets_lr", False) and find(config.schedule, "schedule") is not Constant:
-        name = type(optimizer).__name__
-        raise UserError(f"schedule: {name} computes its learning rate itself; give schedule=constant")
 
 
 def check_loss_function(optimizer: Any, network: nn.Module) -> None:

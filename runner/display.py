@@ -13,6 +13,7 @@ from rich.table import Table
 from .files import shown
 
 REFRESH_SECONDS = 0.25
+PICTURES = ("curves.png", "path.png", "range_test.png")  # those that a run may leave
 
 
 class Display:
@@ -137,7 +138,7 @@ class Display:
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
             table.add_row(f"{name} ({kind})", figure(best["value"], form, unit), *where)
         self.say(table)
-        pictures = "".join(f", {name}" for name in ("curves.png", "path.png") if (folder / name).exists())
+        pictures = "".join(f", {name}" for name in PICTURES if (folder / name).exists())
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{pictures}, checkpoints/, …)")
 
 

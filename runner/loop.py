@@ -28,7 +28,12 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     needs_graph, reports = getattr(optimizer, "needs_graph", False), hasattr(optimizer, "last_step")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(
-        progress, log=run.log_every, evaluate=run.evaluate_every, checkpoint=run.checkpoint_every, end=run.duration
+        progress,
+        log=run.log_every,
+        evaluate=run.evaluate_every,
+        checkpoint=run.checkpoint_every,
+        end=run.duration,
+        range_test=run.range_test or run.duration,
     )
     probes = Probes(run, record) if run.probes else None
     total: Tensor
@@ -90,7 +95,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         """Evaluate and write a checkpoint where they are due; say whether the run ends here."""
         if "evaluate" in due or "end" in due:
             evaluate_all()
-        ends = progress.elapsed(run.duration) >= 1 or run.early_stopping.ends or stop()
+        ends = run.is_over or run.early_stopping.ends or stop()
         if "checkpoint" in due or ends:
             record.checkpoint(run, scheduled="checkpoint" in due)
         return ends
@@ -109,7 +114,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if probes:
                 probes.after_step(batch)
             due = agenda.due()
-            if run.early_stopping.step_is_short:
+            if run.early_stopping.step_is_short or "range_test" in due:
                 due = {*due, "end"}
             if "log" in due or "end" in due:
                 log()

@@ -105,12 +105,12 @@ class Record:
         self._write({"kind": "probe", "probe": name, **counts, "train_seconds": train_seconds}, row)
 
     def keep_best(self, run: Run) -> None:
-        """Write best.pt if the last evaluation was the best so far, and the summary.
+        """Write best.pt if the last evaluation was the best so far (but of no range test), and the summary.
 
         best.pt holds the whole state, and a run that was killed goes on from it where it is the newest: so it is
         never of a time that the run has not come to.
         """
-        if self._improved:
+        if self._improved and not run.range_test:
             with run.clocks.running("checkpoint"):
                 self.store.write_best(self._state(run))
             self._improved = False

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from .display import Display
 from .errors import FAILED, UserError, cannot_write, one_line, reason
 from .files import read_json, shown, write_json, write_text
-from .folder import fail, fingerprint, log_traceback, summary_if_done
+from .folder import DONE, fail, fingerprint, log_traceback, summary_if_done
 from .interrupt import Interrupt
 from .lock import RunLock
 
@@ -109,6 +109,11 @@ def carry_out(
         display.start(facts(config, choices, run, folder), run.notes)
         code, outcome = attempt(run, record, display, folder, interrupt, debug)
         try:
+            if run.range_test and outcome["status"] in DONE:
+                from .range_test import summarise_range_test
+
+                record.flush()
+                outcome["range_test"] = summarise_range_test(folder)
             summary = record.summarise(run, **outcome)
         except OSError as error:
             print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
@@ -197,7 +202,7 @@ def attempt(
         interrupt.patient = False
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
-    why = run.early_stopping.reason if run.progress.elapsed(run.duration) < 1 else None
+    why = None if run.is_over else run.early_stopping.reason
     because = {} if why is None else {"stopped_because": why}
     return 0, {"status": "finished", "stopped_early": why is not None, **because}
 
@@ -212,7 +217,9 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Say how a run ended, with its curves and figures."""
     from .curves import draw_curves
     from .path import draw_path
+    from .range_test import draw_range_test, findings
 
+    range_test = summary.get("range_test")
     if summary["status"] == "failed":
         tell_failure(summary["error"], folder)
     elif summary["status"] == "interrupted":
@@ -222,6 +229,8 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
             with suppress(OSError):  # a folder that can only be read shows its figures all the same
                 draw_curves(folder, folder.name)
                 draw_path(folder)
+                if range_test:
+                    draw_range_test(folder, range_test)
         display.result(summary, folder)
     if summary["status"] == "diverged":
         where = summary["diverged_at"]
@@ -229,6 +238,8 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         display.say(f"diverged: the loss became {where['loss']} after {at}")
     if summary.get("stopped_early"):
         display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
+    for line in findings(range_test) if range_test else ():
+        display.say(line)
 
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
@@ -243,12 +254,14 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
     optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
     lr = run.optimizer.param_groups[0].get("lr")
-    rate = "" if lr is None else f", lr {float(lr):g}"
+    at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
+    rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
+    warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
     spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')}{data}"),
-        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}"),
+        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
         ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
         ("device", f"{describe(run.device)}, {precision}"),
         ("folder", shown(folder)),
