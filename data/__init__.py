@@ -8,6 +8,7 @@ from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
 from .no_data import NoData
 from .splits import class_balanced, split
+from .stages import Stages
 from .synthetic import synthetic
 from .torchvision_arrays import svhn, torchvision_arrays
 
@@ -21,6 +22,7 @@ __all__ = [
     "InMemory",
     "NoData",
     "Position",
+    "Stages",
     "arrays",
     "batches",
     "class_balanced",

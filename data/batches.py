@@ -14,6 +14,7 @@ class Position(NamedTuple):
     epoch: int = 0  # epochs that are complete
     offset: int = 0  # samples of the current epoch that are used up
     repeat: int = 0  # updates already made on the current batch (persistency)
+    step: int = 0  # updates already made; stages in steps count them
 
 
 class Batch(NamedTuple):
@@ -37,10 +38,12 @@ class Source(Protocol):
 def batches(source: Source, batching, seed: int, position: Position) -> Iterator[Batch]:
     """Yield batches without end, from `position` on.
 
-    Order and augmentation are functions of (seed, epoch, index): the stream from a position is the rest of the
-    stream from the start. An epoch is one pass over the data; a batch's repeats are the same tensors.
+    Order and augmentation are functions of (seed, epoch, index), how often a batch is used is one of the position
+    where it begins: the stream from a position is the rest of the stream from the start. An epoch is one pass over
+    the data; a batch's repeats are the same tensors. Without a method `repeats` of `batching` there are none.
     """
-    epoch, offset, repeat = position
+    epoch, offset, repeat, step = position
+    repeats = getattr(batching, "repeats", None)
     while True:
         # two walks over the same spans: one for the source, which may read ahead, one for the positions
         spans = batching.spans(len(source), offset)
@@ -50,12 +53,15 @@ def batches(source: Source, batching, seed: int, position: Position) -> Iterator
             raise ValueError("an epoch holds no batch")
         while here is not None:
             following = next(spans, None)
-            done = Position(epoch + 1) if following is None else Position(epoch, following[0])
+            begun = Position(epoch, here[0], 0, step - repeat)
+            updates = repeats(begun, len(source)) if repeats else 1
+            end = begun.step + updates
+            done = Position(epoch + 1, step=end) if following is None else Position(epoch, following[0], step=end)
             inputs, targets = next(loaded)
-            for count in range(repeat + 1, batching.persistency + 1):
-                after = done if count == batching.persistency else Position(epoch, here[0], count)
+            for count in range(repeat + 1, updates + 1):
+                after = done if count == updates else Position(epoch, here[0], count, begun.step + count)
                 yield Batch(inputs, targets, here[1] - here[0], after)
-            repeat, here = 0, following
+            step, repeat, here = end, 0, following
         epoch, offset = epoch + 1, 0
 
 

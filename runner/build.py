@@ -30,6 +30,7 @@ from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
 from .objective import Objective, covered_parameters
 from .progress import Progress
+from .repeat_rate import check_repeat_rate
 from .scheduling import build_schedule, check_schedule
 from .vocabulary import shipped
 
@@ -80,7 +81,7 @@ class Run:
     def batches(self) -> Iterator[Batch]:
         """Yield the batches from where the run stands."""
         p = self.progress
-        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat))
+        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
 
     @property
     def parameters(self) -> int:
@@ -109,13 +110,14 @@ def build(config: DictConfig) -> Run:
     training_set, evaluation_sets = build_sets(config, data, size, device)
     early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.check(evaluation_sets)
-    batching = construct(config.batching, "batching")
+    batching = construct(config.batching, "batching", duration=Duration.parse(config.duration))
     check_batches(batching, len(training_set), network)
     progress = Progress(epoch_size=len(training_set))
     params = [p for p in network.parameters() if p.requires_grad]
     optimizer = construct(config.optimizer, "optimizer", params)
     early_stopping.watch(optimizer)
     check_schedule(config, optimizer)
+    check_repeat_rate(batching, optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
     if range_test:
         notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")

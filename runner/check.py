@@ -2,9 +2,9 @@
 
 A rule of conf/allowed.yaml is made of these words:
 
-    [list of [COUNT]] KIND [RANGE] [or null]
+    [list of [COUNT]] KIND [RANGE] [or another such rule]
 
-with KIND `integer`, `number`, `text`, `true or false`, `duration` or `one of A, B`; RANGE `>= x`, `> x`,
+with KIND `integer`, `number`, `text`, `true or false`, `duration`, `one of A, B` or `null`; RANGE `>= x`, `> x`,
 `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite, integers fit
 into 64 bits.
 """
@@ -155,9 +155,13 @@ def satisfies(value: Any, rule: str) -> bool:
     (True, False)
     >>> satisfies([16, 32], "list of integer >= 1"), satisfies("32", "integer >= 1")
     (True, False)
+    >>> satisfies([5, 2, 1], "integer >= 1 or list of integer >= 1"), satisfies(None, "integer >= 1 or null")
+    (True, True)
     """
-    if rule.endswith(" or null"):
-        return value is None or satisfies(value, rule.removesuffix(" or null"))
+    if len(parts := alternatives(rule)) > 1:
+        return any(satisfies(value, part) for part in parts)
+    if rule == "null":
+        return value is None
     if rule.startswith("list of "):
         count, element = re.fullmatch(r"list of (\d+ )?(.*)", rule).groups()  # type: ignore[union-attr]
         right = isinstance(value, list) and (count is None or len(value) == int(count))
@@ -174,6 +178,15 @@ def satisfies(value: Any, rule: str) -> bool:
     number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
     fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
     return fits and math.isfinite(value) and _within(value, bounds)
+
+
+def alternatives(rule: str) -> list[str]:
+    """Return what a rule allows, one by one.
+
+    >>> alternatives("true or false or null")
+    ['true or false', 'null']
+    """
+    return re.split(r" or (?!false)", rule)
 
 
 def yaml_scalar(word: str) -> str | bool:
@@ -193,9 +206,13 @@ def _within(value: float, bounds: str) -> bool:
 
 
 def _spelled_out(rule: str) -> str:
+    return " or ".join(map(_with_article, alternatives(rule)))
+
+
+def _with_article(rule: str) -> str:
     if rule.startswith("one of"):
         return rule.removeprefix("one of ") if ", " not in rule else rule
-    if not rule.startswith("true"):
+    if rule not in ("true or false", "null"):
         rule = f"{'an' if rule[0] == 'i' else 'a'} {rule}"
     return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
 

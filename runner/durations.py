@@ -31,6 +31,14 @@ class Duration:
                 return cls(amount, unit)
         raise UserError(f"{text}: is no duration; write a positive number with a unit, as 20epochs or 300steps")
 
+    def passed(self, step: int, epochs: Fraction) -> Fraction:
+        """Return how many such durations have passed after so many steps and epochs.
+
+        >>> Duration.parse("8epochs").passed(step=300, epochs=Fraction(1, 2))
+        Fraction(1, 16)
+        """
+        return (Fraction(step) if self.unit == "steps" else epochs) / self.amount
+
     @classmethod
     def is_valid(cls, text: str) -> bool:
         """Say whether `parse` takes the text."""

@@ -15,6 +15,7 @@ from .objective import Output
 from .probes import Probes
 from .progress import Agenda
 from .record import Record
+from .repeat_rate import RepeatRate
 
 
 def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> None:
@@ -24,7 +25,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         Diverged: the loss is not finite; the update was not made.
     """
     network, optimizer, schedule, objective = run.network, run.optimizer, run.schedule, run.objective
-    progress, clocks, finite = run.progress, run.clocks, finite_check(run.device)
+    progress, clocks, finite, rate = run.progress, run.clocks, finite_check(run.device), RepeatRate(run)
     needs_graph, reports = getattr(optimizer, "needs_graph", False), hasattr(optimizer, "last_step")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(
@@ -64,7 +65,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     def log() -> None:
         clocks.switch("other")
         row = {name: finite.value if term is total else term.item() for name, term in terms.items()}
-        row |= {"total": finite.value, "lr": optimizer.param_groups[0].get("lr"), "batch_size": batch.size}
+        row |= {"total": finite.value, "lr": rate.lr, "batch_size": batch.size}
         if reports:
             row |= optimizer.last_step
         record.trained(row, output, batch.targets, progress.counts(), clocks.seconds["train"])
@@ -107,7 +108,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         for batch in run.batches():
             if probes:
                 probes.before_step(batch)
-            optimizer.step(closure)
+            rate.step(closure)
             progress.advance(batch)
             if reports:
                 progress.count_products(optimizer.last_step)

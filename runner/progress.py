@@ -15,7 +15,7 @@ _parse = cache(Duration.parse)
 
 class _Batch(Protocol):
     @property
-    def after(self) -> tuple[int, int, int]: ...
+    def after(self) -> tuple[int, int, int, int]: ...
 
 
 @dataclass(slots=True)
@@ -45,8 +45,7 @@ class Progress:
 
     def advance(self, batch: _Batch) -> None:
         """Count an update on a batch."""
-        self.step += 1
-        self.epoch, self.offset, self.repeat = epoch, offset, _ = batch.after
+        self.epoch, self.offset, self.repeat, self.step = epoch, offset, _, _ = batch.after
         self.samples_passed = epoch * self.epoch_size + offset
 
     def count_products(self, last_step: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ OFFERED = {
     "model": {"num_classes", "in_channels", "image_shape", "pretrained"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
+    "batching": {"duration"},
     "logger": {"folder", "resumed_at"},
 }
 

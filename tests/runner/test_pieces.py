@@ -231,7 +231,7 @@ def test_the_running_mean_keeps_the_ends_and_lines():
 
 def test_progress_counts_a_persistent_batch_once_in_epochs():
     progress = Progress(epoch_size=10)
-    for after in ((0, 0, 1), (0, 4, 0), (0, 4, 1), (1, 0, 0)):
+    for after in ((0, 0, 1, 1), (0, 4, 0, 2), (0, 4, 1, 3), (1, 0, 0, 4)):
         progress.advance(SimpleNamespace(after=after))
     assert (progress.step, progress.epochs, progress.samples_passed) == (4, 1.0, 10)
     again = Progress(epoch_size=10)
