@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainopt.data import Constant, DataError, FolderSource, Position, batches, image_folder
+from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def source(path, workers, augment=True):
     part = "train" if augment else "test"
     count = 10 if augment else 6
     mean, std = [0.5] * 3, [0.25] * 3
-    return FolderSource(data, part, np.arange(count), mean, std, augment, 0.5, seed=3, device=torch.device("cpu"))
+    augmentation = Augmentation(flip=0.5, cutout=8, mixup=1.0) if augment else None
+    return FolderSource(data, part, np.arange(count), mean, std, augmentation, seed=3, device=torch.device("cpu"))
 
 
 def some(path, workers, start=(0, 0, 0), count=6):
