@@ -91,7 +91,8 @@ settled = settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 50), st.integers(0, 2**40))
 def test_the_stream_from_a_position_is_the_rest_of_the_stream(size, persistency, drop_last, stop, seed):
     batching = Constant(size, persistency, drop_last and size <= 23)
-    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=0.5, shift=2))
+    options = Augmentation(flip=0.5, shift=2, shift_probability=0.5, padding="mean", cutout=3, mixup=0.4)
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=options)
     whole = list(itertools.islice(batches(source, batching, seed, Position()), stop + 6))
     position = whole[stop - 1].after if stop else Position()
     for a, b in zip(whole[stop:], itertools.islice(batches(source, batching, seed, position), 6), strict=True):
