@@ -22,7 +22,7 @@ class Augmentation:
             with 0.5 the translation of Mandatelli 2018, section 2.4.
         padding: what a translation brings in: `black`, zero before normalising, or `mean`, zero after it.
         cutout: side in pixels of the square that is set to zero after normalising (DeVries and Taylor 2017,
-            arXiv 1708.04552); 0: none. See `cut_out`.
+            arXiv 1708.04552); 0: none. See `Cutout`.
         mixup: alpha of Beta(alpha, alpha), which the weight of an image in its mixture with another is drawn from
             (Zhang et al. 2018, arXiv 1710.09412); 0: images are not mixed. See `mix_up`.
 
@@ -85,53 +85,77 @@ class CutoutAndMixup:
         if options.cutout:
             drawn = [torch.randint(side, (count,), generator=generator) for side in size]
             self.centres = torch.stack(drawn).to(device)
+            self.cutout = Cutout(options.cutout, size, device)
 
     def __call__(self, images: Tensor, labels: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Return the images, which may be changed in place, and targets of the batch that starts there."""
         options, count = self.options, len(labels)
         if options.cutout:
-            cut_out(images, self.centres[:, start : start + count], options.cutout)
+            self.cutout(images, self.centres[:, start : start + count])
         if options.mixup:
             weight, partner = mixture(options.mixup, self.seed, self.epoch, start, count)
             return mix_up(images, labels, self.num_classes, weight, partner.to(labels.device))
         return images, labels
 
 
-def cut_out(images: Tensor, centres: Tensor, side: int) -> None:
-    """Set a square of each image to zero, in place; what of it lies outside of the image is cut off.
+class Rectangles:
+    """Planes (B, 1, H, W) that are 1 in a rectangle and 0 around it, looked up instead of computed for each batch.
+
+    >>> Rectangles(corners=(range(-1, 2), range(4)), inside=(2, 2), size=(3, 4))(torch.tensor([[0], [2]])).tolist()
+    [[[[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]
+
+    Args:
+        corners: the rows and the columns where rectangles may begin; outside of a plane they are cut off.
+        inside: height and width of the rectangles.
+        size: (H, W).
+        device: where the planes are.
+    """
+
+    def __init__(
+        self,
+        corners: tuple[range, range],
+        inside: tuple[int, int],
+        size: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ):
+        self._edges = []  # for every corner, the rows (or columns) of the plane that the rectangle covers
+        for first, length, side in zip(corners, inside, size, strict=True):
+            place = torch.arange(side) - torch.tensor(first)[:, None]
+            self._edges.append(((place >= 0) & (place < length)).float().to(device))
+
+    def __call__(self, choice: Tensor) -> Tensor:
+        """Return the planes of rectangles that begin at the corners of these numbers, (2, B)."""
+        rows, columns = (edge.index_select(0, c) for edge, c in zip(self._edges, choice, strict=True))
+        return (rows[:, :, None] * columns[:, None, :])[:, None]
+
+
+class Cutout:
+    """Sets a square of each image to zero; what of it lies outside of the image is cut off.
 
     The square's pixels are (y - side // 2 + i, x - side // 2 + j) for 0 <= i, j < side, with (y, x) its centre
     (DeVries and Taylor 2017, section 3.2: uniform over the image's pixels, in every image, in all channels).
-    torchvision has no Cutout (its RandomErasing keeps the rectangle inside and erases one image at a time).
+    torchvision has no Cutout: its RandomErasing keeps the rectangle inside, and erases one image at a time.
 
-    >>> image = torch.ones(1, 1, 4, 4)
-    >>> cut_out(image, torch.tensor([[0], [2]]), side=2)
+    >>> image = torch.ones(1, 1, 3, 4)
+    >>> Cutout(side=2, size=(3, 4))(image, torch.tensor([[0], [2]]))
     >>> image[0, 0].int().tolist()
-    [[1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    [[1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
 
     Args:
-        images: (B, C, H, W), normalised.
-        centres: rows and columns of the centres, (2, B).
         side: of the square, in pixels.
+        size: (H, W) of the images.
+        device: where the images are.
     """
-    height, width = images.shape[2:]
-    images.mul_(1 - rectangles(centres - side // 2, (side, side), (height, width)))
 
+    def __init__(self, side: int, size: tuple[int, int], device: torch.device | str = "cpu"):
+        height, width = size
+        first = -(side // 2)
+        corners = range(first, first + height), range(first, first + width)
+        self._squares = Rectangles(corners, (side, side), size, device)
 
-def rectangles(corners: Tensor, inside: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return planes (B, 1, H, W) that are 1 in a rectangle and 0 around it.
-
-    Args:
-        corners: rows and columns of the rectangles' upper left pixels, (2, B); they may lie outside of the planes.
-        inside: height and width of the rectangles.
-        size: (H, W).
-    """
-    edges = []
-    for corner, length, side in zip(corners, inside, size, strict=True):
-        place = torch.arange(side, device=corner.device) - corner[:, None]
-        edges.append(((place >= 0) & (place < length)).float())
-    rows, columns = edges
-    return (rows[:, :, None] * columns[:, None, :])[:, None]
+    def __call__(self, images: Tensor, centres: Tensor) -> None:
+        """Change images (B, C, H, W), which are normalised, in place; centres are rows and columns (2, B)."""
+        images.mul_(1 - self._squares(centres))
 
 
 def mixture(alpha: float, seed: int, epoch: int, start: int, count: int) -> tuple[float, Tensor]:

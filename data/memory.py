@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .augmentation import Augmentation, CutoutAndMixup, rectangles
+from .augmentation import Augmentation, CutoutAndMixup, Rectangles
 from .batches import epoch_generator
 from .windows import Windows
 
@@ -65,6 +65,8 @@ class InMemory:
         self.labels = torch.from_numpy(labels).to(home)
         if shift:
             self._windows = Windows(self.stored, self.shape[1:])
+            corners = range(shift, -shift - 1, -1)  # of the image in its window, for each step of the window
+            self._insides = Rectangles((corners, corners), self.shape[1:], self.shape[1:], self.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,34 +79,34 @@ class InMemory:
         """
         count, generator, options = len(self), epoch_generator(seed, epoch), self.augmentation
         order = torch.randperm(count, generator=generator)
-        source, filled_up = order, None  # which stored image is read: the mirrored ones lie `count` further
+        source = order  # which stored image is read: the mirrored ones lie `count` further
         if options.flip > 0:
             source = order + count * (torch.rand(count, generator=generator) < options.flip)
         if options.shift:
-            corners = self._corners(generator)
-            source = self._windows.starts(source, corners)
-            if options.padding == "mean":
-                filled_up = (options.shift - corners).to(self.device)  # from here on lies the image in its window
+            steps = self._steps(generator)
+            source, steps = self._windows.starts(source, steps), steps.to(self.device)
         cutout_and_mixup = CutoutAndMixup(
             options, seed, epoch, generator, count, self.input_size, self.num_classes, self.device
         )
         order, source = order.to(self.labels.device), source.to(self.labels.device)
         for start, stop in spans:
+            inside = None
             if options.shift:
                 pixels = self._windows.read(source[start:stop])
+                if options.padding == "mean":
+                    inside = self._insides(steps[:, start:stop])
             else:
                 pixels = self.stored.index_select(0, source[start:stop])
             labels = self.labels.index_select(0, order[start:stop])
-            corners_of_images = None if filled_up is None else filled_up[:, start:stop]
-            yield cutout_and_mixup(*self._finished(pixels, labels, corners_of_images), start)
+            yield cutout_and_mixup(*self._finished(pixels, labels, inside), start)
 
-    def _corners(self, generator: torch.Generator) -> Tensor:
+    def _steps(self, generator: torch.Generator) -> Tensor:
         """Draw which windows of the padded images are read: rows and columns of their first pixels, (2, N)."""
         shift, probability = self.augmentation.shift, self.augmentation.shift_probability
-        corners = torch.randint(2 * shift + 1, (2, len(self)), generator=generator)
+        steps = torch.randint(2 * shift + 1, (2, len(self)), generator=generator)
         if probability < 1:
-            corners[:, torch.rand(len(self), generator=generator) >= probability] = shift
-        return corners
+            steps[:, torch.rand(len(self), generator=generator) >= probability] = shift
+        return steps
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in order, without augmentation."""
@@ -115,17 +117,14 @@ class InMemory:
             pixels = self.stored[start:stop, :, s : s + height, s : s + width]
             yield self._finished(pixels, self.labels[start:stop])
 
-    def _finished(self, pixels: Tensor, labels: Tensor, corners: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return a batch on its device, normalised and of its final size.
-
-        Where `corners` (2, B) say where the images begin in their windows, what is around them becomes zero.
-        """
+    def _finished(self, pixels: Tensor, labels: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return a batch on its device, normalised, zero where `inside` (B, 1, H, W) is, and of its final size."""
         if pixels.device != self.device:
             pixels = pixels.contiguous().pin_memory().to(self.device, non_blocking=True)
             labels = labels.pin_memory().to(self.device, non_blocking=True)
         images = pixels.to(torch.float32, memory_format=self.format).mul_(self.scale).add_(self.offset)
-        if corners is not None:
-            images.mul_(rectangles(corners, self.shape[1:], self.shape[1:]))
+        if inside is not None:
+            images.mul_(inside)
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return images, labels

@@ -27,9 +27,9 @@ class Windows:
         self._rows = rows.to(images.device, self._index_type)
         self._room = self._room_for(0)
 
-    def starts(self, images: Tensor, corners: Tensor) -> Tensor:
+    def starts(self, images: Tensor, steps: Tensor) -> Tensor:
         """Return what `read` takes, for images by number (B,) and rows and columns of windows in them (2, B)."""
-        first = images * self.image_size + corners[0] * self.line + corners[1]
+        first = images * self.image_size + steps[0] * self.line + steps[1]
         return first.to(self._rows.device, self._index_type)
 
     def read(self, starts: Tensor) -> Tensor:

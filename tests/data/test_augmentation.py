@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 
 from trainopt.data import Augmentation, Constant, InMemory, Position, batches
-from trainopt.data.augmentation import cut_out, mix_up, mixture
+from trainopt.data.augmentation import Cutout, mix_up, mixture
 from trainopt.data.batches import epoch_generator
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
@@ -119,7 +119,7 @@ def test_squares_are_torchvisions_erased_rectangles_cut_off_at_the_edges(side):
         top, left = max(y - side // 2, 0), max(x - side // 2, 0)
         bottom, right = min(y - side // 2 + side, HEIGHT), min(x - side // 2 + side, WIDTH)
         v2.functional.erase(image, top, left, bottom - top, right - left, torch.zeros(1, 1, 1), inplace=True)
-    cut_out(images, centres, side)
+    Cutout(side, (HEIGHT, WIDTH))(images, centres)
     assert torch.equal(images, expected)
 
 
