@@ -1,6 +1,7 @@
 """From what: data sets, augmentation, and batches (their size over time, how often each is used)."""
 
 from .arrays import Arrays, DataError, arrays
+from .augmentation import Augmentation
 from .batches import Batch, Position, batches
 from .batching import Constant
 from .digits import digits
@@ -14,6 +15,7 @@ from .torchvision_arrays import svhn, torchvision_arrays
 
 __all__ = [
     "Arrays",
+    "Augmentation",
     "Batch",
     "Constant",
     "DataError",

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """One update's data."""
 
     inputs: Tensor  # (B, C, H, W) float32, normalised
-    targets: Tensor  # (B,) int64
+    targets: Tensor  # (B,) int64, or with mixup probabilities (B, classes) float32
     size: int  # B
     after: Position  # where the run stands after the update
 

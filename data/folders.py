@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .arrays import DataError
+from .augmentation import Augmentation, CutoutAndMixup
 from .batches import epoch_generator
 
 
@@ -114,8 +116,8 @@ class FolderSource:
         part: `train` or `test`.
         indices: which images of the folder, as positions in its list.
         mean, std: per channel, on the [0, 1] scale.
-        augment: random crops, mirror images and colours, or the fixed transform of the evaluation.
-        flip: probability of a horizontal mirror image.
+        augmentation: mirror images, Cutout and mixup, beside random crops and colours; None: the fixed transform
+            of the evaluation.
         seed: of the random transforms.
         device: where batches go.
         channels_last: give batches in NHWC memory order.
@@ -128,20 +130,24 @@ class FolderSource:
         indices: np.ndarray,
         mean: list[float],
         std: list[float],
-        augment: bool,
-        flip: float,
+        augmentation: Augmentation | None,
         seed: int,
         device: torch.device,
         channels_last: bool = False,
     ):
         from timm.data import create_transform
 
+        is_training = augmentation is not None
+        self.augmentation = augmentation = augmentation or Augmentation()
+        augmentation.check_size(data.size, data.size)
+        if augmentation.shift:
+            raise ValueError("data.shift: is for data sets kept in memory; folders of images have data.scale")
         transform = create_transform(
             data.size,
-            is_training=augment,
+            is_training=is_training,
             scale=data.scale,
             ratio=data.ratio,
-            hflip=flip,
+            hflip=augmentation.flip,
             color_jitter=data.color_jitter,
             interpolation=data.interpolation,
             crop_pct=data.crop_share,
@@ -152,16 +158,26 @@ class FolderSource:
         self.images = _Images(folder, indices, transform, seed)
         self.labels = np.asarray(folder.targets)[indices]
         self.workers, self.device = data.workers, device
-        self.shape = data.image_shape
+        self.shape, self.num_classes = data.image_shape, data.num_classes
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch's order that `spans` name as (start, stop)."""
-        order = torch.randperm(len(self), generator=epoch_generator(seed, epoch)).tolist()
-        return self._load([(epoch, i) for i in order[start:stop]] for start, stop in spans)
+        """Yield the batches of an epoch's order that `spans` name as (start, stop).
+
+        With mixup targets are probabilities, (B, classes).
+        """
+        generator = epoch_generator(seed, epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        cutout_and_mixup = CutoutAndMixup(
+            self.augmentation, seed, epoch, generator, len(self), self.shape[1:], self.num_classes, self.device
+        )
+        spans, ahead = tee(spans)
+        loaded = self._load([(epoch, i) for i in order[start:stop]] for start, stop in ahead)
+        for (start, _), (images, labels) in zip(spans, loaded, strict=True):
+            yield cutout_and_mixup(images, labels, start)
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in order."""

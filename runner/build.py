@@ -1,7 +1,7 @@
 """From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainopt.data import (
     Arrays,
+    Augmentation,
     Batch,
     DataError,
     Folders,
@@ -229,18 +230,22 @@ def build_sets(
     mean, std = statistics(options, data, train)
     shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
 
-    def make(part: str, indices: np.ndarray, augment: bool) -> InMemory | FolderSource:
-        flip = options.flip if augment else 0.0
+    def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> InMemory | FolderSource:
         if isinstance(data, Folders):
-            return FolderSource(data, part, indices, augment=augment, flip=flip, seed=config.seed, **shared)
-        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
-        shift = options.shift if augment else 0
-        return InMemory(images[indices], classes[indices], size=size, flip=flip, shift=shift, **shared)
+            return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
+        images, classes = getattr(data, f"x_{part}")[indices], getattr(data, f"y_{part}")[indices]
+        return InMemory(
+            images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared
+        )
 
-    if isinstance(data, Folders) and options.shift:
-        raise UserError("data.shift: is for data sets kept in memory; folders of images have data.scale")
-    sets = {"validation": make("train", held_out, augment=False)} if len(held_out) else {}
-    return make("train", train, augment=True), {**sets, "test": make("test", test, augment=False)}
+    sets = {"validation": make("train", held_out)} if len(held_out) else {}
+    try:
+        training_set = make(
+            "train", train, Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
+        )
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
+    return training_set, {**sets, "test": make("test", test)}
 
 
 def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:

@@ -114,7 +114,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     for name in groups:
         if name not in {"experiment", "debug", *list_groups()} and name not in config:
             raise UserError(f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}")
-    for name in (key for key in defaults if key not in ("defaults", "hydra")):
+    for name in (key for key in defaults if key != "defaults"):
         inside = defaults[name] if isinstance(defaults[name], dict) else {}
         for key in [name, *(f"{name}.{k}" for k in inside)]:
             *above, last = key.split(".")

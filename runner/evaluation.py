@@ -1,5 +1,6 @@
 """Exact evaluation: every image once."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,7 +82,9 @@ def _value(
 def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
     """Return the share of each batch (logits (B, classes), targets (B,)) that is classified right, in percent.
 
-    Batches of one size are compared together: for small ones that takes a tenth of the time.
+    Of targets that are probabilities (B, classes), as mixup's, it is the mean probability of the classes that the
+    network takes the images for. Batches of one size are compared together: for small ones that takes a tenth of
+    the time.
     """
     by_size: dict[int, list[int]] = {}
     for index, (_, targets) in enumerate(batches):
@@ -89,6 +92,12 @@ def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
     found = [0.0] * len(batches)
     for size, indices in by_size.items():
         logits, targets = (torch.stack([batches[i][part] for i in indices]) for part in (0, 1))
-        for index, right in zip(indices, (logits.argmax(2) == targets).sum(1).tolist(), strict=True):
+        classes = logits.argmax(2)
+        if targets.is_floating_point():
+            probabilities = targets.gather(2, classes[:, :, None])[:, :, 0].tolist()
+            sums = [math.fsum(row) for row in probabilities]  # whatever batches it is compared with
+        else:
+            sums = (classes == targets).sum(1).tolist()
+        for index, right in zip(indices, sums, strict=True):
             found[index] = 100 * right / size
     return found

@@ -36,7 +36,7 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
         lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
     lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
     _, _, rest = (CONF / "config.yaml").read_text().partition("\n")  # its first line is about the file
-    lines += _indented(_without(rest, "defaults", "hydra"))
+    lines += _indented(_without(rest, "defaults"))
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))

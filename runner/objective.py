@@ -41,6 +41,7 @@ class Objective:
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes).
 
+        Targets are classes (B,) int64, or probabilities of the classes (B, classes).
         In the place of logits, a network that returns its loss gives its report at the same point.
         """
         if self.autocast:

@@ -54,7 +54,7 @@ class Vocabulary:
         """All dotted keys of a configuration with these choices, as in `optimizer.lr`."""
         found = set()
         for key, value in shipped("config.yaml").items():
-            if key not in ("defaults", "hydra"):
+            if key != "defaults":
                 found |= set(_dotted(key, value))
         for group, chosen in choices.items():
             for option in chosen if isinstance(chosen, list) else [chosen]:

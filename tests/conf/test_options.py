@@ -69,12 +69,11 @@ def test_every_key_has_a_comment(option):
     if option.startswith(("experiment", "debug")):
         return
     name = Path(option).stem if option.partition("/")[0] in list_groups() else "defaults"
-    keys = [
+    body = [
         line
         for line in lines
-        if re.match(r"\s*[\w.]+:", line) and not re.match(rf"\s*(_target_|{name}|defaults|hydra):", line)
+        if re.match(r"\s*[\w.]+:", line) and not re.match(rf"\s*(_target_|{name}|defaults):", line)
     ]
-    body = [line for line in keys if not re.match(r"\s+(run|sweep|job|output_subdir):", line)]
     std = [line for line in body if line.startswith("std:")]  # the line above speaks of both
     assert [line for line in body if " # " not in line and line not in std] == []
 
@@ -90,7 +89,7 @@ def test_every_key_has_a_rule_and_every_rule_a_key():
         group = option.split("/")[0]
         keys |= {f"{group}.{key}" for key in node_of(option) if key != "_target_"}
     for key, value in read(CONF / "config.yaml").items():
-        if key not in ("defaults", "hydra"):
+        if key != "defaults":
             keys |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
     assert rules == keys
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainopt.data import Constant, InMemory, Position, batches, class_balanced, split
+from trainopt.data import Augmentation, Constant, InMemory, Position, batches, class_balanced, split
 from trainopt.data.batches import epoch_generator
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
@@ -33,7 +33,7 @@ def shifted(image, dy, dx):
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("shift", [0, 3])
 def test_pixels_are_those_of_a_plain_implementation(flip, shift):
-    source = InMemory(IMAGES, LABELS, MEAN, STD, flip=flip, shift=shift)
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=flip, shift=shift))
     generator = epoch_generator(7, 2)
     order = torch.randperm(23, generator=generator)
     mirror = torch.rand(23, generator=generator) < flip if flip else torch.zeros(23, dtype=torch.bool)
@@ -48,7 +48,7 @@ def test_pixels_are_those_of_a_plain_implementation(flip, shift):
 
 
 def test_evaluation_sees_every_image_once_in_order_and_unchanged():
-    source = InMemory(IMAGES, LABELS, MEAN, STD, flip=1.0, shift=3)
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=1.0, shift=3))
     images, labels = (torch.cat(parts) for parts in zip(*source.ordered(10), strict=True))
     assert labels.tolist() == LABELS.tolist()
     assert images.numpy() == pytest.approx(np.stack([normalised(i) for i in IMAGES]), abs=2e-6)
@@ -57,13 +57,21 @@ def test_evaluation_sees_every_image_once_in_order_and_unchanged():
 def test_mirror_images_and_every_shift_come_as_often_as_they_should():
     image = np.zeros((1, 5, 5, 1), np.uint8)
     image[0, 1, 2] = 255  # off centre in height only
-    source = InMemory(np.repeat(image, 18_000, 0), np.zeros(18_000, int), [0.0], [1.0], flip=0.25, shift=1)
+    source = InMemory(
+        np.repeat(image, 18_000, 0),
+        np.zeros(18_000, int),
+        [0.0],
+        [1.0],
+        augmentation=Augmentation(flip=0.25, shift=1),
+    )
     images, _ = next(source.epoch(0, 0, [(0, 18_000)]))
     places = images.flatten(1).argmax(1).bincount(minlength=25).reshape(5, 5)[0:3, 1:4]
     assert places.sum() == 18_000
     assert (places - 2000).abs().max() < 5 * (2000 * 8 / 9) ** 0.5  # five standard deviations
     image[0, 1, 2], image[0, 1, 0] = 0, 255
-    source = InMemory(np.repeat(image, 18_000, 0), np.zeros(18_000, int), [0.0], [1.0], flip=0.25)
+    source = InMemory(
+        np.repeat(image, 18_000, 0), np.zeros(18_000, int), [0.0], [1.0], augmentation=Augmentation(flip=0.25)
+    )
     images, _ = next(source.epoch(0, 0, [(0, 18_000)]))
     assert abs(images[:, 0, 1, 4].sum() - 4500) < 5 * (18_000 * 0.25 * 0.75) ** 0.5
 
@@ -83,7 +91,8 @@ settled = settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 50), st.integers(0, 2**40))
 def test_the_stream_from_a_position_is_the_rest_of_the_stream(size, persistency, drop_last, stop, seed):
     batching = Constant(size, persistency, drop_last and size <= 23)
-    source = InMemory(IMAGES, LABELS, MEAN, STD, flip=0.5, shift=2)
+    options = Augmentation(flip=0.5, shift=2, shift_probability=0.5, padding="mean", cutout=3, mixup=0.4)
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=options)
     whole = list(itertools.islice(batches(source, batching, seed, Position()), stop + 6))
     position = whole[stop - 1].after if stop else Position()
     for a, b in zip(whole[stop:], itertools.islice(batches(source, batching, seed, position), 6), strict=True):
@@ -119,7 +128,7 @@ def test_other_seeds_and_epochs_are_other_orders():
 
 def test_batches_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    list(InMemory(IMAGES, LABELS, MEAN, STD, flip=0.5, shift=1).epoch(0, 0, [(0, 23)]))
+    list(InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=0.5, shift=1)).epoch(0, 0, [(0, 23)]))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainopt.data import Constant, DataError, FolderSource, Position, batches, image_folder
+from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
+from trainopt.data.augmentation import mixture
 
 
 @pytest.fixture
@@ -22,12 +23,13 @@ def images(tmp_path):
     return tmp_path
 
 
-def source(path, workers, augment=True):
+def source(path, workers, augment=True, augmentation=Augmentation(flip=0.5, cutout=8, mixup=1.0)):  # noqa: B008
     data = image_folder(str(path), size=24, workers=workers, color_jitter=0.2)
     part = "train" if augment else "test"
     count = 10 if augment else 6
     mean, std = [0.5] * 3, [0.25] * 3
-    return FolderSource(data, part, np.arange(count), mean, std, augment, 0.5, seed=3, device=torch.device("cpu"))
+    chosen = augmentation if augment else None
+    return FolderSource(data, part, np.arange(count), mean, std, chosen, seed=3, device=torch.device("cpu"))
 
 
 def some(path, workers, start=(0, 0, 0), count=6):
@@ -46,6 +48,28 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(images):
         assert torch.equal(a.targets, b.targets)
     again = some(images, workers=0, start=alone[3].after, count=2)
     assert torch.equal(again[0].inputs, alone[4].inputs)
+
+
+def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
+    def batch(**options):
+        return next(source(images, 0, augmentation=Augmentation(**options)).epoch(3, 1, [(4, 10)]))
+
+    plain, labels = batch()
+    cut, _ = batch(cutout=8)
+    holes = (cut == 0).all(1, keepdim=True)
+    assert torch.equal(cut, plain.masked_fill(holes, 0.0))
+    assert (
+        (holes.sum((1, 2, 3)) >= 16) & (holes.sum((1, 2, 3)) <= 64)
+    ).all()  # a quarter where a corner is the centre
+    mixed, targets = batch(cutout=8, mixup=1.0)
+    weight, partner = mixture(1.0, seed=3, epoch=1, start=4, count=6)
+    assert torch.allclose(mixed, weight * cut + (1 - weight) * cut[partner], atol=1e-6)  # float32
+    wanted = weight * torch.eye(2)[labels] + (1 - weight) * torch.eye(2)[labels[partner]]
+    assert torch.allclose(targets, wanted)
+    with pytest.raises(ValueError, match="data.cutout=25: images are 24x24 pixels; give at most 24"):
+        batch(cutout=25)
+    with pytest.raises(ValueError, match="data.shift: is for data sets kept in memory"):
+        batch(shift=1)
 
 
 def test_evaluation_sees_every_image_once(images):

@@ -14,6 +14,7 @@ IMAGES = numbers(6, 4, 7, 7)
 SIGNALS = numbers(6, 4, 9)
 ROWS = numbers(6, 5)
 HALVES = numbers(6, 3, seed=1).sigmoid()
+SHARES = numbers(6, 3, seed=2).softmax(1)
 
 
 def ce(outputs):
@@ -172,6 +173,8 @@ CASES = {
     "shared weights, unused weights": lambda: (Shared(), ROWS, ce),
     "two outputs, two losses": lambda: (
         Auxiliary(), IMAGES, lambda z: ce(z[0]) + 0.4 * F.cross_entropy(z[1], TARGETS, label_smoothing=0.1)),
+    "targets that are probabilities": lambda: (
+        normed(nn.ReLU()), IMAGES, lambda z: F.cross_entropy(z, SHARES, label_smoothing=0.1)),
     "frozen convolution": lambda: (frozen(normed(nn.ReLU()), "3.weight"), IMAGES, ce),
     "frozen first layers": lambda: (frozen(normed(nn.ReLU()), "0", "1"), IMAGES, ce),
     "frozen gamma": lambda: (frozen(normed(nn.Tanh()), "1.weight"), IMAGES, ce),

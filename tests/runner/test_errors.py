@@ -58,6 +58,10 @@ CASES = [
     # impossible combinations
     ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
     ("data.size=10 model=resnet18", "data.size=10: the network needs images of at least 32 pixels"),
+    ("data.padding=white", "data.padding=white: must be one of black, mean"),
+    ("data.cutout=9", "data.cutout=9: images are 8x8 pixels; give at most 8"),
+    ("data.mixup=-1", "data.mixup=-1: must be a number >= 0"),
+    ("data.shift_probability=2", "data.shift_probability=2: must be a number in [0, 1]"),
     ("precision=tf32 device=cpu", "precision=tf32: is for CUDA GPUs"),
     ("batching.size=1436", "leave a batch of one, which batch norm cannot train on"),
     ("batching.size=2000 batching.drop_last=true", "holds no batch at all"),

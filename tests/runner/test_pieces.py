@@ -176,6 +176,19 @@ def test_accuracies_are_those_of_each_batch():
     assert accuracies([]) == []
 
 
+def test_accuracies_of_mixed_images_are_what_the_targets_give_to_the_classes_found():
+    """The weighted mean of the shares that are taken for the one class and for the other."""
+    torch.manual_seed(0)
+    batches, expected = [], []
+    for size in (4, 7, 4):
+        logits, one, other = torch.randn(size, 5), torch.randint(5, (size,)), torch.randint(5, (size,))
+        batches.append((logits, 0.3 * torch.eye(5)[one] + 0.7 * torch.eye(5)[other]))
+        found = logits.argmax(1)
+        expected.append(100 * (0.3 * (found == one) + 0.7 * (found == other)).double().mean().item())
+    assert accuracies(batches) == pytest.approx(expected)
+    assert accuracies(batches[2:]) == accuracies(batches)[2:]  # to the last bit: rows wait for each other or not
+
+
 def test_rows_are_strict_json():
     assert (
         to_json({"a": 1.5, "b": float("nan"), "c": {"d": float("inf")}})

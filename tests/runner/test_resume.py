@@ -26,6 +26,18 @@ CASES = {
         "data.flip=0.5",
         "data.shift=1",
     ),
+    "every augmentation, label smoothing, persistency": (
+        "model=resnet8",
+        "data.limit=300",
+        "data.flip=0.5",
+        "data.shift=1",
+        "data.shift_probability=0.5",
+        "data.padding=mean",
+        "data.cutout=3",
+        "data.mixup=0.4",
+        "objective.label_smoothing=0.1",
+        "batching.persistency=2",
+    ),
     "adam, milestones, dropout": (
         "model=mlp",
         "model.hidden=[20]",
