@@ -1,5 +1,7 @@
 """Networks of timm with the strides that suit small images."""
 
+from typing import Any
+
 from torch import nn
 
 from .timm_network import timm_network
@@ -33,12 +35,13 @@ def small_image_network(
     """
     from timm.models import EfficientNet, ResNet
 
-    network = timm_network(in_channels, num_classes, name, drop_rate, drop_path_rate)
-    if isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d):
+    network: Any = timm_network(in_channels, num_classes, name, drop_rate, drop_path_rate)
+    family = type(network)
+    if issubclass(family, ResNet) and isinstance(network.conv1, nn.Conv2d):
         stem = nn.Conv2d(in_channels, network.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as timm's own
         network.conv1, network.maxpool = stem, nn.Identity()
-    elif isinstance(network, EfficientNet) and hasattr(network.blocks[1][0], "conv_dw"):
+    elif issubclass(family, EfficientNet) and hasattr(network.blocks[1][0], "conv_dw"):
         network.conv_stem.stride = network.blocks[1][0].conv_dw.stride = (1, 1)
     else:
         raise ValueError(f"name={name}: must be a ResNet or MobileNetV2 of timm, as in resnet34, mobilenetv2_100")

@@ -75,6 +75,17 @@ class Run:
         return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
 
     @property
+    def durations(self) -> dict[str, str]:
+        """After which something is due, by what it is."""
+        return {
+            "log": self.log_every,
+            "evaluate": self.evaluate_every,
+            "checkpoint": self.checkpoint_every,
+            "range_test": self.range_test or self.duration,
+            "end": self.duration,
+        }
+
+    @property
     def evaluation_batch_size(self) -> int:
         """Images a batch when evaluating."""
         return max(EVALUATION_BATCH, getattr(self.batching, "size", 0))

@@ -28,14 +28,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     progress, clocks, finite, rate = run.progress, run.clocks, finite_check(run.device), RepeatRate(run)
     needs_graph, reports = getattr(optimizer, "needs_graph", False), hasattr(optimizer, "last_step")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    agenda = Agenda(
-        progress,
-        log=run.log_every,
-        evaluate=run.evaluate_every,
-        checkpoint=run.checkpoint_every,
-        end=run.duration,
-        range_test=run.range_test or run.duration,
-    )
+    agenda = Agenda(progress, **run.durations)
     probes = Probes(run, record) if run.probes else None
     total: Tensor
     terms: dict[str, Tensor]
