@@ -44,7 +44,7 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     >>> rates = np.linspace(0.0, 1.0, 101)
     >>> bounds = read_bounds(rates, np.interp(rates, [0.2, 0.4, 0.7, 0.9], [10.0, 90.0, 90.0, 10.0]))
     >>> bounds["low"], bounds["high"]
-    (0.22, 0.72)
+    (0.22, 0.71)
     """
     if len(rates) < LEAST:
         note = f"{len(rates)} measurements of accuracy are too few to tell"
@@ -66,7 +66,7 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
         last = int(np.flatnonzero(before <= means[0] + near)[-1])
         at_once = last < width
         found["low"] = rounded(rates[0] if at_once else centres[last])
-        found["low_note"] = "the lowest rate that was tried: accuracy rises at once" if at_once else None
+        found["low_note"] = "the lowest rate that was measured: accuracy rises at once" if at_once else None
     if falls:
         found["high"] = rounded(centres[peak + int(np.flatnonzero(after >= means[peak] - near)[-1])])
     elif rises:
@@ -100,12 +100,16 @@ def summarise_range_test(folder: Path) -> dict[str, Any]:
 
 
 def over_rate(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the learning rates and what rows of a kind hold; for an evaluation the rate of the step before it."""
-    rate_of = {row["step"]: row["lr"] for row in rows if row["kind"] == "train"}
+    """Return the learning rates and what rows of a kind hold.
+
+    Of an evaluation it is the rate of the step before it, or, where there is none, of the one after it.
+    """
+    rate_of: dict[int, float | None] = {row["step"]: row["lr"] for row in rows if row["kind"] == "train"}
+    rate_of[0] = rate_of.get(1)
     found = [
         (rate_of[row["step"]], row[key])
         for row in rows
-        if row["kind"] == kind and row["step"] in rate_of and row.get(key) is not None
+        if row["kind"] == kind and rate_of.get(row["step"]) is not None and row.get(key) is not None
     ]
     rates, values = np.array(found, dtype=float).reshape(-1, 2).T
     return rates, values

@@ -35,7 +35,10 @@ RUN = (
     f"duration={STEPS}steps",
     "hydra.run.dir=.",
 )
-NEEDS = {"schedule=multistep": ["schedule.milestones=[50steps,12epochs]"]}
+NEEDS = {
+    "schedule=multistep": ["schedule.milestones=[50steps,12epochs]"],
+    "schedule=range_test": ["early_stopping.patience=null"],
+}
 CHOICES = [f"{group}={name}" for group in ("optimizer", "schedule") for name in Vocabulary([CONF]).options(group)]
 NUMBERS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 
