@@ -59,7 +59,7 @@ def test_what_never_falls_has_its_bound_at_the_edge():
 def test_what_rises_at_once_has_its_bound_at_the_edge():
     bounds = read_bounds(*curve(300, [1e-5, 1e-4, 0.1, 1], [10, 90, 90, 10], 2.0))
     assert bounds["low"] == 1e-5
-    assert bounds["low_note"] == "the lowest rate that was tried: accuracy rises at once"
+    assert bounds["low_note"] == "the lowest rate that was measured: accuracy rises at once"
 
 
 def test_a_trained_network_never_rises_and_falls():
@@ -170,11 +170,11 @@ def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(tr
     assert "points on held-out images" in trainopt(*command).out
     folder = tmp_path / "outputs/a"
     found = summary(folder)["range_test"]
-    assert (found["from"], found["points"]) == ("validation", 27)
+    assert (found["from"], found["points"]) == ("validation", 28)
     rates, values = over_rate(rows(folder), "validation", "top1")
-    by_step = {row["step"]: row["lr"] for row in rows(folder, "train")}
-    assert rates.tolist() == [by_step[row["step"]] for row in rows(folder, "validation")[1:]]
-    assert values.tolist() == [row["top1"] for row in rows(folder, "validation")[1:]]
+    by_step = {0: 1e-5, **{row["step"]: row["lr"] for row in rows(folder, "train")}}
+    assert rates.tolist() == [by_step[row["step"]] for row in rows(folder, "validation")]
+    assert values.tolist() == [row["top1"] for row in rows(folder, "validation")]
 
 
 def test_a_test_function_has_no_accuracy_to_read_bounds_from(trainopt, tmp_path):
