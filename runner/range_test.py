@@ -25,30 +25,26 @@ SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent norm
 def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     """Return the rates `low` and `high`, each with what there is to say of it (`low_note`, `high_note`) or None.
 
-        Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
-        differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
-        averages' standard error is e = s / sqrt(w).
+    Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
+    differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
+    averages' standard error is e = s / sqrt(w).
 
-        `low` is the last rate before the highest average with which accuracy was near the first one, `high` the last
-        one, up to the lowest average that follows, with which it was near the highest. Near is what differs by no more
-        than 3 e or a tenth of the range that the averages cover, whichever is more. Gains and losses count above 8 e.
+    `low` is the last rate before the highest average with which accuracy was near the first one, `high` the last
+    one, up to the lowest average that follows, with which it was near the highest. Near is what differs by no more
+    than 3 e or a tenth of the range that the averages cover, whichever is more. Gains and losses count above 8 e.
 
-        Where nothing is gained, `low` is None; where nothing is lost either, so is `high`. What was gained and is not
-        lost has its bound at the edge of what was measured, and so has what is gained at once. Bounds have three
-        digits.
+    Where nothing is gained, `low` is None; where nothing is lost either, so is `high`. What was gained and is not
+    lost has its bound at the edge of what was measured, and so has what is gained at once. Bounds have three
+    digits.
 
-        Args:
-            rates: rising, of shape (n,).
-            accuracy: in percent, of shape (n,).
+    Args:
+        rates: rising, of shape (n,).
+        accuracy: in percent, of shape (n,).
 
-        >>> rates = np.linspace(0.0, 1.0, 101)
-        >>> bounds = read_bounds(rates, np.interp(rates, [0.2, 0.35, 0.7, 0.85], [10.0, 90.0, 90.0, 10.0]))
-        >>> bounds["low"], bounds["high"]
-    <<<<<<< HEAD
-        (0.21, 0.71)
-    =======
-        (0.22, 0.71)
-    >>>>>>> 2b8e6dea32c5ab5357ad9c1c52bfba1a98fec19b
+    >>> rates = np.linspace(0.0, 1.0, 101)
+    >>> bounds = read_bounds(rates, np.interp(rates, [0.2, 0.4, 0.7, 0.9], [10.0, 90.0, 90.0, 10.0]))
+    >>> bounds["low"], bounds["high"]
+    (0.22, 0.71)
     """
     if len(rates) < LEAST:
         note = f"{len(rates)} measurements of accuracy are too few to tell"
