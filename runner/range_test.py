@@ -42,9 +42,9 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
         accuracy: in percent, of shape (n,).
 
     >>> rates = np.linspace(0.0, 1.0, 101)
-    >>> bounds = read_bounds(rates, np.interp(rates, [0.2, 0.4, 0.7, 0.9], [10.0, 90.0, 90.0, 10.0]))
+    >>> bounds = read_bounds(rates, np.interp(rates, [0.2, 0.35, 0.7, 0.85], [10.0, 90.0, 90.0, 10.0]))
     >>> bounds["low"], bounds["high"]
-    (0.22, 0.71)
+    (0.21, 0.71)
     """
     if len(rates) < LEAST:
         note = f"{len(rates)} measurements of accuracy are too few to tell"
