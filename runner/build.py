@@ -251,9 +251,8 @@ def build_sets(
 
     sets = {"validation": make("train", held_out)} if len(held_out) else {}
     try:
-        training_set = make(
-            "train", train, Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
-        )
+        augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
+        training_set = make("train", train, augmentation)
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return training_set, {**sets, "test": make("test", test)}

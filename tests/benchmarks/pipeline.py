@@ -128,7 +128,7 @@ def main() -> bool:
     slow = PerSample(images, labels, all_transforms())
     a, b, ratio = ratios(lambda: ours(source), lambda: per_sample(slow, 12, Mixed()) / 12, 7)
     text = f"all augmentation, against transforms.v2: {BATCH / a:,.0f} / {BATCH / b:,.0f}"
-    return report(text, 1 / ratio, 15, above=True) and kept
+    return report(text, 1 / ratio, 8, above=True) and kept
 
 
 if __name__ == "__main__":

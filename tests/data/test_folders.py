@@ -23,13 +23,14 @@ def images(tmp_path):
     return tmp_path
 
 
-def source(path, workers, augment=True, augmentation=Augmentation(flip=0.5, cutout=8, mixup=1.0)):  # noqa: B008
+AUGMENTATION = Augmentation(flip=0.5, cutout=8, mixup=1.0)
+
+
+def source(path, workers, augmentation=AUGMENTATION):
     data = image_folder(str(path), size=24, workers=workers, color_jitter=0.2)
-    part = "train" if augment else "test"
-    count = 10 if augment else 6
+    part, count = ("test", 6) if augmentation is None else ("train", 10)
     mean, std = [0.5] * 3, [0.25] * 3
-    chosen = augmentation if augment else None
-    return FolderSource(data, part, np.arange(count), mean, std, chosen, seed=3, device=torch.device("cpu"))
+    return FolderSource(data, part, np.arange(count), mean, std, augmentation, seed=3, device=torch.device("cpu"))
 
 
 def some(path, workers, start=(0, 0, 0), count=6):
@@ -73,7 +74,7 @@ def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
 
 
 def test_evaluation_sees_every_image_once(images):
-    inputs, targets = zip(*source(images, workers=0, augment=False).ordered(4), strict=True)
+    inputs, targets = zip(*source(images, workers=0, augmentation=None).ordered(4), strict=True)
     assert torch.cat(targets).tolist() == [0, 0, 0, 1, 1, 1]
     assert torch.cat(inputs).shape == (6, 3, 24, 24)
 
