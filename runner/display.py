@@ -137,7 +137,8 @@ class Display:
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
             table.add_row(f"{name} ({kind})", figure(best["value"], form, unit), *where)
         self.say(table)
-        pictures = "".join(f", {name}" for name in ("curves.png", "path.png") if (folder / name).exists())
+        there = [name for name in ("curves.png", "losses.png", "path.png") if (folder / name).exists()]
+        pictures = "".join(f", {name}" for name in there)
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{pictures}, checkpoints/, …)")
 
 

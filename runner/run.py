@@ -211,6 +211,7 @@ def tell_failure(error: str, folder: Path) -> None:
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Say how a run ended, with its curves and figures."""
     from .curves import draw_curves
+    from .losses import draw_losses
     from .path import draw_path
 
     if summary["status"] == "failed":
@@ -221,6 +222,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         if not (folder / "curves.png").exists():
             with suppress(OSError):  # a folder that can only be read shows its figures all the same
                 draw_curves(folder, folder.name)
+                draw_losses(folder, folder.name)
                 draw_path(folder)
         display.result(summary, folder)
     if summary["status"] == "diverged":
