@@ -27,6 +27,8 @@ from .store import by_step, read
 
 LOOK_SECONDS = 1.0  # between two looks for a new checkpoint
 
+Identity = tuple[int, int, int, int]  # of a file
+
 
 class FollowLock(RunLock):
     """One process at a time follows a run."""
@@ -63,7 +65,7 @@ def follow(folder: Path, which: str, device: str | None = None) -> int:
                 display.say(f"{shown(folder)}: {how_it_ended(folder)}")
                 return tell_end(run, rows, which, folder, display)
         except KeyboardInterrupt:
-            display.say(f"stopped; the rows so far are in {shown(folder / EVALUATIONS)}, the same command goes on")
+            display.say("stopped; the same command goes on with it")
             return interrupt.code
 
 
@@ -98,7 +100,7 @@ class Evaluations:
         except (ValueError, KeyError, TypeError) as error:
             self._file.close()
             raise UserError(f"{shown(folder / EVALUATIONS)}: is damaged; remove it to evaluate anew") from error
-        self._file.truncate(len(whole[0]) + len(whole[1]))  # half a row, where a follower was killed
+        self._file.seek(self._file.truncate(len(whole[0]) + len(whole[1])))  # where one was killed: half a row
 
     def __enter__(self) -> "Evaluations":
         return self
@@ -119,18 +121,18 @@ class Evaluations:
 
 def evaluate_all(folder: Path, which: str, run: Run, evaluations: Evaluations, display: Display) -> None:
     """Evaluate what there is and what comes, until the run has ended and there is no more."""
-    looked: set[tuple[int, ...]] = set()  # which files were read
+    looked: set[Identity] = set()  # what was read
     while True:
         goes_on = is_written(folder)  # asked first: what a run writes at its end is seen below
-        while (found := next_new(folder, which, evaluations, run.evaluation_sets, looked)) is not None:
-            evaluate_one(found, run, evaluations, display)
+        while (path := next_new(folder, which, evaluations, run.evaluation_sets, looked)) is not None:
+            evaluate_one(path, run, evaluations, display, looked)
         if not goes_on:
             return
         time.sleep(LOOK_SECONDS)
 
 
 def next_new(
-    folder: Path, which: str, evaluations: Evaluations, kinds: Collection[str], looked: set[tuple[int, ...]]
+    folder: Path, which: str, evaluations: Evaluations, kinds: Collection[str], looked: set[Identity]
 ) -> Path | None:
     """Return the oldest checkpoint that nobody has evaluated, as far as can be told without reading it.
 
@@ -139,7 +141,7 @@ def next_new(
         which: as in `follow`.
         evaluations: the rows so far.
         kinds: of the rows that a step should have.
-        looked: what tells the files apart that were returned before; the one that is returned is added.
+        looked: the files that were returned before; the one that is returned is added.
     """
     checkpoints = folder / "checkpoints"
     paths = [checkpoints / f"{which}.pt"]
@@ -147,23 +149,30 @@ def next_new(
         unknown = [path for step, path in by_step(checkpoints) if evaluations.missing(step, kinds)]
         paths = [*reversed(unknown), *paths]
     for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError:  # it was replaced or removed a moment ago
-            continue
-        file = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
-        if file not in looked:
+        file = identity(path)
+        if file is not None and file not in looked:
             looked.add(file)
             return path
     return None
 
 
-def evaluate_one(path: Path, run: Run, evaluations: Evaluations, display: Display) -> None:
+def identity(path: Path) -> Identity | None:
+    """Return what tells a file from one that takes its place; None where there is none just now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def evaluate_one(
+    path: Path, run: Run, evaluations: Evaluations, display: Display, looked: Collection[Identity]
+) -> None:
     """Write the rows of a checkpoint, where they are missing; pass over one that cannot be read."""
     try:
         state = read(path)
     except (DamagedFile, UserError) as error:
-        if path.exists():  # else the run has removed it meanwhile
+        if identity(path) in looked:  # else the run has replaced or removed it meanwhile
             display.say(f"note: {error}; passed over")
         return
     kinds = evaluations.missing(state["progress"]["step"], run.evaluation_sets)

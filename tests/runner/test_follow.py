@@ -12,6 +12,7 @@ import pytest
 
 from forks import forked, start_fork
 from runs import rows, same_weights, timeless
+from trainopt.models import DamagedFile
 from trainopt.runner import follow, load_run
 from trainopt.runner.durations import Duration
 from trainopt.runner.progress import Agenda, Progress
@@ -189,7 +190,7 @@ def test_a_signal_ends_it_and_the_run_goes_on(tmp_path, number):
     assert ended(run) == 143
     said = (tmp_path / "output").read_text()
     assert f"trainopt: run: is being followed by process {follower} on" in said
-    assert "stopped; the rows so far are in run/evaluations.jsonl" in said
+    assert "stopped; the same command goes on with it" in said
     assert "Traceback" not in said
     assert not list(folder.glob("*lock*"))
 
@@ -205,6 +206,24 @@ def test_a_damaged_checkpoint_is_passed_over(trainopt, ran):
     assert "step-00000020.pt: cannot be read" in result.out
     assert "note: 1 of the checkpoints were gone" in result.out
     assert [row["step"] for row in evaluations(ran)[::2]] == [10, 30, 40]
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(trainopt, ran, monkeypatch):
+    """As on a network's file system, where the old file can then no longer be read."""
+    read, last = follow.read, ran / "checkpoints/last.pt"
+
+    def replaced_first(path):
+        if path == Path("run/checkpoints/last.pt") and not (ran / "older").exists():
+            last.rename(ran / "older")
+            shutil.copy(ran / "older", last)
+            raise DamagedFile("run/checkpoints/last.pt: cannot be read (Stale file handle)")
+        return read(path)
+
+    monkeypatch.setattr(follow, "read", replaced_first)
+    result = trainopt(*FOLLOW)
+    assert result.code == 0
+    assert "cannot be read" not in result.out
+    assert without_files(evaluations(ran)) == own(ran)
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_read_is_missed(trainopt, ran, monkeypatch):
