@@ -78,7 +78,8 @@ def draw_losses(folder: Path, title: str) -> Path | None:
             width = 3.5 if label in SUMS else 1.5  # below its parts
             axis.plot(steps, running_mean(values), color=colour, linewidth=width, label=label)
         drawn = np.concatenate(list(lines.values()))
-        if np.nanmin(drawn) >= 0 and is_wide(drawn[drawn > 0]):
+        positive = drawn[drawn > 0]
+        if len(positive) and not (drawn < 0).any() and is_wide(positive):
             axis.set_yscale("log", nonpositive="mask")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("step")
