@@ -73,13 +73,27 @@ def evaluate(arguments: list[str], debug: bool) -> int:
     parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate a checkpoint of a run.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--checkpoint", default="last", metavar="best|last|FILE", help="default: last")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the run's")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="evaluate every new last.pt (or best.pt) beside the run, into evaluations.jsonl, until the run ends",
+    )
     given = parser.parse_args(arguments)
-    from .folder import read_config
+    if given.follow and given.checkpoint not in ("best", "last"):
+        raise UserError(f"--checkpoint {given.checkpoint}: is one checkpoint; --follow takes best or last")
+    from .folder import await_begin, read_config
 
+    if given.follow:
+        await_begin(given.run)
     read_config(given.run)  # says what is wrong before torch is imported
+    if given.follow:
+        from .follow import follow
+
+        return follow(given.run, given.checkpoint, given.device)
     from .evaluate import evaluate_run
 
-    evaluate_run(given.run, given.checkpoint)
+    evaluate_run(given.run, given.checkpoint, given.device)
     return 0
 
 

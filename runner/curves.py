@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-COLOURS = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
+# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow, the faintest on white, comes last
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+COLOURS = {"train": PALETTE[0], "validation": PALETTE[2], "test": PALETTE[1]}
 PATH_COLOUR = COLOURS["test"]  # of a test function
 
 WIDE = 30  # a loss that falls by such a factor is drawn on a logarithmic axis
@@ -45,16 +47,21 @@ def draw_curves(folder: Path, title: str) -> Path:
             axis.set_yscale("log")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
         axis.legend(frameon=False)
-    return saved(figure, folder, title)
+    return saved(figure, folder / "curves.png", title)
 
 
-def saved(figure: "Figure", folder: Path, title: str) -> Path:
-    """Write a figure to a run's curves.png and return its path."""
+def tidy(axis: "Axes") -> None:
+    """Give a panel its grid, and take away the lines above and to the right of it."""
+    axis.grid(alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def saved(figure: "Figure", path: Path, title: str) -> Path:
+    """Write a figure with its title and return its path."""
     figure.suptitle(title, fontsize=10)
-    path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path
 
@@ -74,9 +81,8 @@ def draw_values(folder: Path, title: str) -> Path:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("step")
     axis.set_ylabel("value of the function")
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    return saved(figure, folder, title)
+    tidy(axis)
+    return saved(figure, folder / "curves.png", title)
 
 
 def visited(folder: Path) -> list[tuple[int, float | None, list[float] | None]]:

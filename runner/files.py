@@ -4,6 +4,7 @@ import json
 import math
 import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,23 @@ def write_temporary(path: Path, content: bytes | memoryview) -> Path:
             temporary.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
     return temporary
+
+
+def append_whole(file: FileIO, text: bytes) -> None:
+    """Append to a file that was opened without a buffer.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; names the file, which then is as it was.
+    """
+    start, rest = file.tell(), memoryview(text)
+    try:
+        while rest:  # a disk that fills up takes a part
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        with suppress(OSError):
+            file.truncate(start)
+            file.seek(start)
+        raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def flush_folder(folder: Path) -> None:

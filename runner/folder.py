@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,13 @@ from yaml import YAMLError
 from .check import leaves
 from .errors import UserError, reason
 from .files import read_json, write_json
+from .lock import is_written
 from .vocabulary import read
 
 # Keys that change nothing about a run's numbers.
 APART = ("run.", "logger.", "checkpoint_every", "keep_checkpoints.", "data.root", "data.download", "data.workers")
 DONE = ("finished", "diverged")
+EVALUATIONS = "evaluations.jsonl"  # what `trainopt evaluate RUN --follow` writes
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -43,6 +46,12 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     except (YAMLError, KeyError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
     return OmegaConf.create(content), choices
+
+
+def await_begin(folder: Path, look_seconds: float = 0.2) -> None:
+    """Wait while a living process prepares the run of a folder; it then has a run.yaml, or could not begin."""
+    while not (folder / "run.yaml").exists() and is_written(folder):
+        time.sleep(look_seconds)
 
 
 class StaleRun(UserError):

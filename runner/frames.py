@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from .files import read_json, shown
+from .folder import EVALUATIONS
 from .ledger import jobs_below
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,6 +32,10 @@ class LoadedRun:
         choices: the option of each group, as in {"optimizer": "adam"}.
         environment: environment.json.
         metrics: one row for a row of metrics.jsonl.
+        evaluations: one row for a row of evaluations.jsonl, which `trainopt evaluate RUN --follow` writes: as the
+            rows of kind `test` and `validation` in `metrics`, with a column `checkpoint`. They stay apart, as
+            `summary` and `trainopt compare` know the run's own evaluations only; steps may be in both, with the
+            same figures. Empty where nobody followed the run.
     """
 
     path: Path
@@ -39,6 +44,7 @@ class LoadedRun:
     choices: dict[str, Any]
     environment: dict[str, Any]
     metrics: pd.DataFrame
+    evaluations: pd.DataFrame
 
 
 @dataclass
@@ -68,7 +74,11 @@ def load_run(path: str | Path) -> LoadedRun:
     """
     folder = Path(path)
     summary, config, choices, environment = read_header(folder)
-    return LoadedRun(folder, summary, config, choices, environment, pd.DataFrame(read_rows(folder)))
+    rows, evaluations = read_rows(folder / "metrics.jsonl"), []
+    if (folder / EVALUATIONS).exists():
+        evaluations = read_rows(folder / EVALUATIONS)
+    frames = pd.DataFrame(rows), pd.DataFrame(evaluations)
+    return LoadedRun(folder, summary, config, choices, environment, *frames)
 
 
 def load_runs(
@@ -92,7 +102,7 @@ def load_runs(
             reason = wanted(summary)
             if reason is not None:
                 raise RunError(reason)
-            found = read_rows(folder)
+            found = read_rows(folder / "metrics.jsonl")
         except RunError as error:
             problems.append((name, str(error)))
             continue
@@ -140,20 +150,20 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     return summary, dict(flat(content)), choices, read_json(folder / "environment.json")
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; RunError if one is damaged."""
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics.jsonl or evaluations.jsonl; RunError if one is damaged."""
     try:
-        text = (folder / "metrics.jsonl").read_text()
+        text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError("metrics.jsonl is missing or damaged") from error
+        raise RunError(f"{path.name} is missing or damaged") from error
     if text and not text.endswith("\n"):
-        raise RunError("metrics.jsonl ends with half a row")
+        raise RunError(f"{path.name} ends with half a row")
     try:
         rows = json.loads(f"[{text.rstrip().replace(chr(10), ',')}]")  # one call for the file, not for each line
     except ValueError as error:
-        raise RunError("metrics.jsonl is damaged") from error
+        raise RunError(f"{path.name} is damaged") from error
     if not all(isinstance(row, dict) and "kind" in row and "step" in row for row in rows):
-        raise RunError("metrics.jsonl holds rows of another kind")
+        raise RunError(f"{path.name} holds rows of another kind")
     return rows
 
 

@@ -14,7 +14,8 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt -m key=a,b …                   a sweep: one run for every combination; again: what is left of it
   trainopt -m hydra/launcher=joblib …     several at a time
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
-  trainopt evaluate RUN [--checkpoint best|last|FILE]
+  trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
+  trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked
   trainopt status SWEEP [--json]          what became of a sweep's jobs
   trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
 

@@ -40,8 +40,12 @@ class RunLock:
         OSError: the folder cannot be written.
     """
 
+    name = NAME
+    told = "is being written"  # who finds the folder locked is told so, and what to do
+    advice = "wait for it, or give run.name=NAME for another folder"
+
     def __init__(self, folder: Path):
-        self.path = folder / NAME
+        self.path = folder / self.name
         owner = {**whoami(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "token": os.urandom(8).hex()}
         self._content = json.dumps(owner)
         self._end = threading.Event()
@@ -55,10 +59,7 @@ class RunLock:
                 continue
             if not self._is_dead(owner):
                 process = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
-                raise Busy(
-                    f"{shown(self.path.parent)}: is being written by {process};"
-                    " wait for it, or give run.name=NAME for another folder"
-                )
+                raise Busy(f"{shown(self.path.parent)}: {self.told} by {process}; {self.advice}")
             if self._replaced(owner):
                 break
         self._beat.start()
@@ -96,7 +97,7 @@ class RunLock:
         it looks again a little later.
         """
         if read_owner(self.path) == dead:
-            aside = self.path.with_name(f"{NAME}.{os.urandom(4).hex()}")
+            aside = self.path.with_name(f"{self.name}.{os.urandom(4).hex()}")
             with suppress(FileNotFoundError):
                 os.rename(self.path, aside)
                 aside.unlink()
@@ -180,6 +181,15 @@ def living(folders: list[Path]) -> set[Path]:
         elif owner is not None and dead is None:
             unknown.append(folder / NAME)
     return alive | {path.parent for path in moving(unknown, 2 * HEARTBEAT_SECONDS)}
+
+
+def is_written(folder: Path) -> bool:
+    """Say whether a living process writes a run; one on another machine is watched for `SILENCE_SECONDS`."""
+    owner = read_owner(folder / NAME)
+    dead = None if owner is None else is_dead_here(owner)
+    if owner is not None and dead is None:
+        return bool(moving([folder / NAME], SILENCE_SECONDS))
+    return dead is False
 
 
 def moving(paths: list[Path], seconds: float) -> list[Path]:

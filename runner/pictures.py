@@ -1,7 +1,7 @@
 """Pictures of a comparison: a line a method with the spread of its seeds, and bars of the way to the target."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 
 from .comparison import AXES, COST, Comparison, Method
-from .curves import FEW, is_wide, running_mean
+from .curves import FEW, PALETTE, is_wide, running_mean, tidy
+from .losses import term_names, terms_drawn
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow, the faintest on white, comes last
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 LINES = ("-", "--", ":", "-.")  # the next one for every eight methods
 
 LABELS = {
@@ -69,11 +67,12 @@ def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Pictu
         out: a folder; it is made where it is missing.
     """
     out.mkdir(parents=True, exist_ok=True)
+    comparison, terms = with_terms(comparison)
 
     def curves(kind: str, column: str) -> dict[str, Curve]:
         return curves_of(comparison, kind, column, AXES[against])
 
-    top1, loss_terms = curves("test", "top1"), terms_of(comparison)
+    top1 = curves("test", "top1")
     lines = {
         "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
         "end": ("Test accuracy, the last quarter of each line", {"test top-1 accuracy (%)": last_quarter(top1)}),
@@ -84,7 +83,7 @@ def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Pictu
             "Learning rate",
             {"learning rate": curves("train", "lr"), "step size": curves("train", "step_size")},
         ),
-        "loss_terms": ("Terms of the training loss", {term: curves("train", term) for term in loss_terms}),
+        "loss_terms": ("Terms of the training loss", {t: curves("train", t) for t in terms}),
     }
     pictures = []
     for name, (title, every) in lines.items():
@@ -101,20 +100,18 @@ def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Pictu
 
 def colour_of(methods: list[Method]) -> dict[str, tuple[str, str]]:
     """Return a colour and a line style for each method's name; the line differs once colours come again."""
-    eight = len(COLOURS)
-    return {m.name: (COLOURS[i % eight], LINES[i // eight % len(LINES)]) for i, m in enumerate(methods)}
+    eight = len(PALETTE)
+    return {m.name: (PALETTE[i % eight], LINES[i // eight % len(LINES)]) for i, m in enumerate(methods)}
 
 
-def terms_of(comparison: Comparison) -> list[str]:
-    """Return the terms of the training loss, where there is one beside cross-entropy.
-
-    Training rows also hold what optimizers report of their steps; so the names come from the configurations.
-    """
-    regularizers = (key.split(".")[1] for key in comparison.runs.configs if key.startswith("regularizer."))
-    named = dict.fromkeys(["auxiliary", *regularizers])
-    found = [name for name in named if name in comparison.runs.metrics]
-    main = "cross_entropy" if "cross_entropy" in comparison.runs.metrics else "value"
-    return [main, *found] if found else []
+def with_terms(comparison: Comparison) -> tuple[Comparison, list[str]]:
+    """Add columns for what is drawn of the terms of the training loss; return their labels too."""
+    metrics, configs = comparison.runs.metrics, comparison.runs.configs
+    regularizers = list(dict.fromkeys(k.split(".")[1] for k in configs if k.startswith("regularizer.")))
+    there = [name for name in term_names(regularizers) if name in metrics]
+    numbers = {name: pd.to_numeric(metrics[name], errors="coerce").to_numpy(float) for name in there}
+    terms = terms_drawn(numbers, regularizers)
+    return replace(comparison, runs=replace(comparison.runs, metrics=metrics.assign(**terms))), list(terms)
 
 
 def curves_of(comparison: Comparison, kind: str, column: str, axis: str) -> dict[str, Curve]:
@@ -260,13 +257,6 @@ def new_figure(height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(7.2, height), layout="constrained")
-
-
-def tidy(axis: "Axes") -> None:
-    """Give a panel its grid, and take away the lines above and to the right of it."""
-    axis.grid(alpha=0.3)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def plain(name: str) -> str:

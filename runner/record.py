@@ -14,7 +14,7 @@ from .build import Run
 from .checkpoint import state_of
 from .device import peak_memory
 from .evaluation import accuracies
-from .files import json_text, plain, write_text
+from .files import append_whole, json_text, plain, write_text
 from .objective import Output
 from .store import Store
 
@@ -211,21 +211,10 @@ class Record:
             row["top1"] = top1
         # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
         rows = [{**start, **row, **start} for start, row in pending]
-        self._append("".join(to_json(row) + "\n" for row in rows).encode())
+        append_whole(self._metrics, "".join(to_json(row) + "\n" for row in rows).encode())
         if self.logger is not None:
             for row in rows:
                 self.logger.row(row)
-
-    def _append(self, text: bytes) -> None:
-        start, rest = self._metrics.tell(), memoryview(text)
-        try:
-            while rest:  # a disk that fills up takes a part
-                rest = rest[self._metrics.write(rest) :]
-        except OSError as error:
-            with suppress(OSError):
-                self._metrics.truncate(start)
-                self._metrics.seek(start)
-            raise OSError(error.errno, error.strerror, self._metrics.name) from error
 
 
 def to_json(row: dict[str, Any]) -> str:

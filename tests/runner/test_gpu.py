@@ -1,5 +1,7 @@
 """On a GPU: the same path, the same twice, and what only a GPU has."""
 
+import json
+
 import pytest
 import torch
 
@@ -96,3 +98,13 @@ def test_a_run_of_second_order_is_resumed_bit_for_bit(trainopt, tmp_path, monkey
     assert trainopt(*command, "run.name=b").code == 130
     assert trainopt("resume", "outputs/b").code == 0
     assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
+
+
+def test_a_run_on_a_gpu_is_followed_on_the_cpu(trainopt, tmp_path):
+    trainopt(*RUN, "checkpoint_every=10steps", "evaluate_every=10steps", "keep_checkpoints.last=3", "run.name=a")
+    assert "on cpu" in trainopt("evaluate", "outputs/a", "--follow", "--device", "cpu").out
+    folder = tmp_path / "outputs/a"
+    found = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    own = [row for row in rows(folder, "test") if row["step"] > 0]
+    assert [row["step"] for row in found] == [row["step"] for row in own] == [10, 20, 30]
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in own], rel=1e-4)  # float32

@@ -13,7 +13,7 @@ import pytest
 from forks import forked, start_fork
 from runs import summary
 from trainopt.runner import lock
-from trainopt.runner.lock import Busy, RunLock, is_dead_here, living, whoami
+from trainopt.runner.lock import Busy, RunLock, is_dead_here, is_written, living, whoami
 
 ELSEWHERE = {"host": "node7", "pid": 1234, "started": 99, "place": "node7 another-boot pid:[1]", "since": "then"}
 
@@ -45,10 +45,12 @@ def test_it_is_there_while_held_and_gone_after(tmp_path):
         owner = json.loads((tmp_path / "run/lock").read_text())
         assert owner["pid"] == os.getpid()
         assert living([tmp_path / "run", tmp_path]) == {tmp_path / "run"}
+        assert is_written(tmp_path / "run")
         with pytest.raises(Busy, match=f"is being written by process {os.getpid()} on {owner['host']} since"):
             RunLock(tmp_path / "run").__enter__()
     assert list((tmp_path / "run").iterdir()) == []
     assert living([tmp_path / "run"]) == set()
+    assert not is_written(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +104,13 @@ def test_an_owner_on_another_machine_that_gives_signs_is_left_alone(tmp_path, qu
         with pytest.raises(Busy, match="process 1234 on node7 since then"):
             RunLock(tmp_path).__enter__()
         assert living([tmp_path]) == {tmp_path}
+        assert is_written(tmp_path)
     finally:
         end.set()
         thread.join()
     assert json.loads(path.read_text()) == ELSEWHERE
     assert living([tmp_path]) == set()
+    assert not is_written(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}'])

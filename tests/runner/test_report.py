@@ -13,8 +13,9 @@ from PIL import Image
 from made_up import made_up_run
 from trainopt.runner.compare import table_of
 from trainopt.runner.comparison import METRICS, compare, usable
+from trainopt.runner.curves import PALETTE
 from trainopt.runner.frames import load_runs
-from trainopt.runner.pictures import COLOURS, colour_of, curves_of, draw_pictures
+from trainopt.runner.pictures import colour_of, curves_of, draw_pictures
 from trainopt.runner.report import write_report
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimizers may not, but could be called
@@ -96,7 +97,7 @@ def test_a_method_has_the_same_colour_in_all_pictures(made):
     comparison, pictures, _ = made
     colours = [colour.lower() for colour, _ in colour_of(comparison.methods).values()]
     assert len(set(colours)) == len(comparison.methods)
-    others = {colour.lower() for colour in COLOURS} - {*colours, "#000000"}  # black is the text's as well
+    others = {colour.lower() for colour in PALETTE} - {*colours, "#000000"}  # black is the text's as well
     for picture in pictures:
         text = picture.svg.read_text().lower()
         if picture.name != "time_to_target":
