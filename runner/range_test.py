@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .curves import COLOURS, FEW, is_wide, read_rows, running_mean
+from .curves import COLOURS, FEW, is_wide, read_rows, running_mean, saved, tidy
 
 NAME = "range_test.png"
 
@@ -147,14 +147,10 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
             axis.set_yscale("log")
         axis.set_xlabel("learning rate")
         axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, frameon=False, fontsize=9)
-    figure.suptitle(folder.name, fontsize=10)
-    path = folder / NAME
-    figure.savefig(path, dpi=120)
-    return path
+    return saved(figure, folder / NAME, folder.name)
 
 
 def findings(bounds: dict[str, Any]) -> list[str]:
