@@ -1,6 +1,7 @@
 """The curvature of a loss at the current weights: products with a matrix that is never formed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 
 import torch
@@ -50,6 +51,32 @@ def _differentiated(
     return grad(outputs, inputs, weights, retain_graph=retain_graph, allow_unused=True)
 
 
+def evaluated(
+    closure: Callable[[], Tensor],
+    kind: str,
+    along_only: bool = False,
+    keep_statistics: bool = False,
+    beside: AbstractContextManager | None = None,
+) -> tuple[Tensor, Trace]:
+    """Return a closure's loss, and the `Trace` that it was computed in; `beside` is a further context inside that.
+
+    Raises:
+        ValueError: the loss has no graph; or for Gauss-Newton, the closure called none of the loss functions.
+    """
+    short = along_only and kind == "hessian"
+    trace = Trace(split=short or kind == "gauss_newton", keep_statistics=keep_statistics, along=short)
+    with torch.enable_grad(), trace, beside or nullcontext():
+        loss = closure()
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise ValueError("the closure must return the loss with its graph: a scalar that depends on the weights")
+    if kind == "gauss_newton" and not trace.outputs:
+        raise ValueError(
+            "curvature=gauss_newton: the closure must call a loss function of torch.nn.functional"
+            " (cross_entropy, mse_loss, ...) on the network's outputs"
+        )
+    return loss, trace
+
+
 class Curvature:
     """The gradient of a loss, and its curvature in any direction, at the weights as they are.
 
@@ -85,22 +112,19 @@ class Curvature:
         along_only: bool = False,
         keep_statistics: bool = False,
     ):
-        short = along_only and kind == "hessian"
-        trace = Trace(split=short or kind == "gauss_newton", keep_statistics=keep_statistics, along=short)
-        with torch.enable_grad(), trace:
-            loss = closure()
-        if not isinstance(loss, Tensor) or not loss.requires_grad:
-            raise ValueError(
-                "the closure must return the loss with its graph: a scalar that depends on the weights"
-            )
-        if kind == "gauss_newton" and not trace.outputs:
-            raise ValueError(
-                "curvature=gauss_newton: the closure must call a loss function of torch.nn.functional"
-                " (cross_entropy, mse_loss, ...) on the network's outputs"
-            )
+        self._differentiate(*evaluated(closure, kind, along_only, keep_statistics), params, kind)
+
+    @classmethod
+    def of_loss(cls, loss: Tensor, trace: Trace, params: Sequence[Tensor], kind: str) -> "Curvature":
+        """Return the curvature of what `evaluated` returned, for the same kind."""
+        self = cls.__new__(cls)
+        self._differentiate(loss, trace, params, kind)
+        return self
+
+    def _differentiate(self, loss: Tensor, trace: Trace, params: Sequence[Tensor], kind: str) -> None:
         outputs, copies = [z for z, _ in trace.outputs], [leaf for _, leaf in trace.outputs]
         with torch.enable_grad():
-            found = _gradient(loss, [*copies, *params])
+            found = gradient_with_graph(loss, [*copies, *params])
             at_outputs = [
                 (torch.zeros_like(c) if f is None else f.detach()).requires_grad_()
                 for c, f in zip(copies, found, strict=False)
@@ -143,6 +167,11 @@ class Curvature:
         self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
         self._through = [_edge(through[i]) for i in used]
         self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]
+
+    @property
+    def like(self) -> list[Tensor]:
+        """The shapes of vectors."""
+        return self.params
 
     @property
     def cost_of_product(self) -> float:
@@ -228,9 +257,10 @@ def _edge(tensor: Tensor | None) -> GradientEdge | None:
     return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
 
 
-def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def gradient_with_graph(loss: Tensor, inputs: Sequence[Tensor | GradientEdge]) -> Sequence[Tensor | None]:
+    """Return the gradient, None where the loss does not depend on an input; ValueError after `backward`."""
     try:
-        return grad(loss, inputs, create_graph=True, allow_unused=True)
+        return grad(loss, inputs, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
     except RuntimeError as error:
         if "second time" in str(error):
             raise ValueError("the closure must return the loss without calling backward") from error

@@ -4,8 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def sum_of_squares(param: Tensor) -> Tensor:
+    """Return sum w^2; a TorchFunctionMode sees the call, and so knows what the loss is made of."""
+    if has_torch_function_unary(param):
+        return handle_torch_function(sum_of_squares, (param,), param)
+    return param.square().sum()
 
 
 class L2:
@@ -34,4 +42,4 @@ class L2:
 
     def __call__(self, params: Sequence[Tensor]) -> Tensor:
         """Return the scalar to add to a loss."""
-        return self.strength * torch.stack([p.square().sum() for p in params]).sum()
+        return self.strength * torch.stack([sum_of_squares(p) for p in params]).sum()

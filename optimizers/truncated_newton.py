@@ -11,7 +11,9 @@ from torch.autograd import grad
 from torch.optim import Optimizer
 
 from .conjugate_gradient import CGInfo, solve
-from .curvature import Curvature
+from .curvature import Curvature, evaluated
+from .linear_softmax import LinearSoftmax
+from .recognise import Recorder, may_be_classifiers
 from .trace import Trace
 from .vectors import flatten, unflatten
 
@@ -56,12 +58,13 @@ class Step:
         self.lets_go = self.options["blocks"] == "all" and not self.tries
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.random = RandomState(trained) if self.tries else None
+        self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
         self.curvature = self._look(trained)
+        self.closed_form = self.curvature if isinstance(self.curvature, LinearSoftmax) else None
         self.params = self.curvature.params
-        groups = {p: group for group in optimizer.param_groups for p in group["params"]}
-        self.groups = [groups[p] for p in self.params]
+        self.groups = [self.group_of[p] for p in self.params]
 
-    def _look(self, trained: list[Tensor]) -> Curvature:
+    def _look(self, trained: list[Tensor]) -> Curvature | LinearSoftmax:
         """Compute the loss, its gradient, and what products need."""
         options, closure, share = self.options, self.closure, self.options["curvature_share"]
         if closure is None:
@@ -73,9 +76,16 @@ class Step:
             return Curvature.of_gradients(trained)
         along_only = options["cg_max_iter"] == 1 and options["warm_start"] == 0
         if share == 1:
-            found = Curvature(closure, trained, options["curvature"], along_only)
-            self.loss = found.loss
-            return found
+            one_vector = self.lets_go and options["warm_start"] == 0
+            recorder = Recorder(trained) if one_vector and may_be_classifiers(trained) else None
+            loss, trace = evaluated(closure, options["curvature"], along_only, beside=recorder)
+            self.loss = loss.detach()
+            classifiers = recorder.classifiers(loss, trace.outputs) if recorder else None
+            if classifiers is None:
+                return Curvature.of_loss(loss, trace, trained, options["curvature"])
+            closed_form = LinearSoftmax(classifiers, options["cg_max_iter"])
+            self.cost += closed_form.cost
+            return closed_form
         if not inspect.signature(closure).parameters:
             raise ValueError(
                 f"curvature_share={share}: the closure must take the share of the batch as an argument"
@@ -95,7 +105,7 @@ class Step:
         if self.options["blocks"] == "all":
             systems = [self._solve(self.curvature, self.groups)]
         else:
-            systems = [self._solve(self.curvature.block(i), [group]) for i, group in enumerate(self.groups)]
+            systems = [self._solve(self.curvature.block(i), [group]) for i, group in enumerate(self.groups)]  # type: ignore[union-attr]
         found = [system for system in systems if system is not None]
         self.p = [part for system in found for part in system.p]
         if self.options["warm_start"] > 0:
@@ -113,36 +123,36 @@ class Step:
             "hvps": sum(info.products for info in infos),
         }
 
-    def _solve(self, curvature: Curvature, groups: list[dict[str, Any]]) -> "System | None":
+    def _solve(self, curvature: Curvature | LinearSoftmax, groups: list[dict[str, Any]]) -> "System | None":
         """Solve a system; None where there is nothing to solve."""
         if not curvature.params:
             return None
         if self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0:
             return self._one_iteration(curvature, groups)
-        options, params = self.options, curvature.params
+        options, like = self.options, curvature.like
         b = flatten(curvature.gradient).neg_()
         if not self.tries:
             curvature.gradient = []  # one copy is enough
-        damping = each(params, groups, "damping")
+        damping = each(like, groups, "damping")
         left = options["cg_max_iter"] + (options["warm_start"] > 0)  # products
 
         def product(v: Tensor) -> Tensor:
             nonlocal left
             left -= 1
             self.cost += options["curvature_share"] * curvature.cost_of_product
-            result = flatten(curvature.product(unflatten(v, params), last=left == 0 and self.lets_go))
+            result = flatten(curvature.product(unflatten(v, like), last=left == 0 and self.lets_go))
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
         p, info = solve(
-            product, b, options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"], self._start(params)
+            product, b, options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"], self._start(like)
         )
         slope = -float(b.dot(p))
         fell_back = not slope <= -self._threshold(groups)
         if fell_back:
             p, slope = b, -float(b.dot(b))
-        return System(unflatten(p, params), info, slope, fell_back)
+        return System(unflatten(p, like), info, slope, fell_back)
 
-    def _one_iteration(self, curvature: Curvature, groups: list[dict[str, Any]]) -> "System":
+    def _one_iteration(self, curvature: Curvature | LinearSoftmax, groups: list[dict[str, Any]]) -> "System":
         """Return what conjugate gradients reach from 0 in one iteration: the curvature along g is enough."""
         g, options = curvature.gradient, self.options
         squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
@@ -179,6 +189,10 @@ class Step:
         change = self.p
         if change:
             torch._foreach_mul_(change, [group["lr"] for group in self.groups])
+        if self.closed_form is not None and any(group["momentum"] > 0 for group in self.groups):
+            changes, self.closed_form = self.closed_form.changes(change), None
+            self.params, change = list(changes), list(changes.values())
+            self.groups = [self.group_of[p] for p in self.params]
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
@@ -195,7 +209,9 @@ class Step:
                 param.grad.detach_()  # type: ignore[union-attr]
 
     def _add(self, change: list[Tensor]) -> float:
-        if change:
+        if self.closed_form is not None:
+            self.closed_form.add(change)
+        elif change:
             torch._foreach_add_(self.params, change)
         return 1.0
 

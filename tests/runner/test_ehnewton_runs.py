@@ -6,6 +6,7 @@ import pytest
 
 from dense import OF_A_STEP
 from runs import rows, same_weights, stop_at, summary, timeless
+from trainopt.optimizers import truncated_newton
 
 SMALL = ("optimizer=ehnewton", "data.limit=120", "batching.size=40", "logger=none")
 MLP = (*SMALL, "model=mlp", "model.hidden=[12]")
@@ -126,6 +127,47 @@ def test_interrupted_and_resumed_it_is_the_run_that_was_not(trainopt, tmp_path, 
     assert timeless(rows(parts)) == timeless(rows(whole))
     assert timeless(summary(parts)) == timeless(summary(whole))
     assert same_weights(parts, whole)
+
+
+LINEAR = (*SMALL, "model=mlp", "model.hidden=[]", "regularizer=[l2]", "objective.label_smoothing=0.1")
+
+
+@pytest.fixture
+def only_closed_form(monkeypatch):
+    def refused(*arguments):
+        raise AssertionError("a linear classifier must go the short way")
+
+    monkeypatch.setattr(truncated_newton.Curvature, "of_loss", refused)
+
+
+@pytest.mark.usefixtures("only_closed_form")
+@pytest.mark.parametrize("batch", [20, 60])  # less than the 64 features, and where 20 iterations take these
+@pytest.mark.parametrize("options", ["optimizer.momentum=0.5", "optimizer.cg_max_iter=20"])
+def test_a_linear_classifier_interrupted_and_resumed_is_the_run_that_was_not(
+    trainopt, tmp_path, monkeypatch, options, batch
+):
+    command = (*LINEAR, options, f"batching.size={batch}", "duration=10steps", "log_every=1steps")
+    whole = run(trainopt, tmp_path, *command, name="whole")
+    stop_at(monkeypatch, 3, 8)
+    for _ in range(2):
+        assert trainopt(*command, "run.name=parts").code == 130
+    parts = tmp_path / "outputs/parts"
+    assert trainopt("resume", "outputs/parts").code == 0
+    assert timeless(rows(parts)) == timeless(rows(whole))
+    assert timeless(summary(parts)) == timeless(summary(whole))
+    assert same_weights(parts, whole)
+
+
+@pytest.mark.parametrize("iterations", [1, 8])
+def test_a_linear_classifier_goes_where_the_general_way_leads(trainopt, tmp_path, monkeypatch, iterations):
+    command = (*LINEAR, f"optimizer.cg_max_iter={iterations}", "optimizer.cg_tol=0", "optimizer.damping=0.5")
+    found = run(trainopt, tmp_path, *command, "duration=5steps", "log_every=1steps")
+    monkeypatch.setattr(truncated_newton, "may_be_classifiers", lambda params: False)
+    general = run(trainopt, tmp_path, *command, "duration=5steps", "log_every=1steps", name="general")
+    for row, expected in zip(rows(found, "train"), rows(general, "train"), strict=True):
+        for name in (*OF_A_STEP - {"residual"}, "total", "cross_entropy", "l2", "hvps"):
+            assert row[name] == pytest.approx(expected[name], rel=1e-4), name
+        assert row["gradient_equivalents"] < expected["gradient_equivalents"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,196 @@
+"""The curvature of linear softmax classifiers in closed form, in the span of the features of a batch."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .recognise import Classifier
+
+
+class LinearSoftmax:
+    """The gradient of a loss, and products with its Hessian, where the weights are those of linear classifiers.
+
+    With X (n, D) the inputs of a classifier, W (C, D) its weights, b its bias, Z = X W^T + b its logits,
+    P = softmax(Z), and a loss of cross-entropies with factor `scale`, summed over rows, and decay / 2 * sum W^2:
+
+        G = dL/dZ                                   the gradient is (G^T X + decay W, G^T 1)
+        R = X V^T + 1 v^T                           along (V, v)
+        S = scale * P * (R - rowsum(P * R))         the product is (S^T X + decay V, S^T 1)
+
+    All that conjugate gradients reach from 0 is of the form V = U Q + u N: the rows of Q (n, D) are an
+    orthonormal basis of those of X = L Q, and N is the part of W that is orthogonal to them, W - W Q^T Q, scaled
+    to length 1. So (U, u, v) are coordinates in which inner products, norms and damping are what they are for
+    (V, v), and the formulas stand with L in the place of X: a product takes 2 n^2 C multiplications instead of
+    2 n D C, and no gradient of W is ever formed. Where the batch is too large for that to be less, L = X, Q = 1.
+
+    A Gauss-Newton matrix equals the Hessian here. Several classifiers with parameters of their own stand beside
+    one another. Costs are in gradients, by counting the multiplications of matrix products: a gradient is 2 n D C,
+    for Z and for G^T X (in the place of which comes the product that changes W). Finding L and Q, and the ways
+    between V and U, come once, in `cost`.
+
+    Args:
+        classifiers: as `Recorder` finds them.
+        iterations: how many products are to come at most; 1 is one `along`.
+
+    Attributes:
+        params: whose weights each part of the coordinates is of.
+        gradient: of the loss, in coordinates.
+        like: the same, for their shapes.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier], iterations: int):
+        self._parts = [_Part(classifier, iterations) for classifier in classifiers]
+        self.params = [p for part in self._parts for p in part.params]
+        self.gradient = self.like = [g for part in self._parts for g in part.gradient]
+        whole = sum(part.whole for part in self._parts)
+        self.cost = sum(part.once for part in self._parts) / whole
+        self.cost_of_product = sum(part.each for part in self._parts) / whole
+        self.cost_of_along = self.cost_of_product / 2
+
+    def _apart(self, vectors: Sequence[Tensor]) -> list[tuple["_Part", Sequence[Tensor]]]:
+        """Return each classifier with its part of vectors."""
+        found, first = [], 0
+        for part in self._parts:
+            found.append((part, vectors[first : first + len(part.params)]))
+            first += len(part.params)
+        return found
+
+    def product(self, vectors: Sequence[Tensor], last: bool = False) -> list[Tensor]:
+        """Return H v in coordinates."""
+        return [h for part, own in self._apart(vectors) for h in part.product(own)]
+
+    def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
+        """Return v H v, a scalar."""
+        return torch.stack([part.along(own) for part, own in self._apart(vectors)]).sum()
+
+    def changes(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Return by parameter what vectors in coordinates are for it."""
+        return {p: v for part, own in self._apart(vectors) for p, v in part.changes(own).items()}
+
+    def add(self, vectors: Sequence[Tensor]) -> None:
+        """Add vectors in coordinates to the parameters."""
+        for part, own in self._apart(vectors):
+            part.add(own)
+
+
+class _Basis(NamedTuple):
+    """X = L Q with Q = `back` @ `rows`, where None is 1; and how many multiplications finding it took."""
+
+    L: Tensor
+    back: Tensor | None
+    rows: Tensor | None
+    cost: float
+
+
+def _basis(X: Tensor) -> _Basis:
+    """Return L by Cholesky's decomposition of X X^T, or where rows are as good as dependent, by QR of X^T."""
+    n, D = X.shape
+    K = X @ X.t()
+    L, failed = torch.linalg.cholesky_ex(K)
+    cost = n * n * (D + n / 3)
+    least = n * torch.finfo(X.dtype).eps * K.diagonal().max()
+    if bool((failed == 0) & (L.diagonal().square().min() > least)):
+        one = torch.eye(n, dtype=X.dtype, device=X.device)
+        return _Basis(L, torch.linalg.solve_triangular(L, one, upper=False), X, cost)
+    Q, R = torch.linalg.qr(X.t())
+    return _Basis(R.t(), None, Q.t(), cost + 2 * n * n * D)
+
+
+class _Part:
+    """One classifier. Its coordinates: U (C, m); u (1,), where there is decay and Q is not 1; v (C,) of a bias."""
+
+    def __init__(self, classifier: Classifier, iterations: int):
+        X, W, G, decay = classifier.inputs, classifier.weight, classifier.gradient, classifier.decay
+        (n, D), C = X.shape, len(W)
+        products = iterations if iterations > 1 else 1 / 2
+        ways = n * n * C * (3 if decay else 2)  # between V and U
+        self.whole = self.each = 2 * n * D * C
+        self.once, self.basis = 0.0, _Basis(X, None, None, 0.0)
+        if n < D and n * n * (D + n / 3 + 2 * C * products) + ways < self.each * products:
+            self.basis = _basis(X)
+            self.once, self.each = self.basis.cost + ways, 2 * n * n * C
+        self.P = torch.softmax(classifier.logits, 1)
+        self.scaled = self.P * classifier.scale
+        self.R, self.PR = torch.empty_like(self.P), torch.empty_like(self.P)
+        self.W, self.decay = W, decay
+        self.params, self.gradient = [W], [G.t() @ self.basis.L]
+        if decay:
+            self._decay(classifier)
+        self.has_bias = classifier.trains_bias
+        if classifier.bias is not None and self.has_bias:
+            self.params.append(classifier.bias)
+            self.gradient.append(G.sum(0))
+
+    def _decay(self, classifier: Classifier) -> None:
+        """Add the coordinates of decay * W to the gradient."""
+        _, back, rows, _ = self.basis
+        self.across = 0.0  # the length of the part of W that is orthogonal to Q
+        if rows is None:
+            self.of_W: Tensor = self.W
+        elif back is None:
+            self.of_W = self.W @ rows.t()
+        else:
+            scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
+            self.of_W = scores.t() @ back.t()
+        self.gradient[0].add_(self.of_W, alpha=self.decay)
+        if rows is not None:
+            self.across = max(classifier.squares - float(self.of_W.square().sum()), 0.0) ** 0.5
+            self.params.append(self.W)
+            self.gradient.append(self.W.new_full((1,), self.decay * self.across))
+
+    def _centred(self, own: Sequence[Tensor]) -> Tensor:
+        """Return R - rowsum(P * R)."""
+        R = torch.mm(self.basis.L, own[0].t(), out=self.R)
+        if self.has_bias:
+            R.add_(own[-1])
+        return R.sub_(torch.mul(self.P, R, out=self.PR).sum(1, keepdim=True))
+
+    def product(self, own: Sequence[Tensor]) -> list[Tensor]:
+        """Return H v in coordinates."""
+        S = self._centred(own).mul_(self.scaled)
+        found = [S.t() @ self.basis.L]
+        if self.decay:
+            found[0].add_(own[0], alpha=self.decay)
+            found += [u * self.decay for u in own[1 : len(own) - self.has_bias]]
+        if self.has_bias:
+            found.append(S.sum(0))
+        return found
+
+    def along(self, own: Sequence[Tensor]) -> Tensor:
+        """Return v H v."""
+        R = self._centred(own)
+        total = R.view(-1).dot(torch.mul(self.scaled, R, out=self.PR).view(-1))
+        for u in own[: len(own) - self.has_bias] if self.decay else ():
+            total = total + self.decay * u.square().sum()
+        return total
+
+    def _split(self, own: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return A and t of V = A rows + t W."""
+        U, t = own[0], 0.0
+        if len(own) - self.has_bias == 2 and self.across > 0:
+            t = float(own[1]) / self.across
+            U = U.sub(self.of_W, alpha=t)
+        return U if self.basis.back is None else U @ self.basis.back, t
+
+    def changes(self, own: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Return V and v."""
+        A, t = self._split(own)
+        V = A if self.basis.rows is None else A @ self.basis.rows
+        found = {self.W: V.add_(self.W, alpha=t) if t else V}
+        if self.has_bias:
+            found[self.params[-1]] = own[-1]
+        return found
+
+    def add(self, own: Sequence[Tensor]) -> None:
+        """Add V and v to W and b, without forming V."""
+        A, t = self._split(own)
+        if t:
+            self.W.add_(self.W, alpha=t)
+        if self.basis.rows is None:
+            self.W.add_(A)
+        else:
+            self.W.addmm_(A, self.basis.rows)
+        if self.has_bias:
+            self.params[-1].add_(own[-1])
