@@ -15,9 +15,9 @@ class Constant:
         size: samples a batch; the last of an epoch holds what is left.
         persistency: K; 1 is the ordinary rule. A list: that of each stage, all of equal length over the run, as
             [5, 2, 1] ("reusing the minibatch only in the initial part of training", chapter 4).
+        drop_last: leave the smaller last batch out.
         repeat_lr_factor: the update r = 0, …, K - 1 on a batch has the learning rate lr * repeat_lr_factor^r
             ("changing the stepsize in the subsequent iterations", chapter 4); it is the runner that does so.
-        drop_last: leave the smaller last batch out.
         duration: of the run, where there are several stages.
 
     Raises:
@@ -28,13 +28,13 @@ class Constant:
         self,
         size: int = 128,
         persistency: int | Sequence[int] = 1,
-        repeat_lr_factor: float = 1.0,
         drop_last: bool = False,
+        repeat_lr_factor: float = 1.0,
         duration: Duration | None = None,
     ):
         self.size = size
-        self.repeat_lr_factor = repeat_lr_factor
         self.drop_last = drop_last
+        self.repeat_lr_factor = repeat_lr_factor
         stages = [persistency] if isinstance(persistency, int) else list(persistency)
         if any(k < 1 for k in stages):
             raise ValueError(f"persistency={persistency}: must be >= 1")

@@ -12,7 +12,7 @@ class RepeatRate:
     """Makes update r = 0, 1, … on a batch with the learning rate lr * factor^r, lr being what the schedule says.
 
     ("Changing the stepsize in the subsequent iterations to mitigate overfit", Mandatelli 2018, chapter 4.) Once an
-    update is made, or failed, its groups hold lr again: schedules and checkpoints never see the factor.
+    update is made, or failed, the optimizer holds lr again: schedules and checkpoints never see the factor.
 
     Args:
         run: its batching says the factor as `repeat_lr_factor`, its progress r.

@@ -6,26 +6,15 @@ our loop (before the first and after the last step) are not counted, rows, summa
 """
 
 import copy
-import io
-import tempfile
-from pathlib import Path
 from time import perf_counter
 
 import torch
-from hydra import compose, initialize_config_module
-from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 from pairs import hardware, ratios, report
+from training import built, trained
 from trainopt.data import Position, batches
-from trainopt.runner.build import Run, build
-from trainopt.runner.display import Display
-from trainopt.runner.interrupt import Interrupt
-from trainopt.runner.loop import train
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.record import Record
-from trainopt.runner.store import Store
-from trainopt.runner.tensorboard import TensorBoard
+from trainopt.runner.build import Run
 
 CASES = {
     "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=8000steps"], 1.04, 11),
@@ -35,19 +24,8 @@ CASES = {
 
 def ours(run: Run, start: dict) -> tuple[float, dict]:
     """Train with our loop from a state; return seconds and weights."""
-    run = copy.copy(run)
-    run.network.load_state_dict(start)
-    run.optimizer = torch.optim.SGD(run.network.parameters(), lr=0.1, momentum=0.9)
-    run.progress = type(run.progress)(run.progress.epoch_size)
-    run.clocks = type(run.clocks)(run.device)
-    display = Display(Console(file=io.StringIO()))
-    with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {}, "test", Store(Path(folder)), logger=TensorBoard(Path(folder)))
-        began = perf_counter()
-        train(run, record, display, Interrupt())
-        elapsed = perf_counter() - began - run.clocks.seconds["evaluation"]
-        record.close()
-    return elapsed, copy.deepcopy(run.network.state_dict())
+    run, elapsed = trained(run, start)
+    return elapsed - run.clocks.seconds["evaluation"], copy.deepcopy(run.network.state_dict())
 
 
 def bare(run: Run, start: dict, steps: int) -> tuple[float, dict]:
@@ -71,14 +49,11 @@ def main() -> bool:
     """Measure every case."""
     torch.set_num_threads(1)
     print(f"\nLoop against a bare PyTorch loop, seconds of one run. {hardware()}")
-    register_resolvers()
     kept = True
     for name, (overrides, bound, pairs) in CASES.items():
-        with initialize_config_module("trainopt.conf", version_base="1.3"):
-            config = compose("config", [*overrides, "evaluate_every=1000epochs", "checkpoint_every=1000epochs"])
-        run = build(config)
+        run = built(*overrides)
         start = copy.deepcopy(run.network.state_dict())
-        steps = int(config.duration.removesuffix("steps"))
+        steps = int(run.duration.removesuffix("steps"))
         one, two = ours(run, start)[1], bare(run, start, steps)[1]
         assert all(torch.equal(one[key], two[key]) for key in one), "the two loops end in different weights"
         a, b, ratio = ratios(

@@ -1,0 +1,42 @@
+"""Runs that a benchmark trains again and again from the same weights."""
+
+import copy
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_module
+from rich.console import Console
+
+from pairs import seconds
+from trainopt.runner.build import Run, build
+from trainopt.runner.display import Display
+from trainopt.runner.interrupt import Interrupt
+from trainopt.runner.loop import train
+from trainopt.runner.names import register_resolvers
+from trainopt.runner.record import Record
+from trainopt.runner.store import Store
+from trainopt.runner.tensorboard import TensorBoard
+
+
+def built(*overrides: str) -> Run:
+    """Return a run that evaluates before its first and after its last step only."""
+    register_resolvers()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        return build(compose("config", [*overrides, "evaluate_every=1000epochs", "checkpoint_every=1000epochs"]))
+
+
+def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
+    """Train with our loop, records and TensorBoard events from a state; return the run at its end, and seconds."""
+    run = copy.copy(run)
+    run.network.load_state_dict(start)
+    run.optimizer = torch.optim.SGD(run.network.parameters(), lr=lr, momentum=0.9)
+    run.progress = type(run.progress)(run.progress.epoch_size)
+    run.clocks = type(run.clocks)(run.device)
+    display = Display(Console(file=io.StringIO()))
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record(Path(folder), {}, "test", Store(Path(folder)), logger=TensorBoard(Path(folder)))
+        elapsed = seconds(lambda: train(run, record, display, Interrupt()))
+        record.close()
+    return run, elapsed
