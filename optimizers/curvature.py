@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .second_backward import Sweep
 from .trace import Trace
+from .vectors import flatten, unflatten
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -205,6 +206,10 @@ class Curvature:
             [_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last
         )
         return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
+
+    def times(self, vector: Tensor, last: bool = False) -> Tensor:
+        """Return C v for a vector of one dimension."""
+        return flatten(self.product(unflatten(vector, self.params), last))
 
     @torch.no_grad()
     def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:

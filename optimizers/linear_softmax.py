@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .recognise import Classifier
+from .vectors import flatten
 
 
 class LinearSoftmax:
@@ -44,26 +45,24 @@ class LinearSoftmax:
         self._parts = [_Part(classifier, iterations) for classifier in classifiers]
         self.params = [p for part in self._parts for p in part.params]
         self.gradient = self.like = [g for part in self._parts for g in part.gradient]
+        self._sizes = [sum(g.numel() for g in part.gradient) for part in self._parts]
+        self._product = self.gradient[0].new_empty(sum(self._sizes))
         whole = sum(part.whole for part in self._parts)
         self.cost = sum(part.once for part in self._parts) / whole
         self.cost_of_product = sum(part.each for part in self._parts) / whole
         self.cost_of_along = self.cost_of_product / 2
 
-    def _apart(self, vectors: Sequence[Tensor]) -> list[tuple["_Part", Sequence[Tensor]]]:
-        """Return each classifier with its part of vectors."""
-        found, first = [], 0
-        for part in self._parts:
-            found.append((part, vectors[first : first + len(part.params)]))
-            first += len(part.params)
-        return found
-
-    def product(self, vectors: Sequence[Tensor], last: bool = False) -> list[Tensor]:
-        """Return H v in coordinates."""
-        return [h for part, own in self._apart(vectors) for h in part.product(own)]
+    def times(self, vector: Tensor, last: bool = False) -> Tensor:
+        """Return H v, in memory that the next product takes again."""
+        places = zip(self._parts, vector.split(self._sizes), self._product.split(self._sizes), strict=True)
+        for part, own, result in places:
+            part.multiply(own, result)
+        return self._product
 
     def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
         """Return v H v, a scalar."""
-        return torch.stack([part.along(own) for part, own in self._apart(vectors)]).sum()
+        own = flatten(vectors).split(self._sizes)
+        return torch.stack([part.along(v) for part, v in zip(self._parts, own, strict=True)]).sum()
 
     def changes(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Return by parameter what vectors in coordinates are for it."""
@@ -73,6 +72,14 @@ class LinearSoftmax:
         """Add vectors in coordinates to the parameters."""
         for part, own in self._apart(vectors):
             part.add(own)
+
+    def _apart(self, vectors: Sequence[Tensor]) -> list[tuple["_Part", Sequence[Tensor]]]:
+        """Return each classifier with its part of vectors."""
+        found, first = [], 0
+        for part in self._parts:
+            found.append((part, vectors[first : first + len(part.params)]))
+            first += len(part.params)
+        return found
 
 
 class _Basis(NamedTuple):
@@ -99,13 +106,16 @@ def _basis(X: Tensor) -> _Basis:
 
 
 class _Part:
-    """One classifier. Its coordinates: U (C, m); u (1,), where there is decay and Q is not 1; v (C,) of a bias."""
+    """One classifier. Its coordinates: U^T (m, C); v (C,) of a bias; u (1,), where there is decay and Q is not 1.
+
+    U^T and v lie side by side, a matrix that [L, 1] multiplies.
+    """
 
     def __init__(self, classifier: Classifier, iterations: int):
-        X, W, G, decay = classifier.inputs, classifier.weight, classifier.gradient, classifier.decay
-        (n, D), C = X.shape, len(W)
+        X, self.W, G, self.decay = classifier.inputs, classifier.weight, classifier.gradient, classifier.decay
+        (n, D), C = X.shape, len(self.W)
         products = iterations if iterations > 1 else 1 / 2
-        ways = n * n * C * (3 if decay else 2)  # between V and U
+        ways = n * n * C * (3 if self.decay else 2)  # between V and U
         self.whole = self.each = 2 * n * D * C
         self.once, self.basis = 0.0, _Basis(X, None, None, 0.0)
         if n < D and n * n * (D + n / 3 + 2 * C * products) + ways < self.each * products:
@@ -113,74 +123,74 @@ class _Part:
             self.once, self.each = self.basis.cost + ways, 2 * n * n * C
         self.P = torch.softmax(classifier.logits, 1)
         self.scaled = self.P * classifier.scale
-        self.R, self.PR = torch.empty_like(self.P), torch.empty_like(self.P)
-        self.W, self.decay = W, decay
-        self.params, self.gradient = [W], [G.t() @ self.basis.L]
-        if decay:
-            self._decay(classifier)
-        self.has_bias = classifier.trains_bias
-        if classifier.bias is not None and self.has_bias:
-            self.params.append(classifier.bias)
-            self.gradient.append(G.sum(0))
+        self.R, self.S = torch.empty_like(self.P), torch.empty_like(self.P)
+        L, m = self.basis.L, self.basis.L.shape[1]
+        self.bias = classifier.bias if classifier.trains_bias else None
+        self.L = L if self.bias is None else torch.cat([L, L.new_ones(n, 1)], 1)
+        self.of_weights, self.of_both = m * C, self.L.shape[1] * C
+        found = self.L.t() @ G
+        self.params, self.gradient = [self.W], [found[:m]]
+        if self.bias is not None:
+            self.params.append(self.bias)
+            self.gradient.append(found[m])
+        if self.decay:
+            self._add_decay(classifier)
 
-    def _decay(self, classifier: Classifier) -> None:
+    def _add_decay(self, classifier: Classifier) -> None:
         """Add the coordinates of decay * W to the gradient."""
         _, back, rows, _ = self.basis
-        self.across = 0.0  # the length of the part of W that is orthogonal to Q
         if rows is None:
-            self.of_W: Tensor = self.W
+            self.of_W = self.W.t()
         elif back is None:
-            self.of_W = self.W @ rows.t()
+            self.of_W = rows @ self.W.t()
         else:
             scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
-            self.of_W = scores.t() @ back.t()
+            self.of_W = back @ scores
         self.gradient[0].add_(self.of_W, alpha=self.decay)
         if rows is not None:
+            # the length of the part of W that is orthogonal to Q
             self.across = max(classifier.squares - float(self.of_W.square().sum()), 0.0) ** 0.5
             self.params.append(self.W)
             self.gradient.append(self.W.new_full((1,), self.decay * self.across))
 
-    def _centred(self, own: Sequence[Tensor]) -> Tensor:
-        """Return R - rowsum(P * R)."""
-        R = torch.mm(self.basis.L, own[0].t(), out=self.R)
-        if self.has_bias:
-            R.add_(own[-1])
-        return R.sub_(torch.mul(self.P, R, out=self.PR).sum(1, keepdim=True))
+    def _differentiate(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Return R and S."""
+        R = torch.mm(self.L, own[: self.of_both].view(-1, self.P.shape[1]), out=self.R)
+        S = torch.mul(self.scaled, R, out=self.S)
+        return R, S.addcmul_(self.P, S.sum(1, keepdim=True), value=-1)
 
-    def product(self, own: Sequence[Tensor]) -> list[Tensor]:
-        """Return H v in coordinates."""
-        S = self._centred(own).mul_(self.scaled)
-        found = [S.t() @ self.basis.L]
+    def multiply(self, own: Tensor, result: Tensor) -> None:
+        """Write H v, all in one dimension."""
+        _, S = self._differentiate(own)
+        torch.mm(self.L.t(), S, out=result[: self.of_both].view(-1, self.P.shape[1]))
         if self.decay:
-            found[0].add_(own[0], alpha=self.decay)
-            found += [u * self.decay for u in own[1 : len(own) - self.has_bias]]
-        if self.has_bias:
-            found.append(S.sum(0))
-        return found
+            result[: self.of_weights].add_(own[: self.of_weights], alpha=self.decay)
+            torch.mul(own[self.of_both :], self.decay, out=result[self.of_both :])
 
-    def along(self, own: Sequence[Tensor]) -> Tensor:
-        """Return v H v."""
-        R = self._centred(own)
-        total = R.view(-1).dot(torch.mul(self.scaled, R, out=self.PR).view(-1))
-        for u in own[: len(own) - self.has_bias] if self.decay else ():
-            total = total + self.decay * u.square().sum()
+    def along(self, own: Tensor) -> Tensor:
+        """Return v H v, of v in one dimension."""
+        R, S = self._differentiate(own)
+        total = R.view(-1).dot(S.view(-1))
+        if self.decay:
+            for part in (own[: self.of_weights], own[self.of_both :]):
+                total = total + self.decay * part.dot(part)
         return total
 
     def _split(self, own: Sequence[Tensor]) -> tuple[Tensor, float]:
-        """Return A and t of V = A rows + t W."""
-        U, t = own[0], 0.0
-        if len(own) - self.has_bias == 2 and self.across > 0:
-            t = float(own[1]) / self.across
-            U = U.sub(self.of_W, alpha=t)
-        return U if self.basis.back is None else U @ self.basis.back, t
+        """Return A and t of V = A^T rows + t W."""
+        A, t = own[0], 0.0
+        if self.decay and self.basis.rows is not None and self.across > 0:
+            t = float(own[-1]) / self.across
+            A = A.sub(self.of_W, alpha=t)
+        return A if self.basis.back is None else self.basis.back.t() @ A, t
 
     def changes(self, own: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Return V and v."""
         A, t = self._split(own)
-        V = A if self.basis.rows is None else A @ self.basis.rows
+        V = A.t() if self.basis.rows is None else A.t() @ self.basis.rows
         found = {self.W: V.add_(self.W, alpha=t) if t else V}
-        if self.has_bias:
-            found[self.params[-1]] = own[-1]
+        if self.bias is not None:
+            found[self.bias] = own[1]
         return found
 
     def add(self, own: Sequence[Tensor]) -> None:
@@ -189,8 +199,8 @@ class _Part:
         if t:
             self.W.add_(self.W, alpha=t)
         if self.basis.rows is None:
-            self.W.add_(A)
+            self.W.add_(A.t())
         else:
-            self.W.addmm_(A, self.basis.rows)
-        if self.has_bias:
-            self.params[-1].add_(own[-1])
+            self.W.addmm_(A.t(), self.basis.rows)
+        if self.bias is not None:
+            self.bias.add_(own[1])

@@ -140,7 +140,7 @@ class Step:
             nonlocal left
             left -= 1
             self.cost += options["curvature_share"] * curvature.cost_of_product
-            result = flatten(curvature.product(unflatten(v, like), last=left == 0 and self.lets_go))
+            result = curvature.times(v, last=left == 0 and self.lets_go)
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
         p, info = solve(
