@@ -24,6 +24,7 @@ from .overrides import split_override
 from .rates import Rule
 from .search import Search, outcome
 from .stopping import last_word, stop_mark
+from .sweep import checked_jobs, combinations
 
 SEED = "seed"  # runs that differ by it alone are one trial
 WAIT_SECONDS = 1.0  # between looks for trials that another process runs
@@ -34,7 +35,7 @@ class LRHeuristicSweeper(Sweeper):
 
     A trial is an ordinary run of the sweep. What is compared is the mean of `total`, the loss with all its terms,
     over the training rows of its last steps; a run that diverges, fails or is killed counts as infinitely bad.
-    Every combination of what else is swept has a search of its own, but for the seed: the loss is a mean over seeds.
+    Every combination of what else is swept has a search of its own, but for the seed: losses are means over seeds.
 
     Args:
         parameter: the key that is searched.
@@ -77,8 +78,10 @@ class LRHeuristicSweeper(Sweeper):
             check_value(f"hydra.sweeper.{key}", value, f"hydra.sweeper.{key}")
         if not settings["exponents"]:
             raise UserError("hydra.sweeper.exponents=[]: must have an element; the thesis has [1,2,3,4,5,6,7]")
-        sweeper = cls(**settings)
-        return [job for s in sweeper.searches(config) for job in jobs_of(config, s, s.rule.next_rates({}))]
+        searches = cls(**settings).searches(config)
+        return checked_jobs(
+            config, [run for s in searches for r in s.rule.next_rates({}) for run in s.overrides(r)]
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, write down what was found, and leave it to the end of the sweep to be told."""
@@ -88,7 +91,7 @@ class LRHeuristicSweeper(Sweeper):
         jobs: list[dict[str, Any]] = read_json(folder / PLAN)["jobs"]  # those of stage one are checked already
         while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
             if wanted[0][0].outcomes:
-                jobs = [job for search, rate in wanted for job in jobs_of(self.config, search, [rate])]
+                jobs = checked_jobs(self.config, [run for s, rate in wanted for run in s.overrides(rate)])
                 plan = read_json(folder / PLAN)
                 write_plan(folder, plan["overrides"], jobs, plan["workers"])
             by_overrides = {tuple(job["overrides"]): job for job in jobs}
@@ -99,6 +102,7 @@ class LRHeuristicSweeper(Sweeper):
                 search.outcomes[rate] = [outcome(folder, job, self.over_last) for job in runs]
         from .search_report import show_searches, write_searches
 
+        mark(folder, searches)
         write_searches(folder, searches)
         last_word.set(lambda: show_searches(folder, searches))
 
@@ -124,8 +128,6 @@ class LRHeuristicSweeper(Sweeper):
 
     def searches(self, config: DictConfig) -> list[Search]:
         """Return a search for each combination of what was typed; UserError where there is nothing to search."""
-        from .sweep import combinations
-
         groups: dict[tuple[str, ...], list[list[str]]] = {}
         for overrides in combinations(config):
             groups.setdefault(tuple(o for o in overrides if key_of(o) != SEED), []).append(overrides)
@@ -166,12 +168,14 @@ class LRHeuristicSweeper(Sweeper):
             raise UserError(f"hydra.sweeper.over_last={self.over_last}: must be at most the {duration} of a trial")
 
 
-def jobs_of(config: DictConfig, search: Search, rates: list[float]) -> list[dict[str, Any]]:
-    """Return {folder, overrides, fingerprint, search} of the runs of trials; UserError if one cannot be run."""
-    from .sweep import checked_jobs
-
-    jobs = checked_jobs(config, [run for rate in rates for run in search.overrides(rate)])
-    return [{**job, "search": search.described()} for job in jobs]
+def mark(folder: Path, searches: list[Search]) -> None:
+    """Write into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
+    plan = read_json(folder / PLAN)
+    for search in searches:
+        for job in plan["jobs"]:
+            if job["overrides"][:-1] in search.runs:
+                job["search"] = search.described()
+    write_plan(folder, plan["overrides"], plan["jobs"], plan["workers"])
 
 
 def register() -> None:

@@ -77,9 +77,9 @@ def conclusion(search: Search) -> list[str]:
     best = search.chosen
     if best is None:
         return [f"no {search.parameter} was found{of}: every trial diverged, failed or was killed"]
-    seeds = f" of {len(search.runs)} seeds" if len(search.runs) > 1 else ""
-    what = f"training loss over the last {search.over_last} steps of {search.duration}{seeds}"
-    lines = [f"chosen{of}: {search.parameter}={best} (mean {what}: {search.losses[best]:.6g})"]
+    seeds = f", {len(search.runs)} seeds" if len(search.runs) > 1 else ""
+    what = f"training loss over the last {search.over_last} steps of {search.duration}{seeds}: {search.losses[best]:.6g}"
+    lines = [f"chosen{of}: {search.parameter}={best} (mean {what})"]
     if search.at_edge:
         exponents = list(search.rule.exponents)
         above = best == max(search.losses)
