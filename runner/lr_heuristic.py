@@ -63,7 +63,7 @@ class LRHeuristicSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Get the launcher."""
-        self.config = config
+        self.composed = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     @classmethod
@@ -86,12 +86,12 @@ class LRHeuristicSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search, write down what was found, and leave it to the end of the sweep to be told."""
         del arguments
-        folder = Path(self.config.hydra.sweep.dir)
-        searches = self.searches(self.config)
+        folder = Path(self.composed.hydra.sweep.dir)
+        searches = self.searches(self.composed)
         jobs: list[dict[str, Any]] = read_json(folder / PLAN)["jobs"]  # those of stage one are checked already
         while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
             if wanted[0][0].outcomes:
-                jobs = checked_jobs(self.config, [run for s, rate in wanted for run in s.overrides(rate)])
+                jobs = checked_jobs(self.composed, [run for s, rate in wanted for run in s.overrides(rate)])
                 plan = read_json(folder / PLAN)
                 write_plan(folder, plan["overrides"], jobs, plan["workers"])
             by_overrides = {tuple(job["overrides"]): job for job in jobs}
@@ -183,7 +183,7 @@ def register() -> None:
     name = f"{LRHeuristicSweeper.__module__}.{LRHeuristicSweeper.__name__}"
     accepted = Plugins.is_in_toplevel_plugins_module
     if not accepted(name):
-        Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign]
+        Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign, assignment]
             lambda target: target == name or accepted(target)
         )
     Plugins.instance().register(LRHeuristicSweeper)

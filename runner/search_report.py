@@ -78,8 +78,8 @@ def conclusion(search: Search) -> list[str]:
     if best is None:
         return [f"no {search.parameter} was found{of}: every trial diverged, failed or was killed"]
     seeds = f", {len(search.runs)} seeds" if len(search.runs) > 1 else ""
-    what = f"training loss over the last {search.over_last} steps of {search.duration}{seeds}: {search.losses[best]:.6g}"
-    lines = [f"chosen{of}: {search.parameter}={best} (mean {what})"]
+    what = f"mean training loss over the last {search.over_last} steps of {search.duration}{seeds}"
+    lines = [f"chosen{of}: {search.parameter}={best} ({what}: {search.losses[best]:.6g})"]
     if search.at_edge:
         exponents = list(search.rule.exponents)
         above = best == max(search.losses)
@@ -93,31 +93,36 @@ def conclusion(search: Search) -> list[str]:
 
 
 def draw(searches: list[Search], path: Path) -> None:
-    """Draw the loss against the rate; trials without a loss stand at the top."""
+    """Draw the loss against the rate; what has none, or one far above the others, stands at the top."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    from .curves import is_wide
+    from .curves import WIDE, is_wide
     from .pictures import COLOURS as LINE_COLOURS
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.set_xscale("log")
-    finite = [loss for search in searches for loss in search.losses.values() if loss < math.inf]
+    finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
+    middle = np.median(finite) if len(finite) else 0.0
+    limit = WIDE * middle if middle > 0 else math.inf
     for number, search in enumerate(searches):
         colour, losses = LINE_COLOURS[number % len(LINE_COLOURS)], search.losses
-        tried = sorted(rate for rate in losses if losses[rate] < math.inf)
-        axis.plot(tried, [losses[rate] for rate in tried], "o-", color=colour, markersize=4, label=search.name)
-        lost = [rate for rate in losses if losses[rate] == math.inf]
-        at_top = axis.get_xaxis_transform()
-        axis.plot(lost, [0.97] * len(lost), "x", color=colour, transform=at_top, clip_on=False)
+        rates = sorted(losses)
+        shown_rates = [rate for rate in rates if losses[rate] < limit]
+        at = [losses[rate] for rate in shown_rates]
+        axis.plot(shown_rates, at, "o-", color=colour, markersize=4, label=search.name)
+        for mark, there in (
+            ("x", [rate for rate in rates if losses[rate] == math.inf]),
+            ("^", [rate for rate in rates if limit <= losses[rate] < math.inf]),
+        ):
+            axis.plot(there, [0.97] * len(there), mark, color=colour, transform=axis.get_xaxis_transform())
         if search.chosen is not None:
-            ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": colour}
-            axis.plot([search.chosen], [losses[search.chosen]], "o", **ring)
-    if finite and is_wide(np.array(finite)):
+            axis.plot([search.chosen], [losses[search.chosen]], "o", color=colour, markersize=11, fillstyle="none")
+    if (finite < limit).any() and is_wide(finite[finite < limit]):
         axis.set_yscale("log")
     first = searches[0]
-    axis.set_xlabel(f"{first.parameter}  (ring: chosen; x: diverged, failed or killed)")
+    axis.set_xlabel(f"{first.parameter}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
     axis.set_ylabel(f"mean training loss, last {first.over_last} steps")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
