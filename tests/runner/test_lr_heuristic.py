@@ -153,11 +153,14 @@ def search(trainopt, tmp_path, monkeypatch):
 HARD = {0.1: "diverges", 0.01: "raises", 0.001: 4.0, 1e-4: "killed", 0.002: 3.5, 0.003: 3.25, 0.004: 3.25}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(finished, tmp_path, launcher):
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finished, tmp_path, launcher):
     prepare(tmp_path, a=HARD)
-    jobs = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    result = finished(*SEARCH, "hydra.sweeper.exponents=[1,2,3,4]", f"hydra/launcher={launcher}", *jobs)
+    if launcher == "basic":
+        result = search("hydra.sweeper.exponents=[1,2,3,4]")
+    else:
+        parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+        result = finished(*SEARCH, "hydra.sweeper.exponents=[1,2,3,4]", *parallel)
     content = found(tmp_path)
     tried, chosen = by_the_thesis(HARD, range(1, 5))
     assert content["chosen"] == chosen == 0.003
@@ -223,14 +226,13 @@ def test_where_every_trial_is_lost_nothing_is_chosen(search, tmp_path):
 
 
 def test_each_combination_has_a_search_of_its_own_and_seeds_are_averaged(search, tmp_path):
-    one = {0.1: 4.0, 0.01: 3.0, 0.02: 2.0, 0.03: 2.5}
-    two = {0.1: 1.0, 0.01: 3.0, 0.2: 1.0}
+    one, two = {0.1: 4.0, 0.2: 2.0}, {0.1: 1.0, 0.2: 1.0}
     prepare(tmp_path, a=one, b=two)
-    grid = ("hydra.sweeper.exponents=[1,2]", "hydra.sweeper.factors=[2,3]")
+    grid = ("hydra.sweeper.exponents=[1]", "hydra.sweeper.factors=[2]")
     # beside the table's value there is the seed
     result = search(*grid, "+optimizer.kind=a,b", "seed=0,1", "+optimizer.shift=${seed}")
     assert result.code == 0
-    for kind, table, chosen in (("a", one, 0.02), ("b", two, 0.1)):
+    for kind, table, chosen in (("a", one, 0.2), ("b", two, 0.1)):
         content = found(tmp_path, f"lr_heuristic,+optimizer.kind={kind}")
         assert {t["lr"]: t["loss"] for t in content["trials"]} == {r: loss + 0.5 for r, loss in table.items()}
         assert [len(t["runs"]) for t in content["trials"]] == [2] * len(table)
@@ -249,12 +251,12 @@ def test_each_combination_has_a_search_of_its_own_and_seeds_are_averaged(search,
         pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_search_that_is_cut_short_goes_on(process, finished, tmp_path, launcher, number):
+def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher, number):
     table = {0.1: 4.0, 0.01: 3.0, 0.001: 4.0, 0.02: 2.0, 0.03: 2.0}
     prepare(tmp_path, a=table)
-    jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    command = (*SEARCH, *jobs, "hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.3")
-    started = process(*command)
+    grid = ("hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.3")
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    started = process(*SEARCH, *grid, *parallel)
     until = time.monotonic() + 120
     while not (tmp_path / "starts").exists() or len(starts(tmp_path)) < 2:
         assert time.monotonic() < until
@@ -271,7 +273,7 @@ def test_a_search_that_is_cut_short_goes_on(process, finished, tmp_path, launche
     ended = {e.overrides[-1].partition("=")[2] for e in read_ledger(tmp_path / "sweep") if e.state == "done"}
     assert len(ended) < 3
     before = starts(tmp_path)
-    assert finished(*command).code == 0
+    assert search(*grid).code == 0
     assert found(tmp_path)["chosen"] == by_the_thesis(table, range(1, 4))[1] == 0.02
     assert [e.state for e in read_ledger(tmp_path / "sweep")] == ["done"] * 5
     again = starts(tmp_path) - before
@@ -345,11 +347,11 @@ def test_help_shows_the_keys_of_the_sweeper(trainopt):
 
 
 def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep(trainopt, tmp_path):
-    run = ("model=function", "data=none", "optimizer=sgd", "duration=2steps", "seed=0,1")
+    run = ("model=function", "data=none", "optimizer=sgd", "duration=2steps", "seed=0")
     assert trainopt("-m", *run).code == 0
     grid = ("hydra.sweeper.exponents=[4]", "hydra.sweeper.factors=[]", "hydra.sweeper.over_last=1")
     assert trainopt("-m", "hydra/sweeper=lr_heuristic", *grid, *run).code == 0
-    plain = "data=none,duration=2steps,model=function,optimizer=sgd,seed=0,1"
+    plain = "data=none,duration=2steps,model=function,optimizer=sgd,seed=0"
     assert {p.name for p in (tmp_path / "outputs/sweeps").iterdir()} == {plain, f"lr_heuristic,{plain}"}
 
 
