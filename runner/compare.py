@@ -156,16 +156,8 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
             start = [m.name, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
-            row = [
-                *start,
-                *estimates,
-                comparison.target,
-                m.reached,
-                *ways,
-                len(m.trials),
-                m.trial_gradients,
-                *verdict,
-            ]
+            effort = [len(m.trials), m.trial_gradients]
+            row = [*start, *estimates, comparison.target, m.reached, *ways, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
 
 

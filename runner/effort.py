@@ -57,7 +57,7 @@ def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -
     """
     rules = [searches.get(run, {}) for method in methods for run in method.trials]
     if all(rules) and all(method.trials for method in methods):
-        differ = [key for key in rules[0] if len({str(rule[key]) for rule in rules}) > 1]
+        differ = [key for key in rules[0] if len({str(rule.get(key)) for rule in rules}) > 1]
         return [f"the learning rates were searched for with different {', '.join(differ)}"] if differ else []
     if len({(len(m.trials), m.trial_gradients) for m in methods}) == 1:
         return []

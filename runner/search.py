@@ -48,7 +48,7 @@ class Search:
     @property
     def losses(self) -> dict[float, float]:
         """The loss at each rate, a mean over the seeds."""
-        return {rate: math.fsum(o.loss for o in found) / len(found) for rate, found in self.outcomes.items()}
+        return {rate: sum(o.loss for o in found) / len(found) for rate, found in self.outcomes.items()}
 
     @property
     def chosen(self) -> float | None:
@@ -110,4 +110,4 @@ def end_loss(folder: Path, over_last: int) -> float:
         losses = [value for step, value in found.items() if step > max(found) - over_last]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{shown(folder)}/metrics.jsonl: is missing or damaged; remove the folder") from error
-    return math.inf if None in losses else math.fsum(losses) / len(losses)
+    return math.inf if None in losses else sum(losses) / len(losses)

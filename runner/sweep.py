@@ -55,10 +55,11 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
 
     A sweeper other than Hydra's own says them itself, by a method `first_jobs`; without it there are none.
     """
-    sweeper: Any = Plugins.instance().class_name_to_class.get(config.hydra.sweeper._target_)
-    if hasattr(sweeper, "first_jobs"):
-        return sweeper.first_jobs(config)
-    return checked_jobs(config, combinations(config)) if sweeper is BasicSweeper else []
+    target = config.hydra.sweeper._target_
+    if target == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+        return checked_jobs(config, combinations(config))
+    sweeper: Any = Plugins.instance().class_name_to_class.get(target)
+    return sweeper.first_jobs(config) if hasattr(sweeper, "first_jobs") else []
 
 
 def combinations(config: DictConfig) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import signal
 import time
@@ -242,6 +243,12 @@ def test_each_combination_has_a_search_of_its_own_and_seeds_are_averaged(search,
     assert len(read_ledger(tmp_path / "sweep")) == 2 * (len(one) + len(two))
 
 
+def workers_of(pid: int) -> list[int]:
+    """The processes that a process began, but for Python's tracker of resources, which ends by itself."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
@@ -263,7 +270,10 @@ def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher,
         time.sleep(0.02)
     states = Counter(e.state for e in read_ledger(tmp_path / "sweep"))
     assert states["running"] + states["done"] + states["missing"] == 3
+    workers = workers_of(started.pid) if number == signal.SIGKILL else []
     started.send_signal(number)
+    for worker in workers:  # those of joblib would wait for work for some minutes, and keep the pipes open
+        os.kill(worker, signal.SIGKILL)
     started.communicate(timeout=60)
     assert started.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert not (tmp_path / "sweep/lr_heuristic.json").exists()
