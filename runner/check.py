@@ -28,19 +28,26 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
     """
-    ours, rules, lists = check_keys(config, choices, vocabulary), shipped("allowed.yaml"), list_groups()
+    ours, lists = check_keys(config, choices, vocabulary), list_groups()
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"{group}.{name.partition('.')[2]}" if group in lists else key
-        rule = rules.get(named)
-        if group in ours and rule is not None and not satisfies(value, rule):
-            raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
-        above = named.rpartition(".")[0]
-        if group in ours and above in rules:
-            raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
+        if group in ours:
+            check_value(key, value, named)
+
+
+def check_value(key: str, value: Any, named: str) -> None:
+    """Raise UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
+    rules = shipped("allowed.yaml")
+    rule = rules.get(named)
+    if rule is not None and not satisfies(value, rule):
+        raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+    above = named.rpartition(".")[0]
+    if above in rules:
+        raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
 
 
 def drop_replaced_defaults(

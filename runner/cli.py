@@ -146,10 +146,12 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
 
     from .explain import explain
     from .job import run_job
+    from .lr_heuristic import register
     from .names import register_resolvers
-    from .stopping import SweepInterrupt, current, stop_mark
+    from .stopping import SweepInterrupt, current, last_word, stop_mark
 
     register_resolvers()
+    register()
     codes: list[int] = []
     command, launcher = ["trainopt", *arguments], os.getpid()
 
@@ -157,6 +159,7 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
         codes.append(run_job(config, command, debug, launcher))
 
     current.set(None)
+    last_word.set(None)
     error: BaseException | None = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     typed, sys.argv[1:] = sys.argv[1:], arguments
@@ -185,6 +188,9 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
         from .status import show_end
 
         ended = show_end(sweep, command, stopped=bool(interrupt.signal or error))
+        tell_more = last_word.get()
+        if tell_more is not None:
+            ended = max(ended, tell_more())
         return interrupt.code if interrupt.signal else ended
 
 

@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from .comparison import AXES, COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
+from .effort import add_effort
 from .errors import UserError
 from .files import shown
 from .frames import load_runs
@@ -34,9 +35,10 @@ def compare_command(given: Namespace) -> None:
         return track(folders, "reading", console=console, transient=True, disable=not console.is_terminal)
 
     runs = load_runs(given.paths, usable, follow)
-    tuning = load_runs(given.tuning, usable, follow) if given.tuning else None
     by = given.by.split(",") if given.by else None
-    comparison = compare(runs, by, given.baseline, given.metric, given.target, tuning)
+    comparison = compare(runs, by, given.baseline, given.metric, given.target)
+    if given.tuning:
+        add_effort(comparison, load_runs(given.tuning, follow=follow))
     for name, reason in runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not given.force:
@@ -77,7 +79,7 @@ def table_of(
         row += verdict_cells(method.verdict, form)
         row += [estimate_text(method.figures[name], FORMS.get(name, ".2f")) for name in others]
         row += [way_text(method, axis) for axis in axes]
-        rows.append([*row, str(method.trials), f"{method.trial_gradients:,}"])
+        rows.append([*row, str(len(method.trials)), f"{method.trial_gradients:,}"])
     return header, rows
 
 
@@ -154,7 +156,8 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
             start = [m.name, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
-            row = [*start, *estimates, comparison.target, m.reached, *ways, m.trials, m.trial_gradients, *verdict]
+            effort = [len(m.trials), m.trial_gradients]
+            row = [*start, *estimates, comparison.target, m.reached, *ways, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
 
 

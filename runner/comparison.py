@@ -50,7 +50,7 @@ class Method:
         figures: an estimate for each of METRICS.
         to_target: for each of AXES, an estimate over the runs that reached the target.
         reached: how many runs did.
-        trials: runs of learning-rate searches for it.
+        trials: folders of the runs of learning-rate searches for it.
         trial_gradients: what these cost, in gradient equivalents.
         verdict: against the baseline, on the chosen metric; None for the baseline.
     """
@@ -62,7 +62,7 @@ class Method:
     figures: dict[str, Estimate] = field(default_factory=dict)
     to_target: dict[str, Estimate] = field(default_factory=dict)
     reached: int = 0
-    trials: int = 0
+    trials: list[str] = field(default_factory=list)
     trial_gradients: int = 0
     verdict: Verdict | None = None
 
@@ -110,7 +110,6 @@ def compare(
     baseline: str | None = None,
     metric: str | None = None,
     target: float | None = None,
-    tuning: Runs | None = None,
 ) -> Comparison:
     """Compare methods.
 
@@ -120,7 +119,6 @@ def compare(
         baseline: a method's name or a part of it that no other has; None: the first.
         metric: one of METRICS; None: final_top1, or final_loss where the runs have no accuracies.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
-        tuning: the runs of learning-rate searches that the methods' learning rates come from.
 
     Raises:
         UserError: there are no runs, or a key, a baseline or a metric that is none of theirs.
@@ -155,13 +153,6 @@ def compare(
         there = reached.loc[reached.index.intersection(method.runs)]
         method.reached = len(there)
         method.to_target = {axis: estimate(list(there[column])) for axis, column in AXES.items()}
-    if tuning is not None:
-        add_effort(methods, runs.configs, tuning)
-        if len({(m.trials, m.trial_gradients) for m in methods}) > 1:
-            obstacles.append(
-                "unequal tuning effort: "
-                + ", ".join(f"{m.name} {m.trials} trials ({m.trial_gradients:,} gradients)" for m in methods)
-            )
     chosen_baseline = find_baseline(methods, baseline)
     judge(methods, chosen_baseline, runs.summaries[METRICS[metric][0]])
     return Comparison(methods, chosen_baseline.name, metric, target, differing, obstacles, runs)
@@ -307,18 +298,6 @@ def first_reached(runs: Runs, target: float) -> pd.DataFrame:
     ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
     there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
     return there.drop_duplicates("run").set_index("run")[list(AXES.values())]
-
-
-def add_effort(methods: list[Method], configs: pd.DataFrame, tuning: Runs) -> None:
-    """Count, for each method, the runs of learning-rate searches with its choices, and what they cost."""
-    if tuning.summaries.empty:
-        return
-    groups = [key for key in configs if key.startswith("choices.") and key in tuning.configs and key not in NAMES]
-    there, searched = as_text(configs)[groups], as_text(tuning.configs)[groups]
-    cost = gradient_equivalents(tuning.summaries)
-    for method in methods:
-        own = searched.index[(searched == there.loc[method.runs[0]]).all(axis=1)]
-        method.trials, method.trial_gradients = len(own), int(cost.loc[own].sum())
 
 
 def find_baseline(methods: list[Method], wanted: str | None) -> Method:

@@ -1,6 +1,7 @@
 """Hydra's and YAML's errors about a command line, each as one line that says what would be right."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -24,7 +25,7 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     if isinstance(error, yaml.YAMLError):
         return _broken_yaml(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_option(str(error.missing_cfg_file), vocabulary)
+        return _missing_option(str(error.missing_cfg_file), error.options or (), vocabulary)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
     if isinstance(error, ConfigCompositionException):
@@ -42,10 +43,13 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
     return f"{place}: is no valid YAML ({one_line(getattr(error, 'problem', None) or error)})"
 
 
-def _missing_option(path: str, vocabulary: Vocabulary) -> str:
+def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> str:
+    """Explain a choice that there is not; `known` are those that Hydra found, its own among them."""
     group, _, option = path.partition("/")
+    if group == "hydra":
+        group, _, option = path.rpartition("/")
     option = option.removesuffix(".yaml")
-    options = vocabulary.options(group)
+    options = known if group.startswith("hydra/") else vocabulary.options(group)
     if not options:
         return f"{path}: there is no such file in the configuration folders"
     hint = nearest(option, options)
@@ -75,7 +79,8 @@ def _unknown(key: str, choices: dict[str, Any], overrides: list[str], vocabulary
     group, _, name = key.partition(".")
     known = vocabulary.keys(choices)
     if group == "hydra":
-        return f"{key}: Hydra has no such key; trainopt --cfg hydra shows all"
+        hint = nearest(key, [k for k in known if k.startswith("hydra.")])
+        return f"{key}: Hydra has no such key{hint or '; trainopt --cfg hydra shows all'}"
     if group in vocabulary.groups and name:
         if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"

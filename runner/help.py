@@ -13,6 +13,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
   trainopt -m key=a,b …                   a sweep: one run for every combination; again: what is left of it
   trainopt -m hydra/launcher=joblib …     several at a time
+  trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked

@@ -19,6 +19,7 @@ from .interrupt import SIGNALS
 from .isolation import isolated
 from .ledger import PLAN, entry
 from .lock import Busy
+from .names import as_typed, key_of
 from .prepare import prepare
 from .run import start
 from .stopping import stop_mark
@@ -38,6 +39,9 @@ def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     try:
+        for override in as_typed(settings.overrides.hydra):
+            if settings.mode == RunMode.RUN and key_of(override) == "hydra/sweeper":
+                raise UserError(f"{override}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
         if settings.mode == RunMode.MULTIRUN:
             return run_of_sweep(config, choices, folder, command, debug, launcher)

@@ -42,7 +42,7 @@ class Entry:
 
 
 def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], workers: int) -> None:
-    """Write down which jobs a sweep has; those of an earlier sweep in the same folder stay in the list.
+    """Write down which jobs a sweep has, or has more; those that the list held before stay in it.
 
     Args:
         folder: the sweep's.
@@ -51,9 +51,8 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
         workers: how many are run at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    now = {job["folder"] for job in jobs}
-    earlier = [job for job in read_json(folder / PLAN).get("jobs", []) if job["folder"] not in now]
-    write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": [*earlier, *jobs]})
+    known = {job["folder"]: job for job in [*read_json(folder / PLAN).get("jobs", []), *jobs]}
+    write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": list(known.values())})
 
 
 def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +13,7 @@ LONGEST = 180
 
 
 def register_resolvers() -> None:
-    """Make `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES}` known to OmegaConf."""
+    """Make `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES,CHOICES}` known to OmegaConf."""
     OmegaConf.register_new_resolver("trainopt.run_name", _resolve, replace=True)
     # kept once it was resolved: every job of a sweep, whose own overrides are others, lies in the same folder
     OmegaConf.register_new_resolver("trainopt.sweep_name", sweep_name, replace=True, use_cache=True)
@@ -39,14 +39,15 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     return folder_name([front, *(text for text in telling(overrides) if key_of(text) not in IN_FRONT)])
 
 
-def sweep_name(overrides: Iterable[str]) -> str:
-    """Return what was typed, sorted.
+def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
+    """Return what was typed, sorted, after the sweeper where it is not Hydra's own: its runs are others.
 
-    >>> sweep_name(["seed=0,1", "optimizer=sgd,adam"])
+    >>> sweep_name(["seed=0,1", "optimizer=sgd,adam"], {"hydra/sweeper": "basic"})
     'optimizer=sgd,adam,seed=0,1'
     """
     typed = as_typed(overrides) if OmegaConf.is_list(overrides) else overrides
-    return folder_name(telling(typed)) or "defaults"
+    sweeper = choices["hydra/sweeper"]
+    return folder_name([*([] if sweeper == "basic" else [sweeper]), *telling(typed)]) or "defaults"
 
 
 def as_typed(overrides: Any) -> list[str]:

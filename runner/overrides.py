@@ -21,7 +21,7 @@ def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
     choices = default_choices()
     for override in overrides:
         _, key, value = split_override(override)
-        if key in vocabulary.groups:
+        if key in vocabulary.groups or key.startswith("hydra/"):
             options = value.strip("[]").split(",")
             choices[key] = options if value.startswith("[") else options[0]
     return choices

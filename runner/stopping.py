@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,6 +17,8 @@ AGAIN_SECONDS = 0.5  # between looks for jobs that have just begun
 
 # the folder of the sweep that was begun last
 current: ContextVar[Path | None] = ContextVar("current", default=None)
+# what its sweeper tells after the ledger, if anything; returns an exit code
+last_word: ContextVar[Callable[[], int] | None] = ContextVar("last_word", default=None)
 
 
 class SweepInterrupt(Interrupt):

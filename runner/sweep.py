@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
@@ -49,17 +51,29 @@ class Plan(Callback):
 
 
 def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
-    """Return {folder, overrides, fingerprint} of each job, checked; none where a sweeper finds them as it goes."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    """Return {folder, overrides, fingerprint} of each job that a sweep begins with, checked.
 
-    if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
-        return []
-    loader = GlobalHydra.instance().config_loader()
-    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
-        [*given, *as_typed(config.hydra.overrides.task)]
-    )
+    A sweeper other than Hydra's own says them itself, by a method `first_jobs`; without it there are none.
+    """
+    target = config.hydra.sweeper._target_
+    if target == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+        return checked_jobs(config, combinations(config))
+    sweeper: Any = Plugins.instance().class_name_to_class.get(target)
+    return sweeper.first_jobs(config) if hasattr(sweeper, "first_jobs") else []
+
+
+def combinations(config: DictConfig) -> list[list[str]]:
+    """Return the overrides of each combination of the values that were typed."""
+    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides([*given, *as_typed(config.hydra.overrides.task)])
     (batch,) = BasicSweeper.split_arguments(parsed, None)
+    return batch
+
+
+def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
+    """Return {folder, overrides, fingerprint} of each job; UserError if one cannot be run as it was typed."""
+    loader = GlobalHydra.instance().config_loader()
     if len(batch) >= MANY:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
     jobs: dict[str, dict[str, Any]] = {}

@@ -62,7 +62,7 @@ class Vocabulary:
                 if path is not None:
                     content = {k: v for k, v in read(path).items() if k != "defaults"}
                     is_global = "@package _global_" in path.read_text()
-                    found |= set(_dotted("" if is_global else group, content))
+                    found |= set(_dotted("" if is_global else group.replace("/", "."), content))
         return sorted(found)
 
     def holders(self, group: str, key: str) -> list[str]:
