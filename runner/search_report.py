@@ -97,8 +97,7 @@ def draw(searches: list[Search], path: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from .curves import WIDE, is_wide
-    from .pictures import COLOURS as LINE_COLOURS
+    from .curves import PALETTE, WIDE, is_wide, tidy
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -107,7 +106,7 @@ def draw(searches: list[Search], path: Path) -> None:
     middle = np.median(finite) if len(finite) else 0.0
     limit = WIDE * middle if middle > 0 else math.inf
     for number, search in enumerate(searches):
-        colour, losses = LINE_COLOURS[number % len(LINE_COLOURS)], search.losses
+        colour, losses = PALETTE[number % len(PALETTE)], search.losses
         rates = sorted(losses)
         shown_rates = [rate for rate in rates if losses[rate] < limit]
         at = [losses[rate] for rate in shown_rates]
@@ -124,8 +123,7 @@ def draw(searches: list[Search], path: Path) -> None:
     first = searches[0]
     axis.set_xlabel(f"{first.parameter}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
     axis.set_ylabel(f"mean training loss, last {first.over_last} steps")
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    tidy(axis)
     if len(searches) > 1:
         axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
