@@ -78,7 +78,7 @@ def conclusion(search: Search) -> list[str]:
     if best is None:
         return [f"no {search.parameter} was found{of}: every trial diverged, failed or was killed"]
     seeds = f", {len(search.runs)} seeds" if len(search.runs) > 1 else ""
-    what = f"mean training loss over the last {search.over_last} steps of {search.duration}{seeds}"
+    what = f"mean training loss over the last {search.over_last} steps, duration={search.duration}{seeds}"
     lines = [f"chosen{of}: {search.parameter}={best} ({what}: {search.losses[best]:.6g})"]
     if search.at_edge:
         exponents = list(search.rule.exponents)

@@ -173,7 +173,8 @@ def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finis
     assert [t["status"] for t in content["trials"]] == [WORDS.get(v, "finished") for v in values]
     assert result.code == 1  # two did not come to their end
     assert "7 jobs: 4 done, 1 diverged, 1 interrupted, 1 failed" in result.out
-    assert "chosen: optimizer.lr=0.003 (mean training loss over the last 2 steps of 4steps: 3.25)" in result.out
+    told = "chosen: optimizer.lr=0.003 (mean training loss over the last 2 steps, duration=4steps: 3.25)"
+    assert told in result.out
     assert (tmp_path / "sweep/lr_heuristic.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_ledger(tmp_path / "sweep")) == 7
 
