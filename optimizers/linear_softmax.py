@@ -121,12 +121,12 @@ class _Part:
         if n < D and n * n * (D + n / 3 + 2 * C * products) + ways < self.each * products:
             self.basis = _basis(X)
             self.once, self.each = self.basis.cost + ways, 2 * n * n * C
-        self.P = torch.softmax(classifier.logits, 1)
-        self.scaled = self.P * classifier.scale
-        self.R, self.S = torch.empty_like(self.P), torch.empty_like(self.P)
+        self.P, self.scale = torch.softmax(classifier.logits, 1), classifier.scale
+        self.R = torch.empty_like(self.P)
         L, m = self.basis.L, self.basis.L.shape[1]
         self.bias = classifier.bias if classifier.trains_bias else None
         self.L = L if self.bias is None else torch.cat([L, L.new_ones(n, 1)], 1)
+        self.back = (self.L * self.scale).t()  # S below is without the scale
         self.of_weights, self.of_both = m * C, self.L.shape[1] * C
         found = self.L.t() @ G
         self.params, self.gradient = [self.W], [found[:m]]
@@ -153,23 +153,27 @@ class _Part:
             self.params.append(self.W)
             self.gradient.append(self.W.new_full((1,), self.decay * self.across))
 
-    def _differentiate(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Return R and S."""
-        R = torch.mm(self.L, own[: self.of_both].view(-1, self.P.shape[1]), out=self.R)
-        S = torch.mul(self.scaled, R, out=self.S)
-        return R, S.addcmul_(self.P, S.sum(1, keepdim=True), value=-1)
+    def _tangents(self, own: Tensor) -> Tensor:
+        """Return R."""
+        return torch.mm(self.L, own[: self.of_both].view(-1, self.P.shape[1]), out=self.R)
+
+    def _differentiated(self, R: Tensor) -> Tensor:
+        """Return S, without the scale, in the memory of R."""
+        S = R.mul_(self.P)
+        return S.addcmul_(self.P, S.sum(1, keepdim=True), value=-1)
 
     def multiply(self, own: Tensor, result: Tensor) -> None:
         """Write H v, all in one dimension."""
-        _, S = self._differentiate(own)
-        torch.mm(self.L.t(), S, out=result[: self.of_both].view(-1, self.P.shape[1]))
+        S = self._differentiated(self._tangents(own))
+        torch.mm(self.back, S, out=result[: self.of_both].view(-1, self.P.shape[1]))
         if self.decay:
             result[: self.of_weights].add_(own[: self.of_weights], alpha=self.decay)
             torch.mul(own[self.of_both :], self.decay, out=result[self.of_both :])
 
     def along(self, own: Tensor) -> Tensor:
         """Return v H v, of v in one dimension."""
-        R, S = self._differentiate(own)
+        R = self._tangents(own)
+        S = self._differentiated(R.clone()).mul_(self.scale)
         total = R.view(-1).dot(S.view(-1))
         if self.decay:
             for part in (own[: self.of_weights], own[self.of_both :]):

@@ -1,14 +1,19 @@
 """What training a last layer costs: steps of EHNewton in closed form, in steps of Adam.
 
 Every figure is the median of ratios of interleaved pairs on one batch. A step is the forward pass, what the
-optimizer computes, and the change of the weights; Adam is torch's, with foreach=True.
+optimizer computes, and the change of the weights; Adam is torch's, with foreach=True. Memory that a process was
+given stays with it, for both: otherwise Adam's gradient is in fresh pages at every step.
 """
+
+import os
+import subprocess
+import sys
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import hardware, ratios, report, seconds
+from pairs import KEEP_MEMORY, hardware, ratios, report, seconds
 from trainopt.optimizers import L2, EHNewton
 
 FEATURES, CLASSES, BATCH = 2048, 1000, 64  # ResNet-50's and Inception's last layer on ImageNet
@@ -62,4 +67,6 @@ def main() -> bool:
 
 
 if __name__ == "__main__":
+    if "MALLOC_MMAP_MAX_" not in os.environ:
+        raise SystemExit(subprocess.run([sys.executable, __file__], env={**os.environ, **KEEP_MEMORY}).returncode)
     raise SystemExit(not main())

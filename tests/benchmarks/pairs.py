@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
+# memory that a process was given stays with it (glibc), as in every loop that trains
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
+
 
 def seconds(function: Callable[[], object]) -> float:
     """Return how long a call takes."""

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import hardware, ratios, report, seconds
+from pairs import KEEP_MEMORY, hardware, ratios, report, seconds
 from trainopt.models import MLP, ResNet
 from trainopt.optimizers import Curvature, EHNewton, Trace, hessian_vector_product
 
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
 CASES = ("mlp", "resnet20", "resnet18")
 BOUNDS = {"mlp": 1.6, "resnet20": 2.5, "resnet18": 2.2}
 TITLES = {
