@@ -1,7 +1,7 @@
 """Images and labels as arrays, checked once when they are read."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,16 @@ class Arrays:
         """(C, H, W)."""
         height, width, channels = self.x_train.shape[1:]
         return channels, height, width
+
+    def with_channels(self, channels: int) -> "Arrays":
+        """Return the data with so many equal channels, where images are grey; DataError where they are not."""
+        there = self.image_shape[0]
+        if there == channels:
+            return self
+        if there != 1:
+            raise DataError(f"channels={channels}: images have {there} channels; only grey ones can be given more")
+        x_train, x_test = (np.repeat(images, channels, axis=3) for images in (self.x_train, self.x_test))
+        return replace(self, x_train=x_train, x_test=x_test)
 
 
 def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:

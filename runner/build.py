@@ -182,7 +182,15 @@ def load_data(config: DictConfig) -> Arrays | Folders:
         data = Arrays(**data, where="data")
     if not isinstance(data, Arrays | Folders):
         raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
-    return data
+    channels = config.data.channels
+    if channels is None:
+        return data
+    if isinstance(data, Folders):
+        raise UserError(f"data.channels={channels}: is for images in memory; those in folders are read in colour")
+    try:
+        return data.with_channels(channels)
+    except DataError as error:
+        raise UserError(f"data.{error}") from error
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
@@ -264,8 +272,12 @@ def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -
     found = {}
     for name in ("mean", "std"):
         given = options[name]
+        if given is not None and len(given) == 1:
+            given = [given[0]] * channels
         if given is not None and len(given) != channels:
-            raise UserError(f"data.{name}={list(given)}: must have {channels} numbers, one a channel")
+            raise UserError(
+                f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all"
+            )
         if given is None and isinstance(data, Arrays):
             pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
             given = getattr(pixels, name)(axis=0, dtype=np.float64)

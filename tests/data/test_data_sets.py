@@ -29,6 +29,19 @@ def test_synthetic_images_are_balanced_and_the_same_every_time():
     assert not np.array_equal(one.x_train, synthetic(4, [2, 5, 7], 40, 8, data_seed=1).x_train)
 
 
+def test_grey_images_are_given_equal_channels(npz):
+    grey = arrays(str(npz(shape=(6, 5))))
+    colour = grey.with_channels(3)
+    assert colour.image_shape == (3, 6, 5)
+    for name in ("x_train", "x_test"):
+        for channel in range(3):
+            assert np.array_equal(getattr(colour, name)[..., channel], getattr(grey, name)[..., 0])
+    assert (colour.num_classes, colour.where) == (grey.num_classes, grey.where)
+    assert colour.with_channels(3) is colour
+    with pytest.raises(DataError, match="channels=1: images have 3 channels; only grey ones"):
+        colour.with_channels(1)
+
+
 def test_grey_images_may_come_without_channels(npz):
     data = arrays(str(npz(shape=(6, 5))))
     assert data.image_shape == (1, 6, 5)
