@@ -3,7 +3,9 @@
 from .arrays import Arrays, DataError, arrays
 from .batches import Batch, Position, batches
 from .batching import Constant
+from .digests import digest_of
 from .digits import digits
+from .features import Features
 from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
 from .no_data import NoData
@@ -16,6 +18,7 @@ __all__ = [
     "Batch",
     "Constant",
     "DataError",
+    "Features",
     "FolderSource",
     "Folders",
     "InMemory",
@@ -24,6 +27,7 @@ __all__ = [
     "arrays",
     "batches",
     "class_balanced",
+    "digest_of",
     "digits",
     "image_folder",
     "split",

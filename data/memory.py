@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .batches import epoch_generator
+from .digests import digest_of
 
 
 class InMemory:
@@ -54,7 +55,7 @@ class InMemory:
             stored = torch.nn.functional.pad(stored, (shift, shift, shift, shift))
         if flip > 0:
             stored = torch.cat([stored, stored.flip(-1)])
-        home = self.device if _fits(stored, self.device) else torch.device("cpu")
+        home = self.device if fits(stored, self.device) else torch.device("cpu")
         self.stored = stored.to(home)
         self.labels = torch.from_numpy(labels).to(home)
         if shift:
@@ -67,6 +68,15 @@ class InMemory:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image is another one from epoch to epoch."""
+        return self.flip > 0 or self.shift > 0
+
+    def digest(self) -> str:
+        """Return what tells the inputs of `ordered` from others: images, their order, size and normalisation."""
+        return digest_of(self.stored, self.scale, self.offset, self.size)
 
     def _starts_of_rows(self) -> Tensor:
         """Where the rows of a window begin in a padded image, counted from the window's first pixel: (C * H,)."""
@@ -127,8 +137,9 @@ class InMemory:
         return images, labels
 
 
-def _fits(stored: Tensor, device: torch.device) -> bool:
+def fits(stored: Tensor, device: torch.device) -> bool:
+    """Say whether a tensor takes at most half of the memory that is free on a GPU; on a CPU it always fits."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return stored.numel() <= free // 2
+    return stored.nbytes <= free // 2

@@ -29,7 +29,7 @@ def evaluate_run(folder: Path, which: str) -> None:
         state = read(path)
     except DamagedFile as error:
         raise UserError(str(error)) from error
-    run = build(config)
+    run = build(config, folder, training=False)
     try:
         run.network.load_state_dict(state["model"])
         step = state["progress"]["step"]
