@@ -30,7 +30,7 @@ from .device import choose_device, set_numerics
 from .durations import Duration
 from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
-from .last_layer import keep_features, split_network
+from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
 from .vocabulary import shipped
@@ -125,7 +125,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
     probes = construct_each(config, "probe")
     check_probes(probes)
     check_compile(config, [optimizer, *probes.values()])
-    forward = torch.compile(network) if config.compile else network
+    forward = compiled(network) if config.compile else network
     autocast = device.type if config.precision == "bf16" else None
     run = Run(
         network=network,

@@ -57,6 +57,14 @@ def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int
     return split
 
 
+def compiled(network: nn.Module) -> Any:
+    """Return the compiled form of a network; where the backbone is frozen, only the head is compiled."""
+    if not isinstance(network, LastLayer):
+        return torch.compile(network)
+    network.head.compile()
+    return network
+
+
 def keep_features(config: DictConfig, run: "Run", folder: Path | None, training: bool) -> None:
     """Let a run whose backbone is frozen read features in the place of images, where these never change.
 
@@ -79,7 +87,7 @@ def keep_features(config: DictConfig, run: "Run", folder: Path | None, training:
         store = FeatureStore(FeatureCache(place), network, about_backbone(config, network))
         try:
             run.evaluation_sets = {kind: store.of(source) for kind, source in run.evaluation_sets.items()}
-            run.forward = torch.compile(network.head) if config.compile else network.head
+            run.forward = network.head
             if training and not run.training_set.is_random:
                 run.training_set = store.of(run.training_set)
                 run.objective.network = run.forward
