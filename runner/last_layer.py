@@ -79,9 +79,9 @@ def keep_features(config: DictConfig, run: "Run", folder: Path | None, training:
     network = run.network
     if not isinstance(network, LastLayer):
         return
+    run.features = "computed for every batch"
     place = cache_folder(config.model.feature_cache, folder)
     if place is None:
-        run.features = "computed for every batch"
         return
     with run.clocks.running("features"):
         store = FeatureStore(FeatureCache(place), network, about_backbone(config, network))
@@ -90,12 +90,13 @@ def keep_features(config: DictConfig, run: "Run", folder: Path | None, training:
             run.forward = network.head
             if training and not run.training_set.is_random:
                 run.training_set = store.of(run.training_set)
-                run.objective.network = run.forward
+                run.objective.network = network.head
         except OSError as error:
             run.notes.append(f"features cannot be stored ({reason(error)}): the backbone runs for every batch")
-    rest = "; those of training images, which are random, for every batch" if run.training_set.is_random else ""
-    how = f"computed in {store.seconds:.1f} s and stored in" if store.seconds else "from"
-    run.features = f"{how} {shown(place)}{rest}"
+    if run.forward is network.head:
+        rest = "" if isinstance(run.training_set, Features) else f"; of training images {run.features}"
+        how = f"computed in {store.seconds:.1f} s and stored in" if store.seconds else "from"
+        run.features = f"{how} {shown(place)}{rest}"
 
 
 def cache_folder(wanted: str, folder: Path | None) -> Path | None:
