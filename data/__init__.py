@@ -4,7 +4,9 @@ from .arrays import Arrays, DataError, arrays
 from .augmentation import Augmentation
 from .batches import Batch, Position, batches
 from .batching import Constant
+from .digests import digest_of
 from .digits import digits
+from .features import Features
 from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
 from .no_data import NoData
@@ -19,6 +21,7 @@ __all__ = [
     "Batch",
     "Constant",
     "DataError",
+    "Features",
     "FolderSource",
     "Folders",
     "InMemory",
@@ -28,6 +31,7 @@ __all__ = [
     "arrays",
     "batches",
     "class_balanced",
+    "digest_of",
     "digits",
     "image_folder",
     "split",

@@ -49,6 +49,12 @@ class Augmentation:
             if not right:
                 raise ValueError(f"data.{name}={getattr(self, name)}: must be {rule}")
 
+    @property
+    def is_random(self) -> bool:
+        """Whether an image is another one from epoch to epoch."""
+        shifts = self.shift > 0 and self.shift_probability > 0
+        return self.flip > 0 or shifts or self.cutout > 0 or self.mixup > 0
+
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError where the network's inputs are too small for the square of Cutout."""
         if self.cutout > min(height, width):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from .arrays import DataError
 from .augmentation import Augmentation, CutoutAndMixup
 from .batches import epoch_generator
+from .digests import digest_of
 
 
 @dataclass
@@ -156,6 +157,8 @@ class FolderSource:
         )
         folder = getattr(data, part)
         self.images = _Images(folder, indices, transform, seed)
+        crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
+        self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
         self.labels = np.asarray(folder.targets)[indices]
         self.workers, self.device = data.workers, device
         self.shape, self.num_classes = data.image_shape, data.num_classes
@@ -163,6 +166,13 @@ class FolderSource:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """Return what tells the inputs of `ordered` from others: files (names, sizes, times) and transforms."""
+        top = Path(self.images.folder.root)
+        files = [Path(self.images.folder.samples[index][0]) for index in self.images.indices]
+        entries = [(str(f.relative_to(top)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        return digest_of(str(self.images.transform), entries)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch's order that `spans` name as (start, stop).

@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 
 from .augmentation import Augmentation, CutoutAndMixup, Rectangles
 from .batches import epoch_generator
+from .digests import digest_of
 from .windows import Windows
 
 
@@ -60,7 +61,7 @@ class InMemory:
             stored = torch.nn.functional.pad(stored, (shift, shift, shift, shift))
         if augmentation.flip > 0:
             stored = torch.cat([stored, stored.flip(-1)])
-        home = self.device if _fits(stored, self.device) else torch.device("cpu")
+        home = self.device if fits(stored, self.device) else torch.device("cpu")
         self.stored = stored.to(home)
         self.labels = torch.from_numpy(labels).to(home)
         if shift:
@@ -70,6 +71,15 @@ class InMemory:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image is another one from epoch to epoch."""
+        return self.augmentation.is_random
+
+    def digest(self) -> str:
+        """Return what tells the inputs of `ordered` from others: images, their order, size and normalisation."""
+        return digest_of(self.stored, self.scale, self.offset, self.size)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
@@ -130,8 +140,9 @@ class InMemory:
         return images, labels
 
 
-def _fits(stored: Tensor, device: torch.device) -> bool:
+def fits(stored: Tensor, device: torch.device) -> bool:
+    """Say whether a tensor takes at most half of the memory that is free on a GPU; on a CPU it always fits."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return stored.numel() <= free // 2
+    return stored.nbytes <= free // 2

@@ -2,6 +2,7 @@
 
 from .function import Function
 from .input_size import smallest_input
+from .last_layer import LastLayer
 from .mlp import MLP
 from .plain import PlainConvNet
 from .problems import FUNCTIONS, Problem
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "DamagedFile",
     "Function",
+    "LastLayer",
     "PlainConvNet",
     "Problem",
     "ResNet",

@@ -43,7 +43,7 @@ def timm_network(
     if auxiliary:
         options["aux_logits"] = True
     try:
-        return timm.create_model(
+        network: Any = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
         )
     except TypeError as error:
@@ -52,6 +52,9 @@ def timm_network(
         if not pretrained or isinstance(error, ValueError):
             raise
         raise WeightsError(f"{name}: {_how_to_get(name, error)}") from error
+    if getattr(network, "aux_logits", None) is False:
+        network.parts_left_out = ("AuxLogits",)  # files of InceptionV3's weights hold them
+    return network
 
 
 def _how_to_get(name: str, error: Exception) -> str:

@@ -5,6 +5,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ class DamagedFile(WeightsError):
     """A file of which torch.save wrote only a part, or that changed since."""
 
 
-def load_weights(network: nn.Module, path: str) -> None:
+def load_weights(network: nn.Module, path: str, apart: Sequence[str] = ()) -> None:
     """Load a network's weights from a file.
 
     Takes .safetensors, and .pt, .pth or .th with or without a level such as `state_dict` and a prefix such as
-    `module.` on every name. Nothing but tensors and plain values is ever unpickled.
+    `module.` on every name. Nothing but tensors and plain values is ever unpickled. A network whose attribute
+    `parts_left_out` names layers that it was built without may be given their weights.
+
+    Args:
+        network: changed.
+        path: the file.
+        apart: names of layers that keep the weights that they have, whatever the file holds in their place.
 
     Raises:
         WeightsError: the file is missing or cannot be read, or names or shapes differ; they are listed.
@@ -35,8 +42,9 @@ def load_weights(network: nn.Module, path: str) -> None:
     file = Path(path).expanduser()
     if not file.is_file():
         raise WeightsError(f"{file}: no such file; model.weights takes null, pretrained or a file")
-    given = _read(file)
-    wanted = network.state_dict()
+    passed_over = tuple(f"{layer}." for layer in (*apart, *getattr(network, "parts_left_out", ())))
+    given = {n: value for n, value in _read(file).items() if not n.startswith(passed_over)}
+    wanted = {n: value for n, value in network.state_dict().items() if not n.startswith(passed_over)}
     missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
     unknown = [n for n in given if n not in wanted]
     shapes = [

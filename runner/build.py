@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from trainopt.data import (
     batches,
     split,
 )
-from trainopt.models import WeightsError, load_weights, smallest_input
+from trainopt.models import smallest_input
 
 from .clocks import Clocks
 from .construct import construct, construct_each, takes
@@ -29,6 +30,7 @@ from .device import choose_device, set_numerics
 from .durations import Duration
 from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
+from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
 from .repeat_rate import check_repeat_rate
@@ -46,7 +48,7 @@ class Run:
     """The pieces of a run, as the loop uses them."""
 
     network: nn.Module
-    forward: Callable[[Tensor], Tensor]  # the network, compiled where asked for
+    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network, compiled where asked for
     objective: Objective
     optimizer: Any
     schedule: Any
@@ -68,6 +70,7 @@ class Run:
     image_shape: tuple[int, int, int]
     range_test: str | None = None  # how long it takes, where the run is one
     notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+    features: str | None = None  # of a frozen backbone: where they come from
 
     @property
     def is_over(self) -> bool:
@@ -106,8 +109,14 @@ class Run:
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
 
-def build(config: DictConfig) -> Run:
-    """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError."""
+def build(config: DictConfig, folder: Path | None = None, training: bool = True) -> Run:
+    """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
+
+    Args:
+        config: checked.
+        folder: the run's, which may keep features of its images; None: it has none.
+        training: False where the run is evaluated only.
+    """
     device = choose_device(config.device)
     set_numerics(config.precision, config.deterministic, device)
     seed_everything(config.seed)
@@ -117,6 +126,8 @@ def build(config: DictConfig) -> Run:
     check_function(config, data, network)
     notes: list[str] = []
     size = input_size(config, data, network, notes)
+    image_shape = data.image_shape if size is None else (data.image_shape[0], size, size)
+    network = split_network(config, network, image_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
     training_set, evaluation_sets = build_sets(config, data, size, device)
@@ -137,9 +148,9 @@ def build(config: DictConfig) -> Run:
     probes = construct_each(config, "probe")
     check_probes(probes)
     check_compile(config, [optimizer, *probes.values()])
-    forward = torch.compile(network) if config.compile else network
+    forward = compiled(network) if config.compile else network
     autocast = device.type if config.precision == "bf16" else None
-    return Run(
+    run = Run(
         network=network,
         forward=forward,
         objective=build_objective(config, network, forward, autocast),
@@ -160,10 +171,12 @@ def build(config: DictConfig) -> Run:
         checkpoint_every=config.checkpoint_every,
         log_every="1steps" if range_test else config.log_every,
         num_classes=data.num_classes,
-        image_shape=training_set.shape if size is None else (training_set.shape[0], size, size),
+        image_shape=image_shape,
         range_test=range_test,
         notes=notes,
     )
+    keep_features(config, run, folder, training)
+    return run
 
 
 def seed_everything(seed: int) -> None:
@@ -194,7 +207,7 @@ def load_data(config: DictConfig) -> Arrays | Folders:
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
-    """Build the network for the data's classes and channels, with the weights asked for."""
+    """Build the network for the data's classes and channels."""
     weights = config.model.weights
     channels, height, width = data.image_shape
     side = config.data.get("size")
@@ -209,11 +222,6 @@ def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
     )
     if weights == "pretrained" and not takes(config.model._target_, "pretrained"):
         raise UserError("model.weights=pretrained: only networks of timm have such; give null or a file")
-    if weights not in (None, "pretrained"):
-        try:
-            load_weights(network, weights)
-        except WeightsError as error:
-            raise UserError(f"model.weights: {error}") from error
     return network
 
 
@@ -330,7 +338,8 @@ def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
     sizes = [stop - start for start, stop in batching.spans(epoch_size, 0)]
     if not sizes:
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    trained = [m for m in network.train().modules() if m.training]
+    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
     if has_batch_norm and min(sizes) == 1:
         raise UserError(
             f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"

@@ -1,4 +1,7 @@
-"""Where a run's time goes: training, evaluation, probes, checkpoints, the rest, each on a clock of its own."""
+"""Where a run's time goes: training, evaluation, probes, checkpoints, the rest, each on a clock of its own.
+
+A run that keeps the features of a frozen backbone has a further clock for computing and reading them: `features`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +46,7 @@ class Clocks:
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)
         now = perf_counter()
-        self.seconds[self._running] += now - self._since
+        self.seconds[self._running] = self.seconds.get(self._running, 0.0) + now - self._since
         self._since = now
 
     def state_dict(self) -> dict[str, float]:
@@ -54,5 +57,5 @@ class Clocks:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on from the seconds of an earlier part of the run; what ran since the start is kept."""
         self._charge()
-        for name in NAMES:
-            self.seconds[name] += state.get(name, 0.0)  # a clock that an older checkpoint lacks
+        for name, seconds in state.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -71,7 +71,7 @@ def prepared(folder: Path, device: str | None, display: Display) -> Run:
     if config.precision == "tf32" and choose_device(config.device).type == "cpu":
         config.precision = "float32"
         display.say("note: on a CPU, precision=tf32 is evaluated in float32")
-    return build(config)
+    return build(config, folder, training=False)
 
 
 def set_state(run: Run, state: dict[str, Any], path: Path) -> None:

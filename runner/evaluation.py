@@ -57,8 +57,10 @@ def evaluate(
             if stop():
                 raise Abandoned
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
-                logits = forward(inputs)
-            logits = logits.float()
+                output = forward(inputs)
+            logits = (
+                output[0] if isinstance(output, tuple) else output
+            ).float()  # without an auxiliary classifier
             loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             top1 = top1 + best[:, 0].sum()

@@ -91,7 +91,7 @@ def carry_out(
     from .build import build
     from .store import newest
 
-    run = build(config)
+    run = build(config, folder)
     metrics = folder / "metrics.jsonl"
     found = newest(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     with ExitStack() as opened:
@@ -133,6 +133,8 @@ def write_header(
     header = {"choices": choices, "fingerprint": fingerprint(config)}
     write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     here = environment(run.device, command)
+    if run.features is not None:
+        here["features"] = run.features
     before = read_json(folder / "environment.json") if resumed else {}
     if before:  # a run that goes on elsewhere keeps where it was
         here["earlier"] = [*before.pop("earlier", []), before]
@@ -260,9 +262,11 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
     spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
+    features = [] if run.features is None else [("features", run.features)]
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')}{data}"),
+        *features,
         ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
         ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
         ("device", f"{describe(run.device)}, {precision}"),

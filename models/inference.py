@@ -1,0 +1,158 @@
+"""The form in which a frozen network is computed fastest."""
+
+import copy
+import inspect
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.functional import batch_norm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+# what oneDNN computes with a convolution, and the numbers that it asks for: activations by layer
+ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+}
+
+
+def inference_form(network: nn.Module, bf16: bool = False) -> nn.Module:
+    """Return a module that computes what a network in evaluation mode does, to rounding, in less time.
+
+    Batch norm is folded into the convolution before it; weights of convolutions are kept as NHWC, on a CPU as its
+    kernels want them, which then compute the activation too. A network that torch.fx cannot follow keeps its
+    layers.
+
+    Args:
+        network: in evaluation mode; it becomes a part of what is returned, changed.
+        bf16: also keep the weights of convolutions and linear layers in bfloat16, to which autocast would round
+            them for every batch.
+    """
+    with suppress(Exception):  # whatever torch.fx raises at what it cannot follow
+        network = _folded(network)
+    network = network.to(memory_format=torch.channels_last)
+    if bf16:
+        for layer in network.modules():
+            if type(layer) in (nn.Conv2d, nn.Linear):  # what derives from them may use its weights otherwise
+                layer.to(torch.bfloat16)
+    if isinstance(network, fx.GraphModule) and _cpu_kernels(network, bf16):
+        _pack(network)
+    return network
+
+
+class _Tracer(fx.Tracer):
+    """Takes convolutions of timm whole, as those of torch are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+@torch.no_grad()
+def _folded(network: nn.Module) -> fx.GraphModule:
+    """Return a network as a graph in which no batch norm follows a convolution.
+
+    With y = weight * x, batch norm gives s (y - mean) + b, s = gamma / sqrt(var + eps): the convolution's weight
+    becomes s * weight, its bias b - s * mean.
+    """
+    graph = _Tracer().trace(network)
+    form = fx.GraphModule(network, graph)
+    for node in list(graph.nodes):
+        if node.target is torch._assert:  # of shapes; it looks at layers too
+            graph.erase_node(node)
+        elif node.op == "call_module" and type(form.get_submodule(node.target)) in (nn.Identity, nn.Dropout):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        before = _only_before(node)
+        if before is None or type(form.get_submodule(str(before.target))).forward is not nn.Conv2d.forward:
+            continue
+        norm = _batch_norm(form, node)
+        if norm is not None:
+            conv: Any = copy.deepcopy(form.get_submodule(str(before.target)))  # another layer may share it
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *norm)
+            before.target = f"folded_{before.name}"
+            form.add_submodule(before.target, conv)
+            node.replace_all_uses_with(before)
+            graph.erase_node(node)
+    form.recompile()
+    form.delete_all_unused_submodules()
+    return form
+
+
+def _only_before(node: fx.Node) -> fx.Node | None:
+    """Return the layer whose output a node is given, where nothing else is given it."""
+    before = node.args[0] if node.args else None
+    is_layer = isinstance(before, fx.Node) and before.op == "call_module"
+    return before if is_layer and len(before.users) == 1 else None  # type: ignore[return-value, union-attr]
+
+
+def _batch_norm(form: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor, float, Tensor, Tensor] | None:
+    """Return mean, variance, eps, gamma and beta where a node is batch norm with running statistics, else None."""
+    if node.op == "call_module":
+        layer = form.get_submodule(str(node.target))
+        if type(layer) is not nn.BatchNorm2d or layer.running_mean is None or layer.running_var is None:
+            return None
+        return layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
+    if node.op != "call_function" or node.target is not batch_norm:  # as timm's layers call it
+        return None
+    given = inspect.signature(batch_norm).bind(*node.args, **node.kwargs)
+    given.apply_defaults()
+    names = ("running_mean", "running_var", "weight", "bias")
+    places = [given.arguments[name] for name in names]
+    if given.arguments["training"] or not all(isinstance(p, fx.Node) and p.op == "get_attr" for p in places):
+        return None
+    mean, variance, gamma, beta = (_attribute(form, str(place.target)) for place in places)
+    return mean, variance, given.arguments["eps"], gamma, beta
+
+
+def _attribute(form: nn.Module, name: str) -> Any:
+    owner, _, last = name.rpartition(".")
+    return getattr(form.get_submodule(owner), last)
+
+
+def _cpu_kernels(form: nn.Module, bf16: bool) -> bool:
+    """Say whether oneDNN's convolutions, as torch's own compiler calls them, can be had."""
+    ops = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise"):
+        return False
+    on_cpu = all(p.device.type == "cpu" for p in form.parameters())
+    return on_cpu and (not bf16 or ops._is_mkldnn_bf16_supported())
+
+
+def _pack(form: fx.GraphModule) -> None:
+    """Replace convolutions, with the activations after them, by oneDNN's."""
+    for node in list(form.graph.nodes):
+        conv = form.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            continue
+        after = next(iter(node.users))
+        layer = type(form.get_submodule(str(after.target))) if after.op == "call_module" else nn.Identity
+        is_fused = layer in ACTIVATIONS and _only_before(after) is node
+        node.target = f"packed_{node.name}"
+        form.add_submodule(node.target, _Packed(conv, *ACTIVATIONS[layer] if is_fused else ("none", [])))
+        if is_fused:
+            after.replace_all_uses_with(node)
+            form.graph.erase_node(after)
+    form.recompile()
+    form.delete_all_unused_submodules()
+
+
+class _Packed(nn.Module):
+    """A convolution and an activation as oneDNN computes them together."""
+
+    @torch.no_grad()
+    def __init__(self, conv: nn.Conv2d, activation: str, numbers: list[float]):
+        super().__init__()
+        self.dtype = conv.weight.dtype
+        self.bias = conv.bias
+        self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *self.geometry, [])
+        self.activation, self.numbers = activation, numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(
+            x.to(self.dtype), self.weight, self.bias, *self.geometry, self.activation, self.numbers, ""
+        )
