@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainopt.data import Constant, Features, InMemory, Position, batches, digest_of
+from trainopt.data import Augmentation, Constant, Features, InMemory, Position, batches, digest_of
+from trainopt.data.batches import epoch_generator
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 4, 4, 1), dtype=np.uint8)
@@ -27,13 +28,21 @@ def test_features_come_in_the_order_of_the_images():
 
 
 @pytest.mark.parametrize(
-    ("change", "is_random"), [({}, False), ({"flip": 0.1}, True), ({"shift": 1}, True), ({"size": 8}, False)]
+    ("options", "is_random"),
+    [
+        ({}, False),
+        ({"flip": 0.1}, True),
+        ({"shift": 1}, True),
+        ({"shift": 1, "shift_probability": 0.0, "padding": "mean"}, False),
+        ({"cutout": 2}, True),
+        ({"mixup": 0.5}, True),
+    ],
 )
-def test_augmented_images_are_said_to_be_random(change, is_random):
-    source = InMemory(**IMAGE_SET, **change)
+def test_augmented_images_are_said_to_be_random(options, is_random):
+    source = InMemory(**IMAGE_SET, augmentation=Augmentation(**options), num_classes=23)
     assert source.is_random is is_random
     (one, _), (two, _) = (next(source.epoch(0, epoch, [(0, 23)])) for epoch in (0, 1))
-    orders = (torch.argsort(next(source.epoch(0, epoch, [(0, 23)]))[1]) for epoch in (0, 1))
+    orders = (torch.randperm(23, generator=epoch_generator(0, epoch)).argsort() for epoch in (0, 1))
     one, two = (images[order] for images, order in zip((one, two), orders, strict=True))
     assert torch.equal(one, two) is not is_random
 
