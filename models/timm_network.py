@@ -1,6 +1,10 @@
 """Networks of timm by name."""
 
+import os
+import socket
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import nn
 
@@ -27,6 +31,8 @@ def timm_network(
         auxiliary: train its auxiliary classifier too: outputs are then (logits, auxiliary logits) while training.
         pretrained: load timm's pretrained weights, from timm's cache or the network.
     """
+    if pretrained and _hub_is_out_of_reach():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # its cache is looked at, and nothing tried over and over
     import timm
 
     known = timm.is_model(name)
@@ -42,19 +48,34 @@ def timm_network(
         options["drop_path_rate"] = drop_path_rate
     if auxiliary:
         options["aux_logits"] = True
+    own_classes = getattr(timm.get_pretrained_cfg(name), "num_classes", None)
+    is_adapted = pretrained and auxiliary and own_classes not in (None, num_classes)
+    if not is_adapted:  # of an auxiliary classifier timm would load the weights for its own classes
+        options["num_classes"] = num_classes
     try:
-        network: Any = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
-        )
+        network: Any = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, **options)
     except TypeError as error:
         raise ValueError(f"{name} does not take these options ({error})") from error
     except Exception as error:
         if not pretrained or isinstance(error, ValueError):
             raise
         raise WeightsError(f"{name}: {_how_to_get(name, error)}") from error
+    if is_adapted:
+        network.reset_classifier(num_classes)
     if getattr(network, "aux_logits", None) is False:
         network.parts_left_out = ("AuxLogits",)  # files of InceptionV3's weights hold them
     return network
+
+
+def _hub_is_out_of_reach() -> bool:
+    """Say whether the address of Hugging Face's hub cannot be found; behind a proxy that says nothing."""
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 def _how_to_get(name: str, error: Exception) -> str:

@@ -1,8 +1,13 @@
 """The last layer alone: the split, what is frozen, and that the fast form computes what the network does."""
 
 import copy
+import functools
+import importlib
+import os
+import socket
 
 import pytest
+import timm
 import torch
 from torch import fx, nn
 from torch.nn.functional import batch_norm
@@ -18,6 +23,8 @@ from trainopt.models import (
     small_image_network,
     timm_network,
 )
+
+timm_file = importlib.import_module("trainopt.models.timm_network")  # the room has a function of that name
 
 GREY, SMALL, LARGE = (1, 8, 8), (3, 16, 16), (3, 64, 64)
 NETWORKS = {  # those of conf/model, and what timm does otherwise
@@ -262,3 +269,47 @@ def test_inceptions_file_loads_without_the_auxiliary_classifier(tmp_path):
     load_weights(
         timm_network(3, 5, "inception_v3", auxiliary=True), str(tmp_path / "w.pt"), ["fc", "AuxLogits.fc"]
     )
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_pretrained_weights_of_inception_serve_other_classes(tmp_path, monkeypatch, auxiliary):
+    theirs = timm_network(3, 1000, "inception_v3", auxiliary=True)
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(timm_file, "_hub_is_out_of_reach", lambda: False)
+    created, overlay = timm.create_model, {"file": str(tmp_path / "w.pt")}
+    monkeypatch.setattr(timm, "create_model", functools.partial(created, pretrained_cfg_overlay=overlay))
+    ours = timm_network(3, 5, "inception_v3", auxiliary=auxiliary, pretrained=True)
+    assert torch.equal(ours.Mixed_7c.branch_pool.conv.weight, theirs.Mixed_7c.branch_pool.conv.weight)
+    assert ours.fc.weight.shape == (5, 2048)
+    if auxiliary:
+        assert torch.equal(ours.AuxLogits.conv1.conv.weight, theirs.AuxLogits.conv1.conv.weight)
+        assert ours.AuxLogits.fc.weight.shape == (5, 768)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_without_a_network_it_is_said_at_once_which_file_to_get(monkeypatch, auxiliary):
+    def unknown(*_):
+        raise socket.gaierror("Name or service not known")
+
+    def create_model(*_, **__):
+        raise OSError("offline" if os.environ.get("HF_HUB_OFFLINE") == "1" else "tried over and over")
+
+    for name in (
+        "HF_HUB_OFFLINE",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
+        monkeypatch.setenv(name, "")  # so that what is there comes back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(WeightsError) as error:
+        timm_network(3, 5, "inception_v3", auxiliary=auxiliary, pretrained=True)
+    text = str(error.value)
+    assert "could not be fetched (OSError: offline)" in text
+    assert "fetch https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth" in text
+    assert text.endswith("and give model.weights=FILE")
