@@ -126,7 +126,7 @@ class _Part:
         L, m = self.basis.L, self.basis.L.shape[1]
         self.bias = classifier.bias if classifier.trains_bias else None
         self.L = L if self.bias is None else torch.cat([L, L.new_ones(n, 1)], 1)
-        self.back = (self.L * self.scale).t()  # S below is without the scale
+        self.weighted = (self.L * self.scale).t()  # what multiplies S, which is without the scale
         self.of_weights, self.of_both = m * C, self.L.shape[1] * C
         found = self.L.t() @ G
         self.params, self.gradient = [self.W], [found[:m]]
@@ -165,7 +165,7 @@ class _Part:
     def multiply(self, own: Tensor, result: Tensor) -> None:
         """Write H v, all in one dimension."""
         S = self._differentiated(self._tangents(own))
-        torch.mm(self.back, S, out=result[: self.of_both].view(-1, self.P.shape[1]))
+        torch.mm(self.weighted, S, out=result[: self.of_both].view(-1, self.P.shape[1]))
         if self.decay:
             result[: self.of_weights].add_(own[: self.of_weights], alpha=self.decay)
             torch.mul(own[self.of_both :], self.decay, out=result[self.of_both :])

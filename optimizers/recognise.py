@@ -79,8 +79,10 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         note = NOTES.get(func)
-        if note is not None and result.requires_grad:
-            note(self, result, *args, **(kwargs or {}))
+        if note is not None:
+            with torch._C.DisableTorchFunction():  # or each look at a tensor is shown to the modes outside
+                if result.requires_grad:
+                    note(self, result, *args, **(kwargs or {}))
         return result
 
     def _see(self, *tensors: Tensor | None) -> None:
