@@ -69,8 +69,8 @@ class EHNewton(Optimizer):
     Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and are in
     the loss through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with the
     Hessian are taken in closed form (see `linear_softmax.LinearSoftmax`): the same numbers to rounding, and 20
-    iterations for about the price of a step of Adam. This needs blocks="all" and neither curvature_share,
-    warm_start, adapt_damping nor backtracking.
+    iterations for about the price of a step of Adam. This needs neither curvature_share, warm_start, adapt_damping
+    nor backtracking.
 
     `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.
     `step()` after `loss.backward(create_graph=True)` differentiates the gradients that are there, more slowly, and

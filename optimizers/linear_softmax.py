@@ -39,6 +39,8 @@ class LinearSoftmax:
         params: whose weights each part of the coordinates is of.
         gradient: of the loss, in coordinates.
         like: the same, for their shapes.
+        whole: multiplications of a gradient.
+        cost, cost_of_product, cost_of_along: in gradients.
     """
 
     def __init__(self, classifiers: Sequence[Classifier], iterations: int):
@@ -47,9 +49,9 @@ class LinearSoftmax:
         self.gradient = self.like = [g for part in self._parts for g in part.gradient]
         self._sizes = [sum(g.numel() for g in part.gradient) for part in self._parts]
         self._product = self.gradient[0].new_empty(sum(self._sizes))
-        whole = sum(part.whole for part in self._parts)
-        self.cost = sum(part.once for part in self._parts) / whole
-        self.cost_of_product = sum(part.each for part in self._parts) / whole
+        self.whole = sum(part.whole for part in self._parts)
+        self.cost = sum(part.once for part in self._parts) / self.whole
+        self.cost_of_product = sum(part.each for part in self._parts) / self.whole
         self.cost_of_along = self.cost_of_product / 2
 
     def times(self, vector: Tensor, last: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ from .conjugate_gradient import CGInfo, solve
 from .curvature import Curvature, evaluated
 from .linear_softmax import LinearSoftmax
 from .recognise import Recorder, may_be_classifiers
+from .softmax_systems import BiasSystem, softmax_systems
 from .trace import Trace
 from .vectors import flatten, unflatten
 
@@ -59,13 +60,13 @@ class Step:
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.random = RandomState(trained) if self.tries else None
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
+        self.closed_form: list[LinearSoftmax | BiasSystem] = []  # the systems, where there is such a form
         self.curvature = self._look(trained)
-        self.closed_form = self.curvature if isinstance(self.curvature, LinearSoftmax) else None
-        self.params = self.curvature.params
+        self.params = self.curvature.params if self.curvature else [p for c in self.closed_form for p in c.params]
         self.groups = [self.group_of[p] for p in self.params]
 
-    def _look(self, trained: list[Tensor]) -> Curvature | LinearSoftmax:
-        """Compute the loss, its gradient, and what products need."""
+    def _look(self, trained: list[Tensor]) -> Curvature | None:
+        """Compute the loss, its gradient, and what products need; None where there is a closed form."""
         options, closure, share = self.options, self.closure, self.options["curvature_share"]
         if closure is None:
             for name, off in (("adapt_damping", False), ("backtracking", 0), ("curvature_share", 1)):
@@ -76,16 +77,18 @@ class Step:
             return Curvature.of_gradients(trained)
         along_only = options["cg_max_iter"] == 1 and options["warm_start"] == 0
         if share == 1:
-            one_vector = self.lets_go and options["warm_start"] == 0
-            recorder = Recorder(trained) if one_vector and may_be_classifiers(trained) else None
+            afresh = not self.tries and options["warm_start"] == 0
+            recorder = Recorder(trained) if afresh and may_be_classifiers(trained) else None
             loss, trace = evaluated(closure, options["curvature"], along_only, beside=recorder)
             self.loss = loss.detach()
             classifiers = recorder.classifiers(loss, trace.outputs) if recorder else None
             if classifiers is None:
                 return Curvature.of_loss(loss, trace, trained, options["curvature"])
-            closed_form = LinearSoftmax(classifiers, options["cg_max_iter"])
-            self.cost += closed_form.cost
-            return closed_form
+            self.closed_form = softmax_systems(
+                classifiers, options["cg_max_iter"], apart=options["blocks"] == "parameter"
+            )
+            self.cost += sum(system.cost for system in self.closed_form)
+            return None
         if not inspect.signature(closure).parameters:
             raise ValueError(
                 f"curvature_share={share}: the closure must take the share of the batch as an argument"
@@ -102,17 +105,17 @@ class Step:
 
     def solve(self) -> None:
         """Find p for each system, with the feasibility test."""
-        if self.options["blocks"] == "all":
-            systems = [self._solve(self.curvature, self.groups)]
-        else:
-            systems = [self._solve(self.curvature.block(i), [group]) for i, group in enumerate(self.groups)]  # type: ignore[union-attr]
-        found = [system for system in systems if system is not None]
+        curvatures: Sequence[Curvature | LinearSoftmax | BiasSystem] = self.closed_form
+        if self.curvature is not None:
+            apart = self.options["blocks"] == "parameter"
+            curvatures = [self.curvature.block(i) for i in range(len(self.params))] if apart else [self.curvature]
+        found = [self._solve(c, [self.group_of[p] for p in c.params]) for c in curvatures if c.params]
         self.p = [part for system in found for part in system.p]
         if self.options["warm_start"] > 0:
             for param, part in zip(self.params, self.p, strict=True):
                 self.state[param]["direction"] = part.clone()
         if not self.tries:
-            del self.curvature  # and with it the graph
+            del self.curvature, curvatures  # and with them the graph
         infos = [system.info for system in found]
         self.report |= {
             "cg_iterations": max((info.iterations for info in infos), default=0),
@@ -123,10 +126,8 @@ class Step:
             "hvps": sum(info.products for info in infos),
         }
 
-    def _solve(self, curvature: Curvature | LinearSoftmax, groups: list[dict[str, Any]]) -> "System | None":
-        """Solve a system; None where there is nothing to solve."""
-        if not curvature.params:
-            return None
+    def _solve(self, curvature: Curvature | LinearSoftmax | BiasSystem, groups: list[dict[str, Any]]) -> "System":
+        """Solve a system."""
         if self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0:
             return self._one_iteration(curvature, groups)
         options, like = self.options, curvature.like
@@ -152,7 +153,9 @@ class Step:
             p, slope = b, -float(b.dot(b))
         return System(unflatten(p, like), info, slope, fell_back)
 
-    def _one_iteration(self, curvature: Curvature | LinearSoftmax, groups: list[dict[str, Any]]) -> "System":
+    def _one_iteration(
+        self, curvature: Curvature | LinearSoftmax | BiasSystem, groups: list[dict[str, Any]]
+    ) -> "System":
         """Return what conjugate gradients reach from 0 in one iteration: the curvature along g is enough."""
         g, options = curvature.gradient, self.options
         squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
@@ -189,14 +192,15 @@ class Step:
         change = self.p
         if change:
             torch._foreach_mul_(change, [group["lr"] for group in self.groups])
-        if self.closed_form is not None and any(group["momentum"] > 0 for group in self.groups):
-            changes, self.closed_form = self.closed_form.changes(change), None
-            self.params, change = list(changes), list(changes.values())
+        if self.closed_form and any(group["momentum"] > 0 for group in self.groups):
+            changes = {p: v for system, own in self._apart(change) for p, v in system.changes(own).items()}
+            self.closed_form, self.params, change = [], list(changes), list(changes.values())
             self.groups = [self.group_of[p] for p in self.params]
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
-        factor = self._try(change) if self.tries and change else self._add(change)
+        tried = self.curvature if self.tries and change else None
+        factor = self._try(change, tried) if tried else self._add(change)
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 self.state[param]["momentum_buffer"] = factor * part
@@ -209,16 +213,22 @@ class Step:
                 param.grad.detach_()  # type: ignore[union-attr]
 
     def _add(self, change: list[Tensor]) -> float:
-        if self.closed_form is not None:
-            self.closed_form.add(change)
+        if self.closed_form:
+            for system, own in self._apart(change):
+                system.add(own)
         elif change:
             torch._foreach_add_(self.params, change)
         return 1.0
 
-    def _try(self, change: list[Tensor]) -> float:
+    def _apart(self, change: list[Tensor]) -> list[tuple[LinearSoftmax | BiasSystem, list[Tensor]]]:
+        """Return each system of the closed form with its part of a change."""
+        parts = iter(change)
+        return [(system, [next(parts) for _ in system.params]) for system in self.closed_form]
+
+    def _try(self, change: list[Tensor], curvature: Curvature) -> float:
         """Move along `change`, halved until the loss falls enough; adapt the damping; return the factor."""
-        loss, slope = float(self.loss), float(flatten(self.curvature.gradient).dot(flatten(change)))  # type: ignore[arg-type]
-        bend = float(self.curvature.along(change)) if self.options["adapt_damping"] else 0.0
+        loss, slope = float(self.loss), float(flatten(curvature.gradient).dot(flatten(change)))  # type: ignore[arg-type]
+        bend = float(curvature.along(change)) if self.options["adapt_damping"] else 0.0
         before = [p.clone() for p in self.params]
         factor, least = 1.0, 0.5 ** self.options["backtracking"]
         while True:
@@ -231,7 +241,7 @@ class Step:
         if self.options["backtracking"] > 0:
             self.report["step_size"] = factor
         if self.options["adapt_damping"]:
-            self.cost += self.options["curvature_share"] * self.curvature.cost_of_along
+            self.cost += self.options["curvature_share"] * curvature.cost_of_along
             self.report["hvps"] += 1
             predicted = factor * slope + factor**2 * bend / 2
             ratio = actual / predicted if predicted < 0 else 0.0

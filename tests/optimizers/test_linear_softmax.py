@@ -64,10 +64,10 @@ def problem(features=(20,), bias=True, l2=None, hidden=False, targets=TARGETS, f
     return Problem(network, inputs, loss, penalty and (lambda ps: penalty([p for p in ps if p.dim() == 2])))
 
 
-def truth(case, tau, iterations, tol=0.0):
-    """p, and what the report must say of it, by textbook conjugate gradients on the dense Hessian."""
-    tau = np.broadcast_to(tau, case.weights().shape)
-    A, g = case.hessian().numpy() + np.diag(tau), case.gradient().numpy()
+def truth(case, tau, iterations, tol=0.0, part=slice(None)):
+    """p, and what the report must say of it, by textbook conjugate gradients on (a part of) the dense Hessian."""
+    tau = np.broadcast_to(tau, case.weights().shape)[part]
+    A, g = case.hessian().numpy()[part, part] + np.diag(tau), case.gradient().numpy()[part]
     p, r, d, made = np.zeros_like(g), -g, -g, 0
     while np.linalg.norm(r) > tol and made < iterations:
         alpha = r @ r / (d @ A @ d)
@@ -120,6 +120,23 @@ def test_a_step_is_that_of_conjugate_gradients_on_the_dense_hessian(case, l2, it
     change, report = stepped(case, lr=0.7, cg_max_iter=iterations)
     assert error(change, torch.from_numpy(0.7 * expected)) < 1e-8
     assert report == {**of_report, "step_length": pytest.approx(0.7 * np.linalg.norm(expected), rel=1e-8)}
+
+
+@pytest.mark.usefixtures("only_closed_form")
+@pytest.mark.parametrize("iterations", [1, 20])
+@pytest.mark.parametrize("l2", L2_OF.values(), ids=L2_OF)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_with_a_system_for_each_parameter_each_is_solved_by_itself(case, l2, iterations):
+    case = problem(l2=l2, **case)
+    ends = np.cumsum([0, *(p.numel() for p in case.params)])
+    blocks = [
+        truth(case, TAU, iterations, tol=1e-4, part=slice(*ends[i : i + 2])) for i in range(len(case.params))
+    ]
+    change, report = stepped(case, lr=0.7, cg_max_iter=iterations, cg_tol=1e-4, blocks="parameter")
+    assert error(change, torch.from_numpy(0.7 * np.concatenate([p for p, _ in blocks]))) < 1e-8
+    for name in ("hvps", "fallbacks"):
+        assert report[name] == sum(of_report[name] for _, of_report in blocks)
+    assert report["cg_iterations"] == max(of_report["cg_iterations"] for _, of_report in blocks)
 
 
 @pytest.mark.usefixtures("only_closed_form")
@@ -239,11 +256,12 @@ def test_in_single_precision_it_is_as_near_the_truth_as_the_general_way(features
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 @pytest.mark.parametrize("features", [(20,), (4,), (20, 4)])
-def test_several_steps_go_where_the_general_ones_go(monkeypatch, features, momentum, iterations):
+@pytest.mark.parametrize("blocks", ["all", "parameter"])
+def test_several_steps_go_where_the_general_ones_go(monkeypatch, features, momentum, iterations, blocks):
     def walk(case):
         weights, biases = ([p for p in case.params if p.dim() == n] for n in (2, 1))
         groups = [{"params": weights, "momentum": momentum}, {"params": biases, "lr": 0.2, "damping": 0.8}]
-        optimizer = EHNewton(groups, lr=0.7, damping=TAU, cg_max_iter=iterations, cg_tol=1e-6)
+        optimizer = EHNewton(groups, lr=0.7, damping=TAU, cg_max_iter=iterations, cg_tol=1e-6, blocks=blocks)
         reports = []
         for _ in range(4):
             optimizer.step(case.closure)

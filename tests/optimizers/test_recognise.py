@@ -159,7 +159,6 @@ def test_what_is_nearly_one_goes_the_general_way(taken, loss, iterations):
         {"warm_start": 0.5},
         {"adapt_damping": True},
         {"backtracking": 2},
-        {"blocks": "parameter"},
         {"curvature_share": 0.5},
     ],
 )
