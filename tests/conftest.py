@@ -41,7 +41,8 @@ def trainopt(tmp_path, monkeypatch, capfd):
 @pytest.fixture
 def process(tmp_path):
     """The command line in a process of its own, in a scratch folder; modules that lie there can be imported."""
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def begin(*arguments: str) -> subprocess.Popen:
         program = "from trainopt.runner.cli import main; main()"
