@@ -76,6 +76,10 @@ class LastLayer(nn.Module):
         parts = found if isinstance(found, tuple) else (found,)
         return torch.cat([part.float() for part in parts], 1) if len(parts) > 1 else parts[0].float()
 
+    def release(self) -> None:
+        """Free the memory of the form in which features are computed; it is made anew where it is needed."""
+        self._form.clear()
+
     @property
     def width(self) -> int:
         """F, the number of features."""

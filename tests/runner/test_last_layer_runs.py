@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from runs import equal, rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.data import InMemory, digits
 from trainopt.models import LastLayer, ResNet
+from trainopt.runner.evaluation import evaluate
 from trainopt.runner.vocabulary import shipped
 
 RUN = ("model=resnet8", "model.trainable=last_layer", "data.limit=150", "duration=3epochs", "logger=none")
@@ -279,3 +280,12 @@ def test_folders_without_random_transforms_are_cached(trainopt, tmp_path, comput
     computed.clear()
     assert trainopt(*command, "run.name=c").code == 0
     assert sum(computed) == 2 * 12  # random crops of the training images; the test's features are there
+
+
+def test_an_evaluation_looks_at_the_classifier_and_not_at_the_auxiliary_one():
+    class Both(torch.nn.Flatten):
+        def forward(self, x):
+            return super().forward(x), -super().forward(x)  # timm's Inception gives both in evaluation mode too
+
+    images = InMemory(np.eye(4, dtype=np.uint8).reshape(4, 2, 2, 1), np.arange(4), [0.0], [1 / 255])
+    assert evaluate(Both(), Both(), images, 3)["top1"] == 100
