@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import operator
 from contextlib import suppress
 from typing import Any
 
@@ -32,11 +33,11 @@ def inference_form(network: nn.Module, bf16: bool = False) -> nn.Module:
     """
     with suppress(Exception):  # whatever torch.fx raises at what it cannot follow
         network = _folded(network)
-    network = network.to(memory_format=torch.channels_last)
-    if bf16:
-        for layer in network.modules():
-            if type(layer) in (nn.Conv2d, nn.Linear):  # what derives from them may use its weights otherwise
-                layer.to(torch.bfloat16)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)
+        if bf16 and type(layer) in (nn.Conv2d, nn.Linear):  # what derives from them may use its weights otherwise
+            layer.to(torch.bfloat16)
     if isinstance(network, fx.GraphModule) and _cpu_kernels(network, bf16):
         _pack(network)
     return network
@@ -59,12 +60,12 @@ def _folded(network: nn.Module) -> fx.GraphModule:
     graph = _Tracer().trace(network)
     form = fx.GraphModule(network, graph)
     for node in list(graph.nodes):
-        if node.target is torch._assert:  # of shapes; it looks at layers too
+        if node.target is torch._assert:  # what it asks of a layer's output would count as a use of it
             graph.erase_node(node)
         elif node.op == "call_module" and type(form.get_submodule(node.target)) in (nn.Identity, nn.Dropout):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(lambda node: node.op != "get_attr" and node.target not in (getattr, operator.eq))
     for node in list(graph.nodes):
         before = _only_before(node)
         if before is None or type(form.get_submodule(str(before.target))).forward is not nn.Conv2d.forward:

@@ -121,6 +121,21 @@ def test_what_cannot_be_traced_is_computed_as_it_is():
         assert torch.equal(model(x), network(x))
 
 
+def test_what_is_done_in_place_stays():
+    class InPlace(MLP):
+        def forward(self, x):
+            x = x + 1
+            x.mul_(2)  # nobody looks at what it returns
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    network = InPlace(GREY, 5, [6])
+    model = LastLayer(copy.deepcopy(network), GREY).eval()
+    put_back(model, network)
+    x = torch.randn(3, *GREY)
+    assert torch.equal(model(x), network(x))
+
+
 def test_layers_that_share_a_convolution_are_folded_apart():
     class Twice(nn.Module):
         def __init__(self):
