@@ -105,4 +105,4 @@ def main(pairs: int) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(not main(int(sys.argv[1]) if len(sys.argv) > 1 else 7))
+    raise SystemExit(not main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
