@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .check import check_config, drop_replaced_defaults
 from .names import as_typed
-from .vocabulary import CONF, Vocabulary
+from .vocabulary import CONF, Vocabulary, following_groups
 
 
 def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
@@ -21,7 +21,8 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
         UserError: a key is unknown, missing, or has a value that is not allowed.
     """
     folders = [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
-    choices = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
+    made = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
+    choices = {group: option for group, option in made.items() if group not in following_groups()}
     vocabulary = Vocabulary([*folders, CONF])
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, as_typed(settings.overrides.task))

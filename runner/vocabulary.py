@@ -31,9 +31,9 @@ class Vocabulary:
 
     @property
     def groups(self) -> list[str]:
-        """The names of all config groups but Hydra's own."""
+        """The names of all config groups that are typed, but for Hydra's own."""
         found = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
-        return sorted(found - {"hydra"})
+        return sorted(found - {"hydra", *following_groups()})
 
     def options(self, group: str) -> list[str]:
         """The names of the options of a group, as in `mlp` or `menssen2019/mnist`."""
@@ -79,7 +79,13 @@ class Vocabulary:
 def default_choices() -> dict[str, Any]:
     """The option of each group that a bare `trainopt` runs with."""
     entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
-    return {k: v for e in entries for k, v in e.items() if not k.startswith("override ")}
+    return {k: v for e in entries for k, v in e.items() if not k.startswith(("override ", "optional "))}
+
+
+def following_groups() -> set[str]:
+    """Return the groups whose option follows from other choices, as `recipe`; nobody types one."""
+    entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
+    return {k.removeprefix("optional ") for e in entries for k in e if k.startswith("optional ")}
 
 
 def list_groups() -> set[str]:

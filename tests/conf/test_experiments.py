@@ -49,10 +49,10 @@ MANDATELLI = {
 }  # fmt: skip
 
 
-def composed(experiment):
+def composed(experiment, *more):
     register_resolvers()
     with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+        config = compose("config", [f"experiment={experiment}", *more], return_hydra_config=True)
     return OmegaConf.to_container(config), OmegaConf.to_container(config.hydra.runtime.choices)
 
 
@@ -93,3 +93,64 @@ def test_each_has_its_size_for_a_cpu(name):
 def test_every_experiment_of_a_study_is_compared_with_its_text():
     there = {path.stem for path in (CONF / "experiment/mandatelli2018").glob("*.yaml")}
     assert there == set(MANDATELLI)
+
+
+# Zorca 2020, tables 4.1 to 4.3: (start, decay rate, epochs); sections 4.3.2 and 4.4: the rest
+ZORCA = {
+    "inception": {
+        "ehnewton": (0.001, 0.94, 0.05),
+        "adam": (0.0001, 0.94, 0.05),
+        "rmsprop": (0.0001, 0.94, 0.05),
+        "adagrad": (0.001, 0.94, 0.05),
+        "sgd": (0.0001, 0.94, 0.1),
+    },
+    "resnet50": {
+        "ehnewton": (0.001, 0.94, 0.05),
+        "adam": (0.0006, 0.94, 0.05),
+        "rmsprop": (0.0001, 0.94, 0.05),
+        "adagrad": (0.002, 0.94, 0.1),
+        "sgd": (0.0001, 0.94, 0.1),
+    },
+    "mobilenetv2": {
+        "ehnewton": (0.005, 0.90, 0.05),
+        "adam": (0.0006, 0.94, 0.05),
+        "rmsprop": (0.0001, 0.95, 0.05),
+        "adagrad": (0.002, 0.94, 0.1),
+        "sgd": (0.001, 0.94, 0.05),
+    },
+}
+OF_ALL = {
+    "ehnewton": {"damping": 0.01, "cg_tol": 1e-5, "blocks": "parameter"},
+    "adam": {"betas": [0.9, 0.999], "eps": 1e-7},
+    "rmsprop": {"alpha": 0.9, "eps": 1e-7},
+    "adagrad": {},
+    "sgd": {"momentum": 0.9, "nesterov": False},
+}
+OF_EACH = {  # (timm's name, batch, steps, lambda, iterations of EHNewton)
+    "inception": ("inception_v3", 64, 20_100, 4e-5, 20),
+    "resnet50": ("resnet50", 64, 20_100, 1e-4, 1),
+    "mobilenetv2": ("mobilenetv2_140", 96, 15_300, 4e-5, 1),
+}
+
+
+@pytest.mark.parametrize("network", ZORCA)
+@pytest.mark.parametrize("optimizer", OF_ALL)
+def test_zorca_2020(network, optimizer):
+    config, choices = composed(f"zorca2020/{network}", f"optimizer={optimizer}")
+    name, size, steps, decay, iterations = OF_EACH[network]
+    lr, rate, epochs = ZORCA[network][optimizer]
+    assert (config["model"]["name"], choices["data"], choices["schedule"]) == (name, "imagenet", "exponential")
+    assert has(config["model"], {"trainable": "last_layer", "weights": "pretrained"})
+    assert config["model"]["auxiliary"] is (network == "inception")
+    assert has(config["optimizer"], {"lr": lr, **OF_ALL[optimizer]})
+    assert has(config["schedule"], {"rate": rate, "every": f"{epochs}epochs", "staircase": True})
+    assert config["optimizer"].get("cg_max_iter", iterations) == iterations
+    assert config["regularizer"]["l2"]["strength"] == decay
+    assert config["batching"]["size"] == size
+    assert (config["duration"], config["evaluate_every"]) == (f"{steps}steps", "300steps")
+
+
+def test_the_default_of_zorca_2020_is_ehnewton_and_other_optimizers_keep_their_own_values():
+    assert composed("zorca2020/resnet50")[0]["optimizer"]["cg_max_iter"] == 1
+    config, _ = composed("zorca2020/resnet50", "optimizer=adadelta")
+    assert config["optimizer"]["lr"] == 1.0

@@ -24,8 +24,10 @@ OFFERED = {
 }
 
 OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent != CONF)
-COMPONENTS = [o for o in OPTIONS if not o.startswith(("experiment", "debug"))]
-OF_RUNS = [o for o in OPTIONS if not o.startswith("hydra")]
+OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
+COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]
+OF_RUNS = [o for o in OPTIONS if not o.startswith(("hydra", "recipe"))]
+OF_ZORCA = ("model.weights=null", "data.path={images}", "data.workers=0")  # no pretrained weights, no ImageNet
 NEEDS = {
     "model/timm.yaml": ["model.name=resnet10t"],
     "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
@@ -35,6 +37,9 @@ NEEDS = {
     "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "experiment/he2016_cifar10.yaml": ["model=mlp"],
+    "experiment/zorca2020/inception.yaml": [*OF_ZORCA, "data.size=299", "model.auxiliary=true"],
+    "experiment/zorca2020/resnet50.yaml": [*OF_ZORCA, "data.size=32"],
+    "experiment/zorca2020/mobilenetv2.yaml": [*OF_ZORCA, "data.size=32"],
 }
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 
@@ -67,7 +72,7 @@ def test_the_keys_are_those_of_the_signature(option):
 def test_every_key_has_a_comment(option):
     lines = (CONF / option).read_text().splitlines()
     assert lines[0].startswith("#")
-    if option.startswith(("experiment", "debug")):
+    if option.startswith(OF_SEVERAL):
         return
     name = Path(option).stem if option.partition("/")[0] in list_groups() else "defaults"
     body = [
