@@ -120,7 +120,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
     for name in groups:
         if name not in {"experiment", "debug", *list_groups()} and name not in config:
-            raise UserError(f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}")
+            raise UserError(missing_group(name, vocabulary))
     for name in (key for key in defaults if key != "defaults"):
         inside = defaults[name] if isinstance(defaults[name], dict) else {}
         for key in [name, *(f"{name}.{k}" for k in inside)]:
@@ -128,6 +128,11 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             if last not in (config[above[0]] if above else config):
                 raise UserError(f"{key} is missing: it cannot be left out; give {key}=VALUE")
     return ours
+
+
+def missing_group(name: str, vocabulary: Vocabulary) -> str:
+    """Return the line that says that no option of a group is chosen."""
+    return f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}"
 
 
 def sections(config: DictConfig) -> list[tuple[str, Any]]:

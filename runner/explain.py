@@ -8,7 +8,7 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from .check import unknown_key
+from .check import missing_group, unknown_key
 from .errors import cannot_write, nearest, one_line
 from .overrides import chosen, split_override
 from .vocabulary import Vocabulary, list_groups
@@ -62,6 +62,8 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
     choices = chosen(overrides, vocabulary)
     for override in overrides:
         sign, key, _ = split_override(override)
+        if sign == "~" and key in vocabulary.groups and text.startswith("Error resolving interpolation"):
+            return missing_group(key, vocabulary)
         is_named = re.search(rf"'[+~]*{re.escape(key)}(?![\w.])", text)  # and not only what is above the one named
         if not is_named and f"{key}=" not in text:
             continue

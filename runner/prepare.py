@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from .check import check_config, drop_replaced_defaults
-from .names import as_typed
+from .errors import UserError
+from .names import as_typed, key_of
 from .vocabulary import CONF, Vocabulary, following_groups
 
 
@@ -20,11 +21,15 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
     Raises:
         UserError: a key is unknown, missing, or has a value that is not allowed.
     """
+    typed = as_typed(settings.overrides.task)
+    for override in typed:
+        if key_of(override) in following_groups():
+            raise UserError(f"{override}: follows from experiment and optimizer; leave it out")
     folders = [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
     made = {str(k): v for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra/")}
     choices = {group: option for group, option in made.items() if group not in following_groups()}
     vocabulary = Vocabulary([*folders, CONF])
     OmegaConf.set_struct(config, False)
-    drop_replaced_defaults(config, choices, vocabulary, as_typed(settings.overrides.task))
+    drop_replaced_defaults(config, choices, vocabulary, typed)
     check_config(config, choices, vocabulary)
     return choices

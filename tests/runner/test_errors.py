@@ -37,6 +37,7 @@ CASES = [
     ("duration=0epochs", "duration=0epochs: must be a duration"),
     ("duration=2.5steps", "duration=2.5steps: must be a duration"),
     ("data.validation=1", "data.validation=1: must be a number in [0, 1)"),
+    ("recipe=x", "recipe=x: follows from experiment and optimizer; leave it out"),
     ("data.mean=[0,0]", "data.mean=[0, 0]: must have 1 numbers, one a channel, or one for all"),
     ("model.depth=21", "depth=21: must be 6n + 2"),
     ("optimizer=adam optimizer.betas=[0.9,1]", "optimizer.betas=[0.9,1]: must be a list of 2 number in [0, 1)"),
