@@ -37,6 +37,7 @@ NEEDS = {
     "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "experiment/he2016_cifar10.yaml": ["model=mlp"],
+    "experiment/zorca2020/digits.yaml": ["model.weights=null"],  # of a run that comes first
     "experiment/zorca2020/inception.yaml": [*OF_ZORCA, "data.size=299", "model.auxiliary=true"],
     "experiment/zorca2020/resnet50.yaml": [*OF_ZORCA, "data.size=32"],
     "experiment/zorca2020/mobilenetv2.yaml": [*OF_ZORCA, "data.size=32"],
