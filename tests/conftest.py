@@ -15,6 +15,12 @@ from trainopt.runner import cli
 torch.set_num_threads(1)  # tests run beside each other
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing is read from, or left in, the cache of who runs the tests."""
+    os.environ["TRAINOPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @dataclass
 class Result:
     code: int
