@@ -90,7 +90,7 @@ def solve(
         x.add_(d, alpha=alpha)
         r.sub_(Ad, alpha=alpha)
         previous, rr = rr, float(r.dot(r))
-        d.mul_(rr / previous).add_(r)
+        torch.add(r, d, alpha=rr / previous, out=d)
         iterations += 1
     else:
         reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"

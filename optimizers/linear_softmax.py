@@ -9,6 +9,8 @@ from torch import Tensor
 from .recognise import Classifier
 from .vectors import flatten
 
+aten = torch.ops.aten
+
 
 class LinearSoftmax:
     """The gradient of a loss, and products with its Hessian, where the weights are those of linear classifiers.
@@ -49,6 +51,7 @@ class LinearSoftmax:
         self.gradient = self.like = [g for part in self._parts for g in part.gradient]
         self._sizes = [sum(g.numel() for g in part.gradient) for part in self._parts]
         self._product = self.gradient[0].new_empty(sum(self._sizes))
+        self._products = self._product.split(self._sizes)
         self.whole = sum(part.whole for part in self._parts)
         self.cost = sum(part.once for part in self._parts) / self.whole
         self.cost_of_product = sum(part.each for part in self._parts) / self.whole
@@ -56,8 +59,7 @@ class LinearSoftmax:
 
     def times(self, vector: Tensor, last: bool = False) -> Tensor:
         """Return H v, in memory that the next product takes again."""
-        places = zip(self._parts, vector.split(self._sizes), self._product.split(self._sizes), strict=True)
-        for part, own, result in places:
+        for part, own, result in zip(self._parts, vector.split(self._sizes), self._products, strict=True):
             part.multiply(own, result)
         return self._product
 
@@ -85,11 +87,11 @@ class LinearSoftmax:
 
 
 class _Basis(NamedTuple):
-    """X = L Q with Q = `back` @ `rows`, where None is 1; and how many multiplications finding it took."""
+    """X = L Q with Q = `rows`, or L^-1 `rows` where `inverts`; None is 1. `cost` in multiplications."""
 
     L: Tensor
-    back: Tensor | None
     rows: Tensor | None
+    inverts: bool
     cost: float
 
 
@@ -101,10 +103,9 @@ def _basis(X: Tensor) -> _Basis:
     cost = n * n * (D + n / 3)
     least = n * torch.finfo(X.dtype).eps * K.diagonal().max()
     if bool((failed == 0) & (L.diagonal().square().min() > least)):
-        one = torch.eye(n, dtype=X.dtype, device=X.device)
-        return _Basis(L, torch.linalg.solve_triangular(L, one, upper=False), X, cost)
+        return _Basis(L, X, True, cost)
     Q, R = torch.linalg.qr(X.t())
-    return _Basis(R.t(), None, Q.t(), cost + 2 * n * n * D)
+    return _Basis(R.t(), Q.t(), False, cost + 2 * n * n * D)
 
 
 class _Part:
@@ -119,7 +120,7 @@ class _Part:
         products = iterations if iterations > 1 else 1 / 2
         ways = n * n * C * (3 if self.decay else 2)  # between V and U
         self.whole = self.each = 2 * n * D * C
-        self.once, self.basis = 0.0, _Basis(X, None, None, 0.0)
+        self.once, self.basis = 0.0, _Basis(X, None, False, 0.0)
         if n < D and n * n * (D + n / 3 + 2 * C * products) + ways < self.each * products:
             self.basis = _basis(X)
             self.once, self.each = self.basis.cost + ways, 2 * n * n * C
@@ -140,14 +141,14 @@ class _Part:
 
     def _add_decay(self, classifier: Classifier) -> None:
         """Add the coordinates of decay * W to the gradient."""
-        _, back, rows, _ = self.basis
+        L, rows, inverts, _ = self.basis
         if rows is None:
             self.of_W = self.W.t()
-        elif back is None:
-            self.of_W = rows @ self.W.t()
-        else:
+        elif inverts:
             scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
-            self.of_W = back @ scores
+            self.of_W = torch.linalg.solve_triangular(L, scores, upper=False)
+        else:
+            self.of_W = rows @ self.W.t()
         self.gradient[0].add_(self.of_W, alpha=self.decay)
         if rows is not None:
             # the length of the part of W that is orthogonal to Q
@@ -161,8 +162,7 @@ class _Part:
 
     def _differentiated(self, R: Tensor) -> Tensor:
         """Return S, without the scale, in the memory of R."""
-        S = R.mul_(self.P)
-        return S.addcmul_(self.P, S.sum(1, keepdim=True), value=-1)
+        return aten._softmax_backward_data.out(R, self.P, 1, R.dtype, grad_input=R)
 
     def multiply(self, own: Tensor, result: Tensor) -> None:
         """Write H v, all in one dimension."""
@@ -188,7 +188,7 @@ class _Part:
         if self.decay and self.basis.rows is not None and self.across > 0:
             t = float(own[-1]) / self.across
             A = A.sub(self.of_W, alpha=t)
-        return A if self.basis.back is None else self.basis.back.t() @ A, t
+        return torch.linalg.solve_triangular(self.basis.L.t(), A, upper=True) if self.basis.inverts else A, t
 
     def changes(self, own: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Return V and v."""
