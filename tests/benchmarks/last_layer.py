@@ -39,9 +39,7 @@ class LastLayer:
 def closed_form() -> bool:
     """Measure steps of EHNewton against steps of Adam, the L2 term in both or in neither."""
     kept, threads = True, torch.get_num_threads()
-    print(
-        f"\nA linear layer of {FEATURES} features and {CLASSES} classes, batch {BATCH}: in steps of Adam; {torch.get_num_threads()} threads"
-    )
+    print(f"\n{FEATURES} features, {CLASSES} classes, batch {BATCH}, threads: {threads}; in steps of Adam")
     for iterations, penalty, bound in ((20, None, 1.1), (1, None, 0.7), (20, L2(), None), (1, L2(), None)):
         ours, peer = LastLayer(penalty), LastLayer(penalty)
         adam = torch.optim.Adam(peer.layer.parameters(), lr=1e-4, foreach=True)
