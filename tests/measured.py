@@ -1,5 +1,8 @@
 """A probe in the place of `fisher`: rows that are functions of the step alone, or of what a test says."""
 
+import json
+from pathlib import Path
+
 from trainopt.runner.vocabulary import CONF
 
 FISHER = "+probe.fisher._target_=measured.Measured"
@@ -32,3 +35,11 @@ class Measured:
             "gradient_variance": 60.0,
             "mean_gradient_norm_sq": 1 / (1 + 0.1 * step),
         }
+
+
+def reference_run(folder: Path) -> Path:
+    """Write a run's rows of the probe, over many epochs, and return its folder."""
+    folder.mkdir(exist_ok=True)
+    rows = [{"kind": "probe", "probe": "fisher", "epoch": e, "C_K": 10 + e, "L_K": 0.3 * e} for e in range(200)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps({**row, "step": 1}) + "\n" for row in rows))
+    return folder
