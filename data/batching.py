@@ -20,6 +20,9 @@ class Batching:
             ("changing the stepsize in the subsequent iterations", chapter 4); it is the runner that does so.
         duration: of the run, where there are several stages.
 
+    Attributes:
+        most_repeats: the largest K.
+
     Raises:
         ValueError: K is less than 1, the list is empty, or it has several stages and there is no duration.
     """

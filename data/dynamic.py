@@ -45,9 +45,6 @@ class Dynamic(Changing):
     Raises:
         ValueError: there is no stage, first and last are no power of two apart, a word is unknown, or there are no
             levels.
-
-    >>> Dynamic(first=64, last=16, duration=NotImplemented).sizes
-    [64, 32, 32, 16, 16]
     """
 
     def __init__(
@@ -110,8 +107,8 @@ def doublings(first: int, last: int, number: int) -> list[int]:
     Raises:
         ValueError: they are no power of two apart, or there is one stage for two sizes.
 
-    >>> doublings(32, 512, 5), doublings(16, 64, 5)
-    ([32, 64, 128, 256, 512], [16, 16, 32, 32, 64])
+    >>> doublings(32, 512, 5), doublings(16, 64, 5), doublings(64, 16, 5)
+    ([32, 64, 128, 256, 512], [16, 16, 32, 32, 64], [64, 32, 32, 16, 16])
     """
     if first < 1 or last < 1:
         raise ValueError(f"first={first}, last={last}: must be >= 1")
