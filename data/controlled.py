@@ -44,7 +44,7 @@ class Controlled(Changing):
     Whenever `every` has passed once more, `answer` says of the smoothed ones which size and which factor on the
     learning rate they ask for. Both move by no more than the factor `factor` at a time and stay within their
     bounds; they hold from the next batch on (all repeats of a batch have the same), and then the average begins
-    anew: what was measured with another size is another quantity.
+    anew: what was measured with another size or rate is another quantity.
 
     Args:
         size: of the first batches.
@@ -102,15 +102,13 @@ class Controlled(Changing):
             raise ValueError(f"factor={factor}: must be > 1")
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
-        self.smallest, self.largest = min_size, max_size
-        self.adjust, self.lr_bounds, self.factor = tuple(adjust), (low, high), factor
+        self.smallest, self.largest = (min_size, max_size) if "size" in adjust else (size, size)
+        self.lr_bounds = (low, high) if "lr" in adjust else (1.0, 1.0)
+        self.adjust, self.factor = tuple(adjust), factor
         self.smoothing, self.every = smoothing, every
         self.changes_lr = f"adjust=[{','.join(adjust)}]" if "lr" in adjust else None
-        self._now = self._before = (
-            size,
-            1.0,
-        )  # size and factor of the batches that begin at step `_since` or later
-        self._since = 0
+        self._now = self._before = (size, 1.0)  # size, and factor on the learning rate
+        self._since = 0  # the step from which on batches begin with `_now`
         self._turn = 0  # how often `every` had passed when it was last decided
         self._sums: dict[str, float] = {}
         self._weight = 0.0

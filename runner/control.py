@@ -19,13 +19,14 @@ class Control:
     """Tells the batching of a run what its probe measured, and records what it decides.
 
     Args:
-        run: its batching names the probe as `needs_probe`.
+        run: its batching names the probe as `needs_probe`; where it names none, nothing happens.
         record: gets a row for each decision.
         display: says where something changes.
     """
 
     def __init__(self, run: "Run", record: "Record", display: "Display"):
         self._run, self._record, self._display = run, record, display
+        self._probe = getattr(run.batching, "needs_probe", None)
 
     def observe(self, measured: dict[str, dict[str, Any]]) -> None:
         """Let the batching decide, where its probe measured something.
@@ -34,7 +35,7 @@ class Control:
             measured: by the probe's name; after the update that it is about.
         """
         run = self._run
-        values = measured.get(run.batching.needs_probe)
+        values = measured.get(self._probe) if self._probe else None
         if not values:
             return
         with run.clocks.running("other"):
@@ -82,6 +83,6 @@ def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bo
     one, run = Duration.parse(every), Duration.parse(duration)
     if one.unit == run.unit:
         return one.amount > run.amount
-    if one.unit == "epochs":  # at most so many in a run in steps
-        return one.amount * epoch_size > run.amount * (batching.largest + 1)
+    if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
+        return one.amount * epoch_size > run.amount * 2 * batching.largest
     return one.amount > ceil(run.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats

@@ -31,7 +31,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(progress, **run.durations)
     probes = Probes(run, record) if run.probes else None
-    control = Control(run, record, display) if hasattr(run.batching, "needs_probe") else None
+    control = Control(run, record, display)
     total: Tensor
     terms: dict[str, Tensor]
     output: Output
@@ -108,9 +108,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if reports:
                 progress.count_products(optimizer.last_step)
             if probes:
-                measured = probes.after_step(batch)
-                if control:
-                    control.observe(measured)
+                control.observe(probes.after_step(batch))
             due = agenda.due()
             if run.early_stopping.step_is_short or "range_test" in due:
                 due = {*due, "end"}

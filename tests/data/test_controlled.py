@@ -187,6 +187,12 @@ def test_a_decision_stays_within_its_factor(wanted, expected):
     assert ("; bounded, wanted " in decision["reason"]) == (expected in [(64, 2.0), (16, 0.5), (64, 0.5)])
 
 
+def test_what_is_not_to_be_moved_stays():
+    wanted = [{"size": 1e9, "lr": 1e9}] * 4
+    assert set(decisions(Asks(32, 8, 100, ["size"], [0.2, 3.0], smoothing=0.0), wanted)) == {(64, 1.0), (100, 1.0)}
+    assert set(decisions(Asks(32, 8, 100, ["lr"], [0.2, 3.0], smoothing=0.0), wanted)) == {(32, 2.0), (32, 3.0)}
+
+
 def test_bounds_are_kept_whatever_is_asked():
     batching = asks()
     up = decisions(batching, [{"size": 1e9, "lr": 1e9}] * 6)
