@@ -2,10 +2,13 @@
 
 from .arrays import Arrays, DataError, arrays
 from .augmentation import Augmentation
-from .batches import Batch, Position, batches
-from .batching import Constant
+from .batches import Batch, Position, batches, spans_of
+from .batching import Batching, Changing, Constant
+from .controlled import Answer, Controlled
+from .controllers import GrowthControl, NormTest, ReferenceControl
 from .digests import digest_of
 from .digits import digits
+from .dynamic import Dynamic
 from .features import Features
 from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
@@ -16,17 +19,25 @@ from .synthetic import synthetic
 from .torchvision_arrays import svhn, torchvision_arrays
 
 __all__ = [
+    "Answer",
     "Arrays",
     "Augmentation",
     "Batch",
+    "Batching",
+    "Changing",
     "Constant",
+    "Controlled",
     "DataError",
+    "Dynamic",
     "Features",
     "FolderSource",
     "Folders",
+    "GrowthControl",
     "InMemory",
     "NoData",
+    "NormTest",
     "Position",
+    "ReferenceControl",
     "Stages",
     "arrays",
     "batches",
@@ -34,6 +45,7 @@ __all__ = [
     "digest_of",
     "digits",
     "image_folder",
+    "spans_of",
     "split",
     "svhn",
     "synthetic",

@@ -1,6 +1,7 @@
 """The stream of batches of a run, from any position, with exact positions."""
 
 from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,19 +36,29 @@ class Source(Protocol):
         """Yield (inputs, targets) of the batches that `spans` name as (start, stop) in the epoch's order."""
 
 
+def spans_of(batching, begun: Position, epoch_size: int) -> Iterator[tuple[int, int]]:
+    """Return (start, stop) of the batches of an epoch, from the one on that begins at a position.
+
+    Where sizes depend on more than the offset, a batching says them in `spans_from`, else in `spans`.
+    """
+    spans_from = getattr(batching, "spans_from", None)
+    return batching.spans(epoch_size, begun.offset) if spans_from is None else spans_from(begun, epoch_size)
+
+
 def batches(source: Source, batching, seed: int, position: Position) -> Iterator[Batch]:
     """Yield batches without end, from `position` on.
 
-    Order and augmentation are functions of (seed, epoch, index), how often a batch is used is one of the position
-    where it begins: the stream from a position is the rest of the stream from the start. An epoch is one pass over
-    the data; a batch's repeats are the same tensors. Without a method `repeats` of `batching` there are none.
+    Order and augmentation are functions of (seed, epoch, index), how large a batch is and how often it is used are
+    ones of the position where it begins: the stream from a position is the rest of the stream from the start. An
+    epoch is one pass over the data; a batch's repeats are the same tensors. Without a method `repeats` of
+    `batching` there are none.
     """
     epoch, offset, repeat, step = position
     repeats = getattr(batching, "repeats", None)
     while True:
-        # two walks over the same spans: one for the source, which may read ahead, one for the positions
-        spans = batching.spans(len(source), offset)
-        loaded = source.epoch(seed, epoch, batching.spans(len(source), offset))
+        # the source may read ahead of the positions
+        spans, ahead = tee(spans_of(batching, Position(epoch, offset, 0, step - repeat), len(source)))
+        loaded = source.epoch(seed, epoch, ahead)
         here = next(spans, None)
         if here is None and offset == 0:
             raise ValueError("an epoch holds no batch")

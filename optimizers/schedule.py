@@ -43,6 +43,13 @@ class Schedule(LRScheduler):
         """Return the rate of each group now."""
         return [self.rate_of(float(initial)) for initial in self.base_lrs]
 
+    def levels(self) -> list[str] | str | None:
+        """Return the durations after which the rate is another, from the start of the run; None: it has no levels.
+
+        One duration alone, as text, is one after which the rate changes each time that it has passed again.
+        """
+        return None
+
     def ratio(self, initial: float) -> float:
         """Return what absolute rates, which are those of the first group, are multiplied by for another one."""
         first = float(self.base_lrs[0])

@@ -20,6 +20,10 @@ class Constant:
     def __init__(self, optimizer: Optimizer):
         del optimizer
 
+    def levels(self) -> list[str]:
+        """Return the durations after which the rate is another: none."""
+        return []
+
     def step(self) -> None:
         """Do nothing."""
 
@@ -50,6 +54,10 @@ class Multistep(Schedule):
         """Return the rate now of a group that began with the rate `initial`."""
         return initial * self.factor ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
 
+    def levels(self) -> list[str]:
+        """Return the durations after which the rate is another."""
+        return list(self.milestones)
+
 
 class Exponential(Schedule):
     """lr = lr0 * rate^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
@@ -79,3 +87,7 @@ class Exponential(Schedule):
         """Return the rate now of a group that began with the rate `initial`."""
         passed = self.progress.elapsed(self.every)
         return initial * self.rate ** (floor(passed) if self.staircase else passed)
+
+    def levels(self) -> str | None:
+        """Return the duration after which the rate is another, again and again; None where it always changes."""
+        return self.every if self.staircase else None

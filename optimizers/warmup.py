@@ -63,6 +63,10 @@ class WarmUp:
         self._rates = rates(self.optimizer)
         self._lower()
 
+    def levels(self) -> Any:
+        """Return the levels of the schedule that this stands in front of; None where it says none."""
+        return self.schedule.levels() if hasattr(self.schedule, "levels") else None
+
     def _lower(self) -> None:
         passed = self.progress.elapsed(self.over)
         if passed < 1:

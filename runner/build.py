@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from trainopt.data import (
     InMemory,
     Position,
     batches,
+    spans_of,
     split,
 )
 from trainopt.models import smallest_input
 
 from .clocks import Clocks
 from .construct import construct, construct_each, takes
+from .control import check_control, controlled_batches
 from .device import choose_device, set_numerics
 from .durations import Duration
 from .early_stopping import EarlyStopping
@@ -34,7 +37,7 @@ from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
 from .repeat_rate import check_repeat_rate
-from .scheduling import build_schedule, check_schedule
+from .scheduling import build_schedule, check_schedule, levels_of
 from .vocabulary import shipped
 
 EVALUATION_BATCH = 256
@@ -90,11 +93,14 @@ class Run:
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Images a batch when evaluating."""
-        return max(EVALUATION_BATCH, getattr(self.batching, "size", 0))
+        """Images a batch when evaluating: the same throughout, whatever sizes come and go."""
+        largest = getattr(self.batching, "largest", getattr(self.batching, "size", 0))
+        return max(EVALUATION_BATCH, largest)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches from where the run stands."""
+        if hasattr(self.batching, "needs_probe"):
+            return controlled_batches(self)
         p = self.progress
         return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
 
@@ -133,20 +139,23 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
     training_set, evaluation_sets = build_sets(config, data, size, device)
     early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.check(evaluation_sets)
-    batching = construct(config.batching, "batching", duration=Duration.parse(config.duration))
-    check_batches(batching, len(training_set), network)
     progress = Progress(epoch_size=len(training_set))
     params = [p for p in network.parameters() if p.requires_grad]
     optimizer = construct(config.optimizer, "optimizer", params)
     early_stopping.watch(optimizer)
     check_schedule(config, optimizer)
-    check_repeat_rate(batching, optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
+    duration = Duration.parse(config.duration)
+    levels = partial(levels_of, schedule, duration)
+    batching = construct(config.batching, "batching", duration=duration, levels=levels)
+    check_batches(batching, len(training_set), network)
+    check_repeat_rate(batching, optimizer, range_test)
     if range_test:
         notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     check_loss_function(optimizer, network)
     probes = construct_each(config, "probe")
     check_probes(probes)
+    check_control(batching, probes, config.duration, len(training_set))
     check_compile(config, [optimizer, *probes.values()])
     forward = compiled(network) if config.compile else network
     autocast = device.type if config.precision == "bf16" else None
@@ -335,11 +344,14 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
 
 def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
     """Refuse batches that cannot be trained on."""
-    sizes = [stop - start for start, stop in batching.spans(epoch_size, 0)]
-    if not sizes:
+    sizes = [stop - start for start, stop in spans_of(batching, Position(), epoch_size)]
+    smallest, largest = getattr(batching, "smallest", None), getattr(batching, "largest", 0)
+    if not sizes or (getattr(batching, "drop_last", False) and largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
     trained = [m for m in network.train().modules() if m.training]
     has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
+    if has_batch_norm and smallest == 1:
+        raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
     if has_batch_norm and min(sizes) == 1:
         raise UserError(
             f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"

@@ -15,6 +15,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "model": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
+        "batching": run.batching.state_dict() if hasattr(run.batching, "state_dict") else {},
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
@@ -27,6 +28,8 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.network.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
+    if hasattr(run.batching, "load_state_dict"):
+        run.batching.load_state_dict(state["batching"])
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])

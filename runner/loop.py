@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .build import Run
+from .control import Control
 from .display import Display
 from .evaluation import Abandoned, evaluate
 from .finite import finite_check
@@ -30,6 +31,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(progress, **run.durations)
     probes = Probes(run, record) if run.probes else None
+    control = Control(run, record, display)
     total: Tensor
     terms: dict[str, Tensor]
     output: Output
@@ -106,7 +108,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if reports:
                 progress.count_products(optimizer.last_step)
             if probes:
-                probes.after_step(batch)
+                control.observe(probes.after_step(batch))
             due = agenda.due()
             if run.early_stopping.step_is_short or "range_test" in due:
                 due = {*due, "end"}

@@ -61,14 +61,16 @@ class Probes:
                 for name in self._due:
                     self._run.probes[name].before_step(self._run, batch)
 
-    def after_step(self, batch: Batch) -> None:
-        """Write a row for each probe that is due."""
+    def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
+        """Write a row for each probe that is due, and return by name what they measured."""
+        measured = {}
         if self._due:
             with self._apart():
                 for name in self._due:
-                    values = self._run.probes[name].after_step(self._run, batch)
+                    values = measured[name] = self._run.probes[name].after_step(self._run, batch)
                     counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
                     self._record.probed(name, values, counts, seconds)
+        return measured
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -1,6 +1,8 @@
-"""The learning rate of a batch's repeats."""
+"""The learning rate of a batch, and of its repeats."""
 
 from typing import TYPE_CHECKING, Any
+
+from trainopt.data import Position
 
 from .errors import UserError
 
@@ -9,34 +11,36 @@ if TYPE_CHECKING:  # build checks with what is here
 
 
 class RepeatRate:
-    """Makes update r = 0, 1, … on a batch with the learning rate lr * factor^r, lr being what the schedule says.
+    """Makes update r = 0, 1, … on a batch with the learning rate lr * f * factor^r.
 
-    ("Changing the stepsize in the subsequent iterations to mitigate overfit", Mandatelli 2018, chapter 4.) Once an
-    update is made, or failed, the optimizer holds lr again: schedules and checkpoints never see the factor.
+    lr is what the schedule says, f what the batching says of the batch, as a rule that moves the rate with the
+    batch size; the power is for "changing the stepsize in the subsequent iterations to mitigate overfit"
+    (Mandatelli 2018, chapter 4). Once an update is made, or failed, the optimizer holds lr again: schedules and
+    checkpoints never see the factors.
 
     Args:
-        run: its batching says the factor as `repeat_lr_factor`, its progress r.
+        run: its batching says f as `lr_factor` and the factor as `repeat_lr_factor`, its progress r.
 
     Attributes:
-        step: makes an update with a closure. Where the factor is 1, the optimizer's own `step`: it costs nothing.
+        step: makes an update with a closure. Where the factors are 1, the optimizer's own `step`: no cost.
     """
 
     def __init__(self, run: "Run"):
-        self._optimizer, self._progress = run.optimizer, run.progress
-        self._factor = factor_of(run.batching)
+        self._optimizer, self._run = run.optimizer, run
+        self._is_scaled = factor_of(run.batching) != 1 or changes_lr(run.batching) is not None
         self._scale = 1.0
-        self.step = run.optimizer.step if self._factor == 1 else self._scaled_step
+        self.step = self._scaled_step if self._is_scaled else run.optimizer.step
 
     @property
     def lr(self) -> Any:
         """The learning rate of the last update, in the first group; None where the optimizer has none."""
         lr = self._optimizer.param_groups[0].get("lr")
-        return lr if self._factor == 1 else lr * self._scale
+        return lr * self._scale if self._is_scaled else lr
 
     def _scaled_step(self, closure: Any) -> Any:
         groups = self._optimizer.param_groups
         rates = [group["lr"] for group in groups]
-        self._scale = self._factor**self._progress.repeat
+        self._scale = scale_of_next(self._run)
         try:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * self._scale
@@ -46,17 +50,36 @@ class RepeatRate:
                 group["lr"] = rate
 
 
-def check_repeat_rate(batching: Any, optimizer: Any) -> None:
-    """Refuse a factor on the learning rate for an optimizer that has none, or sets it."""
-    factor, name = factor_of(batching), type(optimizer).__name__
-    if factor == 1:
+def scale_of_next(run: "Run") -> float:
+    """Return what the schedule's learning rate is multiplied by for the next update of a run."""
+    batching, progress = run.batching, run.progress
+    scale = factor_of(batching) ** progress.repeat
+    if changes_lr(batching) is None:
+        return scale
+    begun = Position(progress.epoch, progress.offset, 0, progress.step - progress.repeat)
+    return scale * batching.lr_factor(begun, progress.epoch_size)
+
+
+def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
+    """Refuse factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
+    factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
+    changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
+    if not changed:
         return
+    right = "give 1" if factor != 1 else "leave the rate alone"
     if getattr(optimizer, "sets_lr", False):
-        raise UserError(f"batching.repeat_lr_factor={factor}: {name} computes its learning rate itself; give 1")
+        raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
     if not all("lr" in group for group in optimizer.param_groups):
-        raise UserError(f"batching.repeat_lr_factor={factor}: {name} has no learning rate; give 1")
+        raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
+    if range_test and key is not None:
+        raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")
 
 
 def factor_of(batching: Any) -> float:
     """Return what a batching multiplies the learning rate by from one repeat to the next."""
     return getattr(batching, "repeat_lr_factor", 1.0)
+
+
+def changes_lr(batching: Any) -> str | None:
+    """Return the key and value, as KEY=VALUE, by which a batching changes the learning rate; None: it does not."""
+    return getattr(batching, "changes_lr", None)

@@ -248,7 +248,9 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
     """Return what the start says of a run, as (name, value)."""
-    from .device import describe
+    from trainopt.data import Position, spans_of
+
+    from .device import describe as describe_device
 
     images = ", ".join(f"{len(s):,} {kind}" for kind, s in run.evaluation_sets.items())
     shape = "x".join(map(str, run.image_shape))
@@ -261,14 +263,18 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
-    spans = sum(1 for _ in run.batching.spans(len(run.training_set), 0))
+    spans = sum(1 for _ in spans_of(run.batching, Position(), len(run.training_set)))
+    describe = getattr(run.batching, "describe", None)  # of batches whose size changes
+    sizes = [] if describe is None else [("batches", describe())]
+    an_epoch = f"{spans} {'batch' if spans == 1 else 'batches'} an epoch{' at first' if sizes else ''}"
     features = [] if run.features is None else [("features", run.features)]
     return [
         ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
         ("data", f"{choices.get('data')}{data}"),
         *features,
         ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
-        ("length", f"{config.duration}, {spans} {'batch' if spans == 1 else 'batches'} an epoch"),
-        ("device", f"{describe(run.device)}, {precision}"),
+        ("length", f"{config.duration}, {an_epoch}"),
+        *sizes,
+        ("device", f"{describe_device(run.device)}, {precision}"),
         ("folder", shown(folder)),
     ]

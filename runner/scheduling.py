@@ -1,5 +1,7 @@
 """The learning-rate schedule of a run, with the warm-up in front of it."""
 
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from omegaconf import DictConfig
@@ -7,6 +9,7 @@ from omegaconf import DictConfig
 from trainopt.optimizers import Constant, WarmUp
 
 from .construct import construct, find, takes
+from .durations import Duration
 from .errors import UserError
 from .progress import Progress
 from .vocabulary import shipped
@@ -47,3 +50,21 @@ def build_schedule(config: DictConfig, optimizer: Any, progress: Progress) -> tu
         return WarmUp(schedule, optimizer, progress, node.warmup, node.warmup_from), over
     except ValueError as error:
         raise UserError(f"schedule.warmup={node.warmup}: {error}") from error
+
+
+def levels_of(schedule: Any, duration: Duration) -> list[Fraction] | None:
+    """Return where the levels of a schedule's learning rate begin, as rising shares of the run, the first 0.
+
+    None: it says none in its method `levels`, or in another unit than the duration's.
+    """
+    found = schedule.levels() if hasattr(schedule, "levels") else None
+    if found is None:
+        return None
+    lengths = [Duration.parse(text) for text in ([found] if isinstance(found, str) else found)]
+    if any(length.unit != duration.unit for length in lengths):
+        return None
+    shares = {length.amount / duration.amount for length in lengths}
+    if isinstance(found, str):
+        (share,) = shares
+        shares = {k * share for k in range(1, ceil(1 / share))}
+    return [Fraction(0), *sorted(share for share in shares if share < 1)]

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from measured import probe_of, reference_run
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
 from trainopt.runner.names import register_resolvers
@@ -19,7 +20,7 @@ OFFERED = {
     "model": {"num_classes", "in_channels", "image_shape", "pretrained"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
-    "batching": {"duration"},
+    "batching": {"duration", "levels"},
     "logger": {"folder", "resumed_at"},
 }
 
@@ -33,6 +34,8 @@ NEEDS = {
     "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
     "model/function.yaml": ["data=none"],
     "data/none.yaml": ["model=function"],
+    "batching/controlled.yaml": ["batching.L_growth=[0,5]"],
+    "batching/controlled_reference.yaml": ["batching.reference={reference}"],
     "data/arrays.yaml": ["data.path={npz}"],
     "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
@@ -119,7 +122,14 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
     for name in SETS:
         shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
         npz(f"{name}.npz", shape=shape)
-    needs = [n.format(npz=tmp_path / "mnist.npz", images=tmp_path) for n in NEEDS.get(option, [])]
+    places = {
+        "npz": tmp_path / "mnist.npz",
+        "images": tmp_path,
+        "reference": reference_run(tmp_path / "reference"),
+    }
+    needs = [need.format(**places) for need in NEEDS.get(option, [])]
+    if option.startswith("batching/"):
+        needs += probe_of(get_object(node_of(option)["_target_"]))
     if "{images}" in "".join(NEEDS.get(option, [])):
         image_folders(tmp_path)
     group, _, name = option.removesuffix(".yaml").partition("/")
@@ -150,7 +160,7 @@ def test_the_vocabulary_is_that_of_the_design():
         "schedule": "constant multistep exponential cyclic cosine_restarts range_test",
         "regularizer": "l2",
         "probe": "taylor",
-        "batching": "constant",
+        "batching": "constant dynamic controlled controlled_reference controlled_norm_test",
         "logger": "tensorboard none",
     }
     for group, options in wanted.items():

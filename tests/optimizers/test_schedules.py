@@ -288,6 +288,26 @@ def test_a_state_that_torchs_own_lambda_schedule_saved_is_taken():
     assert walk.rates(schedule, 4) == [0.5, 0.5, 0.5 * 0.1, 0.5 * 0.1]
 
 
+@pytest.mark.parametrize("warmed", [False, True])
+def test_levels_are_told_where_the_rate_stays_the_same_for_a_while(warmed):
+    walk, at_rest = Walk(), []
+    at_rest.append(Constant(walk.optimizer))
+    at_rest.append(Multistep(walk.optimizer, walk.progress, ["2epochs", "3epochs"]))
+    at_rest.append(Exponential(walk.optimizer, walk.progress, every="2epochs"))
+    moving = [Exponential(walk.optimizer, walk.progress, staircase=False), Cyclic(walk.optimizer, walk.progress)]
+    moving.append(CosineRestarts(walk.optimizer, walk.progress))
+    schedules = at_rest + moving
+    if warmed:
+        schedules = [WarmUp(schedule, walk.optimizer, walk.progress, "1epochs") for schedule in schedules]
+    assert [s.levels() for s in schedules] == [[], ["2epochs", "3epochs"], "2epochs", None, None, None]
+
+
+def test_a_warm_up_in_front_of_a_schedule_of_torchs_own_has_no_levels():
+    walk = Walk()
+    step = lr_scheduler.StepLR(walk.optimizer, step_size=2)
+    assert WarmUp(step, walk.optimizer, walk.progress, "1epochs").levels() is None
+
+
 def test_the_last_rates_are_told_as_torch_does():
     walk = Walk(lrs=[0.5, 0.05])
     schedule = CosineRestarts(walk.optimizer, walk.progress, "4steps")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import get_object
 
 from forks import forked
+from measured import probe_of, reference_run
 from runs import equal, rows, summary, timeless
 from trainopt.runner import files, store
 from trainopt.runner.progress import Progress
-from trainopt.runner.vocabulary import CONF, Vocabulary
+from trainopt.runner.vocabulary import CONF, Vocabulary, read
 
 KILLS = 25
 STEPS = 480  # enough for so many beginnings
@@ -26,7 +28,6 @@ RUN = (
     "data.limit=240",
     "data.validation=0.2",
     "data.flip=0.5",
-    "batching.size=32",
     "logger=none",
     "log_every=2steps",
     "evaluate_every=1.3epochs",
@@ -38,8 +39,12 @@ RUN = (
 NEEDS = {
     "schedule=multistep": ["schedule.milestones=[50steps,12epochs]"],
     "schedule=range_test": ["early_stopping.patience=null"],
+    "batching=dynamic": ["batching.lr_rule=sqrt"],
+    "batching=controlled": ["batching.C_growth=[0,3]", "batching.L_growth=[0.2,1]"],
+    "batching=controlled_reference": ["batching.reference={reference}"],
 }
-CHOICES = [f"{group}={name}" for group in ("optimizer", "schedule") for name in Vocabulary([CONF]).options(group)]
+GROUPS = ("optimizer", "schedule", "batching")
+CHOICES = [f"{group}={name}" for group in GROUPS for name in Vocabulary([CONF]).options(group)]
 NUMBERS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 
 
@@ -109,7 +114,13 @@ def check(choice: str, number: int, tmp_path: Path, kills: int = KILLS) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    command = (*RUN, choice, *NEEDS.get(choice, []))
+    needs = [need.format(reference=reference_run(tmp_path / "reference")) for need in NEEDS.get(choice, [])]
+    if choice.startswith("batching="):
+        target = read(CONF / f"{choice.replace('=', '/')}.yaml")["_target_"]
+        needs += probe_of(get_object(target))
+    else:
+        needs += ["batching.size=32"]
+    command = (*RUN, choice, *needs)
     began = time.monotonic()
     assert forked(*command, folder=whole) == 0
     wall = summary(whole)["wall_seconds"]
@@ -137,5 +148,5 @@ def test_a_run_struck_25_times(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_optimizer_and_schedule_struck_25_times(tmp_path, choice, name):
+def test_every_optimizer_schedule_and_batching_struck_25_times(tmp_path, choice, name):
     check(choice, NUMBERS[name], tmp_path)
