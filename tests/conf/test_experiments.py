@@ -1,5 +1,7 @@
 """The experiments against the studies' texts: what each run is, and how many a sweep has."""
 
+from functools import cache
+
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
@@ -189,8 +191,9 @@ def until_its_options_are_there(request):
         pytest.skip("options of other commits")
 
 
+@cache
 def jobs(experiment, *typed):
-    """The values of each key that a sweep goes through, as Hydra's sweeper reads them, and the number of its jobs."""
+    """The values of each key that a sweep goes through, as Hydra's sweeper reads them, and their number."""
     register_resolvers()
     with initialize_config_module("trainopt.conf", version_base="1.3"):
         config = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
@@ -235,7 +238,7 @@ def test_the_sweeps_of_sizes_and_rates_of_liao_2018(name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
-def test_the_largest_size_of_a_sweep_can_be_left_out_for_densenets(name):
+def test_the_largest_size_can_be_left_out_for_the_densenets_of_liao_2018(name):
     """Their command, as the YAML gives it: "512 cannot be trained with the 110-layer DenseNet on a single GPU"."""
     typed = ["model=densenet110", "batching.size=8,16,32,64,128,256"]
     assert " ".join(typed) in (CONF / f"experiment/liao2018/{name}.yaml").read_text()

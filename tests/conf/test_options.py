@@ -43,9 +43,7 @@ NEEDS = {
     "experiment/zorca2020/mobilenetv2.yaml": [*OF_ZORCA, "data.size=32"],
 }
 LIAO = [o for o in OPTIONS if o.startswith("experiment/liao2018")]
-NEEDS |= {
-    o: ["model=mlp", *(["data.extra=false"] if "svhn" in o else [])] for o in LIAO
-}  # their networks take long
+NEEDS |= {o: ["model=mlp", *(["data.extra=false"] if "svhn" in o else [])] for o in LIAO}  # theirs take long
 OF_RUNS = [o for o in OF_RUNS if o not in LIAO or {"batching/dynamic.yaml", "probe/fisher.yaml"} <= {*OPTIONS}]
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 
