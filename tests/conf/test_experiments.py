@@ -171,7 +171,8 @@ LIAO = {
 }
 SIZES, RATES = [8 * 2**i for i in range(7)], [0.025 * 2**i for i in range(5)]  # 8 to 512, 0.025 to 0.4
 DIGITS_SIZES, DIGITS_RATES = [2**i for i in range(1, 12)], [0.00625 * 2**i for i in range(8)]  # 2 to 2048, to 0.8
-SEQUENCES = {  # "32-to-512, for example, uses 32, 64, 128, 256, 512"; these are all that the paper names
+# all that the paper names; it writes out the first and the last two, the others go by the same rule
+SEQUENCES = {
     "s16-to-64": [16, 16, 32, 32, 64],
     "s32-to-128": [32, 32, 64, 64, 128],
     "s64-to-256": [64, 64, 128, 128, 256],

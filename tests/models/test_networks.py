@@ -48,8 +48,11 @@ def test_the_network_for_small_grey_images_has_about_70_000_parameters():
 
 @pytest.mark.parametrize(("network", "parameters"), [("resnet110", 1_728_090), ("densenet110", 1_724_890)])
 def test_the_yamls_are_the_networks_of_the_study(network, parameters):
-    model = instantiate(read(CONF / f"model/{network}.yaml"), in_channels=3, num_classes=10)
-    assert count(model) == parameters
+    node = read(CONF / f"model/{network}.yaml")
+    assert count(instantiate(node, in_channels=3, num_classes=10)) == parameters
+    if network == "resnet110":  # what a count does not tell
+        form = {"relu_after_sum": False, "relu_after_stem": False, "shortcut": "average_pool"}
+        assert {key: node[key] for key in form} == form
 
 
 def unit_by_hand(x, unit, average):
