@@ -59,6 +59,11 @@ class Arrays:
         x_train, x_test = (np.repeat(images, channels, axis=3) for images in (self.x_train, self.x_test))
         return replace(self, x_train=x_train, x_test=x_test)
 
+    def padded(self, pad: int) -> "Arrays":
+        """Return the data with so many black pixels added on every side of every image."""
+        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        return replace(self, x_train=np.pad(self.x_train, around), x_test=np.pad(self.x_test, around))
+
 
 def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     images, labels = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")

@@ -56,11 +56,7 @@ class InMemory:
         self.input_size = self.shape[1:] if size is None else (size, size)
         augmentation.check_size(*self.input_size)
         shift = augmentation.shift
-        stored = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        if shift:
-            stored = torch.nn.functional.pad(stored, (shift, shift, shift, shift))
-        if augmentation.flip > 0:
-            stored = torch.cat([stored, stored.flip(-1)])
+        stored = torch.from_numpy(_copied(images, shift, mirrored=augmentation.flip > 0))
         home = self.device if fits(stored, self.device) else torch.device("cpu")
         self.stored = stored.to(home)
         self.labels = torch.from_numpy(labels).to(home)
@@ -138,6 +134,21 @@ class InMemory:
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return images, labels
+
+
+def _copied(images: np.ndarray, shift: int, mirrored: bool) -> np.ndarray:
+    """Return images (N, H, W, C) as (N, C, H + 2 shift, W + 2 shift), black around, then their mirror images.
+
+    They are written once, to where they stay: for copies on the way a large set leaves no room.
+    """
+    count, height, width, channels = images.shape
+    shape = (count * (1 + mirrored), channels, height + 2 * shift, width + 2 * shift)
+    stored = np.zeros(shape, np.uint8)
+    inside = stored[:, :, shift : shift + height, shift : shift + width]
+    inside[:count] = images.transpose(0, 3, 1, 2)
+    if mirrored:
+        inside[count:] = inside[:count, :, :, ::-1]
+    return stored
 
 
 def fits(stored: Tensor, device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, from <root>/NAME.npz or torchvision's files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,27 @@ def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
     Args:
         root: folder; <root>/svhn.npz is read where it stands, else torchvision's files in root.
         download: let torchvision fetch missing files.
-        extra: add the extra images to the training images; read from torchvision's files alone.
+        extra: add the extra images, of extra_32x32.mat in root, after the training images.
     """
     folder = Path(root).expanduser()
     packed = folder / "svhn.npz"
-    if packed.is_file() and not extra:
-        return read_npz(packed, 10)
-    names = ["train", "test", "extra"] if extra else ["train", "test"]
-    parts = [_read("svhn", "SVHN", folder, download, split=part) for part in names]
-    (x_train, y_train), (x_test, y_test) = parts[:2]
-    if extra:
-        x_train, y_train = np.concatenate([x_train, parts[2][0]]), np.concatenate([y_train, parts[2][1]])
-    return Arrays(x_train, y_train, x_test, y_test, where=f"svhn in {folder}", num_classes=10)
+    if extra and not download and not (folder / "extra_32x32.mat").is_file():
+        raise DataError(
+            f"svhn: extra_32x32.mat not found in {folder}; put it there, fetch it with data.download=true,"
+            " or leave the extra images out with data.extra=false"
+        )
+    if packed.is_file():
+        data = read_npz(packed, 10)
+    else:
+        (x_train, y_train), (x_test, y_test) = (
+            _read("svhn", "SVHN", folder, download, split=part) for part in ("train", "test")
+        )
+        data = Arrays(x_train, y_train, x_test, y_test, where=f"svhn in {folder}", num_classes=10)
+    if not extra:
+        return data
+    images, labels = _read("svhn", "SVHN", folder, download, split="extra")
+    both = np.concatenate([data.x_train, images]), np.concatenate([data.y_train, labels])
+    return replace(data, x_train=both[0], y_train=both[1])
 
 
 def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any) -> tuple[np.ndarray, np.ndarray]:

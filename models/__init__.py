@@ -1,5 +1,6 @@
 """What is trained: networks of timm by name, the small-image networks that timm lacks, and weights from files."""
 
+from .densenet import DenseNet
 from .function import Function
 from .input_size import smallest_input
 from .last_layer import LastLayer
@@ -15,6 +16,7 @@ __all__ = [
     "FUNCTIONS",
     "MLP",
     "DamagedFile",
+    "DenseNet",
     "Function",
     "LastLayer",
     "PlainConvNet",

@@ -47,6 +47,7 @@ class ResNet(nn.Module):
         relu_after_sum: whether a unit ends in a ReLU.
         shortcut: how it halves the image: `subsample` every second pixel (option A of He et al.), or
             `average_pool`; new channels are zeros on both sides.
+        relu_after_stem: whether the stem ends in a ReLU; without, in its batch norm.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ResNet(nn.Module):
         depth: int = 20,
         relu_after_sum: bool = True,
         shortcut: str = "subsample",
+        relu_after_stem: bool = True,
     ):
         super().__init__()
         units, rest = divmod(depth - 2, 6)
@@ -65,6 +67,7 @@ class ResNet(nn.Module):
             raise ValueError(f"shortcut={shortcut}: must be subsample or average_pool")
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.relu_after_stem = relu_after_stem
 
         def stage(channels: int, width: int, stride: int) -> nn.Sequential:
             first = Unit(channels, width, stride, relu_after_sum, shortcut)
@@ -86,7 +89,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        x = relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x))
+        x = relu(x) if self.relu_after_stem else x
         x = self.layer3(self.layer2(self.layer1(x)))
         if not isinstance(self.bn2, nn.Identity):
             x = relu(self.bn2(x))

@@ -204,15 +204,21 @@ def load_data(config: DictConfig) -> Arrays | Folders:
         data = Arrays(**data, where="data")
     if not isinstance(data, Arrays | Folders):
         raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
-    channels = config.data.channels
-    if channels is None:
-        return data
+    channels, pad = config.data.channels, config.data.pad
     if isinstance(data, Folders):
-        raise UserError(f"data.channels={channels}: is for images in memory; those in folders are read in colour")
+        if channels is not None or pad:
+            key = f"channels={channels}" if pad == 0 else f"pad={pad}"
+            raise UserError(
+                f"data.{key}: is for images in memory; those in folders are read in colour, as they are"
+            )
+        return data
+    if getattr(data, "is_placeholder", False):
+        return data
     try:
-        return data.with_channels(channels)
+        data = data if channels is None else data.with_channels(channels)
     except DataError as error:
         raise UserError(f"data.{error}") from error
+    return data.padded(pad) if pad else data
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
@@ -269,7 +275,9 @@ def build_sets(
     def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> InMemory | FolderSource:
         if isinstance(data, Folders):
             return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
-        images, classes = getattr(data, f"x_{part}")[indices], getattr(data, f"y_{part}")[indices]
+        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
+        if len(indices) < len(images):  # of all of them no copy is made
+            images = images[indices]
         return InMemory(
             images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared
         )

@@ -45,6 +45,9 @@ NEEDS = {
     "experiment/zorca2020/resnet50.yaml": [*OF_ZORCA, "data.size=32"],
     "experiment/zorca2020/mobilenetv2.yaml": [*OF_ZORCA, "data.size=32"],
 }
+LIAO = [o for o in OPTIONS if o.startswith("experiment/liao2018")]
+NEEDS |= {o: ["model=mlp", *(["data.extra=false"] if "svhn" in o else [])] for o in LIAO}  # theirs take long
+OF_RUNS = [o for o in OF_RUNS if o not in LIAO or {"batching/dynamic.yaml", "probe/fisher.yaml"} <= {*OPTIONS}]
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 
 
@@ -153,8 +156,8 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
 def test_the_vocabulary_is_that_of_the_design():
     words = Vocabulary([CONF])
     wanted = {
-        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet18 resnet50 mobilenetv2_140"
-        " inception_v3 timm function",
+        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet110 densenet8 densenet110"
+        " resnet18 resnet50 mobilenetv2_140 inception_v3 timm function",
         "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic none",
         "optimizer": "sgd adam rmsprop adagrad adadelta adaptive_nesterov newton ehnewton",
         "schedule": "constant multistep exponential cyclic cosine_restarts range_test",

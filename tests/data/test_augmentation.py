@@ -1,6 +1,7 @@
 """Augmentation: each choice as often as it should come, and each image exactly what was drawn for it."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -53,6 +54,17 @@ def windows(image, shift):
             found[window.tobytes()] = mirrored, dy, dx
     assert len(found) == 2 * (2 * shift + 1) ** 2
     return found
+
+
+@pytest.mark.parametrize("options", [{}, {"shift": 4}, {"flip": 0.5, "shift": 4}])
+def test_a_set_is_copied_once_to_where_it_stays(options):
+    images = np.zeros((500, 32, 32, 2), np.uint8)
+    tracemalloc.start()
+    try:
+        stored = source(images, np.arange(500), **options).stored
+        assert tracemalloc.get_traced_memory()[1] < 1.05 * stored.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])

@@ -2,6 +2,8 @@
 
 import pickle
 import struct
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +42,18 @@ def test_grey_images_are_given_equal_channels(npz):
     assert colour.with_channels(3) is colour
     with pytest.raises(DataError, match="channels=1: images have 3 channels; only grey ones"):
         colour.with_channels(1)
+
+
+def test_images_are_padded_with_black_pixels_on_every_side(npz):
+    plain = arrays(str(npz(shape=(6, 5, 3))))
+    padded = plain.padded(2)
+    assert padded.image_shape == (3, 10, 9)
+    for name in ("x_train", "x_test"):
+        before, after = getattr(plain, name), getattr(padded, name)
+        assert np.array_equal(after[:, 2:-2, 2:-2], before)
+        assert after.sum() == before.sum()  # the rest is 0
+    assert np.array_equal(padded.y_train, plain.y_train)
+    assert (padded.num_classes, padded.where) == (plain.num_classes, plain.where)
 
 
 def test_grey_images_may_come_without_channels(npz):
@@ -131,18 +145,66 @@ def test_cifar_is_read_from_its_batches(tmp_path, monkeypatch):
     assert np.array_equal(data.x_test.transpose(0, 3, 1, 2).reshape(10, 3072), pixels)
 
 
-def test_svhn_is_read_from_its_matrices_with_the_extra_set(tmp_path, monkeypatch):
+@pytest.fixture
+def write_svhn(tmp_path, monkeypatch):
+    """Write parts of SVHN as its files hold them: (H, W, 3, N), digits 1 to 9 and 10 for 0; return the images."""
     from scipy.io import savemat
 
-    for part, count in (("train", 11), ("test", 5), ("extra", 7)):
-        images = np.full((32, 32, 3, count), count, np.uint8)
-        savemat(tmp_path / f"{part}_32x32.mat", {"X": images, "y": (np.arange(count) % 10 + 1)[:, None]})
-    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *args: True)
-    assert svhn(str(tmp_path)).x_train.shape == (11, 32, 32, 3)
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5: Path(path).is_file())
+
+    def write(**counts):
+        rng, images = np.random.default_rng(0), {}
+        for part, count in counts.items():
+            images[part] = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+            labels = np.arange(count, dtype=np.uint8) % 10 + 1
+            content = {"X": images[part].transpose(1, 2, 3, 0), "y": labels[:, None]}
+            savemat(tmp_path / f"{part}_32x32.mat", content)
+        return images
+
+    return write
+
+
+def test_svhn_is_read_from_its_matrices(tmp_path, write_svhn):
+    images = write_svhn(train=11, test=5)
+    data = svhn(str(tmp_path))
+    assert np.array_equal(data.x_train, images["train"])
+    assert np.array_equal(data.x_test, images["test"])
+    assert data.y_train.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # the digit 0 is class 10 in the files
+    assert (data.num_classes, data.y_train.dtype) == (10, np.int64)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_extra_images_of_svhn_come_after_the_training_images(tmp_path, write_svhn, npz, packed):
+    images = write_svhn(train=11, test=5, extra=12)
+    if packed:  # which holds no extra images: these are read from their own file all the same
+        parts = {"x_train": images["train"], "y_train": np.arange(1, 12) % 10}
+        npz("svhn.npz", **parts, x_test=images["test"], y_test=np.arange(5))
+        for part in ("train", "test"):
+            (tmp_path / f"{part}_32x32.mat").unlink()
     data = svhn(str(tmp_path), extra=True)
-    assert (len(data.y_train), len(data.y_test)) == (18, 5)
-    assert data.x_train[0, 0, 0, 0] == 11
-    assert data.y_train[9] == 0  # the digit 0 is class 10 in the files
+    assert np.array_equal(data.x_train, np.concatenate([images["train"], images["extra"]]))
+    assert data.y_train.tolist() == [*(np.arange(1, 12) % 10), *(np.arange(1, 13) % 10)]
+    assert np.array_equal(data.x_test, images["test"])
+
+
+def test_missing_and_damaged_extra_images_of_svhn_are_named(tmp_path, write_svhn):
+    write_svhn(train=11, test=5)
+    with pytest.raises(DataError, match=r"extra_32x32.mat not found in .*data.download=true.*data.extra=false"):
+        svhn(str(tmp_path), extra=True)
+    (tmp_path / "extra_32x32.mat").write_bytes(b"no matrix")
+    with pytest.raises(DataError, match=r"svhn in .*: cannot be read, files may be missing or damaged"):
+        svhn(str(tmp_path), extra=True)
+
+
+def test_reading_the_extra_images_takes_no_more_than_twice_their_memory(tmp_path, write_svhn):
+    write_svhn(train=300, test=100, extra=2000)
+    svhn(str(tmp_path), extra=True)  # once, so that what is imported does not count
+    tracemalloc.start()
+    try:
+        data = svhn(str(tmp_path), extra=True)
+        assert tracemalloc.get_traced_memory()[1] < 2.3 * (data.x_train.nbytes + data.x_test.nbytes)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("read", [lambda root: torchvision_arrays("cifar100", root), svhn])

@@ -14,6 +14,7 @@ from torch.nn.functional import batch_norm
 
 from trainopt.models import (
     MLP,
+    DenseNet,
     Function,
     LastLayer,
     PlainConvNet,
@@ -32,6 +33,7 @@ NETWORKS = {  # those of conf/model, and what timm does otherwise
     "mlp, linear": (lambda: MLP(GREY, 5, []), GREY, 0.0),
     "resnet8": (lambda: ResNet(3, 5, 8), SMALL, 0.0),
     "resnet8, Liao": (lambda: ResNet(1, 5, 8, relu_after_sum=False, shortcut="average_pool"), GREY, 0.0),
+    "densenet8": (lambda: DenseNet(1, 5, 2, [3, 5, 7]), GREY, 0.0),
     "alexnet_cifar": (
         lambda: PlainConvNet(3, 5, [64, 192, 384, 256, 256], [11, 5, 3, 3, 3], [1, 2, 5]),
         SMALL,
@@ -48,7 +50,8 @@ NETWORKS = {  # those of conf/model, and what timm does otherwise
     "no batch norm": (lambda: timm_network(3, 5, "convnext_atto", drop_rate=0.1), LARGE, 0.1),
     "weights made of weights": (lambda: timm_network(3, 5, "nf_regnet_b0"), LARGE, 0.0),
 }
-ALL_NORMS_FOLD = [n for n in NETWORKS if n not in ("resnet8, Liao", "no batch norm", "weights made of weights")]
+KEEP_NORMS = ("resnet8, Liao", "densenet8", "no batch norm", "weights made of weights")
+ALL_NORMS_FOLD = [n for n in NETWORKS if n not in KEEP_NORMS]
 
 
 def with_statistics(network):

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
-from trainopt.models import MLP, PlainConvNet, ResNet, small_image_network, smallest_input, timm_network
+from trainopt.models import MLP, DenseNet, PlainConvNet, ResNet, small_image_network, smallest_input, timm_network
+from trainopt.runner.vocabulary import CONF, read
 
 
 def count(network):
@@ -20,6 +22,10 @@ def count(network):
         # Liao et al. 2018, by the authors' program
         (lambda: ResNet(3, 10, 110, relu_after_sum=False, shortcut="average_pool"), 1_728_090),
         (lambda: ResNet(3, 100, 110, relu_after_sum=False, shortcut="average_pool"), 1_733_940),
+        (lambda: DenseNet(3, 10, 18, [8, 10, 14]), 1_724_890),
+        (lambda: DenseNet(3, 100, 18, [8, 10, 14]), 1_778_260),
+        # by its paper alone: "10,000 parameters", six dense layers in three blocks
+        (lambda: DenseNet(1, 10, 2, [3, 5, 7]), 10_255),
         # He et al. 2016, table 6: 0.27, 0.46, 0.66, 0.85 million
         (lambda: ResNet(3, 10, 20), 269_722),
         (lambda: ResNet(3, 10, 32), 464_154),
@@ -36,8 +42,17 @@ def test_parameter_counts(network, parameters):
 
 def test_the_network_for_small_grey_images_has_about_70_000_parameters():
     network = ResNet(1, 10, 8, relu_after_sum=False, shortcut="average_pool")
-    assert 65_000 < count(network) < 77_000
+    assert count(network) == 75_130  # three units of 16, 32 and 64 channels have no fewer
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 8
+
+
+@pytest.mark.parametrize(("network", "parameters"), [("resnet110", 1_728_090), ("densenet110", 1_724_890)])
+def test_the_yamls_are_the_networks_of_the_study(network, parameters):
+    node = read(CONF / f"model/{network}.yaml")
+    assert count(instantiate(node, in_channels=3, num_classes=10)) == parameters
+    if network == "resnet110":  # what a count does not tell
+        form = {"relu_after_sum": False, "relu_after_stem": False, "shortcut": "average_pool"}
+        assert {key: node[key] for key in form} == form
 
 
 def unit_by_hand(x, unit, average):
@@ -72,6 +87,79 @@ def test_units_are_those_of_the_papers(form):
         expected = unit_by_hand(x, stage[0], average=not classic)
         x = stage[0](x)
         assert torch.allclose(x, expected.clamp(min=0) if classic else expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("relu_after_stem", [False, True])
+def test_the_stem_ends_in_a_relu_where_it_is_said(relu_after_stem):
+    network = ResNet(1, 2, 8, relu_after_sum=False, shortcut="average_pool", relu_after_stem=relu_after_stem)
+    seen = []
+    network.layer1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(4, 1, 8, 8)
+    network(x)
+    expected = nn.functional.batch_norm(network.conv1(x), None, None, training=True)
+    assert torch.allclose(seen[0], expected.clamp(min=0) if relu_after_stem else expected, atol=1e-5)
+
+
+def dense_by_hand(x, network, layers, growth):
+    """A DenseNet in evaluation mode written out with functions, from its convolutions and norms in their order."""
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(c.bias is None for c in convolutions)
+
+    def active(x, norm):
+        columns = [s.view(-1, 1, 1) for s in (norm.running_mean, norm.running_var, norm.weight, norm.bias)]
+        mean, variance, weight, bias = columns
+        return ((x - mean) / (variance + norm.eps).sqrt() * weight + bias).clamp(min=0)
+
+    seen = nn.functional.conv2d(x, convolutions.pop(0).weight, padding=1)  # the stem: neither norm nor ReLU
+    for block, new in enumerate(growth):
+        if block:
+            mixed = torch.einsum("oc,bchw->bohw", convolutions[0].weight[:, :, 0, 0], active(seen, norms.pop(0)))
+            del convolutions[0]
+            b, c, h, w = mixed.shape
+            seen = mixed.view(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
+        for _ in range(layers):
+            added = nn.functional.conv2d(active(seen, norms.pop(0)), convolutions.pop(0).weight, padding=1)
+            assert added.shape[1] == new
+            seen = torch.cat([seen, added], 1)
+    out = active(seen, norms.pop(0)).mean((2, 3)) @ network.linear.weight.T + network.linear.bias
+    assert not norms + convolutions
+    return out
+
+
+@pytest.mark.parametrize(("layers", "growth"), [(2, [3, 5, 7]), (3, [4, 2]), (1, [6])])
+def test_dense_networks_are_what_the_papers_describe(layers, growth):
+    torch.manual_seed(0)
+    network = DenseNet(1, 10, layers, growth).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    assert torch.allclose(network(x), dense_by_hand(x, network, layers, growth), rtol=1e-10, atol=1e-12)
+    assert network.get_classifier() is network.linear
+
+
+def test_dense_networks_begin_with_the_weights_of_the_studys_program():
+    torch.manual_seed(0)
+    network = DenseNet(3, 10)
+    convolution = network.features[-1].conv  # 578 channels to 14
+    assert convolution.weight.std().item() == pytest.approx((2 / (9 * 14)) ** 0.5, rel=0.02)
+    assert not network.linear.bias.any()
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 7, 1])
+def test_dense_networks_take_small_images(side):
+    network = DenseNet(1, 10, 2, [3, 5, 7])
+    assert smallest_input(network, (1, side, side)) is None
+    assert network(torch.zeros(2, 1, side, side)).shape == (2, 10)
+
+
+def test_a_dense_network_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="a number for each block"):
+        DenseNet(3, 10, growth=[])
 
 
 @pytest.mark.parametrize("depth", [7, 9, 21, 1])

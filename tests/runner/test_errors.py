@@ -59,6 +59,9 @@ CASES = [
     # impossible combinations
     ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
     ("data.size=10 model=resnet18", "data.size=10: the network needs images of at least 32 pixels"),
+    ("data.pad=-1", "data.pad=-1: must be an integer >= 0"),
+    ("data.pad=2 data=none model=function", "data.pad=2: is about images, and there are none"),
+    ("data.channels=3 data=none model=function", "data.channels=3: is about images, and there are none"),
     ("data.padding=white", "data.padding=white: must be one of black, mean"),
     ("data.cutout=9", "data.cutout=9: images are 8x8 pixels; give at most 8"),
     ("data.mixup=-1", "data.mixup=-1: must be a number >= 0"),

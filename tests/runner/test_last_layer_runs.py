@@ -122,6 +122,7 @@ def test_features_are_computed_once_and_shared(trainopt, tmp_path, computed, cac
         (("data.limit=100",), 4),
         (("data.mean=[0.4]",), 4),
         (("data.size=12",), 4),
+        (("data.pad=1",), 4),
         (("precision=bf16",), 4),
         (("model.relu_after_sum=true",), None),  # the file does not fit it
         (("data.validation=0.2",), 5),  # other training images, held-out ones, the same test images
@@ -254,7 +255,7 @@ def test_what_cannot_be_is_refused_in_one_line(trainopt, tmp_path, choices, mess
 
 def test_every_key_that_makes_images_random_is_known():
     """A new key of `data` belongs into one of these; what is random, its source must say (`is_random`)."""
-    fixed = {"root", "download", "limit", "validation", "mean", "std", "size", "channels"}
+    fixed = {"root", "download", "limit", "validation", "mean", "std", "size", "channels", "pad"}
     of_a_shift = {"shift_probability", "padding"}
     assert set(shipped("config.yaml")["data"]) - fixed - of_a_shift == {"flip", "shift", "cutout", "mixup"}
 

@@ -1,0 +1,57 @@
+"""`data.pad`: what a run sees of images with black pixels around them."""
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from trainopt.runner.build import build
+from trainopt.runner.errors import UserError
+from trainopt.runner.names import register_resolvers
+
+
+def built(*overrides):
+    """A run that stands before its first step."""
+    register_resolvers()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        config = compose("config", list(overrides))
+    OmegaConf.set_struct(config, False)
+    return build(config)
+
+
+def test_the_toy_network_of_liao_2018_sees_mnist_as_32x32(npz, tmp_path, monkeypatch):
+    path = npz("mnist.npz", shape=(28, 28))
+    monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))
+    run = built("data=mnist", "data.pad=2", "model=mlp", "model.hidden=[500,500]", "data.validation=0.2")
+    assert run.parameters == 768_010  # section 4.4: 0.77 million
+    assert run.image_shape == (1, 32, 32)
+    pixels = np.zeros((30, 32, 32))
+    pixels[:, 2:30, 2:30] = np.load(path)["x_test"]
+    expected = torch.from_numpy((pixels / 255 - 0.1307) / 0.3081).float()
+    images, _ = next(run.evaluation_sets["test"].ordered(30))
+    assert torch.allclose(images[:, 0], expected, atol=1e-5)
+    for source in (run.training_set, run.evaluation_sets["validation"]):
+        images, _ = next(source.ordered(10))
+        assert images.shape[1:] == (1, 32, 32)
+
+
+def test_images_are_padded_before_they_are_shifted_resized_and_described():
+    run = built("model=mlp", "data.pad=4", "data.shift=1", "data.size=32", "data.limit=50", "data.padding=mean")
+    assert run.image_shape == (1, 32, 32)
+    plain = built("model=mlp", "data.limit=50")
+    assert run.training_set.shape == (1, 16, 16)
+    assert run.training_set.digest() != plain.training_set.digest()
+    scale = [images.scale.item() for images in (run.training_set, plain.training_set)]
+    assert scale[0] > scale[1]  # more black pixels, a smaller deviation
+
+
+def test_images_in_folders_are_not_padded(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / part / label / "0.png")
+    with pytest.raises(UserError, match="data.pad=2: is for images in memory"):
+        built("data=imagefolder", f"data.path={tmp_path}", "data.pad=2", "data.mean=[0.5]", "data.std=[0.5]")
