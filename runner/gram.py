@@ -30,11 +30,11 @@ class GramRecorder:
             loss_function(network(inputs), targets).backward()
         gram = recorder.gram()
 
-    row_i is B times sample i's part of the gradient of the loss, which is a mean over the batch: the rows add up
-    to B times that gradient, so gram.sum() / B^2 is its squared norm, and gram.trace() / B the mean squared norm of
-    a row. Without batch norm in training mode a row is the gradient of its sample's loss. With it, a row holds what
-    its sample does to the losses of all, through the statistics of the batch. What does not pass through a layer,
-    as a regularizer, is not in it. Liao et al. 2018, section 3; J is their J_k, transposed.
+    row_i is B times sample i's part of the gradient of the loss, which is a mean over the batch. The rows add up
+    to B times that gradient, so gram.sum() / B^2 is its squared norm, and gram.trace() / B the mean of the rows'
+    squared norms. Without batch norm in training mode a row is the gradient of its sample's loss. With it, a row
+    holds what its sample does to the losses of all, through the statistics of the batch. What does not pass
+    through a layer, as a regularizer, is not in it. Liao et al. 2018, section 3; J is their J_k, transposed.
 
     All of the network's trained parameters count. Of several forward passes, the last that a backward pass follows
     counts, and of several backward passes through one forward pass the first. Rows of a layer that is called more

@@ -1,8 +1,8 @@
 """Per-sample gradients of one call of a layer, from its input and the gradient with respect to its output.
 
 A convolution of B samples can be seen as one of one sample with B times as many groups; its weights' gradient
-then has an entry for each sample. So can batch norm, with B times as many channels. The kernels of the backward pass
-so compute rows, at its speed.
+then has an entry for each sample. So can batch norm, with B times as many channels. So the kernels of the backward
+pass compute rows, at its speed.
 """
 
 import math
@@ -68,7 +68,7 @@ class Linear(Call):
     def gram(self, x: Tensor, dy: Tensor) -> Tensor | None:
         """Compare positions where these are few."""
         x, dy = positions(x), positions(dy)
-        if self.weight is None or not pairs_are_cheaper(len(x), *x.shape[1:], dy.shape[2]):
+        if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
             return None
         return gram_of_pairs(x, dy, self.bias is not None)
 

@@ -21,8 +21,8 @@ def gradient_gram(
 
     The rows add up to B times the gradient of loss_function(model(inputs), targets), a mean over the batch.
     Without batch norm in training mode row_i is the gradient of sample i's loss; with it, it holds what sample i
-    does to the losses of all through the statistics of the batch. The model stays in the mode that it is in; it, its
-    gradients and buffers, and the generators are left as they were. Liao et al. 2018, section 3.
+    does to the losses of all through the statistics of the batch. The model stays in the mode that it is in. Its
+    gradients and buffers, and the generators, are left as they were. Liao et al. 2018, section 3.
 
     Args:
         model: its parameters that require gradients are those of linear layers, convolutions, and batch, layer,
