@@ -9,7 +9,7 @@ and both are let go. So J never stands in memory, and the step computes what it 
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from torch.utils.hooks import RemovableHandle
 from .gram_calls import CALLS, LAYERS
 from .gram_layers import Call
 
-NARROW, WIDE = 1024, 2304  # columns: blocks of fewer are put together, those of more are taken in pieces
+NARROW = 1024  # blocks of fewer columns are put together
+STRIP = 128  # rows of G that are computed at a time; narrower products are slower than what symmetry saves
 
 
 class GramRecorder:
@@ -165,15 +166,14 @@ class _Pass:
 
     def _take(self, call: Call, dy: Tensor) -> None:
         """Add a call's part of G."""
-        with ExitStack() as contexts:  # entered only where needed: each takes as long as a small layer
-            if torch.is_grad_enabled():
-                contexts.enter_context(torch.no_grad())
-            if torch.is_autocast_enabled(dy.device.type):
-                contexts.enter_context(torch.autocast(dy.device.type, enabled=False))
-            if self._sum is None:
-                dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
-                self._sum = GramSum(self.samples, dtype, dy.device)
-            self._add(self._sum, call, call.inputs.to(self._sum.dtype), dy.to(self._sum.dtype))
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(dy.device.type):
+            with torch.no_grad(), torch.autocast(dy.device.type, enabled=False):
+                self._take(call, dy)
+            return
+        if self._sum is None:
+            dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
+            self._sum = GramSum(self.samples, dtype, dy.device)
+        self._add(self._sum, call, call.inputs.to(self._sum.dtype), dy.to(self._sum.dtype))
 
     def _add(self, total: "GramSum", call: Call, x: Tensor, dy: Tensor) -> None:
         params = call.parameters()
@@ -213,11 +213,10 @@ class GramSum:
         """Add rows (B, columns), which are the caller's no more."""
         if rows.shape[1] < NARROW:
             self._narrow.append(rows)
-            if sum(block.shape[1] for block in self._narrow) >= WIDE:
+            if sum(block.shape[1] for block in self._narrow) >= NARROW:
                 self._add_narrow()
         else:
-            for part in rows.split(WIDE, 1):
-                self._total.addmm_(part, part.T)
+            self._add_wide(rows)
 
     def add_gram(self, gram: Tensor) -> None:
         """Add what was computed without rows."""
@@ -226,10 +225,15 @@ class GramSum:
     def total(self) -> Tensor:
         """Return the sum (B, B)."""
         self._add_narrow()
-        return self._total
+        return self._total.triu() + self._total.triu(1).T
 
     def _add_narrow(self) -> None:
         if self._narrow:
-            rows = torch.cat(self._narrow, 1)
+            self._add_wide(torch.cat(self._narrow, 1))
             self._narrow = []
-            self._total.addmm_(rows, rows.T)
+
+    def _add_wide(self, rows: Tensor) -> None:
+        """Add to what is on and right of the diagonal."""
+        for start in range(0, len(rows), STRIP):
+            stop = start + STRIP
+            self._total[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)

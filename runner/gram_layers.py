@@ -16,7 +16,7 @@ from torch.nn import functional as F
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
 
-BLOCK = 2**23  # entries of rows that stand in memory at a time
+BLOCK = 3 * 2**20  # entries of rows that stand in memory at a time
 LANES = 16  # oneDNN's kernels for a CPU take so many channels at a time, and are slow with a rest
 COPY = 30  # copying a number takes about as long as so many multiplications in a matrix product
 

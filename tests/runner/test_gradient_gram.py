@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, linear
 from dense import Flatten, Residual, numbers
 from per_sample import expected_gram
 from trainopt.models import ResNet
-from trainopt.runner import gradient_gram, gram_layers
+from trainopt.runner import gradient_gram, gram, gram_layers
 from trainopt.runner.gram import GramRecorder
 from trainopt.runner.sample_gradients import own_loss_gram
 
@@ -158,6 +158,13 @@ def test_channels_last_makes_no_difference(name):
     close(gradient_gram(network.to(memory_format=torch.channels_last), cross_entropy, x, y), expected)
 
 
+@pytest.mark.parametrize("name", ["16 channels", "linear"])
+def test_a_matrix_of_several_strips_is_whole(name, monkeypatch):
+    network, x, y = case(name)
+    monkeypatch.setattr(gram, "STRIP", 2)
+    close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
+
+
 class Twice(nn.Module):
     """Layers that are used more than once."""
 
@@ -187,11 +194,11 @@ def test_only_what_is_trained_counts(frozen):
     close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
 
 
-def test_the_sum_of_all_entries_is_the_gradient_and_the_trace_its_rows():
+def test_the_sum_of_all_entries_is_the_squared_norm_of_the_gradient():
     network, x, y = case("ResNet-8")
     gradient = rows_of(network, [cross_entropy(network(x), y)])
-    gram = gradient_gram(network, cross_entropy, x, y)
-    close(gram.sum() / B**2, gradient.square().sum())
+    found = gradient_gram(network, cross_entropy, x, y)
+    close(found.sum() / B**2, gradient.square().sum())
 
 
 def test_a_regularizer_does_not_enter():
