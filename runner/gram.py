@@ -1,0 +1,239 @@
+"""The Gram matrix of per-sample gradients, from the passes that a training step makes itself.
+
+    G = J J^T (B, B),  row_i = B times sample i's part of the gradient of the batch's mean loss
+
+While `GramRecorder` records, each layer's call in the network's forward pass leaves a hook on its output. When
+the backward pass arrives there, the layer's part of G is added up from its input and the gradient that arrived,
+and both are let go. So J never stands in memory, and the step computes what it computes without.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from .gram_calls import CALLS, LAYERS
+from .gram_layers import Call
+
+NARROW = 1024  # blocks of fewer columns are put together
+STRIP = 128  # rows of G that are computed at a time; narrower products are slower than what symmetry saves
+
+
+class GramRecorder:
+    """Records the Gram matrix of per-sample gradients in a forward and backward pass that somebody else makes.
+
+        with recorder.recording():
+            loss_function(network(inputs), targets).backward()
+        gram = recorder.gram()
+
+    row_i is B times sample i's part of the gradient of the loss, which is a mean over the batch. The rows add up
+    to B times that gradient, so gram.sum() / B^2 is its squared norm, and gram.trace() / B the mean of the rows'
+    squared norms. Without batch norm in training mode a row is the gradient of its sample's loss. With it, a row
+    holds what its sample does to the losses of all, through the statistics of the batch. What does not pass
+    through a layer, as a regularizer, is not in it. Liao et al. 2018, section 3; J is their J_k, transposed.
+
+    All of the network's trained parameters count. Of several forward passes, the last that a backward pass follows
+    counts, and of several backward passes through one forward pass the first. Rows of a layer that is called more
+    than once are kept until the end. Half precision is computed with in float32. The network is not compiled.
+
+    Args:
+        network: takes a batch (B, ...) as its first tensor. Its trained parameters are those of linear layers,
+            convolutions, and batch, layer, group and instance norm.
+
+    Raises:
+        ValueError: a trained parameter is one of another layer.
+    """
+
+    def __init__(self, network: nn.Module):
+        for name, module in network.named_modules():
+            own = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
+            if own and not (isinstance(module, LAYERS) and own <= {"weight", "bias"}):
+                raise ValueError(
+                    f"{name or 'the network'} ({type(module).__name__}): per-sample gradients of its"
+                    f" {', '.join(sorted(own))} cannot be computed; only those of linear layers, convolutions, and"
+                    " batch, layer, group and instance norm"
+                )
+        self._network = network
+        self._hooks: list[RemovableHandle] = []
+        self._modes: list[_Watch] = []
+        self._done: _Pass | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record what is computed while entered."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Record from here on; what was recorded before is forgotten."""
+        self.end()
+        self._done = None
+        self._hooks = [
+            self._network.register_forward_pre_hook(self._enter, with_kwargs=True),
+            self._network.register_forward_hook(self._leave, always_call=True),
+        ]
+
+    def end(self) -> None:
+        """Record no more."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def gram(self) -> Tensor:
+        """Return G (B, B), in float64 where the pass was, otherwise in float32.
+
+        Raises:
+            ValueError: nothing was recorded, or a trained parameter was in no call that was.
+        """
+        if self._done is None:
+            raise ValueError("no forward and backward pass of the network was recorded")
+        for name, param in self._network.named_parameters():
+            if param.requires_grad and id(param) not in self._done.uses:
+                raise ValueError(
+                    f"{name}: no layer was called with it and a batch of {self._done.samples} as first dimension;"
+                    " per-sample gradients are not known"
+                )
+        return self._done.gram()
+
+    def _enter(self, network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        inputs = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
+        mode = _Watch(_Pass(0 if inputs is None else len(inputs), self._arrived))
+        self._modes.append(mode)
+        mode.__enter__()
+
+    def _leave(self, network: nn.Module, args: tuple, output: Any) -> None:
+        self._modes.pop().__exit__(None, None, None)
+
+    def _arrived(self, found: "_Pass") -> bool:
+        """Say whether a pass is still recorded, at which a gradient arrived; it is then the one that counts."""
+        if self._hooks:
+            self._done = found
+        return bool(self._hooks)
+
+
+class _Watch(TorchFunctionMode):
+    """A context in which calls of layers are noticed."""
+
+    def __init__(self, made: "_Pass"):
+        super().__init__()
+        self._pass = made
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        as_call = CALLS.get(func)
+        if as_call is not None and outputs.requires_grad:
+            self._pass.called(as_call(outputs, *args, **(kwargs or {})), outputs)
+        return outputs
+
+
+class _Pass:
+    """One forward pass, and what its backward pass has added up.
+
+    Args:
+        samples: B.
+        arrived: told of each gradient; says whether it is wanted.
+    """
+
+    def __init__(self, samples: int, arrived: Callable[["_Pass"], bool]):
+        self.samples, self._arrived = samples, arrived
+        self.uses: Counter[int] = Counter()  # calls of each parameter, by its id
+        self._sum: GramSum | None = None
+        self._shared: dict[int, list[Tensor]] = {}  # rows of parameters that are used more than once
+
+    def called(self, call: Call, outputs: Tensor) -> None:
+        """Take up a call of a layer, if it has parameters that are trained."""
+        if call.parameters() and self.samples == len(call.inputs) == len(outputs):
+            self.uses.update(id(p) for p in call.parameters())
+            left = [call]
+            outputs.register_hook(lambda dy: self._take(left.pop(), dy) if left and self._arrived(self) else None)
+
+    def gram(self) -> Tensor:
+        """Return G."""
+        assert self._sum is not None  # a gradient has arrived
+        for blocks in self._shared.values():
+            for rows in blocks:
+                self._sum.add(rows)
+        self._shared = {}
+        return self._sum.total() * self.samples**2
+
+    def _take(self, call: Call, dy: Tensor) -> None:
+        """Add a call's part of G."""
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(dy.device.type):
+            with torch.no_grad(), torch.autocast(dy.device.type, enabled=False):
+                self._take(call, dy)
+            return
+        if self._sum is None:
+            dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
+            self._sum = GramSum(self.samples, dtype, dy.device)
+        self._add(self._sum, call, call.inputs.to(self._sum.dtype), dy.to(self._sum.dtype))
+
+    def _add(self, total: "GramSum", call: Call, x: Tensor, dy: Tensor) -> None:
+        params = call.parameters()
+        once = all(self.uses[id(p)] == 1 for p in params)
+        gram = call.gram(x, dy) if once else None
+        if gram is not None:
+            total.add_gram(gram)
+            return
+        blocks: dict[int, list[Tensor]] = {}
+        for param, rows in call.rows(x, dy):
+            if once or self.uses[id(param)] == 1:
+                total.add(rows)
+            else:
+                blocks.setdefault(id(param), []).append(rows)
+        for key, new in blocks.items():
+            if key in self._shared:
+                for rows, more in zip(self._shared[key], new, strict=True):
+                    rows.add_(more)
+            else:
+                self._shared[key] = new
+
+
+class GramSum:
+    """The sum of rows times their transpose, over blocks of columns.
+
+    Args:
+        samples: B.
+        dtype, device: of the sum.
+    """
+
+    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device):
+        self.dtype = dtype
+        self._total = torch.zeros(samples, samples, dtype=dtype, device=device)
+        self._narrow: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows (B, columns), which are the caller's no more."""
+        if rows.shape[1] < NARROW:
+            self._narrow.append(rows)
+            if sum(block.shape[1] for block in self._narrow) >= NARROW:
+                self._add_narrow()
+        else:
+            self._add_wide(rows)
+
+    def add_gram(self, gram: Tensor) -> None:
+        """Add what was computed without rows."""
+        self._total += gram
+
+    def total(self) -> Tensor:
+        """Return the sum (B, B)."""
+        self._add_narrow()
+        return self._total.triu() + self._total.triu(1).T
+
+    def _add_narrow(self) -> None:
+        if self._narrow:
+            self._add_wide(torch.cat(self._narrow, 1))
+            self._narrow = []
+
+    def _add_wide(self, rows: Tensor) -> None:
+        """Add to what is on and right of the diagonal."""
+        for start in range(0, len(rows), STRIP):
+            stop = start + STRIP
+            self._total[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)
