@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .errors import UserError, one_line
 from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
-from .repeat_rate import check_repeat_rate
+from .repeat_rate import RepeatRate, check_repeat_rate
 from .scheduling import build_schedule, check_schedule
 from .vocabulary import shipped
 
@@ -68,9 +69,16 @@ class Run:
     log_every: str
     num_classes: int
     image_shape: tuple[int, int, int]
+    compiled: bool = False
     range_test: str | None = None  # how long it takes, where the run is one
     notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
     features: str | None = None  # of a frozen backbone: where they come from
+    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
+
+    @cached_property
+    def rate(self) -> RepeatRate:
+        """Makes its updates; knows the learning rate of the last one."""
+        return RepeatRate(self)
 
     @property
     def is_over(self) -> bool:
@@ -172,10 +180,13 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
         log_every="1steps" if range_test else config.log_every,
         num_classes=data.num_classes,
         image_shape=image_shape,
+        compiled=config.compile,
         range_test=range_test,
         notes=notes,
     )
     keep_features(config, run, folder, training)
+    if training:
+        attach_probes(run)
     return run
 
 
@@ -364,6 +375,18 @@ def check_probes(probes: dict[str, Any]) -> None:
         every: Any = getattr(probe, "every", None)
         if not Duration.is_valid(every):
             raise UserError(f"probe.{name}: its `every` is {every}, and must be a duration, as in 50steps")
+        if getattr(probe, "each_epoch", False) and Duration.parse(every).unit != "steps":
+            raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
+
+
+def attach_probes(run: Run) -> None:
+    """Let probes look at the run that they will measure; UserError where one cannot."""
+    for name, probe in run.probes.items():
+        if hasattr(probe, "attach"):
+            try:
+                probe.attach(run)
+            except ValueError as error:
+                raise UserError(f"probe.{name}: {one_line(error)}") from error
 
 
 def check_compile(config: DictConfig, pieces: list[Any]) -> None:

@@ -55,16 +55,26 @@ class Objective:
         return total, terms, logits
 
     def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        logits = self.network(inputs)
+        outputs = self.network(inputs)
         if self.returns_loss:
-            return logits, {"value": logits}, reported(self.network)
-        if not isinstance(logits, tuple):
-            loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-            return loss, {"cross_entropy": loss}, logits
-        logits, auxiliary = logits
+            return outputs, {"value": outputs}, reported(self.network)
+        loss, terms = self.of_outputs(outputs, targets)
+        return loss, terms, outputs[0] if isinstance(outputs, tuple) else outputs
+
+    def of_outputs(self, outputs: Any, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of what a network returned, regularizers apart, and its terms by name.
+
+        Args:
+            outputs: logits (B, classes), or these and an auxiliary classifier's.
+            targets: as in `__call__`.
+        """
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
         loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        extra = self.auxiliary_weight * cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
-        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
+        if not isinstance(outputs, tuple):
+            return loss, {"cross_entropy": loss}
+        extra = cross_entropy(outputs[1], targets, label_smoothing=self.label_smoothing)
+        extra = self.auxiliary_weight * extra
+        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}
 
 
 def reported(network: Any) -> dict[str, Any]:
