@@ -28,14 +28,12 @@ class Spectrum(NamedTuple):
         return self.largest / self.smallest if self.rank else nan
 
 
-def spectrum(gram: Tensor, zero_below: float | None = None) -> Spectrum:
+def spectrum(gram: Tensor, zero_below: float = 1e-4) -> Spectrum:
     """Return the singular values of J from G = J J^T, in float64: the roots of G's eigenvalues, clamped at 0.
 
     Args:
         gram: (B, B), finite.
-        zero_below: sigma counts as zero where sigma <= zero_below * sigma_max. None: sqrt(B eps), eps being the
-            rounding of `gram`'s type: eigenvalues below B eps times the largest are noise, as in numpy's
-            `matrix_rank` of G. 0: what came out as 0 exactly.
+        zero_below: sigma counts as zero where sigma <= zero_below * sigma_max. 0: what came out as 0 exactly.
 
     >>> rows = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 4.0]], dtype=torch.float64)
     >>> found = spectrum(rows @ rows.T)
@@ -44,8 +42,6 @@ def spectrum(gram: Tensor, zero_below: float | None = None) -> Spectrum:
     """
     eigenvalues = torch.linalg.eigvalsh(gram.double().cpu()).clamp(min=0.0)
     values = eigenvalues.sqrt().flip(0).tolist()
-    if zero_below is None:
-        zero_below = (len(values) * torch.finfo(gram.dtype).eps) ** 0.5
     rank = sum(value > zero_below * values[0] for value in values)
     return Spectrum(values, rank, values[0], values[rank - 1] if rank else nan)
 
