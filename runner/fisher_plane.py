@@ -19,7 +19,7 @@ SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, at which the poin
 MARKERS = ("o", "s", "^", "D")  # the next one for every eight methods
 LEVELS = 7
 ENOUGH = 6  # points that level lines need
-TICKS = (1.0, 2.0, 3.0, 5.0)  # in each decade
+TICKS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)  # in each decade
 SIZE = "batching.size"
 LABELS = (r"$\bar{C}_K$, mean condition of the gradients", r"$L_K$, sum of their energy")
 
@@ -145,8 +145,9 @@ def set_scales(axis: "Axes") -> None:
         side.set_major_formatter("{x:g}")
         side.set_minor_locator(NullLocator())
         side.set_label_text(label)
+    axis.use_sticky_edges = False  # level lines would end the axes at the outermost points
     axis.margins(0.1)
-    axis.autoscale(tight=False)  # level lines would end at the outermost points
+    axis.autoscale()
     tidy(axis)
 
 
@@ -154,7 +155,7 @@ def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dic
     """Draw a point a method, joined where they differ by their batch size alone; return what was drawn by name."""
     drawn: dict[str, Any] = {}
     for names in families(comparison, ways):
-        axis.plot(*np.array([ways[name].end for name in names]).T, color="0.75", linewidth=1.2, zorder=1)
+        axis.plot(*np.array([ways[name].end for name in names]).T, color="0.9", linewidth=3, zorder=1)
     for number, (name, way) in enumerate(ways.items()):
         marker = MARKERS[number // len(PALETTE) % len(MARKERS)]
         colour, _ = colour_of(comparison.methods)[name]
@@ -163,7 +164,7 @@ def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dic
         (drawn[label],) = axis.plot(*way.end, marker=marker, markersize=8, zorder=4, **style)
         if way.size is not None:
             write_size(axis, way, way.end, (6, 5))
-    axis.set_title("point: mean over seeds at the end; s: batch size", loc="left")
+    axis.set_title("point: mean over seeds at the end; s: batch size; joined: the same but for it", loc="left")
     return drawn
 
 
