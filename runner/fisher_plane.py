@@ -122,7 +122,9 @@ def draw_levels(axis: "Axes", ways: Iterable[Way]) -> bool:
     places = np.log(ends)
     if len(known) < ENOUGH or np.ptp(errors) == 0 or not is_plane(places):
         return False
-    mesh = Triangulation(*ends.T, Triangulation(*places.T).triangles)  # of the axes as they are drawn
+    mesh = Triangulation(
+        ends[:, 0], ends[:, 1], Triangulation(places[:, 0], places[:, 1]).triangles
+    )  # of the axes as they are drawn
     lines = axis.tricontour(mesh, errors, levels=LEVELS, colors="0.6", linewidths=0.8)
     axis.clabel(lines, fmt="%.3g", fontsize=7)
     return True
@@ -171,7 +173,8 @@ def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dic
 def write_size(axis: "Axes", way: Way, place: np.ndarray, shift: tuple[int, int]) -> None:
     """Write a batch size beside a place, shifted by so many points."""
     side = "left" if shift[0] > 0 else "right"
-    axis.annotate(f"s{way.size}", place, shift, textcoords="offset points", fontsize=8, ha=side, zorder=5)
+    x, y = place
+    axis.annotate(f"s{way.size}", (x, y), shift, textcoords="offset points", fontsize=8, ha=side, zorder=5)
 
 
 def families(comparison: Comparison, ways: dict[str, Way]) -> list[list[str]]:

@@ -220,8 +220,8 @@ def draw_lines(
 def add_legend(figure: "Figure", drawn: dict[str, Any], columns: int = 1) -> None:
     """Write below a figure what was drawn, by name."""
     names = [plain("\n".join(textwrap.wrap(name, LEGEND_WIDTH))) for name in drawn]
-    place = {"loc": "outside lower left", "ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(list(drawn.values()), names, **place)
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
+    figure.legend(list(drawn.values()), names, loc="outside lower left", **style)
 
 
 def draw_bars(methods: list[Method], against: str) -> "Figure":

@@ -143,4 +143,4 @@ def test_measures_that_are_null_leave_gaps(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert draw_fisher(tmp_path / "run", "run").exists()
     (way,) = ways_of(compare(load_runs([tmp_path / "run"]))).values()
-    assert np.isnan(way.points[:2]).any(axis=1).tolist() == [True, False]
+    assert np.isnan(way.points[:3]).any(axis=1).tolist() == [True, True, False]
