@@ -116,7 +116,7 @@ def draw_levels(axis: "Axes", ways: Iterable[Way]) -> bool:
     """Draw lines of equal error between the methods' ends; return whether there were enough points."""
     from matplotlib.tri import Triangulation
 
-    known = [way for way in ways if np.isfinite(way.error)]
+    known = [way for way in ways if np.isfinite(way.error) and (way.end > 0).all()]
     ends = np.array([way.end for way in known]).reshape(-1, 2)
     errors = np.array([way.error for way in known])
     places = np.log(ends)
