@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .build import Run
 from .checkpoint import rng_state, set_rng_state
@@ -26,7 +26,7 @@ class Moment:
         self._run = run
         self.params = [p for p in run.network.parameters() if p.requires_grad]
         self.weights = [p.detach().clone() for p in self.params]
-        self._buffers = Buffers(run)
+        self._buffers = Buffers(run.network)
         self._generators = rng_state(run.device)
 
     @contextmanager
@@ -55,10 +55,10 @@ class Moment:
 class Buffers:
     """What layers remember beside their weights, as batch norm's running statistics: each tensor and a copy."""
 
-    def __init__(self, run: Run):
+    def __init__(self, network: nn.Module):
         self._kept: list[tuple[dict[str, Any], str, Tensor, Tensor]] = [
             (module._buffers, name, buffer, buffer.clone())
-            for module in run.network.modules()
+            for module in network.modules()
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]

@@ -54,27 +54,28 @@ class Objective:
             total = total + terms[name]
         return total, terms, logits
 
+    def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample (B,); their mean is the total but for the regularizers."""
+        with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
+            outputs = self.network(inputs)
+            logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+            options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
+            losses = cross_entropy(logits, targets, **options)
+            if auxiliary is not None:
+                losses = losses + self.auxiliary_weight * cross_entropy(auxiliary, targets, **options)
+        return losses
+
     def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        outputs = self.network(inputs)
+        logits = self.network(inputs)
         if self.returns_loss:
-            return outputs, {"value": outputs}, reported(self.network)
-        loss, terms = self.of_outputs(outputs, targets)
-        return loss, terms, outputs[0] if isinstance(outputs, tuple) else outputs
-
-    def of_outputs(self, outputs: Any, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of what a network returned, regularizers apart, and its terms by name.
-
-        Args:
-            outputs: logits (B, classes), or these and an auxiliary classifier's.
-            targets: as in `__call__`.
-        """
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+            return logits, {"value": logits}, reported(self.network)
+        if not isinstance(logits, tuple):
+            loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            return loss, {"cross_entropy": loss}, logits
+        logits, auxiliary = logits
         loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        if not isinstance(outputs, tuple):
-            return loss, {"cross_entropy": loss}
-        extra = cross_entropy(outputs[1], targets, label_smoothing=self.label_smoothing)
-        extra = self.auxiliary_weight * extra
-        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}
+        extra = self.auxiliary_weight * cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
+        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
 
 
 def reported(network: Any) -> dict[str, Any]:

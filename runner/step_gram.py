@@ -9,8 +9,9 @@ from torch import Tensor
 from trainopt.data import Batch
 
 from .build import Run
-from .gram import GramRecorder, own_loss_gram
+from .gram import GramRecorder
 from .moment import Buffers
+from .sample_gradients import own_loss_gram
 
 ROWS = ("batch", "own_loss")
 
@@ -45,7 +46,8 @@ class StepGram:
         self._run, self._rows = run, rows
         called: Any = run.objective.network  # a part of the network where features are kept
         is_part = any(called is module for module in run.network.modules())
-        self._recorder = GramRecorder(called if is_part else run.network)  # which is not the compiled form
+        self._called = called if is_part else run.network  # not the compiled form
+        self._recorder = GramRecorder(self._called)
         self._network: Any = None  # what the objective calls, while its first call is awaited or recorded
         self._is_begun = False
         self._step: int | None = None
@@ -100,30 +102,17 @@ class StepGram:
 
     def _passed(self, batch: Batch) -> Tensor:
         """Return G from passes that leave no trace."""
-        run, buffers = self._run, Buffers(self._run)
+        run = self._run
         eager: AbstractContextManager = torch.compiler.set_stance("force_eager") if run.compiled else nullcontext()
-        try:
-            with eager:
-                return self._of_batch(batch) if self._rows == "batch" else self._of_own_losses(batch)
-        finally:
+        with eager:
+            if self._rows == "own_loss":
+                return own_loss_gram(self._called, lambda: run.objective.of_samples(batch.inputs, batch.targets))
+            buffers, params = Buffers(run.network), [p for p in run.network.parameters() if p.requires_grad]
+            with self._recorder.recording():
+                loss = run.objective(batch.inputs, batch.targets)[0]
+                torch.autograd.grad(loss, params, allow_unused=True)
             buffers.restore()
-
-    def _of_batch(self, batch: Batch) -> Tensor:
-        params = [p for p in self._run.network.parameters() if p.requires_grad]
-        self._recorder.begin()
-        try:
-            loss = self._run.objective(batch.inputs, batch.targets)[0]
-            torch.autograd.grad(loss, params, allow_unused=True)
-        finally:
-            self._recorder.end()
         return self._recorder.gram()
-
-    def _of_own_losses(self, batch: Batch) -> Tensor:
-        def loss(outputs: Any, targets: Tensor) -> Tensor:
-            return self._run.objective.of_outputs(outputs, targets)[0]
-
-        network: Any = self._run.objective.network
-        return own_loss_gram(network, loss, batch.inputs, batch.targets)
 
 
 def check_rows(rows: str) -> None:

@@ -49,6 +49,10 @@ CASES = {
     "newton": (*MLP, "optimizer=newton", "optimizer.lr=0.3"),
     "a regularizer, which is not in J": (*MLP, "optimizer.lr=0.3", "regularizer=[l2]"),
     "the last layer on stored features": (*MLP, "optimizer.lr=0.3", "model.trainable=last_layer"),
+    "rows of own losses, of the last layer": (
+        *(*MLP, "optimizer.lr=0.3", "model.trainable=last_layer"),
+        "probe.fisher.rows=own_loss",
+    ),
     "rows of own losses": (*MLP, "optimizer.lr=0.3", "probe.fisher.rows=own_loss"),
 }
 
