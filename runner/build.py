@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from trainopt.data import (
     InMemory,
     Position,
     batches,
-    spans_of,
     split,
 )
 from trainopt.models import smallest_input
@@ -33,10 +32,11 @@ from .device import choose_device, set_numerics
 from .durations import Duration
 from .early_stopping import EarlyStopping
 from .errors import UserError, one_line
+from .fitting import attach_probes, check_batches, check_compile, check_function, check_loss_function, check_probes
 from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
-from .repeat_rate import check_repeat_rate
+from .repeat_rate import RepeatRate, check_repeat_rate
 from .scheduling import build_schedule, check_schedule, levels_of
 from .vocabulary import shipped
 
@@ -71,9 +71,16 @@ class Run:
     log_every: str
     num_classes: int
     image_shape: tuple[int, int, int]
+    compiled: bool = False
     range_test: str | None = None  # how long it takes, where the run is one
     notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
     features: str | None = None  # of a frozen backbone: where they come from
+    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
+
+    @cached_property
+    def rate(self) -> RepeatRate:
+        """Makes its updates; knows the learning rate of the last one."""
+        return RepeatRate(self)
 
     @property
     def is_over(self) -> bool:
@@ -181,10 +188,13 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
         log_every="1steps" if range_test else config.log_every,
         num_classes=data.num_classes,
         image_shape=image_shape,
+        compiled=config.compile,
         range_test=range_test,
         notes=notes,
     )
     keep_features(config, run, folder, training)
+    if training:
+        attach_probes(run)
     return run
 
 
@@ -327,69 +337,3 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
         auxiliary_weight=config.objective.auxiliary_weight,
         autocast=autocast,
     )
-
-
-def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
-    """Refuse data for a network that returns its loss, no data for one that needs them, and keys about images."""
-    is_function, is_empty = getattr(network, "returns_loss", False), getattr(data, "is_placeholder", False)
-    if is_empty and not is_function:
-        raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
-    if not is_function:
-        return
-    if not is_empty:
-        raise UserError("model: the network is a function of its parameters alone; give data=none")
-    if config.early_stopping.patience is not None:
-        raise UserError(
-            f"early_stopping.patience={config.early_stopping.patience}: there are no held-out images to look at;"
-            " early_stopping.precision ends a run where its steps become short"
-        )
-    for section in ("data", "objective"):
-        for key, default in shipped("config.yaml")[section].items():
-            value = config[section].get(key, default)
-            if value != default and key not in ("root", "download", "auxiliary_weight"):
-                raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
-
-
-def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
-    """Refuse batches that cannot be trained on."""
-    sizes = [stop - start for start, stop in spans_of(batching, Position(), epoch_size)]
-    smallest, largest = getattr(batching, "smallest", None), getattr(batching, "largest", 0)
-    if not sizes or (getattr(batching, "drop_last", False) and largest > epoch_size):
-        raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
-    trained = [m for m in network.train().modules() if m.training]
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
-    if has_batch_norm and smallest == 1:
-        raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
-    if has_batch_norm and min(sizes) == 1:
-        raise UserError(
-            f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
-            " use batching.drop_last=true or another batching.size"
-        )
-
-
-def check_loss_function(optimizer: Any, network: nn.Module) -> None:
-    """Refuse an optimizer that looks at the loss function where the network is the loss itself."""
-    if getattr(optimizer, "needs_loss_function", False) and getattr(network, "returns_loss", False):
-        raise UserError(
-            "optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian"
-        )
-
-
-def check_probes(probes: dict[str, Any]) -> None:
-    """Refuse what is no probe."""
-    for name, probe in probes.items():
-        for method in ("before_step", "after_step"):
-            if not callable(getattr(probe, method, None)):
-                raise UserError(f"probe.{name}: {type(probe).__name__} is no probe; it has no method {method}")
-        every: Any = getattr(probe, "every", None)
-        if not Duration.is_valid(every):
-            raise UserError(f"probe.{name}: its `every` is {every}, and must be a duration, as in 50steps")
-
-
-def check_compile(config: DictConfig, pieces: list[Any]) -> None:
-    """Refuse to compile for an optimizer or a probe that differentiates the gradient."""
-    for name in (type(piece).__name__ for piece in pieces if getattr(piece, "needs_graph", False)):
-        if config.compile:
-            raise UserError(
-                f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
-            )

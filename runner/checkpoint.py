@@ -19,12 +19,16 @@ def state_of(run: Run) -> dict[str, Any]:
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
+        "probes": {name: p.state_dict() for name, p in run.probes.items() if hasattr(p, "state_dict")},
         "rng": rng_state(run.device),
     }
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
-    """Set a freshly built run to a state of `state_of`."""
+    """Set a freshly built run to a state of `state_of`.
+
+    A probe of which the state says nothing, as that of a time when it kept none, begins anew.
+    """
     run.network.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
@@ -33,6 +37,9 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
+    for name, kept in state.get("probes", {}).items():
+        if hasattr(run.probes.get(name), "load_state_dict"):
+            run.probes[name].load_state_dict(kept)
     set_rng_state(state["rng"], run.device)
 
 

@@ -14,6 +14,7 @@ from .comparison import AXES, COST, METRICS, RULE, Comparison, Method, compare, 
 from .effort import add_effort
 from .errors import UserError
 from .files import shown
+from .fisher_pictures import draw_fisher_pictures
 from .frames import load_runs
 from .pictures import draw_pictures
 from .report import write_report
@@ -137,7 +138,8 @@ def write_files(comparison: Comparison, against: str, out: Path) -> None:
     write_csv(comparison, out / "table.csv")
     (out / "table.md").write_text(markdown(*table))
     (out / "table.tex").write_text(latex(*table))
-    write_report(comparison, table, draw_pictures(comparison, against, out), out / "report.html")
+    pictures = [*draw_pictures(comparison, against, out), *draw_fisher_pictures(comparison, against, out)]
+    write_report(comparison, table, pictures, out / "report.html")
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

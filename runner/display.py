@@ -13,7 +13,7 @@ from rich.table import Table
 from .files import shown
 
 REFRESH_SECONDS = 0.25
-PICTURES = ("curves.png", "losses.png", "path.png", "range_test.png")  # those that a run may leave
+PICTURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may leave
 
 
 class Display:

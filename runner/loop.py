@@ -16,7 +16,6 @@ from .objective import Output
 from .probes import Probes
 from .progress import Agenda
 from .record import Record
-from .repeat_rate import RepeatRate
 
 
 def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> None:
@@ -26,7 +25,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         Diverged: the loss is not finite; the update was not made.
     """
     network, optimizer, schedule, objective = run.network, run.optimizer, run.schedule, run.objective
-    progress, clocks, finite, rate = run.progress, run.clocks, finite_check(run.device), RepeatRate(run)
+    progress, clocks, finite, rate = run.progress, run.clocks, finite_check(run.device), run.rate
     needs_graph, reports = getattr(optimizer, "needs_graph", False), hasattr(optimizer, "last_step")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(progress, **run.durations)

@@ -54,6 +54,17 @@ class Objective:
             total = total + terms[name]
         return total, terms, logits
 
+    def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample (B,); their mean is the total but for the regularizers."""
+        with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
+            outputs = self.network(inputs)
+            logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+            options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
+            losses = cross_entropy(logits, targets, **options)
+            if auxiliary is not None:
+                losses = losses + self.auxiliary_weight * cross_entropy(auxiliary, targets, **options)
+        return losses
+
     def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         logits = self.network(inputs)
         if self.returns_loss:

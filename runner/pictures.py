@@ -180,21 +180,24 @@ def last_quarter(curves: dict[str, Curve]) -> dict[str, Curve]:
     return found if any(len(c.x) > 1 for c in found.values()) else {}
 
 
-def draw_lines(panels: dict[str, dict[str, Curve]], methods: list[Method], label: str) -> "Figure":
+def draw_lines(
+    panels: dict[str, dict[str, Curve]], methods: list[Method], label: str, across: int = 1
+) -> "Figure":
     """Draw curves, a panel for each quantity, with one legend below all of them.
 
     Args:
         panels: for the label of each quantity, curves by the names of their methods.
         methods: all of them, so that each keeps its colour.
         label: of the horizontal axis.
+        across: panels side by side.
     """
     names = [m.name for m in methods if any(m.name in curves for curves in panels.values())]
     columns = max(1, LEGEND_WIDTH // (8 + max(map(len, names))))
-    height = 3.6 * len(panels) + 0.6 + 0.2 * -(-len(names) // columns)
-    figure = new_figure(height)
+    down = -(-len(panels) // across)
+    figure = new_figure(3.6 * down / across**0.5 + 0.6 + 0.2 * -(-len(names) // columns))
     drawn: dict[str, Any] = {}
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (quantity, curves) in zip(grid, panels.items(), strict=True):
+    grid = figure.subplots(down, across, sharex=True, squeeze=False)
+    for axis, (quantity, curves) in zip(grid.flat, panels.items(), strict=True):
         for name, (colour, line) in colour_of(methods).items():
             if name not in curves:
                 continue
@@ -207,18 +210,18 @@ def draw_lines(panels: dict[str, dict[str, Curve]], methods: list[Method], label
             axis.set_yscale("log")
         tidy(axis)
         axis.set_ylabel(quantity)
-    grid[0].set_title(BAND, fontsize=9, loc="left")
-    grid[-1].set_xlabel(label)
-    shown = [name for name in names if name in drawn]
-    figure.legend(
-        [drawn[name] for name in shown],
-        [plain("\n".join(textwrap.wrap(name, LEGEND_WIDTH))) for name in shown],
-        loc="outside lower left",
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-    )
+    grid[0, 0].set_title(BAND, fontsize=9, loc="left")
+    for axis in grid[-1]:
+        axis.set_xlabel(label)
+    add_legend(figure, {name: drawn[name] for name in names if name in drawn}, columns)
     return figure
+
+
+def add_legend(figure: "Figure", drawn: dict[str, Any], columns: int = 1) -> None:
+    """Write below a figure what was drawn, by name."""
+    names = [plain("\n".join(textwrap.wrap(name, LEGEND_WIDTH))) for name in drawn]
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
+    figure.legend(list(drawn.values()), names, loc="outside lower left", **style)
 
 
 def draw_bars(methods: list[Method], against: str) -> "Figure":

@@ -17,6 +17,7 @@ from trainopt.data import Batch
 
 from .build import Run
 from .checkpoint import rng_state, set_rng_state
+from .durations import Duration
 from .progress import Agenda
 from .record import Record
 
@@ -25,8 +26,18 @@ class Probe(Protocol):
     """What is measured.
 
     It leaves weights, gradients, buffers and modes as it found them (`Moment` is of help); the generators are set
-    back after each call. It keeps nothing from one due step to the next: a run that is resumed builds it anew.
-    `needs_graph = True` as a class attribute says that it differentiates gradients: not with compile=true.
+    back after each call.
+
+    What it may have beside the members below:
+
+    * `attach(run)`: is called with the run once that is built; a ValueError that it raises ends the run before it
+      begins, with its text as the one line.
+    * `state_dict()` and `load_state_dict(state)`: what it keeps from one due step to the next, as tensors and
+      plain values; it is a part of checkpoints. Without them, a run that is resumed builds the probe anew.
+    * `each_epoch = True`, with `every` in steps, n: due are the steps 1, 1 + n, 1 + 2n, ... of every epoch.
+    * `records_step = True`: it records the step's own pass. It looks last before the step and first after it, so
+      that what other probes compute is not taken for that pass.
+    * `needs_graph = True`: it differentiates gradients, which is refused with compile=true.
     """
 
     every: str  # a duration; due are the steps that complete it, as those are that evaluate_every asks for
@@ -49,28 +60,37 @@ class Probes:
     def __init__(self, run: Run, record: Record):
         self._run, self._record = run, record
         self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
-        self._agenda = Agenda(self._ahead, **{name: probe.every for name, probe in run.probes.items()})
+        self._in_epochs = {  # by name: every so many steps of each epoch
+            name: int(Duration.parse(probe.every).amount)
+            for name, probe in run.probes.items()
+            if getattr(probe, "each_epoch", False)
+        }
+        durations = {name: probe.every for name, probe in run.probes.items() if name not in self._in_epochs}
+        self._agenda = Agenda(self._ahead, **durations)
         self._due: list[str] = []
 
     def before_step(self, batch: Batch) -> None:
         """Ask which probes are due at the coming step, and let them look."""
+        made = self._ahead.epoch_step
         self._ahead.advance(batch)
-        self._due = list(self._agenda.due())
-        if self._due:
+        due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if made % n == 0)}
+        self._due = [name for name in self._run.probes if name in due]
+        for name in sorted(self._due, key=self._records_step):
             with self._apart():
-                for name in self._due:
-                    self._run.probes[name].before_step(self._run, batch)
+                self._run.probes[name].before_step(self._run, batch)
 
     def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
         """Write a row for each probe that is due, and return by name what they measured."""
         measured = {}
-        if self._due:
+        for name in sorted(self._due, key=self._records_step, reverse=True):
             with self._apart():
-                for name in self._due:
-                    values = measured[name] = self._run.probes[name].after_step(self._run, batch)
-                    counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
-                    self._record.probed(name, values, counts, seconds)
+                values = measured[name] = self._run.probes[name].after_step(self._run, batch)
+                counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
+                self._record.probed(name, values, counts, seconds)
         return measured
+
+    def _records_step(self, name: str) -> bool:
+        return getattr(self._run.probes[name], "records_step", False)
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -23,7 +23,8 @@ class Progress:
     """The counts of a run; part of its checkpoint.
 
     `epoch` complete epochs, `offset` samples of the current one and `repeat` updates on the current batch are the
-    position in the data; steps, samples, gradient evaluations and Hessian-vector products are what it cost.
+    position in the data; steps, of the current epoch and in all, samples, gradient evaluations and Hessian-vector
+    products are what it cost.
     """
 
     epoch_size: int  # samples an epoch
@@ -31,6 +32,7 @@ class Progress:
     epoch: int = 0
     offset: int = 0
     repeat: int = 0
+    epoch_step: int = 0  # updates in the current epoch
     samples: int = 0
     gradients: int = 0
     hvps: int = 0
@@ -45,7 +47,9 @@ class Progress:
 
     def advance(self, batch: _Batch) -> None:
         """Count an update on a batch."""
+        before = self.epoch
         self.epoch, self.offset, self.repeat, self.step = epoch, offset, _, _ = batch.after
+        self.epoch_step = self.epoch_step + 1 if epoch == before else 0
         self.samples_passed = epoch * self.epoch_size + offset
 
     def count_products(self, last_step: dict[str, Any]) -> None:

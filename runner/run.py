@@ -218,6 +218,7 @@ def tell_failure(error: str, folder: Path) -> None:
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Say how a run ended, with its curves and figures."""
     from .curves import draw_curves
+    from .fisher_pictures import draw_fisher
     from .losses import draw_losses
     from .path import draw_path
     from .range_test import draw_range_test, findings
@@ -232,6 +233,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
             with suppress(OSError):  # a folder that can only be read shows its figures all the same
                 draw_curves(folder, folder.name)
                 draw_losses(folder, folder.name)
+                draw_fisher(folder, folder.name)
                 draw_path(folder)
                 if range_test:
                     draw_range_test(folder, range_test)

@@ -3,10 +3,7 @@
 import json
 from pathlib import Path
 
-from trainopt.runner.vocabulary import CONF
-
 FISHER = "+probe.fisher._target_=measured.Measured"
-THERE = (CONF / "probe/fisher.yaml").exists()
 
 
 def probe_of(target) -> list[str]:
@@ -14,7 +11,7 @@ def probe_of(target) -> list[str]:
     name = getattr(target, "needs_probe", None)
     if name is None:
         return []
-    return [f"probe=[{name}]"] if THERE else [f"+probe.{name}._target_=measured.Measured"]
+    return [f"probe=[{name}]"]
 
 
 class Measured:

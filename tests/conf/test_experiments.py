@@ -184,14 +184,6 @@ SEQUENCES = {
 DYNAMIC = [f"{name}_dynamic" for name in LIAO if name != "mnist_mlp"]
 
 
-@pytest.fixture(autouse=True)
-def until_its_options_are_there(request):
-    """To be deleted together with the line of test_options.py once batching=dynamic and probe=[fisher] stand."""
-    there = [(CONF / option).is_file() for option in ("batching/dynamic.yaml", "probe/fisher.yaml")]
-    if "liao" in request.node.name and not all(there):
-        pytest.skip("options of other commits")
-
-
 @cache
 def jobs(experiment, *typed):
     """The values of each key that a sweep goes through, as Hydra's sweeper reads them, and their number."""

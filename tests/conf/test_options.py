@@ -47,7 +47,6 @@ NEEDS = {
 }
 LIAO = [o for o in OPTIONS if o.startswith("experiment/liao2018")]
 NEEDS |= {o: ["model=mlp", *(["data.extra=false"] if "svhn" in o else [])] for o in LIAO}  # theirs take long
-OF_RUNS = [o for o in OF_RUNS if o not in LIAO or {"batching/dynamic.yaml", "probe/fisher.yaml"} <= {*OPTIONS}]
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runs import summary
+from runs import rows, same_weights, summary
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,21 @@ def test_inception_trains_on_the_default_data(trainopt):
 def test_a_compiled_network_trains(trainopt, tmp_path):
     assert trainopt("model=mlp", "compile=true", "duration=3epochs", "run.name=a").code == 0
     assert summary(tmp_path / "outputs/a")["final"]["top1"] > 50
+
+
+def test_the_fisher_probe_measures_a_compiled_network_and_leaves_it_as_it_was(trainopt, tmp_path):
+    command, probe = (
+        ("model=mlp", "duration=4steps", "logger=none"),
+        ("probe=[fisher]", "probe.fisher.every=2steps"),
+    )
+    assert trainopt(*command, *probe, "run.name=eager").code == 0
+    assert trainopt(*command, *probe, "compile=true", "run.name=compiled").code == 0
+    assert trainopt(*command, "compile=true", "run.name=without").code == 0
+    outputs = tmp_path / "outputs"
+    assert same_weights(outputs / "compiled", outputs / "without")
+    one, other = (rows(outputs / name, "probe") for name in ("eager", "compiled"))
+    assert [row["c_k"] for row in other] == pytest.approx([row["c_k"] for row in one], rel=1e-3)
+    assert [row["L_K"] for row in other] == pytest.approx([row["L_K"] for row in one], rel=1e-5)
 
 
 def test_a_small_network_learns_mnist(trainopt, tmp_path, real_data):
