@@ -43,7 +43,7 @@ def test_make_run_trains(tmp_path):
         pytest.skip("these tests do not run in the environment that make sets up")
     shutil.copy2(ROOT / "Makefile", tmp_path)
     shutil.copy2(ROOT / "pyproject.toml", tmp_path)
-    make = ["make", "-s", f"VENV={environment}"]
+    make = ["make", "-s", "-o", "pyproject.toml", f"VENV={environment}"]  # whatever its time: nothing is installed
     done = subprocess.run([*make, "run"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"final test top-1 +([\d.]+) %", done.stdout)[1])
