@@ -20,6 +20,7 @@ from trainopt.data import (
     InMemory,
     Position,
     batches,
+    bootstrap,
     split,
 )
 from trainopt.models import smallest_input
@@ -130,7 +131,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
     network = split_network(config, network, image_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
-    training_set, evaluation_sets = build_sets(config, data, size, device)
+    training_set, evaluation_sets = build_sets(config, data, size, device, notes)
     early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.check(evaluation_sets)
     batching = construct(config.batching, "batching", duration=Duration.parse(config.duration))
@@ -243,9 +244,13 @@ def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, n
 
 
 def build_sets(
-    config: DictConfig, data: Arrays | Folders, size: int | None, device: torch.device
+    config: DictConfig, data: Arrays | Folders, size: int | None, device: torch.device, notes: list[str]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the training set and the sets to evaluate on, by kind of row."""
+    """Return the training set and the sets to evaluate on, by kind of row.
+
+    Images are normalised by all training images, those too that a bootstrap sample leaves out: to every member of
+    an ensemble a test image is the same.
+    """
     options = config.data
     labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
     test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
@@ -268,6 +273,12 @@ def build_sets(
     sets = {"validation": make("train", held_out)} if len(held_out) else {}
     try:
         augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
+        if options.bootstrap:
+            sample = bootstrap(len(train), config.seed)
+            notes.append(
+                f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample"
+            )
+            train = train[sample]
         training_set = make("train", train, augmentation)
     except ValueError as error:
         raise UserError(one_line(error)) from error
