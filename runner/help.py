@@ -17,6 +17,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked
+  trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…] [--json]   several networks, and all together
   trainopt status SWEEP [--json]          what became of a sweep's jobs
   trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
 
