@@ -32,6 +32,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         "evaluate": evaluate,
         "status": status,
         "compare": compare,
+        "landscape": landscape,
     }
     first = arguments[0] if arguments else ""
     if first == "--version":
@@ -185,6 +186,44 @@ def compare(arguments: list[str], debug: bool) -> int:
     from .compare import compare_command
 
     compare_command(parser.parse_args(arguments))
+    return 0
+
+
+def landscape(arguments: list[str], debug: bool) -> int:
+    """`trainopt landscape RUN|CHECKPOINT RUN|CHECKPOINT [RUN|CHECKPOINT]`."""
+    del debug
+    parser = argparse.ArgumentParser(
+        "trainopt landscape",
+        description="Evaluate a network between two checkpoints, or on the plane through three.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN|CHECKPOINT",
+        help="a run's folder, or a file in its checkpoints/",
+    )
+    parser.add_argument(
+        "--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)"
+    )
+    parser.add_argument(
+        "--beyond", type=float, default=0.2, metavar="SHARE", help="how far to go on beyond; default: 0.2"
+    )
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images; default: 1000")
+    parser.add_argument(
+        "--batch-norm",
+        default="recompute",
+        metavar="recompute|interpolate",
+        help="its statistics between checkpoints: anew from training images (default), or interpolated",
+    )
+    parser.add_argument("--checkpoint", default="last", metavar="best|last", help="of a run; default: last")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the first run's")
+    parser.add_argument("--json", action="store_true", help="print what landscape.json holds, instead of tables")
+    out = Path("outputs/landscape")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    from .landscape_command import landscape_command
+
+    landscape_command(parser.parse_args(arguments))
     return 0
 
 

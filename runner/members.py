@@ -97,12 +97,17 @@ def find_members(paths: Iterable[str | Path], which: str) -> list[Member]:
     return [Member(folder, path, configs[folder]) for path, folder in found.items()]
 
 
-def check_same_images(members: list[Member]) -> None:
-    """Raise UserError, which names a key, unless all runs have the same test and held-out images."""
+def check_same_images(members: list[Member], inputs: tuple[str, ...] = ()) -> None:
+    """Raise UserError, which names a key, unless all runs have the same test and held-out images.
+
+    Args:
+        members: of the runs.
+        inputs: keys of data beside those that choose images, which must be the same too.
+    """
     first, *others = members
-    ours = images_of(first.config)
+    ours = images_of(first.config, inputs)
     for other in others:
-        theirs = images_of(other.config)
+        theirs = images_of(other.config, inputs)
         for key in dict.fromkeys([*ours, *theirs]):
             one, two = ours.get(key, "—"), theirs.get(key, "—")
             if one != two:
@@ -112,9 +117,9 @@ def check_same_images(members: list[Member]) -> None:
                 )
 
 
-def images_of(config: DictConfig) -> dict[str, Any]:
-    """Return the keys of a run's data that choose its images, with their values."""
-    return {str(key): value for key, value in config.data.items() if key not in APART}
+def images_of(config: DictConfig, inputs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the keys of a run's data that choose its images, and those of `inputs`, with their values."""
+    return {str(key): value for key, value in config.data.items() if key in inputs or key not in APART}
 
 
 def runs_of(
