@@ -11,8 +11,8 @@ from .compare import PLAIN_WIDTH
 from .display import Display
 from .errors import UserError
 from .files import json_text, shown, write_text
-from .landscape import NO_BARRIER, landscape
 from .landscape_pictures import LETTERS, draw_landscape
+from .landscapes import NO_BARRIER, landscape
 
 RULE = (
     "barrier: the most, on the way from one to the other, that a figure lies above the straight line between its"

@@ -15,6 +15,7 @@ LETTERS = "ABC"
 LABELS = {"loss": "loss", "error": "error (%)"}
 LEVELS = 16
 HIGH = 0.9  # quantile of a plane's values from which on all have one colour: far out they rise without bounds
+SEEN = 0.2  # of the range of a curve: barriers that are lower get no arrow
 LEGEND_WIDTH = 95  # letters that fit side by side
 
 
@@ -61,7 +62,7 @@ def draw_lines(found: dict[str, Any], out: Path) -> Picture:
 
 
 def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> None:
-    """Draw a quantity on one set of images: the curve, the checkpoints, the straight line between, the barrier."""
+    """Draw a quantity on one set of images: curve, checkpoints, the straight line between them, a test barrier."""
     key, colour = f"{kind}_{quantity}", COLOURS[kind]
     t, values = (np.array([p[name] for p in line["points"]], dtype=float) for name in ("t", key))
     ends = np.flatnonzero((t == 0) | (t == 1))
@@ -72,20 +73,21 @@ def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> N
     name = {"train": "training images", "test": "test set"}[kind]
     axis.plot(t, values, color=colour, label=name, zorder=3)
     style: dict[str, Any] = {"color": colour, "markeredgecolor": "black", "linestyle": "none", "zorder": 5}
-    axis.plot([0, 1], recorded, "o", markersize=7, label=f"checkpoints, {name}", **style)
+    axis.plot([0, 1], recorded, "o", markersize=7, label=f"as recorded, {name}", **style)
     inside = (t >= 0) & (t <= 1)
     chord = (1 - t) * values[ends[0]] + t * values[ends[1]]
     axis.plot(t[inside], chord[inside], color=colour, linestyle=":", linewidth=1, zorder=2)
     highest = line["barriers"][key]
     at = int(np.flatnonzero(t == highest["t"])[0])
-    if np.isfinite(highest["height"]) and highest["height"] > 0.02 * np.nanmax(values):
+    if kind == "test" and np.isfinite(highest["height"]) and highest["height"] > SEEN * np.ptp(values[inside]):
         axis.annotate(
             "",
             (t[at], values[at]),
             (t[at], chord[at]),
             arrowprops={"arrowstyle": "<->", "color": colour, "linewidth": 1, "shrinkA": 0, "shrinkB": 0},
         )
-    if quantity == "loss" and np.nanmin(values) > 0 and is_wide(values[~np.isnan(values)]):
+    known = values[np.isfinite(values)]
+    if quantity == "loss" and len(known) and is_wide(known):
         axis.set_yscale("log")
 
 
@@ -106,8 +108,8 @@ def draw_plane(found: dict[str, Any], out: Path) -> Picture:
         axis.plot(*points.T, "o", color="white", markeredgecolor="black", markersize=15, zorder=4)
         for letter, point in zip(LETTERS, points, strict=True):
             axis.text(*point, letter, ha="center", va="center_baseline", fontsize=9, zorder=5)
-        axis.set_xlabel("distance from A, towards B")
-        axis.set_ylabel("distance from the line A–B, towards C")
+        axis.set_xlabel("distance from A along A–B")
+        axis.set_ylabel("distance from the line A–B")
     figure.suptitle(names(found), fontsize=10)
     return save(figure, "plane", "Loss and error on the plane through three checkpoints", out)
 

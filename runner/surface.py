@@ -80,7 +80,7 @@ class Surface:
 
     @torch.no_grad()
     def _set(self, shares: Sequence[float]) -> None:
-        """Set weights and buffers to a combination of the checkpoints', in float64; what is equal in all stays so."""
+        """Set weights and buffers to a combination of the checkpoints', in float64; what is equal stays."""
         for name, value in self.run.network.state_dict().items():
             parts = [state[name] for state in self._states]
             if not value.is_floating_point() or all(torch.equal(part, parts[0]) for part in parts):

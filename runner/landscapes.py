@@ -20,6 +20,7 @@ from .surface import Surface
 NO_BARRIER = 2.0  # percentage points of error: Frankle et al. 2020, section 3.1, take less for none
 INPUTS = ("mean", "std", "size", "channels")  # keys of data that say how images become inputs
 LINE_POINTS, PLANE_POINTS = 21, 15
+NARROW = 0.6  # of the wider side of the triangle: what the other side of the plane is at least
 LEAST_ANGLE = 1e-3  # radians between the sides of a triangle that spans a plane
 
 Follow = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -61,7 +62,7 @@ def landscape(
         paths: two or three checkpoints or runs, of one network and the same data.
         points: of a line, from one checkpoint to the other; of the plane, along each side; None: 21 and 15.
         beyond: how far lines go on beyond the checkpoints, as a share of their distance, and the plane beyond the
-            triangle, as a share of its extent.
+            triangle, as a share of its wider side.
         images: training images, class-balanced, without augmentation; all where there are not so many.
         batch_norm: `recompute` the statistics, or `interpolate` them as if they were weights.
         checkpoint: `best` or `last`, of runs.
@@ -70,8 +71,16 @@ def landscape(
         follow: wraps what is walked through, as a progress bar does; it gets a word for it too.
 
     Returns:
-        A dict: `checkpoints`, `lines` (from, to, distance between the weights, points, barriers, one_basin) and
-        `plane` (x, y, values on the grid, the three points) or None; see CONTRIBUTING.md.
+        A dict, which is what landscape.json holds:
+        checkpoints: of each `run`, `checkpoint`, `name` and `step`.
+        batch_norm: as given; None where the network has no statistics that change.
+        images: number of `train` and of `test` images.
+        lines: for each two, `from` and `to` (numbers of checkpoints), `distance` and `relative_distance` (to the
+            length of the first's weights), `points` (`t` and values of `test_error` and the other quantities),
+            `ends_recomputed` (such values at 0 and 1 with new statistics, or None), `barriers` (of each quantity
+            `height` and `t`) and `one_basin`.
+        plane: None, or `x` and `y` of a grid, `values` of each quantity (a row for each y), and `points`: of each
+            checkpoint, its place and its values.
 
     Raises:
         UserError: an argument is out of its range, or the checkpoints do not belong together.
@@ -187,10 +196,11 @@ def plane_through(
     corners = triangle(surface.distance(0, 1), surface.distance(0, 2), surface.distance(1, 2))
     if corners is None:
         raise UserError(f"landscape: {', '.join(m.name for m in members)} lie on one line; give two of them")
-    low, high = corners.min(0), corners.max(0)
-    margin = beyond * (high - low).max()
     count = points or PLANE_POINTS
-    x, y = (np.linspace(low[k] - margin, high[k] + margin, count) for k in (0, 1))
+    extent = np.ptp(corners, axis=0)
+    middle, sides = (corners.min(0) + corners.max(0)) / 2, np.maximum(extent, NARROW * extent.max())
+    sides = sides / 2 + beyond * extent.max()
+    x, y = (np.linspace(middle[k] - sides[k], middle[k] + sides[k], count) for k in (0, 1))
     grid = [surface.at(shares(corners, px, py)) for py, px in follow([(b, a) for b in y for a in x], "plane")]
     at_corners = [surface.at([float(k == c) for k in range(3)]) for c in range(3)]
     return {
