@@ -58,7 +58,7 @@ def landscape_command(given: Namespace) -> None:
 
 def show_landscape(found: dict[str, Any], display: Display) -> None:
     """Print the checkpoints, the barriers between them, and what these mean."""
-    ends = {}
+    ends: dict[int, dict[str, float]] = {}
     for line in found["lines"]:
         at = {point["t"]: point for point in line["points"]}
         ends |= {line["from"]: at[0.0], line["to"]: at[1.0]}

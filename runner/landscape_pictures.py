@@ -98,14 +98,15 @@ def draw_plane(found: dict[str, Any], out: Path) -> Picture:
     plane = found["plane"]
     x, y = np.array(plane["x"]), np.array(plane["y"])
     share = (y[-1] - y[0]) / (x[-1] - x[0])
-    figure = Figure(figsize=(11, 1.5 + 4.2 * min(1.6, max(0.45, share))), layout="constrained")
+    figure = Figure(figsize=(11, 1.4 + 4.2 * min(1.6, share)), layout="constrained")
     panels = (("train_loss", "loss on training images"), ("test_error", "test error (%)"))
     for axis, (key, label) in zip(figure.subplots(1, 2), panels, strict=True):
         axis.set_aspect("equal")
-        shade(axis, x, y, np.array(plane["values"][key], dtype=float), label)
+        shade(axis, x, y, np.array(plane["values"][key], dtype=float))
+        axis.set_title(label, fontsize=9, loc="left")
         points = np.array([[p["x"], p["y"]] for p in plane["points"]])
         axis.plot(*points.T, "-", color=PATH_COLOUR, linewidth=1.4, zorder=3)
-        axis.plot(*points.T, "o", color="white", markeredgecolor="black", markersize=15, zorder=4)
+        axis.plot(*points.T, "o", color="white", markeredgecolor="black", markersize=13, zorder=4)
         for letter, point in zip(LETTERS, points, strict=True):
             axis.text(*point, letter, ha="center", va="center_baseline", fontsize=9, zorder=5)
         axis.set_xlabel("distance from A along A–B")
@@ -114,7 +115,7 @@ def draw_plane(found: dict[str, Any], out: Path) -> Picture:
     return save(figure, "plane", "Loss and error on the plane through three checkpoints", out)
 
 
-def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray, label: str) -> None:
+def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
     """Draw filled contours; where values range widely, their levels are spaced geometrically.
 
     Levels end at a high quantile of the values: far away from the checkpoints these rise without bounds.
@@ -135,5 +136,5 @@ def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray, label:
     contours = axis.contourf(
         x, y, values, levels=levels, cmap="Blues_r", norm=BoundaryNorm(levels, 256, extend="max"), extend="max"
     )
-    bar = axis.figure.colorbar(contours, ax=axis, shrink=0.9, ticks=levels[::3], format="%.3g")
-    bar.set_label(label)
+    beside = axis.inset_axes((1.03, 0, 0.05, 1))  # as high as the picture, which keeps its proportions
+    axis.figure.colorbar(contours, cax=beside, ticks=levels[::3], format="%.3g")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .build import Run
 from .errors import UserError
@@ -45,7 +46,7 @@ class Surface:
                 raise UserError(f"{member.path}: does not fit the network of {members[0].name}") from error
             self.steps.append(run.progress.step)
             self._states.append(state["model"])
-        self._batch_norms = [m for m in run.network.train().modules() if has_statistics(m)]
+        self._batch_norms = with_statistics(run.network.train())
         self.has_statistics = bool(self._batch_norms)
         self.recompute = recompute and self.has_statistics
         parameters = {p.data_ptr() for p in run.network.parameters()}
@@ -86,10 +87,11 @@ class Surface:
             if not value.is_floating_point() or all(torch.equal(part, parts[0]) for part in parts):
                 value.copy_(parts[0])
             else:
-                used = [(c, part) for c, part in zip(shares, parts, strict=True) if c != 0]
-                value.copy_(sum(c * part.double() for c, part in used))  # type: ignore[arg-type]
+                used = [c * part.double() for c, part in zip(shares, parts, strict=True) if c != 0]
+                value.copy_(torch.stack(used).sum(0))
         for layer in self._batch_norms:
-            layer.running_var.clamp_(min=0)  # beyond the checkpoints an interpolated variance may be negative
+            if layer.running_var is not None:  # beyond the checkpoints an interpolated one may be negative
+                layer.running_var.clamp_(min=0)
 
     @torch.no_grad()
     def _recompute(self) -> None:
@@ -116,6 +118,7 @@ class Surface:
                 layer.eval()
 
 
-def has_statistics(layer: nn.Module) -> bool:
-    """Say whether a layer is batch norm that is trained and keeps running statistics."""
-    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training and layer.running_mean is not None
+def with_statistics(network: nn.Module) -> list[_BatchNorm]:
+    """Return the layers of batch norm that are in training mode and keep running statistics."""
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    return [layer for layer in layers if layer.training and layer.running_mean is not None]
