@@ -13,6 +13,7 @@ from .build import Run
 from .display import Display
 from .errors import UserError
 from .evaluate import enough_memory
+from .files import shown
 from .members import Member, check_same_images, find_members, runs_of
 
 CERTAIN = 1e-6  # by so much, at most, the loss with fitted weights lies above the lowest one
@@ -80,15 +81,15 @@ def evaluate_ensemble(
 
 def described(member: Member) -> dict[str, Any]:
     """Return which checkpoint of which run a member is."""
-    return {"run": str(member.folder), "checkpoint": member.path.name, "name": member.name}
+    return {"run": shown(member.folder), "checkpoint": member.path.name, "name": member.name}
 
 
 def checked_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
     """Return weights divided by their sum; UserError where they are not as many as needed, or negative."""
     given = np.asarray(weights if not isinstance(weights, str) else [], dtype=float)
     if given.shape != (count,) or not np.isfinite(given).all() or given.min() < 0 or given.sum() == 0:
-        shown = weights if isinstance(weights, str) else ",".join(f"{w:g}" for w in weights)
-        raise UserError(f"--weights {shown}: must be fit, or {count} numbers >= 0, one a network, and not all 0")
+        text = weights if isinstance(weights, str) else ",".join(f"{w:g}" for w in weights)
+        raise UserError(f"--weights {text}: must be fit, or {count} numbers >= 0, one a network, and not all 0")
     return given / given.sum()
 
 

@@ -17,7 +17,7 @@ from .last_layer import APART as NOT_OF_THE_FORM
 from .members import Member, check_same_images, find_members, runs_of
 from .surface import Surface
 
-NO_BARRIER = 2.0  # percentage points of error: Frankle et al. 2020, section 3.1, take less for none
+NO_BARRIER = 2.0  # percentage points of error: Frankle et al. 2020 take less for none, as noise
 INPUTS = ("mean", "std", "size", "channels")  # keys of data that say how images become inputs
 LINE_POINTS, PLANE_POINTS = 21, 15
 NARROW = 0.6  # of the wider side of the triangle: what the other side of the plane is at least
@@ -40,14 +40,15 @@ def landscape(
 ) -> dict[str, Any]:
     """Evaluate a network between checkpoints, on the test set and on training images.
 
-    On the line through theta_0 and theta_1: at (1 - t) theta_0 + t theta_1. Of each quantity f (loss, error in
-    percent) the barrier between the two is
+    On the line through theta_0 and theta_1: at (1 - t) theta_0 + t theta_1. Of each quantity f (cross-entropy, and
+    error in percent) the barrier between the two is
 
         max over 0 <= t <= 1 of  f(t) - ((1 - t) f(0) + t f(1))
 
-    as in Entezari et al. 2022 (arXiv 2110.06296), definition 1; Frankle et al. 2020 (arXiv 1912.05671), section 2,
-    subtract the mean of f(0) and f(1), which is the same where the two are equal. Less than 2 percentage points of
-    test error count as none, as they do there: the checkpoints then are said to lie in one basin.
+    as in Entezari et al. 2022 (arXiv 2110.06296). Frankle et al. 2020 (arXiv 1912.05671) subtract the mean of f(0)
+    and f(1), which is the same where the two are equal; where they are not, as within a run, theirs is above zero
+    without any hill. Less than 2 percentage points of test error count as none, as in their paper: the checkpoints
+    then are said to lie in one basin.
 
     On the plane through three: at theta_0 + x u / |u| + y v / |v|, with u = theta_1 - theta_0 and v what is left
     of theta_2 - theta_0 without its part along u (Garipov et al. 2018, arXiv 1802.10026); x and y are distances.

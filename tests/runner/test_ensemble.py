@@ -213,11 +213,10 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
     assert trainopt(*small, "data=synthetic", "data.test_size=360", "run.name=synthetic").code == 0
     assert trainopt("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none").code == 0
     assert trainopt("model=mlp", "duration=2steps", "run.name=whole", "logger=none").code == 0
-    assert trainopt("model=mlp", "duration=2steps", "run.name=whole2", "seed=1", "logger=none").code == 0
     (tmp_path / "stray.pt").write_bytes(b"")
     (tmp_path / "outputs/b/checkpoints/odd.pt").write_bytes(b"odd")
     both = ["outputs/a", "outputs/b"]
-    f = ["outputs/f", "outputs/f/checkpoints/best.pt"]
+    f, whole = (["outputs/" + name, f"outputs/{name}/checkpoints/best.pt"] for name in ("f", "whole"))
     for given, message in (
         (["outputs/a"], "--ensemble: takes two checkpoints or more, and got 1"),
         (["outputs/a", "outputs/a/checkpoints/last.pt"], "takes two checkpoints or more, and got 1"),
@@ -236,7 +235,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         (["outputs/a", "outputs/b/checkpoints"], "is no run's or sweep's folder"),
         (["outputs/a", "stray.pt"], "stray.pt: lies in no run's folder, as RUN/checkpoints/stray.pt does"),
         (f, "outputs/f: is of a test function, which classifies nothing"),
-        (["outputs/whole", "outputs/whole2", "--weights", "fit"], "--weights fit: needs held-out images"),
+        ([*whole, "--weights", "fit"], "--weights fit: needs held-out images"),
         ([*both, "--weights", "1"], "--weights 1: must be fit, or 2 numbers >= 0, one a network, and not all 0"),
         ([*both, "--weights", "1,-1"], "--weights 1,-1: must be fit, or 2 numbers"),
         ([*both, "--weights", "0,0"], "not all 0"),

@@ -17,6 +17,7 @@ RUN = (
     "logger=none",
 )
 COSINE = ("schedule=cosine_restarts", "schedule.period=6steps", "schedule.growth=2")
+EVEN = ("schedule=cosine_restarts", "schedule.period=1.25epochs", "schedule.growth=1", "schedule.warmup=3steps")
 CYCLIC = ("schedule=cyclic", "schedule.half_cycle=7steps", "schedule.low=0.01", "schedule.high=0.1")
 
 
@@ -29,8 +30,16 @@ def kept(folder):
     [
         (COSINE, [6, 18, 42], 0.0),
         (CYCLIC, [14, 28, 42], 0.01),
-        ((*COSINE, "schedule.warmup=3steps"), [6, 18, 42], 0.0),
-        (("schedule=cosine_restarts", "schedule.period=1.25epochs", "schedule.growth=1"), [13, 25, 38], 0.0),
+        (
+            (
+                "schedule=cosine_restarts",
+                "schedule.period=1.25epochs",
+                "schedule.growth=1",
+                "schedule.warmup=3steps",
+            ),
+            [13, 25, 38],
+            0.0,
+        ),
     ],
 )
 def test_the_end_of_each_cycle_is_kept_beside_the_newest(trainopt, tmp_path, schedule, ends, low):
