@@ -72,10 +72,11 @@ def evaluate_ensemble(
                 labels[kind] = torch.as_tensor(run.evaluation_sets[kind].labels).cpu().numpy()
                 found[kind].append(probabilities(run, kind))
             about.append({**described(member), "step": run.progress.step})
+    stacked = {kind: np.stack(found.pop(kind)) for kind in kinds}
     return {
         "images": len(labels["test"]),
-        **combined(np.stack(found["test"]), labels["test"], about),
-        "weighted": weighted(found, labels, given, weights == "fit"),
+        **combined(stacked["test"], labels["test"], about),
+        "weighted": weighted(stacked, labels, given),
     }
 
 
@@ -125,23 +126,27 @@ def combined(found: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]])
 
 
 def weighted(
-    found: dict[str, list[np.ndarray]], labels: dict[str, np.ndarray], given: np.ndarray | None, fit: bool
+    found: dict[str, np.ndarray], labels: dict[str, np.ndarray], given: np.ndarray | None
 ) -> dict[str, Any] | None:
-    """Return figures of the ensemble with given or fitted weights; None where there are neither."""
+    """Return figures of the ensemble with given weights, or fitted ones; None where there are neither.
+
+    Args:
+        found: probabilities (K, N, classes) on the test images; with `validation`, weights are fitted on these.
+        labels: (N,) of the same sets.
+        given: weights (K,), or None.
+    """
     how: dict[str, Any] = {"fitted_on": None}
-    if fit:
-        p = np.stack(found["validation"])
-        given, gap = fitted_weights(of_the_truth(p, labels["validation"]))
+    if "validation" in found:
+        given, gap = fitted_weights(of_the_truth(found["validation"], labels["validation"]))
         how = {"fitted_on": "validation", "fit_gap": gap}
     if given is None:
         return None
-    test = np.tensordot(given, np.stack(found["test"]), 1)
-    return {"weights": given.tolist(), **how, **figures(test, labels["test"])}
+    return {"weights": given.tolist(), **how, **figures(np.tensordot(given, found["test"], 1), labels["test"])}
 
 
 def figures(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return mean cross-entropy, top-1 and top-5 accuracy (percent) of probabilities (N, classes)."""
-    best = np.argsort(-p, axis=1, kind="stable")[:, :5] == labels[:, None]
+    best = torch.from_numpy(p).topk(min(5, p.shape[1]), dim=1).indices.numpy() == labels[:, None]
     return {
         "loss": float(-np.log(np.maximum(of_the_truth(p[None], labels), SMALLEST)).mean()),
         "top1": 100 * float(best[:, 0].mean()),

@@ -89,10 +89,11 @@ def find_members(paths: Iterable[str | Path], which: str) -> list[Member]:
         if not path.is_dir():
             raise UserError(f"{path}: no such run or checkpoint")
         is_run = (path / "run.yaml").is_file()
-        for folder in [path] if is_run else [path / name for name in jobs_below(path)]:
-            found.setdefault(checkpoint_path(folder, which).resolve(), folder)
-        if not is_run and not jobs_below(path):
+        folders = [path] if is_run else [path / name for name in jobs_below(path)]
+        if not folders:
             raise UserError(f"{path}: is no run's or sweep's folder (there is no run.yaml in it or below it)")
+        for folder in folders:
+            found.setdefault(checkpoint_path(folder, which).resolve(), folder)
     configs = {folder: read_config(folder)[0] for folder in dict.fromkeys(found.values())}
     return [Member(folder, path, configs[folder]) for path, folder in found.items()]
 
