@@ -13,7 +13,7 @@ from .features import Features
 from .folders import Folders, FolderSource, image_folder
 from .memory import InMemory
 from .no_data import NoData
-from .splits import class_balanced, split
+from .splits import bootstrap, class_balanced, split
 from .stages import Stages
 from .synthetic import synthetic
 from .torchvision_arrays import svhn, torchvision_arrays
@@ -41,6 +41,7 @@ __all__ = [
     "Stages",
     "arrays",
     "batches",
+    "bootstrap",
     "class_balanced",
     "digest_of",
     "digits",

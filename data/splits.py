@@ -4,6 +4,8 @@ import numpy as np
 
 from .arrays import Arrays, DataError
 
+BOOTSTRAP_STREAM = 2  # keeps what bootstrap samples are drawn from apart from what order and mixup are
+
 
 def class_balanced(labels: np.ndarray, count: int) -> np.ndarray:
     """Return the indices (sorted) of `count` samples whose classes are shared out as in `labels`.
@@ -40,6 +42,23 @@ def split(labels: np.ndarray, validation: float, limit: int | None) -> tuple[np.
         rest = rest[class_balanced(labels[rest], limit)]
         held_out = held_out[class_balanced(labels[held_out], limit)]
     return rest, held_out
+
+
+def bootstrap(count: int, seed: int) -> np.ndarray:
+    """Return which of `count` samples a bootstrap sample of the same size holds: numbers (count,), rising.
+
+    They are drawn with replacement, each with the same probability (Breiman 1996, Bagging Predictors, section 1),
+    by the seed alone: about 1 - 1/e = 63.2 % of the samples are among them, some of these more than once.
+
+    >>> bootstrap(10, seed=0).tolist()
+    [0, 2, 2, 4, 5, 6, 6, 7, 8, 9]
+
+    Args:
+        count: of the samples to draw from, and of those that are drawn.
+        seed: of the run.
+    """
+    words = np.random.SeedSequence([seed], spawn_key=(BOOTSTRAP_STREAM,))
+    return np.sort(np.random.default_rng(words).integers(count, size=count))
 
 
 def take_out_test_set(images: np.ndarray, labels: np.ndarray, count: int, where: str) -> Arrays:

@@ -1,7 +1,7 @@
 """From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,11 @@ from torch import Tensor, nn
 
 from trainopt.data import (
     Arrays,
-    Augmentation,
     Batch,
     DataError,
     Folders,
-    FolderSource,
-    InMemory,
     Position,
     batches,
-    split,
 )
 from trainopt.models import smallest_input
 
@@ -38,6 +34,7 @@ from .objective import Objective, covered_parameters
 from .progress import Progress
 from .repeat_rate import RepeatRate, check_repeat_rate
 from .scheduling import build_schedule, check_schedule, levels_of
+from .sets import build_sets
 from .vocabulary import shipped
 
 EVALUATION_BATCH = 256
@@ -122,13 +119,14 @@ class Run:
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
 
-def build(config: DictConfig, folder: Path | None = None, training: bool = True) -> Run:
+def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
     """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
 
     Args:
         config: checked.
         folder: the run's, which may keep features of its images; None: it has none.
         training: False where the run is evaluated only.
+        train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
     """
     device = choose_device(config.device)
     set_numerics(config.precision, config.deterministic, device)
@@ -143,7 +141,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
     network = split_network(config, network, image_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
-    training_set, evaluation_sets = build_sets(config, data, size, device)
+    training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
     early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.check(evaluation_sets)
     progress = Progress(epoch_size=len(training_set))
@@ -265,62 +263,6 @@ def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, n
         raise UserError(f"data.size={wanted}: the network needs images of at least {needed} pixels")
     notes.append(f"images are enlarged from {height}x{width} to {needed}x{needed} pixels, as the network needs")
     return needed
-
-
-def build_sets(
-    config: DictConfig, data: Arrays | Folders, size: int | None, device: torch.device
-) -> tuple[Any, dict[str, Any]]:
-    """Return the training set and the sets to evaluate on, by kind of row."""
-    options = config.data
-    labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
-    test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
-    try:
-        train, held_out = split(labels, options.validation, options.limit)
-        test, _ = split(test_labels, 0.0, options.limit)
-    except DataError as error:
-        raise UserError(str(error)) from error
-    mean, std = statistics(options, data, train)
-    shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
-
-    def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> InMemory | FolderSource:
-        if isinstance(data, Folders):
-            return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
-        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
-        if len(indices) < len(images):  # of all of them no copy is made
-            images = images[indices]
-        return InMemory(
-            images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared
-        )
-
-    sets = {"validation": make("train", held_out)} if len(held_out) else {}
-    try:
-        augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
-        training_set = make("train", train, augmentation)
-    except ValueError as error:
-        raise UserError(one_line(error)) from error
-    return training_set, {**sets, "test": make("test", test)}
-
-
-def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
-    channels = data.image_shape[0]
-    found = {}
-    for name in ("mean", "std"):
-        given = options[name]
-        if given is not None and len(given) == 1:
-            given = [given[0]] * channels
-        if given is not None and len(given) != channels:
-            raise UserError(
-                f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all"
-            )
-        if given is None and isinstance(data, Arrays):
-            pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
-            given = getattr(pixels, name)(axis=0, dtype=np.float64)
-            given = np.where(given > 0, given, 1.0) if name == "std" else given
-        elif given is None:
-            raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
-        found[name] = [float(x) for x in given]
-    return found["mean"], found["std"]
 
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:

@@ -32,6 +32,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         "evaluate": evaluate,
         "status": status,
         "compare": compare,
+        "landscape": landscape,
     }
     first = arguments[0] if arguments else ""
     if first == "--version":
@@ -68,10 +69,14 @@ def resume(arguments: list[str], debug: bool) -> int:
 
 
 def evaluate(arguments: list[str], debug: bool) -> int:
-    """`trainopt evaluate RUN`."""
+    """`trainopt evaluate RUN`, `trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
     del debug
-    parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate a checkpoint of a run.")
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser = argparse.ArgumentParser(
+        "trainopt evaluate", description="Evaluate a checkpoint of a run, or several."
+    )
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="RUN", help="a run's folder; --ensemble: runs, sweeps, checkpoints"
+    )
     parser.add_argument("--checkpoint", default="last", metavar="best|last|FILE", help="default: last")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the run's")
     parser.add_argument(
@@ -79,22 +84,66 @@ def evaluate(arguments: list[str], debug: bool) -> int:
         action="store_true",
         help="evaluate every new last.pt (or best.pt) beside the run, into evaluations.jsonl, until the run ends",
     )
-    given = parser.parse_args(arguments)
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="evaluate two or more networks, and the mean of their probabilities",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="fit|W,W,…",
+        help="--ensemble: also a weighted mean; fit: the best weights on held-out images (data.validation)",
+    )
+    parser.add_argument("--json", action="store_true", help="--ensemble: print an object instead of tables")
+    given = parser.parse_intermixed_args(arguments)
+    if given.ensemble:
+        return evaluate_together(given)
+    if given.weights is not None or given.json:
+        raise UserError(f"{'--json' if given.weights is None else '--weights'}: is for --ensemble")
+    if len(given.paths) > 1:
+        raise UserError(f"evaluate: takes one run, and got {len(given.paths)}; --ensemble takes several")
+    (run,) = given.paths
     if given.follow and given.checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint {given.checkpoint}: is one checkpoint; --follow takes best or last")
     from .folder import await_begin, read_config
 
     if given.follow:
-        await_begin(given.run)
-    read_config(given.run)  # says what is wrong before torch is imported
+        await_begin(run)
+    read_config(run)  # says what is wrong before torch is imported
     if given.follow:
         from .follow import follow
 
-        return follow(given.run, given.checkpoint, given.device)
+        return follow(run, given.checkpoint, given.device)
     from .evaluate import evaluate_run
 
-    evaluate_run(given.run, given.checkpoint, given.device)
+    evaluate_run(run, given.checkpoint, given.device)
     return 0
+
+
+def evaluate_together(given: argparse.Namespace) -> int:
+    """`trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
+    if given.follow:
+        raise UserError("--follow: is for one run; leave --ensemble out")
+    from .display import Display
+    from .ensemble import evaluate_ensemble
+    from .ensemble_table import show_ensemble
+    from .files import json_text
+
+    display = Display(quiet=given.json)
+    found = evaluate_ensemble(given.paths, weights_in(given.weights), given.checkpoint, given.device, display)
+    if given.json:
+        print(json_text(found), end="")
+    else:
+        show_ensemble(found, display)
+    return 0
+
+
+def weights_in(text: str | None) -> list[float] | str | None:
+    """Return the numbers in a text like `0.5,0.3,0.2`; a text that is no list of numbers as it is."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
 
 
 def status(arguments: list[str], debug: bool) -> int:
@@ -137,6 +186,44 @@ def compare(arguments: list[str], debug: bool) -> int:
     from .compare import compare_command
 
     compare_command(parser.parse_args(arguments))
+    return 0
+
+
+def landscape(arguments: list[str], debug: bool) -> int:
+    """`trainopt landscape RUN|CHECKPOINT RUN|CHECKPOINT [RUN|CHECKPOINT]`."""
+    del debug
+    parser = argparse.ArgumentParser(
+        "trainopt landscape",
+        description="Evaluate a network between two checkpoints, or on the plane through three.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN|CHECKPOINT",
+        help="a run's folder, or a file in its checkpoints/",
+    )
+    parser.add_argument(
+        "--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)"
+    )
+    parser.add_argument(
+        "--beyond", type=float, default=0.2, metavar="SHARE", help="how far to go on beyond; default: 0.2"
+    )
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images; default: 1000")
+    parser.add_argument(
+        "--batch-norm",
+        default="recompute",
+        metavar="recompute|interpolate",
+        help="its statistics between checkpoints: anew from training images (default), or interpolated",
+    )
+    parser.add_argument("--checkpoint", default="last", metavar="best|last", help="of a run; default: last")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the first run's")
+    parser.add_argument("--json", action="store_true", help="print what landscape.json holds, instead of tables")
+    out = Path("outputs/landscape")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    from .landscape_command import landscape_command
+
+    landscape_command(parser.parse_args(arguments))
     return 0
 
 

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from trainopt.models import DamagedFile
-
 from .build import Run, build
 from .device import choose_device
 from .display import Display
 from .errors import UserError
 from .evaluation import evaluate
 from .folder import read_config
-from .store import by_step, read
+from .members import checkpoint_path, state_in
 
 
 def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
@@ -27,13 +25,8 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
         which: `best`, `last`, or a checkpoint file.
         device: as in the configuration; None: the run's.
     """
-    path = folder / "checkpoints" / f"{which}.pt" if which in ("best", "last") else Path(which)
-    if which == "last" and not path.exists():  # it was being replaced when the run was killed
-        path = next((older for _, older in by_step(path.parent)), path)
-    try:
-        state = read(path)
-    except DamagedFile as error:
-        raise UserError(str(error)) from error
+    path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
+    state = state_in(path)
     display = Display()
     with enough_memory():
         run = prepared(folder, device, display)
@@ -63,15 +56,22 @@ def enough_memory() -> Iterator[None]:
         raise UserError("the GPU has too little memory left; --device DEVICE evaluates on another") from error
 
 
-def prepared(folder: Path, device: str | None, display: Display) -> Run:
-    """Build the pieces of a run, on its own device or on another."""
+def prepared(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
+    """Build the pieces of a run, on its own device or on another, to evaluate it.
+
+    Args:
+        folder: the run's.
+        device: as in the configuration; None: the run's.
+        display: for notes.
+        train_images: as in `build`.
+    """
     config, _ = read_config(folder)
     if device is not None:
         config.device = device
     if config.precision == "tf32" and choose_device(config.device).type == "cpu":
         config.precision = "float32"
         display.say("note: on a CPU, precision=tf32 is evaluated in float32")
-    return build(config, folder, training=False)
+    return build(config, folder, training=False, train_images=train_images)
 
 
 def set_state(run: Run, state: dict[str, Any], path: Path) -> None:

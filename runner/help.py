@@ -17,8 +17,10 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt resume RUN                     go on from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked
+  trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks, alone and together
   trainopt status SWEEP [--json]          what became of a sweep's jobs
   trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
+  trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
 
   --help              this page, with the keys of the options that are typed before it
   --cfg job           show the configuration of a command without running it

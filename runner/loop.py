@@ -91,7 +91,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         if "evaluate" in due or "end" in due:
             evaluate_all()
         ends = run.is_over or run.early_stopping.ends or stop()
-        if "checkpoint" in due or ends:
+        if "checkpoint" in due or ends or record.cycle_ended:
             record.checkpoint(run, scheduled="checkpoint" in due)
         return ends
 
@@ -114,5 +114,5 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if "log" in due or "end" in due:
                 log()
             schedule.step()
-            if (due or interrupt.signal) and pause(due):
+            if (due or interrupt.signal or record.cycle_ended) and pause(due):
                 return

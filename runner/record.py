@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -34,6 +35,7 @@ class Record:
         selection: the kind of row that best figures are taken from, `validation` or `test`.
         store: where checkpoints go.
         keep_every: every so many of the checkpoints that `checkpoint_every` asks for, one is kept; None: none.
+        cycles: says how many cycles of the schedule are complete; the end of each is kept. None: of none.
         logger: gets every row too, or None.
     """
 
@@ -44,6 +46,7 @@ class Record:
         selection: str,
         store: Store,
         keep_every: int | None = None,
+        cycles: Callable[[], int] | None = None,
         logger: Any = None,
     ):
         self.folder = folder
@@ -55,6 +58,8 @@ class Record:
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
         self._improved = False
         self._keep_every = keep_every
+        self._cycles = cycles
+        self._cycles_kept = 0
         self._kept: list[int] = []  # steps whose checkpoints stay
         self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
@@ -122,8 +127,13 @@ class Record:
         if self.logger is not None:
             self.logger.flush()
 
+    @property
+    def cycle_ended(self) -> bool:
+        """Whether the schedule has completed a cycle since the last one whose end was kept."""
+        return self._cycles is not None and self._cycles() > self._cycles_kept
+
     def checkpoint(self, run: Run, scheduled: bool = False) -> None:
-        """Write last.pt.
+        """Write last.pt, which stays for good where it is asked for or a cycle has ended.
 
         Args:
             run: whose state it is.
@@ -131,16 +141,18 @@ class Record:
         """
         with run.clocks.running("checkpoint"):
             number = int(run.progress.elapsed(run.checkpoint_every))
-            if scheduled and self._keep_every and number % self._keep_every == 0:
+            if self.cycle_ended or (scheduled and self._keep_every and number % self._keep_every == 0):
                 self._kept.append(run.progress.step)
+            if self._cycles is not None:
+                self._cycles_kept = self._cycles()
             self.store.write(self._state(run))
 
     def _state(self, run: Run) -> dict[str, Any]:
         """Return the run's state, with how much of metrics.jsonl belongs to it."""
         self.flush()
         os.fsync(self._metrics.fileno())
-        record = {**self._best, "metrics_bytes": self._metrics.tell(), "kept": list(self._kept)}
-        return {**state_of(run), "record": record}
+        kept = {"kept": list(self._kept), "cycles_kept": None if self._cycles is None else self._cycles_kept}
+        return {**state_of(run), "record": {**self._best, "metrics_bytes": self._metrics.tell(), **kept}}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint: metrics.jsonl is cut back to it."""
@@ -149,6 +161,9 @@ class Record:
         self._metrics.seek(record["metrics_bytes"])
         self._best = {name: record[name] for name in self._best}
         self._kept = list(record["kept"])
+        if self._cycles is not None:  # where the run did not keep their ends so far, it begins with the next
+            cycles_kept = record.get("cycles_kept")
+            self._cycles_kept = self._cycles() if cycles_kept is None else cycles_kept
 
     def summarise(self, run: Run, status: str, **more: Any) -> dict[str, Any]:
         """Write the rows that wait and summary.json, and return the summary."""

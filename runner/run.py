@@ -160,6 +160,7 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") ->
         selection=next(iter(run.evaluation_sets)),  # validation, where there is one
         store=Store(folder / "checkpoints", keep.last, found.last_step),
         keep_every=keep.every,
+        cycles=run.schedule.cycles if keep.at_restarts else None,
         logger=logger,
     )
 

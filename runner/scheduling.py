@@ -44,6 +44,11 @@ def build_schedule(config: DictConfig, optimizer: Any, progress: Progress) -> tu
         raise UserError(
             f"early_stopping.patience={patience}: a range test begins with rates that improve nothing; give null"
         )
+    if config.keep_checkpoints.at_restarts and not callable(getattr(schedule, "cycles", None)):
+        raise UserError(
+            f"keep_checkpoints.at_restarts=true: {type(schedule).__name__} has no restarts;"
+            " give schedule=cosine_restarts or cyclic, or false"
+        )
     if node.warmup is None or takes(node._target_, "warmup"):
         return schedule, over
     try:

@@ -255,7 +255,7 @@ def test_what_cannot_be_is_refused_in_one_line(trainopt, tmp_path, choices, mess
 
 def test_every_key_that_makes_images_random_is_known():
     """A new key of `data` belongs into one of these; what is random, its source must say (`is_random`)."""
-    fixed = {"root", "download", "limit", "validation", "mean", "std", "size", "channels", "pad"}
+    fixed = {"root", "download", "limit", "validation", "bootstrap", "mean", "std", "pad", "size", "channels"}
     of_a_shift = {"shift_probability", "padding"}
     assert set(shipped("config.yaml")["data"]) - fixed - of_a_shift == {"flip", "shift", "cutout", "mixup"}
 
