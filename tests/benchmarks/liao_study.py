@@ -2,12 +2,12 @@
 
     python liao_study.py FOLDER
 
-The study's toy network 1024-500-500-10 on MNIST (section 4.4), three epochs instead of forty, three seeds; needs
-TRAINOPT_DATA with MNIST; a quarter of an hour on two cores. 1. Five batch sizes and three learning rates: C_K, L_K and
-test error; do size and rate order the two? 2. Dynamic sampling against fixed sizes at the study's learning
-rate. 3. Controllers that act on the measures, against the fixed sizes: time to the error that the best of these
-ends with. Runs that are there already are not repeated. The tables are printed; FOLDER/comparison has the plane of
-C_K and L_K.
+The study's toy network 1024-500-500-10 on MNIST (section 4.4), three epochs instead of forty, three seeds;
+needs TRAINOPT_DATA with MNIST; a quarter of an hour on two cores. 1. Five batch sizes and three learning rates:
+C_K, L_K and test error; do size and rate order the two? 2. Dynamic sampling against fixed sizes at the study's
+learning rate. 3. Controllers that act on the measures, against the fixed sizes: time to the error that the best
+of these ends with. Runs that are there already are not repeated. The tables are printed; FOLDER/comparison has
+the plane of C_K and L_K.
 """
 
 import json
