@@ -63,25 +63,33 @@ class CosineRestarts(Schedule):
         self.lowest = lowest
         super().__init__(optimizer, progress)
 
+    def cycles(self) -> int:
+        """Return how many cycles are complete now, which is how often the rate has begun again.
+
+        It grows by one at the step after which the schedule restarts: what looks at it after that step, sees the
+        weights that a cycle ended with.
+        """
+        return position(self.progress.elapsed(self.period), self.growth)[0]
+
     def rate_of(self, initial: float) -> float:
         """Return the rate now of a group that began with the rate `initial`."""
-        share = position(self.progress.elapsed(self.period), self.growth)
+        _, share = position(self.progress.elapsed(self.period), self.growth)
         return initial * (self.lowest + (1 - self.lowest) * (1 + cos(pi * share)) / 2)
 
 
-def position(passed: float, growth: float) -> float:
-    """Return which share of the current cycle has passed, in [0, 1).
+def position(passed: float, growth: float) -> tuple[int, float]:
+    """Return how many cycles are complete, and which share of the current one has passed, in [0, 1).
 
     Args:
         passed: since the start, in lengths of the first cycle.
         growth: of each cycle's length.
 
     >>> position(2.5, 1), position(2, 2), position(3, 2)
-    (0.5, 0.5, 0.0)
+    ((2, 0.5), (1, 0.5), (2, 0.0))
     """
     if growth == 1:
-        return passed % 1
+        return floor(passed), passed % 1
     # n cycles take (growth^n - 1) / (growth - 1); where a restart is due, the logarithm may fall just short of n
     n = floor(log1p(passed * (growth - 1)) / log(growth) + ROUNDING)
     length = growth**n
-    return max(0.0, (passed - (length - 1) / (growth - 1)) / length)
+    return n, max(0.0, (passed - (length - 1) / (growth - 1)) / length)

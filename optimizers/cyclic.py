@@ -96,10 +96,13 @@ class Cyclic(Schedule):
         self.gamma_every = gamma_every
         super().__init__(optimizer, progress)
 
+    def cycles(self) -> int:
+        """Return how many whole cycles have passed."""
+        return floor(self.progress.elapsed(self.half_cycle) / 2)
+
     def rate_of(self, initial: float) -> float:
         """Return the rate now of a group that began with the rate `initial`."""
-        passed = self.progress.elapsed(self.half_cycle)
-        cycles = floor(passed / 2)
+        passed, cycles = self.progress.elapsed(self.half_cycle), self.cycles()
         wave = 1 - abs(passed - 2 * cycles - 1)
         height = self.amplitude(cycles) * WINDOWS[self.window](wave)
         return (self.low + (self.high - self.low) * height) * self.ratio(initial)

@@ -18,6 +18,9 @@ class Progress(Protocol):
 class Schedule(LRScheduler):
     """Sets the rate of every parameter group to `rate_of` its own rate, after each step.
 
+    A schedule that restarts has a method `cycles()` beside: the number of its cycles that are complete, 0 before
+    the first restart. It is a function of `progress` too.
+
     What a subclass needs for that it sets before it calls `super().__init__`, which sets the first rates. As
     rates follow from `progress` alone, there is nothing that a resumed run could have lost: the state is the
     rates that the groups began with, and torch's count of calls.

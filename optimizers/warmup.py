@@ -52,6 +52,8 @@ class WarmUp:
         self.progress = progress
         self.over = over
         self.start = start
+        if hasattr(schedule, "cycles"):
+            self.cycles = schedule.cycles  # those of a schedule that restarts
         self._rates = rates(optimizer)  # what the schedule says
         self._lower()
 
