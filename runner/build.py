@@ -33,6 +33,7 @@ from .errors import UserError, one_line
 from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
+from .regularizers import begin_regularizers
 from .repeat_rate import check_repeat_rate
 from .scheduling import build_schedule, check_schedule
 from .vocabulary import shipped
@@ -176,6 +177,8 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True)
         notes=notes,
     )
     keep_features(config, run, folder, training)
+    if training:
+        begin_regularizers(run)
     return run
 
 

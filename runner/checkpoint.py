@@ -15,6 +15,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "model": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
+        "regularizers": {name: r.state_dict() for name, r in remembering(run).items()},
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
@@ -27,10 +28,17 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.network.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
+    for name, regularizer in remembering(run).items():
+        regularizer.load_state_dict(state["regularizers"][name])
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
     set_rng_state(state["rng"], run.device)
+
+
+def remembering(run: Run) -> dict[str, Any]:
+    """Return by name the regularizers that have a state."""
+    return {name: r for name, (r, _) in run.objective.regularizers.items() if hasattr(r, "state_dict")}
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
