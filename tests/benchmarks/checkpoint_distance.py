@@ -1,7 +1,7 @@
 """What pushing away from snapshots costs: a step of SGD on ResNet-20 with one and without, and the term by itself.
 
-Medians of interleaved pairs on one batch and one thread. A step is: gradients cleared, forward, backward, update. The
-term by itself is its value and its gradient, for 1, 2 and 4 snapshots: at most linear in their number.
+Medians of interleaved pairs on one batch and one thread. A step is: gradients cleared, forward, backward, update.
+The term by itself is its value and its gradient, for 1, 2 and 4 snapshots: at most linear in their number.
 """
 
 import os
