@@ -1,6 +1,7 @@
 """How weights move: update rules, curvature, learning-rate schedules, regularizers. Needs torch alone."""
 
 from .adaptive_nesterov import AdaptiveNesterov
+from .checkpoint_distance import CheckpointDistance
 from .conjugate_gradient import CGInfo, conjugate_gradient
 from .cosine import CosineRestarts
 from .curvature import Curvature, hessian_vector_product
@@ -19,6 +20,7 @@ __all__ = [
     "L2",
     "AdaptiveNesterov",
     "CGInfo",
+    "CheckpointDistance",
     "Constant",
     "CosineRestarts",
     "Curvature",

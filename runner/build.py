@@ -32,6 +32,7 @@ from .fitting import attach_probes, check_batches, check_compile, check_function
 from .last_layer import compiled, keep_features, split_network
 from .objective import Objective, covered_parameters
 from .progress import Progress
+from .regularizers import begin_regularizers
 from .repeat_rate import RepeatRate, check_repeat_rate
 from .scheduling import build_schedule, check_schedule, levels_of
 from .sets import build_sets
@@ -193,6 +194,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     keep_features(config, run, folder, training)
     if training:
         attach_probes(run)
+        begin_regularizers(run)
     return run
 
 

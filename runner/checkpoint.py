@@ -16,6 +16,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
         "batching": run.batching.state_dict() if hasattr(run.batching, "state_dict") else {},
+        "regularizers": {name: r.state_dict() for name, r in remembering(run).items()},
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
@@ -34,6 +35,8 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.schedule.load_state_dict(state["schedule"])
     if hasattr(run.batching, "load_state_dict"):
         run.batching.load_state_dict(state["batching"])
+    for name, regularizer in remembering(run).items():
+        regularizer.load_state_dict(state["regularizers"][name])
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
@@ -41,6 +44,11 @@ def restore(run: Run, state: dict[str, Any]) -> None:
         if hasattr(run.probes.get(name), "load_state_dict"):
             run.probes[name].load_state_dict(kept)
     set_rng_state(state["rng"], run.device)
+
+
+def remembering(run: Run) -> dict[str, Any]:
+    """Return by name the regularizers that have a state."""
+    return {name: r for name, (r, _) in run.objective.regularizers.items() if hasattr(r, "state_dict")}
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:

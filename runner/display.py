@@ -113,6 +113,13 @@ class Display:
             self._figures = f"  {kind} top-1 {row['top1']:.2f} %"
         self.say("  ".join(parts))
 
+    def happened(self, name: str, event: dict[str, Any], counts: dict[str, Any]) -> None:
+        """Print one line about what a regularizer did."""
+        more = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items() if k != "event")
+        self.say(
+            f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}  {name}: {event['event']} ({', '.join(more)})"
+        )
+
     def result(self, summary: dict[str, Any], folder: Path) -> None:
         """Print the table at the end of a run."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -16,6 +16,7 @@ from .objective import Output
 from .probes import Probes
 from .progress import Agenda
 from .record import Record
+from .regularizers import Regularizers
 
 
 def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> None:
@@ -30,7 +31,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(progress, **run.durations)
     probes = Probes(run, record) if run.probes else None
-    control = Control(run, record, display)
+    control, regularizers = Control(run, record, display), Regularizers(run, record, display)
     total: Tensor
     terms: dict[str, Tensor]
     output: Output
@@ -60,8 +61,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         clocks.switch("other")
         row = {name: finite.value if term is total else term.item() for name, term in terms.items()}
         row |= {"total": finite.value, "lr": rate.lr, "batch_size": batch.size}
-        if reports:
-            row |= optimizer.last_step
+        row |= regularizers.report(terms) | (optimizer.last_step if reports else {})
         record.trained(row, output, batch.targets, progress.counts(), clocks.seconds["train"])
         display.trained(row, progress, clocks.seconds["train"])
         clocks.switch("train")
@@ -80,6 +80,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             run.early_stopping.observe(rows)
             for kind, row in rows.items():
                 record.evaluated(kind, row, progress.counts(), clocks.seconds["train"])
+            regularizers.after_evaluation(rows)
             record.keep_best(run)
             display.evaluated(rows, record.last_train_row, progress.counts())
 
@@ -114,5 +115,6 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
             if "log" in due or "end" in due:
                 log()
             schedule.step()
+            regularizers.after_step()
             if (due or interrupt.signal or record.cycle_ended) and pause(due):
                 return

@@ -113,6 +113,10 @@ class Record:
         """Write a row of what the batching decided after the last update."""
         self._write({"kind": "control", **counts, "train_seconds": train_seconds}, row)
 
+    def happened(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
+        """Write a row of what a regularizer did after the last update."""
+        self._write({"kind": "event", "regularizer": name, **counts, "train_seconds": train_seconds}, row)
+
     def keep_best(self, run: Run) -> None:
         """Write best.pt if the last evaluation was the best so far (but of no range test), and the summary.
 

@@ -267,3 +267,65 @@ def test_each_of_liao_2018_has_its_size_for_a_cpu(name):
 def test_every_experiment_of_liao_2018_is_compared_with_its_text():
     there = {path.stem for path in (CONF / "experiment/liao2018").glob("*.yaml")}
     assert there == {*LIAO, *DYNAMIC} == {path.stem for path in (CONF / "experiment/liao2018/cpu").glob("*.yaml")}
+
+
+# von Bachmann 2020, section 2.2.4; (restarts, pushes) of each experiment
+VON_BACHMANN = {
+    "cosine": (False, False),
+    "restarts": (True, False),
+    "push": (False, True),
+    "restarts_push": (True, True),
+}
+
+
+def cycles(config):
+    """How many cycles of the schedule the run has."""
+    return float(config["duration"].removesuffix("epochs")) / float(
+        config["schedule"]["period"].replace("${duration}", config["duration"]).removesuffix("epochs")
+    )
+
+
+@pytest.mark.parametrize("name", VON_BACHMANN)
+def test_von_bachmann_2020(name):
+    restarts, pushes = VON_BACHMANN[name]
+    config, choices = composed(f"vonbachmann2020/{name}")
+    assert swept(config) == {"data": ["mnist", "cifar10"], "model": ["resnet20", "mobilenetv2_cifar"]}
+    assert (choices["data"], choices["model"]) == ("cifar10", "resnet20")
+    assert has(
+        config["optimizer"], {"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0}
+    )
+    assert (config["batching"]["size"], config["duration"]) == (128, "900epochs")
+    assert config["regularizer"]["l2"]["strength"] == 1e-3
+    assert has(config["data"], {**PLAIN, "validation": 0})
+    # equation 1.10, from the initial rate to 0; all cycles are equally long
+    assert has(config["schedule"], {"growth": 1, "lowest": 0.0})
+    assert cycles(config) == (6 if restarts else 1)
+    assert set(config["regularizer"]) == {"l2", *(["checkpoint_distance"] if pushes else [])}
+    if pushes:
+        term = config["regularizer"]["checkpoint_distance"]
+        assert term["layers"] == "all"  # algorithm 4: model.parameters()
+        assert term["at_restarts"] == restarts
+        assert term["units"] == "snapshot_norm"  # "it would make the transfer of hyperparameters possible"
+
+
+@pytest.mark.parametrize("name", VON_BACHMANN)
+@pytest.mark.parametrize("size", ["cpu", "digits"])
+def test_each_of_von_bachmann_2020_has_its_size_for_a_cpu(name, size):
+    paper, _ = composed(f"vonbachmann2020/{name}")
+    small, choices = composed(f"vonbachmann2020/{size}/{name}")
+    assert choices["model"] == "resnet8"
+    assert choices["data"] == {"cpu": "cifar10", "digits": "digits"}[size]
+    assert small["optimizer"] == paper["optimizer"]
+    assert small["batching"] == paper["batching"]
+    assert set(swept(small)) == set(swept(paper))
+    assert cycles(small) >= min(4, cycles(paper))
+    assert set(small["regularizer"]) == set(paper["regularizer"])
+    given = {"strength", "at", "settle"}  # what the number of steps changes
+    for term, values in small["regularizer"].items():
+        assert has(values, {k: v for k, v in paper["regularizer"][term].items() if k not in given})
+
+
+def test_every_experiment_of_von_bachmann_2020_is_compared_with_its_text():
+    there = {str(path.relative_to(CONF)) for path in (CONF / "experiment/vonbachmann2020").rglob("*.yaml")}
+    sizes = ("", "cpu/", "digits/")
+    assert there == {f"experiment/vonbachmann2020/{size}{name}.yaml" for size in sizes for name in VON_BACHMANN}

@@ -160,7 +160,7 @@ def test_the_vocabulary_is_that_of_the_design():
         "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic none",
         "optimizer": "sgd adam rmsprop adagrad adadelta adaptive_nesterov newton ehnewton",
         "schedule": "constant multistep exponential cyclic cosine_restarts range_test",
-        "regularizer": "l2",
+        "regularizer": "l2 checkpoint_distance",
         "probe": "taylor",
         "batching": "constant dynamic controlled controlled_reference controlled_norm_test",
         "logger": "tensorboard none",
