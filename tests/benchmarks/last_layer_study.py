@@ -112,6 +112,23 @@ def table(folder: Path, task: str, network: str) -> None:
         print(f"| {name} | {lr:g} | {' | '.join(cells)} | {seconds:.1f} |")
 
 
+def to_target(folder: Path, chosen: list[tuple[str, str]], target: float = 85.0) -> None:
+    """Print steps and seconds until a test top-1, mean over the seeds, where all of them reach it."""
+    print(f"\n| steps (seconds) to {target:g} % | " + " | ".join("-".join(pair) for pair in chosen) + " |")
+    print("| --- " * (len(chosen) + 1) + "|")
+    for name in METHODS:
+        cells = []
+        for task, network in chosen:
+            curves = [rows(run) for run in finals(folder, task, network, name)]
+            hits = [next((row for row in curve if row["top1"] >= target), None) for curve in curves]
+            if None in hits:
+                cells.append("-")
+                continue
+            steps, seconds = (mean(row[key] for row in hits) for key in ("step", "train_seconds"))
+            cells.append(f"{steps:.0f} ({seconds:.2f})")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def draw(folder: Path, chosen: list[tuple[str, str]]) -> None:
     """Draw top-1 over steps and over seconds, mean and range of the seeds."""
     import numpy as np
@@ -154,6 +171,7 @@ def main() -> None:
         train(folder, task, network)
     for task, network in chosen:
         table(folder, task, network)
+    to_target(folder, chosen)
     draw(folder, chosen)
 
 
