@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 
 TRAINOPT = str(Path(sys.executable).with_name("trainopt"))
 EPOCHS = 3
-SIZES, RATES, SEEDS = (32, 64, 128, 256, 512), (0.025, 0.1, 0.4), (0, 1, 2)
-RATE = 0.1  # of the study's dynamic sampling
+SIZES, RATES, SEEDS = (32, 64, 128, 256, 512), (0.00625, 0.025, 0.1), (0, 1, 2)
+RATE = 0.025  # of dynamic sampling and controllers (the study: 0.1, at which the smallest batches do badly here)
 SHARED = [
     "experiment=liao2018/mnist_mlp",
     f"duration={EPOCHS}epochs",
@@ -34,7 +34,8 @@ SHARED = [
     "checkpoint_every=1000epochs",
     "logger=none",
 ]
-AT_RATE = [f"optimizer.lr={RATE}", f"seed={','.join(map(str, SEEDS))}"]
+ALONE = "hydra.sweeper.params=null"  # without the sweep of the experiment
+AT_RATE = [ALONE, f"optimizer.lr={RATE}", f"seed={','.join(map(str, SEEDS))}"]
 EVERY_STEP = ["probe.fisher.each_epoch=false", "probe.fisher.every=10steps", "batching.every=0.1epochs"]
 DYNAMIC = {
     "s32-to-128": "[32,32,64,64,128]",
@@ -70,7 +71,7 @@ def summaries(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*/summary.json")):
         config = OmegaConf.load(path.parent / "run.yaml")
-        tests, last = rows(path.parent, "test"), rows(path.parent, "probe")[-1]
+        tests, probed = rows(path.parent, "test"), rows(path.parent, "probe")
         found.append(
             {
                 "status": json.loads(path.read_text())["status"],
@@ -79,8 +80,9 @@ def summaries(folder: Path) -> list[dict[str, Any]]:
                 "seed": config.seed,
                 "scope": config.batching.get("scope"),
                 "folder": path.parent,
-                "C": last["C_K"],
-                "L": last["L_K"],
+                "C": probed[-1]["C_K"],
+                "L": probed[-1]["L_K"],
+                "measured": [(row["step"], row["C_K"], row["L_K"]) for row in probed],
                 "error": 100 - tests[-1]["top1"],
                 "seconds": tests[-1]["train_seconds"],
                 "way": [(row["train_seconds"], 100 - row["top1"]) for row in tests],
@@ -113,28 +115,31 @@ def share_explained(cells: dict[tuple[int, float], float], by: int) -> float:
 def grid(folder: Path) -> list[dict[str, Any]]:
     """Make the runs of every size with every rate, print their measures; return them."""
     typed = [f"batching.size={','.join(map(str, SIZES))}", f"optimizer.lr={','.join(map(str, RATES))}"]
-    sweep(folder / "grid", *typed, AT_RATE[1])
+    sweep(folder / "grid", *typed, AT_RATE[-1])
     runs = summaries(folder / "grid")
-    cells: dict[str, dict[tuple[int, float], float]] = {"C": {}, "L": {}}
+    fewest = min(run["measured"][-1][0] for run in only(runs, size=max(SIZES)))
+    cells: dict[str, dict[tuple[int, float], float]] = {name: {} for name in ("C", "L", "C at", "L at")}
     print("\n| C_K, L_K, test error (%) | " + " | ".join(f"lr {rate}" for rate in RATES) + " |")
     print("| --- " * (len(RATES) + 1) + "|")
     for size in SIZES:
         line = []
         for rate in RATES:
             own = only(runs, size=size, rate=rate)
-            ended = [run for run in own if run["status"] == "finished"]
+            ended = only(own, status="finished")
             if len(ended) < len(own):
                 line.append(f"{len(own) - len(ended)} of {len(own)} diverged")
                 continue
-            for name, found in cells.items():
-                found[size, rate] = mean(run[name] for run in own)
+            early = [next(row for row in run["measured"] if row[0] >= fewest) for run in own]
+            cells["C"][size, rate], cells["L"][size, rate] = (mean(run[name] for run in own) for name in "CL")
+            cells["C at"][size, rate], cells["L at"][size, rate] = (mean(row[i] for row in early) for i in (1, 2))
             error = mean(run["error"] for run in own)
-            line.append(f"{cells['C'][size, rate]:.1f}, {cells['L'][size, rate]:.1f}, {error:.2f}")
+            line.append(f"{cells['C'][size, rate]:.0f}, {cells['L'][size, rate]:.1f}, {error:.2f}")
         print(f"| {size} | {' | '.join(line)} |")
     print("\n| share of the variance of the logarithm explained | by batch size | by learning rate |")
     print("| --- | --- | --- |")
     for name, found in cells.items():
-        print(f"| {name}_K | {share_explained(found, 0):.2f} | {share_explained(found, 1):.2f} |")
+        when = f"after {fewest} steps" if " " in name else "after all epochs"
+        print(f"| {name[0]}_K {when} | {share_explained(found, 0):.2f} | {share_explained(found, 1):.2f} |")
     return runs
 
 
