@@ -26,8 +26,9 @@ TRAINOPT = str(Path(sys.executable).with_name("trainopt"))
 EPOCHS = 3
 SIZES, RATES, SEEDS = (32, 64, 128, 256, 512), (0.00625, 0.025, 0.1), (0, 1, 2)
 RATE = 0.025  # of dynamic sampling and controllers (the study: 0.1, at which the smallest batches do badly here)
+TOY = ["experiment=liao2018/mnist_mlp"]
+TOY_DYNAMIC = ["experiment=liao2018/mnist_dynamic", "model=mlp", "model.hidden=[500,500]"]
 SHARED = [
-    "experiment=liao2018/mnist_mlp",
     f"duration={EPOCHS}epochs",
     f"schedule.milestones=[{EPOCHS / 2}epochs,{EPOCHS * 3 / 4}epochs]",
     "evaluate_every=0.25epochs",
@@ -115,7 +116,7 @@ def share_explained(cells: dict[tuple[int, float], float], by: int) -> float:
 def grid(folder: Path) -> list[dict[str, Any]]:
     """Make the runs of every size with every rate, print their measures; return them."""
     typed = [f"batching.size={','.join(map(str, SIZES))}", f"optimizer.lr={','.join(map(str, RATES))}"]
-    sweep(folder / "grid", *typed, AT_RATE[-1])
+    sweep(folder / "grid", *TOY, *typed, AT_RATE[-1])
     runs = summaries(folder / "grid")
     fewest = min(run["measured"][-1][0] for run in only(runs, size=max(SIZES)))
     cells: dict[str, dict[tuple[int, float], float]] = {name: {} for name in ("C", "L", "C at", "L at")}
@@ -165,7 +166,7 @@ def main() -> None:
     runs = grid(folder)
     at_rate = {size: only(runs, size=size, rate=RATE) for size in SIZES}
     for name, stages in DYNAMIC.items():
-        typed = ["batching=dynamic", f"batching.stages={stages}", "batching.scope=run,learning_rate"]
+        typed = [*TOY_DYNAMIC, f"batching.stages={stages}", "batching.scope=run,learning_rate"]
         sweep(folder / name, *typed, *AT_RATE)
     growth = mean(run["L"] for run in at_rate[64]) / EPOCHS
     reference = only(at_rate[64], seed=0)[0]["folder"]
@@ -175,7 +176,7 @@ def main() -> None:
         "path of s64": [f"batching.reference='{reference}'"],
     }
     for name, typed in CONTROLLED.items():
-        sweep(folder / name.replace(" ", "-"), *typed, *more[name], *EVERY_STEP, *AT_RATE)
+        sweep(folder / name.replace(" ", "-"), *TOY, *typed, *more[name], *EVERY_STEP, *AT_RATE)
     best = min(at_rate, key=lambda size: mean(run["error"] for run in at_rate[size]))
     target = mean(run["error"] for run in at_rate[best])
     print(f"\n| lr {RATE} | test error (%) | seconds | until {target:.2f} % | C_K | L_K | last size |")

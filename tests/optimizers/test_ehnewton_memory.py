@@ -75,6 +75,7 @@ def resident():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("run", range(len(RUNS)), ids=[f"{step} {options}" for step, options in RUNS])
 def test_memory_after_200_steps_is_that_after_20(resident, run):
     early, late = resident[run]

@@ -1,10 +1,13 @@
 """The study of Zorca 2020 that needs no download: a backbone, then its last layer anew with each optimizer."""
 
+import pytest
+
 from runs import equal, rows, summary, weights
 
 OPTIMIZERS = ("ehnewton", "adam", "rmsprop", "adagrad", "sgd")
 
 
+@pytest.mark.slow
 def test_each_optimizer_learns_the_last_layer_of_the_backbone(trainopt, tmp_path):
     assert "zorca2020-digits-backbone" in trainopt("experiment=zorca2020/digits").err  # what is missing is named
     assert trainopt("experiment=zorca2020/digits_backbone").code == 0

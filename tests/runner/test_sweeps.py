@@ -77,7 +77,7 @@ def states(folder: Path) -> dict[int, str]:
     return {n: e.state for n, e in zip(numbers, entries, strict=True) if e.state != "done"}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "joblib"])
 def test_a_sweep_of_twelve_is_finished_by_the_second_time(finished, tmp_path, launcher):
     (tmp_path / "their_sweep.py").write_text(THEIRS)
     command = (*SWEEP, f"hydra/launcher={launcher}")
@@ -105,7 +105,9 @@ def test_a_sweep_of_twelve_is_finished_by_the_second_time(finished, tmp_path, la
     assert steps == expected
 
 
-@pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
+@pytest.mark.parametrize(
+    ("launcher", "at_a_time"), [pytest.param("basic", 1, marks=pytest.mark.slow), ("joblib", 2)]
+)
 def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
     """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
