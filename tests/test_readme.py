@@ -1,4 +1,4 @@
-"""Every command of the README, run in the order in which it stands there."""
+"""Every command of the README, run section by section in the order in which it stands there."""
 
 import re
 import shlex
@@ -12,10 +12,23 @@ import pytest
 from places import ROOT
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line[2:].split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line[:2] == "$ "]
 NEEDS_DATA = re.compile("mnist|cifar10")
+
+
+def commands_of(text):
+    """The commands in blocks of a text."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [line[2:].split("#")[0].strip() for block in blocks for line in block.splitlines() if line[:2] == "$ "]
+
+
+COMMANDS = commands_of(README)
 OURS = [c for c in COMMANDS if c.startswith("trainopt")]
+SECTIONS = {text.splitlines()[0]: commands_of(text) for text in README.split("\n## ")}
+FREE = {  # those of ours that need no data, by section
+    name: found
+    for name, commands in SECTIONS.items()
+    if (found := [c for c in commands if c in OURS and not NEEDS_DATA.search(c)])
+}
 
 
 def test_the_readme_has_commands_and_all_are_known_here():
@@ -24,8 +37,9 @@ def test_the_readme_has_commands_and_all_are_known_here():
     assert set(others) == {"git clone <this repository> && cd trainopt", "make run", "make test", "make bench"}
 
 
-def test_its_commands(trainopt):
-    for command in (c for c in OURS if not NEEDS_DATA.search(c)):
+@pytest.mark.parametrize("section", FREE)
+def test_its_commands(trainopt, section):
+    for command in FREE[section]:
         assert trainopt(*shlex.split(command)[1:]).code == 0, command
 
 
