@@ -134,7 +134,7 @@ def check_stops(trainopt, tmp_path, monkeypatch, case, at, number=signal.SIGINT)
     assert same_weights(parts, whole)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "timm" not in case])  # that one below, as it takes long
+@pytest.mark.parametrize("case", [case for case in CASES if "timm" not in case])  # that one: below
 def test_stopped_at_two_steps(trainopt, tmp_path, monkeypatch, case):
     check_stops(trainopt, tmp_path, monkeypatch, case, [4, 17])
 
