@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import KEEP_MEMORY, hardware, ratios, report, seconds
+from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import ResNet
 from trainopt.runner.gram import GramRecorder
 
@@ -178,12 +178,6 @@ def grow(depth: int, batch: int, what: str) -> None:
     for _ in range(2):
         getattr(case, what)()
     print((resident("VmHWM") - before) / 1024)
-
-
-def resident(field: str) -> int:
-    """Return a field of /proc/self/status in kB: VmRSS, memory in use, or VmHWM, the most so far."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(field))
 
 
 def main() -> bool:

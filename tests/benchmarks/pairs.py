@@ -43,6 +43,12 @@ def report(name: str, ratio: float, bound: float, above: bool = False) -> bool:
     return kept
 
 
+def resident(field: str) -> int:
+    """Return a field of /proc/self/status in kB: VmRSS, memory in use, or VmHWM, the most so far."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
 def hardware() -> str:
     """Return what the figures were measured on."""
     import torch

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import KEEP_MEMORY, hardware, ratios, report, seconds
+from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import MLP, ResNet
 from trainopt.optimizers import Curvature, EHNewton, Trace, hessian_vector_product
 
@@ -225,12 +225,6 @@ def grow(name: str, what: str, batch: int | None) -> None:
             )
             optimizer.step(case.loss)
     print((resident("VmHWM") - before) / 1024)
-
-
-def resident(field: str) -> int:
-    """Return a field of /proc/self/status in kB: VmRSS, memory in use, or VmHWM, the most so far."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(field))
 
 
 def main() -> bool:
