@@ -24,6 +24,7 @@ from trainopt.models import (
     small_image_network,
     timm_network,
 )
+from trainopt.models.inference import inference_form
 
 timm_file = importlib.import_module("trainopt.models.timm_network")  # the room has a function of that name
 
@@ -109,6 +110,31 @@ def test_batch_norm_is_folded_away(name):
 def test_the_dropout_before_the_classifier_is_the_heads(name):
     _, model, _ = split(name)
     assert getattr(model.head.dropout, "p", 0.0) == NETWORKS[name][2]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Identity()])
+@pytest.mark.parametrize(
+    ("size", "geometry"),
+    [
+        ((1, 1), {"kernel_size": 3, "padding": 1}),
+        ((3, 3), {"kernel_size": 3, "padding": 1}),
+        ((2, 3), {"kernel_size": 3, "padding": 1, "bias": False}),
+        ((6, 5), {"kernel_size": 3, "padding": 1, "stride": 2}),
+        ((5, 6), {"kernel_size": (5, 1), "padding": (2, 0), "stride": (3, 2)}),
+        ((3, 5), {"kernel_size": 3}),
+        ((2, 2), {"kernel_size": 4, "padding": 3, "stride": 3}),
+        ((1, 2), {"kernel_size": 2, "padding": 3, "stride": 3}),
+        ((4, 4), {"kernel_size": 3, "padding": 1}),
+    ],
+)
+def test_convolutions_on_the_smallest_images(size, geometry, activation):
+    """Against the same layers in float64; 4x4 pixels, the last case, are more than the smallest."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 8, **geometry)
+    x = torch.randn(3, 256, *size)
+    want = activation(copy.deepcopy(conv).double()(x.double())).detach()
+    got = inference_form(nn.Sequential(conv, activation).eval())(x).detach()
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_traced_is_computed_as_it_is():
