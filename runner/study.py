@@ -97,10 +97,12 @@ class StudyTable:
     digits: int = 2
 
     def cell(self, row: str, column: str) -> Figure:
-        """Return the figure of a cell."""
-        parts = (self.figure, self.columns[column], self.rows[row])
-        where = {key: value for part in parts for key, value in part.get("where", {}).items()}
-        return {key: value for part in parts for key, value in part.items()} | ({"where": where} if where else {})
+        """Return the figure of a cell; keys of the same name that hold keys themselves are put together."""
+        found: Figure = {}
+        for part in (self.figure, self.columns[column], self.rows[row]):
+            for key, value in part.items():
+                found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value
+        return found
 
 
 @dataclass(frozen=True)
