@@ -9,7 +9,7 @@ SCALE ?= smoke
 .PHONY: help run test test-slow lint bench bench-extensions reproduce clean
 
 help: ## this list
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
 
 run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 	$(BIN)/trainopt
@@ -35,7 +35,7 @@ bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at eq
 reproduce: $(READY) ## what is missing of all published studies, and their reports; SCALE=smoke (or small, paper)
 	$(BIN)/trainopt reproduce all --scale $(SCALE)
 
-reproduce-%: $(READY) ## the same of one study, as in make reproduce-zorca2020 SCALE=small
+reproduce-%: $(READY) ## the same of one, as in make reproduce-zorca2020 SCALE=small
 	$(BIN)/trainopt reproduce $* --scale $(SCALE)
 
 clean: ## remove the environment and everything that tools left

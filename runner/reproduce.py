@@ -14,7 +14,7 @@ from .errors import FAILED, UserError, nearest, reason
 from .interrupt import Interrupt
 from .isolation import isolated
 from .study import SCALES, Study, find_studies, read_study
-from .study_cost import show_plan
+from .study_cost import foreseen, show_plan
 from .study_sweeps import PlannedSweep, StudyPlan, SweepState
 
 ALL = "all"
@@ -90,11 +90,14 @@ def named_studies(names: list[str], config_dir: Path | None, scale: str) -> list
 def run_study(plan: StudyPlan, debug: bool, carry_out: Command) -> int:
     """Run what is missing of a study and write its report; return the exit code."""
     states: dict[str, SweepState] = {}
+    told = foreseen(plan)  # with the plan
     try:
         plan.keep()
+        if all(s.name in told or s.state().state == "done" for s in plan.sweeps.values()):
+            print(f"{plan.study.name}: nothing is left to run", flush=True)
         for sweep in plan.sweeps.values():
             states[sweep.name] = state = run_sweep(plan, sweep, states, debug, carry_out)
-            if state.reason is not None:
+            if state.reason is not None and state != told.get(sweep.name):
                 print(f"{plan.study.name}, {sweep.name}: {state.said()}", flush=True)
     except OSError as error:
         print(f"trainopt: {plan.study.name}: {reason(error)}", file=sys.stderr)
@@ -136,9 +139,9 @@ def run_sweep(
 
 def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) -> int:
     """Write the report of a study, print its last lines; return the exit code."""
-    from .study_report import write_study_report
-
     try:
+        from .study_report import write_study_report
+
         result = write_study_report(plan.study, plan.scale_name, plan.folder, states)
     except KeyboardInterrupt:
         return 128

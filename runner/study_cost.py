@@ -30,14 +30,15 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
     for sweep in plan.sweeps.values():
         here = sum(e.state in WHOLE for e in sweep.entries())
         each, whole = costs(sweep.jobs)
-        more = "+" if sweep.grows else ""
+        more = "+" * sweep.grows
         name = sweep.name if sweep.name not in states else f"{sweep.name} (not run)"
         table.add_row(name, f"{len(sweep.jobs)}{more}", str(here), each, cost_text(whole) + more)
         runs, done = runs + len(sweep.jobs), done + here
         cost = {unit: cost.get(unit, Fraction(0)) + whole.get(unit, 0) for unit in {**cost, **whole}}
-    table.add_row("in sum", str(runs), str(done), "", cost_text(cost))
+    more = "+" * any(sweep.grows for sweep in plan.sweeps.values())
+    table.add_row("in sum", f"{runs}{more}", str(done), "", f"{cost_text(cost)}{more}")
     console.print(table)
-    if any(sweep.grows for sweep in plan.sweeps.values()):
+    if more:
         say(console, "+: and the runs that its search leads to")
     for sweep_name, state in states.items():
         say(console, f"{sweep_name}: not run: {state.reason}")

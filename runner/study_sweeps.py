@@ -264,9 +264,9 @@ def digest(content: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as a value on Hydra's command line.
+    """Return a text as a value on Hydra's command line, in quotes where it needs them.
 
     >>> print(quoted("it's, here"))
     'it\\'s, here'
     """
-    return "'" + text.replace("'", "\\'") + "'"
+    return text if PLACE.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"
