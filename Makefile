@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+SCALE ?= smoke
 
-.PHONY: help run test test-slow lint bench bench-extensions clean
+.PHONY: help run test test-slow lint bench bench-extensions reproduce clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
 
 run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 	$(BIN)/trainopt
@@ -30,6 +31,12 @@ bench: $(READY) ## ratios against named peers and bounds
 
 bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py
+
+reproduce: $(READY) ## what is missing of all published studies, and their reports; SCALE=smoke (or small, paper)
+	$(BIN)/trainopt reproduce all --scale $(SCALE)
+
+reproduce-%: $(READY) ## the same of one, as in make reproduce-zorca2020 SCALE=small
+	$(BIN)/trainopt reproduce $* --scale $(SCALE)
 
 clean: ## remove the environment and everything that tools left
 	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -14,15 +14,17 @@ from .vocabulary import CONF, Vocabulary
 def main() -> None:
     """Run the command that was typed, and exit with its code."""
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    sys.exit(carried_out([a for a in arguments if a != "--debug"], "--debug" in arguments))
+
+
+def carried_out(arguments: list[str], debug: bool) -> int:
+    """Carry out a command line; return its exit code, after a line where it is at fault."""
     try:
-        code = dispatch(arguments, debug)
+        return dispatch(arguments, debug)
     except UserError as error:
-        code = tell(error, debug)
+        return tell(error, debug)
     except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        return 130
 
 
 def dispatch(arguments: list[str], debug: bool) -> int:
@@ -33,6 +35,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         "status": status,
         "compare": compare,
         "landscape": landscape,
+        "reproduce": reproduce,
     }
     first = arguments[0] if arguments else ""
     if first == "--version":
@@ -227,18 +230,39 @@ def landscape(arguments: list[str], debug: bool) -> int:
     return 0
 
 
+def reproduce(arguments: list[str], debug: bool) -> int:
+    """`trainopt reproduce STUDY …|all`."""
+    parser = argparse.ArgumentParser(
+        "trainopt reproduce",
+        description="Run what is missing of published studies, and compare with what they say.",
+    )
+    parser.add_argument(
+        "studies",
+        nargs="*",
+        metavar="STUDY",
+        help="of conf/study/ and DIR/study/, or all; hydra.launcher.KEY=VALUE goes to the launcher",
+    )
+    parser.add_argument("--scale", default="smoke", metavar="smoke|small|paper", help="default: smoke")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be run and what it costs")
+    out = Path("outputs/studies")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
+    parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
+    parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="further studies and options")
+    from .reproduce import reproduce_command
+
+    return reproduce_command(parser.parse_intermixed_args(arguments), arguments, debug, carried_out)
+
+
 def compose_and_run(arguments: list[str], debug: bool) -> int:
     """Let Hydra compose the configuration and start the run, or the runs of a sweep."""
     import hydra
 
+    from .composing import get_ready
     from .explain import explain
     from .job import run_job
-    from .lr_heuristic import register
-    from .names import register_resolvers
     from .stopping import SweepInterrupt, current, last_word, stop_mark
 
-    register_resolvers()
-    register()
+    get_ready()
     codes: list[int] = []
     command, launcher = ["trainopt", *arguments], os.getpid()
 

@@ -21,6 +21,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt status SWEEP [--json]          what became of a sweep's jobs
   trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
+  trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   a published study's figures beside ours
 
   --help              this page, with the keys of the options that are typed before it
   --cfg job           show the configuration of a command without running it

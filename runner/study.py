@@ -3,14 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-import yaml
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from .errors import UserError, nearest
+from .errors import UserError, nearest, one_line
+from .vocabulary import CONF, STUDIES, read
 
 SCALES = ("smoke", "small", "paper")
 ORDERS = ("above", "below", "equal", "rising", "falling")
+AXES = ("x", "y")
 FIGURE_KEYS = ("sweep", "where", "value", "row", "ensemble", "landscape")
 
 Figure = dict[str, Any]  # which number of which runs, a value a seed; see study_figures
@@ -40,7 +44,7 @@ class StudySweep:
     Attributes:
         typed: what is typed behind it, by scale; at the others it is not run. `{sweeps}` stands for the folder of
             the study's sweeps at that scale, `{data}` for data.root.
-        after: sweeps that have to be done before.
+        after: sweeps that have to be done before, where they are run at that scale; they stand before this one.
     """
 
     typed: dict[str, list[str]]
@@ -151,6 +155,12 @@ class Study:
     pictures: list[StudyPicture]
 
 
+def find_studies(config_dir: Path | None) -> dict[str, Path]:
+    """Return the files of all studies by name: those of DIR/study/, and those that come along."""
+    folders = [CONF, *([config_dir] if config_dir else [])]  # a study of one's own goes before one of ours
+    return {path.stem: path for folder in folders for path in sorted((folder / STUDIES).glob("*.yaml"))}
+
+
 def read_study(path: Path) -> Study:
     """Return the study in a file.
 
@@ -158,60 +168,109 @@ def read_study(path: Path) -> Study:
         UserError: the file is none, or says something that cannot be; one line with what would be right.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold keys and values")
+        content = read(path)  # with Hydra's numbers: 1e-4 is one
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}") from error
     where = path.name
-    content = {"figures": {}, "claims": [], "tables": [], "pictures": [], **content}
     check_keys(where, content, [f.name for f in fields(Study) if f.name != "name"])
-    scales = {name: built(Scale, f"{where}: scales.{name}", part) for name, part in content["scales"].items()}
-    sweeps = {name: built(StudySweep, f"{where}: sweeps.{name}", part) for name, part in content["sweeps"].items()}
-
-    def listed(kind: type, name: str) -> list[Any]:
-        return [built(kind, f"{where}: {name}[{i}]", part) for i, part in enumerate(content[name])]
-
-    study = Study(
-        path.stem,
-        content["title"],
-        content["source"],
-        scales,
-        sweeps,
-        content["figures"],
-        listed(Claim, "claims"),
-        listed(StudyTable, "tables"),
-        listed(StudyPicture, "pictures"),
-    )
+    content = {"figures": {}, "claims": [], "tables": [], "pictures": [], **content}
+    parts = {
+        "scales": Scale,
+        "sweeps": StudySweep,
+        "claims": Claim,
+        "tables": StudyTable,
+        "pictures": StudyPicture,
+    }
+    study = built(Study, where, {**content, "name": path.stem}, parts)
     check(study, where)
     return study
 
 
-def built(kind: type, where: str, part: Any) -> Any:
-    """Return an object of a kind from a part of the file."""
+def built(kind: type, where: str, part: Any, parts: dict[str, type] | None = None) -> Any:
+    """Return an object of a kind from a part of the file.
+
+    Args:
+        kind: a dataclass.
+        where: the part stands, for errors.
+        part: what stands there.
+        parts: of which kind the values, or elements, of some keys are.
+    """
     if not isinstance(part, dict):
         raise UserError(f"{where}: must hold keys and values")
     check_keys(where, part, [f.name for f in fields(kind)])
-    wanted = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    for name in wanted:
-        if name not in part:
-            raise UserError(f"{where}: lacks {name}")
-    return kind(**part)
+    given = dict(part)
+    for known in fields(kind):
+        key = f"{where}: {known.name}"
+        if known.name not in part:
+            if known.default is MISSING and known.default_factory is MISSING:
+                raise UserError(f"{where}: lacks {known.name}")
+            continue
+        value = part[known.name]
+        inner = (parts or {}).get(known.name)
+        if inner is None:
+            check_type(key, value, known.type)
+        elif get_origin(known.type) is dict:
+            check_type(key, value, dict)
+            given[known.name] = {name: built(inner, f"{key}.{name}", v) for name, v in value.items()}
+        else:
+            check_type(key, value, list)
+            given[known.name] = [built(inner, f"{key}[{i}]", v) for i, v in enumerate(value)]
+    return kind(**given)
+
+
+def check_type(where: str, value: Any, wanted: Any) -> None:
+    """Raise UserError where a value is not of a field's type."""
+    if not fits(value, wanted):
+        name = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
+        words = {"str": "text", "dict": "keys and values", "list": "a list", "float": "a number"}
+        readable = words.get(name) or name.replace("typing.", "").replace("str", "text").replace("float", "number")
+        raise UserError(f"{where}: must be {readable}, and is {one_line(value)[:80]}")
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Say whether a value is of a type, as fields of dataclasses name it; keys are not looked at.
+
+    >>> fits({"smoke": ["seed=0"]}, dict[str, list[str]]), fits({"smoke": "seed=0"}, dict[str, list[str]])
+    (True, False)
+    >>> fits(1, float), fits(None, float | None), fits(True, float)
+    (True, True, False)
+    """
+    if wanted is Any:
+        return True
+    if isinstance(wanted, UnionType):
+        return any(fits(value, one) for one in get_args(wanted))
+    inner = get_args(wanted)
+    if get_origin(wanted) is dict:
+        return isinstance(value, dict) and all(fits(v, inner[1]) for v in value.values())
+    if get_origin(wanted) is list:
+        return isinstance(value, list) and all(fits(v, inner[0]) for v in value)
+    if wanted in (int, float):
+        return isinstance(value, int | wanted) and not isinstance(value, bool)
+    return isinstance(value, wanted)
 
 
 def check_keys(where: str, part: dict[str, Any], known: list[str]) -> None:
     """Raise UserError for a key that is none of the known."""
     for key in part:
         if key not in known:
-            raise UserError(f"{where}: {key}: unknown key{nearest(str(key), known)}; there are {', '.join(known)}")
+            raise UserError(
+                f"{where}: {key}: unknown key{nearest(str(key), known)}; there are {', '.join(map(str, known))}"
+            )
 
 
 def check(study: Study, where: str) -> None:
     """Raise UserError where a part names what is not there."""
     one_of(where, "scales", study.scales, SCALES)
+    before: list[str] = []
     for name, sweep in study.sweeps.items():
         one_of(where, f"sweeps.{name}.typed", sweep.typed, study.scales)
         one_of(where, f"sweeps.{name}.after", sweep.after, study.sweeps)
+        for other in sweep.after:
+            if other not in before:
+                raise UserError(
+                    f"{where}: sweeps.{name}.after: {other}: must stand before it, in the order of runs"
+                )
+        before.append(name)
     for name, figure in study.figures.items():
         check_figure(study, f"{where}: figures.{name}", figure)
     for i, claim in enumerate(study.claims):
@@ -225,6 +284,8 @@ def check(study: Study, where: str) -> None:
             raise UserError(f"{where}: {here}.within: belongs to order: equal, which needs it")
     for i, table in enumerate(study.tables):
         here = f"tables[{i}]"
+        for part in (table.figure, *table.rows.values(), *table.columns.values()):
+            check_type(f"{where}: {here}: where", part.get("where", {}), dict)
         for row in table.rows:
             for column in table.columns:
                 check_figure(study, f"{where}: {here}, {row}, {column}", table.cell(row, column))
@@ -232,13 +293,16 @@ def check(study: Study, where: str) -> None:
         for row, cells in table.reference.items():
             one_of(where, f"{here}.reference.{row}", cells, table.columns)
         one_of(where, f"{here}.comparable", table.comparable, SCALES)
+        one_of(where, f"{here}.differs", table.differs, SCALES)
     for i, picture in enumerate(study.pictures):
         one_of(where, f"pictures[{i}].sweep", [picture.sweep], study.sweeps)
+        one_of(where, f"pictures[{i}].log", picture.log, AXES)
 
 
 def check_figure(study: Study, where: str, figure: Figure) -> None:
     """Raise UserError where a figure is not said completely."""
     check_keys(where, figure, list(FIGURE_KEYS))
+    check_type(f"{where}: where", figure.get("where", {}), dict)
     if figure.get("sweep") not in study.sweeps:
         known = f"; there are {', '.join(study.sweeps)}"
         raise UserError(f"{where}: sweep: must be one of the study's, and is {figure.get('sweep')}{known}")
@@ -252,4 +316,4 @@ def one_of(where: str, what: str, names: Iterable[Any], known: Iterable[str]) ->
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)
-            raise UserError(f"{where}: {what}: {name}: is not there{hint}; there are {', '.join(known)}")
+            raise UserError(f"{where}: {what}: {name}: is not there{hint}; there are {', '.join(map(str, known))}")

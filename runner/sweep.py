@@ -17,6 +17,7 @@ from .errors import USER_ERROR, UserError
 from .folder import fingerprint
 from .ledger import write_plan
 from .names import as_typed, register_resolvers
+from .needs import needs
 from .prepare import prepare
 from .stopping import current
 
@@ -51,15 +52,19 @@ class Plan(Callback):
 
 
 def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
-    """Return {folder, overrides, fingerprint} of each job that a sweep begins with, checked.
+    """Return what `planned_job` says of each job that a sweep begins with, checked.
 
     A sweeper other than Hydra's own says them itself, by a method `first_jobs`; without it there are none.
     """
-    target = config.hydra.sweeper._target_
-    if target == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+    if all_at_once(config):
         return checked_jobs(config, combinations(config))
-    sweeper: Any = Plugins.instance().class_name_to_class.get(target)
+    sweeper: Any = Plugins.instance().class_name_to_class.get(config.hydra.sweeper._target_)
     return sweeper.first_jobs(config) if hasattr(sweeper, "first_jobs") else []
+
+
+def all_at_once(config: DictConfig) -> bool:
+    """Say whether a sweep has no jobs but those that it begins with, as Hydra's own sweeper has."""
+    return config.hydra.sweeper._target_ == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
 def combinations(config: DictConfig) -> list[list[str]]:
@@ -72,7 +77,7 @@ def combinations(config: DictConfig) -> list[list[str]]:
 
 
 def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
-    """Return {folder, overrides, fingerprint} of each job; UserError if one cannot be run as it was typed."""
+    """Return what `planned_job` says of each job; UserError if one cannot be run as it was typed."""
     loader = GlobalHydra.instance().config_loader()
     if len(batch) >= MANY:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
@@ -86,7 +91,11 @@ def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, A
 
 
 def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Return {folder, overrides, fingerprint} of one job; UserError if it cannot be run as it was typed."""
+    """Return {folder, overrides, fingerprint, duration, needs} of one job; see `needs` for the last.
+
+    Raises:
+        UserError: the job cannot be run as it was typed.
+    """
     composed = loader.load_sweep_config(config, overrides)
     hydra = HydraConfig.instance()
     before = hydra.cfg
@@ -94,9 +103,9 @@ def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) 
         hydra.set_config(composed)  # as for a job that is run
         job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
         settings = HydraConfig.get()
-        prepare(job, settings)
-        folder = str(settings.sweep.subdir)
-        return {"folder": folder, "overrides": overrides, "fingerprint": fingerprint(job)}
+        choices = prepare(job, settings)
+        found = {"folder": str(settings.sweep.subdir), "overrides": overrides, "fingerprint": fingerprint(job)}
+        return {**found, "duration": job.duration, "needs": needs(job, choices)}
     finally:
         hydra.cfg = before
 

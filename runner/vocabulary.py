@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+STUDIES = "study"  # the folder of studies: no group of options
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ class Vocabulary:
     def groups(self) -> list[str]:
         """The names of all config groups that are typed, but for Hydra's own."""
         found = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
-        return sorted(found - {"hydra", *following_groups()})
+        return sorted(found - {"hydra", STUDIES, *following_groups()})
 
     def options(self, group: str) -> list[str]:
         """The names of the options of a group, as in `mlp` or `menssen2019/mnist`."""

@@ -13,7 +13,7 @@ from measured import probe_of, reference_run
 from trainopt.runner.build import build
 from trainopt.runner.check import check_config
 from trainopt.runner.names import register_resolvers
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, list_groups, read
+from trainopt.runner.vocabulary import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {
@@ -24,7 +24,7 @@ OFFERED = {
     "logger": {"folder", "resumed_at"},
 }
 
-OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent != CONF)
+OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in (CONF, CONF / STUDIES))
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
 COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]
 OF_RUNS = [o for o in OPTIONS if not o.startswith(("hydra", "recipe"))]

@@ -1,0 +1,28 @@
+"""Every study that comes along: its file can be read, and every sweep of every scale composed."""
+
+import pytest
+
+from trainopt.runner.composing import Composer
+from trainopt.runner.study import find_studies, read_study
+from trainopt.runner.study_sweeps import StudyPlan
+
+STUDIES = find_studies(None)
+SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
+    study = read_study(STUDIES[name])
+    assert STUDIES[name].read_text().startswith("#")
+    assert study.scales["smoke"].minutes is not None
+    assert not study.scales["smoke"].data  # it runs anywhere
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALED)
+def test_every_sweep_of_every_scale_is_composed(name, scale, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))  # nothing lies there
+    plan = StudyPlan(read_study(STUDIES[name]), scale, tmp_path / "out", Composer(None), [])
+    assert plan.sweeps
+    for sweep in plan.sweeps.values():
+        assert sweep.jobs
+        assert len({job["folder"] for job in sweep.jobs}) == len(sweep.jobs)
