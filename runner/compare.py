@@ -3,7 +3,7 @@
 import csv
 import math
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -163,10 +163,30 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table in Markdown, whose columns are aligned in the text, too.
+
+    >>> print(markdown(["method", "loss"], [["adam", "0.3"]]), end="")
+    | method | loss |
+    | ------ | ---: |
+    | adam   |  0.3 |
+
+    Args:
+        header: a cell for each column.
+        rows: as many cells each.
+        left: numbers of the columns that are aligned to the left.
+    """
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def aligned(line: list[str]) -> str:
+        cells = [
+            f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "| " + " | ".join(cells) + " |\n"
+
+    return "".join(map(aligned, [lines[0], rule, *lines[1:]]))
 
 
 def latex(header: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,7 @@
 """From runs to methods: what differs, figures with their spread, and tests against a baseline."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,11 +129,7 @@ def compare(
     if metric is not None and metric not in METRICS:
         known = f"there are {', '.join(METRICS)}"
         raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
-    runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
-    if "top5" in runs.metrics:  # summaries have no such entry
-        best_top5 = selection_rows(runs).groupby("run")["top5"].max()
-        runs = replace(runs, summaries=runs.summaries.assign(**{"best_top5.value": best_top5}))
-    runs = replace(runs, summaries=with_rule(runs.summaries))
+    runs = derived(runs)
     metric = metric or ("final_top1" if has_accuracies(runs.summaries) else "final_loss")
     differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
     methods = group(runs, differing)
@@ -156,6 +153,15 @@ def compare(
     chosen_baseline = find_baseline(methods, baseline)
     judge(methods, chosen_baseline, runs.summaries[METRICS[metric][0]])
     return Comparison(methods, chosen_baseline.name, metric, target, differing, obstacles, runs)
+
+
+def derived(runs: Runs) -> Runs:
+    """Return runs with `gradient_equivalents` in their rows, and summaries with the best top-5, as RULE says."""
+    runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
+    if "top5" in runs.metrics:  # summaries have no such entry
+        best_top5 = selection_rows(runs).groupby("run")["top5"].max()
+        runs = replace(runs, summaries=runs.summaries.assign(**{"best_top5.value": best_top5}))
+    return replace(runs, summaries=with_rule(runs.summaries))
 
 
 def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
@@ -217,14 +223,14 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
     return [*choices, *others]
 
 
-def chosen_keys(configs: pd.DataFrame, by: list[str]) -> list[str]:
-    """Return the columns that keys as people type them mean; UserError for one that no run has."""
+def chosen_keys(configs: pd.DataFrame, by: Iterable[str], what: str = "--by") -> list[str]:
+    """Return the columns that keys as people type them mean; UserError, about `what`, for one that no run has."""
     found = []
     for key in by:
         column = f"choices.{key}" if f"choices.{key}" in configs else key
         if column not in configs:
             known = [c.removeprefix("choices.") for c in configs]
-            raise UserError(f"--by {key}: none of the runs has such a key{nearest(key, known)}")
+            raise UserError(f"{what} {key}: none of the runs has such a key{nearest(key, known)}")
         found.append(column)
     return found
 

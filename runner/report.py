@@ -26,19 +26,10 @@ def write_report(
         pictures: these go into the file themselves.
         path: of the file.
     """
-    # where a run is made, nobody needs it
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     header, rows = table
     runs = [run for method in comparison.methods for run in method.runs]
-    text = environment.get_template(TEMPLATE).render(
+    text = rendered(
+        TEMPLATE,
         comparison=comparison,
         conclusion=conclusion(comparison),
         metric=METRICS[comparison.metric][1],
@@ -55,6 +46,21 @@ def write_report(
         environment=environment_rows(comparison.runs.environments.reindex(runs)),
     )
     write_text(path, text)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a page, made from one of the templates beside this file."""
+    # where a run is made, nobody needs it
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def data_uri(svg: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
+ROUNDING = 1e-12  # of the figures: what is no larger comes from adding them up
 FEWEST = 3  # runs of each method, below which nothing is said
 
 
@@ -87,8 +88,9 @@ def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, fl
         kind, spread = "paired", np.ptp(differences)
     else:
         kind, spread = "Welch", max(np.ptp(a), np.ptp(b))
-    if spread == 0:  # rounded figures can agree to the last digit: no spread, no test
-        same = difference == 0
+    nothing = ROUNDING * max(map(abs, [*a, *b]))
+    if spread <= nothing:  # rounded figures can agree to the last digit: no spread, no test
+        same = abs(difference) <= nothing
         return Verdict(kind if same else "no spread to judge by", difference, 1.0 if same else math.nan, effect)
     result = stats.ttest_rel(a, [baseline[seed] for seed in method]) if kind == "paired" else None
     if result is None:

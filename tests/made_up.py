@@ -1,4 +1,4 @@
-"""Run folders that no training made, with figures that a test chooses."""
+"""Folders of runs and of sweeps that no training made, with figures that a test chooses."""
 
 import hashlib
 import json
@@ -88,4 +88,26 @@ def made_up_run(
     (folder / "summary.json").write_text(json.dumps({**figures, **(summary or {})}))
     here = {"commit": "abc", "dirty": False, "device": "cpu", "versions": {"trainopt": "0.1.0", "torch": "2.15.0"}}
     (folder / "environment.json").write_text(json.dumps({**here, **(environment or {})}))
+    return folder
+
+
+def made_up_sweep(folder: Path, runs: list[dict[str, Any]], searched: list[dict[str, Any]] | None = None) -> Path:
+    """Write a sweep's folder, and its plan.
+
+    Args:
+        folder: where.
+        runs: what `made_up_run` takes, for each; one of status `missing` is in the plan alone.
+        searched: those of a search of learning rates.
+    """
+    jobs = []
+    for search, parts in ((None, runs), ({"parameter": "optimizer.lr", "seeds": 1}, searched or [])):
+        for about in parts:
+            typed = {**about.get("choices", {}), **about.get("config", {}), "seed": about.get("seed", 0)}
+            overrides = [f"{key}={value}" for key, value in typed.items()]
+            name = ",".join([*overrides, *(["trial"] if search else [])])
+            if about.get("status") != "missing":
+                made_up_run(folder / name, **about)
+            jobs.append({"folder": name, "overrides": overrides, **({"search": search} if search else {})})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps({"overrides": [], "workers": 1, "jobs": jobs}))
     return folder

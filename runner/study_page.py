@@ -1,0 +1,175 @@
+"""What stands in the report of a study, as text and pictures."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .comparison import RULE
+from .errors import UserError
+from .pictures import Picture
+from .significance import FEWEST, LEVEL
+from .study import Claim, Figure, Study, StudyTable
+from .study_circumstances import Circumstances, circumstances
+from .study_figures import Figures, Found
+from .study_kept import Kept
+from .study_pictures import draw_study_picture
+from .study_sweeps import SweepState
+from .study_text import Cell, ClaimText, TableText, claim_text, counted, reference_text, table_text
+from .study_verdicts import NOT_COMPARABLE, NOT_RUN, Outcome, judge_cell, judge_claim
+
+KEPT = "figures.json"
+HOW = (
+    "± is half the 95 % interval of the mean over n values, one a seed. A claim of an order is reproduced where"
+    f" the difference has its sign and p < {LEVEL:g} (two-sided, paired where the seeds agree, else Welch's, not"
+    f" corrected for the number of claims); with fewer than {FEWEST} seeds the sign decides. A published figure is"
+    " reproduced where it lies within our interval, widened by the study's tolerance and by its own interval."
+)
+LATE = "A run that never got there counts as later than all others, and tests are then on ranks."
+
+
+@dataclass
+class Page:
+    """A report.
+
+    Attributes:
+        study: of which.
+        scale: at which.
+        problems: what the study's file asks for in vain, a line each.
+        claims: with verdicts.
+        tables: published figures beside ours.
+        pictures: on disk.
+        not_run: reasons, each with what it keeps from a verdict.
+        how: how to read the verdicts.
+        circumstances: of the runs.
+        claim_counts, cell_counts: how many of each verdict.
+    """
+
+    study: Study
+    scale: str
+    problems: list[str] = field(default_factory=list)
+    claims: list[ClaimText] = field(default_factory=list)
+    tables: list[TableText] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    not_run: dict[str, list[str]] = field(default_factory=dict)
+    how: str = HOW
+    circumstances: Circumstances | None = None
+    claim_counts: Counter[str] = field(default_factory=Counter)
+    cell_counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sentence(self) -> str:
+        """What became of the claims and the published figures."""
+        counts = {"claims": self.claim_counts, "published figures": self.cell_counts}
+        return " ".join(filter(None, (counted(what, number) for what, number in counts.items())))
+
+
+class Author:
+    """Puts a page together.
+
+    Args:
+        study: which.
+        scale: at which.
+        folder: of the report; pictures and what was computed from checkpoints go there.
+        sweeps: what became of them.
+    """
+
+    def __init__(self, study: Study, scale: str, folder: Path, sweeps: Mapping[str, SweepState]):
+        self.folder = folder
+        self.figures = Figures(study, scale, sweeps, Kept(folder / KEPT))
+        self.page = Page(study, scale)
+        self._found: dict[str, Found] = {}
+        self._all: list[Found] = []
+
+    def write(self) -> Page:
+        """Return the page."""
+        page = self.page
+        for number, claim in enumerate(page.study.claims, start=1):
+            self.add_claim(claim, f"claim {number}")
+        for number, table in enumerate(page.study.tables):
+            self.add_table(table, f"tables[{number}]")
+        self.add_pictures()
+        self.figures.kept.close()
+        if any(found.diverged for found in self._all):
+            page.how += f" {RULE}"
+        if not all(found.is_finite for found in self._all):
+            page.how += f" {LATE}"
+        page.circumstances = circumstances(page.study, page.scale, self.folder, self.figures)
+        return page
+
+    def add_claim(self, claim: Claim, name: str) -> None:
+        """Judge a claim."""
+        if self.page.scale in claim.scales:
+            found = [self.named(figure) for figure in claim.of]
+            outcome = judge_claim(claim, found)
+        else:
+            found = []
+            outcome = Outcome(NOT_RUN, f"it is checked at scale {' and '.join(claim.scales)} only")
+        self.page.claims.append(claim_text(claim, found, outcome))
+        self.count(self.page.claim_counts, outcome, name)
+
+    def named(self, figure: str | float) -> Found:
+        """Return a figure of the study by its name, or a number."""
+        if not isinstance(figure, str):
+            return Found({0: float(figure)}, is_number=True)
+        if figure not in self._found:
+            self._found[figure] = self.find(f"figures.{figure}", self.page.study.figures[figure])
+        return self._found[figure]
+
+    def find(self, name: str, figure: Figure) -> Found:
+        """Return a figure; one that cannot be found is a problem, and lacks."""
+        try:
+            found = self.figures.find(figure)
+        except UserError as error:
+            found = Found({}, lacks=self.problem(name, error))
+        self._all.append(found)
+        return found
+
+    def problem(self, name: str, error: UserError) -> str:
+        """Put on the page what the study's file asks for in vain; return the line."""
+        line = f"{self.page.study.name}.yaml: {name}: {error}"
+        self.page.problems.append(line)
+        return line
+
+    def add_table(self, table: StudyTable, name: str) -> None:
+        """Judge the cells of a table."""
+        cells = []
+        for column in table.columns:
+            for row in table.rows:
+                found = self.find(f"{name}, {row}, {column}", table.cell(row, column))
+                published, outcome = "–", None
+                if column in table.reference.get(row, {}):
+                    published, outcome = self.judge(table, row, column, found, name)
+                    where = row if len(table.columns) == 1 else f"{row} of {column}"
+                    self.count(self.page.cell_counts, outcome, f"{table.title} ({table.paper}): {where}")
+                cells.append(Cell(row, column, found, published, outcome))
+        self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
+
+    def judge(self, table: StudyTable, row: str, column: str, found: Found, name: str) -> tuple[str, Outcome]:
+        """Return what was published in a cell, and the verdict on it."""
+        reference = table.reference[row][column]
+        try:
+            published = reference_text(reference, table.digits)
+        except UserError as error:
+            return "–", Outcome(NOT_RUN, self.problem(f"{name}.reference.{row}.{column}", error))
+        if not found.lacks and self.page.scale not in table.comparable:
+            return published, Outcome(NOT_COMPARABLE)
+        return published, judge_cell(found, reference, table.tolerance)
+
+    def add_pictures(self) -> None:
+        """Draw what there is to draw."""
+        for number, picture in enumerate(self.page.study.pictures):
+            try:
+                drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
+            except UserError as error:
+                drawn = self.problem(f"pictures[{number}]", error)
+            if isinstance(drawn, Picture):
+                self.page.pictures.append(drawn)
+            else:
+                self.page.not_run.setdefault(drawn, []).append(f"picture {picture.title} ({picture.paper})")
+
+    def count(self, counts: Counter[str], outcome: Outcome, name: str) -> None:
+        """Count a verdict, and keep the reason where there is none."""
+        counts[outcome.verdict] += 1
+        if outcome.verdict == NOT_RUN:
+            self.page.not_run.setdefault(outcome.reason, []).append(name)

@@ -1,0 +1,163 @@
+"""The report of a study as files, report.md and report.html, and the overview over several."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .compare import markdown
+from .files import shown, write_text
+from .report import data_uri, rendered
+from .study import Study
+from .study_page import Author, Page
+from .study_sweeps import SweepState
+from .study_text import MARKS, ClaimText, counted, marked
+from .study_verdicts import NOT_REPRODUCED, NOT_RUN, REPRODUCED
+
+TEMPLATE = "study_report.html.jinja"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What came out of a study at one scale.
+
+    Attributes:
+        name, title, scale: which.
+        report: report.md; report.html lies beside it.
+        claims, cells: how many of each verdict.
+        problems: what its file asks for in vain, a line each.
+        date: of its last run; empty where there is none.
+    """
+
+    name: str
+    title: str
+    scale: str
+    report: Path
+    claims: Counter[str]
+    cells: Counter[str]
+    problems: list[str]
+    date: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What a command prints at its end."""
+        told = [counted("claims", self.claims), counted("published figures", self.cells)]
+        return [
+            *(f"careful: {problem}" for problem in self.problems),
+            f"{self.name}, scale {self.scale}: {' '.join(filter(None, told)) or 'it claims nothing.'}",
+            f"report: {shown(self.report)}, report.html",
+        ]
+
+
+def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[str, SweepState]) -> StudyResult:
+    """Write report.md, report.html, the pictures and figures.json of a study, from what its sweeps left.
+
+    Args:
+        study: which.
+        scale: at which.
+        folder: where the files go; it is made where it is missing.
+        sweeps: what became of them, by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = Author(study, scale, folder, sweeps).write()
+    write_text(folder / "report.md", as_markdown(page))
+    pictures = [(picture, data_uri(picture.svg)) for picture in page.pictures]
+    write_text(folder / "report.html", rendered(TEMPLATE, page=page, pictures=pictures, marks=MARKS))
+    dates = page.circumstances.dates if page.circumstances else []
+    return StudyResult(
+        study.name,
+        study.title,
+        scale,
+        folder / "report.md",
+        page.claim_counts,
+        page.cell_counts,
+        page.problems,
+        dates[-1] if dates else "",
+    )
+
+
+def as_markdown(page: Page) -> str:
+    """Return a page in Markdown; a section that would be empty is left out."""
+    study = page.study
+    parts = [
+        f"# {study.title}",
+        study.source,
+        f"Scale **{page.scale}**: {study.scales[page.scale].about}.",
+        f"**{page.sentence}**" if page.sentence else "",
+        "\n".join(f"> Careful: {problem}" for problem in page.problems),
+    ]
+    if page.claims:
+        parts += ["## Claims", "\n".join(map(claim_item, range(1, len(page.claims) + 1), page.claims))]
+    if page.tables:
+        parts.append("## Published figures beside ours")
+    for table in page.tables:
+        left = [*range(table.labels), len(table.header) - 1] if "verdict" in table.header else range(table.labels)
+        parts += [f"### {table.title}", " ".join(table.notes)]
+        parts.append(markdown(table.header, table.rows, left) if table.rows else "")
+    if page.claims or page.tables:
+        parts.append(page.how)
+    if page.pictures:
+        parts += ["## Pictures", *(f"![{picture.title}]({picture.png.name})" for picture in page.pictures)]
+    if page.not_run:
+        items = (f"- {reason}: {'; '.join(names)}" for reason, names in page.not_run.items())
+        parts += ["## Not run, and why", "\n".join(items)]
+    parts += circumstances_parts(page)
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def claim_item(number: int, claim: ClaimText) -> str:
+    """Return a claim as an item of a list."""
+    reason = f" ({claim.reason})" if claim.reason else ""
+    lines = [f"{number}. **{marked(claim.verdict)}**{reason}: {claim.text} ({claim.paper}).", claim.figures]
+    return "\n   ".join(filter(None, lines))
+
+
+def circumstances_parts(page: Page) -> list[str]:
+    """Return the last section: commands, sweeps, tuning and environment."""
+    found = page.circumstances
+    if found is None:
+        return []
+    parts = ["## Circumstances"]
+    if found.dates:
+        parts += [f"Run {' to '.join(found.dates)}.", markdown(*found.sweeps)]
+    parts.append("```sh\n" + "\n".join(found.commands) + "\n```")
+    if found.efforts[1]:
+        parts += ["Learning rates were searched for:", markdown(*found.efforts, left=(0, 1, 2))]
+    parts += [f"Careful: {line}." for line in found.careful]
+    rows = [
+        [what, "; ".join(f"{v} ({n} of {found.run_count} runs)" if n < found.run_count else v for v, n in values)]
+        for what, values in found.environment
+    ]
+    if rows:
+        parts.append(markdown(["environment", ""], rows, left=(0, 1)))
+    return parts
+
+
+def write_overview(results: Sequence[StudyResult], path: Path) -> None:
+    """Write a Markdown table over several studies, a row each."""
+
+    def reproduced(counts: Counter[str]) -> str:
+        checked = counts[REPRODUCED] + counts[NOT_REPRODUCED]
+        return f"{counts[REPRODUCED]} of {checked}" if checked else "none checked"
+
+    def not_run(result: StudyResult) -> str:
+        numbers = {"claim": result.claims[NOT_RUN], "figure": result.cells[NOT_RUN]}
+        parts = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in numbers.items() if n]
+        return ", ".join(parts) or "0"
+
+    rows = [
+        [
+            f"[{result.name}]({os.path.relpath(result.report, path.parent)})",
+            result.title,
+            result.scale,
+            reproduced(result.claims),
+            reproduced(result.cells),
+            not_run(result),
+            result.date or "–",
+        ]
+        for result in results
+    ]
+    header = ["study", "about", "scale", "claims reproduced", "published figures reproduced", "not run", "date"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, markdown(header, rows, left=(0, 1, 2)))

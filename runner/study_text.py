@@ -1,0 +1,193 @@
+"""A study's figures and verdicts as text, the same for its report in Markdown and in HTML."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .significance import Estimate
+from .study import Claim, Study, StudyTable
+from .study_figures import Found
+from .study_verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS, Outcome, as_reference
+
+MARKS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_COMPARABLE: "≠", NOT_RUN: "○"}
+MOST_DIGITS = 4  # after the point
+
+
+@dataclass(frozen=True)
+class ClaimText:
+    """A claim: the statement and where it stands, the verdict with its reason, and our figures."""
+
+    text: str
+    paper: str
+    verdict: str
+    reason: str
+    figures: str
+
+
+@dataclass(frozen=True)
+class TableText:
+    """A table of published figures beside ours; `rows` without cells where nothing of it was run.
+
+    Attributes:
+        title: with the published table's number.
+        notes: sentences above it.
+        header: of its columns.
+        labels: how many of these, from the left, say which cell it is.
+        rows: as text.
+    """
+
+    title: str
+    notes: list[str]
+    header: list[str] = field(default_factory=list)
+    labels: int = 1
+    rows: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of a table; where nothing was published, `published` is a dash and `outcome` None."""
+
+    row: str
+    column: str
+    found: Found
+    published: str
+    outcome: Outcome | None
+
+
+def marked(verdict: str) -> str:
+    """Return a verdict with its mark, which tells it from the others without colour.
+
+    >>> marked("not reproduced")
+    '✗ not reproduced'
+    """
+    return f"{MARKS[verdict]} {verdict}"
+
+
+def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> ClaimText:
+    """Return a claim with what we found, in words; without figures where it is not for this scale."""
+    there = [(name, found) for name, found in zip(claim.of, figures, strict=False) if found.values]
+    own = [found for _, found in there if not found.is_number]
+    digits = digits_for([found.estimate for found in own])
+    parts = [f"{name:g}" if found.is_number else f"{name} {figure_text(found, digits)}" for name, found in there]
+    told = ", ".join(parts) + counts_text([len(found.values) for found in own]) if own else ""
+    if outcome.difference is not None and not math.isnan(outcome.difference.mean):
+        d = outcome.difference
+        span = "" if math.isnan(d.low) else f" ({d.low:+,.{digits}f} to {d.high:+,.{digits}f})"
+        between = "" if len(figures) == 2 else f" of {claim.of[-1]} and {claim.of[0]}"
+        told += f"; difference{between} {d.mean:+,.{digits}f}{span}"
+    if outcome.difference is not None and outcome.difference.was_tested:
+        told += f", {p_text(outcome.difference.p)} ({outcome.difference.test})"
+    return ClaimText(claim.text, claim.paper, outcome.verdict, outcome.reason, told)
+
+
+def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell]) -> TableText:
+    """Return a table, with those columns that say something."""
+    title = f"{table.title} ({table.paper})"
+    judged = [cell.outcome for cell in cells if cell.outcome is not None]
+    reasons = list(dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN))
+    if not any(cell.found.values for cell in cells):
+        lacks = list(dict.fromkeys(cell.found.lacks for cell in cells if cell.found.lacks))
+        return TableText(title, [f"{marked(NOT_RUN).capitalize()}: {'; '.join(lacks)}."])
+    notes = []
+    counts = {len(cell.found.values) for cell in cells if cell.found.values}
+    incomparable = {outcome.verdict for outcome in judged} == {NOT_COMPARABLE}
+    if NOT_COMPARABLE in {outcome.verdict for outcome in judged}:
+        why = table.differs.get(scale) or study.scales[scale].about
+        notes.append(f"{marked(NOT_COMPARABLE).capitalize()} with what was published: {why}.")
+    if reasons:
+        notes.append(f"{marked(NOT_RUN).capitalize()}: {'; '.join(reasons)}.")
+    columns = {
+        "column": (len(table.columns) > 1, ""),
+        "row": (True, ""),
+        "published": (bool(judged), "published"),
+        "ours": (True, "ours"),
+        "n": (len(counts) > 1, "n"),
+        "verdict": (bool(judged) and not incomparable, "verdict"),
+    }
+    if len(counts) == 1:
+        notes.append(f"n = {counts.pop()} each.")
+    rows, before = [], None
+    for cell in cells:
+        content = {
+            "column": cell.column if cell.column != before else "",
+            "row": cell.row,
+            "published": cell.published,
+            "ours": figure_text(cell.found, table.digits) if cell.found.values else "–",
+            "n": str(len(cell.found.values)),
+            "verdict": marked(cell.outcome.verdict) if cell.outcome else "–",
+        }
+        if cell.outcome and cell.outcome.verdict == NOT_REPRODUCED and cell.outcome.reason:
+            content["verdict"] += f" ({cell.outcome.reason})"
+        before = cell.column
+        rows.append([content[key] for key, (is_shown, _) in columns.items() if is_shown])
+    header = [name for is_shown, name in columns.values() if is_shown]
+    return TableText(title, notes, header, 1 + (len(table.columns) > 1), rows)
+
+
+def figure_text(found: Found, digits: int) -> str:
+    """Return a figure with half its 95 % interval, and what is to be said of its runs.
+
+    >>> figure_text(Found({0: 1.0, 1: 2.0, 2: 3.0}), 2)
+    '2.00 ± 2.48'
+    """
+    more = f", {found.diverged} diverged" if found.diverged else ""
+    if not found.is_finite:
+        return f"reached in {found.reached} of {len(found.values)} runs{more}"
+    mean = f"{found.estimate.mean:,.{digits}f}"
+    half = "" if found.estimate.n == 1 else f" ± {found.estimate.high - found.estimate.mean:,.{digits}f}"
+    return mean + half + more
+
+
+def reference_text(reference: float | list[float], digits: int) -> str:
+    """Return a published number, with its standard deviation where that was published.
+
+    >>> reference_text([73.1, 0.2], 1)
+    '73.1 (sd 0.2)'
+    """
+    number, std, _ = as_reference(reference)
+    return f"{number:,.{digits}f}" + ("" if std is None else f" (sd {std:,.{digits}f})")
+
+
+def counts_text(counts: Sequence[int]) -> str:
+    """Return of how many values means are.
+
+    >>> counts_text([5, 5]), counts_text([5, 3])
+    (' (n = 5 each)', ' (n = 5, 3)')
+    """
+    if len(set(counts)) == 1:
+        return f" (n = {counts[0]}{' each' if len(counts) > 1 else ''})"
+    return f" (n = {', '.join(map(str, counts))})"
+
+
+def digits_for(found: Sequence[Estimate]) -> int:
+    """Return how many digits after the point say something: two of the smallest interval, or four of the numbers.
+
+    >>> digits_for([Estimate(97.2, 0.3, 5, 96.8, 97.6)]), digits_for([Estimate(1234.0, 0.0, 1, 0.0, 0.0)])
+    (2, 0)
+    """
+    halves = [e.high - e.mean for e in found if e.n > 1 and e.high - e.mean > 0]
+    sizes = [abs(e.mean) for e in found if math.isfinite(e.mean) and e.mean]
+    if halves:
+        digits = 1 - math.floor(math.log10(min(halves)))
+    else:
+        digits = 3 - math.floor(math.log10(max(sizes))) if sizes else 2
+    return min(max(digits, 0), MOST_DIGITS)
+
+
+def p_text(p: float) -> str:
+    """Return a p.
+
+    >>> p_text(0.01234), p_text(1e-7)
+    ('p = 0.0123', 'p < 0.0001')
+    """
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
+
+
+def counted(what: str, number: dict[str, int]) -> str:
+    """Return in a sentence what became of claims or figures; empty where there are none.
+
+    >>> counted("claims", {"reproduced": 2, "not run": 1})
+    'Of 3 claims 2 reproduced, 1 not run.'
+    """
+    parts = [f"{number[verdict]} {verdict}" for verdict in VERDICTS if number.get(verdict)]
+    return f"Of {sum(number.values())} {what} {', '.join(parts)}." if parts else ""
