@@ -233,12 +233,14 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
 
     from .explain import explain
     from .job import run_job
-    from .lr_heuristic import register
+    from .lr_heuristic import LRHeuristicSweeper, register
     from .names import register_resolvers
     from .stopping import SweepInterrupt, current, last_word, stop_mark
+    from .tournament import TournamentSweeper
 
     register_resolvers()
-    register()
+    register(LRHeuristicSweeper)
+    register(TournamentSweeper)
     codes: list[int] = []
     command, launcher = ["trainopt", *arguments], os.getpid()
 
