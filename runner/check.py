@@ -5,8 +5,8 @@ A rule of conf/allowed.yaml is made of these words:
     [list of [COUNT]] KIND [RANGE] [or another such rule]
 
 with KIND `integer`, `number`, `text`, `true or false`, `duration`, `section`, `one of A, B` or `null`; RANGE
-`>= x`, `> x`, `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite, integers fit
-into 64 bits.
+`>= x`, `> x`, `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite,
+integers fit into 64 bits.
 """
 
 import math

@@ -39,9 +39,11 @@ def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     try:
-        for override in as_typed(settings.overrides.hydra):
-            if settings.mode == RunMode.RUN and key_of(override) == "hydra/sweeper":
-                raise UserError(f"{override}: is for sweeps; type trainopt -m …")
+        typed = [key_of(override) for override in as_typed(settings.overrides.hydra)]
+        ours = settings.sweeper._target_.startswith(f"{__package__}.")  # an experiment may choose one of these
+        if settings.mode == RunMode.RUN and (ours or "hydra/sweeper" in typed):
+            sweeper = settings.runtime.choices["hydra/sweeper"]
+            raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
         if settings.mode == RunMode.MULTIRUN:
             return run_of_sweep(config, choices, folder, command, debug, launcher)

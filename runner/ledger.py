@@ -65,7 +65,7 @@ def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def planned(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
-    """Return, for those of these folders that the plan of a sweep above names, the sweep and what it says there."""
+    """Return, for those of these folders that a sweep's plan names, that sweep and what the plan says."""
     plans: dict[Path, dict[Path, dict[str, Any]]] = {}
     found = {}
     for folder in folders:
