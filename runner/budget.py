@@ -53,7 +53,7 @@ def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
     for folder, (sweep, job) in jobs.items():
         state = entry(sweep, job["folder"], job, folder in alive).state
         summary = read_json(folder / "summary.json")
-        done = (summary["steps"], summary["samples"]) if state == "done" else None
+        done = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
         typed = {split_override(o)[1]: split_override(o)[2] for o in job["overrides"]}
         found[folder] = Entrant(sweep, job["method"], job["role"], job.get("search", {}), typed, state, done)
     return found

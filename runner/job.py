@@ -63,7 +63,10 @@ def run_of_sweep(
     settings = HydraConfig.get()
     sweep = Path(settings.sweep.dir)
     name = settings.sweep.subdir
-    workers = read_json(sweep / PLAN).get("workers", 1)
+    plan = read_json(sweep / PLAN)
+    workers = plan.get("workers", 1)
+    is_tournament = any("role" in job for job in plan.get("jobs", ()))  # many short runs
+    in_a_line = workers > 1 or is_tournament
     summary = summary_if_done(folder, config)
     if summary is not None:
         print(f"already {summary['status']}: {name}", flush=True)
@@ -76,7 +79,7 @@ def run_of_sweep(
     def work() -> int:
         try:
             with shared_machine(workers, config.device):
-                return start(config, choices, folder, command, debug, Display(quiet=workers > 1))
+                return start(config, choices, folder, command, debug, Display(quiet=in_a_line))
         except UserError as error:
             if not isinstance(error, Busy | StaleRun):
                 fail(folder, error)
@@ -86,7 +89,7 @@ def run_of_sweep(
     if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
         number = Signals(code - 128).name
         print(f"trainopt: {name}: was killed ({number}); the same command goes on with it", file=sys.stderr)
-    if workers > 1:
+    if in_a_line:
         found = entry(sweep, name, {}, alive=False)
         figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
         print(f"{found.state}: {name}{figures}", flush=True)

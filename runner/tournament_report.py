@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import FINAL, TRIAL, read_entrants, usual_length
 from .compare import conclude, read_comparison, wide_console
 from .comparison import Comparison
-from .errors import FAILED
+from .errors import FAILED, UserError
 from .files import shown, write_json
 from .frames import run_folders
 from .search_report import conclusion
@@ -42,6 +42,11 @@ def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: 
     }
     write_json(folder / NAME, content)
     console.print(f"files: {shown(folder)}/ ({NAME}, lr_heuristic.png)", markup=False, soft_wrap=True)
+    if comparison.obstacles:
+        raise UserError(
+            f"tournament: {'; '.join(comparison.obstacles)};"
+            f" trainopt compare {shown(folder)} --force compares all the same"
+        )
     conclude(comparison, "epochs", folder / FOLDER, force=False, console=console)
     return lost
 
