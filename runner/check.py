@@ -4,9 +4,9 @@ A rule of conf/allowed.yaml is made of these words:
 
     [list of [COUNT]] KIND [RANGE] [or another such rule]
 
-with KIND `integer`, `number`, `text`, `true or false`, `duration`, `one of A, B` or `null`; RANGE `>= x`, `> x`,
-`in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite, integers fit
-into 64 bits.
+with KIND `integer`, `number`, `text`, `true or false`, `duration`, `section`, `one of A, B` or `null`; RANGE
+`>= x`, `> x`, `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite,
+integers fit into 64 bits.
 """
 
 import math
@@ -174,6 +174,8 @@ def satisfies(value: Any, rule: str) -> bool:
         return any(satisfies(value, part) for part in parts)
     if rule == "null":
         return value is None
+    if rule == "section":
+        return isinstance(value, dict)
     if rule.startswith("list of "):
         count, element = re.fullmatch(r"list of (\d+ )?(.*)", rule).groups()  # type: ignore[union-attr]
         right = isinstance(value, list) and (count is None or len(value) == int(count))

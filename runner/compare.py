@@ -3,19 +3,22 @@
 import csv
 import math
 from argparse import Namespace
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from .budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
 from .comparison import AXES, COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
-from .effort import add_effort
+from .effort import add_effort, add_trials
 from .errors import UserError
 from .files import shown
 from .fisher_pictures import draw_fisher_pictures
-from .frames import load_runs
+from .frames import load_runs, run_folders
+from .ledger import WHOLE, planned
 from .pictures import draw_pictures
 from .report import write_report
 from .significance import Estimate, Verdict
@@ -28,30 +31,90 @@ PLAIN_WIDTH = 200  # where the output is no terminal
 
 def compare_command(given: Namespace) -> None:
     """Read, compare, print and write; UserError where the runs should not be compared."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
+    console = wide_console()
 
     def follow(folders: list[Path]) -> Iterable[Path]:
         return track(folders, "reading", console=console, transient=True, disable=not console.is_terminal)
 
-    runs = load_runs(given.paths, usable, follow)
     by = given.by.split(",") if given.by else None
-    comparison = compare(runs, by, given.baseline, given.metric, given.target)
-    if given.tuning:
-        add_effort(comparison, load_runs(given.tuning, follow=follow))
-    for name, reason in runs.problems:
+    choices = {"by": by, "baseline": given.baseline, "metric": given.metric, "target": given.target}
+    comparison = read_comparison(given.paths, given.tuning or [], follow, **choices)
+    conclude(comparison, given.against, given.out, given.force, console)
+
+
+def wide_console() -> Console:
+    """Return a console in which a table keeps its lines where the output is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    return console
+
+
+def read_comparison(
+    paths: Iterable[Path],
+    tuning: Iterable[Path] = (),
+    follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+    **choices: Any,
+) -> Comparison:
+    """Compare the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
+
+    Args:
+        paths: of runs, of sweeps, or of folders with runs below them.
+        tuning: the same, of learning-rate searches.
+        follow: wraps lists of folders, as a progress bar does.
+        choices: for `comparison.compare`: by, baseline, metric and target.
+
+    Raises:
+        UserError: as `comparison.compare`.
+    """
+    folders = run_folders(paths)
+    there = read_entrants(folders)
+    competing = competitors(folders, there)
+    runs = load_runs(competing if there else paths, usable, follow)
+    one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
+    names = (
+        {shown(folder): there[folder].method for folder in competing} if one and not choices.get("by") else None
+    )
+    comparison = compare(runs, names=names, **choices)
+    runs.problems += without_rate(there.values())
+    trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
+    if names is not None:
+        add_trials(comparison, load_runs(trials, follow=follow), trials)
+    elif trials or tuning:
+        add_effort(comparison, load_runs([*tuning, *trials], follow=follow))
+    comparison.obstacles += unequal_budget(there.values())
+    return comparison
+
+
+def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
+    """Return the folders of runs that are compared: of a tournament's its final runs that came to an end.
+
+    Raises:
+        UserError: a tournament has no final run yet.
+    """
+    sweeps = dict.fromkeys(e.sweep for e in there.values())
+    for sweep in sweeps:
+        if not any(e.role == FINAL for e in there.values() if e.sweep == sweep):
+            raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
+    apart = {folder for folder, (sweep, _) in planned(folders).items() if sweep in sweeps}
+    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in WHOLE}
+    return [folder for folder in folders if folder in ended or folder not in apart]
+
+
+def conclude(comparison: Comparison, against: str, out: Path, force: bool, console: Console) -> None:
+    """Print the table and write the files; UserError where the methods should not be compared, unless by force."""
+    for name, reason in comparison.runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
-    if comparison.obstacles and not given.force:
+    if comparison.obstacles and not force:
         raise UserError(f"compare: {'; '.join(comparison.obstacles)}; --force compares all the same")
     for obstacle in comparison.obstacles:
         console.print(f"careful: {obstacle}", markup=False, soft_wrap=True)
-    show(comparison, given.against, console)
+    show(comparison, against, console)
     try:
-        write_files(comparison, given.against, given.out)
+        write_files(comparison, against, out)
     except OSError as error:
-        raise UserError(f"{shown(given.out)}: cannot be written ({error.strerror}); give --out DIR") from error
-    console.print(f"files: {shown(given.out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
+        raise UserError(f"{shown(out)}: cannot be written ({error.strerror}); give --out DIR") from error
+    console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
 
 
 def table_of(

@@ -1,7 +1,7 @@
 """From runs to methods: what differs, figures with their spread, and tests against a baseline."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -111,6 +111,7 @@ def compare(
     baseline: str | None = None,
     metric: str | None = None,
     target: float | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare methods.
 
@@ -120,6 +121,7 @@ def compare(
         baseline: a method's name or a part of it that no other has; None: the first.
         metric: one of METRICS; None: final_top1, or final_loss where the runs have no accuracies.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
+        names: the method of each run, where that is known; `by` is then None.
 
     Raises:
         UserError: there are no runs, or a key, a baseline or a metric that is none of theirs.
@@ -132,7 +134,7 @@ def compare(
     runs = derived(runs)
     metric = metric or ("final_top1" if has_accuracies(runs.summaries) else "final_loss")
     differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
-    methods = group(runs, differing)
+    methods = group(runs, differing, names)
     obstacles = incomparable(runs, differing)
     if target is None:
         ended = runs.summaries[runs.summaries["status"] != "diverged"]
@@ -235,8 +237,10 @@ def chosen_keys(configs: pd.DataFrame, by: Iterable[str], what: str = "--by") ->
     return found
 
 
-def group(runs: Runs, keys: list[str]) -> list[Method]:
+def group(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
     """Return the methods, in the order in which their first runs come; the same run twice counts once.
+
+    They are the runs with the same values of these keys or, where the runs have names, with the same name.
 
     Raises:
         UserError: runs of one method differ by more than their seed.
@@ -250,8 +254,11 @@ def group(runs: Runs, keys: list[str]) -> list[Method]:
             runs.problems.append((run, f"is the same run as {seen[fingerprint]}"))
             continue
         seen[fingerprint] = run
-        values = tuple(text.at[run, key] for key in keys)
-        name = " ".join(f"{k.removeprefix('choices.')}={v}" for k, v in zip(keys, values, strict=True) if v)
+        if names is None:
+            values = tuple(text.at[run, key] for key in keys)
+            name = " ".join(f"{k.removeprefix('choices.')}={v}" for k, v in zip(keys, values, strict=True) if v)
+        else:
+            values, name = (names[run],), names[run]
         method = methods.setdefault(values, Method(name or "all runs", [], []))
         method.runs.append(run)
         method.seeds.append(int(runs.summaries.at[run, SEED]))

@@ -18,15 +18,17 @@ from yaml import YAMLError
 
 from .errors import UserError
 from .explain import explain
-from .lr_heuristic import register
+from .lr_heuristic import LRHeuristicSweeper, register
 from .names import register_resolvers
+from .tournament import TournamentSweeper
 from .vocabulary import CONF, Vocabulary
 
 
 def get_ready() -> None:
     """Let Hydra take our sweepers, and OmegaConf our resolvers."""
     register_resolvers()
-    register()
+    register(LRHeuristicSweeper)
+    register(TournamentSweeper)
 
 
 class Composer:

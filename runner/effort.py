@@ -5,7 +5,7 @@ from typing import Any
 
 from .comparison import NAMES, Comparison, Method, as_text, gradient_equivalents
 from .frames import Runs
-from .ledger import jobs_below
+from .ledger import planned
 
 
 def add_effort(comparison: Comparison, tuning: Runs) -> None:
@@ -20,7 +20,9 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         tuning: all runs of the searches, whatever became of them.
     """
     methods, configs = comparison.methods, comparison.runs.configs
-    searches = searches_of(tuning)
+    jobs = planned(Path(run).resolve() for run in tuning.summaries.index)
+    found = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
+    searches = {run: job["search"] for run, job in found.items() if "search" in job}
     if not tuning.summaries.empty:
         text, tried = as_text(configs), as_text(tuning.configs)
         keys = [key for key in configs if key.startswith("choices.") and key in tried and key not in NAMES]
@@ -35,18 +37,20 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
     comparison.obstacles += unequal_effort(methods, searches)
 
 
-def searches_of(tuning: Runs) -> dict[str, dict[str, Any]]:
-    """Return how each run was searched for that a learning-rate sweeper asked for, as `Search.described` says."""
-    found: dict[str, dict[str, Any]] = {}
-    plans: dict[Path, dict[str, dict[str, Any]]] = {}
-    for run in tuning.summaries.index:
-        folder = Path(run).resolve()
-        if folder.parent not in plans:
-            plans[folder.parent] = jobs_below(folder.parent)
-        job = plans[folder.parent].get(folder.name, {})
-        if "search" in job:
-            found[run] = job["search"]
-    return found
+def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) -> None:
+    """Count, for each method, its trials and what they cost, where it is known which are its own.
+
+    Args:
+        comparison: as for `add_effort`.
+        trials: all runs of the searches, whatever became of them.
+        methods: the name of the method of each run.
+    """
+    if trials.summaries.empty:
+        return
+    cost = gradient_equivalents(trials.summaries)
+    for method in comparison.methods:
+        method.trials = [run for run in cost.index if methods.get(run) == method.name]
+        method.trial_gradients = int(cost.loc[method.trials].sum())
 
 
 def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -> list[str]:

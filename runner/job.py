@@ -39,9 +39,11 @@ def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     try:
-        for override in as_typed(settings.overrides.hydra):
-            if settings.mode == RunMode.RUN and key_of(override) == "hydra/sweeper":
-                raise UserError(f"{override}: is for sweeps; type trainopt -m …")
+        typed = [key_of(override) for override in as_typed(settings.overrides.hydra)]
+        ours = settings.sweeper._target_.startswith(f"{__package__}.")  # an experiment may choose one of these
+        if settings.mode == RunMode.RUN and (ours or "hydra/sweeper" in typed):
+            sweeper = settings.runtime.choices["hydra/sweeper"]
+            raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
         if settings.mode == RunMode.MULTIRUN:
             return run_of_sweep(config, choices, folder, command, debug, launcher)
@@ -61,7 +63,10 @@ def run_of_sweep(
     settings = HydraConfig.get()
     sweep = Path(settings.sweep.dir)
     name = settings.sweep.subdir
-    workers = read_json(sweep / PLAN).get("workers", 1)
+    plan = read_json(sweep / PLAN)
+    workers = plan.get("workers", 1)
+    is_tournament = any("role" in job for job in plan.get("jobs", ()))  # many short runs
+    in_a_line = workers > 1 or is_tournament
     summary = summary_if_done(folder, config)
     if summary is not None:
         print(f"already {summary['status']}: {name}", flush=True)
@@ -74,7 +79,7 @@ def run_of_sweep(
     def work() -> int:
         try:
             with shared_machine(workers, config.device):
-                return start(config, choices, folder, command, debug, Display(quiet=workers > 1))
+                return start(config, choices, folder, command, debug, Display(quiet=in_a_line))
         except UserError as error:
             if not isinstance(error, Busy | StaleRun):
                 fail(folder, error)
@@ -84,7 +89,7 @@ def run_of_sweep(
     if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
         number = Signals(code - 128).name
         print(f"trainopt: {name}: was killed ({number}); the same command goes on with it", file=sys.stderr)
-    if workers > 1:
+    if in_a_line:
         found = entry(sweep, name, {}, alive=False)
         figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
         print(f"{found.state}: {name}{figures}", flush=True)

@@ -32,6 +32,7 @@ class Entry:
     name: str  # the folder, relative to the sweep's
     overrides: list[str]
     state: str
+    role: str | None = None  # of a tournament's job: trial, final, or former (of an earlier command)
     step: int | None = None
     share: float | None = None  # of its duration, 0 to 1
     seconds_left: float | None = None  # of a running one, at its pace so far
@@ -61,6 +62,20 @@ def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
     places = {path.parent for name in ("run.yaml", "summary.json") for path in folder.rglob(name)}
     found = sorted(str(place.relative_to(folder)) for place in places)
     return planned | {name: {} for name in found if name not in planned}
+
+
+def planned(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
+    """Return, for those of these folders that a sweep's plan names, that sweep and what the plan says."""
+    plans: dict[Path, dict[Path, dict[str, Any]]] = {}
+    found = {}
+    for folder in folders:
+        for sweep in folder.parents:
+            if sweep not in plans:
+                plans[sweep] = {sweep / job["folder"]: job for job in read_json(sweep / PLAN).get("jobs", [])}
+            if folder in plans[sweep]:
+                found[folder] = sweep, plans[sweep][folder]
+                break
+    return found
 
 
 def read_ledger(folder: Path) -> list[Entry]:
@@ -97,6 +112,7 @@ def entry(folder: Path, name: str, job: dict[str, Any], alive: bool) -> Entry:
         name=name,
         overrides=job.get("overrides", []),
         state=state,
+        role=job.get("role"),
         step=step,
         share=1.0 if state == "done" else share,
         seconds_left=_left(share, row, summary) if state == "running" else None,

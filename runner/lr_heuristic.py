@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .check import check_value, leaves
 from .durations import Duration
@@ -60,6 +60,7 @@ class LRHeuristicSweeper(Sweeper):
         self.duration = f"{steps}steps"
         self.over_last = over_last
         self.launched = 0
+        self.ended: set[str] = set()  # folders of jobs that need not be launched again
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Get the launcher."""
@@ -73,38 +74,53 @@ class LRHeuristicSweeper(Sweeper):
         Raises:
             UserError: a key of the sweeper has no allowed value, or a job cannot be run.
         """
-        settings = {str(key): value for key, value in leaves(config.hydra.sweeper) if key != "_target_"}
-        for key, value in settings.items():
+        sweeper = cls(**cls.settings(config))
+        return sweeper.checked(config, [(s, r) for s in sweeper.searches(config) for r in s.rule.next_rates({})])
+
+    @classmethod
+    def settings(cls, config: DictConfig) -> dict[str, Any]:
+        """Return the arguments of the class, checked."""
+        node: dict[Any, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
+        found = {str(key): value for key, value in node.items() if key != "_target_"}
+        for key, value in found.items():
             check_value(f"hydra.sweeper.{key}", value, f"hydra.sweeper.{key}")
-        if not settings["exponents"]:
+        if not found["exponents"]:
             raise UserError("hydra.sweeper.exponents=[]: must have an element; the thesis has [1,2,3,4,5,6,7]")
-        searches = cls(**settings).searches(config)
-        return checked_jobs(
-            config, [run for s in searches for r in s.rule.next_rates({}) for run in s.overrides(r)]
-        )
+        return found
+
+    def checked(self, config: DictConfig, wanted: list[tuple[Search, float]]) -> list[dict[str, Any]]:
+        """Return the jobs of these trials, checked."""
+        return checked_jobs(config, [run for search, rate in wanted for run in search.overrides(rate)])
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, write down what was found, and leave it to the end of the sweep to be told."""
         del arguments
         folder = Path(self.composed.hydra.sweep.dir)
         searches = self.searches(self.composed)
-        jobs: list[dict[str, Any]] = read_json(folder / PLAN)["jobs"]  # those of stage one are checked already
-        while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
-            if wanted[0][0].outcomes:
-                jobs = checked_jobs(self.composed, [run for s, rate in wanted for run in s.overrides(rate)])
-                plan = read_json(folder / PLAN)
-                write_plan(folder, plan["overrides"], jobs, plan["workers"])
-            by_overrides = {tuple(job["overrides"]): job for job in jobs}
-            trials = {(s, rate): [by_overrides[tuple(run)] for run in s.overrides(rate)] for s, rate in wanted}
-            if not self.launch(folder, [job for runs in trials.values() for job in runs]):
-                return
-            for (search, rate), runs in trials.items():
-                search.outcomes[rate] = [outcome(folder, job, self.over_last) for job in runs]
+        if not self.search(folder, searches):
+            return
         from .search_report import show_searches, write_searches
 
         mark(folder, searches)
         write_searches(folder, searches)
         last_word.set(lambda: show_searches(folder, searches))
+
+    def search(self, folder: Path, searches: list[Search]) -> bool:
+        """Try what the rule asks for until it asks for nothing more; say whether it came to that."""
+        first = [tuple(run) for s in searches for rate in s.rule.next_rates({}) for run in s.overrides(rate)]
+        planned = {tuple(job["overrides"]): job for job in read_json(folder / PLAN)["jobs"]}
+        jobs = {run: planned[run] for run in first if run in planned}  # these are checked already
+        while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
+            trials = {(s, rate): [tuple(run) for run in s.overrides(rate)] for s, rate in wanted}
+            if any(run not in jobs for runs in trials.values() for run in runs):
+                found = self.checked(self.composed, wanted)
+                plan_more(folder, found)
+                jobs |= {tuple(job["overrides"]): job for job in found}
+            if not self.launch(folder, [jobs[run] for runs in trials.values() for run in runs]):
+                return False
+            for (search, rate), runs in trials.items():
+                search.outcomes[rate] = [outcome(folder, jobs[run], self.over_last) for run in runs]
+        return True
 
     def launch(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
         """Run those of the jobs that are not done; say whether all have ended, and the search may go on.
@@ -112,6 +128,8 @@ class LRHeuristicSweeper(Sweeper):
         Those that another process runs, as the same command typed twice does, are waited for.
         """
         stopped = stop_mark(folder, os.getpid()).exists
+        jobs = [job for job in jobs if job["folder"] not in self.ended]
+        self.ended |= {job["folder"] for job in jobs}
         while jobs and not stopped():
             for result in self.launcher.launch([job["overrides"] for job in jobs], initial_job_idx=self.launched):
                 _ = result.return_value  # raises what the job raised
@@ -138,7 +156,7 @@ class LRHeuristicSweeper(Sweeper):
             typed = {split_override(o)[1]: split_override(o)[2] for o in group}
             duration = typed.get("duration", self.duration)
             self.check_length(duration)
-            ours = {"duration": duration, "evaluate_every": duration, "log_every": "1steps"}
+            ours = trial_settings(duration)
             more = [f"{key}={value}" for key, value in ours.items() if key not in typed]
             name = " ".join(o for o in group if o not in common)
             trial = [[*run, *more] for run in runs]
@@ -168,22 +186,33 @@ class LRHeuristicSweeper(Sweeper):
             raise UserError(f"hydra.sweeper.over_last={self.over_last}: must be at most the {duration} of a trial")
 
 
+def trial_settings(duration: str) -> dict[str, str]:
+    """Return what a trial of a length has by itself: all its steps on record, and evaluations at its ends only."""
+    return {"duration": duration, "evaluate_every": duration, "log_every": "1steps"}
+
+
+def plan_more(folder: Path, jobs: list[dict[str, Any]]) -> None:
+    """Add jobs to the plan of a sweep."""
+    plan = read_json(folder / PLAN)
+    write_plan(folder, plan["overrides"], jobs, plan["workers"])
+
+
 def mark(folder: Path, searches: list[Search]) -> None:
     """Write into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
-    plan = read_json(folder / PLAN)
+    jobs = read_json(folder / PLAN)["jobs"]
     for search in searches:
-        for job in plan["jobs"]:
+        for job in jobs:
             if job["overrides"][:-1] in search.runs:
                 job["search"] = search.described()
-    write_plan(folder, plan["overrides"], plan["jobs"], plan["workers"])
+    plan_more(folder, jobs)
 
 
-def register() -> None:
-    """Let Hydra take this sweeper, too: by itself it takes those of packages below `hydra_plugins` alone."""
-    name = f"{LRHeuristicSweeper.__module__}.{LRHeuristicSweeper.__name__}"
+def register(sweeper: type[Sweeper]) -> None:
+    """Let Hydra take a sweeper of ours: by itself it takes those of packages below `hydra_plugins` alone."""
+    name = f"{sweeper.__module__}.{sweeper.__name__}"
     accepted = Plugins.is_in_toplevel_plugins_module
     if not accepted(name):
         Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign, assignment]
             lambda target: target == name or accepted(target)
         )
-    Plugins.instance().register(LRHeuristicSweeper)
+    Plugins.instance().register(sweeper)

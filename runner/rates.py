@@ -51,6 +51,14 @@ class Rule:
             lowest = losses[rate]
         return []
 
+    def all_rates(self) -> set[float]:
+        """Return every rate that it may come to.
+
+        >>> sorted(Rule(10, (1, 2), (2,)).all_rates())
+        [0.01, 0.02, 0.1, 0.2]
+        """
+        return {self._rate(n, i) for n in (1, *self.factors) for i in self.exponents}
+
     def _rate(self, n: float, i: int) -> float:
         """Return n * base^-i, rounded once: 0.3, and not 0.30000000000000004."""
         return float(Fraction(str(n)) / Fraction(self.base) ** i)

@@ -30,6 +30,9 @@ def show(entries: list[Entry]) -> None:
     table.add_column("state", no_wrap=True)
     for name in ("step", "progress", "time", "left", "top-1", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
+    roles = any(entry.role for entry in entries)
+    if roles:
+        table.add_column("role")
     for label, entry in zip(labels(entries), entries, strict=True):
         colour = COLOURS.get(entry.state, "")
         table.add_row(
@@ -41,6 +44,7 @@ def show(entries: list[Entry]) -> None:
             "" if entry.seconds_left is None else duration_text(entry.seconds_left),
             "" if entry.top1 is None else figure(entry.top1, ".2f", " %"),
             "" if entry.loss is None else figure(entry.loss, ".4f", ""),
+            *([entry.role or ""] if roles else []),
         )
     console.print(table)
     for entry in entries:
@@ -50,9 +54,10 @@ def show(entries: list[Entry]) -> None:
 
 
 def labels(entries: list[Entry]) -> list[str]:
-    """Return what tells the jobs apart: the overrides that not all of them have, or else the folder's name."""
-    number = Counter(text for e in entries for text in set(e.overrides))
-    found = [" ".join(t for t in e.overrides if number[t] < len(entries)) or e.name for e in entries]
+    """Return what tells the jobs apart: the overrides that not all of a role have, or else the folder's name."""
+    roles = Counter(e.role for e in entries)
+    number = Counter((e.role, text) for e in entries for text in set(e.overrides))
+    found = [" ".join(t for t in e.overrides if number[e.role, t] < roles[e.role]) or e.name for e in entries]
     return [text.replace("[", r"\[") for text in found]
 
 

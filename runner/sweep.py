@@ -1,6 +1,6 @@
 """The jobs of a sweep, checked and written down before the first begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -69,10 +70,23 @@ def all_at_once(config: DictConfig) -> bool:
 
 def combinations(config: DictConfig) -> list[list[str]]:
     """Return the overrides of each combination of the values that were typed."""
-    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    return product([*swept_by_config(config), *parsed(as_typed(config.hydra.overrides.task))])
+
+
+def swept_by_config(config: DictConfig) -> list[Override]:
+    """Return the overrides that the configuration has for sweeps, as an experiment with a grid does."""
+    return parsed(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
+
+
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """Return overrides as Hydra reads them."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides([*given, *as_typed(config.hydra.overrides.task)])
-    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    return parser.parse_overrides(list(overrides))
+
+
+def product(overrides: list[Override]) -> list[list[str]]:
+    """Return each combination of the values of overrides; of two with the same key the last counts."""
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
     return batch
 
 
