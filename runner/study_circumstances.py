@@ -11,7 +11,7 @@ import pandas as pd
 
 from .comparison import compare
 from .display import duration_text
-from .effort import add_effort, searches_of
+from .effort import add_effort
 from .errors import UserError
 from .files import shown
 from .frames import load_runs
@@ -110,17 +110,16 @@ def moments(run: Path) -> list[Path]:
 
 def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], list[str]]:
     """Return what went into the learning rates of a sweep's methods, a row each, and why it is not equal."""
-    trials = [folder / job for job, about in jobs_below(folder).items() if "search" in about]
+    trials = {folder / job: about["search"] for job, about in jobs_below(folder).items() if "search" in about}
     if not trials:
         return [], []
-    tuning = load_runs(trials)
-    searched = {search["parameter"].lstrip("+") for search in searches_of(tuning).values()}
+    searched = {search["parameter"].lstrip("+") for search in trials.values()}
     try:
         comparison = compare(figures.runs_of(name).runs)
     except UserError as error:
         return [], [f"the sweep {name}: {error}"]
     comparison.obstacles.clear()
-    add_effort(comparison, tuning)
+    add_effort(comparison, load_runs(trials))
     configs, rows = comparison.runs.configs, []
     for method, short in zip(comparison.methods, short_methods(comparison), strict=True):
         keys = [key for key in sorted(searched) if key in configs]

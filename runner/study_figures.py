@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from .budget import FINAL
 from .comparison import AXES, as_text, chosen_keys, derived, differing_keys, text_of, usable
 from .durations import Duration
 from .errors import UserError, nearest
@@ -99,8 +100,9 @@ class SweepRuns:
 
 
 def read_sweep(folder: Path) -> SweepRuns:
-    """Read the runs of a sweep; the trials that its plan marks as a search's are left out."""
-    jobs = {name: job for name, job in jobs_below(folder).items() if "search" not in job}
+    """Read the runs of a sweep; the trials of a search, and final runs of an earlier one, are left out."""
+    below = jobs_below(folder).items()
+    jobs = {name: job for name, job in below if "search" not in job and job.get("role", FINAL) == FINAL}
     runs = load_runs([folder / name for name in jobs], usable)
     if not runs.summaries.empty:
         runs = derived(runs)
