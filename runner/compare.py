@@ -3,7 +3,7 @@
 import csv
 import math
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def wide_console() -> Console:
 
 def read_comparison(
     paths: Iterable[Path],
-    tuning: Iterable[Path] = (),
+    tuning: Sequence[Path] = (),
     follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
     **choices: Any,
 ) -> Comparison:
@@ -72,9 +72,8 @@ def read_comparison(
     competing = competitors(folders, there)
     runs = load_runs(competing if there else paths, usable, follow)
     one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
-    names = (
-        {shown(folder): there[folder].method for folder in competing} if one and not choices.get("by") else None
-    )
+    by_plan = one and not choices.get("by") and not tuning
+    names = {shown(folder): there[folder].method for folder in competing} if by_plan else None
     comparison = compare(runs, names=names, **choices)
     runs.problems += without_rate(there.values())
     trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
