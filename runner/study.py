@@ -267,9 +267,7 @@ def check(study: Study, where: str) -> None:
         one_of(where, f"sweeps.{name}.after", sweep.after, study.sweeps)
         for other in sweep.after:
             if other not in before:
-                raise UserError(
-                    f"{where}: sweeps.{name}.after: {other}: must stand before it, in the order of runs"
-                )
+                raise UserError(f"{where}: sweeps.{name}.after: {other}: has to stand before {name}")
         before.append(name)
     for name, figure in study.figures.items():
         check_figure(study, f"{where}: figures.{name}", figure)

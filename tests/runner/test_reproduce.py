@@ -340,7 +340,7 @@ LONG = {
     "long": {
         "after": ["first"],
         "typed": {
-            "smoke": [*RUN, "duration=400steps", "seed=0,1,2", "checkpoint_every=20steps", "log_every=1steps"]
+            "smoke": [*RUN, "duration=150steps", "seed=0,1,2", "checkpoint_every=20steps", "log_every=1steps"]
         },
     },
 }
@@ -372,7 +372,7 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, t
     command = ("reproduce", "tiny", *OURS)
     killed = tmp_path / "outputs/studies/tiny/smoke/sweeps"
     pid = start_fork(*command, folder=tmp_path, before=os.setsid)
-    wait_for(killed, runs=2, lines=60)
+    wait_for(killed, runs=2, lines=40)
     kill_session(pid)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     ended = [p.parent for p in killed.glob("*/*/summary.json")]
