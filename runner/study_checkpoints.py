@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from .errors import UserError
@@ -122,10 +123,10 @@ def number_at(found: Any, name: Any, what: str) -> float:
             raise UserError(f"{what}: value: {name}: is not there{there}")
         places = [place[key] for place in places]
     numbers = [place.get("height") if isinstance(place, dict) else place for place in places]
-    there = [float(number) for number in numbers if isinstance(number, int | float)]
-    if not there and any(number is not None for number in numbers):
+    known_numbers = [float(number) for number in numbers if isinstance(number, int | float)]
+    if not known_numbers and any(number is not None for number in numbers):
         raise UserError(f"{what}: value: {name}: is no number")
-    return sum(there) / len(there) if there else math.nan
+    return fmean(known_numbers) if known_numbers else math.nan
 
 
 def check_asked(name: str, asked: dict[str, Any], needed: Iterable[str], more: Iterable[str] = ()) -> None:

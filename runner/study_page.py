@@ -15,7 +15,7 @@ from .study_figures import Figures, Found
 from .study_kept import Kept
 from .study_pictures import draw_study_picture
 from .study_sweeps import SweepState
-from .study_text import Cell, ClaimText, TableText, claim_text, counted, reference_text, table_text
+from .study_text import Cell, ClaimText, TableText, claim_text, reference_text, table_text, verdicts_text
 from .study_verdicts import NOT_COMPARABLE, NOT_RUN, Outcome, judge_cell, judge_claim
 
 KEPT = "figures.json"
@@ -25,6 +25,7 @@ HOW = (
     f" corrected for the number of claims); with fewer than {FEWEST} seeds the sign decides. A published figure is"
     " reproduced where it lies within our interval, widened by the study's tolerance and by its own interval."
 )
+IN_VAIN = "the study's file asks for what is not there, as said above"
 LATE = "A run that never got there counts as later than all others, and tests are then on ranks."
 
 
@@ -39,7 +40,7 @@ class Page:
         claims: with verdicts.
         tables: published figures beside ours.
         pictures: on disk.
-        not_run: reasons, each with what it keeps from a verdict.
+        not_run: reasons, each with how many of what it keeps from a verdict.
         how: how to read the verdicts.
         circumstances: of the runs.
         claim_counts, cell_counts: how many of each verdict.
@@ -51,17 +52,25 @@ class Page:
     claims: list[ClaimText] = field(default_factory=list)
     tables: list[TableText] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-    not_run: dict[str, list[str]] = field(default_factory=dict)
+    not_run: dict[str, Counter[str]] = field(default_factory=dict)
     how: str = HOW
     circumstances: Circumstances | None = None
     claim_counts: Counter[str] = field(default_factory=Counter)
     cell_counts: Counter[str] = field(default_factory=Counter)
 
     @property
+    def reasons(self) -> list[str]:
+        """Why what was not run was not, a line each."""
+
+        def listed(names: Counter[str]) -> str:
+            return "; ".join(f"{name} ({n} figures)" if n > 1 else name for name, n in names.items())
+
+        return [f"{reason}: {listed(names)}" for reason, names in self.not_run.items()]
+
+    @property
     def sentence(self) -> str:
         """What became of the claims and the published figures."""
-        counts = {"claims": self.claim_counts, "published figures": self.cell_counts}
-        return " ".join(filter(None, (counted(what, number) for what, number in counts.items())))
+        return verdicts_text(self.claim_counts, self.cell_counts)
 
 
 class Author:
@@ -121,15 +130,14 @@ class Author:
         try:
             found = self.figures.find(figure)
         except UserError as error:
-            found = Found({}, lacks=self.problem(name, error))
+            self.problem(name, error)
+            found = Found({}, lacks=IN_VAIN)
         self._all.append(found)
         return found
 
-    def problem(self, name: str, error: UserError) -> str:
-        """Put on the page what the study's file asks for in vain; return the line."""
-        line = f"{self.page.study.name}.yaml: {name}: {error}"
-        self.page.problems.append(line)
-        return line
+    def problem(self, name: str, error: UserError) -> None:
+        """Put on the page what the study's file asks for in vain."""
+        self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
 
     def add_table(self, table: StudyTable, name: str) -> None:
         """Judge the cells of a table."""
@@ -140,8 +148,7 @@ class Author:
                 published, outcome = "–", None
                 if column in table.reference.get(row, {}):
                     published, outcome = self.judge(table, row, column, found, name)
-                    where = row if len(table.columns) == 1 else f"{row} of {column}"
-                    self.count(self.page.cell_counts, outcome, f"{table.title} ({table.paper}): {where}")
+                    self.count(self.page.cell_counts, outcome, table.paper)
                 cells.append(Cell(row, column, found, published, outcome))
         self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
 
@@ -151,7 +158,8 @@ class Author:
         try:
             published = reference_text(reference, table.digits)
         except UserError as error:
-            return "–", Outcome(NOT_RUN, self.problem(f"{name}.reference.{row}.{column}", error))
+            self.problem(f"{name}.reference.{row}.{column}", error)
+            return "–", Outcome(NOT_RUN, IN_VAIN)
         if not found.lacks and self.page.scale not in table.comparable:
             return published, Outcome(NOT_COMPARABLE)
         return published, judge_cell(found, reference, table.tolerance)
@@ -162,14 +170,15 @@ class Author:
             try:
                 drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
             except UserError as error:
-                drawn = self.problem(f"pictures[{number}]", error)
+                self.problem(f"pictures[{number}]", error)
+                drawn = IN_VAIN
             if isinstance(drawn, Picture):
                 self.page.pictures.append(drawn)
             else:
-                self.page.not_run.setdefault(drawn, []).append(f"picture {picture.title} ({picture.paper})")
+                self.page.not_run.setdefault(drawn, Counter())[f"picture {picture.title} ({picture.paper})"] += 1
 
     def count(self, counts: Counter[str], outcome: Outcome, name: str) -> None:
         """Count a verdict, and keep the reason where there is none."""
         counts[outcome.verdict] += 1
         if outcome.verdict == NOT_RUN:
-            self.page.not_run.setdefault(outcome.reason, []).append(name)
+            self.page.not_run.setdefault(outcome.reason, Counter())[name] += 1

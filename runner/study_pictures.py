@@ -12,7 +12,7 @@ from .names import folder_name
 from .pictures import LABELS, LEGEND_WIDTH, Picture, add_legend, curves_of, draw_lines, new_figure, save
 from .significance import Estimate
 from .study import StudyPicture, check_keys
-from .study_figures import Figures, same
+from .study_figures import Figures, expect, same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,9 +40,10 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
     lacks = figures.lacking(picture.sweep)
     if lacks:
         return lacks
-    for axis in picture.log:
-        if axis not in ("x", "y"):
-            raise UserError(f"log: must name x, y or both, and names {axis}")
+    expect(picture.y, dict, "y", "keys with values")
+    for name in picture.log:
+        if name not in ("x", "y"):
+            raise UserError(f"log: must name x, y or both, and names {name}")
     comparison = methods_of(picture, figures)
     draw = draw_points if isinstance(picture.x, dict) else draw_curves
     canvas = draw(picture, comparison, figures)
@@ -119,7 +120,7 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
 
 def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":
     """Draw a point for each method: the means of two figures over its seeds, with their 95 % intervals."""
-    found = []
+    found, left_out = [], []
     for index, method in enumerate(comparison.methods):
         own = comparison.runs.configs.loc[method.runs[0], comparison.differing].to_dict()
         where = picture.where | own
@@ -130,18 +131,20 @@ def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures)
         )
         if x.is_finite and y.is_finite and x.values and y.values:
             found.append((index, method.name, x.estimate, y.estimate))
+        else:
+            left_out.append(method.name)
     if not found:
         return None
     columns = max(1, LEGEND_WIDTH // (8 + max(len(name) for _, name, _, _ in found)))
     canvas = new_figure(4.2 + 0.2 * -(-len(found) // columns))
     axis = canvas.subplots()
     drawn = {}
-    for index, name, x, y in found:
+    for index, name, along, up in found:
         drawn[name] = axis.errorbar(
-            x.mean,
-            y.mean,
-            xerr=reach(x),
-            yerr=reach(y),
+            along.mean,
+            up.mean,
+            xerr=reach(along),
+            yerr=reach(up),
             fmt=MARKERS[index % len(MARKERS)],
             color=PALETTE[index % len(PALETTE)],
             capsize=3,
@@ -149,7 +152,8 @@ def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures)
     tidy(axis)
     axis.set_xlabel(label_of(picture.x))
     axis.set_ylabel(label_of(picture.y))
-    axis.set_title("mean over seeds, and its 95 % interval", fontsize=9, loc="left")
+    missing = f"; not in all runs: {', '.join(left_out)}" if left_out else ""
+    axis.set_title(f"mean over seeds, and its 95 % interval{missing}", fontsize=9, loc="left")
     add_legend(canvas, drawn, columns)
     return canvas
 

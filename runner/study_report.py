@@ -12,7 +12,7 @@ from .report import data_uri, rendered
 from .study import Study
 from .study_page import Author, Page
 from .study_sweeps import SweepState
-from .study_text import MARKS, ClaimText, counted, marked
+from .study_text import MARKS, ClaimText, marked, verdicts_text
 from .study_verdicts import NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 TEMPLATE = "study_report.html.jinja"
@@ -42,10 +42,10 @@ class StudyResult:
     @property
     def lines(self) -> list[str]:
         """What a command prints at its end."""
-        told = [counted("claims", self.claims), counted("published figures", self.cells)]
+        told = verdicts_text(self.claims, self.cells) or "It claims nothing."
         return [
             *(f"careful: {problem}" for problem in self.problems),
-            f"{self.name}, scale {self.scale}: {' '.join(filter(None, told)) or 'it claims nothing.'}",
+            f"{self.name}, scale {self.scale}. {told}",
             f"report: {shown(self.report)}, report.html",
         ]
 
@@ -100,8 +100,7 @@ def as_markdown(page: Page) -> str:
     if page.pictures:
         parts += ["## Pictures", *(f"![{picture.title}]({picture.png.name})" for picture in page.pictures)]
     if page.not_run:
-        items = (f"- {reason}: {'; '.join(names)}" for reason, names in page.not_run.items())
-        parts += ["## Not run, and why", "\n".join(items)]
+        parts += ["## Not run, and why", "\n".join(f"- {line}" for line in page.reasons)]
     parts += circumstances_parts(page)
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 

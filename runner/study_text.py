@@ -72,7 +72,7 @@ def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> Clai
     told = ", ".join(parts) + counts_text([len(found.values) for found in own]) if own else ""
     if outcome.difference is not None and not math.isnan(outcome.difference.mean):
         d = outcome.difference
-        span = "" if math.isnan(d.low) else f" ({d.low:+,.{digits}f} to {d.high:+,.{digits}f})"
+        span = "" if math.isnan(d.low) or not d.was_tested else f" ({d.low:+,.{digits}f} to {d.high:+,.{digits}f})"
         between = "" if len(figures) == 2 else f" of {claim.of[-1]} and {claim.of[0]}"
         told += f"; difference{between} {d.mean:+,.{digits}f}{span}"
     if outcome.difference is not None and outcome.difference.was_tested:
@@ -82,7 +82,7 @@ def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> Clai
 
 def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell]) -> TableText:
     """Return a table, with those columns that say something."""
-    title = f"{table.title} ({table.paper})"
+    title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     judged = [cell.outcome for cell in cells if cell.outcome is not None]
     reasons = list(dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN))
     if not any(cell.found.values for cell in cells):
@@ -106,6 +106,8 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     }
     if len(counts) == 1:
         notes.append(f"n = {counts.pop()} each.")
+    if table.tolerance and {REPRODUCED, NOT_REPRODUCED} & {outcome.verdict for outcome in judged}:
+        notes.append(f"Tolerance: {table.tolerance:g}.")
     rows, before = [], None
     for cell in cells:
         content = {
@@ -184,10 +186,15 @@ def p_text(p: float) -> str:
 
 
 def counted(what: str, number: dict[str, int]) -> str:
-    """Return in a sentence what became of claims or figures; empty where there are none.
+    """Return what became of claims or figures; empty where there are none.
 
-    >>> counted("claims", {"reproduced": 2, "not run": 1})
-    'Of 3 claims 2 reproduced, 1 not run.'
+    >>> counted("Claims", {"reproduced": 2, "not run": 1})
+    'Claims: 2 reproduced, 1 not run.'
     """
     parts = [f"{number[verdict]} {verdict}" for verdict in VERDICTS if number.get(verdict)]
-    return f"Of {sum(number.values())} {what} {', '.join(parts)}." if parts else ""
+    return f"{what}: {', '.join(parts)}." if parts else ""
+
+
+def verdicts_text(claims: dict[str, int], cells: dict[str, int]) -> str:
+    """Return how many claims and published figures have which verdict."""
+    return " ".join(filter(None, (counted("Claims", claims), counted("Published figures", cells))))

@@ -106,10 +106,12 @@ def test_verdicts_are_counted(made):
     result, text = made
     assert result.claims == {"reproduced": 1, "not reproduced": 1, "not run": 2}
     assert result.cells == {"reproduced": 1, "not reproduced": 1, "not comparable": 1, "not run": 2}
-    sentence = "Of 4 claims 1 reproduced, 1 not reproduced, 2 not run."
-    assert f"**{sentence} Of 5 published figures" in text
+    sentence = (
+        "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published figures: 1 reproduced, 1 not reproduced"
+    )
+    assert f"**{sentence}" in text
     first, last = result.lines
-    assert first.startswith(f"made_up, scale smoke: {sentence} Of 5 published figures 1 reproduced")
+    assert first.startswith(f"made_up, scale smoke. {sentence}")
     assert last.endswith("made_up/smoke/report.md, report.html")
 
 
@@ -129,7 +131,7 @@ def test_claims_stand_with_their_figures(made):
 
 def test_tables_stand_beside_what_was_published(made):
     text = made[1]
-    assert "### final top-1 (%) (table 1)" in text
+    assert "### Table 1: final top-1 (%)\n" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["", "", "published", "ours", "verdict"] in rows
     assert ["digits", "Adam", "82.30", "82.15 ± 0.21", "✓ reproduced"] in rows
@@ -137,12 +139,12 @@ def test_tables_stand_beside_what_was_published(made):
     assert ["MNIST", "Adam", "99.00", "–", "○ not run"] in rows
     assert "≠ not comparable with what was published: digits instead of ImageNet." in text
     assert ["Adam", "0.20", "0.30 ± 0.00"] in rows
-    assert f"### on MNIST (table 5)\n\n○ not run: {NO_MNIST}.\n" in text
+    assert f"### Table 5: on MNIST\n\n○ not run: {NO_MNIST}.\n" in text
 
 
 def test_reasons_are_gathered_with_all_that_they_concern(made):
     (line,) = [line for line in made[1].splitlines() if line.startswith(f"- {NO_MNIST}: ")]
-    for what in ("claim 3", "final top-1 (%) (table 1): Adam of MNIST", "picture On MNIST (figure 9)"):
+    for what in ("claim 3", "; table 1; table 5; ", "picture On MNIST (figure 9)"):
         assert what in line
 
 
@@ -158,7 +160,10 @@ def test_the_circumstances_are_told(made):
 
 def test_nothing_is_empty(made):
     text = made[1]
-    assert not re.search(r"\n#+ [^\n]*\n+(#+ |$)", text.replace("### ", "")[:0] + re.sub(r"### .*\n", "", text))
+    lines = [line for line in text.splitlines() if line]
+    for head, after in zip(lines, [*lines[1:], "## "], strict=True):
+        level = len(head) - len(head.lstrip("#"))
+        assert not level or not after.startswith("#") or after.startswith("#" * (level + 1))
     assert "nan" not in text
     assert "None" not in text
     assert "\n\n\n" not in text
@@ -285,7 +290,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
     assert "trainopt reproduce made_up" in text
     study = study_of(claims=[], tables=[], pictures=[])
     empty, text = report_of(tmp_path / "none", study)
-    assert "claims nothing" in empty.lines[0]
+    assert "It claims nothing" in empty.lines[0]
     assert "## Claims" not in text
 
 
