@@ -160,6 +160,29 @@ def test_the_default_of_zorca_2020_is_ehnewton_and_other_optimizers_keep_their_o
     assert config["optimizer"]["lr"] == 1.0
 
 
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+def test_zorca_2020_on_a_cpu_differs_in_network_images_and_length_alone(data):
+    config, choices = composed(f"zorca2020/cpu/{data}")
+    study, _ = composed("zorca2020/resnet50")
+    assert (choices["model"], choices["data"], choices["schedule"]) == ("resnet20", data, "exponential")
+    assert config["model"]["trainable"] == study["model"]["trainable"]
+    assert config["regularizer"] == study["regularizer"]
+    assert config["batching"] == study["batching"]
+    assert config["duration"] == "2epochs"  # and 20 steps of the decay, as in the study
+    assert has(config["schedule"], {"rate": 0.94, "every": "0.1epochs"})
+    assert config["data"]["mean"] == study["data"]["mean"]
+
+
+def test_the_rates_in_the_study_of_zorca_2020_are_those_of_its_experiments():
+    """Two files that were written from the same tables."""
+    study = yaml.safe_load((CONF / "study/zorca2020.yaml").read_text())
+    table = next(table for table in study["tables"] if table["paper"] == "tables 4.1 to 4.3")
+    columns = dict(zip(table["columns"], ZORCA, strict=True))
+    for row, cells in table["reference"].items():
+        optimizer = table["rows"][row]["where"]["optimizer"]
+        assert cells == {column: ZORCA[network][optimizer][0] for column, network in columns.items()}
+
+
 # Liao et al. 2018, section 4: (model, data, keys of data, epochs, epochs after which the rate falls)
 DIGITS_EPOCHS = ("40epochs", ["20epochs", "30epochs"])
 LIAO = {
