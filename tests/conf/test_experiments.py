@@ -94,9 +94,39 @@ def test_each_has_its_size_for_a_cpu(name):
     assert set(swept(small)) == set(swept(paper))
 
 
+MANDATELLI_DIGITS = [
+    "table_2_1",
+    "section_2_4",
+    *(f"section_3_4_{of}" for of in ("scheduled", "adaptive")),
+    *(f"section_3_5_{of}" for of in ("scheduled", "adaptive", "cyclic")),
+]
+
+
+@pytest.mark.parametrize("name", MANDATELLI_DIGITS)
+def test_some_of_mandatelli_2018_are_there_on_digits(name):
+    paper, chosen = composed(f"mandatelli2018/{name}")
+    small, choices = composed(f"mandatelli2018/digits/{name}")
+    kept = ("model", "optimizer", "schedule", "batching")
+    assert choices["data"] == "digits"
+    assert [choices[group] for group in kept] == [chosen[group] for group in kept]
+    assert has(small["optimizer"], {k: v for k, v in paper["optimizer"].items() if k != "lr"})
+    assert [8 * n for n in small["model"]["channels"]] == paper["model"]["channels"]
+    assert (small["data"]["flip"], small["data"]["shift"]) == (0, 1 if paper["data"]["shift"] else 0)
+    # the rate falls at the same shares of the run, though not of as many epochs
+    ends = [float(config["duration"].removesuffix("epochs")) for config in (small, paper)]
+    falls = [
+        [float(m.removesuffix("epochs")) for m in c["schedule"].get("milestones", [])] for c in (small, paper)
+    ]
+    assert [at / ends[0] for at in falls[0]] == pytest.approx([at / ends[1] for at in falls[1]])
+    assert swept(small)["seed"] == [0, 1, 2]
+
+
 def test_every_experiment_of_a_study_is_compared_with_its_text():
     there = {path.stem for path in (CONF / "experiment/mandatelli2018").glob("*.yaml")}
     assert there == set(MANDATELLI)
+    assert {path.stem for path in (CONF / "experiment/mandatelli2018/digits").glob("*.yaml")} == set(
+        MANDATELLI_DIGITS
+    )
 
 
 # Zorca 2020, tables 4.1 to 4.3: (start, decay rate, epochs); sections 4.3.2 and 4.4: the rest
@@ -285,6 +315,25 @@ def test_each_of_liao_2018_has_its_size_for_a_cpu(name):
     assert set(swept) == set(whole)
     for key in set(whole) - {"experiment"}:
         assert all(value in whole[key] for value in swept[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "of"), [("sizes_and_rates", "mnist"), ("dynamic", "mnist_dynamic"), ("mlp", "mnist_mlp")]
+)
+def test_some_of_liao_2018_are_there_on_digits(name, of):
+    paper, chosen = composed(f"liao2018/{of}")
+    small, choices = composed(f"liao2018/digits/{name}")
+    kept = ("model", "optimizer", "schedule", "batching")
+    assert choices["data"] == "digits"
+    assert [choices[group] for group in kept] == [chosen[group] for group in kept]
+    assert (small["model"], small["optimizer"]) == (paper["model"], paper["optimizer"])
+    assert has(small["data"], {"flip": 0, "shift": 1, "pad": 0, "padding": "mean"})
+    assert (small["duration"], small["schedule"]["milestones"]) == ("10epochs", ["5epochs", "7.5epochs"])
+    assert has(small["probe"]["fisher"], {"each_epoch": True, "rows": "batch"})
+    here, whole = jobs(f"liao2018/digits/{name}")[0], jobs(f"liao2018/{of}")[0]
+    assert set(here) == set(whole)
+    for key in set(whole) - {"experiment"}:
+        assert all(value in whole[key] for value in here[key])
 
 
 def test_every_experiment_of_liao_2018_is_compared_with_its_text():
