@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .composing import Composer
 from .errors import FAILED, UserError, nearest, reason
+from .files import shown
 from .interrupt import Interrupt
 from .isolation import isolated
 from .study import SCALES, Study, find_studies, read_study
@@ -41,7 +42,11 @@ def reproduce_command(given: argparse.Namespace, typed: list[str], debug: bool, 
                 show_plan(plan, console)
             if given.dry_run:
                 return 0
-            return max([run_study(plan, debug, carry_out) for plan in plans])
+            code = max([run_study(plan, debug, carry_out) for plan in plans])
+            if len(plans) > 1:
+                path = given.out / f"{given.scale}.md"
+                code = max(code, isolated(lambda: write_table(plans, path)))
+            return code
         except KeyboardInterrupt:
             again = shlex.join(["trainopt", "reproduce", *typed])
             print(f"stopped; the same command goes on with it: {again}", file=sys.stderr)
@@ -152,6 +157,15 @@ def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) ->
         print(f"trainopt: {plan.study.name}: no report: {why}", file=sys.stderr)
         return FAILED
     print(*result.lines, sep="\n", flush=True)
+    return 0
+
+
+def write_table(plans: list[StudyPlan], path: Path) -> int:
+    """Write the overview over several studies; return the exit code."""
+    from .study_report import write_overview
+
+    write_overview([plan.folder for plan in plans], path)
+    print(f"overview: {shown(path)}", flush=True)
     return 0
 
 

@@ -40,8 +40,11 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
     console.print(table)
     if more:
         say(console, "+: and the runs that its search leads to")
+    by_reason: dict[str | None, list[str]] = {}
     for sweep_name, state in states.items():
-        say(console, f"{sweep_name}: not run: {state.reason}")
+        by_reason.setdefault(state.reason, []).append(sweep_name)
+    for reason, names in by_reason.items():
+        say(console, f"not run: {', '.join(names)}: {reason}")
     console.print()
 
 

@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .compare import markdown
-from .files import shown, write_text
+from .files import read_json, shown, write_json, write_text
 from .report import data_uri, rendered
 from .study import Study
 from .study_page import Author, Page
@@ -16,6 +16,7 @@ from .study_text import MARKS, ClaimText, marked, verdicts_text
 from .study_verdicts import NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 TEMPLATE = "study_report.html.jinja"
+RESULT = "result.json"  # beside a report, for the overview
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class StudyResult:
 
     Attributes:
         name, title, scale: which.
-        report: report.md; report.html lies beside it.
+        report: report.md; report.html and result.json lie beside it.
         claims, cells: how many of each verdict.
         problems: what its file asks for in vain, a line each.
         date: of its last run; empty where there is none.
@@ -65,7 +66,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
     pictures = [(picture, data_uri(picture.svg)) for picture in page.pictures]
     write_text(folder / "report.html", rendered(TEMPLATE, page=page, pictures=pictures, marks=MARKS))
     dates = page.circumstances.dates if page.circumstances else []
-    return StudyResult(
+    result = StudyResult(
         study.name,
         study.title,
         scale,
@@ -75,6 +76,17 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
         page.problems,
         dates[-1] if dates else "",
     )
+    write_json(folder / RESULT, {**asdict(result), "report": result.report.name})
+    return result
+
+
+def read_result(folder: Path) -> StudyResult | None:
+    """Return what came out of the study whose report lies in a folder; None where there is none."""
+    found = read_json(folder / RESULT)
+    if not found:
+        return None
+    counts = {name: Counter(found[name]) for name in ("claims", "cells")}
+    return StudyResult(**{**found, **counts, "report": folder / found["report"]})
 
 
 def as_markdown(page: Page) -> str:
@@ -133,8 +145,9 @@ def circumstances_parts(page: Page) -> list[str]:
     return parts
 
 
-def write_overview(results: Sequence[StudyResult], path: Path) -> None:
-    """Write a Markdown table over several studies, a row each."""
+def write_overview(folders: Iterable[Path], path: Path) -> None:
+    """Write a Markdown table over the studies with reports in these folders, a row each."""
+    results = [result for result in map(read_result, folders) if result is not None]
 
     def reproduced(counts: Counter[str]) -> str:
         checked = counts[REPRODUCED] + counts[NOT_REPRODUCED]

@@ -159,7 +159,7 @@ class StudyPlan:
     def apart(self) -> dict[str, SweepState]:
         """Return the state of the sweeps that are no part of the scale."""
         others = [name for name in self.study.sweeps if name not in self.sweeps]
-        reason = f"is no part of scale {self.scale_name}"
+        reason = f"no part of scale {self.scale_name}"
         return {name: SweepState(self.folder / "sweeps" / name, "not_run", reason) for name in others}
 
     def keep(self) -> None:

@@ -34,7 +34,13 @@ FREE = {  # those of ours that need no data, by section
 def test_the_readme_has_commands_and_all_are_known_here():
     assert len(OURS) >= 8
     others = [c for c in COMMANDS if c not in OURS]
-    assert set(others) == {"git clone <this repository> && cd trainopt", "make run", "make test", "make bench"}
+    assert set(others) == {
+        "git clone <this repository> && cd trainopt",
+        "make run",
+        "make test",
+        "make bench",
+        "make reproduce",
+    }
 
 
 @pytest.mark.parametrize("section", FREE)
@@ -62,7 +68,7 @@ def test_make_run_trains(tmp_path):
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"final test top-1 +([\d.]+) %", done.stdout)[1])
     assert accuracy > 95
-    for target in ("test", "test-slow", "lint", "bench"):
+    for target in ("test", "test-slow", "lint", "bench", "reproduce", "reproduce-zorca2020"):
         subprocess.run([*make, "-n", target], cwd=tmp_path, check=True, capture_output=True)
 
 

@@ -1,8 +1,7 @@
 """The report of a study: all that it should say, nothing empty, and the same after an interruption."""
 
+import json
 import re
-from collections import Counter
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -306,7 +305,7 @@ def test_the_effort_of_searches_is_told(tmp_path):
 
 def test_an_overview_has_a_row_a_study(made, tmp_path):
     result = made[0]
-    write_overview([result], result.report.parent.parent / "overview.md")
+    write_overview([result.report.parent, tmp_path], result.report.parent.parent / "overview.md")
     head, _, row = (result.report.parent.parent / "overview.md").read_text().splitlines()
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:6] == [
@@ -319,7 +318,9 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[6])
     assert head.count("|") == row.count("|")
-    nothing = type(result)("a", "A", "paper", Path("a/report.md"), Counter(), Counter({"not run": 1}), [], "")
-    write_overview([nothing], tmp_path / "all.md")
+    written = json.loads((result.report.parent / "result.json").read_text())
+    nothing = {**written, "scale": "paper", "claims": {}, "cells": {"not run": 1}, "date": ""}
+    (tmp_path / "result.json").write_text(json.dumps(nothing))
+    write_overview([tmp_path], tmp_path / "all.md")
     cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
     assert cells[2:] == ["paper", "none checked", "none checked", "1 figure", "–"]
