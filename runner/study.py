@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 from omegaconf.errors import OmegaConfBaseException
@@ -221,10 +221,23 @@ def built(kind: type, where: str, part: Any, parts: dict[str, type] | None = Non
 def check_type(where: str, value: Any, wanted: Any) -> None:
     """Raise UserError where a value is not of a field's type."""
     if not fits(value, wanted):
-        name = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
-        words = {"str": "text", "dict": "keys and values", "list": "a list", "float": "a number"}
-        readable = words.get(name) or name.replace("typing.", "").replace("str", "text").replace("float", "number")
-        raise UserError(f"{where}: must be {readable}, and is {one_line(value)[:80]}")
+        raise UserError(f"{where}: must be {in_words(wanted)}, and is {one_line(value)[:80]}")
+
+
+def in_words(wanted: Any) -> str:
+    """Return what a type means to who writes YAML.
+
+    >>> in_words(dict[str, list[str]]), in_words(float | None)
+    ('keys and values, each a list, each text', 'a number or null')
+    """
+    words = {str: "text", float: "a number", int: "an integer", NoneType: "null"}
+    words |= {dict: "keys and values", list: "a list"}
+    inner = get_args(wanted)
+    if isinstance(wanted, UnionType):
+        return " or ".join(map(in_words, inner))
+    if not inner:
+        return words[wanted]
+    return words[get_origin(wanted)] + ("" if inner[-1] is Any else f", each {in_words(inner[-1])}")
 
 
 def fits(value: Any, wanted: Any) -> bool:

@@ -199,7 +199,7 @@ class StudyPlan:
                 text = text.replace(mark, str(place))  # noqa: PLW2901
             typed.append(text)
         folder = sweeps / name
-        after = [other for other in sweep.after if self.scale_name in self.study.sweeps[other].typed]
+        after = [other for other in sweep.after if other in self.sweeps]
         return PlannedSweep(name, folder, after, [*typed, f"hydra.sweep.dir={quoted(str(folder))}"])
 
     def _fill(self, sweep: PlannedSweep, kept: dict[str, Any]) -> None:
@@ -253,9 +253,11 @@ def data_root() -> Path:
 
 
 def words_on_disk(folders: list[Path]) -> str:
-    """Return a digest of what a command is composed from: all YAML files, and the code that does it."""
-    files = [path for folder in [*folders, CONF.parent / "runner"] for path in sorted(folder.rglob("*.*"))]
-    return digest([[str(p), p.read_text(errors="replace")] for p in files if p.suffix in (".yaml", ".py")])
+    """Return a digest of what a command is composed from: options, and the code that does it."""
+    groups = [place for place in CONF.iterdir() if place.is_dir()]  # and not all that lies below --config-dir
+    files = {file for folder in folders for group in groups for file in (folder / group.name).rglob("*.yaml")}
+    files |= {*CONF.glob("*.yaml"), *(CONF.parent / "runner").glob("*.py")}
+    return digest([[str(file), file.read_text(errors="replace")] for file in sorted(files)])
 
 
 def digest(content: Any) -> str:

@@ -1,0 +1,93 @@
+"""The file of a study: what it says is read, and what cannot be is refused in a line."""
+
+import pytest
+import yaml
+
+from trainopt.runner.errors import UserError
+from trainopt.runner.study import read_study
+
+CLAIM = {"text": "more is more", "paper": "page 1", "order": "above", "of": ["a", 1]}
+WHOLE = {
+    "title": "Tiny",
+    "source": "nobody, 2020",
+    "scales": {"smoke": {"about": "digits"}},
+    "sweeps": {"one": {"typed": {"smoke": ["seed=0"]}}, "two": {"after": ["one"], "typed": {}}},
+    "figures": {"a": {"sweep": "one", "value": "final.top1"}},
+    "claims": [CLAIM],
+}
+TABLE = {"title": "", "paper": "", "rows": {"a": {}}, "columns": {"b": {"sweep": "one", "value": "final.loss"}}}
+PICTURE = {"title": "", "paper": "", "sweep": "one", "x": "steps", "y": {"kind": "test", "column": "loss"}}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(**parts):
+        content = {key: value for key, value in (WHOLE | parts).items() if value is not None}
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return read_study(path)
+
+    return write_and_read
+
+
+def test_a_study_is_read(read):
+    study = read(tables=[TABLE | {"reference": {"a": {"b": 1}}}], pictures=[PICTURE])
+    assert (study.name, study.title) == ("tiny", "Tiny")
+    assert study.sweeps["two"].after == ["one"]
+    assert study.claims[0].of == ["a", 1]
+    assert study.tables[0].cell("a", "b") == {"sweep": "one", "value": "final.loss"}
+
+
+def test_its_numbers_are_numbers(tmp_path):
+    """Of YAML 1.1 as PyYAML reads it, 1e-4 is text."""
+    text = yaml.safe_dump(WHOLE | {"claims": [CLAIM | {"order": "equal", "within": "NUMBER"}]})
+    path = tmp_path / "tiny.yaml"
+    path.write_text(text.replace("NUMBER", "1e-4"))
+    assert read_study(path).claims[0].within == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"tittle": "x"}, "tiny.yaml: tittle: unknown key; did you mean title?"),
+        ({"name": "x"}, "tiny.yaml: name: unknown key"),
+        ({"title": None}, "tiny.yaml: lacks title"),
+        ({"sweeps": None}, "tiny.yaml: lacks sweeps"),
+        ({"title": 2020}, "tiny.yaml: title: must be text, and is 2020"),
+        ({"scales": ["smoke"]}, "tiny.yaml: scales: must be keys and values, and is"),
+        ({"scales": {"smoke": "digits"}}, "tiny.yaml: scales.smoke: must hold keys and values"),
+        ({"scales": {"smoke": {"about": "", "minutes": "2"}}}, "scales.smoke: minutes: must be a number or null"),
+        ({"scales": {"smal": {"about": ""}}}, "scales: smal: is not there; did you mean small?"),
+        ({"sweeps": {"one": {"typed": {"smoke": "seed=0"}}}}, "one: typed: must be keys and values, each a list"),
+        ({"sweeps": {"one": {"typed": {"small": []}}}}, "sweeps.one.typed: small: is not there"),
+        ({"sweeps": {"one": {"typed": {}, "after": ["ona"]}}}, "ona: is not there; did you mean one?"),
+        (
+            {"sweeps": {"one": {"typed": {}, "after": ["two"]}, "two": {"typed": {}}}},
+            "sweeps.one.after: two: has to stand before one",
+        ),
+        ({"figures": {"a": {"sweep": "oen", "value": "x"}}}, "figures.a: sweep: must be one of the study's"),
+        ({"figures": {"a": {"sweep": "one", "value": "x", "where": "y"}}}, "figures.a: where: must be keys and"),
+        ({"claims": {"a": CLAIM}}, "claims: must be a list"),
+        ({"claims": [CLAIM | {"of": ["a", "b"]}]}, "claims[0].of: b: is not there"),
+        ({"claims": [CLAIM | {"of": ["a"]}]}, "claims[0].of: above takes two figures"),
+        ({"claims": [CLAIM | {"order": "equal"}]}, "claims[0].within: belongs to order: equal"),
+        ({"tables": [TABLE | {"rows": {"a": {"where": []}}}]}, "tables[0]: where: must be keys and values"),
+        ({"tables": [TABLE | {"reference": {"c": {"b": 1}}}]}, "tables[0].reference: c: is not there"),
+        ({"tables": [TABLE | {"differs": {"smol": ""}}]}, "tables[0].differs: smol: is not there"),
+        ({"pictures": [PICTURE | {"log": ["z"]}]}, "pictures[0].log: z: is not there; there are x, y"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(read, parts, said):
+    with pytest.raises(UserError) as refused:
+        read(**parts)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 1\na: 2\n", "- 1\n", "", "\xff\xfe"])
+def test_a_file_that_is_none_is_refused_in_a_line(tmp_path, text):
+    path = tmp_path / "tiny.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="tiny.yaml") as refused:
+        read_study(path)
+    assert "\n" not in str(refused.value)
