@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from .compare import markdown
@@ -76,7 +76,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
         page.problems,
         dates[-1] if dates else "",
     )
-    write_json(folder / RESULT, {**asdict(result), "report": result.report.name})
+    write_json(folder / RESULT, {**vars(result), "report": result.report.name})
     return result
 
 
