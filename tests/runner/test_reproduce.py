@@ -292,7 +292,7 @@ LONG = {
     "long": {
         "after": ["first"],
         "typed": {
-            "smoke": [*RUN, "duration=150steps", "seed=0,1,2", "checkpoint_every=20steps", "log_every=1steps"]
+            "smoke": [*RUN, "duration=150steps", "seed=0,1", "checkpoint_every=20steps", "log_every=1steps"]
         },
     },
 }
@@ -329,7 +329,7 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, t
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     ended = [p.parent for p in killed.glob("*/*/summary.json")]
     whole = [folder for folder in ended if summary(folder)["status"] == "finished"]
-    assert 2 <= len(whole) < 4
+    assert len(whole) == 2
     before = {p: t for folder in whole for p, t in times(folder).items()}
     assert forked(*command, folder=tmp_path) == 0
     assert states(tmp_path) == {"first": ["done", None], "long": ["done", None]}
@@ -338,7 +338,7 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, t
     assert forked(*command, "--out", "undisturbed", folder=tmp_path) == 0
     undisturbed = tmp_path / "undisturbed/tiny/smoke/sweeps"
     found = sorted(p.parent for p in undisturbed.glob("*/*/summary.json"))
-    assert len(found) == 4
+    assert len(found) == 3
     for there in found:
         here = killed / there.relative_to(undisturbed)
         assert timeless(rows(here)) == timeless(rows(there))
@@ -374,7 +374,7 @@ def test_studies_are_no_options(trainopt, study):
     result = trainopt("--config-dir", "mine", "study=tiny")
     assert result.code == 2
     assert "study: unknown key" in result.err
-    assert "study:" not in trainopt("--config-dir", "mine", "--help").out
+    assert "\n  study: " not in trainopt("--config-dir", "mine", "--help").out
 
 
 def test_the_makefile_has_a_target_for_each_study():
