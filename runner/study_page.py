@@ -136,8 +136,9 @@ class Author:
         return found
 
     def problem(self, name: str, error: UserError) -> None:
-        """Put on the page what the study's file asks for in vain."""
-        self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
+        """Put on the page what the study's file asks for in vain; the same of many cells once."""
+        if not any(line.endswith(f": {error}") for line in self.page.problems):
+            self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
 
     def add_table(self, table: StudyTable, name: str) -> None:
         """Judge the cells of a table."""

@@ -12,7 +12,7 @@ from .names import folder_name
 from .pictures import LABELS, LEGEND_WIDTH, Picture, add_legend, curves_of, draw_lines, new_figure, save
 from .significance import Estimate
 from .study import StudyPicture, check_keys
-from .study_figures import Figures, expect, same
+from .study_figures import Figures, same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,10 +40,6 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
     lacks = figures.lacking(picture.sweep)
     if lacks:
         return lacks
-    expect(picture.y, dict, "y", "keys with values")
-    for name in picture.log:
-        if name not in ("x", "y"):
-            raise UserError(f"log: must name x, y or both, and names {name}")
     comparison = methods_of(picture, figures)
     draw = draw_points if isinstance(picture.x, dict) else draw_curves
     canvas = draw(picture, comparison, figures)

@@ -68,13 +68,13 @@ def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> Clai
     there = [(name, found) for name, found in zip(claim.of, figures, strict=False) if found.values]
     own = [found for _, found in there if not found.is_number]
     digits = digits_for([found.estimate for found in own])
-    parts = [f"{name:g}" if found.is_number else f"{name} {figure_text(found, digits)}" for name, found in there]
-    told = ", ".join(parts) + counts_text([len(found.values) for found in own]) if own else ""
+    parts = [f"{name:g} (given)" if f.is_number else f"{name}: {figure_text(f, digits)}" for name, f in there]
+    told = "; ".join(parts) + counts_text([len(found.values) for found in own]) if own else ""
     if outcome.difference is not None and not math.isnan(outcome.difference.mean):
         d = outcome.difference
         span = "" if math.isnan(d.low) or not d.was_tested else f" ({d.low:+,.{digits}f} to {d.high:+,.{digits}f})"
         between = "" if len(figures) == 2 else f" of {claim.of[-1]} and {claim.of[0]}"
-        told += f"; difference{between} {d.mean:+,.{digits}f}{span}"
+        told += f"; difference{between}: {d.mean:+,.{digits}f}{span}"
     if outcome.difference is not None and outcome.difference.was_tested:
         told += f", {p_text(outcome.difference.p)} ({outcome.difference.test})"
     return ClaimText(claim.text, claim.paper, outcome.verdict, outcome.reason, told)
@@ -84,18 +84,11 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     """Return a table, with those columns that say something."""
     title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     judged = [cell.outcome for cell in cells if cell.outcome is not None]
-    reasons = list(dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN))
     if not any(cell.found.values for cell in cells):
-        lacks = list(dict.fromkeys(cell.found.lacks for cell in cells if cell.found.lacks))
+        lacks = dict.fromkeys(cell.found.lacks for cell in cells if cell.found.lacks)
         return TableText(title, [f"{marked(NOT_RUN).capitalize()}: {'; '.join(lacks)}."])
-    notes = []
     counts = {len(cell.found.values) for cell in cells if cell.found.values}
     incomparable = {outcome.verdict for outcome in judged} == {NOT_COMPARABLE}
-    if NOT_COMPARABLE in {outcome.verdict for outcome in judged}:
-        why = table.differs.get(scale) or study.scales[scale].about
-        notes.append(f"{marked(NOT_COMPARABLE).capitalize()} with what was published: {why}.")
-    if reasons:
-        notes.append(f"{marked(NOT_RUN).capitalize()}: {'; '.join(reasons)}.")
     columns = {
         "column": (len(table.columns) > 1, ""),
         "row": (True, ""),
@@ -104,10 +97,6 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
         "n": (len(counts) > 1, "n"),
         "verdict": (bool(judged) and not incomparable, "verdict"),
     }
-    if len(counts) == 1:
-        notes.append(f"n = {counts.pop()} each.")
-    if table.tolerance and {REPRODUCED, NOT_REPRODUCED} & {outcome.verdict for outcome in judged}:
-        notes.append(f"Tolerance: {table.tolerance:g}.")
     rows, before = [], None
     for cell in cells:
         content = {
@@ -123,7 +112,28 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
         before = cell.column
         rows.append([content[key] for key, (is_shown, _) in columns.items() if is_shown])
     header = [name for is_shown, name in columns.values() if is_shown]
+    notes = [f"n = {counts.pop()} each."] if len(counts) == 1 else []
+    notes += notes_on(table, judged, table.differs.get(scale) or study.scales[scale].about)
     return TableText(title, notes, header, 1 + (len(table.columns) > 1), rows)
+
+
+def notes_on(table: StudyTable, judged: Sequence[Outcome], difference: str) -> list[str]:
+    """Return what is to be said above a table of the verdicts in it.
+
+    Args:
+        table: its tolerance.
+        judged: the verdicts.
+        difference: why figures of this scale are not comparable, where they are not.
+    """
+    notes, verdicts = [], {outcome.verdict for outcome in judged}
+    if table.tolerance and verdicts & {REPRODUCED, NOT_REPRODUCED}:
+        notes.append(f"Tolerance: {table.tolerance:g}.")
+    if NOT_COMPARABLE in verdicts:
+        notes.append(f"{marked(NOT_COMPARABLE).capitalize()} with what was published: {difference}.")
+    if NOT_RUN in verdicts:
+        reasons = dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN)
+        notes.append(f"{marked(NOT_RUN).capitalize()}: {'; '.join(reasons)}.")
+    return notes
 
 
 def figure_text(found: Found, digits: int) -> str:
