@@ -156,10 +156,11 @@ class Figures:
             return Found({}, lacks=lacks)
         where = figure.get("where", {})
         there = self.runs_of(sweep)
+        of_it = f" of the sweep {sweep} failed or are missing"
         missing = sum(may_belong(overrides, where) for overrides in there.unfinished)
         runs = self.chosen(sweep, where, missing)
         if not runs:
-            return Found({}, lacks=self.sweeps[sweep].reason or f"{missing} runs failed or are missing")
+            return Found({}, lacks=self.sweeps[sweep].reason or f"{missing} runs{of_it}")
         status = there.runs.summaries["status"]
         diverged = sum(status[run] == "diverged" for run in runs.values())
         if diverged and not {"value", "row"} & figure.keys():
@@ -173,7 +174,7 @@ class Figures:
             what = f"did not get to {at}, or have no row before it" if at else "have no such number"
             return Found({}, diverged, f"{unknown} of {len(runs)} runs {what}")
         if missing:
-            return replace(found, lacks=f"{missing} of {missing + len(runs)} runs failed or are missing")
+            return replace(found, lacks=f"{missing} of {missing + len(runs)} runs{of_it}")
         return found
 
     def chosen(self, sweep: str, where: dict[str, Any], missing: int) -> dict[int, str]:

@@ -131,7 +131,7 @@ def test_runs_that_are_missing_keep_figures_from_a_verdict_that_they_may_belong_
     runs += [{**ADAM, "seed": 3, "status": "missing"}, {**SGD, "seed": 0}]
     made_up_sweep(tmp_path / "methods", runs)
     adam = find(tmp_path, {"optimizer": "adam"}, "incomplete", "2 of 5 runs are not done", value="final.top1")
-    assert adam.lacks == "2 of 4 runs failed or are missing"
+    assert adam.lacks == "2 of 4 runs of the sweep methods failed or are missing"
     assert list(adam.values) == [0, 1]
     assert find(tmp_path, {"optimizer": "sgd"}, "incomplete", "2 of 5", value="final.top1").lacks is None
     assert find(tmp_path, {"seed": 3}, "incomplete", "2 of 5 runs are not done", value="final.top1").lacks == (
