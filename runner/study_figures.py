@@ -156,12 +156,13 @@ class Figures:
         lacks = self.lacking(sweep)
         if lacks:
             return Found({}, lacks=lacks)
-        where = expect(figure.get("where", {}), dict, "where", "keys with values")
+        where = figure.get("where", {})
         there = self.runs_of(sweep)
+        of_it = f" of the sweep {sweep} failed or are missing"
         missing = sum(may_belong(overrides, where) for overrides in there.unfinished)
         runs = self.chosen(sweep, where, missing)
         if not runs:
-            return Found({}, lacks=self.sweeps[sweep].reason or f"{missing} runs failed or are missing")
+            return Found({}, lacks=self.sweeps[sweep].reason or f"{missing} runs{of_it}")
         status = there.runs.summaries["status"]
         diverged = sum(status[run] == "diverged" for run in runs.values())
         if diverged and not {"value", "row"} & figure.keys():
@@ -171,9 +172,11 @@ class Figures:
         if not found.values:
             return replace(found, lacks=f"{len(runs)} runs are too few for an ensemble")
         if unknown:
-            return Found({}, diverged, f"there is no number in {unknown} of {len(runs)} runs")
+            at = figure.get("row", {}).get("at")
+            what = f"did not get to {at}, or have no row before it" if at else "have no such number"
+            return Found({}, diverged, f"{unknown} of {len(runs)} runs {what}")
         if missing:
-            return replace(found, lacks=f"{missing} of {missing + len(runs)} runs failed or are missing")
+            return replace(found, lacks=f"{missing} of {missing + len(runs)} runs{of_it}")
         return found
 
     def chosen(self, sweep: str, where: dict[str, Any], missing: int) -> dict[int, str]:
@@ -187,7 +190,7 @@ class Figures:
         try:
             columns = dict(zip(chosen_keys(text, where, "where:"), where.values(), strict=True))
         except UserError:
-            if missing:  # a key of those alone, perhaps
+            if missing or self.sweeps[sweep].state != "done":  # a key of those alone, perhaps
                 return {}
             raise
         kept = text.index
@@ -238,10 +241,13 @@ def expect(part: Any, kind: type, name: str, what: str) -> Any:
 def same(text: str, wanted: Any) -> bool:
     """Say whether a value of a configuration, as text, is the one that is wanted; numbers are compared as such.
 
-    >>> same("20.0", 20), same("null", None), same("adam", "sgd")
-    (True, True, False)
+    >>> same("20.0", 20), same("[1.0,2.0]", [1, 2]), same("null", None), same("adam", "sgd")
+    (True, True, True, False)
     """
     theirs = text_of(wanted)
+    if text.startswith("[") and theirs.startswith("["):
+        one, other = (value.strip("[]").split(",") for value in (text, theirs))
+        return len(one) == len(other) and all(map(same, one, other))
     if text == theirs or {text, theirs} <= {"", "null"}:  # no such key, or one without a value
         return True
     try:
@@ -300,7 +306,10 @@ def of_rows(runs: Runs, chosen: dict[int, str], row: dict[str, Any]) -> Values:
             f"row: column: {column}: rows of kind {row['kind']} have none{nearest(str(column), known)};"
             f" they have {', '.join(known)}"
         )
-    number = number_from(row, ways[0])
+    number, ends = number_from(row, ways[0]), None
+    if ways[0] == "at":
+        axis, amount = place(row["at"])
+        ends = runs.metrics.groupby("run")[axis].max() >= amount * (1 - 1e-9)
     diverged = runs.summaries["status"] == "diverged"
     found = {}
     for seed, run in chosen.items():
@@ -311,7 +320,8 @@ def of_rows(runs: Runs, chosen: dict[int, str], row: dict[str, Any]) -> Values:
         elif diverged[run] and column in AS_DIVERGED and row.get("take") != "sum":
             found[seed] = float(runs.summaries.at[run, AS_DIVERGED[column]])
         else:
-            found[seed] = math.nan if part.empty else float(number(part))
+            there = len(part) > 0 and (ends is None or ends[run])
+            found[seed] = float(number(part)) if there else math.nan
     return found
 
 

@@ -30,6 +30,29 @@ LATE = "A run that never got there counts as later than all others, and tests ar
 
 
 @dataclass
+class NotRun:
+    """What a reason keeps from a verdict: numbers of claims, published figures by their table, pictures."""
+
+    claims: list[str] = field(default_factory=list)
+    cells: Counter[str] = field(default_factory=Counter)
+    pictures: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All of it in words.
+
+        >>> NotRun(["1", "3"], Counter(["table 2", "table 2"]), ["figure 5"]).text
+        'claims 1, 3; table 2 (2 figures); picture of figure 5'
+        """
+        parts = [f"{name} ({n} figure{'s' if n > 1 else ''})" for name, n in self.cells.items()]
+        if self.claims:
+            parts.insert(0, f"claim{'s' if len(self.claims) > 1 else ''} {', '.join(self.claims)}")
+        if self.pictures:
+            parts.append(f"picture{'s' if len(self.pictures) > 1 else ''} of {', '.join(self.pictures)}")
+        return "; ".join(parts)
+
+
+@dataclass
 class Page:
     """A report.
 
@@ -40,7 +63,7 @@ class Page:
         claims: with verdicts.
         tables: published figures beside ours.
         pictures: on disk.
-        not_run: reasons, each with how many of what it keeps from a verdict.
+        not_run: reasons, each with what it keeps from a verdict.
         how: how to read the verdicts.
         circumstances: of the runs.
         claim_counts, cell_counts: how many of each verdict.
@@ -52,7 +75,7 @@ class Page:
     claims: list[ClaimText] = field(default_factory=list)
     tables: list[TableText] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-    not_run: dict[str, Counter[str]] = field(default_factory=dict)
+    not_run: dict[str, NotRun] = field(default_factory=dict)
     how: str = HOW
     circumstances: Circumstances | None = None
     claim_counts: Counter[str] = field(default_factory=Counter)
@@ -62,10 +85,7 @@ class Page:
     def reasons(self) -> list[str]:
         """Why what was not run was not, a line each."""
 
-        def listed(names: Counter[str]) -> str:
-            return "; ".join(f"{name} ({n} figures)" if n > 1 else name for name, n in names.items())
-
-        return [f"{reason}: {listed(names)}" for reason, names in self.not_run.items()]
+        return [f"{reason}: {what.text}" for reason, what in self.not_run.items()]
 
     @property
     def sentence(self) -> str:
@@ -94,7 +114,7 @@ class Author:
         """Return the page."""
         page = self.page
         for number, claim in enumerate(page.study.claims, start=1):
-            self.add_claim(claim, f"claim {number}")
+            self.add_claim(claim, str(number))
         for number, table in enumerate(page.study.tables):
             self.add_table(table, f"tables[{number}]")
         self.add_pictures()
@@ -106,7 +126,7 @@ class Author:
         page.circumstances = circumstances(page.study, page.scale, self.folder, self.figures)
         return page
 
-    def add_claim(self, claim: Claim, name: str) -> None:
+    def add_claim(self, claim: Claim, number: str) -> None:
         """Judge a claim."""
         if self.page.scale in claim.scales:
             found = [self.named(figure) for figure in claim.of]
@@ -115,7 +135,9 @@ class Author:
             found = []
             outcome = Outcome(NOT_RUN, f"it is checked at scale {' and '.join(claim.scales)} only")
         self.page.claims.append(claim_text(claim, found, outcome))
-        self.count(self.page.claim_counts, outcome, name)
+        self.page.claim_counts[outcome.verdict] += 1
+        if outcome.verdict == NOT_RUN:
+            self.kept_by(outcome.reason).claims.append(number)
 
     def named(self, figure: str | float) -> Found:
         """Return a figure of the study by its name, or a number."""
@@ -136,8 +158,9 @@ class Author:
         return found
 
     def problem(self, name: str, error: UserError) -> None:
-        """Put on the page what the study's file asks for in vain."""
-        self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
+        """Put on the page what the study's file asks for in vain; the same of many cells once."""
+        if not any(line.endswith(f": {error}") for line in self.page.problems):
+            self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
 
     def add_table(self, table: StudyTable, name: str) -> None:
         """Judge the cells of a table."""
@@ -148,7 +171,9 @@ class Author:
                 published, outcome = "–", None
                 if column in table.reference.get(row, {}):
                     published, outcome = self.judge(table, row, column, found, name)
-                    self.count(self.page.cell_counts, outcome, table.paper)
+                    self.page.cell_counts[outcome.verdict] += 1
+                    if outcome.verdict == NOT_RUN:
+                        self.kept_by(outcome.reason).cells[table.paper] += 1
                 cells.append(Cell(row, column, found, published, outcome))
         self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
 
@@ -175,10 +200,12 @@ class Author:
             if isinstance(drawn, Picture):
                 self.page.pictures.append(drawn)
             else:
-                self.page.not_run.setdefault(drawn, Counter())[f"picture {picture.title} ({picture.paper})"] += 1
+                self.kept_by(drawn).pictures.append(picture.paper)
+        files = {path.name for picture in self.page.pictures for path in (picture.svg, picture.png)}
+        for path in self.folder.glob("picture-*"):
+            if path.name not in files:  # of an earlier report
+                path.unlink()
 
-    def count(self, counts: Counter[str], outcome: Outcome, name: str) -> None:
-        """Count a verdict, and keep the reason where there is none."""
-        counts[outcome.verdict] += 1
-        if outcome.verdict == NOT_RUN:
-            self.page.not_run.setdefault(outcome.reason, Counter())[name] += 1
+    def kept_by(self, reason: str) -> NotRun:
+        """Return what a reason keeps from a verdict."""
+        return self.page.not_run.setdefault(reason, NotRun())

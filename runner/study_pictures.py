@@ -1,5 +1,6 @@
 """The pictures of a study: curves of its sweeps' runs, and points with the intervals of two figures."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from .comparison import AXES, METRICS, Comparison, compare, text_of
 from .curves import PALETTE, tidy
 from .errors import UserError, nearest
-from .names import folder_name
 from .pictures import LABELS, LEGEND_WIDTH, Picture, add_legend, curves_of, draw_lines, new_figure, save
 from .significance import Estimate
 from .study import StudyPicture, check_keys
-from .study_figures import Figures, expect, same
+from .study_figures import Figures, same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,10 +40,6 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
     lacks = figures.lacking(picture.sweep)
     if lacks:
         return lacks
-    expect(picture.y, dict, "y", "keys with values")
-    for name in picture.log:
-        if name not in ("x", "y"):
-            raise UserError(f"log: must name x, y or both, and names {name}")
     comparison = methods_of(picture, figures)
     draw = draw_points if isinstance(picture.x, dict) else draw_curves
     canvas = draw(picture, comparison, figures)
@@ -56,7 +52,8 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
             axis.set_yscale("log", nonpositive="mask")
     title = f"{picture.title} ({picture.paper})"
     canvas.suptitle(title, fontsize=11)
-    return save(canvas, f"picture-{number}-{folder_name([picture.title.lower()])}"[:80], title, folder)
+    name = re.sub(r"\W+", "-", picture.title.lower()).strip("-")[:60]
+    return save(canvas, f"picture-{number}-{name}", title, folder)
 
 
 def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
@@ -85,14 +82,22 @@ def short_methods(comparison: Comparison) -> list[Any]:
 
     def short(run: str) -> str:
         parts = [(key, text.at[run, key]) for key in columns]
-        return " ".join(
-            v if key.startswith("choices.") else f"{key.rpartition('.')[2]}={v}" for key, v in parts if v
-        )
+        return " ".join(part_of_name(key, value) for key, value in parts if value)
 
     names = [short(method.runs[0]) or method.name for method in comparison.methods]
     if len(set(names)) < len(names):  # keys of different groups with the same last part
         return comparison.methods
     return [replace(method, name=name) for method, name in zip(comparison.methods, names, strict=True)]
+
+
+def part_of_name(key: str, value: str) -> str:
+    """Return a value, with the last part of its key where it does not speak for itself.
+
+    >>> part_of_name("choices.optimizer", "adam"), part_of_name("optimizer.lr", "0.1")
+    ('adam', 'lr=0.1')
+    """
+    is_word = value[0].isalpha() and value not in ("true", "false", "null")
+    return value if is_word else f"{key.rpartition('.')[2]}={value}"
 
 
 def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":

@@ -136,13 +136,12 @@ def circumstances_parts(page: Page) -> list[str]:
     if found.efforts[1]:
         parts += ["Learning rates were searched for:", markdown(*found.efforts, left=(0, 1, 2))]
     parts += [f"Careful: {line}." for line in found.careful]
-    rows = [
-        [what, "; ".join(f"{v} ({n} of {found.run_count} runs)" if n < found.run_count else v for v, n in values)]
+    lines = [
+        f"- {what}: "
+        + "; ".join(f"{v} ({n} of {found.run_count} runs)" if n < found.run_count else str(v) for v, n in values)
         for what, values in found.environment
     ]
-    if rows:
-        parts.append(markdown(["environment", ""], rows, left=(0, 1)))
-    return parts
+    return [*parts, "\n".join(lines)]
 
 
 def write_overview(folders: Iterable[Path], path: Path) -> None:

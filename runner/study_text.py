@@ -66,17 +66,20 @@ def marked(verdict: str) -> str:
 def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> ClaimText:
     """Return a claim with what we found, in words; without figures where it is not for this scale."""
     there = [(name, found) for name, found in zip(claim.of, figures, strict=False) if found.values]
-    own = [found for _, found in there if not found.is_number]
-    digits = digits_for([found.estimate for found in own])
-    parts = [f"{name:g}" if found.is_number else f"{name} {figure_text(found, digits)}" for name, found in there]
-    told = ", ".join(parts) + counts_text([len(found.values) for found in own]) if own else ""
-    if outcome.difference is not None and not math.isnan(outcome.difference.mean):
-        d = outcome.difference
-        span = "" if math.isnan(d.low) or not d.was_tested else f" ({d.low:+,.{digits}f} to {d.high:+,.{digits}f})"
+    own = [(name, found) for name, found in there if not found.is_number]
+    digits = digits_for([found.estimate for _, found in own])
+    told = "; ".join(f"{name}: {figure_text(found, digits)}" for name, found in own)
+    if own:
+        told += counts_text([len(found.values) for _, found in own])
+        told += "".join(f" against {name:g}" for name, found in there if found.is_number)
+    d = outcome.difference
+    if d is not None and not math.isnan(d.mean):
         between = "" if len(figures) == 2 else f" of {claim.of[-1]} and {claim.of[0]}"
-        told += f"; difference{between} {d.mean:+,.{digits}f}{span}"
-    if outcome.difference is not None and outcome.difference.was_tested:
-        told += f", {p_text(outcome.difference.p)} ({outcome.difference.test})"
+        span = f" ({number(d.low, digits, '+')} to {number(d.high, digits, '+')})"
+        is_spanned = d.was_tested and not math.isnan(d.low)
+        told += f"; difference{between}: {number(d.mean, digits, '+')}{span if is_spanned else ''}"
+    if d is not None and d.was_tested:
+        told += f", {p_text(d.p)} ({d.test})"
     return ClaimText(claim.text, claim.paper, outcome.verdict, outcome.reason, told)
 
 
@@ -84,18 +87,11 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     """Return a table, with those columns that say something."""
     title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     judged = [cell.outcome for cell in cells if cell.outcome is not None]
-    reasons = list(dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN))
     if not any(cell.found.values for cell in cells):
-        lacks = list(dict.fromkeys(cell.found.lacks for cell in cells if cell.found.lacks))
+        lacks = dict.fromkeys(cell.found.lacks for cell in cells if cell.found.lacks)
         return TableText(title, [f"{marked(NOT_RUN).capitalize()}: {'; '.join(lacks)}."])
-    notes = []
     counts = {len(cell.found.values) for cell in cells if cell.found.values}
     incomparable = {outcome.verdict for outcome in judged} == {NOT_COMPARABLE}
-    if NOT_COMPARABLE in {outcome.verdict for outcome in judged}:
-        why = table.differs.get(scale) or study.scales[scale].about
-        notes.append(f"{marked(NOT_COMPARABLE).capitalize()} with what was published: {why}.")
-    if reasons:
-        notes.append(f"{marked(NOT_RUN).capitalize()}: {'; '.join(reasons)}.")
     columns = {
         "column": (len(table.columns) > 1, ""),
         "row": (True, ""),
@@ -104,10 +100,6 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
         "n": (len(counts) > 1, "n"),
         "verdict": (bool(judged) and not incomparable, "verdict"),
     }
-    if len(counts) == 1:
-        notes.append(f"n = {counts.pop()} each.")
-    if table.tolerance and {REPRODUCED, NOT_REPRODUCED} & {outcome.verdict for outcome in judged}:
-        notes.append(f"Tolerance: {table.tolerance:g}.")
     rows, before = [], None
     for cell in cells:
         content = {
@@ -123,10 +115,31 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
         before = cell.column
         rows.append([content[key] for key, (is_shown, _) in columns.items() if is_shown])
     header = [name for is_shown, name in columns.values() if is_shown]
+    notes = [f"n = {counts.pop()} each."] if len(counts) == 1 else []
+    notes += notes_on(table, judged, table.differs.get(scale) or study.scales[scale].about)
     return TableText(title, notes, header, 1 + (len(table.columns) > 1), rows)
 
 
-def figure_text(found: Found, digits: int) -> str:
+def notes_on(table: StudyTable, judged: Sequence[Outcome], difference: str) -> list[str]:
+    """Return what is to be said above a table of the verdicts in it.
+
+    Args:
+        table: its tolerance.
+        judged: the verdicts.
+        difference: why figures of this scale are not comparable, where they are not.
+    """
+    notes, verdicts = [], {outcome.verdict for outcome in judged}
+    if table.tolerance and verdicts & {REPRODUCED, NOT_REPRODUCED}:
+        notes.append(f"Tolerance: {table.tolerance:g}.")
+    if NOT_COMPARABLE in verdicts:
+        notes.append(f"{marked(NOT_COMPARABLE).capitalize()} with what was published: {difference}.")
+    if NOT_RUN in verdicts:
+        reasons = dict.fromkeys(outcome.reason for outcome in judged if outcome.verdict == NOT_RUN)
+        notes.append(f"{marked(NOT_RUN).capitalize()}: {'; '.join(reasons)}.")
+    return notes
+
+
+def figure_text(found: Found, digits: int | None) -> str:
     """Return a figure with half its 95 % interval, and what is to be said of its runs.
 
     >>> figure_text(Found({0: 1.0, 1: 2.0, 2: 3.0}), 2)
@@ -135,9 +148,20 @@ def figure_text(found: Found, digits: int) -> str:
     more = f", {found.diverged} diverged" if found.diverged else ""
     if not found.is_finite:
         return f"reached in {found.reached} of {len(found.values)} runs{more}"
-    mean = f"{found.estimate.mean:,.{digits}f}"
-    half = "" if found.estimate.n == 1 else f" ± {found.estimate.high - found.estimate.mean:,.{digits}f}"
-    return mean + half + more
+    e = found.estimate
+    half = "" if e.n == 1 else f" ± {number(e.high - e.mean, digits)}"
+    return number(e.mean, digits) + half + more
+
+
+def number(value: float, digits: int | None, sign: str = "") -> str:
+    """Return a number with so many digits after the point; None: with four that count.
+
+    >>> number(12345.678, 1), number(12345.678, None), number(0.000123, None), number(2.0, 1, "+")
+    ('12,345.7', '12,346', '0.000123', '+2.0')
+    """
+    if digits is None:
+        return f"{value:{sign},.0f}" if abs(value) >= 1e4 else f"{value:{sign}.4g}"
+    return f"{value:{sign},.{digits}f}"
 
 
 def reference_text(reference: float | list[float], digits: int) -> str:
@@ -146,8 +170,8 @@ def reference_text(reference: float | list[float], digits: int) -> str:
     >>> reference_text([73.1, 0.2], 1)
     '73.1 (sd 0.2)'
     """
-    number, std, _ = as_reference(reference)
-    return f"{number:,.{digits}f}" + ("" if std is None else f" (sd {std:,.{digits}f})")
+    published, std, _ = as_reference(reference)
+    return number(published, digits) + ("" if std is None else f" (sd {number(std, digits)})")
 
 
 def counts_text(counts: Sequence[int]) -> str:
@@ -161,19 +185,18 @@ def counts_text(counts: Sequence[int]) -> str:
     return f" (n = {', '.join(map(str, counts))})"
 
 
-def digits_for(found: Sequence[Estimate]) -> int:
-    """Return how many digits after the point say something: two of the smallest interval, or four of the numbers.
+def digits_for(found: Sequence[Estimate]) -> int | None:
+    """Return how many digits after the point say something: two of the smallest interval.
 
-    >>> digits_for([Estimate(97.2, 0.3, 5, 96.8, 97.6)]), digits_for([Estimate(1234.0, 0.0, 1, 0.0, 0.0)])
-    (2, 0)
+    None, that is four digits of each number, where there is no interval, or one so small that others would have
+    too many.
+
+    >>> digits_for([Estimate(97.2, 0.3, 5, 96.8, 97.6)]), digits_for([Estimate(1e-5, 0.0, 5, 0.9e-5, 1.1e-5)])
+    (2, None)
     """
     halves = [e.high - e.mean for e in found if e.n > 1 and e.high - e.mean > 0]
-    sizes = [abs(e.mean) for e in found if math.isfinite(e.mean) and e.mean]
-    if halves:
-        digits = 1 - math.floor(math.log10(min(halves)))
-    else:
-        digits = 3 - math.floor(math.log10(max(sizes))) if sizes else 2
-    return min(max(digits, 0), MOST_DIGITS)
+    digits = max(0, 1 - math.floor(math.log10(min(halves)))) if halves else MOST_DIGITS + 1
+    return digits if digits <= MOST_DIGITS else None
 
 
 def p_text(p: float) -> str:
@@ -185,13 +208,13 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
 
 
-def counted(what: str, number: dict[str, int]) -> str:
+def counted(what: str, counts: dict[str, int]) -> str:
     """Return what became of claims or figures; empty where there are none.
 
     >>> counted("Claims", {"reproduced": 2, "not run": 1})
     'Claims: 2 reproduced, 1 not run.'
     """
-    parts = [f"{number[verdict]} {verdict}" for verdict in VERDICTS if number.get(verdict)]
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict)]
     return f"{what}: {', '.join(parts)}." if parts else ""
 
 

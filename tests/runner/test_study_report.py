@@ -120,7 +120,7 @@ def test_claims_stand_with_their_figures(made):
     assert "1. **✓ reproduced**: Adam ends above SGD (table 1).\n" in text
     # values 82.0 to 82.3 and 79.7 to 80.0: half an interval is 3.182 * 0.1291 / 2; of their differences twice that
     assert (
-        "   adam 82.15 ± 0.21, sgd 79.85 ± 0.21 (n = 4 each); difference +2.30 (+1.89 to +2.71), p = 0.0004"
+        "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004"
         in text
     )
     assert "2. **✗ not reproduced** (the other way round): SGD ends above Adam" in text
@@ -143,8 +143,7 @@ def test_tables_stand_beside_what_was_published(made):
 
 def test_reasons_are_gathered_with_all_that_they_concern(made):
     (line,) = [line for line in made[1].splitlines() if line.startswith(f"- {NO_MNIST}: ")]
-    for what in ("claim 3", "; table 1; table 5; ", "picture On MNIST (figure 9)"):
-        assert what in line
+    assert line.endswith("claim 3; table 1 (1 figure); table 5 (1 figure); picture of figure 9")
 
 
 def test_the_circumstances_are_told(made):
@@ -153,7 +152,7 @@ def test_the_circumstances_are_told(made):
     assert re.search(r"\| methods +\| +8 \| +0 \| +0 to 3 \|", end)
     assert "trainopt reproduce made_up --scale smoke --out" in end
     assert re.search(r"trainopt -m optimizer=adam,sgd model.weights=\S+/sweeps/a.pt\n", end)
-    assert re.search(r"\| commit +\| abc ", end)
+    assert "\n- commit: abc\n" in end
     assert "searched for" not in end
 
 
@@ -171,7 +170,7 @@ def test_nothing_is_empty(made):
 def test_pictures_are_there_in_both_formats_with_the_papers_number(made):
     folder = made[0].report.parent
     pictures = sorted(folder.glob("picture-*.svg"))
-    assert [path.stem for path in pictures] == ["picture-1-accuracy", "picture-2-time_and_accuracy"]
+    assert [path.stem for path in pictures] == ["picture-1-accuracy", "picture-2-time-and-accuracy"]
     for path in pictures:
         assert (
             f"![{'Accuracy (figure 7)' if '1' in path.stem else 'Time and accuracy (figure 8)'}]({path.stem}.png)"
@@ -232,7 +231,6 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
             "y: column: top: rows of kind test have none; did you mean top",
         ),
         ({"y": {"kind": "test"}}, "y: must have kind and column"),
-        ({"log": ["z"]}, "log: must name x, y or both"),
         ({"x": {"value": "final.top"}, "y": {"value": "final.top1"}}, "value: final.top: no summary"),
     ],
 )
@@ -256,8 +254,8 @@ def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
         Claim("Adam ends above 50 %", "figure 1", "above", ["later", 50.0]),
     ]
     result, text = report_of(tmp_path, study_of(figures=figures, claims=claims, tables=[], pictures=[]), made)
-    assert "adam reached in 3 of 4 runs, 1 diverged, sgd reached in 0 of 4 runs" in text
-    assert ", 1 diverged, 50 (n = 4); difference" in text
+    assert "adam: reached in 3 of 4 runs, 1 diverged; sgd: reached in 0 of 4 runs" in text
+    assert ", 1 diverged (n = 4) against 50; difference: " in text
     assert "A diverged run counts as" in text
     assert "later than all others" in text
     assert sum(result.claims.values()) == 2
@@ -265,15 +263,17 @@ def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
 
 def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_was_not(tmp_path):
     begun = [{**about, "status": "missing"} if about["seed"] else about for about in runs()]
-    result, text = report_of(tmp_path / "a", made=begun, state="incomplete")
+    study = study_of()
+    study.pictures.pop(1)  # one is enough
+    result, text = report_of(tmp_path / "a", study, begun, "incomplete")
     assert result.claims["not run"] == 4
-    assert "3 of 4 runs failed or are missing" in text
+    assert "3 of 4 runs of the sweep methods failed or are missing" in text
     folder = tmp_path / "a/made_up/smoke/sweeps/methods"
     made_up_sweep(folder, [about for about in runs() if about["seed"]])
     plan = (tmp_path / "b/made_up/smoke/sweeps/methods") / "sweep.json"
-    _, undisturbed = report_of(tmp_path / "b")
+    _, undisturbed = report_of(tmp_path / "b", study)
     (folder / "sweep.json").write_text(plan.read_text())
-    _, continued = report_of(tmp_path / "a")
+    _, continued = report_of(tmp_path / "a", study)
     assert body(continued) == body(undisturbed)
     for picture in (tmp_path / "b/made_up/smoke").glob("picture-*.svg"):
         assert picture.read_bytes() == (tmp_path / "a/made_up/smoke" / picture.name).read_bytes()
@@ -285,7 +285,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
     )
     assert result.claims == {"not run": 4}
     assert result.date == ""
-    assert "- 8 of 8 runs are not done: claim 1; claim 2" in text
+    assert "- 8 of 8 runs are not done: claims 1, 2" in text
     assert "trainopt reproduce made_up" in text
     study = study_of(claims=[], tables=[], pictures=[])
     empty, text = report_of(tmp_path / "none", study)
@@ -296,7 +296,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
 def test_the_effort_of_searches_is_told(tmp_path):
     searched = [{"choices": ADAM, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
     searched += [{"choices": SGD, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
-    _, text = report_of(tmp_path, searched=searched)
+    _, text = report_of(tmp_path, study_of(tables=[], pictures=[]), searched=searched)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["methods", "adam", "lr = 0.1", "2", "80"] in rows
     assert ["methods", "sgd", "lr = 0.1", "2", "80"] in rows
