@@ -30,6 +30,17 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
+def tournament_found(folder: Path) -> dict:
+    """What the tournament in folder/sweep came to."""
+    return json.loads((folder / "sweep/tournament.json").read_text())
+
+
+def tournament_jobs(sweep: Path, role: str, method: str) -> list[Path]:
+    """The folders of a method's trials, or final runs."""
+    plan = json.loads((sweep / "sweep.json").read_text())
+    return [sweep / j["folder"] for j in plan["jobs"] if (j["role"], j["method"]) == (role, method)]
+
+
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     """The weights of a checkpoint."""
     return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["model"]
