@@ -92,6 +92,13 @@ class SweepRuns:
         """The configurations as text."""
         return as_text(self.runs.configs)
 
+    def having(self, where: Mapping[str, Any]) -> list[str]:
+        """Return the runs that have given values; UserError for a key that none has."""
+        kept = list(self.text.index)
+        for column, value in zip(chosen_keys(self.text, where, "where:"), where.values(), strict=True):
+            kept = [run for run in kept if same(self.text.at[run, column], value)]
+        return kept
+
     def only(self, names: list[str]) -> Runs:
         """Return some of the runs."""
         metrics = self.runs.metrics
@@ -187,20 +194,18 @@ class Figures:
         """
         there = self.runs_of(sweep)
         text = there.text
+        may_come = missing > 0 or self.sweeps[sweep].state != "done"
         try:
-            columns = dict(zip(chosen_keys(text, where, "where:"), where.values(), strict=True))
+            kept = there.having(where)
         except UserError:
-            if missing or self.sweeps[sweep].state != "done":  # a key of those alone, perhaps
+            if may_come:  # a key of those alone, perhaps
                 return {}
             raise
-        kept = text.index
-        for column, value in columns.items():
-            kept = [run for run in kept if same(text.at[run, column], value)]
-        if not len(kept):
-            if missing or self.sweeps[sweep].state != "done":
+        if not kept:
+            if may_come:
                 return {}
             wanted = " ".join(f"{key}={text_of(value)}" for key, value in where.items())
-            known = "; ".join(values_there(text, column) for column in columns)
+            known = "; ".join(values_there(text, column) for column in chosen_keys(text, where))
             raise UserError(f"where: no run of the sweep {sweep} has {wanted}; there are {known}")
         differ = differing_keys(there.runs.configs.loc[kept])
         if differ:

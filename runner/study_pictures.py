@@ -12,7 +12,7 @@ from .errors import UserError, nearest
 from .pictures import LABELS, LEGEND_WIDTH, Picture, add_legend, curves_of, draw_lines, new_figure, save
 from .significance import Estimate
 from .study import StudyPicture, check_keys
-from .study_figures import Figures, same
+from .study_figures import Figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,7 +40,13 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
     lacks = figures.lacking(picture.sweep)
     if lacks:
         return lacks
-    comparison = methods_of(picture, figures)
+    state = figures.sweeps[picture.sweep]
+    try:
+        comparison = methods_of(picture, figures)
+    except UserError:
+        if state.state != "done":  # what is missing may be what was asked for
+            return state.reason or f"runs of the sweep {picture.sweep} are missing"
+        raise
     draw = draw_points if isinstance(picture.x, dict) else draw_curves
     canvas = draw(picture, comparison, figures)
     if canvas is None:
@@ -59,15 +65,10 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
 def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
     """Return the runs of a picture, grouped into what gets a line or a point each, with short names."""
     there = figures.runs_of(picture.sweep)
-    text, names = there.text, list(there.text.index)
-    for key, value in picture.where.items():
-        column = f"choices.{key}" if f"choices.{key}" in text else key
-        if column not in text:
-            known = [name.removeprefix("choices.") for name in text]
-            raise UserError(f"where: {key}: none of the runs has such a key{nearest(key, known)}")
-        names = [run for run in names if same(text.at[run, column], value)]
+    names = there.having(picture.where)
     if not names:
-        raise UserError(f"where: no run of the sweep {picture.sweep} has all of {text_of(picture.where)}")
+        wanted = " ".join(f"{key}={text_of(value)}" for key, value in picture.where.items())
+        raise UserError(f"where: no run of the sweep {picture.sweep} has {wanted}")
     try:
         comparison = compare(there.only(names), picture.by)
     except UserError as error:

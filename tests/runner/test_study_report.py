@@ -324,3 +324,12 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     write_overview([tmp_path], tmp_path / "all.md")
     cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
     assert cells[2:] == ["paper", "none checked", "none checked", "1 figure", "–"]
+
+
+def test_a_picture_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
+    y = {"kind": "test", "column": "top1"}
+    picture = StudyPicture("A", "figure 1", "methods", "steps", y, {"optimizer.steps": 20})
+    study = study_of(claims=[], tables=[], pictures=[picture])
+    result, text = report_of(tmp_path, study, state="incomplete")
+    assert result.problems == []
+    assert "- 8 of 8 runs are not done: picture of figure 1\n" in text
