@@ -139,7 +139,7 @@ class Figures:
         """Return why there is nothing of a sweep, or None."""
         typed = self.study.sweeps[sweep].typed
         if self.scale not in typed:
-            return f"the sweep {sweep} is no part of scale {self.scale}, but of {', '.join(typed) or 'none'}"
+            return f"a part of scale {', '.join(typed) or 'none'} only"
         state = self.sweeps.get(sweep)
         if state is None or state.state == "not_run":
             return (state.reason if state else None) or f"the sweep {sweep} was not run"

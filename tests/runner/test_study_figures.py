@@ -148,7 +148,7 @@ def test_a_key_that_only_missing_runs_have_is_no_mistake(tmp_path):
 def test_what_was_not_run_says_why(two_methods):
     figure = {"sweep": "methods", "value": "final.top1"}
     other = figures_of(two_methods, typed=["paper"]).find(figure)
-    assert other.lacks == "the sweep methods is no part of scale smoke, but of paper"
+    assert other.lacks == "a part of scale paper only"
     missing = "mnist is missing: put mnist.npz into DIR"
     assert figures_of(two_methods, "not_run", missing).find(figure).lacks == missing
 
