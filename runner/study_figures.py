@@ -118,6 +118,10 @@ def read_sweep(folder: Path) -> SweepRuns:
     return SweepRuns(folder, runs, [typed for name, typed in overrides.items() if name in out])
 
 
+class NoSuchRun(UserError):
+    """A figure is one of values that no run of its sweep has at this scale."""
+
+
 class Figures:
     """Finds the figures of a study at one scale.
 
@@ -206,7 +210,7 @@ class Figures:
                 return {}
             wanted = " ".join(f"{key}={text_of(value)}" for key, value in where.items())
             known = "; ".join(values_there(text, column) for column in chosen_keys(text, where))
-            raise UserError(f"where: no run of the sweep {sweep} has {wanted}; there are {known}")
+            raise NoSuchRun(f"where: no run of the sweep {sweep} has {wanted}; there are {known}")
         differ = differing_keys(there.runs.configs.loc[kept])
         if differ:
             known = "; ".join(values_there(text.loc[kept], column) for column in differ[:4])

@@ -11,7 +11,7 @@ from .pictures import Picture
 from .significance import FEWEST, LEVEL
 from .study import Claim, Figure, Study, StudyTable
 from .study_circumstances import Circumstances, circumstances
-from .study_figures import Figures, Found
+from .study_figures import Figures, Found, NoSuchRun
 from .study_kept import Kept
 from .study_pictures import draw_study_picture
 from .study_sweeps import SweepState
@@ -147,11 +147,13 @@ class Author:
             self._found[figure] = self.find(f"figures.{figure}", self.page.study.figures[figure])
         return self._found[figure]
 
-    def find(self, name: str, figure: Figure) -> Found:
-        """Return a figure; one that cannot be found is a problem, and lacks."""
+    def find(self, name: str, figure: Figure, expected: bool = True) -> Found:
+        """Return a figure; one that cannot be found lacks, and is a problem where it is expected at this scale."""
         try:
             found = self.figures.find(figure)
         except UserError as error:
+            if isinstance(error, NoSuchRun) and not expected:
+                return Found({}, lacks=f"no run of it at scale {self.page.scale}")
             self.problem(name, error)
             found = Found({}, lacks=IN_VAIN)
         self._all.append(found)
@@ -164,10 +166,10 @@ class Author:
 
     def add_table(self, table: StudyTable, name: str) -> None:
         """Judge the cells of a table."""
-        cells = []
+        cells, expected = [], self.page.scale in table.comparable
         for column in table.columns:
             for row in table.rows:
-                found = self.find(f"{name}, {row}, {column}", table.cell(row, column))
+                found = self.find(f"{name}, {row}, {column}", table.cell(row, column), expected)
                 published, outcome = "–", None
                 if column in table.reference.get(row, {}):
                     published, outcome = self.judge(table, row, column, found, name)
