@@ -332,8 +332,7 @@ def test_some_of_liao_2018_are_there_on_digits(name, of):
     assert has(small["probe"]["fisher"], {"each_epoch": True, "rows": "batch"})
     here, whole = jobs(f"liao2018/digits/{name}")[0], jobs(f"liao2018/{of}")[0]
     assert set(here) == set(whole)
-    for key in set(whole) - {"experiment"}:
-        assert all(value in whole[key] for value in here[key])
+    assert all(value in whole[key] for key in set(whole) - {"experiment"} for value in here[key])
 
 
 def test_every_experiment_of_liao_2018_is_compared_with_its_text():
@@ -363,9 +362,8 @@ def test_von_bachmann_2020(name):
     config, choices = composed(f"vonbachmann2020/{name}")
     assert swept(config) == {"data": ["mnist", "cifar10"], "model": ["resnet20", "mobilenetv2_cifar"]}
     assert (choices["data"], choices["model"]) == ("cifar10", "resnet20")
-    assert has(
-        config["optimizer"], {"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0}
-    )
+    sgd = {"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0}
+    assert has(config["optimizer"], sgd)
     assert (config["batching"]["size"], config["duration"]) == (128, "900epochs")
     assert config["regularizer"]["l2"]["strength"] == 1e-3
     assert has(config["data"], {**PLAIN, "validation": 0})
@@ -387,8 +385,7 @@ def test_each_of_von_bachmann_2020_has_its_size_for_a_cpu(name, size):
     small, choices = composed(f"vonbachmann2020/{size}/{name}")
     assert choices["model"] == "resnet8"
     assert choices["data"] == {"cpu": "cifar10", "digits": "digits"}[size]
-    assert small["optimizer"] == paper["optimizer"]
-    assert small["batching"] == paper["batching"]
+    assert all(small[part] == paper[part] for part in ("optimizer", "batching"))
     assert set(swept(small)) == set(swept(paper))
     assert cycles(small) >= min(4, cycles(paper))
     assert set(small["regularizer"]) == set(paper["regularizer"])
@@ -399,5 +396,5 @@ def test_each_of_von_bachmann_2020_has_its_size_for_a_cpu(name, size):
 
 def test_every_experiment_of_von_bachmann_2020_is_compared_with_its_text():
     there = {str(path.relative_to(CONF)) for path in (CONF / "experiment/vonbachmann2020").rglob("*.yaml")}
-    sizes = ("", "cpu/", "digits/")
-    assert there == {f"experiment/vonbachmann2020/{size}{name}.yaml" for size in sizes for name in VON_BACHMANN}
+    places = [f"experiment/vonbachmann2020/{size}" for size in ("", "cpu/", "digits/")]
+    assert there == {f"{place}{name}.yaml" for place in places for name in VON_BACHMANN}

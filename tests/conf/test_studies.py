@@ -7,7 +7,11 @@ from trainopt.runner.study import find_studies, read_study
 from trainopt.runner.study_sweeps import StudyPlan
 
 STUDIES = find_studies(None)
-SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
+SCALED = [
+    pytest.param(name, scale, marks=[pytest.mark.slow] * (scale != "smoke"))  # the others have hundreds of jobs
+    for name, path in STUDIES.items()
+    for scale in read_study(path).scales
+]
 
 
 @pytest.mark.parametrize("name", STUDIES)

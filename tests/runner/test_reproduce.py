@@ -108,7 +108,7 @@ def test_the_plan_says_what_is_run_and_what_it_costs_and_writes_nothing(trainopt
     assert row(result.out, "first") == ["first", "1", "0", "4 steps", "4 steps"]
     assert row(result.out, "second") == ["second", "2", "0", "0.5 epochs", "1 epoch"]
     assert row(result.out, "in sum") == ["in sum", "3", "0", "4 steps, 1 epoch"]
-    assert "not run: other: no part of scale smoke" in result.out
+    assert "not run: other, behind: no part of scale smoke" in result.out
     assert times(tmp_path) == before
     assert not (tmp_path / "outputs").exists()
 
@@ -380,7 +380,10 @@ def test_studies_are_no_options(trainopt, study):
 def test_the_makefile_has_a_target_for_each_study():
     def said(*words):
         done = subprocess.run(
-            ["make", "-n", "-o", ".venv/ready", *words], cwd=ROOT, capture_output=True, text=True
+            ["make", "--no-print-directory", "-n", "-o", ".venv/ready", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
