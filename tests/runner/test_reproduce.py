@@ -254,6 +254,7 @@ def test_a_report_that_fails_is_said(trainopt, study, monkeypatch):
     assert "tiny: no report: ArithmeticError: no further" in result.err
 
 
+@pytest.mark.slow
 def test_a_search_is_run_to_its_end_and_not_again(trainopt, study, tmp_path):
     search = ["hydra/sweeper=lr_heuristic", "hydra.sweeper.exponents=[1]", "hydra.sweeper.factors=[2]"]
     study(**one(*search, "hydra.sweeper.over_last=1"))
@@ -345,6 +346,7 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, t
         assert same_weights(here, there)
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_says_how_to_go_on(study, tmp_path):
     study(sweeps=LONG)
     command = ("reproduce", "tiny", *OURS)

@@ -248,7 +248,8 @@ def kill_when(folder: Path, condition) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("role", [pytest.param("trial", marks=pytest.mark.slow), "final"])
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["trial", "final"])
 def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_path, role):
     kill_when(tmp_path, lambda entries: any(e.role == role and e.state == "done" for e in entries))
     before = {e.name: e.state for e in read_ledger(tmp_path / "sweep")}
