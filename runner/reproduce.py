@@ -1,6 +1,7 @@
 """`trainopt reproduce`: what is missing of published studies is run, and their reports are written."""
 
 import argparse
+import atexit
 import shlex
 import sys
 import traceback
@@ -137,7 +138,13 @@ def run_sweep(
         import_once()  # here, and not again in the process of each sweep
         command = plan.command(sweep)
         print(f"{plan.study.name}, {sweep.name}: trainopt {shlex.join(command)}", flush=True)
-        sweep.is_complete = isolated(lambda: carry_out(command, debug)) == 0
+
+        def work() -> int:
+            code = carry_out(command, debug)
+            atexit._run_exitfuncs()  # the copy ends without; joblib would complain of what its workers left
+            return code
+
+        sweep.is_complete = isolated(work) == 0
         plan.keep()
     return sweep.state()
 

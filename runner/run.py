@@ -219,7 +219,7 @@ def tell_failure(error: str, folder: Path) -> None:
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Say how a run ended, with its curves and figures."""
     from .curves import draw_curves
-    from .fisher_pictures import draw_fisher
+    from .fisher_curves import draw_fisher
     from .losses import draw_losses
     from .path import draw_path
     from .range_test import draw_range_test, findings

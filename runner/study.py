@@ -122,6 +122,8 @@ class StudyPicture:
         where: which of the runs.
         by: keys whose values make a line, or a point, each; None: whatever differs.
         log: axes with a logarithmic scale, of "x" and "y".
+        since: where curves begin, as in 10steps; None: at the first row.
+        scales: where it is drawn.
     """
 
     title: str
@@ -132,6 +134,8 @@ class StudyPicture:
     where: dict[str, Any] = field(default_factory=dict)
     by: list[str] | None = None
     log: list[str] = field(default_factory=list)
+    since: str | None = None
+    scales: list[str] = field(default_factory=lambda: list(SCALES))
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,7 @@ def check(study: Study, where: str) -> None:
     for i, picture in enumerate(study.pictures):
         one_of(where, f"pictures[{i}].sweep", [picture.sweep], study.sweeps)
         one_of(where, f"pictures[{i}].log", picture.log, AXES)
+        one_of(where, f"pictures[{i}].scales", picture.scales, SCALES)
 
 
 def check_figure(study: Study, where: str, figure: Figure) -> None:

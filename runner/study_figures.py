@@ -362,8 +362,8 @@ def number_from(row: dict[str, Any], way: str) -> Callable[[pd.DataFrame], float
     return first_there
 
 
-def place(text: Any) -> tuple[str, float]:
-    """Return (column of the rows, amount) of a place on an axis.
+def place(text: Any, key: str = "row: at") -> tuple[str, float]:
+    """Return (column of the rows, amount) of a place on an axis, which stands behind a key.
 
     >>> place("2epochs"), place("500samples")
     (('epoch', 2.0), ('samples', 500.0))
@@ -378,5 +378,5 @@ def place(text: Any) -> tuple[str, float]:
     try:
         duration = Duration.parse(text)
     except UserError as error:
-        raise UserError(f"row: at: must be as 300steps, 2epochs or 5000samples, and is {text}") from error
+        raise UserError(f"{key}: must be as 300steps, 2epochs or 5000samples, and is {text}") from error
     return AXES[duration.unit], float(duration.amount)

@@ -133,7 +133,7 @@ class Author:
             outcome = judge_claim(claim, found)
         else:
             found = []
-            outcome = Outcome(NOT_RUN, f"it is checked at scale {' and '.join(claim.scales)} only")
+            outcome = Outcome(NOT_RUN, elsewhere("checked", claim.scales))
         self.page.claims.append(claim_text(claim, found, outcome))
         self.page.claim_counts[outcome.verdict] += 1
         if outcome.verdict == NOT_RUN:
@@ -194,11 +194,13 @@ class Author:
     def add_pictures(self) -> None:
         """Draw what there is to draw."""
         for number, picture in enumerate(self.page.study.pictures):
-            try:
-                drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
-            except UserError as error:
-                self.problem(f"pictures[{number}]", error)
-                drawn = IN_VAIN
+            drawn: Picture | str = elsewhere("drawn", picture.scales)
+            if self.page.scale in picture.scales:
+                try:
+                    drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
+                except UserError as error:
+                    self.problem(f"pictures[{number}]", error)
+                    drawn = IN_VAIN
             if isinstance(drawn, Picture):
                 self.page.pictures.append(drawn)
             else:
@@ -211,3 +213,8 @@ class Author:
     def kept_by(self, reason: str) -> NotRun:
         """Return what a reason keeps from a verdict."""
         return self.page.not_run.setdefault(reason, NotRun())
+
+
+def elsewhere(done: str, scales: list[str]) -> str:
+    """Return why something is not there at another scale than those where it is drawn or checked."""
+    return f"it is {done} at scale {' and '.join(scales)} only"

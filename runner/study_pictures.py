@@ -1,6 +1,7 @@
 """The pictures of a study: curves of its sweeps' runs, and points with the intervals of two figures."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from .comparison import AXES, METRICS, Comparison, compare, text_of
 from .curves import PALETTE, tidy
 from .errors import UserError, nearest
+from .fisher_curves import SINGLE, SO_FAR
 from .pictures import LABELS, LEGEND_WIDTH, Picture, add_legend, curves_of, draw_lines, new_figure, save
 from .significance import Estimate
 from .study import StudyPicture, check_keys
-from .study_figures import Figures
+from .study_figures import Figures, place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -28,7 +30,10 @@ QUANTITIES = {
     ("train", "total"): "total loss on batches, running mean",
     ("train", "cross_entropy"): "cross-entropy on batches, running mean",
     ("train", "lr"): "learning rate",
+    ("train", "l2"): "L2 term of the loss",
+    **{("probe", column): label for column, label in (SINGLE | SO_FAR).items()},
 }
+TITLE_WIDTH = 80  # letters
 
 
 def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, folder: Path) -> Picture | str:
@@ -57,7 +62,7 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
         if "y" in picture.log:
             axis.set_yscale("log", nonpositive="mask")
     title = f"{picture.title} ({picture.paper})"
-    canvas.suptitle(title, fontsize=11)
+    canvas.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
     name = re.sub(r"\W+", "-", picture.title.lower()).strip("-")[:60]
     return save(canvas, f"picture-{number}-{name}", title, folder)
 
@@ -110,6 +115,11 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
     if len(picture.y) != 2:
         raise UserError("y: must have kind and column, of rows of metrics.jsonl")
     kind, column = picture.y["kind"], picture.y["column"]
+    if picture.since is not None:
+        axis, amount = place(picture.since, "since")
+        rows = comparison.runs.metrics
+        runs = replace(comparison.runs, metrics=rows[rows[axis] >= amount])
+        comparison = replace(comparison, runs=runs)
     curves = curves_of(comparison, kind, column, AXES[str(picture.x)])
     if not curves:
         rows = comparison.runs.metrics

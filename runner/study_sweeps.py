@@ -153,8 +153,9 @@ class StudyPlan:
         self._find_missing()
 
     def command(self, sweep: PlannedSweep) -> list[str]:
-        """Return the words behind `trainopt` that run a sweep."""
-        return [*self._command(sweep), *self._launcher]
+        """Return the words behind `trainopt` that run a sweep; one job needs no workers of joblib."""
+        is_single = len(sweep.jobs) == 1 and not sweep.grows and "hydra/launcher=joblib" in self._launcher
+        return [*self._command(sweep), *(["hydra/launcher=basic"] if is_single else self._launcher)]
 
     def apart(self) -> dict[str, SweepState]:
         """Return the state of the sweeps that are no part of the scale."""

@@ -7,9 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from made_up import made_up_run
-from trainopt.runner import fisher_pictures
+from trainopt.runner import fisher_curves
 from trainopt.runner.comparison import compare
-from trainopt.runner.fisher_pictures import draw_fisher, draw_fisher_pictures
+from trainopt.runner.fisher_curves import draw_fisher
+from trainopt.runner.fisher_pictures import draw_fisher_pictures
 from trainopt.runner.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
 from trainopt.runner.frames import load_runs
 
@@ -118,10 +119,8 @@ def test_level_lines_need_six_points_that_are_not_in_a_line(made):
 
 def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path, monkeypatch):
     drawn = []
-    saved = fisher_pictures.saved
-    monkeypatch.setattr(
-        fisher_pictures, "saved", lambda figure, *rest: drawn.append(figure) or saved(figure, *rest)
-    )
+    saved = fisher_curves.saved
+    monkeypatch.setattr(fisher_curves, "saved", lambda figure, *rest: drawn.append(figure) or saved(figure, *rest))
     fisher_run(tmp_path / "run", [16], 30.0, 5.0)
     assert draw_fisher(tmp_path / "run", "run") == tmp_path / "run/fisher.png"
     axes = drawn[0].axes

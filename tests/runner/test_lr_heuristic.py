@@ -262,7 +262,7 @@ def workers_of(pid: int) -> list[int]:
 def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher, number):
     table = {0.1: 4.0, 0.01: 3.0, 0.001: 4.0, 0.02: 2.0, 0.03: 2.0}
     prepare(tmp_path, a=table)
-    grid = ("hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.3")
+    grid = ("hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.1")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
     started = process(*SEARCH, *grid, *parallel)
     until = time.monotonic() + 120
@@ -296,7 +296,7 @@ def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher,
 def test_two_searches_at_a_time_share_the_work(process, tmp_path):
     table = {0.1: 4.0, 0.01: 3.0, 0.001: 4.0, 0.02: 2.0, 0.03: 2.0}
     prepare(tmp_path, a=table)
-    both = [process(*SEARCH, "hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.3") for _ in range(2)]
+    both = [process(*SEARCH, "hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.1") for _ in range(2)]
     for started in both:
         out, err = started.communicate(timeout=240)
         assert started.returncode == 0, err
