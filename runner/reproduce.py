@@ -1,12 +1,13 @@
 """`trainopt reproduce`: what is missing of published studies is run, and their reports are written."""
 
 import argparse
-import atexit
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing import util
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -141,12 +142,20 @@ def run_sweep(
 
         def work() -> int:
             code = carry_out(command, debug)
-            atexit._run_exitfuncs()  # the copy ends without; joblib would complain of what its workers left
+            end_workers()
             return code
 
         sweep.is_complete = isolated(work) == 0
         plan.keep()
     return sweep.state()
+
+
+def end_workers() -> None:
+    """End the workers of joblib and remove what they share, as at the end of a process that is no copy."""
+    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.terminate(kill_workers=True)
+        util._run_finalizers()
 
 
 def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) -> int:

@@ -66,8 +66,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, math.nan, 1, math.nan, math.nan)
-    is_one = math.isfinite(mean) and min(values) == max(values)
-    std = 0.0 if is_one else float(np.std(values, ddof=1))  # of equal values rounding would leave a little
+    # of equal values rounding would leave a little
+    std = 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
     reach = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
     return Estimate(mean, std, n, mean - reach, mean + reach)
 

@@ -115,12 +115,14 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
     if len(picture.y) != 2:
         raise UserError("y: must have kind and column, of rows of metrics.jsonl")
     kind, column = picture.y["kind"], picture.y["column"]
+    drawn = comparison
     if picture.since is not None:
         axis, amount = place(picture.since, "since")
         rows = comparison.runs.metrics
-        runs = replace(comparison.runs, metrics=rows[rows[axis] >= amount])
-        comparison = replace(comparison, runs=runs)
-    curves = curves_of(comparison, kind, column, AXES[str(picture.x)])
+        drawn = replace(comparison, runs=replace(comparison.runs, metrics=rows[rows[axis] >= amount]))
+    curves = curves_of(drawn, kind, column, AXES[str(picture.x)])
+    if not curves and picture.since is not None:
+        return None
     if not curves:
         rows = comparison.runs.metrics
         known = rows[rows["kind"] == kind].dropna(axis=1, how="all")
@@ -136,6 +138,8 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
 
 def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":
     """Draw a point for each method: the means of two figures over its seeds, with their 95 % intervals."""
+    if picture.since is not None:
+        raise UserError("since: belongs to curves")
     found, left_out = [], []
     for index, method in enumerate(comparison.methods):
         own = comparison.runs.configs.loc[method.runs[0], comparison.differing].to_dict()

@@ -35,6 +35,13 @@ def test_one_value_has_no_spread_and_none_no_mean():
     assert math.isnan(none.mean)
 
 
+def test_equal_values_have_no_spread():
+    value = 98.6
+    assert np.std([value] * 3, ddof=1) > 0  # what rounding leaves
+    found = estimate([value] * 3)
+    assert (found.std, found.low, found.high) == (0, found.mean, found.mean)
+
+
 def test_equal_seeds_are_paired(rng):
     a, b = rng.normal(1, 1, 6), rng.normal(0, 1, 6)
     shuffled = {seed: float(b[seed]) for seed in (3, 1, 0, 5, 4, 2)}

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from made_up import made_up_sweep
+from trainopt.runner import study_pictures
 from trainopt.runner.study import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
 from trainopt.runner.study_report import write_overview, write_study_report
 from trainopt.runner.study_sweeps import SweepState
@@ -180,6 +181,33 @@ def test_pictures_are_there_in_both_formats_with_the_papers_number(made):
             assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
 
 
+def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(curves, *rest):
+        drawn.append(curves)
+        return draw_lines(curves, *rest)
+
+    draw_lines = study_pictures.draw_lines
+    monkeypatch.setattr(study_pictures, "draw_lines", draw)
+    about = ("methods", "epochs", {"kind": "test", "column": "top1"})
+    pictures = [
+        StudyPicture("A", "figure 1", *about),
+        StudyPicture("B", "figure 2", *about, since="2epochs"),
+        StudyPicture("C", "figure 3", *about, since="1000epochs"),
+        StudyPicture("D", "figure 4", *about, scales=["paper"]),
+    ]
+    result, text = report_of(tmp_path, study_of(claims=[], tables=[], pictures=pictures))
+    assert result.problems == []
+    whole, later = ({n: c.x for n, c in curves["test top-1 accuracy (%)"].items()} for curves in drawn)
+    assert whole.keys() == later.keys()
+    for name, epochs in whole.items():
+        assert min(epochs) < 2
+        assert list(later[name]) == [e for e in epochs if e >= 2] != []
+    assert "- its runs have nothing to draw: picture of figure 3\n" in text
+    assert "- it is drawn at scale paper only: picture of figure 4\n" in text
+
+
 def test_the_page_needs_nothing_from_elsewhere(made):
     text = (made[0].report.parent / "report.html").read_text()
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", text)
@@ -232,6 +260,8 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         ),
         ({"y": {"kind": "test"}}, "y: must have kind and column"),
         ({"x": {"value": "final.top"}, "y": {"value": "final.top1"}}, "value: final.top: no summary"),
+        ({"since": "soon"}, "since: must be as 300steps"),
+        ({"x": {"value": "final.top1"}, "y": {"value": "final.top1"}, "since": "1steps"}, "since: belongs to"),
     ],
 )
 def test_pictures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
