@@ -165,7 +165,7 @@ def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures)
             up.mean,
             xerr=reach(along),
             yerr=reach(up),
-            fmt=MARKERS[index % len(MARKERS)],
+            fmt=MARKERS[(index + index // len(PALETTE)) % len(MARKERS)],
             color=PALETTE[index % len(PALETTE)],
             capsize=3,
         )
