@@ -2,16 +2,13 @@
 
 import pytest
 
+from trainopt.runner import sweep
 from trainopt.runner.composing import Composer
 from trainopt.runner.study import find_studies, read_study
 from trainopt.runner.study_sweeps import StudyPlan
 
 STUDIES = find_studies(None)
-SCALED = [
-    pytest.param(name, scale, marks=[pytest.mark.slow] * (scale != "smoke"))  # the others have hundreds of jobs
-    for name, path in STUDIES.items()
-    for scale in read_study(path).scales
-]
+SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -22,11 +19,23 @@ def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
     assert not study.scales["smoke"].data  # it runs anywhere
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_sweep_of_the_smallest_scale_is_composed_with_its_first_job(name, tmp_path, monkeypatch):
+    combinations = sweep.combinations
+    monkeypatch.setattr(sweep, "combinations", lambda config: combinations(config)[:1])
+    check(name, "smoke", tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), SCALED)
 def test_every_sweep_of_every_scale_is_composed(name, scale, tmp_path, monkeypatch):
+    check(name, scale, tmp_path, monkeypatch)
+
+
+def check(name, scale, tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))  # nothing lies there
     plan = StudyPlan(read_study(STUDIES[name]), scale, tmp_path / "out", Composer(None), [])
     assert plan.sweeps
-    for sweep in plan.sweeps.values():
-        assert sweep.jobs
-        assert len({job["folder"] for job in sweep.jobs}) == len(sweep.jobs)
+    for planned in plan.sweeps.values():
+        assert planned.jobs
+        assert len({job["folder"] for job in planned.jobs}) == len(planned.jobs)

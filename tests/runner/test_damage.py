@@ -237,7 +237,7 @@ def test_where_no_more_can_be_written_the_last_good_checkpoint_stands(tmp_path):
     assert same_end(parts, whole)
 
 
-@pytest.mark.parametrize("logger", ["none", "tensorboard"])
+@pytest.mark.parametrize("logger", [pytest.param("none", marks=pytest.mark.slow), "tensorboard"])
 def test_a_full_disk(tmp_path, logger):
     """A file system of 250 kB that fills up while the run writes its rows."""
     small, whole, kept = tmp_path / "small", tmp_path / "whole", tmp_path / "kept"

@@ -13,7 +13,7 @@ TAYLOR = ("probe=[taylor]", "probe.taylor.every=4steps")
 # resnet10t has batch norm, and here dropout and stochastic depth
 RESNET = (
     *("model=timm", "model.name=resnet10t", "model.drop_rate=0.3", "model.drop_path_rate=0.2"),
-    *("data.limit=120", "batching.size=16"),
+    *("data.limit=120", "batching.size=8"),
 )
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")
 RUN = ("duration=14steps", "log_every=1steps", "checkpoint_every=5steps", "logger=none", "data.flip=0.5")

@@ -79,7 +79,7 @@ def states(folder: Path) -> dict[int, str]:
 @pytest.mark.parametrize(
     ("launcher", "numbers"),
     [
-        ("joblib", SIX),
+        ("basic", SIX),
         pytest.param("joblib", TWELVE, marks=pytest.mark.slow),
         pytest.param("basic", TWELVE, marks=pytest.mark.slow),
     ],
@@ -119,7 +119,7 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
 def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
     """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    run = ("model=mlp", "duration=1500steps", "log_every=1steps", "logger=none", "seed=0,1,2")
+    run = ("model=mlp", "duration=1000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
     command = ("-m", *jobs, *run, "checkpoint_every=100000steps", "hydra.sweep.dir=sweep")
     started = process(*command)
     until = time.monotonic() + 120
