@@ -155,7 +155,7 @@ def end_workers() -> None:
     loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
     if loky is not None and loky._executor is not None:
         loky._executor.terminate(kill_workers=True)
-        util._run_finalizers()
+        util._run_finalizers()  # type: ignore[attr-defined]
 
 
 def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) -> int:

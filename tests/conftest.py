@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from forks import forked
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other
@@ -66,13 +67,18 @@ def process(tmp_path):
 
 
 @pytest.fixture
-def finished(process):
-    """As `process`, waited for."""
+def finished(tmp_path):
+    """The same in a copy of this process, which imports nothing anew, waited for; `out` holds errors too."""
+
+    def there() -> None:
+        sys.path.insert(0, str(tmp_path))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+        os.environ["OMP_NUM_THREADS"] = "1"
 
     def run(*arguments: str) -> Result:
-        with process(*arguments) as started:
-            out, err = started.communicate(timeout=240)
-        return Result(started.returncode, out, err)
+        (tmp_path / "output").unlink(missing_ok=True)
+        code = forked(*arguments, folder=tmp_path, before=there)
+        return Result(code, (tmp_path / "output").read_text(), "")
 
     return run
 
