@@ -6,8 +6,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import util
 from types import FrameType
+from typing import Any
 
 from .interrupt import SIGNALS
 
@@ -86,7 +88,21 @@ def _be_the_copy(work: Callable[[], int], reader: int) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        with suppress(Exception):
+            end_workers()
         os._exit(code)
+
+
+def end_workers() -> None:
+    """End the workers of joblib that this process has started, and remove what they share.
+
+    A process that ends by os._exit has to: workers would wait for ever, and joblib complain of what they left.
+    """
+    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = None if loky is None else loky._executor
+    if executor is not None and any(w._parent_pid == os.getpid() for w in list(executor._processes.values())):
+        executor.terminate(kill_workers=True)
+        util._run_finalizers()  # type: ignore[attr-defined]
 
 
 def _watch(reader: int) -> None:

@@ -5,9 +5,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from multiprocessing import util
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -139,23 +137,9 @@ def run_sweep(
         import_once()  # here, and not again in the process of each sweep
         command = plan.command(sweep)
         print(f"{plan.study.name}, {sweep.name}: trainopt {shlex.join(command)}", flush=True)
-
-        def work() -> int:
-            code = carry_out(command, debug)
-            end_workers()
-            return code
-
-        sweep.is_complete = isolated(work) == 0
+        sweep.is_complete = isolated(lambda: carry_out(command, debug)) == 0
         plan.keep()
     return sweep.state()
-
-
-def end_workers() -> None:
-    """End the workers of joblib and remove what they share, as at the end of a process that is no copy."""
-    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
-    if loky is not None and loky._executor is not None:
-        loky._executor.terminate(kill_workers=True)
-        util._run_finalizers()  # type: ignore[attr-defined]
 
 
 def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) -> int:

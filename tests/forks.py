@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from trainopt.runner import cli
+from trainopt.runner.isolation import end_workers
 from trainopt.runner.job import import_once
 
 
@@ -42,4 +44,15 @@ def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lam
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        end_workers()
         os._exit(code)
+
+
+def others_in(folder: Path) -> list[int]:
+    """Return the processes but this one that work in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # somebody else's, or just gone
+            if place.readlink() == folder and place.parent.name != str(os.getpid()):
+                found.append(int(place.parent.name))
+    return found

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
-from forks import forked, start_fork
+from forks import forked, others_in, start_fork
 from places import ROOT
 from runs import rows, same_weights, summary, timeless
 from trainopt.runner.vocabulary import CONF, Vocabulary
@@ -371,6 +371,9 @@ def test_by_default_all_cores_are_used(trainopt, study, tmp_path):
     assert second.endswith(" hydra/launcher=joblib hydra.launcher.n_jobs=2")
     assert states(tmp_path)["second"] == ["done", None]
     assert "leaked" not in result.err
+    until = time.monotonic() + 30
+    while others_in(tmp_path):  # no worker is left
+        assert time.monotonic() < until
 
 
 def test_studies_are_no_options(trainopt, study):
