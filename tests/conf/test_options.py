@@ -30,7 +30,7 @@ COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]
 OF_RUNS = [o for o in OPTIONS if not o.startswith(("hydra", "recipe"))]
 OF_ZORCA = ("model.weights=null", "data.path={images}", "data.workers=0")  # no pretrained weights, no ImageNet
 NEEDS = {
-    "model/timm.yaml": ["model.name=resnet10t"],
+    "model/timm.yaml": ["model.name=test_resnet"],
     "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
     "model/function.yaml": ["data=none"],
     "data/none.yaml": ["model=function"],

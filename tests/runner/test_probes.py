@@ -10,9 +10,9 @@ from runs import equal, rows, stop_at, summary, timeless, weights
 from trainopt.runner.clocks import Clocks
 
 TAYLOR = ("probe=[taylor]", "probe.taylor.every=4steps")
-# resnet10t has batch norm, and here dropout and stochastic depth
+# test_resnet, timm's smallest, has batch norm, and here dropout and stochastic depth
 RESNET = (
-    *("model=timm", "model.name=resnet10t", "model.drop_rate=0.3", "model.drop_path_rate=0.2"),
+    *("model=timm", "model.name=test_resnet", "model.drop_rate=0.3", "model.drop_path_rate=0.2"),
     *("data.limit=120", "batching.size=8"),
 )
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")

@@ -106,7 +106,7 @@ CASES = {
     ),
     "drop path of a timm network, adagrad": (
         "model=timm",
-        "model.name=resnet10t",
+        "model.name=test_resnet",
         "model.drop_rate=0.2",
         "data.limit=200",
         "batching.size=16",

@@ -113,9 +113,8 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
     assert steps == expected
 
 
-@pytest.mark.parametrize(
-    ("launcher", "at_a_time"), [("basic", 1), pytest.param("joblib", 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
 def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
     """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []

@@ -21,7 +21,7 @@ MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", 
 
 def test_the_loss_before_is_that_of_the_training_row_and_the_changes_belong_together(trainopt, tmp_path):
     """The same batch, dropout mask, stochastic depth and regularizer: the same loss, bit for bit."""
-    resnet = ("model=timm", "model.name=resnet10t", "model.drop_rate=0.3", "model.drop_path_rate=0.2")
+    resnet = ("model=timm", "model.name=test_resnet", "model.drop_rate=0.3", "model.drop_path_rate=0.2")
     command = (*RUN, *resnet, "data.limit=120", "batching.size=4", "regularizer=[l2]", "optimizer.lr=0.01")
     assert trainopt(*command, "run.name=a").code == 0
     trained, probed = rows(tmp_path / "outputs/a", "train"), rows(tmp_path / "outputs/a", "probe")

@@ -16,6 +16,7 @@ import yaml
 from runs import rows, summary, timeless, tournament_found, tournament_jobs
 from trainopt.runner.ledger import read_ledger
 
+pytestmark = pytest.mark.xdist_group("played")  # one worker has the tournament that these tests look at
 # Somebody's own: steps along the sign of the gradient.
 THEIRS = """
 import torch
