@@ -15,10 +15,10 @@ run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 	$(BIN)/trainopt
 
 test: $(READY) ## the tests, without the slow ones
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 3 -m "not slow"
 
 test-slow: $(READY) ## the slow tests too: wheel in a scratch environment, many stopping points
-	$(BIN)/pytest -n 3 --dist loadgroup
+	$(BIN)/pytest -n 3
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

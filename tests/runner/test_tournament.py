@@ -1,5 +1,6 @@
 """`trainopt -m experiment=tournament`: the same effort for all, fresh seeds, and no table where they differ."""
 
+import fcntl
 import json
 import math
 import os
@@ -16,7 +17,6 @@ import yaml
 from runs import rows, summary, timeless, tournament_found, tournament_jobs
 from trainopt.runner.ledger import read_ledger
 
-pytestmark = pytest.mark.xdist_group("played")  # one worker has the tournament that these tests look at
 # Somebody's own: steps along the sign of the gradient.
 THEIRS = """
 import torch
@@ -79,12 +79,19 @@ def config(run: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    """(folder, what it printed) of a tournament that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("played")
-    out, _ = begin(folder).communicate(timeout=600)
-    assert (folder / "sweep/tournament.json").exists(), out
-    return folder, out
+def played(tmp_path_factory, worker_id):
+    """(folder, what it printed) of a tournament that nothing disturbed; one for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "played"
+    folder.mkdir(exist_ok=True)
+    printed = folder / "printed"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            out, _ = begin(folder).communicate(timeout=600)
+            assert (folder / "sweep/tournament.json").exists(), out
+            printed.write_text(out)
+    return folder, printed.read_text()
 
 
 @pytest.fixture
