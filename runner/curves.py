@@ -27,7 +27,7 @@ def draw_curves(folder: Path, title: str) -> Path:
     rows = read_rows(folder)
     if rows and not any("top1" in row for row in rows):
         return draw_values(folder, title)
-    figure = Figure(figsize=(10, 4))  # a layout that is computed would take twice the time
+    figure = Figure(figsize=(10, 4))  # a layout that is computed would take half as long again
     axes = figure.subplots(1, 2, gridspec_kw=MARGINS)
     for axis, name, label in ((axes[0], "loss", "cross-entropy"), (axes[1], "top1", "top-1 accuracy (%)")):
         for kind, colour in COLOURS.items():

@@ -7,7 +7,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import util
 from types import FrameType
 from typing import Any
 
@@ -101,6 +100,8 @@ def end_workers() -> None:
     loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
     executor = None if loky is None else loky._executor
     if executor is not None and any(w._parent_pid == os.getpid() for w in list(executor._processes.values())):
+        from multiprocessing import util
+
         executor.terminate(kill_workers=True)
         util._run_finalizers()  # type: ignore[attr-defined]
 

@@ -19,7 +19,7 @@ def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
     assert not study.scales["smoke"].data  # it runs anywhere
 
 
-@pytest.mark.parametrize("name", [n for n in STUDIES if n != "zorca2020"])  # its searches say all their jobs
+@pytest.mark.parametrize("name", STUDIES)
 def test_every_sweep_of_the_smallest_scale_is_composed_with_its_first_job(name, tmp_path, monkeypatch):
     combinations = sweep.combinations
     monkeypatch.setattr(sweep, "combinations", lambda config: combinations(config)[:1])
