@@ -89,6 +89,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def shared_cache() -> Path:
+    """Return the folder of what is computed once for all runs: TRAINOPT_CACHE, or one in the home folder."""
+    return Path(os.environ.get("TRAINOPT_CACHE", "~/.cache/trainopt")).expanduser()
+
+
 def shown(path: Path) -> str:
     """Write a path relative to the working directory where it lies below it."""
     try:

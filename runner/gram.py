@@ -127,10 +127,10 @@ class _Watch(TorchFunctionMode):
         self._pass = made
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        outputs = func(*args, **(kwargs or {}))
-        as_call = CALLS.get(func)
-        if as_call is not None and outputs.requires_grad:
-            self._pass.called(as_call(outputs, *args, **(kwargs or {})), outputs)
+        kwargs = kwargs or {}
+        outputs = func(*args, **kwargs)
+        if func in CALLS and outputs.requires_grad:
+            self._pass.called(CALLS[func](outputs, *args, **kwargs), outputs)
         return outputs
 
 
@@ -150,8 +150,10 @@ class _Pass:
 
     def called(self, call: Call, outputs: Tensor) -> None:
         """Take up a call of a layer, if it has parameters that are trained."""
-        if call.parameters() and self.samples == len(call.inputs) == len(outputs):
-            self.uses.update(id(p) for p in call.parameters())
+        params = call.parameters()
+        if params and self.samples == len(call.inputs) == len(outputs):
+            for param in params:
+                self.uses[id(param)] += 1
             left = [call]
             outputs.register_hook(lambda dy: self._take(left.pop(), dy) if left and self._arrived(self) else None)
 
@@ -173,14 +175,15 @@ class _Pass:
         if self._sum is None:
             dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
             self._sum = GramSum(self.samples, dtype, dy.device)
-        self._add(self._sum, call, call.inputs.to(self._sum.dtype), dy.to(self._sum.dtype))
+        x, dtype = call.inputs, self._sum.dtype
+        if not x.dtype is dy.dtype is dtype:
+            x, dy = x.to(dtype), dy.to(dtype)
+        self._add(self._sum, call, x, dy)
 
     def _add(self, total: "GramSum", call: Call, x: Tensor, dy: Tensor) -> None:
         params = call.parameters()
         once = all(self.uses[id(p)] == 1 for p in params)
-        gram = call.gram(x, dy) if once else None
-        if gram is not None:
-            total.add_gram(gram)
+        if once and call.add_gram(total.matrix, x, dy):
             return
         blocks: dict[int, list[Tensor]] = {}
         for param, rows in call.rows(x, dy):
@@ -202,11 +205,14 @@ class GramSum:
     Args:
         samples: B.
         dtype, device: of the sum.
+
+    Attributes:
+        matrix: (B, B); what is on and right of its diagonal counts. What is computed without rows is added to it.
     """
 
     def __init__(self, samples: int, dtype: torch.dtype, device: torch.device):
         self.dtype = dtype
-        self._total = torch.zeros(samples, samples, dtype=dtype, device=device)
+        self.matrix = torch.zeros(samples, samples, dtype=dtype, device=device)
         self._narrow: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
@@ -218,14 +224,10 @@ class GramSum:
         else:
             self._add_wide(rows)
 
-    def add_gram(self, gram: Tensor) -> None:
-        """Add what was computed without rows."""
-        self._total += gram
-
     def total(self) -> Tensor:
         """Return the sum (B, B)."""
         self._add_narrow()
-        return self._total.triu() + self._total.triu(1).T
+        return self.matrix.triu() + self.matrix.triu(1).T
 
     def _add_narrow(self) -> None:
         if self._narrow:
@@ -236,4 +238,4 @@ class GramSum:
         """Add to what is on and right of the diagonal."""
         for start in range(0, len(rows), STRIP):
             stop = start + STRIP
-            self._total[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)
+            self.matrix[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .gram_kernels import kernels
+
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
 
@@ -47,10 +49,16 @@ class Call(ABC):
             dy: gradient of the loss with respect to the outputs.
         """
 
-    def gram(self, x: Tensor, dy: Tensor) -> Tensor | None:
-        """Return rows times their transpose, (B, B), where there is a cheaper way to it than rows."""
-        del x, dy
-        return None
+    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
+        """Add rows times their transpose where there is a cheaper way to it than rows, and say whether there is.
+
+        Args:
+            total: (B, B); what is on and right of its diagonal counts.
+            x: the inputs, in the precision of total.
+            dy: gradient of the loss with respect to the outputs.
+        """
+        del total, x, dy
+        return False
 
 
 class Linear(Call):
@@ -65,12 +73,13 @@ class Linear(Call):
         if self.bias is not None:
             yield self.bias, dy.sum(1)
 
-    def gram(self, x: Tensor, dy: Tensor) -> Tensor | None:
+    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
         """Compare positions where these are few."""
         x, dy = positions(x), positions(dy)
         if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
-            return None
-        return gram_of_pairs(x, dy, self.bias is not None)
+            return False
+        total += gram_of_pairs(x, dy, self.bias is not None)
+        return True
 
 
 class Convolution(Call):
@@ -113,12 +122,22 @@ class Convolution(Call):
         if self.bias is not None:
             yield self.bias, dy.flatten(2).sum(2)
 
-    def gram(self, x: Tensor, dy: Tensor) -> Tensor | None:
-        """Compare patches of the image where these are few."""
+    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
+        """Compare patches of the image where these are few, or let a kernel multiply rows where there is one."""
+        if self.weight is None or self.groups > 1:
+            return False
         columns, places = self.shape[1:].numel(), dy.shape[2:].numel()
-        if self.weight is None or self.groups > 1 or not pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
-            return None
-        return gram_of_pairs(self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None)
+        if pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
+            total += gram_of_pairs(self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None)
+            return True
+        own = kernels()
+        if own is None or len(self.shape) != 4 or not own.take(x, dy):
+            return False
+        own.add_convolution(total, x, dy, self.shape[2:], self.stride, self.padding, self.dilation)
+        if self.bias is not None:
+            sums = dy.flatten(2).sum(2)
+            total.addmm_(sums, sums.T)
+        return True
 
     def _weight_rows(self, x: Tensor, dy: Tensor) -> Tensor:
         """Return the rows (B, O * C / groups * ...) of the weights that lead to these outputs."""
@@ -177,7 +196,16 @@ class BatchNorm(Call):
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
         """Yield the gradients of batch norm in which every sample has channels of its own."""
         samples, channels = x.shape[:2]
-        mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics())
+        mean, scale = (s.to(x.dtype) for s in self.statistics())
+        own = kernels()
+        if own is not None and own.take(x, dy):
+            of_weight, of_bias = own.norm_sums(x, dy, mean, scale)
+            if self.weight is not None:
+                yield self.weight, of_weight
+            if self.bias is not None:
+                yield self.bias, of_bias
+            return
+        mean, scale = (s.expand(samples, -1).reshape(-1) for s in (mean, scale))
         one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
         mask = [False, self.weight is not None, self.bias is not None]
         found = aten.native_batch_norm_backward(*one_sample, None, None, None, mean, scale, True, 0.0, mask)

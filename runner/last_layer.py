@@ -3,7 +3,6 @@
 import errno
 import inspect
 import json
-import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from trainopt.models import LastLayer, WeightsError, load_weights
 from .display import duration_text
 from .errors import UserError, one_line, reason
 from .feature_cache import FeatureCache
-from .files import shown
+from .files import shared_cache, shown
 
 if TYPE_CHECKING:
     from .build import Run
@@ -100,8 +99,7 @@ def cache_folder(wanted: str, folder: Path | None) -> Path | None:
     """Return where features are kept, for a value of model.feature_cache; None: nowhere."""
     if wanted == "run":
         return None if folder is None else folder / "features"
-    top = Path(os.environ.get("TRAINOPT_CACHE", "~/.cache/trainopt")).expanduser()
-    return top / "features" if wanted == "shared" else None
+    return shared_cache() / "features" if wanted == "shared" else None
 
 
 def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:

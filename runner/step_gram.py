@@ -10,6 +10,7 @@ from trainopt.data import Batch
 
 from .build import Run
 from .gram import GramRecorder
+from .gram_kernels import kernel_problem
 from .moment import Buffers
 from .sample_gradients import own_loss_gram
 
@@ -48,6 +49,9 @@ class StepGram:
         is_part = any(called is module for module in run.network.modules())
         self._called = called if is_part else run.network  # not the compiled form
         self._recorder = GramRecorder(self._called)
+        missing = kernel_problem() if run.device.type == "cpu" else None
+        if missing is not None:
+            run.notes.append(f"no kernels for gradients a sample ({missing}); PyTorch's own are used")
         self._network: Any = None  # what the objective calls, while its first call is awaited or recorded
         self._is_begun = False
         self._step: int | None = None
