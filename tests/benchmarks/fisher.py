@@ -5,7 +5,9 @@ backward pass and SGD with momentum. Memory that a process was given stays with 
 every loop that trains. Peak memory is the growth of a fresh process.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
-counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
+counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows. The
+bounds are for a CPU with matrix units, on which runner/gram_kernels.c computes these; TRAINOPT_KERNELS=0 shows what
+PyTorch's operations take.
 """
 
 import json
@@ -22,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import ResNet
 from trainopt.runner.gram import GramRecorder
+from trainopt.runner.gram_kernels import kernels
 
 BOUNDS = {32: (1.3, 15), 64: (1.3, 11), 128: (1.45, 7)}  # of steps, by batch size; and the number of pairs
 CHUNK = 16  # samples that vmap takes at a time
@@ -184,7 +187,7 @@ def main() -> bool:
     """Measure all."""
     warnings.simplefilter("ignore")  # of the peers
     torch.set_num_threads(1)
-    print(f"\nPer-sample gradients. {hardware()}")
+    print(f"\nPer-sample gradients. {hardware()}. Kernels: {'PyTorch' if kernels() is None else 'own'}")
     return steps() & ahead_of_peers() & memory()
 
 

@@ -16,6 +16,7 @@ from per_sample import expected_gram
 from trainopt.models import ResNet
 from trainopt.runner import gradient_gram, gram, gram_layers
 from trainopt.runner.gram import GramRecorder
+from trainopt.runner.gram_kernels import kernels
 from trainopt.runner.sample_gradients import own_loss_gram
 
 pytestmark = pytest.mark.filterwarnings(
@@ -143,19 +144,31 @@ def test_blocks_of_columns_add_up(name, monkeypatch):
     close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
 
 
-@pytest.mark.parametrize("name", ["16 channels", "depthwise", "ResNet-8", "grouped"])
-def test_single_precision_computes_the_same_with_other_kernels(name):
+@pytest.fixture(params=["torch", "own"])
+def of_whom(request, monkeypatch):
+    """Whose kernels compute in single precision."""
+    if request.param == "torch":
+        monkeypatch.setattr(gram_layers, "kernels", lambda: None)
+    elif kernels() is None:
+        pytest.skip("the CPU has no matrix units, or there is no compiler")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_single_precision_computes_the_same_with_other_kernels(name, of_whom):
     network, x, y = case(name)
     expected = expected_gram(network, cross_entropy, x, y).float()
     close(gradient_gram(network.float(), cross_entropy, x.float(), y), expected, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["16 channels", "batch norm"])
-def test_channels_last_makes_no_difference(name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_channels_last_makes_no_difference(name, dtype, of_whom):
     network, x, y = case(name)
-    expected = expected_gram(network, cross_entropy, x, y)
-    x = x.to(memory_format=torch.channels_last)
-    close(gradient_gram(network.to(memory_format=torch.channels_last), cross_entropy, x, y), expected)
+    expected = expected_gram(network, cross_entropy, x, y).to(dtype)
+    x = x.to(dtype, memory_format=torch.channels_last)
+    network.to(dtype, memory_format=torch.channels_last)
+    tolerance = 1e-4 if dtype is torch.float32 else 1e-9
+    close(gradient_gram(network, cross_entropy, x, y), expected, tolerance)
 
 
 @pytest.mark.parametrize("name", ["16 channels", "linear"])
