@@ -19,9 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .gram_calls import CALLS, LAYERS
 from .gram_layers import Call
-
-NARROW = 1024  # blocks of fewer columns are put together
-STRIP = 128  # rows of G that are computed at a time; narrower products are slower than what symmetry saves
+from .gram_sum import GramSum
 
 
 class GramRecorder:
@@ -180,10 +178,10 @@ class _Pass:
             x, dy = x.to(dtype), dy.to(dtype)
         self._add(self._sum, call, x, dy)
 
-    def _add(self, total: "GramSum", call: Call, x: Tensor, dy: Tensor) -> None:
+    def _add(self, total: GramSum, call: Call, x: Tensor, dy: Tensor) -> None:
         params = call.parameters()
         once = all(self.uses[id(p)] == 1 for p in params)
-        if once and call.add_gram(total.matrix, x, dy):
+        if once and call.add_to(total, x, dy):
             return
         blocks: dict[int, list[Tensor]] = {}
         for param, rows in call.rows(x, dy):
@@ -197,45 +195,3 @@ class _Pass:
                     rows.add_(more)
             else:
                 self._shared[key] = new
-
-
-class GramSum:
-    """The sum of rows times their transpose, over blocks of columns.
-
-    Args:
-        samples: B.
-        dtype, device: of the sum.
-
-    Attributes:
-        matrix: (B, B); what is on and right of its diagonal counts. What is computed without rows is added to it.
-    """
-
-    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device):
-        self.dtype = dtype
-        self.matrix = torch.zeros(samples, samples, dtype=dtype, device=device)
-        self._narrow: list[Tensor] = []
-
-    def add(self, rows: Tensor) -> None:
-        """Add rows (B, columns), which are the caller's no more."""
-        if rows.shape[1] < NARROW:
-            self._narrow.append(rows)
-            if sum(block.shape[1] for block in self._narrow) >= NARROW:
-                self._add_narrow()
-        else:
-            self._add_wide(rows)
-
-    def total(self) -> Tensor:
-        """Return the sum (B, B)."""
-        self._add_narrow()
-        return self.matrix.triu() + self.matrix.triu(1).T
-
-    def _add_narrow(self) -> None:
-        if self._narrow:
-            self._add_wide(torch.cat(self._narrow, 1))
-            self._narrow = []
-
-    def _add_wide(self, rows: Tensor) -> None:
-        """Add to what is on and right of the diagonal."""
-        for start in range(0, len(rows), STRIP):
-            stop = start + STRIP
-            self.matrix[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)

@@ -378,12 +378,13 @@ int convolution_gram(const float *x, const float *dy, float *gram, const Convolu
     return 0;
 }
 
-/* Write sum_t dy xhat and sum_t dy of each sample and channel, (samples, channels), where xhat = (x - mean) scale. */
-void norm_sums(const float *x, const float *dy, const float *mean, const float *scale, float *weight, float *bias,
+/* Write sum_t dy xhat, then sum_t dy, of each sample and channel, (samples, 2 channels); xhat = (x - mean) scale. */
+void norm_sums(const float *x, const float *dy, const float *mean, const float *scale, float *sums,
                long samples, long channels, long places, long threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long i = 0; i < samples * channels; i++) {
         const float *from_x = x + i * places, *from_dy = dy + i * places, middle = mean[i % channels];
+        float *to = sums + i / channels * 2 * channels + i % channels;
         __m512 all = _mm512_setzero_ps(), products = all;
         for (long t = 0; t < places; t += SIDE) {
             __mmask16 mask = places - t < SIDE ? (1u << (places - t)) - 1 : 0xffff;
@@ -393,7 +394,7 @@ void norm_sums(const float *x, const float *dy, const float *mean, const float *
             all = _mm512_add_ps(all, g);
             products = _mm512_fmadd_ps(g, _mm512_sub_ps(v, _mm512_set1_ps(middle)), products);
         }
-        float gradients = _mm512_reduce_add_ps(all);
-        weight[i] = _mm512_reduce_add_ps(products) * scale[i % channels], bias[i] = gradients;
+        to[0] = _mm512_reduce_add_ps(products) * scale[i % channels];
+        to[channels] = _mm512_reduce_add_ps(all);
     }
 }

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ FLAGS = (
 )
 PATIENCE = 120  # seconds for the compiler
 MOST = 1024  # samples: every thread keeps a matrix of its own
+Sizes = ctypes.c_long * 16  # the C structure Convolution
 
 
 class Kernels:
@@ -47,7 +49,7 @@ class Kernels:
         pointer, number = ctypes.c_void_p, ctypes.c_long
         self._convolution, self._norm = library.convolution_gram, library.norm_sums
         self._convolution.argtypes = [pointer] * 4
-        self._norm.argtypes = [pointer] * 6 + [number] * 4
+        self._norm.argtypes = [pointer] * 5 + [number] * 4
         if not library.gram_ready():
             raise OSError("the system does not let a process use the matrix units")
 
@@ -70,13 +72,12 @@ class Kernels:
         """
         x, dy = x.contiguous(), dy.contiguous()
         shapes = (len(x), x.shape[1], dy.shape[1], *x.shape[2:], *dy.shape[2:])
-        sizes = (*shapes, *(n for option in options for n in option))
-        numbers = (ctypes.c_long * (len(sizes) + 1))(*sizes, torch.get_num_threads())
-        if self._convolution(x.data_ptr(), dy.data_ptr(), total.data_ptr(), numbers):
+        sizes = Sizes(*shapes, *chain.from_iterable(options), torch.get_num_threads())
+        if self._convolution(x.data_ptr(), dy.data_ptr(), total.data_ptr(), sizes):
             raise MemoryError(f"no room for per-sample gradients of a batch of {len(x)}")
 
     def norm_sums(self, x: Tensor, dy: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Return sum_t dy xhat and sum_t dy, (2, B, C), where xhat = (x - mean) scale.
+        """Return sum_t dy xhat, then sum_t dy, (B, 2 C), where xhat = (x - mean) scale.
 
         Args:
             x: inputs (B, C, ...).
@@ -85,13 +86,14 @@ class Kernels:
             scale: of each channel, (C,).
         """
         samples, channels = x.shape[:2]
-        sums = x.new_empty(2, samples, channels)
-        held = [t.contiguous() for t in (x, dy, mean, scale)]
-        pointers = [t.data_ptr() for t in (*held, sums[0], sums[1])]
-        self._norm(*pointers, samples, channels, dy[0, 0].numel(), torch.get_num_threads())
+        x, dy, sums = x.contiguous(), dy.contiguous(), x.new_empty(samples, 2 * channels)
+        mean, scale = mean.float().contiguous(), scale.float().contiguous()
+        pointers = (t.data_ptr() for t in (x, dy, mean, scale, sums))
+        self._norm(*pointers, samples, channels, dy.numel() // (samples * channels), torch.get_num_threads())
         return sums
 
 
+@cache
 def kernels() -> Kernels | None:
     """Return the kernels, compiled if need be; None where they cannot be used."""
     return found()[0]

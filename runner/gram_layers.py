@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .gram_kernels import kernels
+from .gram_sum import GramSum
 
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
@@ -49,12 +50,12 @@ class Call(ABC):
             dy: gradient of the loss with respect to the outputs.
         """
 
-    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
-        """Add rows times their transpose where there is a cheaper way to it than rows, and say whether there is.
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Add rows times their transpose where there is a cheaper way to it than `rows`, and say whether there is.
 
         Args:
-            total: (B, B); what is on and right of its diagonal counts.
-            x: the inputs, in the precision of total.
+            total: what to add to.
+            x: the inputs, in the precision of the sum.
             dy: gradient of the loss with respect to the outputs.
         """
         del total, x, dy
@@ -73,12 +74,12 @@ class Linear(Call):
         if self.bias is not None:
             yield self.bias, dy.sum(1)
 
-    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
         """Compare positions where these are few."""
         x, dy = positions(x), positions(dy)
         if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
             return False
-        total += gram_of_pairs(x, dy, self.bias is not None)
+        total.matrix += gram_of_pairs(x, dy, self.bias is not None)
         return True
 
 
@@ -122,21 +123,22 @@ class Convolution(Call):
         if self.bias is not None:
             yield self.bias, dy.flatten(2).sum(2)
 
-    def add_gram(self, total: Tensor, x: Tensor, dy: Tensor) -> bool:
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
         """Compare patches of the image where these are few, or let a kernel multiply rows where there is one."""
         if self.weight is None or self.groups > 1:
             return False
         columns, places = self.shape[1:].numel(), dy.shape[2:].numel()
         if pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
-            total += gram_of_pairs(self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None)
+            total.matrix += gram_of_pairs(
+                self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None
+            )
             return True
         own = kernels()
         if own is None or len(self.shape) != 4 or not own.take(x, dy):
             return False
-        own.add_convolution(total, x, dy, self.shape[2:], self.stride, self.padding, self.dilation)
+        own.add_convolution(total.matrix, x, dy, self.shape[2:], self.stride, self.padding, self.dilation)
         if self.bias is not None:
-            sums = dy.flatten(2).sum(2)
-            total.addmm_(sums, sums.T)
+            total.add(dy.flatten(2).sum(2))
         return True
 
     def _weight_rows(self, x: Tensor, dy: Tensor) -> Tensor:
@@ -196,22 +198,21 @@ class BatchNorm(Call):
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
         """Yield the gradients of batch norm in which every sample has channels of its own."""
         samples, channels = x.shape[:2]
-        mean, scale = (s.to(x.dtype) for s in self.statistics())
-        own = kernels()
-        if own is not None and own.take(x, dy):
-            of_weight, of_bias = own.norm_sums(x, dy, mean, scale)
-            if self.weight is not None:
-                yield self.weight, of_weight
-            if self.bias is not None:
-                yield self.bias, of_bias
-            return
-        mean, scale = (s.expand(samples, -1).reshape(-1) for s in (mean, scale))
+        mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics())
         one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
         mask = [False, self.weight is not None, self.bias is not None]
         found = aten.native_batch_norm_backward(*one_sample, None, None, None, mean, scale, True, 0.0, mask)
         for param, sums in ((self.weight, found[1]), (self.bias, found[2])):
             if param is not None:
                 yield param, sums.view(samples, channels)
+
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Let a kernel sum over positions, where there is one."""
+        own = kernels()
+        if own is None or self.weight is None or self.bias is None or not own.take(x, dy):
+            return False
+        total.add(own.norm_sums(x, dy, *self.statistics()))
+        return True
 
 
 class Norm(Call):

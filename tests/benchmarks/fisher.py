@@ -5,9 +5,9 @@ backward pass and SGD with momentum. Memory that a process was given stays with 
 every loop that trains. Peak memory is the growth of a fresh process.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
-counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows. The
-bounds are for a CPU with matrix units, on which runner/gram_kernels.c computes these; TRAINOPT_KERNELS=0 shows what
-PyTorch's operations take.
+counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
+The bounds are for a CPU with matrix units, on which runner/gram_kernels.c computes these; TRAINOPT_KERNELS=0 shows
+what PyTorch's operations take.
 """
 
 import json

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, linear
 from dense import Flatten, Residual, numbers
 from per_sample import expected_gram
 from trainopt.models import ResNet
-from trainopt.runner import gradient_gram, gram, gram_layers
+from trainopt.runner import gradient_gram, gram_layers, gram_sum
 from trainopt.runner.gram import GramRecorder
 from trainopt.runner.gram_kernels import kernels
 from trainopt.runner.sample_gradients import own_loss_gram
@@ -174,7 +174,7 @@ def test_channels_last_makes_no_difference(name, dtype, of_whom):
 @pytest.mark.parametrize("name", ["16 channels", "linear"])
 def test_a_matrix_of_several_strips_is_whole(name, monkeypatch):
     network, x, y = case(name)
-    monkeypatch.setattr(gram, "STRIP", 2)
+    monkeypatch.setattr(gram_sum, "STRIP", 2)
     close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
 
 
