@@ -1,7 +1,8 @@
 """Kernels for per-sample gradients on CPUs with matrix units, compiled where they are first used.
 
 `gram_kernels.c` says what they compute. PyTorch has no operation for it: its convolutions use the matrix units for
-numbers in bfloat16 only, of which the results are, too.
+numbers in bfloat16 only, of which the results are, too. Singular values of batches of ResNet-8 and 20 come out as
+exact as by PyTorch's kernels in float32: within 5e-4 of those in float64, the smallest included.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""What the Gram matrix of per-sample gradients costs at every step, in steps without; and what peers take for it.
+"""What the Gram matrix of per-sample gradients and its figures cost at every step; and what peers take for it.
 
 Every time is the median of ratios of interleaved pairs on one batch, on one thread. A step is a forward and a
 backward pass and SGD with momentum. Memory that a process was given stays with it while times are taken, as in
-every loop that trains. Peak memory is the growth of a fresh process.
+every loop that trains. Peak memory is the growth of a fresh process, the median of three.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
 counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import ResNet
 from trainopt.runner.gram import GramRecorder
+from trainopt.runner.gram_figures import moments, spectrum
 from trainopt.runner.gram_kernels import kernels
 
 BOUNDS = {32: (1.3, 15), 64: (1.3, 11), 128: (1.45, 7)}  # of steps, by batch size; and the number of pairs
@@ -52,7 +54,8 @@ class Case:
     def recorded_step(self) -> None:
         with self.recorder.recording():
             self.step()
-        self.recorder.gram()
+        gram = self.recorder.gram()
+        moments(gram), spectrum(gram)
 
     def gram(self) -> Tensor:
         with self.recorder.recording():
@@ -166,10 +169,12 @@ def memory() -> bool:
 
 
 def peak(depth: int, batch: int, what: str) -> float:
-    """Return by how many MB a fresh process grows while it makes two steps."""
-    arguments = json.dumps([depth, batch, what])
-    done = subprocess.run([sys.executable, __file__, arguments], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    """Return by how many MB a fresh process grows while it makes two steps, the median of three."""
+    command, grown = [sys.executable, __file__, json.dumps([depth, batch, what])], []
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        grown.append(float(done.stdout.split()[-1]))
+    return median(grown)
 
 
 def grow(depth: int, batch: int, what: str) -> None:
