@@ -174,7 +174,7 @@ class _Pass:
             dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
             self._sum = GramSum(self.samples, dtype, dy.device)
         x, dtype = call.inputs, self._sum.dtype
-        if not x.dtype is dy.dtype is dtype:
+        if x.dtype is not dtype or dy.dtype is not dtype:
             x, dy = x.to(dtype), dy.to(dtype)
         self._add(self._sum, call, x, dy)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import rng_state, set_rng_state
-from .gram import GramRecorder, GramSum
+from .gram import GramRecorder
+from .gram_sum import GramSum
 from .moment import Buffers
 
 ENTRIES = 2**24  # of rows that stand in memory at a time
