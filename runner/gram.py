@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from .gram_calls import CALLS, LAYERS
+from .gram_calls import CALLS, LAYERS, PARAMETERS, attention, projection
 from .gram_layers import Call
 from .gram_sum import GramSum
+
+Key = tuple[int, int]  # of a parameter, or of a part of it that is used as one: its id, and where it begins
 
 
 class GramRecorder:
@@ -41,7 +44,7 @@ class GramRecorder:
 
     Args:
         network: takes a batch (B, ...) as its first tensor. Its trained parameters are those of linear layers,
-            convolutions, and batch, layer, group and instance norm.
+            convolutions, torch's attention, and batch, layer, group and instance norm.
 
     Raises:
         ValueError: a trained parameter is one of another layer.
@@ -50,11 +53,11 @@ class GramRecorder:
     def __init__(self, network: nn.Module):
         for name, module in network.named_modules():
             own = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
-            if own and not (isinstance(module, LAYERS) and own <= {"weight", "bias"}):
+            if own and not (isinstance(module, LAYERS) and own <= PARAMETERS):
                 raise ValueError(
                     f"{name or 'the network'} ({type(module).__name__}): per-sample gradients of its"
-                    f" {', '.join(sorted(own))} cannot be computed; only those of linear layers, convolutions, and"
-                    " batch, layer, group and instance norm"
+                    f" {', '.join(sorted(own))} cannot be computed; only those of linear layers, convolutions,"
+                    " attention, and batch, layer, group and instance norm"
                 )
         self._network = network
         self._hooks: list[RemovableHandle] = []
@@ -93,8 +96,9 @@ class GramRecorder:
         """
         if self._done is None:
             raise ValueError("no forward and backward pass of the network was recorded")
+        used = {key for key, _ in self._done.uses}
         for name, param in self._network.named_parameters():
-            if param.requires_grad and id(param) not in self._done.uses:
+            if param.requires_grad and id(param) not in used:
                 raise ValueError(
                     f"{name}: no layer was called with it and a batch of {self._done.samples} as first dimension;"
                     " per-sample gradients are not known"
@@ -123,13 +127,25 @@ class _Watch(TorchFunctionMode):
     def __init__(self, made: "_Pass"):
         super().__init__()
         self._pass = made
+        self._calls = CALLS
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            return self._attended(*args, **kwargs)
         outputs = func(*args, **kwargs)
-        if func in CALLS and outputs.requires_grad:
-            self._pass.called(CALLS[func](outputs, *args, **kwargs), outputs)
+        if func in self._calls and outputs.requires_grad:
+            self._pass.called(self._calls[func](outputs, *args, **kwargs), outputs)
         return outputs
+
+    def _attended(self, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Notice the linear functions in attention, to which positions come before samples."""
+        self._calls = {F.linear: projection(query.shape[1] if query.dim() == 3 else 1)}
+        try:
+            with self:
+                return attention(query, *args, **kwargs)
+        finally:
+            self._calls = CALLS
 
 
 class _Pass:
@@ -142,16 +158,16 @@ class _Pass:
 
     def __init__(self, samples: int, arrived: Callable[["_Pass"], bool]):
         self.samples, self._arrived = samples, arrived
-        self.uses: Counter[int] = Counter()  # calls of each parameter, by its id
+        self.uses: Counter[Key] = Counter()  # calls of each parameter
         self._sum: GramSum | None = None
-        self._shared: dict[int, list[Tensor]] = {}  # rows of parameters that are used more than once
+        self._shared: dict[Key, list[Tensor]] = {}  # rows of parameters that are used more than once
 
     def called(self, call: Call, outputs: Tensor) -> None:
         """Take up a call of a layer, if it has parameters that are trained."""
         params = call.parameters()
-        if params and self.samples == len(call.inputs) == len(outputs):
+        if params and self.samples == len(call.inputs) == len(call.arranged(outputs)):
             for param in params:
-                self.uses[id(param)] += 1
+                self.uses[_key(param)] += 1
             left = [call]
             outputs.register_hook(lambda dy: self._take(left.pop(), dy) if left and self._arrived(self) else None)
 
@@ -173,25 +189,29 @@ class _Pass:
         if self._sum is None:
             dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
             self._sum = GramSum(self.samples, dtype, dy.device)
-        x, dtype = call.inputs, self._sum.dtype
+        x, dy, dtype = call.inputs, call.arranged(dy), self._sum.dtype
         if x.dtype is not dtype or dy.dtype is not dtype:
             x, dy = x.to(dtype), dy.to(dtype)
         self._add(self._sum, call, x, dy)
 
     def _add(self, total: GramSum, call: Call, x: Tensor, dy: Tensor) -> None:
         params = call.parameters()
-        once = all(self.uses[id(p)] == 1 for p in params)
+        once = all(self.uses[_key(p)] == 1 for p in params)
         if once and call.add_to(total, x, dy):
             return
-        blocks: dict[int, list[Tensor]] = {}
+        blocks: dict[Key, list[Tensor]] = {}
         for param, rows in call.rows(x, dy):
-            if once or self.uses[id(param)] == 1:
+            if once or self.uses[_key(param)] == 1:
                 total.add(rows)
             else:
-                blocks.setdefault(id(param), []).append(rows)
+                blocks.setdefault(_key(param), []).append(rows)
         for key, new in blocks.items():
             if key in self._shared:
                 for rows, more in zip(self._shared[key], new, strict=True):
                     rows.add_(more)
             else:
                 self._shared[key] = new
+
+
+def _key(param: Tensor) -> Key:
+    return id(param if param._base is None else param._base), param.storage_offset()

@@ -1,17 +1,19 @@
 """Which layer a function of torch.nn.functional computes, and with what."""
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .gram_layers import BatchNorm, Call, Convolution, Linear, Norm
+from .gram_layers import BatchNorm, Call, Convolution, Linear, Norm, Projection
 
-# modules whose parameters are known to go into one of the functions below
+# modules whose parameters, of these names, are known to go into one of the functions below
 LAYERS = (
     nn.Linear,
+    nn.MultiheadAttention,
     nn.Conv1d,
     nn.Conv2d,
     nn.Conv3d,
@@ -20,11 +22,29 @@ LAYERS = (
     nn.GroupNorm,
     nn.LayerNorm,
 )
+PARAMETERS = {
+    "weight",
+    "bias",
+    "in_proj_weight",
+    "in_proj_bias",
+    "q_proj_weight",
+    "k_proj_weight",
+    "v_proj_weight",
+}
 
 
 def _trained(param: Tensor | None) -> Tensor | None:
     """Return a parameter that is trained; None for one that is not, or that was computed of others."""
     return param if param is not None and param.requires_grad and param.is_leaf else None
+
+
+def _trained_part(param: Tensor | None) -> Tensor | None:
+    """Return a parameter, or a part of one as attention splits it, that is trained."""
+    return (
+        param
+        if param is not None and _trained(param if param._base is None else param._base) is not None
+        else None
+    )
 
 
 def _linear(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
@@ -141,3 +161,23 @@ CALLS: dict[Any, Callable[..., Call]] = {
     F.group_norm: _group_norm,
     F.instance_norm: _instance_norm,
 }
+
+
+def attention(*args: Any, **options: Any) -> Any:
+    """Compute F.multi_head_attention_forward, of which a TorchFunctionMode sees the parts and not the whole.
+
+    It is torch's code, but for the question whether anybody overrides it.
+    """
+    whole = F.multi_head_attention_forward
+    inner = FunctionType(whole.__code__, {**whole.__globals__, "has_torch_function": lambda _: False})
+    inner.__defaults__, inner.__kwdefaults__ = whole.__defaults__, whole.__kwdefaults__
+    return inner(*args, **options)
+
+
+def projection(samples: int) -> Callable[..., Call]:
+    """Return how a linear function in attention of so many samples is taken up."""
+
+    def call(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
+        return Projection(input, _trained_part(weight), _trained_part(bias), samples)
+
+    return call

@@ -41,6 +41,10 @@ class Call(ABC):
         """Return the parameters that this call has rows of."""
         return [p for p in (self.weight, self.bias) if p is not None]
 
+    def arranged(self, outputs: Tensor) -> Tensor:
+        """Return outputs, or gradients with respect to them, as (B, ...)."""
+        return outputs
+
     @abstractmethod
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
         """Yield the rows of each parameter, columns in the parameter's order; those of a large one in blocks.
@@ -81,6 +85,25 @@ class Linear(Call):
             return False
         total.matrix += gram_of_pairs(x, dy, self.bias is not None)
         return True
+
+
+class Projection(Linear):
+    """A linear function in torch's attention, (T, B, D) -> (T, B, O) or (T B, D) -> (T B, O).
+
+    Args:
+        inputs: what it was given.
+        weight: its weights, or the part of a parameter that these are; None where they are not trained.
+        bias: its biases, likewise.
+        samples: B.
+    """
+
+    def __init__(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, samples: int):
+        self._samples = samples
+        super().__init__(self.arranged(inputs), weight, bias)
+
+    def arranged(self, outputs: Tensor) -> Tensor:
+        """Return numbers as (B, T, ...)."""
+        return outputs.reshape(-1, self._samples, outputs.shape[-1]).transpose(0, 1)
 
 
 class Convolution(Call):

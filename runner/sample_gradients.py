@@ -26,8 +26,8 @@ def gradient_gram(
     gradients and buffers, and the generators, are left as they were. Liao et al. 2018, section 3.
 
     Args:
-        model: its parameters that require gradients are those of linear layers, convolutions, and batch, layer,
-            group and instance norm, and all of them count.
+        model: its parameters that require gradients are those of linear layers, convolutions, torch's attention,
+            and batch, layer, group and instance norm, and all of them count.
         loss_function: (outputs, targets) -> a scalar, a mean over the batch.
         inputs: (B, ...).
         targets: what loss_function takes.
