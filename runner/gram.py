@@ -214,4 +214,4 @@ class _Pass:
 
 
 def _key(param: Tensor) -> Key:
-    return id(param if param._base is None else param._base), param.storage_offset()
+    return id(param if param._base is None else param._base), int(param.storage_offset())

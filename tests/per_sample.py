@@ -62,3 +62,15 @@ def expected_gram(network, loss_function, inputs, targets):
     rows = torch.cat([g.flatten(1) for g in torch.autograd.grad(loss, copies)], 1) * len(inputs)
     assert rows.shape[1] == sum(p.numel() for p in network.parameters() if p.requires_grad)
     return rows @ rows.T
+
+
+def close(found, expected, rtol=1e-9):
+    """Within rtol of the largest entry."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=rtol * float(expected.abs().max()))
+
+
+def rows_of(network, losses):
+    """A row of gradients for each of the losses, by one backward pass each."""
+    params = [p for p in network.parameters() if p.requires_grad]
+    rows = [torch.autograd.grad(loss, params, retain_graph=True) for loss in losses]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])

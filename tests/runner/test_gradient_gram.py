@@ -3,7 +3,6 @@
 import copy
 import gc
 import weakref
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 from dense import Flatten, Residual, numbers
-from per_sample import expected_gram
+from per_sample import close, expected_gram, rows_of
 from trainopt.models import ResNet
 from trainopt.runner import gradient_gram, gram_layers, gram_sum
 from trainopt.runner.gram import GramRecorder
@@ -94,18 +93,6 @@ def case(name, train=True):
     return network, numbers(B, *shape), torch.arange(B) % 4
 
 
-def close(found, expected, rtol=1e-9):
-    """Within rtol of the largest entry."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=rtol * float(expected.abs().max()))
-
-
-def rows_of(network, losses):
-    """A row of gradients for each of the losses, by one backward pass each."""
-    params = [p for p in network.parameters() if p.requires_grad]
-    rows = [torch.autograd.grad(loss, params, retain_graph=True) for loss in losses]
-    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_rows_are_gradients_with_respect_to_each_samples_copy_of_the_parameters(name):
     network, x, y = case(name)
@@ -129,92 +116,6 @@ def test_gradients_of_own_losses_are_those_of_one_graph_of_the_batch(name):
     close(found, J @ J.T)
     differ = not torch.allclose(found, gradient_gram(network, cross_entropy, x, y), rtol=1e-3)
     assert differ == (name in MIXING)
-
-
-class Attending(nn.Module):
-    """Torch's attention between linear layers; `of` says what queries, keys and values are of the tokens."""
-
-    def __init__(self, of="self", **options):
-        super().__init__()
-        self.of, self.first = of, nn.Linear(7, 6)
-        dimensions = {"kdim": 4, "vdim": 5} if of == "three" else {}
-        self.attention = nn.MultiheadAttention(6, 2, **dimensions, **options)
-        self.last = nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = torch.tanh(self.first(x))
-        if not self.attention.batch_first:
-            x = x.transpose(0, 1)
-        others = {
-            "self": (x, x),
-            "cross": (x.sin(),) * 2,
-            "three": (x[..., :4], x[..., 1:]),
-            "apart": (x.sin(), x),
-        }
-        y = self.attention(x, *others[self.of])[0]
-        return self.last(y.mean(1 if self.attention.batch_first else 0))
-
-
-ATTENTION = {
-    "self": lambda: Attending(batch_first=True),
-    "positions first": Attending,
-    "without biases": lambda: Attending(bias=False, batch_first=True),
-    "cross": lambda: Attending("cross", batch_first=True),
-    "queries, keys and values of their own": lambda: Attending("apart"),
-    "of different widths": lambda: Attending("three", batch_first=True),
-    "an encoder": lambda: nn.Sequential(
-        nn.Linear(7, 6),
-        nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True), 2),
-        nn.Flatten(),
-        nn.Linear(18, 4),
-    ),
-    "twice": lambda: nn.Sequential(
-        nn.Linear(7, 6),
-        *[nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)] * 2,
-        nn.Flatten(),
-        nn.Linear(18, 4),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-@pytest.mark.parametrize("mode", ["train", "evaluation"])
-def test_rows_of_torchs_attention(name, mode):
-    torch.manual_seed(0)
-    network = ATTENTION[name]().double().train(mode == "train")
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    x, y = numbers(B, 3, 7), torch.arange(B) % 4
-    loss = cross_entropy(network(x), y)
-    J = torch.cat([rows_of(network, [cross_entropy(network(x[i : i + 1]), y[i : i + 1])]) for i in range(B)])
-    close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
-    close(own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none")), J @ J.T)
-    assert torch.equal(cross_entropy(network(x), y), loss)
-
-
-def test_frozen_parts_of_attention_do_not_count():
-    network = Attending(batch_first=True).double()
-    network.attention.in_proj_weight.requires_grad_(False)
-    network.attention.out_proj.bias.requires_grad_(False)
-    x, y = numbers(B, 3, 7), torch.arange(B) % 4
-    J = torch.cat([rows_of(network, [cross_entropy(network(x[i : i + 1]), y[i : i + 1])]) for i in range(B)])
-    close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
-
-
-def test_training_with_attention_is_bit_for_bit_the_same():
-    torch.manual_seed(0)
-    network = ATTENTION["an encoder"]()
-    for layer in network[1].layers:
-        layer.dropout.p = layer.self_attn.dropout = 0.3
-    x, y = numbers(B, 3, 7).float(), torch.arange(B) % 4
-    found = []
-    for recorded in (False, True):
-        torch.manual_seed(1)
-        recorder = GramRecorder(network)
-        with recorder.recording() if recorded else nullcontext():
-            found.append(torch.autograd.grad(cross_entropy(network(x), y), list(network.parameters())))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_own_losses_of_parameters_that_do_not_fit_in_memory_together(monkeypatch):
