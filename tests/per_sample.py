@@ -1,4 +1,4 @@
-"""Rows of per-sample gradients, computed with a copy of every parameter for every sample."""
+"""Rows of per-sample gradients, by a copy of every parameter for every sample or a backward pass for each."""
 
 import copy
 
