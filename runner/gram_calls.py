@@ -40,11 +40,8 @@ def _trained(param: Tensor | None) -> Tensor | None:
 
 def _trained_part(param: Tensor | None) -> Tensor | None:
     """Return a parameter, or a part of one as attention splits it, that is trained."""
-    return (
-        param
-        if param is not None and _trained(param if param._base is None else param._base) is not None
-        else None
-    )
+    whole = param if param is None or param._base is None else param._base
+    return None if _trained(whole) is None else param
 
 
 def _linear(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:

@@ -284,16 +284,14 @@ static void add_products(const Plan *p, long first, long n, long columns, float 
                 }
             }
             float *to = gram + (a * width + b) * SIDE;
-            _tile_stored(0, sums, 64);
-            add(to, width, sums);
-            _tile_stored(1, sums, 64);
-            add(to, width, sums);
-            if (two) {
-                _tile_stored(2, sums, 64);
-                add(to + SIDE, width, sums);
-                _tile_stored(3, sums, 64);
-                add(to + SIDE, width, sums);
-            }
+#define ADD(t, to)                  \
+    {                               \
+        _tile_stored(t, sums, 64);  \
+        add(to, width, sums);       \
+    }
+            ADD(0, to) ADD(1, to)
+            if (two) ADD(2, to + SIDE)
+            if (two) ADD(3, to + SIDE)
         }
 }
 
