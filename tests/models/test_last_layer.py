@@ -308,11 +308,15 @@ def test_a_file_with_another_classifier_loads_where_that_one_begins_anew(tmp_pat
 
 
 def test_inceptions_file_loads_without_the_auxiliary_classifier(tmp_path):
-    torch.save(timm_network(3, 7, "inception_v3", auxiliary=True).state_dict(), tmp_path / "w.pt")
-    load_weights(timm_network(3, 5, "inception_v3"), str(tmp_path / "w.pt"), apart=["fc"])
-    load_weights(
-        timm_network(3, 5, "inception_v3", auxiliary=True), str(tmp_path / "w.pt"), ["fc", "AuxLogits.fc"]
-    )
+    theirs = timm_network(3, 7, "inception_v3", auxiliary=True)
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    ours, with_auxiliary = (timm_network(3, 5, "inception_v3", auxiliary=wanted) for wanted in (False, True))
+    load_weights(ours, str(tmp_path / "w.pt"), apart=["fc"])
+    load_weights(with_auxiliary, str(tmp_path / "w.pt"), ["fc", "AuxLogits.fc"])
+    for network in (ours, with_auxiliary):
+        assert torch.equal(network.Mixed_7c.branch_pool.conv.weight, theirs.Mixed_7c.branch_pool.conv.weight)
+        assert network.fc.weight.shape == (5, 2048)
+    assert torch.equal(with_auxiliary.AuxLogits.conv1.conv.weight, theirs.AuxLogits.conv1.conv.weight)
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
