@@ -1,8 +1,8 @@
 """What the Gram matrix of per-sample gradients and its figures cost at every step; and what peers take for it.
 
-Every time is the median of ratios of interleaved pairs on one batch, on one thread. A step is a forward and a
-backward pass and SGD with momentum. Memory that a process was given stays with it while times are taken, as in
-every loop that trains. Peak memory is the growth of a fresh process, the median of three.
+Every time is the median of ratios of interleaved pairs on one batch, on one thread (OMP_NUM_THREADS=2: on two). A
+step is a forward and a backward pass and SGD with momentum. Memory that a process was given stays with it while times
+are taken, as in every loop that trains. Peak memory is the growth of a fresh process, the median of three.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
 counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
@@ -29,6 +29,7 @@ from trainopt.runner.gram_figures import moments, spectrum
 from trainopt.runner.gram_kernels import kernels
 
 BOUNDS = {32: (1.3, 15), 64: (1.3, 11), 128: (1.45, 7)}  # of steps, by batch size; and the number of pairs
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 CHUNK = 16  # samples that vmap takes at a time
 
 
@@ -179,7 +180,7 @@ def peak(depth: int, batch: int, what: str) -> float:
 
 def grow(depth: int, batch: int, what: str) -> None:
     """Print by how many MB this process grows."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     Case(8, 2).recorded_step()  # what libraries allocate once
     case = Case(depth, batch)
     before = resident("VmRSS")
@@ -191,7 +192,7 @@ def grow(depth: int, batch: int, what: str) -> None:
 def main() -> bool:
     """Measure all."""
     warnings.simplefilter("ignore")  # of the peers
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     print(f"\nPer-sample gradients. {hardware()}. Kernels: {'PyTorch' if kernels() is None else 'own'}")
     return steps() & ahead_of_peers() & memory()
 
