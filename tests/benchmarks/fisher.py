@@ -1,8 +1,8 @@
 """What the Gram matrix of per-sample gradients and its figures cost at every step; and what peers take for it.
 
 Every time is the median of ratios of interleaved pairs on one batch, on one thread (OMP_NUM_THREADS=2: on two). A
-step is a forward and a backward pass and SGD with momentum. Memory that a process was given stays with it while times
-are taken, as in every loop that trains. Peak memory is the growth of a fresh process, the median of three.
+step is a forward and a backward pass and SGD with momentum. Memory that a process was given stays with it while
+times are taken, as in every loop that trains. Peak memory is the growth of a fresh process, the median of three.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
 counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
