@@ -266,22 +266,16 @@ static void add_products(const Plan *p, long first, long n, long columns, float 
             for (long k = 0; k < n; k++, high += APART, low += APART, right += TILE) {
                 _tile_loadd(6, high, 64);
                 _tile_loadd(5, low, 64);
-                _tile_loadd(7, right, 64);
-                _tile_dpbf16ps(0, 6, 7);
-                _tile_dpbf16ps(1, 5, 7);
-                if (two) {
-                    _tile_loadd(4, right + 2 * PACK, 64);
-                    _tile_dpbf16ps(2, 6, 4);
-                    _tile_dpbf16ps(3, 5, 4);
-                }
-                _tile_loadd(7, right + PACK, 64);
-                _tile_dpbf16ps(1, 6, 7);
-                _tile_dpbf16ps(0, 5, 7);
-                if (two) {
-                    _tile_loadd(4, right + 3 * PACK, 64);
-                    _tile_dpbf16ps(3, 6, 4);
-                    _tile_dpbf16ps(2, 5, 4);
-                }
+#define MULTIPLY(by_high, by_low, register, from) \
+    {                                             \
+        _tile_loadd(register, from, 64);          \
+        _tile_dpbf16ps(by_high, 6, register);     \
+        _tile_dpbf16ps(by_low, 5, register);      \
+    }
+                MULTIPLY(0, 1, 7, right)
+                if (two) MULTIPLY(2, 3, 4, right + 2 * PACK)
+                MULTIPLY(1, 0, 7, right + PACK)
+                if (two) MULTIPLY(3, 2, 4, right + 3 * PACK)
             }
             float *to = gram + (a * width + b) * SIDE;
 #define ADD(t, to)                  \

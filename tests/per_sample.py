@@ -74,3 +74,9 @@ def rows_of(network, losses):
     params = [p for p in network.parameters() if p.requires_grad]
     rows = [torch.autograd.grad(loss, params, retain_graph=True) for loss in losses]
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def rows_of_samples(network, loss_function, inputs, targets):
+    """The gradient of each sample's loss, from a pass of its own."""
+    pairs = [(inputs[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))]
+    return torch.cat([rows_of(network, [loss_function(network(x), y)]) for x, y in pairs])

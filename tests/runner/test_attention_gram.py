@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from dense import numbers
-from per_sample import close, rows_of
+from per_sample import close, rows_of_samples
 from trainopt.runner import gradient_gram
 from trainopt.runner.gram import GramRecorder
 from trainopt.runner.sample_gradients import own_loss_gram
@@ -72,7 +72,7 @@ def test_rows_of_torchs_attention(name, mode):
             p.add_(0.3 * torch.randn_like(p))
     x, y = numbers(B, 3, 7), torch.arange(B) % 4
     loss = cross_entropy(network(x), y)
-    J = torch.cat([rows_of(network, [cross_entropy(network(x[i : i + 1]), y[i : i + 1])]) for i in range(B)])
+    J = rows_of_samples(network, cross_entropy, x, y)
     close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
     close(own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none")), J @ J.T)
     assert torch.equal(cross_entropy(network(x), y), loss)
@@ -83,7 +83,7 @@ def test_frozen_parts_of_attention_do_not_count():
     network.attention.in_proj_weight.requires_grad_(False)
     network.attention.out_proj.bias.requires_grad_(False)
     x, y = numbers(B, 3, 7), torch.arange(B) % 4
-    J = torch.cat([rows_of(network, [cross_entropy(network(x[i : i + 1]), y[i : i + 1])]) for i in range(B)])
+    J = rows_of_samples(network, cross_entropy, x, y)
     close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
 
 

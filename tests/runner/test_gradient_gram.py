@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 from dense import Flatten, Residual, numbers
-from per_sample import close, expected_gram, rows_of
+from per_sample import close, expected_gram, rows_of, rows_of_samples
 from trainopt.models import ResNet
 from trainopt.runner import gradient_gram, gram_layers, gram_sum
 from trainopt.runner.gram import GramRecorder
@@ -104,7 +104,7 @@ def test_in_evaluation_mode_rows_are_gradients_of_each_samples_loss(name):
     if "no running statistics" in name:
         pytest.skip("mixes samples in evaluation mode too")
     network, x, y = case(name, train=False)
-    J = torch.cat([rows_of(network, [cross_entropy(network(x[i : i + 1]), y[i : i + 1])]) for i in range(B)])
+    J = rows_of_samples(network, cross_entropy, x, y)
     close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
 
 

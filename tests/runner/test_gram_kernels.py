@@ -8,9 +8,6 @@ from dense import numbers
 from trainopt.runner import gram_kernels
 from trainopt.runner.gram_kernels import UNITS, cpu_flags, found, kernel_problem, kernels
 
-HAS_UNITS = set(UNITS) <= cpu_flags()
-needs_units = pytest.mark.skipif(not HAS_UNITS, reason="the CPU has no matrix units")
-
 # samples, channels, outputs, image, kernel, stride, padding, dilation
 SHAPES = {
     "3x3": (5, 16, 16, (9, 12), (3, 3), (1, 1), (1, 1), (1, 1)),
@@ -51,10 +48,12 @@ def convolution(name):
     x = numbers(samples, channels, *image).float()
     places = conv2d(x[:1], torch.zeros(outputs, channels, *kernel), None, *options).shape[2:]
     dy = numbers(samples, outputs, *places, seed=1).float() * 1e-3
-    stride, padding, dilation = options
+    return x, dy, (kernel, *options), rows_by_patches(x, dy, kernel, *options)
+
+
+def rows_by_patches(x, dy, kernel, stride, padding, dilation):
     patches = unfold(x.double(), kernel, dilation, padding, stride)
-    rows = torch.einsum("bot,bkt->bok", dy.double().flatten(2), patches).flatten(1)
-    return x, dy, (kernel, *options), rows
+    return torch.einsum("bot,bkt->bok", dy.double().flatten(2), patches).flatten(1)
 
 
 def gram_by(own, x, dy, options):
@@ -94,8 +93,7 @@ def test_small_singular_values_are_as_exact_as_single_precision_can_be(own):
     x, dy, options, _ = convolution("3x3")
     x[1], dy[1] = x[0], dy[0]  # a sample twice
     x[3], dy[3] = x[2], dy[2] * (1 + 0.01 * numbers(*dy.shape[1:], seed=3).float())  # and one almost
-    patches = unfold(x.double(), *(options[i] for i in (0, 3, 2, 1)))
-    expected = torch.linalg.svdvals(torch.einsum("bot,bkt->bok", dy.double().flatten(2), patches).flatten(1))
+    expected = torch.linalg.svdvals(rows_by_patches(x, dy, *options))
     found = torch.linalg.eigvalsh(gram_by(own, x, dy, options)).clamp(min=0).sqrt().flip(0)
     assert found[-1] < 1e-4 * found[0]
     assert expected[-2] < 0.01 * expected[0]
@@ -139,7 +137,7 @@ def looked_for_anew():
         looked.cache_clear()
 
 
-@needs_units
+@pytest.mark.skipif(not set(UNITS) <= cpu_flags(), reason="the CPU has no matrix units")
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_torch_computes_and_the_run_says_so(
     compiler, tmp_path, monkeypatch, trainopt, looked_for_anew
