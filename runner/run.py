@@ -167,10 +167,10 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") ->
 
 def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> None:
     """Set a run and its record to the state in a checkpoint; UserError if it is that of something else."""
-    from . import checkpoint
+    from .checkpoint import restore as restore_run
 
     try:
-        checkpoint.restore(run, state)
+        restore_run(run, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{shown(path)}: does not fit this run ({one_line(error)[:160]})") from error
     record.resume(state)
