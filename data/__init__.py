@@ -1,22 +1,22 @@
 """From what: data sets, augmentation, and batches (their size over time, how often each is used)."""
 
-from .arrays import Arrays, DataError, arrays
-from .augmentation import Augmentation
-from .batches import Batch, Position, batches, spans_of
-from .batching import Batching, Changing, Constant
-from .controlled import Answer, Controlled
-from .controllers import GrowthControl, NormTest, ReferenceControl
+from .batching.adaptive import Answer, Controlled
+from .batching.constant import Batching, Changing, Constant
+from .batching.controllers import GrowthControl, NormTest, ReferenceControl
+from .batching.dynamic import Dynamic
+from .batching.stages import Stages
+from .batching.stream import Batch, Position, batches, spans_of
+from .datasets.arrays import Arrays, DataError, arrays
+from .datasets.digits import digits
+from .datasets.no_data import NoData
+from .datasets.splits import bootstrap, class_balanced, split
+from .datasets.synthetic import synthetic
+from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import digest_of
-from .digits import digits
-from .dynamic import Dynamic
-from .features import Features
-from .folders import Folders, FolderSource, image_folder
-from .memory import InMemory
-from .no_data import NoData
-from .splits import bootstrap, class_balanced, split
-from .stages import Stages
-from .synthetic import synthetic
-from .torchvision_arrays import svhn, torchvision_arrays
+from .sources.augmentation import Augmentation
+from .sources.features import Features
+from .sources.folders import Folders, FolderSource, image_folder
+from .sources.memory import InMemory
 
 __all__ = [
     "Answer",

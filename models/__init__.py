@@ -5,10 +5,10 @@ from .function import Function
 from .input_size import smallest_input
 from .last_layer import LastLayer
 from .mlp import MLP
-from .plain import PlainConvNet
-from .problems import FUNCTIONS, Problem
+from .plain_convnet import PlainConvNet
 from .resnet import ResNet
 from .small_images import small_image_network
+from .test_functions import FUNCTIONS, Problem
 from .timm_network import timm_network
 from .weights import DamagedFile, WeightsError, load_weights, safe_load
 

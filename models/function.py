@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .problems import FUNCTIONS, Problem
+from .test_functions import FUNCTIONS, Problem
 
 SHOWN = 16  # coordinates of a point that a row holds at most
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .inference import inference_form
+from .frozen_inference import inference_form
 
 
 class LastLayer(nn.Module):

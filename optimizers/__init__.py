@@ -1,20 +1,20 @@
 """How weights move: update rules, curvature, learning-rate schedules, regularizers. Needs torch alone."""
 
 from .adaptive_nesterov import AdaptiveNesterov
-from .checkpoint_distance import CheckpointDistance
-from .conjugate_gradient import CGInfo, conjugate_gradient
-from .cosine import CosineRestarts
-from .curvature import Curvature, hessian_vector_product
-from .cyclic import Cyclic
-from .ehnewton import EHNewton
-from .l2 import L2
+from .curvature.conjugate_gradient import CGInfo, conjugate_gradient
+from .curvature.curvature import Curvature, hessian_vector_product
+from .curvature.double_backward_mode import Trace
+from .curvature.taylor import TaylorEstimates, taylor_estimates
+from .ehnewton.ehnewton import EHNewton
 from .newton import Newton
-from .range_test import RangeTest
-from .schedule import Schedule
-from .schedules import Constant, Exponential, Multistep
-from .taylor import TaylorEstimates, taylor_estimates
-from .trace import Trace
-from .warmup import WarmUp
+from .regularizers.checkpoint_distance import CheckpointDistance
+from .regularizers.l2 import L2
+from .schedules.base import Schedule
+from .schedules.cosine import CosineRestarts
+from .schedules.cyclic import Cyclic
+from .schedules.range_test import RangeTest
+from .schedules.steps import Constant, Exponential, Multistep
+from .schedules.warmup import WarmUp
 
 __all__ = [
     "L2",

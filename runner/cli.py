@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest, one_line, tell
-from .vocabulary import CONF, Vocabulary
+from .config.options import CONF, Vocabulary
+from .system.errors import UserError, nearest, one_line, tell
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         print(f"trainopt {version('trainopt')}")
         return 0
     if {"--help", "-h"} & set(arguments) and first not in verbs:
-        from .help import help_text
+        from .commands.help import help_text
 
         print(help_text(typed_overrides(arguments), Vocabulary([*config_folders(arguments), CONF])))
         return 0
@@ -61,9 +61,9 @@ def resume(arguments: list[str], debug: bool) -> int:
     parser = argparse.ArgumentParser("trainopt resume", description="Go on from the last checkpoint of a run.")
     parser.add_argument("run", type=Path, help="the run's folder")
     folder = parser.parse_args(arguments).run
-    from .folder import read_config
-    from .ledger import PLAN
-    from .run import start
+    from .records.run_folder import read_config
+    from .records.sweep_ledger import PLAN
+    from .training.execute import start
 
     if (folder / PLAN).exists():
         raise UserError(f"{folder}: is a sweep; its command again goes on with it")
@@ -108,16 +108,16 @@ def evaluate(arguments: list[str], debug: bool) -> int:
     (run,) = given.paths
     if given.follow and given.checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint {given.checkpoint}: is one checkpoint; --follow takes best or last")
-    from .folder import await_begin, read_config
+    from .records.run_folder import await_begin, read_config
 
     if given.follow:
         await_begin(run)
     read_config(run)  # says what is wrong before torch is imported
     if given.follow:
-        from .follow import follow
+        from .analysis.follow import follow
 
         return follow(run, given.checkpoint, given.device)
-    from .evaluate import evaluate_run
+    from .analysis.evaluate import evaluate_run
 
     evaluate_run(run, given.checkpoint, given.device)
     return 0
@@ -127,10 +127,10 @@ def evaluate_together(given: argparse.Namespace) -> int:
     """`trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
     if given.follow:
         raise UserError("--follow: is for one run; leave --ensemble out")
-    from .display import Display
-    from .ensemble import evaluate_ensemble
-    from .ensemble_table import show_ensemble
-    from .files import json_text
+    from .analysis.ensemble import evaluate_ensemble
+    from .commands.ensemble_table import show_ensemble
+    from .system.display import Display
+    from .system.files import json_text
 
     display = Display(quiet=given.json)
     found = evaluate_ensemble(given.paths, weights_in(given.weights), given.checkpoint, given.device, display)
@@ -156,8 +156,8 @@ def status(arguments: list[str], debug: bool) -> int:
     parser.add_argument("sweep", type=Path, help="the sweep's folder; or a run's, or one with runs below it")
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     given = parser.parse_args(arguments)
-    from .ledger import read_ledger
-    from .status import as_json, show
+    from .records.sweep_ledger import read_ledger
+    from .sweeps.status import as_json, show
 
     entries = read_ledger(given.sweep)
     print(as_json(entries)) if given.json else show(entries)
@@ -167,7 +167,7 @@ def status(arguments: list[str], debug: bool) -> int:
 def compare(arguments: list[str], debug: bool) -> int:
     """`trainopt compare RUN|SWEEP …`."""
     del debug
-    from .comparison import AXES, METRICS
+    from .comparison.methods import AXES, METRICS
 
     parser = argparse.ArgumentParser(
         "trainopt compare", description="Compare methods: figures over seeds, a test against a baseline, a report."
@@ -186,7 +186,7 @@ def compare(arguments: list[str], debug: bool) -> int:
     out = Path("outputs/comparison")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
     parser.add_argument("--force", action="store_true", help="compare what should not be compared")
-    from .compare import compare_command
+    from .comparison.table import compare_command
 
     compare_command(parser.parse_args(arguments))
     return 0
@@ -224,7 +224,7 @@ def landscape(arguments: list[str], debug: bool) -> int:
     parser.add_argument("--json", action="store_true", help="print what landscape.json holds, instead of tables")
     out = Path("outputs/landscape")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
-    from .landscape_command import landscape_command
+    from .commands.landscape import landscape_command
 
     landscape_command(parser.parse_args(arguments))
     return 0
@@ -248,7 +248,7 @@ def reproduce(arguments: list[str], debug: bool) -> int:
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
     parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
     parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="further studies and options")
-    from .reproduce import reproduce_command
+    from .studies.reproduce import reproduce_command
 
     return reproduce_command(parser.parse_intermixed_args(arguments), arguments, debug, carried_out)
 
@@ -257,10 +257,10 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
     """Let Hydra compose the configuration and start the run, or the runs of a sweep."""
     import hydra
 
-    from .composing import get_ready
-    from .explain import explain
-    from .job import run_job
-    from .stopping import SweepInterrupt, current, last_word, stop_mark
+    from .config.explain import explain
+    from .sweeps.compose import get_ready
+    from .sweeps.interrupt import SweepInterrupt, current, last_word, stop_mark
+    from .sweeps.run_job import run_job
 
     get_ready()
     codes: list[int] = []
@@ -296,7 +296,7 @@ def compose_and_run(arguments: list[str], debug: bool) -> int:
         if error is not None:
             print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
         stop_mark(sweep, launcher).unlink(missing_ok=True)
-        from .status import show_end
+        from .sweeps.status import show_end
 
         ended = show_end(sweep, command, stopped=bool(interrupt.signal or error))
         tell_more = last_word.get()

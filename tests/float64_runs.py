@@ -5,10 +5,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 
-from trainopt.runner.build import build
-from trainopt.runner.check import check_config
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices
+from trainopt.runner.config.options import CONF, Vocabulary, default_choices
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.config.validate import check_config
+from trainopt.runner.training.build import build
 
 MLP = ("model=mlp", "model.hidden=[7]", "model.activation=tanh", "data.limit=60", "batching.size=12")
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainopt.runner import cli
-from trainopt.runner.isolation import end_workers
-from trainopt.runner.job import import_once
+from trainopt.runner.sweeps.run_job import import_once
+from trainopt.runner.system.isolation import end_workers
 
 
 def forked(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from trainopt.runner.progress import Progress
+from trainopt.runner.state.progress import Progress
 
 TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")
 

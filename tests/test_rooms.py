@@ -41,8 +41,8 @@ def test_the_three_rooms_import_neither_one_another_nor_the_runner(room):
 
 
 def test_only_one_place_calls_instantiate():
-    users = [p.name for p in (ROOT / "runner").glob("*.py") if "hydra.utils" in set(imported(p))]
-    assert users == ["construct.py"]
+    users = [p.name for p in (ROOT / "runner").rglob("*.py") if "hydra.utils" in set(imported(p))]
+    assert users == ["instantiate.py"]
 
 
 @pytest.mark.parametrize("name", list(modules()))
@@ -61,7 +61,7 @@ def test_the_optimizers_need_torch_alone():
 
 
 def test_the_command_line_imports_no_torch_before_a_run():
-    code = "import trainopt.runner.cli, trainopt.runner.check, trainopt.runner.explain, trainopt.runner.folder"
+    code = "import trainopt.runner.cli, trainopt.runner.config.validate, trainopt.runner.records.run_folder"
     assert not modules_after(code) & {"torch", "torchvision", "timm", "sklearn", "matplotlib", "pandas"}
 
 

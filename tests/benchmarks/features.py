@@ -22,9 +22,9 @@ from torch.nn.functional import cross_entropy
 from pairs import hardware, ratios, report
 from trainopt.data import Constant, Features, InMemory, Position, batches
 from trainopt.models import LastLayer, timm_network
-from trainopt.runner.device import keep_freed_memory
-from trainopt.runner.feature_cache import FeatureCache
-from trainopt.runner.last_layer import FeatureStore
+from trainopt.runner.system.device import keep_freed_memory
+from trainopt.runner.training.feature_cache import FeatureCache
+from trainopt.runner.training.last_layer import FeatureStore
 
 BATCH, IMAGES, CLASSES, SHAPE = 128, 256, 10, (3, 96, 96)
 BOUNDS = {("resnet18", False): 0.75, ("mobilenetv2_100", False): 0.4}

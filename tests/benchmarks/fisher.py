@@ -24,9 +24,9 @@ from torch.nn.functional import cross_entropy
 
 from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import ResNet
-from trainopt.runner.gram import GramRecorder
-from trainopt.runner.gram_figures import moments, spectrum
-from trainopt.runner.gram_kernels import kernels
+from trainopt.optimizers.per_sample.kernels import kernels
+from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.optimizers.per_sample.spectrum import moments, spectrum
 
 BOUNDS = {32: (1.3, 15), 64: (1.3, 11), 128: (1.45, 7)}  # of steps, by batch size; and the number of pairs
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))

@@ -13,7 +13,7 @@ import torch
 
 from pairs import hardware, ratios, report
 from trainopt.data import Augmentation, InMemory
-from trainopt.runner.device import keep_freed_memory
+from trainopt.runner.system.device import keep_freed_memory
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 BATCH, BATCHES = 128, 390  # nearly an epoch

@@ -10,14 +10,14 @@ from hydra import compose, initialize_config_module
 from rich.console import Console
 
 from pairs import seconds
-from trainopt.runner.build import Run, build
-from trainopt.runner.display import Display
-from trainopt.runner.interrupt import Interrupt
-from trainopt.runner.loop import train
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.record import Record
-from trainopt.runner.store import Store
-from trainopt.runner.tensorboard import TensorBoard
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.records.checkpoint_files import Store
+from trainopt.runner.records.tensorboard import TensorBoard
+from trainopt.runner.state.recorder import Record
+from trainopt.runner.system.display import Display
+from trainopt.runner.system.interrupt import Interrupt
+from trainopt.runner.training.build import Run, build
+from trainopt.runner.training.loop import train
 
 
 def built(*overrides: str) -> Run:

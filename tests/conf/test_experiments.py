@@ -7,9 +7,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.sweep import combinations
-from trainopt.runner.vocabulary import CONF
+from trainopt.runner.config.options import CONF
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.sweeps.jobs import combinations
 
 AUGMENTED = {"flip": 0.5, "shift": 4, "shift_probability": 0.5, "padding": "black", "cutout": 0, "mixup": 0.0}
 PLAIN = {"flip": 0.0, "shift": 0}

@@ -10,10 +10,10 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from measured import probe_of, reference_run
-from trainopt.runner.build import build
-from trainopt.runner.check import check_config
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.vocabulary import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
+from trainopt.runner.config.options import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.config.validate import check_config
+from trainopt.runner.training.build import build
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {

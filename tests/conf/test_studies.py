@@ -2,10 +2,10 @@
 
 import pytest
 
-from trainopt.runner import sweep
-from trainopt.runner.composing import Composer
-from trainopt.runner.study import find_studies, read_study
-from trainopt.runner.study_sweeps import StudyPlan
+from trainopt.runner.studies.plan import StudyPlan
+from trainopt.runner.studies.schema import find_studies, read_study
+from trainopt.runner.sweeps import jobs as sweep
+from trainopt.runner.sweeps.compose import Composer
 
 STUDIES = find_studies(None)
 SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]

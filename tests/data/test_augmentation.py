@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 
 from trainopt.data import Augmentation, Constant, InMemory, Position, batches
-from trainopt.data.augmentation import Cutout, mix_up, mixture
-from trainopt.data.batches import epoch_generator
+from trainopt.data.batching.stream import epoch_generator
+from trainopt.data.sources.augmentation import Cutout, mix_up, mixture
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainopt.data import Augmentation, Constant, InMemory, Position, batches, class_balanced, split
-from trainopt.data.batches import epoch_generator
+from trainopt.data.batching.stream import epoch_generator
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
 RNG = np.random.default_rng(0)

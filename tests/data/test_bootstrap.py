@@ -10,8 +10,8 @@ from PIL import Image
 
 from runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.data import bootstrap
-from trainopt.runner.build import build
-from trainopt.runner.names import register_resolvers
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.training.build import build
 
 RUN = ("model=mlp", "data.bootstrap=true", "duration=20steps", "evaluate_every=7steps", "logger=none")
 

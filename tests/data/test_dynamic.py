@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainopt.data import Constant, Dynamic, InMemory, Position, batches, spans_of
-from trainopt.runner.durations import Duration
+from trainopt.runner.config.durations import Duration
 
 
 def images(count):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainopt.data import Augmentation, Constant, Features, InMemory, Position, batches, digest_of
-from trainopt.data.batches import epoch_generator
+from trainopt.data.batching.stream import epoch_generator
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 4, 4, 1), dtype=np.uint8)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
-from trainopt.data.augmentation import mixture
+from trainopt.data.sources.augmentation import mixture
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainopt.data import Constant, InMemory, Position, Stages, batches
-from trainopt.runner.durations import Duration
+from trainopt.runner.config.durations import Duration
 
 IMAGES = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
 SOURCE = InMemory(IMAGES, np.zeros(100, int), [0.0], [1.0])

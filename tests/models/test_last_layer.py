@@ -24,7 +24,7 @@ from trainopt.models import (
     small_image_network,
     timm_network,
 )
-from trainopt.models.inference import inference_form
+from trainopt.models.frozen_inference import inference_form
 
 timm_file = importlib.import_module("trainopt.models.timm_network")  # the room has a function of that name
 

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from trainopt.models import MLP, DenseNet, PlainConvNet, ResNet, small_image_network, smallest_input, timm_network
-from trainopt.runner.vocabulary import CONF, read
+from trainopt.runner.config.options import CONF, read
 
 
 def count(network):

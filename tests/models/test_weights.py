@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from trainopt.data import InMemory, torchvision_arrays
 from trainopt.models import MLP, ResNet, WeightsError, load_weights
-from trainopt.runner.evaluation import evaluate
+from trainopt.runner.state.evaluation import evaluate
 
 
 def network(seed):

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from dense import Problem, error, flat, numbers
 from trainopt.optimizers import CheckpointDistance, Curvature, EHNewton, hessian_vector_product
-from trainopt.runner.objective import covered_parameters
+from trainopt.runner.state.objective import covered_parameters
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2])
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from trainopt.optimizers import L2
-from trainopt.runner.objective import covered_parameters
+from trainopt.runner.state.objective import covered_parameters
 
 
 def test_the_l2_term_and_its_gradient_are_those_of_the_definition():

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dense import Problem, error, numbers
-from trainopt.optimizers import L2, EHNewton, truncated_newton
+from trainopt.optimizers import L2, EHNewton
+from trainopt.optimizers.ehnewton.ehnewton import step as truncated_newton
 
 CLASSES = 5
 TAU = 0.5  # with less of it 20 iterations amplify rounding a million times, whoever computes them

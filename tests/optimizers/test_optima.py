@@ -13,7 +13,7 @@ from scipy.optimize import root
 from torch import Tensor, nn
 
 import trainopt.optimizers
-from trainopt.runner.vocabulary import CONF, read
+from trainopt.runner.config.options import CONF, read
 
 
 def vector(*values: float) -> Tensor:

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dense import error, flat, numbers
-from trainopt.optimizers import L2, EHNewton, truncated_newton
-from trainopt.optimizers.l2 import sum_of_squares
+from trainopt.optimizers import L2, EHNewton
+from trainopt.optimizers.ehnewton.ehnewton import step as truncated_newton
+from trainopt.optimizers.regularizers.l2 import sum_of_squares
 
 X, Y, T = numbers(8, 6), numbers(8, 6, seed=1), torch.tensor([0, 2, 1, 1, 4, 2, 3, 1])
 PENALTY = L2(0.05)

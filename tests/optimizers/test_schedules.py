@@ -19,7 +19,7 @@ from trainopt.optimizers import (
     Schedule,
     WarmUp,
 )
-from trainopt.runner.progress import Progress
+from trainopt.runner.state.progress import Progress
 
 
 class Walk:

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from dense import numbers
 from per_sample import close, rows_of_samples
+from trainopt.optimizers.per_sample.gram import own_loss_gram
+from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.runner import gradient_gram
-from trainopt.runner.gram import GramRecorder
-from trainopt.runner.sample_gradients import own_loss_gram
 
 B = 5
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from runs import rows, weights
-from trainopt.data.augmentation import mixture
-from trainopt.data.batches import epoch_generator
+from trainopt.data.batching.stream import epoch_generator
+from trainopt.data.sources.augmentation import mixture
 
 EVERYTHING = ("data.flip=0.5", "data.shift=1", "data.shift_probability=0.5", "data.cutout=3", "data.mixup=0.5")
 

@@ -11,9 +11,9 @@ from scipy import stats
 
 from made_up import made_up_run
 from trainopt.runner import load_run, load_runs
-from trainopt.runner.comparison import compare, usable
-from trainopt.runner.errors import UserError
-from trainopt.runner.frames import RunError
+from trainopt.runner.comparison.methods import compare, usable
+from trainopt.runner.records.frames import RunError
+from trainopt.runner.system.errors import UserError
 
 SGD, ADAM = [90.0, 91.0, 92.0, 90.5], [93.0, 94.5, 94.0, 93.5]
 

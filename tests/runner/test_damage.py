@@ -16,8 +16,8 @@ import torch
 
 from forks import forked
 from runs import equal, rows, same_weights, stop_at, summary, timeless
-from trainopt.runner.errors import UserError
-from trainopt.runner.store import newest
+from trainopt.runner.records.checkpoint_files import newest
+from trainopt.runner.system.errors import UserError
 
 RUN = (
     "model=mlp",

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from runs import rows, same_weights, stop_at, summary, timeless
-from trainopt.runner.early_stopping import EarlyStopping
-from trainopt.runner.errors import UserError
+from trainopt.runner.state.early_stopping import EarlyStopping
+from trainopt.runner.system.errors import UserError
 
 RUN = (
     "model=mlp",

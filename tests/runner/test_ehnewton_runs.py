@@ -6,7 +6,7 @@ import pytest
 
 from dense import OF_A_STEP
 from runs import rows, same_weights, stop_at, summary, timeless
-from trainopt.optimizers import truncated_newton
+from trainopt.optimizers.ehnewton.ehnewton import step as truncated_newton
 
 SMALL = ("optimizer=ehnewton", "data.limit=120", "batching.size=40", "logger=none")
 MLP = (*SMALL, "model=mlp", "model.hidden=[12]")

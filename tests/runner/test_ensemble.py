@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from runs import rows, summary
 from trainopt.data import digits
 from trainopt.models import MLP
-from trainopt.runner import evaluate as evaluation
 from trainopt.runner import evaluate_ensemble
-from trainopt.runner.ensemble import combined, fitted_weights, pairs
-from trainopt.runner.errors import UserError
+from trainopt.runner.analysis import evaluate as evaluation
+from trainopt.runner.analysis.ensemble import combined, fitted_weights, pairs
+from trainopt.runner.system.errors import UserError
 
 RUN = ("model=mlp", "model.hidden=[6]", "duration=25steps", "optimizer.lr=0.1", "logger=none")
 HELD_OUT = ("data.validation=0.3", "keep_checkpoints.every=1", "checkpoint_every=10steps")
@@ -226,7 +226,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         ),
         (
             ["outputs/a", "outputs/synthetic"],
-            "data._target_ is trainopt.data.synthetic there, trainopt.data.digits",
+            "data._target_ is trainopt.data.datasets.synthetic there, trainopt.data.datasets.digits",
         ),
         (["outputs/a", "outputs/whole"], "data.validation is 0.0 there, 0.3 here"),
         (["outputs/a", "nothing"], "nothing: no such run or checkpoint"),

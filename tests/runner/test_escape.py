@@ -10,7 +10,7 @@ import torch
 from forks import forked
 from runs import equal, rows, same_weights, summary, timeless
 from trainopt.runner import load_run
-from trainopt.runner.progress import Progress
+from trainopt.runner.state.progress import Progress
 
 QUICK = ("model=mlp", "model.hidden=[8]", "data.limit=200", "batching.size=20", "logger=none", "log_every=1steps")
 TERM = "regularizer=[checkpoint_distance]"

@@ -14,9 +14,10 @@ from hydra.utils import get_object
 from forks import forked
 from measured import probe_of, reference_run
 from runs import equal, rows, summary, timeless
-from trainopt.runner import files, store
-from trainopt.runner.progress import Progress
-from trainopt.runner.vocabulary import CONF, Vocabulary, read
+from trainopt.runner.config.options import CONF, Vocabulary, read
+from trainopt.runner.records import checkpoint_files as store
+from trainopt.runner.state.progress import Progress
+from trainopt.runner.system import files
 
 KILLS = 25
 STEPS = 480  # enough for so many beginnings

@@ -7,12 +7,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from made_up import made_up_run
-from trainopt.runner import fisher_curves
-from trainopt.runner.comparison import compare
-from trainopt.runner.fisher_curves import draw_fisher
-from trainopt.runner.fisher_pictures import draw_fisher_pictures
-from trainopt.runner.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
-from trainopt.runner.frames import load_runs
+from trainopt.runner.comparison.fisher_pictures import draw_fisher_pictures
+from trainopt.runner.comparison.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
+from trainopt.runner.comparison.methods import compare
+from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting import fisher_curves
+from trainopt.runner.reporting.fisher_curves import draw_fisher
 
 GRID = [(size, lr) for size in (16, 32, 64) for lr in (0.05, 0.1)]
 

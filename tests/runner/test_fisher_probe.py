@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from float64_runs import MLP, built, closure_of, double, jacobian
 from runs import equal, rows, stop_at, timeless
-from trainopt.runner.fisher_probe import FisherProbe
-from trainopt.runner.gram import GramRecorder
-from trainopt.runner.gram_figures import moments, spectrum
-from trainopt.runner.probes import Probes
+from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.optimizers.per_sample.spectrum import moments, spectrum
+from trainopt.runner.probes.fisher import FisherProbe
+from trainopt.runner.probes.probes import Probes
 
 FISHER = ("probe=[fisher]", "probe.fisher.every=1steps")
 ALL = ("probe=[gradient_noise,taylor,fisher]", "probe.taylor.every=3steps", "probe.gradient_noise.every=2steps")

@@ -13,9 +13,10 @@ import pytest
 from forks import forked, start_fork
 from runs import rows, same_weights, timeless
 from trainopt.models import DamagedFile
-from trainopt.runner import follow, load_run
-from trainopt.runner.durations import Duration
-from trainopt.runner.progress import Agenda, Progress
+from trainopt.runner import load_run
+from trainopt.runner.analysis import follow
+from trainopt.runner.config.durations import Duration
+from trainopt.runner.state.progress import Agenda, Progress
 
 STEPS = [10, 20, 30, 40]
 RUN = (

@@ -10,7 +10,7 @@ from scipy.optimize import rosen, rosen_der
 from runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.models import FUNCTIONS
 from trainopt.runner import load_run
-from trainopt.runner.path import window
+from trainopt.runner.reporting.trajectory import window
 
 FUNCTION = ("model=function", "data=none", "logger=none", "log_every=1steps")
 RUN = (*FUNCTION, "optimizer.lr=0.001", "optimizer.momentum=0", "duration=12steps", "evaluate_every=3steps")

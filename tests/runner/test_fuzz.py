@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainopt.runner.overrides import split_override
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices, list_groups
+from trainopt.runner.config.options import CONF, Vocabulary, default_choices, list_groups
+from trainopt.runner.config.overrides import split_override
 
 WORDS = Vocabulary([CONF])
 SMALL = {"model": ("mlp", "resnet8")}  # the others take minutes here

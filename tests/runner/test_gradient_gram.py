@@ -14,10 +14,12 @@ from torch.nn.functional import cross_entropy, linear
 from dense import Flatten, Residual, numbers
 from per_sample import close, expected_gram, rows_of, rows_of_samples
 from trainopt.models import ResNet
-from trainopt.runner import gradient_gram, gram_layers, gram_sum
-from trainopt.runner.gram import GramRecorder
-from trainopt.runner.gram_kernels import kernels
-from trainopt.runner.sample_gradients import own_loss_gram
+from trainopt.optimizers.per_sample import accumulator as gram_sum
+from trainopt.optimizers.per_sample import layers as gram_layers
+from trainopt.optimizers.per_sample.gram import own_loss_gram
+from trainopt.optimizers.per_sample.kernels import kernels
+from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.runner import gradient_gram
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Using padding='same' with even kernel"
@@ -121,7 +123,7 @@ def test_gradients_of_own_losses_are_those_of_one_graph_of_the_batch(name):
 def test_own_losses_of_parameters_that_do_not_fit_in_memory_together(monkeypatch):
     network, x, y = case("batch norm")
     J = rows_of(network, cross_entropy(network(x), y, reduction="none"))
-    monkeypatch.setattr("trainopt.runner.sample_gradients.ENTRIES", 400)
+    monkeypatch.setattr("trainopt.optimizers.per_sample.gram.ENTRIES", 400)
     close(own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none")), J @ J.T)
 
 

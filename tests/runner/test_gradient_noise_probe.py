@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from float64_runs import MLP, built, closure_of, double, jacobian
-from trainopt.runner.gradient_noise_probe import GradientNoiseProbe
-from trainopt.runner.gram import GramRecorder
-from trainopt.runner.probes import Probes
+from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.runner.probes.gradient_noise import GradientNoiseProbe
+from trainopt.runner.probes.probes import Probes
 
 NOISE = ("probe=[gradient_noise]", "probe.gradient_noise.every=1steps")
 

@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import conv2d, unfold
 
 from dense import numbers
-from trainopt.runner import gram_kernels
-from trainopt.runner.gram_kernels import UNITS, cpu_flags, found, kernel_problem, kernels
+from trainopt.optimizers.per_sample import kernels as gram_kernels
+from trainopt.optimizers.per_sample.kernels import UNITS, cpu_flags, found, kernel_problem, kernels
 
 # samples, channels, outputs, image, kernel, stride, padding, dilation
 SHAPES = {

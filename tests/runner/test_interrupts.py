@@ -10,7 +10,7 @@ import torch
 from forks import forked
 from runs import rows, same_weights, summary, timeless
 from trainopt.data import InMemory
-from trainopt.runner.progress import Progress
+from trainopt.runner.state.progress import Progress
 
 RUN = (
     "model=mlp",
@@ -112,7 +112,7 @@ def test_an_evaluation_is_cut_short_and_made_up_for(tmp_path, number, evaluation
 @SIGNALS
 def test_before_the_training_begins_a_signal_ends_it_at_once(tmp_path, number):
     def slow_data() -> None:
-        from trainopt.runner import build
+        from trainopt.runner.training import build
 
         def load(config):
             os.kill(os.getpid(), number)

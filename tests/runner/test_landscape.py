@@ -14,9 +14,9 @@ from torch.optim.swa_utils import update_bn
 from runs import equal, rows, summary
 from trainopt.models import MLP, ResNet
 from trainopt.runner import landscape
-from trainopt.runner.display import Display
-from trainopt.runner.evaluate import prepared
-from trainopt.runner.landscapes import barrier, shares, triangle
+from trainopt.runner.analysis.evaluate import prepared
+from trainopt.runner.analysis.landscape import barrier, shares, triangle
+from trainopt.runner.system.display import Display
 
 COMMON = ("duration=8steps", "data.limit=120", "batching.size=40", "logger=none", "checkpoint_every=4steps")
 KINDS = {

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from runs import equal, rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.data import InMemory, digits
 from trainopt.models import LastLayer, ResNet
-from trainopt.runner.evaluation import evaluate
-from trainopt.runner.vocabulary import shipped
+from trainopt.runner.config.options import shipped
+from trainopt.runner.state.evaluation import evaluate
 
 RUN = ("model=resnet8", "model.trainable=last_layer", "data.limit=150", "duration=3epochs", "logger=none")
 CASES = {

@@ -12,8 +12,8 @@ import pytest
 
 from forks import forked, start_fork
 from runs import summary
-from trainopt.runner import lock
-from trainopt.runner.lock import Busy, RunLock, is_dead_here, is_written, living, whoami
+from trainopt.runner.system import lock
+from trainopt.runner.system.lock import Busy, RunLock, is_dead_here, is_written, living, whoami
 
 ELSEWHERE = {"host": "node7", "pid": 1234, "started": 99, "place": "node7 another-boot pid:[1]", "since": "then"}
 

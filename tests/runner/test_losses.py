@@ -5,11 +5,11 @@ import pytest
 
 from made_up import made_up_run
 from runs import rows
-from trainopt.runner import losses
-from trainopt.runner.comparison import compare
-from trainopt.runner.frames import load_runs
-from trainopt.runner.losses import draw_losses, terms_drawn
-from trainopt.runner.pictures import curves_of, draw_pictures, with_terms
+from trainopt.runner.comparison.methods import compare
+from trainopt.runner.comparison.pictures import curves_of, draw_pictures, with_terms
+from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting import loss_terms as losses
+from trainopt.runner.reporting.loss_terms import draw_losses, terms_drawn
 
 RUN = ("model=mlp", "duration=60steps", "log_every=1steps", "logger=none", "hydra.run.dir=run")
 NAN = float("nan")

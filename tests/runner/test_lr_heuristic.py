@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from made_up import made_up_run
-from trainopt.runner.ledger import read_ledger
-from trainopt.runner.rates import Rule, chosen_rate, is_at_edge
+from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.sweeps.search_rule import Rule, chosen_rate, is_at_edge
 
 INF = math.inf
 

@@ -3,7 +3,7 @@
 import pytest
 from torchvision import datasets
 
-from trainopt.runner.needs import TORCHVISION, missing
+from trainopt.runner.config.data_files import TORCHVISION, missing
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

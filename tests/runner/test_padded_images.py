@@ -6,9 +6,9 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from trainopt.runner.build import build
-from trainopt.runner.errors import UserError
-from trainopt.runner.names import register_resolvers
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.system.errors import UserError
+from trainopt.runner.training.build import build
 
 
 def built(*overrides):

@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from runs import equal, rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.optimizers import EHNewton
-from trainopt.runner.build import build
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.progress import Progress
-from trainopt.runner.repeat_rate import RepeatRate
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.state.progress import Progress
+from trainopt.runner.state.update_scale import RepeatRate
+from trainopt.runner.training.build import build
 
 DATA = ("data.limit=100", "batching.size=30", "data.flip=0.5", "data.shift=1", "logger=none", "device=cpu")
 SPANS = [(0, 30), (30, 60), (60, 90), (90, 100)]

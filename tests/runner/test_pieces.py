@@ -11,17 +11,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from trainopt.optimizers import L2
-from trainopt.runner import clocks
-from trainopt.runner.check import satisfies
-from trainopt.runner.clocks import Clocks
-from trainopt.runner.curves import running_mean
-from trainopt.runner.durations import Duration
-from trainopt.runner.evaluation import accuracies, evaluate
-from trainopt.runner.finite import Diverged, finite_check
-from trainopt.runner.names import LONGEST, run_name
-from trainopt.runner.objective import Objective
-from trainopt.runner.progress import Agenda, Progress
-from trainopt.runner.record import to_json
+from trainopt.runner.config.durations import Duration
+from trainopt.runner.config.run_names import LONGEST, run_name
+from trainopt.runner.config.validate import satisfies
+from trainopt.runner.reporting.curves import running_mean
+from trainopt.runner.state import clocks
+from trainopt.runner.state.clocks import Clocks
+from trainopt.runner.state.evaluation import accuracies, evaluate
+from trainopt.runner.state.objective import Objective
+from trainopt.runner.state.progress import Agenda, Progress
+from trainopt.runner.state.recorder import to_json
+from trainopt.runner.training.divergence import Diverged, finite_check
 
 CPU = torch.device("cpu")
 

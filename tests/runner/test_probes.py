@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runs import equal, rows, stop_at, summary, timeless, weights
-from trainopt.runner.clocks import Clocks
+from trainopt.runner.state.clocks import Clocks
 
 TAYLOR = ("probe=[taylor]", "probe.taylor.every=4steps")
 # test_resnet, timm's smallest, has batch norm, and here dropout and stochastic depth

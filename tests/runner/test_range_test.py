@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runs import rows, same_weights, stop_at, summary, timeless
-from trainopt.runner.range_test import findings, over_rate, read_bounds
+from trainopt.runner.reporting.range_test import findings, over_rate, read_bounds
 
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
 

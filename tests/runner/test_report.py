@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from made_up import made_up_run
-from trainopt.runner.compare import table_of
-from trainopt.runner.comparison import METRICS, compare, usable
-from trainopt.runner.curves import PALETTE
-from trainopt.runner.frames import load_runs
-from trainopt.runner.pictures import colour_of, curves_of, draw_pictures
-from trainopt.runner.report import write_report
+from trainopt.runner.comparison.methods import METRICS, compare, usable
+from trainopt.runner.comparison.pictures import colour_of, curves_of, draw_pictures
+from trainopt.runner.comparison.report import write_report
+from trainopt.runner.comparison.table import table_of
+from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting.curves import PALETTE
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimizers may not, but could be called
 

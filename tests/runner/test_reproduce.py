@@ -15,7 +15,7 @@ import yaml
 from forks import forked, others_in, start_fork
 from places import ROOT
 from runs import rows, same_weights, summary, timeless
-from trainopt.runner.vocabulary import CONF, Vocabulary
+from trainopt.runner.config.options import CONF, Vocabulary
 
 RUN = ["model=mlp", "logger=none"]
 TINY = {
@@ -53,7 +53,7 @@ def report(monkeypatch):
         (folder / "states.json").write_text(json.dumps(states))
         return SimpleNamespace(lines=[f"report of {study.name} at {scale}"])
 
-    double = ModuleType("trainopt.runner.study_report")
+    double = ModuleType("trainopt.runner.studies.report")
     double.write_study_report = write
     monkeypatch.setitem(sys.modules, double.__name__, double)
 
@@ -247,7 +247,7 @@ def test_a_report_that_fails_is_said(trainopt, study, monkeypatch):
     def write(*_):
         raise ArithmeticError("no further")
 
-    monkeypatch.setattr(sys.modules["trainopt.runner.study_report"], "write_study_report", write)
+    monkeypatch.setattr(sys.modules["trainopt.runner.studies.report"], "write_study_report", write)
     study(**one())
     result = trainopt("reproduce", "tiny", *OURS)
     assert result.code == 1

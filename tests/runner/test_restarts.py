@@ -83,7 +83,7 @@ def test_an_interrupted_run_keeps_the_same(trainopt, tmp_path, monkeypatch):
 def test_a_run_killed_between_best_and_last_at_the_end_of_a_cycle_keeps_it(trainopt, tmp_path, monkeypatch):
     """best.pt is written first, with that evaluation; the run goes on from it, as it is the newest."""
     command = (*RUN, *COSINE, "evaluate_every=6steps", "checkpoint_every=5steps", "run.name=a")
-    from trainopt.runner.record import Record
+    from trainopt.runner.state.recorder import Record
 
     with monkeypatch.context() as patch:
         checkpoint = Record.checkpoint

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from runs import rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.data import InMemory, digits
-from trainopt.data.batches import epoch_generator
+from trainopt.data.batching.stream import epoch_generator
 from trainopt.models import MLP
 
 MLP_RUN = ("model=mlp", "duration=2epochs", "run.name=a")
@@ -230,7 +230,7 @@ def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(
 ):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr("trainopt.runner.tensorboard.SPACING_SECONDS", spacing)
+    monkeypatch.setattr("trainopt.runner.records.tensorboard.SPACING_SECONDS", spacing)
     trainopt(*MLP_RUN)
     folder = tmp_path / "outputs" / "a"
     events = EventAccumulator(str(folder))

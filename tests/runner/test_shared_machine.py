@@ -5,8 +5,8 @@ import threading
 import pytest
 import torch
 
-from trainopt.runner import device
-from trainopt.runner.device import fitting_workers, free_gpu, shared_machine
+from trainopt.runner.system import device
+from trainopt.runner.system.device import fitting_workers, free_gpu, shared_machine
 
 
 @pytest.fixture

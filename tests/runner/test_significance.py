@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainopt.runner.significance import FEWEST, LEVEL, compare_with_baseline, estimate, hedges_g, holm
+from trainopt.runner.comparison.significance import FEWEST, LEVEL, compare_with_baseline, estimate, hedges_g, holm
 
 
 def by_seed(values) -> dict[int, float]:

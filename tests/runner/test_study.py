@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from trainopt.runner.errors import UserError
-from trainopt.runner.study import read_study
+from trainopt.runner.studies.schema import read_study
+from trainopt.runner.system.errors import UserError
 
 CLAIM = {"text": "more is more", "paper": "page 1", "order": "above", "of": ["a", 1]}
 WHOLE = {

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from made_up import made_up_sweep
-from trainopt.runner import ensemble, landscapes
-from trainopt.runner.errors import UserError
-from trainopt.runner.study import Scale, Study, StudySweep
-from trainopt.runner.study_figures import Figures
-from trainopt.runner.study_kept import Kept
-from trainopt.runner.study_sweeps import SweepState
+from trainopt.runner.analysis import ensemble
+from trainopt.runner.analysis import landscape as landscapes
+from trainopt.runner.studies.kept import Kept
+from trainopt.runner.studies.metrics import Figures
+from trainopt.runner.studies.plan import SweepState
+from trainopt.runner.studies.schema import Scale, Study, StudySweep
+from trainopt.runner.system.errors import UserError
 
 ADAM = {"choices": {"optimizer": "adam"}, "config": {"optimizer.lr": 0.001}}
 SGD = {"choices": {"optimizer": "sgd"}, "config": {"optimizer.lr": 0.1}}

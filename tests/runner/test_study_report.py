@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from made_up import made_up_sweep
-from trainopt.runner import study_pictures
-from trainopt.runner.study import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
-from trainopt.runner.study_report import write_overview, write_study_report
-from trainopt.runner.study_sweeps import SweepState
+from trainopt.runner.studies import pictures as study_pictures
+from trainopt.runner.studies.plan import SweepState
+from trainopt.runner.studies.report import write_overview, write_study_report
+from trainopt.runner.studies.schema import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
 
 ADAM, SGD = ({"optimizer": name} for name in ("adam", "sgd"))
 NO_MNIST = "mnist is missing: put mnist.npz into DIR"

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainopt.runner.errors import UserError
-from trainopt.runner.study import Claim
-from trainopt.runner.study_figures import Found
-from trainopt.runner.study_verdicts import (
+from trainopt.runner.studies.metrics import Found
+from trainopt.runner.studies.schema import Claim
+from trainopt.runner.studies.verdicts import (
     NOT_REPRODUCED,
     NOT_RUN,
     REPRODUCED,
@@ -19,6 +18,7 @@ from trainopt.runner.study_verdicts import (
     judge_claim,
     reference_interval,
 )
+from trainopt.runner.system.errors import UserError
 
 LOW, HIGH = [80.0, 80.4, 80.1, 80.3], [82.0, 82.3, 82.2, 82.6]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from runs import summary
-from trainopt.runner.isolation import isolated
-from trainopt.runner.ledger import read_ledger
+from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.system.isolation import isolated
 
 # An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
 THEIRS = """

@@ -8,12 +8,12 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from runs import equal, rows, summary
-from trainopt.runner.build import build
-from trainopt.runner.check import check_config
-from trainopt.runner.moment import Moment
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.taylor_probe import TaylorProbe
-from trainopt.runner.vocabulary import CONF, Vocabulary, default_choices
+from trainopt.runner.config.options import CONF, Vocabulary, default_choices
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.config.validate import check_config
+from trainopt.runner.probes.taylor import TaylorProbe
+from trainopt.runner.state.snapshot import Moment
+from trainopt.runner.training.build import build
 
 RUN = ("duration=14steps", "log_every=1steps", "logger=none", "probe=[taylor]", "probe.taylor.every=1steps")
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")

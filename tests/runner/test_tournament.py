@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from runs import rows, summary, timeless, tournament_found, tournament_jobs
-from trainopt.runner.ledger import read_ledger
+from trainopt.runner.records.sweep_ledger import read_ledger
 
 # Somebody's own: steps along the sign of the gradient.
 THEIRS = """

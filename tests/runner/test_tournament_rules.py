@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import open_dict
 
 from runs import tournament_found, tournament_jobs
-from trainopt.runner.ledger import read_ledger
-from trainopt.runner.names import register_resolvers
-from trainopt.runner.tournament import TournamentSweeper
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.sweeps.tournament import TournamentSweeper
 
 # An optimizer that puts the loss where a table says, by its rate.
 TABLED = """

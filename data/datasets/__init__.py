@@ -1,0 +1,4 @@
+"""Data sets by name, and how they are split.
+
+May import sources.
+"""

@@ -1,0 +1,4 @@
+"""Where the samples of a batch come from: memory, files, features; augmentation.
+
+Imports nothing else of data but digests.
+"""

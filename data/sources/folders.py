@@ -1,0 +1,207 @@
+"""Folders of images, read and transformed by worker processes."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..batching.stream import epoch_generator
+from ..datasets.arrays import DataError
+from ..digests import digest_of
+from .augmentation import Augmentation, CutoutAndMixup
+
+
+@dataclass
+class Folders:
+    """Two folders of images, as torchvision's ImageFolder reads them, and how images become inputs."""
+
+    train: Any  # torchvision.datasets.ImageFolder without transform
+    test: Any
+    size: int
+    crop_share: float
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    color_jitter: float
+    interpolation: str
+    workers: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, one a folder."""
+        return len(self.train.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the inputs."""
+        return 3, self.size, self.size
+
+
+def image_folder(
+    path: str,
+    size: int = 224,
+    crop_share: float = 0.875,
+    scale: tuple[float, float] | list[float] = (0.08, 1.0),
+    ratio: tuple[float, float] | list[float] = (0.75, 1.3333),
+    color_jitter: float = 0.0,
+    interpolation: str = "bilinear",
+    workers: int = 4,
+) -> Folders:
+    """Find the images below <path>/train/CLASS and <path>/val/CLASS.
+
+    Args:
+        path: the folder that holds train/ and val/.
+        size: inputs are size x size pixels.
+        crop_share: evaluation keeps the centre of an image whose shorter side became size / crop_share.
+        scale: training: smallest and largest share of the area of a random crop.
+        ratio: training: smallest and largest ratio of width to height of a random crop.
+        color_jitter: training: strength of random brightness, contrast and saturation.
+        interpolation: bilinear or bicubic.
+        workers: processes that read and transform; 0: the run's own.
+    """
+    from torchvision.datasets import ImageFolder
+
+    top = Path(path).expanduser()
+    for part in ("train", "val"):
+        if not (top / part).is_dir():
+            raise DataError(f"{top / part}: no such folder; images must lie in {top}/{part}/CLASS/")
+    try:
+        train, test = ImageFolder(str(top / "train")), ImageFolder(str(top / "val"))
+    except FileNotFoundError as error:
+        raise DataError(f"{top}: {' '.join(str(error).split())}") from error
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))[0]
+        raise DataError(f"{top}: train/ and val/ must hold the same classes; {odd} is in one of them only")
+    lower, upper = scale
+    return Folders(
+        train, test, size, crop_share, (lower, upper), (ratio[0], ratio[1]), color_jitter, interpolation, workers
+    )
+
+
+class _Images(Dataset):
+    """Transformed images by (epoch, index); random transforms are a function of (seed, epoch, index)."""
+
+    def __init__(self, folder: Any, indices: np.ndarray, transform: Any, seed: int):
+        self.folder, self.indices, self.transform, self.seed = folder, indices, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = key
+        path, label = self.folder.samples[self.indices[index]]
+        words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(3)
+        kept = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=[]):
+            random.seed(int(words[0]))
+            np.random.seed(words[1])
+            torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed the GPU's too
+            try:
+                image = self.transform(self.folder.loader(path))
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read as an image ({error})") from error
+            finally:
+                random.setstate(kept[0])
+                np.random.set_state(kept[1])
+        return image, label
+
+
+class FolderSource:
+    """Images of a folder as batches (B, 3, size, size), the same for any number of workers.
+
+    Args:
+        data: the folders.
+        part: `train` or `test`.
+        indices: which images of the folder, as positions in its list.
+        mean, std: per channel, on the [0, 1] scale.
+        augmentation: mirror images, Cutout and mixup, beside random crops and colours; None: the fixed transform
+            of the evaluation.
+        seed: of the random transforms.
+        device: where batches go.
+        channels_last: give batches in NHWC memory order.
+    """
+
+    def __init__(
+        self,
+        data: Folders,
+        part: str,
+        indices: np.ndarray,
+        mean: list[float],
+        std: list[float],
+        augmentation: Augmentation | None,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = False,
+    ):
+        from timm.data import create_transform
+
+        is_training = augmentation is not None
+        self.augmentation = augmentation = augmentation or Augmentation()
+        augmentation.check_size(data.size, data.size)
+        if augmentation.shift:
+            raise ValueError("data.shift: is for data sets kept in memory; folders of images have data.scale")
+        transform = create_transform(
+            data.size,
+            is_training=is_training,
+            scale=data.scale,
+            ratio=data.ratio,
+            hflip=augmentation.flip,
+            color_jitter=data.color_jitter,
+            interpolation=data.interpolation,
+            crop_pct=data.crop_share,
+            mean=tuple(mean),
+            std=tuple(std),
+        )
+        folder = getattr(data, part)
+        self.images = _Images(folder, indices, transform, seed)
+        crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
+        self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
+        self.labels = np.asarray(folder.targets)[indices]
+        self.workers, self.device = data.workers, device
+        self.shape, self.num_classes = data.image_shape, data.num_classes
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def digest(self) -> str:
+        """Return what tells the inputs of `ordered` from others: files (names, sizes, times) and transforms."""
+        top = Path(self.images.folder.root)
+        files = [Path(self.images.folder.samples[index][0]) for index in self.images.indices]
+        entries = [(str(f.relative_to(top)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        return digest_of(str(self.images.transform), entries)
+
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch's order that `spans` name as (start, stop).
+
+        With mixup targets are probabilities, (B, classes).
+        """
+        generator = epoch_generator(seed, epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        cutout_and_mixup = CutoutAndMixup(
+            self.augmentation, seed, epoch, generator, len(self), self.shape[1:], self.num_classes, self.device
+        )
+        spans, ahead = tee(spans)
+        loaded = self._load([(epoch, i) for i in order[start:stop]] for start, stop in ahead)
+        for (start, _), (images, labels) in zip(spans, loaded, strict=True):
+            yield cutout_and_mixup(images, labels, start)
+
+    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once, in order."""
+        starts = range(0, len(self), batch_size)
+        return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
+
+    def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
+        loader: DataLoader = DataLoader(
+            self.images,
+            batch_sampler=keys,  # keys are (epoch, index), and read once
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # its own, so that torch's global one is left alone
+        )
+        for images, labels in loader:
+            moved = images.to(self.device, non_blocking=True, memory_format=self.format)
+            yield moved, labels.to(self.device, non_blocking=True)

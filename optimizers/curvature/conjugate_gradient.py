@@ -1,0 +1,97 @@
+"""The method of conjugate gradients."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..vectors import flatten, unflatten
+
+
+class CGInfo(NamedTuple):
+    """How a solution was reached.
+
+    `iterations` made; `residual`, the norm ||b - A x||_2 that is left; `reason` why it stopped: "converged",
+    "max_iter", "negative_curvature" (d A d <= 0 along a direction d) or "not_finite"; `products` with A.
+    """
+
+    iterations: int
+    residual: float
+    reason: str
+    products: int
+
+
+@torch.no_grad()
+def conjugate_gradient(
+    product: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    b: Sequence[Tensor],
+    max_iter: int = 20,
+    tol: float = 1e-5,
+    relative: bool = False,
+    x0: Sequence[Tensor] | None = None,
+) -> tuple[list[Tensor], CGInfo]:
+    """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
+
+    The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
+    the x that was reached is returned, and at the first iteration b (steepest descent, where b is -gradient).
+
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+    >>> x, info = conjugate_gradient(lambda v: [A @ v[0]], [torch.tensor([1.0, 2.0])])
+    >>> [round(value, 4) for value in x[0].tolist()], info.iterations, info.reason
+    ([0.0909, 0.6364], 2, 'converged')
+
+    Args:
+        product: returns A v for a list of tensors v.
+        b: right-hand side, a list of tensors of one dtype and device.
+        max_iter: most iterations.
+        tol: stop where ||b - A x||_2 <= tol, or tol * ||b||_2 if `relative`.
+        relative: whether tol is relative to ||b||_2.
+        x0: where to start; None is 0, and saves a product.
+
+    Returns:
+        x, of the shapes of b, and a CGInfo.
+    """
+    x, info = solve(
+        lambda v: flatten(product(unflatten(v, b))),
+        flatten(b),
+        max_iter,
+        tol,
+        relative,
+        None if x0 is None else flatten(x0),
+    )
+    return unflatten(x, b), info
+
+
+def solve(
+    product: Callable[[Tensor], Tensor], b: Tensor, max_iter: int, tol: float, relative: bool, x0: Tensor | None
+) -> tuple[Tensor, CGInfo]:
+    """Do the same with vectors (n,)."""
+    x = torch.zeros_like(b) if x0 is None else x0.clone()
+    r = b.clone() if x0 is None else b - product(x)
+    d = r.clone()
+    rr = float(r.dot(r))
+    limit = tol * float(b.dot(b)) ** 0.5 if relative else tol
+    iterations, products = 0, int(x0 is not None)
+    while rr**0.5 > limit and iterations < max_iter:
+        Ad = product(d)
+        products += 1
+        dAd = float(d.dot(Ad))
+        if not 0 < dAd < math.inf:
+            reason = "negative_curvature" if dAd <= 0 else "not_finite"
+            if iterations == 0:
+                x = b.clone()
+                r = b - (Ad if x0 is None else product(x))
+                products += x0 is not None
+                rr = float(r.dot(r))
+            break
+        alpha = rr / dAd
+        x.add_(d, alpha=alpha)
+        r.sub_(Ad, alpha=alpha)
+        previous, rr = rr, float(r.dot(r))
+        torch.add(r, d, alpha=rr / previous, out=d)
+        iterations += 1
+    else:
+        reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"
+    return x, CGInfo(iterations, rr**0.5, reason, products)

@@ -1,0 +1,4 @@
+"""EHNewton: the optimizer, its truncated Newton step, and the closed form for a linear softmax classifier.
+
+May import curvature and regularizers.
+"""

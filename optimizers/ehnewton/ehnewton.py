@@ -1,0 +1,157 @@
+"""EHNewton: truncated Newton steps for a whole network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..curvature.curvature import KINDS
+from .step import Step
+
+BLOCKS = ("all", "parameter")
+# of one system, or of the whole step: no group can have its own
+SHARED = (
+    "cg_max_iter",
+    "cg_tol",
+    "cg_tol_relative",
+    "blocks",
+    "curvature",
+    "curvature_share",
+    "warm_start",
+    "adapt_damping",
+    "backtracking",
+)
+
+
+class EHNewton(Optimizer):
+    """Steps along a Newton direction that conjugate gradients find without ever forming the Hessian.
+
+    With the loss L on a batch, its gradient g and Hessian H at the weights w:
+
+        (H + tau I) p = -g            by at most cg_max_iter iterations of conjugate gradients from 0
+        p <- -g   if   g.p > -tau     the feasibility test: p may not be a direction of descent
+        w <- w + lr p
+
+    (Zorca 2020, section 3.2 and algorithm 4; where these differ, section 3.2 holds.) Where |g.p| < tau every step
+    is one of plain gradient descent: `last_step["fallbacks"]` counts them. Where a direction of negative curvature
+    is met, the p that was reached stays; at the first iteration that is -g. With `cg_max_iter=1` the step is
+    -(g.g / g.(H + tau I)g) g, to the minimum along -g of the quadratic model, and costs two gradients.
+
+    >>> w = torch.nn.Parameter(torch.tensor([5.0, 3.0]))
+    >>> optimizer = EHNewton([w], lr=1.0, damping=0.0)
+    >>> optimizer.step(lambda: 5 + 3 * (w**2).sum()).item(), w.tolist()
+    (107.0, [0.0, 0.0])
+    >>> optimizer.last_step["cg_iterations"], optimizer.last_step["hvps"]
+    (1, 1)
+
+    Args:
+        params: parameters, of one dtype and device, or groups of them; lr, damping and momentum may differ between
+            groups.
+        lr: factor on the step.
+        damping: tau, added to the diagonal; also the threshold of the feasibility test (of several the least).
+        cg_max_iter: most iterations of conjugate gradients (the study: 20 for one network, 1 for two).
+        cg_tol: they stop where ||(H + tau I) p + g||_2 <= cg_tol.
+        cg_tol_relative: cg_tol is relative to ||g||_2.
+        blocks: "all": one system for all parameters. "parameter": one for each tensor, as if H were
+            block-diagonal, each with its feasibility test; so the study's program did. Products of all blocks
+            together then cost up to 2 gradients for every tensor, instead of 2 in all.
+        curvature: "hessian", or "gauss_newton" for the generalised Gauss-Newton matrix (see `Curvature`).
+        curvature_share: H is that of this share of the batch; the closure must take the share as an argument.
+        warm_start: conjugate gradients start from this times the last p (Martens 2010: 0.95); 0 is off.
+        momentum: share of the last step that is added to this one.
+        adapt_damping: Levenberg-Marquardt: tau * 2/3 where the loss fell by more than 3/4 of what the quadratic
+            model says, tau * 3/2 where by less than 1/4; costs a forward pass and a curvature. Any direction of
+            descent is then feasible (g.p <= 0): a tau that grows would turn every step into gradient descent.
+        backtracking: halve the step up to so often until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
+
+    Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and are in
+    the loss through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with the
+    Hessian are taken in closed form (see `linear_softmax.LinearSoftmax`): the same numbers to rounding, and 20
+    iterations for about the price of a step of Adam. This needs neither curvature_share, warm_start, adapt_damping
+    nor backtracking.
+
+    `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.
+    `step()` after `loss.backward(create_graph=True)` differentiates the gradients that are there, more slowly, and
+    lets go of their graph (their values stay).
+
+    Attributes:
+        last_step: of the last step: `cg_iterations` (the most of any system); `residual` (norm over all systems;
+            with cg_max_iter=1, where it would take a further product, that of the start, ||g||); `fallbacks` and
+            `negative_curvature` (numbers of systems); `directional_derivative` (g.p); `step_length` (norm of the
+            change of the weights); `hvps` (products with the matrix, or curvatures along a direction);
+            `gradient_equivalents` (what the step cost beside its gradient, in gradients, by counting operations);
+            `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking.
+
+    Raises:
+        ValueError: an argument is out of its range, or the closure returns no loss with a graph.
+    """
+
+    needs_graph = True
+    is_second_order = True  # timm's training script then calls backward(create_graph=True)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        damping: float = 1e-2,
+        cg_max_iter: int = 20,
+        cg_tol: float = 1e-5,
+        cg_tol_relative: bool = False,
+        blocks: str = "all",
+        curvature: str = "hessian",
+        curvature_share: float = 1.0,
+        warm_start: float = 0.0,
+        momentum: float = 0.0,
+        adapt_damping: bool = False,
+        backtracking: int = 0,
+    ):
+        options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
+        self.last_step: dict[str, Any] = {}
+        super().__init__(params, options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.last_step = {}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; ValueError for an argument that is out of its range or cannot differ between groups."""
+        options = {**self.defaults, **param_group}
+        for name, right, rule in (
+            ("lr", options["lr"] >= 0, ">= 0"),
+            ("damping", options["damping"] >= 0, ">= 0"),
+            ("cg_max_iter", is_integer(options["cg_max_iter"], 1), "an integer >= 1"),
+            ("cg_tol", options["cg_tol"] >= 0, ">= 0"),
+            ("blocks", options["blocks"] in BLOCKS, f"one of {', '.join(BLOCKS)}"),
+            ("curvature", options["curvature"] in KINDS, f"one of {', '.join(KINDS)}"),
+            ("curvature_share", 0 < options["curvature_share"] <= 1, "in (0, 1]"),
+            ("warm_start", 0 <= options["warm_start"] <= 1, "in [0, 1]"),
+            ("momentum", 0 <= options["momentum"] < 1, "in [0, 1)"),
+            ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
+        ):
+            if not right:
+                raise ValueError(f"{name}={options[name]}: must be {rule}")
+        for name in SHARED:
+            if options[name] != self.defaults[name]:
+                raise ValueError(f"{name}={options[name]}: cannot differ between groups")
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[..., Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Make a step; return the loss, or None without a closure."""
+        step = Step(self, closure)
+        step.solve()
+        step.move()
+        self.last_step = step.report
+        return step.loss
+
+    @property
+    def needs_loss_function(self) -> bool:
+        """Whether the closure must call a loss function of torch.nn.functional on a network's outputs."""
+        return self.defaults["curvature"] == "gauss_newton"
+
+
+def is_integer(value: object, least: int) -> bool:
+    """Say whether a value is an integer, and not less than `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,325 @@
+"""Per-sample gradients of one call of a layer, from its input and the gradient with respect to its output.
+
+A convolution of B samples can be seen as one of one sample with B times as many groups; its weights' gradient
+then has an entry for each sample. So can batch norm, with B times as many channels. So the kernels of the backward
+pass compute rows, at its speed.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .accumulator import GramSum
+from .kernels import kernels
+
+aten = torch.ops.aten
+Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
+
+BLOCK = 3 * 2**20  # entries of rows that stand in memory at a time
+LANES = 16  # oneDNN's kernels for a CPU take so many channels at a time, and are slow with a rest
+COPY = 30  # copying a number takes about as long as so many multiplications in a matrix product
+
+
+class Call(ABC):
+    """One call of a layer.
+
+    Args:
+        inputs: what the layer was given, (B, ...).
+        weight: its weights, None where these are not trained.
+        bias: its biases, None where these are not trained.
+    """
+
+    def __init__(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None):
+        self.inputs = inputs.detach()
+        self.weight, self.bias = weight, bias
+
+    def parameters(self) -> list[Tensor]:
+        """Return the parameters that this call has rows of."""
+        return [p for p in (self.weight, self.bias) if p is not None]
+
+    def arranged(self, outputs: Tensor) -> Tensor:
+        """Return outputs, or gradients with respect to them, as (B, ...)."""
+        return outputs
+
+    @abstractmethod
+    def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
+        """Yield the rows of each parameter, columns in the parameter's order; those of a large one in blocks.
+
+        Args:
+            x: the inputs, in the precision in which rows are wanted.
+            dy: gradient of the loss with respect to the outputs.
+        """
+
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Add rows times their transpose where there is a cheaper way to it than `rows`, and say whether there is.
+
+        Args:
+            total: what to add to.
+            x: the inputs, in the precision of the sum.
+            dy: gradient of the loss with respect to the outputs.
+        """
+        del total, x, dy
+        return False
+
+
+class Linear(Call):
+    """y = W x + b at T positions, (B, ..., D) -> (B, ..., O): row_i = sum_t dy_it x_it^T."""
+
+    def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
+        """Yield products of inputs and gradients, summed over positions."""
+        x, dy = positions(x), positions(dy)
+        if self.weight is not None:
+            for part in dy.split(block_size(len(x) * x.shape[2]), 2):
+                yield self.weight, torch.bmm(part.transpose(1, 2), x).flatten(1)
+        if self.bias is not None:
+            yield self.bias, dy.sum(1)
+
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Compare positions where these are few."""
+        x, dy = positions(x), positions(dy)
+        if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
+            return False
+        total.matrix += gram_of_pairs(x, dy, self.bias is not None)
+        return True
+
+
+class Projection(Linear):
+    """A linear function in torch's attention, (T, B, D) -> (T, B, O) or (T B, D) -> (T B, O).
+
+    Args:
+        inputs: what it was given.
+        weight: its weights, or the part of a parameter that these are; None where they are not trained.
+        bias: its biases, likewise.
+        samples: B.
+    """
+
+    def __init__(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, samples: int):
+        self._samples = samples
+        super().__init__(self.arranged(inputs), weight, bias)
+
+    def arranged(self, outputs: Tensor) -> Tensor:
+        """Return numbers as (B, T, ...)."""
+        return outputs.reshape(-1, self._samples, outputs.shape[-1]).transpose(0, 1)
+
+
+class Convolution(Call):
+    """A convolution in 1, 2 or 3 dimensions, (B, C, ...) -> (B, O, ...), with groups.
+
+    Args:
+        shape: of the weights, (O, C / groups, ...).
+        stride, padding, dilation: per dimension.
+        groups: their number.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        shape: torch.Size,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+    ):
+        super().__init__(inputs, weight, bias)
+        self.shape, self.groups = shape, groups
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
+        """Yield the gradients of some output channels, or groups, after others."""
+        if self.weight is not None:
+            columns = self.shape[1:].numel()
+            if self.groups == 1:
+                parts = [(x, part) for part in dy.split(block_size(len(x) * columns, LANES), 1)]
+            else:
+                per_group = self.shape[0] // self.groups
+                groups = block_size(len(x) * per_group * columns)
+                inputs = x.split(groups * self.shape[1], 1)
+                parts = list(zip(inputs, dy.split(groups * per_group, 1), strict=True))
+            for part in parts:
+                yield self.weight, self._weight_rows(*part)
+        if self.bias is not None:
+            yield self.bias, dy.flatten(2).sum(2)
+
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Compare patches of the image where these are few, or let a kernel multiply rows where there is one."""
+        if self.weight is None or self.groups > 1:
+            return False
+        columns, places = self.shape[1:].numel(), dy.shape[2:].numel()
+        if pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
+            total.matrix += gram_of_pairs(
+                self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None
+            )
+            return True
+        own = kernels()
+        if own is None or len(self.shape) != 4 or not own.take(x, dy):
+            return False
+        own.add_convolution(total.matrix, x, dy, self.shape[2:], self.stride, self.padding, self.dilation)
+        if self.bias is not None:
+            total.add(dy.flatten(2).sum(2))
+        return True
+
+    def _weight_rows(self, x: Tensor, dy: Tensor) -> Tensor:
+        """Return the rows (B, O * C / groups * ...) of the weights that lead to these outputs."""
+        samples, width = len(x), self.shape[1]
+        groups = x.shape[1] // width
+        x, dy = x.reshape(samples * groups, width, *x.shape[2:]), dy.reshape(samples * groups, -1, *dy.shape[2:])
+        outputs = dy.shape[1]
+        by_groups = outputs * width if outputs * width == 1 else padded(outputs) * padded(width)
+        if x.device.type == "cpu" and by_groups < outputs * width + COPY * width:
+            return self._by_groups(x, dy).view(samples, -1)
+        at_once = block_size(self.shape[1:].numel() * dy[0, 0].numel())
+        pieces = zip(x.split(at_once), dy.flatten(2).split(at_once), strict=True)
+        return torch.cat([torch.bmm(d, self._patches(x).transpose(1, 2)) for x, d in pieces]).view(samples, -1)
+
+    def _by_groups(self, x: Tensor, dy: Tensor) -> Tensor:
+        """Return the rows as the gradient of one convolution, in which every sample has groups of its own."""
+        n, (groups, width), outputs = x.dim() - 2, x.shape[:2], dy.shape[1]
+        if x.dtype == torch.float32 and outputs * width > 1:
+            x, dy = (_with_channels(t, padded(t.shape[1])) for t in (x, dy))
+        weight = x.new_empty(groups * dy.shape[1], x.shape[1], *self.shape[2:])
+        one_sample = (t.reshape(1, -1, *t.shape[2:]) for t in (dy, x))
+        options = (self.stride, self.padding, self.dilation, False, [0] * n, groups, [False, True, False])
+        found = aten.convolution_backward(*one_sample, weight, None, *options)[1]
+        return found.view(groups, dy.shape[1], x.shape[1], -1)[:, :outputs, :width].reshape(groups, -1)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Return what each output sees, (B, C * ..., T), of inputs of one group."""
+        x = F.pad(x, [m for p in reversed(self.padding) for m in (p, p)]).contiguous()
+        kernel = self.shape[2:]
+        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        places = [(m - r - 1) // s + 1 for m, r, s in zip(x.shape[2:], reach, self.stride, strict=True)]
+        strides = x.stride()[2:]
+        taps = [d * s for d, s in zip(self.dilation, strides, strict=True)]
+        steps = [d * s for d, s in zip(self.stride, strides, strict=True)]
+        seen = x.as_strided((*x.shape[:2], *kernel, *places), (*x.stride()[:2], *taps, *steps))
+        return seen.reshape(len(x), -1, math.prod(places))
+
+
+class BatchNorm(Call):
+    """Batch norm, y = w xhat + b, (B, C, ...) -> (B, C, ...): row_i = sum_t (dy_it xhat_it, dy_it).
+
+    Args:
+        statistics: called when the rows are computed; returns the mean and 1 / sqrt(variance + eps), (C,) each.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Callable[[], tuple[Tensor, Tensor]],
+    ):
+        super().__init__(inputs, weight, bias)
+        self.statistics = statistics
+
+    def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
+        """Yield the gradients of batch norm in which every sample has channels of its own."""
+        samples, channels = x.shape[:2]
+        mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics())
+        one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
+        mask = [False, self.weight is not None, self.bias is not None]
+        found = aten.native_batch_norm_backward(*one_sample, None, None, None, mean, scale, True, 0.0, mask)
+        for param, sums in ((self.weight, found[1]), (self.bias, found[2])):
+            if param is not None:
+                yield param, sums.view(samples, channels)
+
+    def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
+        """Let a kernel sum over positions, where there is one."""
+        own = kernels()
+        if own is None or self.weight is None or self.bias is None or not own.take(x, dy):
+            return False
+        total.add(own.norm_sums(x, dy, *self.statistics()))
+        return True
+
+
+class Norm(Call):
+    """Layer, group or instance norm: y = w xhat + b.
+
+    Args:
+        normalize: gives xhat of the inputs.
+        per_place: whether weights differ from place to place, as of layer norm, (B, ..., *weights); otherwise from
+            channel to channel, (B, C, ...).
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        normalize: Callable[[Tensor], Tensor],
+        per_place: bool,
+    ):
+        super().__init__(inputs, weight, bias)
+        self.normalize, self.per_place = normalize, per_place
+
+    def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
+        """Yield dy xhat and dy, summed over what shares a weight."""
+        if self.weight is not None:
+            yield self.weight, self._summed(dy * self.normalize(x), self.weight)
+        if self.bias is not None:
+            yield self.bias, self._summed(dy, self.bias)
+
+    def _summed(self, t: Tensor, param: Tensor) -> Tensor:
+        if self.per_place:
+            return t.reshape(len(t), -1, param.numel()).sum(1)
+        return t.reshape(*t.shape[:2], -1).sum(2)
+
+
+def positions(t: Tensor, channels: int = -1) -> Tensor:
+    """Return (B, ..., D) as (B, T, D); with channels=1, (B, D, ...)."""
+    return t.reshape(len(t), -1, t.shape[-1]) if channels == -1 else t.flatten(2).transpose(1, 2)
+
+
+def padded(channels: int) -> int:
+    """Return the number of channels that a kernel computes with."""
+    return -(-channels // LANES) * LANES
+
+
+def _with_channels(t: Tensor, channels: int) -> Tensor:
+    """Return (B, C, ...) with zeros for further channels."""
+    return t if t.shape[1] == channels else F.pad(t, (*[0, 0] * (t.dim() - 2), 0, channels - t.shape[1]))
+
+
+def block_size(entries: int, multiple: int = 1) -> int:
+    """Return how many parts of so many entries make a block, a multiple of `multiple`."""
+    return max(1, BLOCK // (entries * multiple)) * multiple
+
+
+def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int) -> bool:
+    """Say whether comparing positions pair by pair takes fewer multiplications than rows and their products.
+
+    Args:
+        samples: B.
+        places: T.
+        inputs: numbers per position that the weights are multiplied with.
+        outputs: and those that come out.
+    """
+    pairs = (samples * places) ** 2 * (inputs + outputs + 1)
+    rows = samples * places * inputs * outputs + samples**2 * inputs * outputs
+    return pairs < rows
+
+
+def gram_of_pairs(x: Tensor, dy: Tensor, with_bias: bool) -> Tensor:
+    """Return G_ij = sum_st <x_is, x_jt> <dy_is, dy_jt>.
+
+    Args:
+        x: inputs (B, T, D).
+        dy: gradients (B, T, O).
+        with_bias: add 1 to each <x_is, x_jt>, as of an input that is always 1.
+    """
+    samples, places = x.shape[:2]
+    all_x, all_dy = x.reshape(samples * places, -1), dy.reshape(samples * places, -1)
+    parts = []
+    for some_x, some_dy in zip(*(t.split(block_size(places**2 * samples)) for t in (x, dy)), strict=True):
+        products = some_x.flatten(0, 1) @ all_x.T
+        if with_bias:
+            products += 1
+        products *= some_dy.flatten(0, 1) @ all_dy.T
+        parts.append(products.view(len(some_x), places, samples, places).sum((1, 3)))
+    return torch.cat(parts)

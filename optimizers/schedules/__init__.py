@@ -1,0 +1,4 @@
+"""Learning-rate schedules: functions of the position in a run.
+
+Imports nothing else of the optimizers but arguments.
+"""

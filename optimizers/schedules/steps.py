@@ -1,0 +1,93 @@
+"""Learning-rate schedules in durations.
+
+`torch.optim.lr_scheduler` does the work; what is added is that milestones are durations (`82epochs`, `300steps`,
+`0.05epochs`) of the run's own progress, which counts epochs whatever the batch size is and is part of a
+checkpoint.
+"""
+
+from collections.abc import Sequence
+from math import floor
+from typing import Any
+
+from torch.optim import Optimizer
+
+from .base import Progress, Schedule
+
+
+class Constant:
+    """The learning rate stays as it is; costs nothing."""
+
+    def __init__(self, optimizer: Optimizer):
+        del optimizer
+
+    def levels(self) -> list[str]:
+        """Return the durations after which the rate is another: none."""
+        return []
+
+    def step(self) -> None:
+        """Do nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, which is none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept the state, which is none."""
+
+
+class Multistep(Schedule):
+    """lr = lr0 * factor^(number of milestones passed).
+
+    Args:
+        optimizer: whose learning rates to set.
+        progress: of the run.
+        milestones: durations from the start of the run.
+        factor: applied at each milestone.
+    """
+
+    def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1):
+        self.milestones = milestones
+        self.factor = factor
+        super().__init__(optimizer, progress)
+
+    def rate_of(self, initial: float) -> float:
+        """Return the rate now of a group that began with the rate `initial`."""
+        return initial * self.factor ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
+
+    def levels(self) -> list[str]:
+        """Return the durations after which the rate is another."""
+        return list(self.milestones)
+
+
+class Exponential(Schedule):
+    """lr = lr0 * rate^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
+
+    Args:
+        optimizer: whose learning rates to set.
+        progress: of the run.
+        rate: the factor over `every`.
+        every: a duration.
+        staircase: lower the rate once every `every` instead of smoothly.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        progress: Progress,
+        rate: float = 0.94,
+        every: str = "1epochs",
+        staircase: bool = True,
+    ):
+        self.rate = rate
+        self.every = every
+        self.staircase = staircase
+        super().__init__(optimizer, progress)
+
+    def rate_of(self, initial: float) -> float:
+        """Return the rate now of a group that began with the rate `initial`."""
+        passed = self.progress.elapsed(self.every)
+        return initial * self.rate ** (floor(passed) if self.staircase else passed)
+
+    def levels(self) -> str | None:
+        """Return the duration after which the rate is another, again and again; None where it always changes."""
+        return self.every if self.staircase else None

@@ -1,0 +1,93 @@
+"""`trainopt evaluate RUN`: a run's weights on its evaluation sets."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from ..records.run_folder import read_config
+from ..state.evaluation import evaluate
+from ..system.device import choose_device
+from ..system.display import Display
+from ..system.errors import UserError
+from ..training.build import Run, build
+from .checkpoints import checkpoint_path, state_in
+
+
+def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
+    """Evaluate a checkpoint of a run and print the figures.
+
+    Args:
+        folder: the run's.
+        which: `best`, `last`, or a checkpoint file.
+        device: as in the configuration; None: the run's.
+    """
+    path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
+    state = state_in(path)
+    display = Display()
+    with enough_memory():
+        run = prepared(folder, device, display)
+        set_state(run, state, path)
+        rows = figures(run, run.evaluation_sets)
+    step = run.progress.step
+    if run.objective.returns_loss:
+        (row,) = rows.values()
+        point = f" at theta = {row['theta']}" if "theta" in row else ""
+        display.say(f"{path.name}, step {step}: value {row['loss']:.6g}{point}")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=f"{path.name}, step {step}")
+    for name in ("set", "images", "loss", "top-1 (%)", "top-5 (%)"):
+        table.add_column(name, justify="left" if name == "set" else "right")
+    for kind, row in rows.items():
+        cells = (f"{row['loss']:.4f}", f"{row['top1']:.2f}", f"{row['top5']:.2f}")
+        table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *cells)
+    display.say(table)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say in one line where a GPU, as one that is being trained on, has too little memory left."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError("the GPU has too little memory left; --device DEVICE evaluates on another") from error
+
+
+def prepared(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
+    """Build the pieces of a run, on its own device or on another, to evaluate it.
+
+    Args:
+        folder: the run's.
+        device: as in the configuration; None: the run's.
+        display: for notes.
+        train_images: as in `build`.
+    """
+    config, _ = read_config(folder)
+    if device is not None:
+        config.device = device
+    if config.precision == "tf32" and choose_device(config.device).type == "cpu":
+        config.precision = "float32"
+        display.say("note: on a CPU, precision=tf32 is evaluated in float32")
+    return build(config, folder, training=False, train_images=train_images)
+
+
+def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
+    """Set a run's weights and its counts to those of a checkpoint; UserError if it is that of something else."""
+    try:
+        run.network.load_state_dict(state["model"])
+        run.progress.load_state_dict(state["progress"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: is no checkpoint of this run") from error
+
+
+def figures(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what rows say of the run's present weights, for each of these sets."""
+    return {
+        kind: evaluate(
+            run.network, run.forward, run.evaluation_sets[kind], run.evaluation_batch_size, run.autocast
+        )
+        for kind in kinds
+    }

@@ -1,0 +1,66 @@
+"""`trainopt --help`: commands, options, and the keys of the choices made, as conf/ explains them."""
+
+import re
+import shutil
+import textwrap
+
+from ..config.options import CONF, Vocabulary
+from ..config.overrides import chosen
+
+USAGE = """\
+trainopt compares ways of training neural networks: one command is one run.
+
+  trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
+  trainopt -m key=a,b …                   a sweep: one run for every combination; again: what is left of it
+  trainopt -m hydra/launcher=joblib …     several at a time
+  trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
+  trainopt resume RUN                     go on from the last checkpoint in a run's folder
+  trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
+  trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked
+  trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks, alone and together
+  trainopt status SWEEP [--json]          what became of a sweep's jobs
+  trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
+  trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
+  trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   a published study's figures beside ours
+
+  --help              this page, with the keys of the options that are typed before it
+  --cfg job           show the configuration of a command without running it
+  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
+  --debug             show the traceback of an error
+  --version           show the version
+  --hydra-help        show Hydra's own flags (completion for the shell, …)
+"""
+
+
+def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Return the page for a command line."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [USAGE, "Groups (group=option):", ""]
+    for group in vocabulary.groups:
+        options = ", ".join(vocabulary.options(group))
+        lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
+    lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
+    _, _, rest = (CONF / "config.yaml").read_text().partition("\n")  # its first line is about the file
+    lines += _indented(_without(rest, "defaults"))
+    for group, choice in chosen(overrides, vocabulary).items():
+        for option in choice if isinstance(choice, list) else [choice]:
+            path = vocabulary.file(group, str(option))
+            if path is not None:
+                lines += ["", f"{group}={option}"]
+                lines += _indented(_without(path.read_text(), "_target_", "defaults"))
+    return "\n".join(lines)
+
+
+def _without(text: str, *sections: str) -> list[str]:
+    """Return the lines of a YAML text without some top-level sections."""
+    kept, inside = [], False
+    for line in text.splitlines():
+        if re.match(r"\S", line) and not line.startswith("#"):
+            inside = line.partition(":")[0] in sections
+        if not inside:
+            kept.append(line)
+    return kept
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines if line.strip()]

@@ -1,0 +1,93 @@
+"""A comparison as one HTML file that needs nothing beside it."""
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..system.files import write_text
+from .methods import COST, METRICS, RULE, Comparison, as_text, conclusion
+from .pictures import Picture, colour_of
+from .significance import LEVEL
+
+TEMPLATE = "report.html.jinja"
+ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
+
+
+def write_report(
+    comparison: Comparison, table: tuple[list[str], list[list[str]]], pictures: list[Picture], path: Path
+) -> None:
+    """Write the report.
+
+    Args:
+        comparison: the methods and their runs.
+        table: (header, rows of text); the first column holds the methods' names.
+        pictures: these go into the file themselves.
+        path: of the file.
+    """
+    header, rows = table
+    runs = [run for method in comparison.methods for run in method.runs]
+    text = rendered(
+        TEMPLATE,
+        comparison=comparison,
+        conclusion=conclusion(comparison),
+        metric=METRICS[comparison.metric][1],
+        header=header,
+        rows=rows,
+        colours={name: colour for name, (colour, _) in colour_of(comparison.methods).items()},
+        pictures=[(picture, data_uri(picture.svg)) for picture in pictures],
+        rule=RULE,
+        cost=COST,
+        level=LEVEL,
+        run_count=len(runs),
+        differing=[key.removeprefix("choices.") for key in comparison.differing],
+        values=differing_values(comparison),
+        environment=environment_rows(comparison.runs.environments.reindex(runs)),
+    )
+    write_text(path, text)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a page, made from one of the templates of trainopt.runner.reporting."""
+    # where a run is made, nobody needs it
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("trainopt.runner.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(svg: Path) -> str:
+    """Return a picture as an address that holds the picture itself."""
+    return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"
+
+
+def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:
+    """Return (name, its value of each differing key, seeds) of the methods."""
+    text = as_text(comparison.runs.configs)
+    return [
+        (
+            method.name,
+            [text.at[method.runs[0], key] for key in comparison.differing],
+            ", ".join(map(str, method.seeds)),
+        )
+        for method in comparison.methods
+    ]
+
+
+def environment_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[Any, int]]]]:
+    """Return (what, its values, each with the number of runs that have it); what no run knows is left out."""
+    versions = [column for column in environments if column.startswith("versions.")]
+    found = []
+    for column in [*versions, *(key for key in ENVIRONMENT if key in environments)]:
+        counts = environments[column].dropna().map(str).value_counts()
+        if len(counts):
+            name = column.removeprefix("versions.")
+            found.append((name, [(value, int(count)) for value, count in counts.items()]))
+    return found

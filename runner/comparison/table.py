@@ -1,0 +1,275 @@
+"""`trainopt compare RUN|SWEEP …`: from run folders to a conclusion."""
+
+import csv
+import math
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ..records.frames import load_runs, run_folders
+from ..records.sweep_ledger import WHOLE, planned
+from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
+from ..system.errors import UserError
+from ..system.files import shown
+from .fisher_pictures import draw_fisher_pictures
+from .methods import AXES, COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
+from .pictures import draw_pictures
+from .report import write_report
+from .significance import Estimate, Verdict
+from .tuning_effort import add_effort, add_trials
+
+FORMS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two digits
+SHOWN = ("final_top1", "final_loss", "train_seconds")  # on the terminal; the files have all
+WAYS = ("steps", "gradients", "seconds")  # to the target, in the files
+PLAIN_WIDTH = 200  # where the output is no terminal
+
+
+def compare_command(given: Namespace) -> None:
+    """Read, compare, print and write; UserError where the runs should not be compared."""
+    console = wide_console()
+
+    def follow(folders: list[Path]) -> Iterable[Path]:
+        return track(folders, "reading", console=console, transient=True, disable=not console.is_terminal)
+
+    by = given.by.split(",") if given.by else None
+    choices = {"by": by, "baseline": given.baseline, "metric": given.metric, "target": given.target}
+    comparison = read_comparison(given.paths, given.tuning or [], follow, **choices)
+    conclude(comparison, given.against, given.out, given.force, console)
+
+
+def wide_console() -> Console:
+    """Return a console in which a table keeps its lines where the output is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    return console
+
+
+def read_comparison(
+    paths: Iterable[Path],
+    tuning: Sequence[Path] = (),
+    follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+    **choices: Any,
+) -> Comparison:
+    """Compare the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
+
+    Args:
+        paths: of runs, of sweeps, or of folders with runs below them.
+        tuning: the same, of learning-rate searches.
+        follow: wraps lists of folders, as a progress bar does.
+        choices: for `comparison.compare`: by, baseline, metric and target.
+
+    Raises:
+        UserError: as `comparison.compare`.
+    """
+    folders = run_folders(paths)
+    there = read_entrants(folders)
+    competing = competitors(folders, there)
+    runs = load_runs(competing if there else paths, usable, follow)
+    one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
+    by_plan = one and not choices.get("by") and not tuning
+    names = {shown(folder): there[folder].method for folder in competing} if by_plan else None
+    comparison = compare(runs, names=names, **choices)
+    runs.problems += without_rate(there.values())
+    trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
+    if names is not None:
+        add_trials(comparison, load_runs(trials, follow=follow), trials)
+    elif trials or tuning:
+        add_effort(comparison, load_runs([*tuning, *trials], follow=follow))
+    comparison.obstacles += unequal_budget(there.values())
+    return comparison
+
+
+def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
+    """Return the folders of runs that are compared: of a tournament's its final runs that came to an end.
+
+    Raises:
+        UserError: a tournament has no final run yet.
+    """
+    sweeps = dict.fromkeys(e.sweep for e in there.values())
+    for sweep in sweeps:
+        if not any(e.role == FINAL for e in there.values() if e.sweep == sweep):
+            raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
+    apart = {folder for folder, (sweep, _) in planned(folders).items() if sweep in sweeps}
+    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in WHOLE}
+    return [folder for folder in folders if folder in ended or folder not in apart]
+
+
+def conclude(comparison: Comparison, against: str, out: Path, force: bool, console: Console) -> None:
+    """Print the table and write the files; UserError where the methods should not be compared, unless by force."""
+    for name, reason in comparison.runs.problems:
+        console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
+    if comparison.obstacles and not force:
+        raise UserError(f"compare: {'; '.join(comparison.obstacles)}; --force compares all the same")
+    for obstacle in comparison.obstacles:
+        console.print(f"careful: {obstacle}", markup=False, soft_wrap=True)
+    show(comparison, against, console)
+    try:
+        write_files(comparison, against, out)
+    except OSError as error:
+        raise UserError(f"{shown(out)}: cannot be written ({error.strerror}); give --out DIR") from error
+    console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
+
+
+def table_of(
+    comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return (header, rows of text): a row a method, what the tests are about first.
+
+    Args:
+        comparison: the methods.
+        axes: those of AXES on which the way to the target is shown.
+        metrics: those of METRICS that have a column beside the one that was tested.
+    """
+    axes = list(axes) if comparison.has_accuracies else []
+    tested = comparison.metric
+    there = comparison.runs.summaries
+    others = [name for name in metrics if name != tested and there[METRICS[name][0]].notna().any()]
+    header = ["method", "runs", "diverged", METRICS[tested][1], "95 % interval"]
+    header += ["difference", "p (Holm)", "effect (g)", "test", *(METRICS[name][1] for name in others)]
+    header += [f"{axis} to {comparison.target:g} %" for axis in axes]
+    header += ["tuning trials", "tuning gradients"]
+    rows = []
+    for method in comparison.methods:
+        figure, form = method.figures[tested], FORMS.get(tested, ".2f")
+        row = [method.name, str(len(method.runs)), str(method.diverged), estimate_text(figure, form)]
+        row += ["" if math.isnan(figure.low) else f"{figure.low:{form}} to {figure.high:{form}}"]
+        row += verdict_cells(method.verdict, form)
+        row += [estimate_text(method.figures[name], FORMS.get(name, ".2f")) for name in others]
+        row += [way_text(method, axis) for axis in axes]
+        rows.append([*row, str(len(method.trials)), f"{method.trial_gradients:,}"])
+    return header, rows
+
+
+def estimate_text(value: Estimate, form: str) -> str:
+    """Return a mean with its standard deviation."""
+    if value.n == 0:
+        return ""
+    return f"{value.mean:{form}}" if value.n == 1 else f"{value.mean:{form}} ± {value.std:{form}}"
+
+
+def way_text(method: Method, against: str) -> str:
+    """Return what it took to reach the target, and in how many of the runs where not in all."""
+    form = ",.0f" if against in ("steps", "samples", "gradients") else ".2f"
+    missed = f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
+    return estimate_text(method.to_target[against], form) + missed
+
+
+def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
+    """Return difference, corrected p, effect and kind of a test, as text."""
+    if verdict is None:
+        return ["", "", "", "baseline"]
+    difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
+    if not verdict.says_something:
+        return [difference, "", "", verdict.kind]
+    p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
+    return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]
+
+
+def show(comparison: Comparison, against: str, console: Console) -> None:
+    """Print the table and what it means."""
+    header, rows = table_of(comparison, [against], SHOWN)
+    without_tuning = not any(m.trials for m in comparison.methods)
+    kept = [i for i, name in enumerate(header) if not (without_tuning and name.startswith("tuning"))]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index in kept:
+        table.add_column(header[index], justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[index].replace("[", r"\[") for index in kept))
+    console.print(table)
+    console.print(conclusion(comparison), soft_wrap=True, markup=False)
+    console.print(
+        f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric][1]} against {comparison.baseline},"
+        f" corrected by Holm's method, * below 0.05; {COST}.",
+        soft_wrap=True,
+        markup=False,
+    )
+    if any(m.diverged for m in comparison.methods):
+        console.print(RULE, soft_wrap=True)
+
+
+def write_files(comparison: Comparison, against: str, out: Path) -> None:
+    """Write table.csv, table.md, table.tex, the pictures and report.html."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = table_of(comparison, dict.fromkeys([against, *WAYS]), METRICS)
+    write_csv(comparison, out / "table.csv")
+    (out / "table.md").write_text(markdown(*table))
+    (out / "table.tex").write_text(latex(*table))
+    pictures = [*draw_pictures(comparison, against, out), *draw_fisher_pictures(comparison, against, out)]
+    write_report(comparison, table, pictures, out / "report.html")
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Write all figures as numbers, a row a method: mean, std, n, low and high of each."""
+    parts = ("mean", "std", "n", "low", "high")
+    header = ["method", "runs", "diverged", "seeds"]
+    header += [f"{name}_{part}" for name in METRICS for part in parts]
+    header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
+    header += ["tuning_trials", "tuning_gradients", "difference", "p", "p_holm", "effect_g", "test"]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for m in comparison.methods:
+            estimates = [getattr(m.figures[name], part) for name in METRICS for part in parts]
+            ways = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
+            v = m.verdict
+            verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
+            start = [m.name, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
+            effort = [len(m.trials), m.trial_gradients]
+            row = [*start, *estimates, comparison.target, m.reached, *ways, *effort, *verdict]
+            writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
+
+
+def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table in Markdown, whose columns are aligned in the text, too.
+
+    >>> print(markdown(["method", "loss"], [["adam", "0.3"]]), end="")
+    | method | loss |
+    | ------ | ---: |
+    | adam   |  0.3 |
+
+    Args:
+        header: a cell for each column.
+        rows: as many cells each.
+        left: numbers of the columns that are aligned to the left.
+    """
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def aligned(line: list[str]) -> str:
+        cells = [
+            f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "| " + " | ".join(cells) + " |\n"
+
+    return "".join(map(aligned, [lines[0], rule, *lines[1:]]))
+
+
+def latex(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table in LaTeX, in the form of the package booktabs."""
+
+    def line(cells: list[str]) -> str:
+        return " & ".join(map(tex_text, cells)) + r" \\" + "\n"
+
+    body = "".join(map(line, rows))
+    columns = "l" + "r" * (len(header) - 1)
+    start = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+    return f"{start}{line(header)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+
+
+def tex_text(text: str) -> str:
+    """Return text in which LaTeX sees no commands.
+
+    >>> print(tex_text("lr_a=10 %"))
+    lr\\_a=10 \\%
+    """
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    special |= {c: "\\" + c for c in "&%$#_{}"}
+    special["<"] = "$<$"
+    return "".join(special.get(c, c) for c in text)

@@ -1,0 +1,69 @@
+"""What went into the learning rates of the methods that are compared."""
+
+from pathlib import Path
+from typing import Any
+
+from ..records.frames import Runs
+from ..records.sweep_ledger import planned
+from .methods import NAMES, Comparison, Method, as_text, gradient_equivalents
+
+
+def add_effort(comparison: Comparison, tuning: Runs) -> None:
+    """Count, for each method, the runs of learning-rate searches with its choices, and what they cost.
+
+    Of runs that a sweeper's rule asked for it is known which key was searched: such a run is a method's only where
+    the other keys agree, too, that tell the methods apart, as the iterations of two variants of an optimizer.
+    Unequal effort is added to the obstacles.
+
+    Args:
+        comparison: its methods get their `trials` and `trial_gradients`.
+        tuning: all runs of the searches, whatever became of them.
+    """
+    methods, configs = comparison.methods, comparison.runs.configs
+    jobs = planned(Path(run).resolve() for run in tuning.summaries.index)
+    found = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
+    searches = {run: job["search"] for run, job in found.items() if "search" in job}
+    if not tuning.summaries.empty:
+        text, tried = as_text(configs), as_text(tuning.configs)
+        keys = [key for key in configs if key.startswith("choices.") and key in tried and key not in NAMES]
+        if searches:
+            searched = {search["parameter"].lstrip("+") for search in searches.values()}
+            others = [key for key in comparison.differing if key in tried and key not in (*keys, *searched)]
+            keys += [key for key in others if set(text[key]) & set(tried[key])]
+        cost = gradient_equivalents(tuning.summaries)
+        for method in methods:
+            own = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
+            method.trials, method.trial_gradients = list(own), int(cost.loc[own].sum())
+    comparison.obstacles += unequal_effort(methods, searches)
+
+
+def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) -> None:
+    """Count, for each method, its trials and what they cost, where it is known which are its own.
+
+    Args:
+        comparison: as for `add_effort`.
+        trials: all runs of the searches, whatever became of them.
+        methods: the name of the method of each run.
+    """
+    if trials.summaries.empty:
+        return
+    cost = gradient_equivalents(trials.summaries)
+    for method in comparison.methods:
+        method.trials = [run for run in cost.index if methods.get(run) == method.name]
+        method.trial_gradients = int(cost.loc[method.trials].sum())
+
+
+def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -> list[str]:
+    """Return in a line why the methods were not tuned alike, if so.
+
+    Where a sweeper's rule found the rates, its grid, the seeds and the length of a trial have to be the same; how
+    many trials that leads to is up to the rule.
+    """
+    rules = [searches.get(run, {}) for method in methods for run in method.trials]
+    if all(rules) and all(method.trials for method in methods):
+        differ = [key for key in rules[0] if len({str(rule.get(key)) for rule in rules}) > 1]
+        return [f"the learning rates were searched for with different {', '.join(differ)}"] if differ else []
+    if len({(len(m.trials), m.trial_gradients) for m in methods}) == 1:
+        return []
+    efforts = (f"{m.name} {len(m.trials)} trials ({m.trial_gradients:,} gradients)" for m in methods)
+    return [f"unequal tuning effort: {', '.join(efforts)}"]

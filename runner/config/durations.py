@@ -1,0 +1,49 @@
+"""How long and how often: `20epochs`, `0.05epochs`, `300steps`."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..system.errors import UserError
+
+_PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE](\d{1,2}))?\s*(epoch|step)s?")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A positive number of epochs (any fraction) or of steps (a whole number)."""
+
+    amount: Fraction
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Read a duration; raise UserError where the text is none.
+
+        >>> Duration.parse("0.05epochs")
+        Duration(amount=Fraction(1, 20), unit='epochs')
+        """
+        found = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None
+        if found is not None:
+            amount = Fraction(found[1].rstrip(".")) * 10 ** int(found[2] or 0)
+            unit = found[3] + "s"
+            if amount > 0 and (unit == "epochs" or amount.denominator == 1):
+                return cls(amount, unit)
+        raise UserError(f"{text}: is no duration; write a positive number with a unit, as 20epochs or 300steps")
+
+    def passed(self, step: int, epochs: Fraction) -> Fraction:
+        """Return how many such durations have passed after so many steps and epochs.
+
+        >>> Duration.parse("8epochs").passed(step=300, epochs=Fraction(1, 2))
+        Fraction(1, 16)
+        """
+        return (Fraction(step) if self.unit == "steps" else epochs) / self.amount
+
+    @classmethod
+    def is_valid(cls, text: str) -> bool:
+        """Say whether `parse` takes the text."""
+        try:
+            cls.parse(text)
+        except UserError:
+            return False
+        return True

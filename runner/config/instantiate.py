@@ -1,0 +1,78 @@
+"""Calling a class that a configuration names, with its keys compared to the signature first."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from trainopt.data import DataError
+from trainopt.models import WeightsError
+
+from ..system.errors import UserError, one_line
+from .validate import unknown_key
+
+
+def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...] = (), **offered: Any) -> Any:
+    """Call node._target_ with the node's other keys, and with what it takes of `offered`.
+
+    Args:
+        node: a part of the configuration.
+        section: its dotted key, for messages.
+        args: positional arguments that come first.
+        common: keys that every option of the group has; passed on only where the class takes them.
+        offered: objects that a class may ask for by the name of an argument, as `num_classes` or `progress`.
+
+    Raises:
+        UserError: the class cannot be found, does not take a key, or lacks one, or refuses a value.
+    """
+    target, name = find(node, section), node["_target_"]
+    takes = inspect.signature(target).parameters
+    names = list(takes)[len(args) :]
+    given = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        for key in given:
+            if key not in names or key in offered:
+                known = [f"{section}.{n}" for n in names if n not in offered]
+                raise UserError(unknown_key(f"{section}.{key}", known))
+    wanted = {key: value for key, value in offered.items() if key in names}
+    for key in names:
+        required = takes[key].default is inspect.Parameter.empty and takes[key].kind in (
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        )
+        if required and key not in given and key not in wanted:
+            raise UserError(f"{section}.{key} is missing: {name} needs it; give it as +{section}.{key}=VALUE")
+    arguments = {key: node[key] for key in [*given, *(k for k in node if str(k).startswith("_"))]}
+    try:
+        return instantiate(arguments, _partial_=True, _convert_="all")(*args, **wanted)
+    except (ValueError, TypeError, RuntimeError, MemoryError, DataError, WeightsError) as error:
+        raise UserError(f"{section}: {one_line(error)}") from error
+    except HydraException as error:
+        raise UserError(f"{section}: {one_line(error.__cause__ or error)}") from error
+
+
+def find(node: DictConfig, section: str) -> Callable[..., Any]:
+    """Return the class or function that node._target_ names; UserError if there is none."""
+    name = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(name, str):
+        raise UserError(f"{section}._target_ is missing: give it as {section}._target_=package.Class")
+    try:
+        target = get_object(name)
+    except (HydraException, ImportError, ValueError) as error:
+        raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
+    if not callable(target):
+        raise UserError(f"{section}._target_={name}: is no class or function")
+    return target
+
+
+def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
+    """Return by name what the options of a group stand for of which any number is chosen."""
+    return {str(name): construct(node, f"{group}.{name}") for name, node in (config.get(group) or {}).items()}
+
+
+def takes(target: str, argument: str) -> bool:
+    """Say whether the class or function of that dotted name has an argument."""
+    return argument in inspect.signature(get_object(target)).parameters

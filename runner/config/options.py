@@ -1,0 +1,102 @@
+"""The words that the YAML files on disk offer: groups, their options, and the keys of each."""
+
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+CONF = Path(str(files("trainopt.conf")))
+STUDIES = "study"  # the folder of studies: no group of options
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file as Hydra reads it, with the defaults list left in."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+@cache
+def shipped(name: str) -> dict[str, Any]:
+    """Return the content of a YAML file of ours, by its path below conf/."""
+    return read(CONF / name)
+
+
+class Vocabulary:
+    """The options in `folders` (our own conf/ last, those given with --config-dir before it)."""
+
+    def __init__(self, folders: list[Path]):
+        self.folders = folders
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of all config groups that are typed, but for Hydra's own."""
+        found = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
+        return sorted(found - {"hydra", STUDIES, *following_groups()})
+
+    def options(self, group: str) -> list[str]:
+        """The names of the options of a group, as in `mlp` or `menssen2019/mnist`."""
+        paths = [(p, f / group) for f in self.folders for p in (f / group).rglob("*.yaml")]
+        return sorted({str(p.relative_to(top).with_suffix("")) for p, top in paths})
+
+    def file(self, group: str, option: str) -> Path | None:
+        """The YAML that an option is read from, or None."""
+        paths = (folder / group / f"{option}.yaml" for folder in self.folders)
+        return next((p for p in paths if p.is_file()), None)
+
+    def common_keys(self, group: str) -> dict[str, Any]:
+        """The keys that every option of a group has, from config.yaml."""
+        node = shipped("config.yaml").get(group)
+        return node if isinstance(node, dict) else {}
+
+    def keys(self, choices: dict[str, Any]) -> list[str]:
+        """All dotted keys of a configuration with these choices, as in `optimizer.lr`."""
+        found = set()
+        for key, value in shipped("config.yaml").items():
+            if key != "defaults":
+                found |= set(_dotted(key, value))
+        for group, chosen in choices.items():
+            for option in chosen if isinstance(chosen, list) else [chosen]:
+                path = self.file(group, str(option))
+                if path is not None:
+                    content = {k: v for k, v in read(path).items() if k != "defaults"}
+                    is_global = "@package _global_" in path.read_text()
+                    found |= set(_dotted("" if is_global else group.replace("/", "."), content))
+        return sorted(found)
+
+    def holders(self, group: str, key: str) -> list[str]:
+        """The options of a group that have a key."""
+        found = []
+        for option in self.options(group):
+            path = self.file(group, option)
+            with suppress(YAMLError):  # somebody's broken file is not what this is about
+                if path is not None and key in read(path):
+                    found.append(option)
+        return found
+
+
+def default_choices() -> dict[str, Any]:
+    """The option of each group that a bare `trainopt` runs with."""
+    entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
+    return {k: v for e in entries for k, v in e.items() if not k.startswith(("override ", "optional "))}
+
+
+def following_groups() -> set[str]:
+    """Return the groups whose option follows from other choices, as `recipe`; nobody types one."""
+    entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
+    return {k.removeprefix("optional ") for e in entries for k in e if k.startswith("optional ")}
+
+
+def list_groups() -> set[str]:
+    """Return the groups of which any number of options is chosen, as in regularizer=[l2]."""
+    return {group for group, choice in default_choices().items() if isinstance(choice, list)}
+
+
+def _dotted(prefix: str, value: Any) -> list[str]:
+    if isinstance(value, dict) and value:
+        start = f"{prefix}." if prefix else ""
+        return [key for k, v in value.items() for key in _dotted(f"{start}{k}", v)]
+    return [prefix]

@@ -1,0 +1,247 @@
+"""Checks of a composed configuration that need nothing but the YAML files: unknown, missing and impossible values.
+
+A rule of conf/allowed.yaml is made of these words:
+
+    [list of [COUNT]] KIND [RANGE] [or another such rule]
+
+with KIND `integer`, `number`, `text`, `true or false`, `duration`, `section`, `one of A, B` or `null`; RANGE
+`>= x`, `> x`, `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite,
+integers fit into 64 bits.
+"""
+
+import math
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..system.errors import UserError, nearest
+from .durations import Duration
+from .options import CONF, Vocabulary, list_groups, read, shipped
+from .overrides import split_override
+
+
+def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Raise UserError for the first key that is unknown, missing, or has a value that is not allowed.
+
+    Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
+    class's signature.
+    """
+    ours, lists = check_keys(config, choices, vocabulary), list_groups()
+    for key, value in leaves(config):
+        if isinstance(value, str) and value == "???":
+            raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
+        group, _, name = key.partition(".")
+        # regularizer.l2.strength has the rule of regularizer.strength
+        named = f"{group}.{name.partition('.')[2]}" if group in lists else key
+        if group in ours:
+            check_value(key, value, named)
+
+
+def check_value(key: str, value: Any, named: str) -> None:
+    """Raise UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
+    rules = shipped("allowed.yaml")
+    rule = rules.get(named)
+    if rule is not None and not satisfies(value, rule):
+        raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+    above = named.rpartition(".")[0]
+    if above in rules:
+        raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
+
+
+def drop_replaced_defaults(
+    config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary, overrides: list[str]
+) -> None:
+    """Where `_target_` was replaced, drop what the chosen YAML says for the class that it names.
+
+    `optimizer._target_=their.Optimizer` must not be handed the learning rate that is right for SGD. What was
+    typed stays.
+    """
+    typed = {split_override(override)[1] for override in overrides}
+    for group, option in choices.items():
+        path = vocabulary.file(group, str(option))
+        content = read(path) if path is not None else {}
+        node = config.get(group)
+        there = as_written(node)
+        if "_target_" not in content or there.get("_target_") == content["_target_"]:
+            continue
+        common = vocabulary.common_keys(group)
+        for key, value in content.items():
+            unchanged = key in there and there[key] == value
+            if unchanged and key not in common and f"{group}.{key}" not in typed:
+                del node[key]
+
+
+def as_written(node: Any) -> dict[Any, Any]:
+    """Return a section with its interpolations left as text; empty where it is none."""
+    return OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[return-value]
+
+
+def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
+    found: list[tuple[str, Any]] = []
+    for name in map(str, node):
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            found.append((key, "???"))
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
+        if isinstance(value, DictConfig) and value:
+            found += leaves(value, f"{key}.")
+        else:
+            found.append((key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value))
+    return found
+
+
+def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> set[str]:
+    """Raise UserError for a key that no YAML knows; return the top-level keys that are as our YAMLs have them.
+
+    What names another class than the chosen YAML of ours is not among these: its keys and values are its own.
+    """
+    defaults = shipped("config.yaml")
+    groups = vocabulary.groups
+    ours = list_groups()
+    for name, node in sections(config):
+        if name not in groups and name not in defaults:
+            raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
+        if name not in groups:
+            ours.add(name)
+            if isinstance(defaults[name], dict):
+                _check_section(name, node, list(defaults[name]))
+            continue
+        path = vocabulary.file(name, str(choices.get(name)))
+        content = read(path) if path is not None and CONF in path.parents else {}
+        if "_target_" in content and as_written(node).get("_target_") == content["_target_"]:
+            ours.add(name)
+            _check_section(name, node, [*content, *vocabulary.common_keys(name)])
+    for name in groups:
+        if name not in {"experiment", "debug", *list_groups()} and name not in config:
+            raise UserError(missing_group(name, vocabulary))
+    for name in (key for key in defaults if key != "defaults"):
+        inside = defaults[name] if isinstance(defaults[name], dict) else {}
+        for key in [name, *(f"{name}.{k}" for k in inside)]:
+            *above, last = key.split(".")
+            if last not in (config[above[0]] if above else config):
+                raise UserError(f"{key} is missing: it cannot be left out; give {key}=VALUE")
+    return ours
+
+
+def missing_group(name: str, vocabulary: Vocabulary) -> str:
+    """Return the line that says that no option of a group is chosen."""
+    return f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}"
+
+
+def sections(config: DictConfig) -> list[tuple[str, Any]]:
+    """Return (name, value) of the top level; None for what is missing or cannot be resolved: `leaves` says so."""
+    found = []
+    for name in map(str, config):
+        try:
+            found.append((name, config[name]))
+        except OmegaConfBaseException:
+            found.append((name, None))
+    return found
+
+
+def _check_section(prefix: str, node: Any, known: list[str]) -> None:
+    if not isinstance(node, DictConfig):
+        raise UserError(f"{prefix}={node}: is a section; give one of its keys, as in {prefix}.{known[0]}=VALUE")
+    for key in map(str, node):
+        if key not in known:
+            raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known]))
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Return the line that says that a key is unknown and what would be right."""
+    shown = [k for k in known if not k.endswith("._target_")]
+    return f"{key}: unknown key{nearest(key, shown) or '; known are ' + ', '.join(shown)}"
+
+
+def satisfies(value: Any, rule: str) -> bool:
+    """Say whether a value keeps a rule of conf/allowed.yaml.
+
+    >>> satisfies(0.9, "number in [0, 1)"), satisfies(1, "number in [0, 1)")
+    (True, False)
+    >>> satisfies([16, 32], "list of integer >= 1"), satisfies("32", "integer >= 1")
+    (True, False)
+    >>> satisfies([5, 2, 1], "integer >= 1 or list of integer >= 1"), satisfies(None, "integer >= 1 or null")
+    (True, True)
+    """
+    if len(parts := alternatives(rule)) > 1:
+        return any(satisfies(value, part) for part in parts)
+    if rule == "null":
+        return value is None
+    if rule == "section":
+        return isinstance(value, dict)
+    if rule.startswith("list of "):
+        count, element = re.fullmatch(r"list of (\d+ )?(.*)", rule).groups()  # type: ignore[union-attr]
+        right = isinstance(value, list) and (count is None or len(value) == int(count))
+        return right and all(satisfies(v, element) for v in value)
+    if rule.startswith("one of "):
+        return any(type(value) is type(c) and value == c for c in map(yaml_scalar, rule[7:].split(", ")))
+    if rule == "true or false":
+        return isinstance(value, bool)
+    kind, _, bounds = rule.partition(" ")
+    if kind == "text":
+        return isinstance(value, str) and bool(value.strip())
+    if kind == "duration":
+        return isinstance(value, str) and Duration.is_valid(value)
+    number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
+    fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
+    return fits and math.isfinite(value) and _within(value, bounds)
+
+
+def alternatives(rule: str) -> list[str]:
+    """Return what a rule allows, one by one.
+
+    >>> alternatives("true or false or null")
+    ['true or false', 'null']
+    """
+    return re.split(r" or (?!false)", rule)
+
+
+def yaml_scalar(word: str) -> str | bool:
+    """Return the value that a word stands for in YAML: true and false are no text."""
+    return {"true": True, "false": False}.get(word, word)
+
+
+def _within(value: float, bounds: str) -> bool:
+    if not bounds:
+        return True
+    if bounds.startswith("in "):
+        low, high = (float(x) for x in bounds[4:-1].split(", "))
+        above = value >= low if bounds[3] == "[" else value > low
+        return above and (value <= high if bounds[-1] == "]" else value < high)
+    sign, limit = bounds.split(" ")
+    return value >= float(limit) if sign == ">=" else value > float(limit)
+
+
+def _spelled_out(rule: str) -> str:
+    return " or ".join(map(_with_article, alternatives(rule)))
+
+
+def _with_article(rule: str) -> str:
+    if rule.startswith("one of"):
+        return rule.removeprefix("one of ") if ", " not in rule else rule
+    if rule not in ("true or false", "null"):
+        rule = f"{'an' if rule[0] == 'i' else 'a'} {rule}"
+    return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str({None: "null", True: "true", False: "false"}[value])
+    return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def _meaning(key: str) -> str:
+    """The comment that stands behind a key in the YAML that leaves it open, as ` (comment)`."""
+    group, _, name = key.partition(".")
+    for path in sorted((CONF / group).glob("*.yaml")):
+        found = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", path.read_text(), re.MULTILINE)
+        if found:
+            return f" ({found[1]})"
+    return ""

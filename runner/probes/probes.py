@@ -1,0 +1,103 @@
+"""Measurements during a run, which is the same, bit for bit, with and without them.
+
+    for batch in batches:
+        probe.before_step(run, batch)            only where the step is due
+        optimizer.step(closure)
+        values = probe.after_step(run, batch)    only where the step was due: a row of metrics.jsonl
+
+What a probe costs is on a clock of its own; its passes are not counted among the run's gradients and products.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from trainopt.data import Batch
+
+from ..config.durations import Duration
+from ..state.checkpoint import rng_state, set_rng_state
+from ..state.progress import Agenda
+from ..state.recorder import Record
+from ..training.build import Run
+
+
+class Probe(Protocol):
+    """What is measured.
+
+    It leaves weights, gradients, buffers and modes as it found them (`Moment` is of help); the generators are set
+    back after each call.
+
+    What it may have beside the members below:
+
+    * `attach(run)`: is called with the run once that is built; a ValueError that it raises ends the run before it
+      begins, with its text as the one line.
+    * `state_dict()` and `load_state_dict(state)`: what it keeps from one due step to the next, as tensors and
+      plain values; it is a part of checkpoints. Without them, a run that is resumed builds the probe anew.
+    * `each_epoch = True`, with `every` in steps, n: due are the steps 1, 1 + n, 1 + 2n, ... of every epoch.
+    * `records_step = True`: it records the step's own pass. It looks last before the step and first after it, so
+      that what other probes compute is not taken for that pass.
+    * `needs_graph = True`: it differentiates gradients, which is refused with compile=true.
+    """
+
+    every: str  # a duration; due are the steps that complete it, as those are that evaluate_every asks for
+
+    def before_step(self, run: Run, batch: Batch) -> None:
+        """Look at the run before a step that is due."""
+
+    def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
+        """Return what was measured, by name: numbers, or what else JSON can hold."""
+
+
+class Probes:
+    """The probes of a run and when each is due.
+
+    Args:
+        run: standing where its training begins or goes on.
+        record: gets a row for each measurement.
+    """
+
+    def __init__(self, run: Run, record: Record):
+        self._run, self._record = run, record
+        self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
+        self._in_epochs = {  # by name: every so many steps of each epoch
+            name: int(Duration.parse(probe.every).amount)
+            for name, probe in run.probes.items()
+            if getattr(probe, "each_epoch", False)
+        }
+        durations = {name: probe.every for name, probe in run.probes.items() if name not in self._in_epochs}
+        self._agenda = Agenda(self._ahead, **durations)
+        self._due: list[str] = []
+
+    def before_step(self, batch: Batch) -> None:
+        """Ask which probes are due at the coming step, and let them look."""
+        made = self._ahead.epoch_step
+        self._ahead.advance(batch)
+        due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if made % n == 0)}
+        self._due = [name for name in self._run.probes if name in due]
+        for name in sorted(self._due, key=self._records_step):
+            with self._apart():
+                self._run.probes[name].before_step(self._run, batch)
+
+    def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
+        """Write a row for each probe that is due, and return by name what they measured."""
+        measured = {}
+        for name in sorted(self._due, key=self._records_step, reverse=True):
+            with self._apart():
+                values = measured[name] = self._run.probes[name].after_step(self._run, batch)
+                counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
+                self._record.probed(name, values, counts, seconds)
+        return measured
+
+    def _records_step(self, name: str) -> bool:
+        return getattr(self._run.probes[name], "records_step", False)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Spend time on the probes' clock, and draw no random number of the run's."""
+        with self._run.clocks.running("probes"):
+            generators = rng_state(self._run.device)
+            try:
+                yield
+            finally:
+                set_rng_state(generators, self._run.device)

@@ -1,0 +1,4 @@
+"""Figures of one run; style, tables and HTML that all figures and reports share.
+
+May import records, config and system.
+"""

@@ -1,0 +1,124 @@
+"""Ending a run that no longer gets better on the held-out images, or whose steps have become short."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from ..system.errors import UserError
+
+SIGN = {"top1": 1.0, "loss": -1.0}  # what is better: more, or less
+
+
+class EarlyStopping:
+    """Counts the evaluations since the last improvement, and measures steps; part of a run's checkpoint.
+
+    Args:
+        patience: evaluations without an improvement after which the run ends; None: it goes on.
+        minimum_change: `metric` must improve on the best by more than this to count: percentage points of top1, or
+            the mean loss.
+        metric: `top1` or `loss`.
+        precision: the run ends after a step of the optimizer that is shorter: ||theta_new - theta_old||_2 over all
+            trained parameters < precision (Menssen 2019, section 2.1, step 9). None: steps are not measured.
+
+    >>> stopping = EarlyStopping(patience=2, minimum_change=0.5)
+    >>> for top1 in (50.0, 60.0, 60.4, 60.6):
+    ...     stopping.observe({"validation": {"top1": top1}})
+    >>> stopping.waited, stopping.best, stopping.ends
+    (0, 60.6, False)
+    """
+
+    def __init__(
+        self,
+        patience: int | None = None,
+        minimum_change: float = 0.0,
+        metric: str = "top1",
+        precision: float | None = None,
+    ):
+        self.patience = patience
+        self.minimum_change = minimum_change
+        self.metric = metric
+        self.precision = precision
+        self.step_is_short = False  # the last one; read after every step
+        self._before: list[Tensor] = []
+        self._depth = 0
+        self.best: float | None = None
+        self.waited = 0
+
+    def check(self, kinds: dict[str, Any]) -> None:
+        """Raise UserError if it is asked for where nothing is held out: the test set must not decide."""
+        if self.patience is not None and "validation" not in kinds:
+            raise UserError(
+                f"early_stopping.patience={self.patience}: needs held-out images to look at,"
+                " as with data.validation=0.1"
+            )
+
+    def observe(self, rows: dict[str, dict[str, float]]) -> None:
+        """Take note of an evaluation, given by kind of row."""
+        if self.patience is None:
+            return
+        value = rows["validation"][self.metric]
+        sign = SIGN[self.metric]
+        if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.minimum_change):
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+
+    def watch(self, optimizer: Any) -> None:
+        """Measure the steps of an optimizer, if `precision` asks for it.
+
+        Costs a copy of the parameters and a norm a step.
+
+        Raises:
+            UserError: it is no torch.optim.Optimizer.
+        """
+        if self.precision is None:
+            return
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(
+                f"early_stopping.precision={self.precision}: needs a torch.optim.Optimizer,"
+                f" which {type(optimizer).__name__} is not"
+            )
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._depth += 1  # the step of a subclass may call that of its parent, which has the same hooks
+        if self._depth == 1:
+            self._before = [p.detach().clone() for p in trained(optimizer)]
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self.precision is not None:
+            steps = [p.detach() - before for p, before in zip(trained(optimizer), self._before, strict=True)]
+            self.step_is_short = get_total_norm(steps).item() < self.precision
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run ends here, or None if it does not."""
+        if self.step_is_short:
+            return f"the last step was shorter than early_stopping.precision={self.precision:g}"
+        if self.patience is not None and self.waited >= self.patience:
+            return "the held-out images showed nothing more to gain"
+        return None
+
+    @property
+    def ends(self) -> bool:
+        """Whether the run ends here."""
+        return self.reason is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it has seen."""
+        return {"best": self.best, "waited": self.waited, "step_is_short": self.step_is_short}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.best, self.waited = state["best"], state["waited"]
+        self.step_is_short = state["step_is_short"]
+
+
+def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters that an optimizer moves."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

@@ -1,0 +1,148 @@
+"""How far a run is: counts, position in the data, and when something is due."""
+
+import sys
+from collections.abc import Collection
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
+from typing import Any, Protocol
+
+from ..config.durations import Duration
+
+HVP_COST = 2  # gradients that a Hessian-vector product counts as: a pass forward and back, twice
+
+_parse = cache(Duration.parse)
+
+
+class _Batch(Protocol):
+    @property
+    def after(self) -> tuple[int, int, int, int]: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """The counts of a run; part of its checkpoint.
+
+    `epoch` complete epochs, `offset` samples of the current one and `repeat` updates on the current batch are the
+    position in the data; steps, of the current epoch and in all, samples, gradient evaluations and Hessian-vector
+    products are what it cost.
+    """
+
+    epoch_size: int  # samples an epoch
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0
+    repeat: int = 0
+    epoch_step: int = 0  # updates in the current epoch
+    samples: int = 0
+    gradients: int = 0
+    hvps: int = 0
+    beside_gradients: float = 0.0  # what products and other looks at the loss cost, in gradients
+    samples_passed: int = 0  # as `samples`, but a batch that is used again counts once
+    evaluation_due: bool = True  # at this very step: before the first, or where a signal cut an evaluation short
+
+    @property
+    def epochs(self) -> float:
+        """Epochs so far, with the started one as a fraction."""
+        return self.epoch + self.offset / self.epoch_size
+
+    def advance(self, batch: _Batch) -> None:
+        """Count an update on a batch."""
+        before = self.epoch
+        self.epoch, self.offset, self.repeat, self.step = epoch, offset, _, _ = batch.after
+        self.epoch_step = self.epoch_step + 1 if epoch == before else 0
+        self.samples_passed = epoch * self.epoch_size + offset
+
+    def count_products(self, last_step: dict[str, Any]) -> None:
+        """Count what an optimizer reports of its last step.
+
+        `hvps` are Hessian-vector products; `gradient_equivalents` is what it computed beside gradients, in units
+        of a gradient: HVP_COST for each product unless the optimizer knows better.
+        """
+        products = last_step.get("hvps", 0)
+        self.hvps += products
+        self.beside_gradients += last_step.get("gradient_equivalents", HVP_COST * products)
+
+    def elapsed(self, duration: str) -> float:
+        """Return how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
+
+        >>> Progress(epoch_size=100, samples_passed=150).elapsed("0.5epochs")
+        3.0
+        """
+        reached, numerator, denominator = self.measured(duration)
+        return reached * denominator / numerator
+
+    def measured(self, duration: str) -> tuple[int, int, int]:
+        """Return steps or samples so far, and numerator and denominator of the duration in the same unit."""
+        parsed = _parse(duration)
+        if parsed.unit == "steps":
+            return self.step, parsed.amount.numerator, 1
+        return self.samples_passed, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
+
+    def counts(self) -> dict[str, Any]:
+        """Return what every row of metrics.jsonl begins with."""
+        return {
+            "step": self.step,
+            "epoch": self.epochs,
+            "samples": self.samples,
+            "gradients": self.gradients,
+            "hvps": self.hvps,
+            "gradient_equivalents": self.gradients + self.beside_gradients,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all counts."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set all counts."""
+        for field in fields(self):
+            if field.name in state or field.default is MISSING:
+                setattr(self, field.name, state[field.name])
+
+
+class Agenda:
+    """Says what is due: each of several durations, whenever it has passed once more.
+
+    A multiple that lies at or before the start is not due again, so a run that goes on from a checkpoint does
+    nothing twice.
+
+    >>> progress = Progress(epoch_size=100)
+    >>> agenda = Agenda(progress, log="2steps", evaluate="0.5epochs")
+    >>> progress.step, progress.samples_passed = 2, 60
+    >>> sorted(agenda.due())
+    ['evaluate', 'log']
+    >>> sorted(agenda.due())
+    []
+    """
+
+    def __init__(self, progress: Progress, **durations: str):
+        self.progress = progress
+        self.durations = durations
+        self._next = {name: self._next_multiple(name) for name in durations}
+        self._set_thresholds()
+
+    def due(self) -> Collection[str]:
+        """Return the names of the durations that were completed since this was last asked."""
+        p = self.progress
+        if p.step < self._next_step and p.samples_passed < self._next_samples:
+            return ()
+        found = [
+            name
+            for name, (by_steps, limit) in self._next.items()
+            if (p.step if by_steps else p.samples_passed) >= limit
+        ]
+        for name in found:
+            self._next[name] = self._next_multiple(name)
+        self._set_thresholds()
+        return found
+
+    def _next_multiple(self, name: str) -> tuple[bool, int]:
+        """(counted in steps, not samples; the next count at which the duration is complete)."""
+        so_far, numerator, denominator = self.progress.measured(self.durations[name])
+        passed = so_far * denominator // numerator
+        limit = -(-(passed + 1) * numerator // denominator)
+        return _parse(self.durations[name]).unit == "steps", limit
+
+    def _set_thresholds(self) -> None:
+        self._next_step = min((n for by_steps, n in self._next.values() if by_steps), default=sys.maxsize)
+        self._next_samples = min((n for by_steps, n in self._next.values() if not by_steps), default=sys.maxsize)

@@ -1,0 +1,70 @@
+"""A moment of a run that can be visited again: what a step started from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..training.build import Run
+from .checkpoint import rng_state, set_rng_state
+
+
+class Moment:
+    """The weights, buffers and generators of a run as they are when this is made.
+
+    Args:
+        run: the run; its parameters that are trained and all of its buffers are copied.
+
+    Attributes:
+        params: the parameters that the run trains, themselves.
+        weights: a copy of each.
+    """
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.params = [p for p in run.network.parameters() if p.requires_grad]
+        self.weights = [p.detach().clone() for p in self.params]
+        self._buffers = Buffers(run.network)
+        self._generators = rng_state(run.device)
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Set the run to this moment while entered, and then back, bit for bit, to where it was."""
+        now = Moment(self._run)
+        try:
+            self.set(self.weights)
+            yield
+        finally:
+            now.set(now.weights)
+
+    def set(self, weights: list[Tensor]) -> None:
+        """Set the run to weights, with the buffers and generators of this moment."""
+        with torch.no_grad():
+            for p, w in zip(self.params, weights, strict=True):
+                p.copy_(w)
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Set buffers and generators to those of this moment, for another pass with the same dropout mask."""
+        self._buffers.restore()
+        set_rng_state(self._generators, self._run.device)
+
+
+class Buffers:
+    """What layers remember beside their weights, as batch norm's running statistics: each tensor and a copy."""
+
+    def __init__(self, network: nn.Module):
+        self._kept: list[tuple[dict[str, Any], str, Tensor, Tensor]] = [
+            (module._buffers, name, buffer, buffer.clone())
+            for module in network.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    def restore(self) -> None:
+        """Put them back; a layer that replaced a tensor gets the old one."""
+        for place, name, buffer, copy in self._kept:
+            place[name] = buffer
+            buffer.copy_(copy)

@@ -1,0 +1,85 @@
+"""The learning rate of a batch, and of its repeats."""
+
+from typing import TYPE_CHECKING, Any
+
+from trainopt.data import Position
+
+from ..system.errors import UserError
+
+if TYPE_CHECKING:  # build checks with what is here
+    from ..training.build import Run
+
+
+class RepeatRate:
+    """Makes update r = 0, 1, … on a batch with the learning rate lr * f * factor^r.
+
+    lr is what the schedule says, f what the batching says of the batch, as a rule that moves the rate with the
+    batch size; the power is for "changing the stepsize in the subsequent iterations to mitigate overfit"
+    (Mandatelli 2018, chapter 4). Once an update is made, or failed, the optimizer holds lr again: schedules and
+    checkpoints never see the factors.
+
+    Args:
+        run: its batching says f as `lr_factor` and the factor as `repeat_lr_factor`, its progress r.
+
+    Attributes:
+        step: makes an update with a closure. Where the factors are 1, the optimizer's own `step`: no cost.
+    """
+
+    def __init__(self, run: "Run"):
+        self._optimizer, self._run = run.optimizer, run
+        self._is_scaled = factor_of(run.batching) != 1 or changes_lr(run.batching) is not None
+        self._scale = 1.0
+        self.step = self._scaled_step if self._is_scaled else run.optimizer.step
+
+    @property
+    def lr(self) -> Any:
+        """The learning rate of the last update, in the first group; None where the optimizer has none."""
+        lr = self._optimizer.param_groups[0].get("lr")
+        return lr * self._scale if self._is_scaled else lr
+
+    def _scaled_step(self, closure: Any) -> Any:
+        groups = self._optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        self._scale = scale_of_next(self._run)
+        try:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * self._scale
+            return self._optimizer.step(closure)
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+
+def scale_of_next(run: "Run") -> float:
+    """Return what the schedule's learning rate is multiplied by for the next update of a run."""
+    batching, progress = run.batching, run.progress
+    scale = factor_of(batching) ** progress.repeat
+    if changes_lr(batching) is None:
+        return scale
+    begun = Position(progress.epoch, progress.offset, 0, progress.step - progress.repeat)
+    return scale * batching.lr_factor(begun, progress.epoch_size)
+
+
+def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
+    """Refuse factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
+    factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
+    changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
+    if not changed:
+        return
+    right = "give 1" if factor != 1 else "leave the rate alone"
+    if getattr(optimizer, "sets_lr", False):
+        raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
+    if range_test and key is not None:
+        raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")
+
+
+def factor_of(batching: Any) -> float:
+    """Return what a batching multiplies the learning rate by from one repeat to the next."""
+    return getattr(batching, "repeat_lr_factor", 1.0)
+
+
+def changes_lr(batching: Any) -> str | None:
+    """Return the key and value, as KEY=VALUE, by which a batching changes the learning rate; None: it does not."""
+    return getattr(batching, "changes_lr", None)

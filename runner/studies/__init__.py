@@ -1,0 +1,4 @@
+"""Published studies: what to run for each, its metrics and claims, and the report.
+
+May import comparison, sweeps, analysis, reporting, records, config and system.
+"""

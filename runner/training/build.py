@@ -1,0 +1,290 @@
+"""From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from trainopt.data import (
+    Arrays,
+    Batch,
+    DataError,
+    Folders,
+    Position,
+    batches,
+)
+from trainopt.models import smallest_input
+
+from ..config.durations import Duration
+from ..config.instantiate import construct, construct_each, takes
+from ..config.options import shipped
+from ..state.clocks import Clocks
+from ..state.early_stopping import EarlyStopping
+from ..state.objective import Objective, covered_parameters
+from ..state.progress import Progress
+from ..state.update_scale import RepeatRate, check_repeat_rate
+from ..system.device import choose_device, set_numerics
+from ..system.errors import UserError, one_line
+from .batch_control import check_control, controlled_batches
+from .compatibility import (
+    attach_probes,
+    check_batches,
+    check_compile,
+    check_function,
+    check_loss_function,
+    check_probes,
+)
+from .datasets import build_sets
+from .last_layer import compiled, keep_features, split_network
+from .regularizers import begin_regularizers
+from .schedule import build_schedule, check_schedule, levels_of
+
+EVALUATION_BATCH = 256
+
+# keys that config.yaml gives to every option of a group
+COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model")}
+
+
+@dataclass
+class Run:
+    """The pieces of a run, as the loop uses them."""
+
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network, compiled where asked for
+    objective: Objective
+    optimizer: Any
+    schedule: Any
+    batching: Any
+    progress: Progress
+    early_stopping: EarlyStopping
+    clocks: Clocks
+    probes: dict[str, Any]  # by name
+    training_set: Any
+    evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
+    device: torch.device
+    autocast: str | None
+    seed: int
+    duration: str
+    evaluate_every: str
+    checkpoint_every: str
+    log_every: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    compiled: bool = False
+    range_test: str | None = None  # how long it takes, where the run is one
+    notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+    features: str | None = None  # of a frozen backbone: where they come from
+    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
+
+    @cached_property
+    def rate(self) -> RepeatRate:
+        """Makes its updates; knows the learning rate of the last one."""
+        return RepeatRate(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to its end."""
+        return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
+
+    @property
+    def durations(self) -> dict[str, str]:
+        """After which something is due, by what it is."""
+        return {
+            "log": self.log_every,
+            "evaluate": self.evaluate_every,
+            "checkpoint": self.checkpoint_every,
+            "range_test": self.range_test or self.duration,
+            "end": self.duration,
+        }
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Images a batch when evaluating: the same throughout, whatever sizes come and go."""
+        largest = getattr(self.batching, "largest", getattr(self.batching, "size", 0))
+        return max(EVALUATION_BATCH, largest)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches from where the run stands."""
+        if hasattr(self.batching, "needs_probe"):
+            return controlled_batches(self)
+        p = self.progress
+        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of those that the optimizer moves."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+
+def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
+    """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
+
+    Args:
+        config: checked.
+        folder: the run's, which may keep features of its images; None: it has none.
+        training: False where the run is evaluated only.
+        train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
+    """
+    device = choose_device(config.device)
+    set_numerics(config.precision, config.deterministic, device)
+    seed_everything(config.seed)
+    clocks = Clocks(device)
+    data = load_data(config)
+    network = build_network(config, data)
+    check_function(config, data, network)
+    notes: list[str] = []
+    size = input_size(config, data, network, notes)
+    image_shape = data.image_shape if size is None else (data.image_shape[0], size, size)
+    network = split_network(config, network, image_shape)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=memory_format)
+    training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
+    early_stopping = EarlyStopping(**config.early_stopping)
+    early_stopping.check(evaluation_sets)
+    progress = Progress(epoch_size=len(training_set))
+    params = [p for p in network.parameters() if p.requires_grad]
+    optimizer = construct(config.optimizer, "optimizer", params)
+    early_stopping.watch(optimizer)
+    check_schedule(config, optimizer)
+    schedule, range_test = build_schedule(config, optimizer, progress)
+    duration = Duration.parse(config.duration)
+    levels = partial(levels_of, schedule, duration)
+    batching = construct(config.batching, "batching", duration=duration, levels=levels)
+    check_batches(batching, len(training_set), network)
+    check_repeat_rate(batching, optimizer, range_test)
+    if range_test:
+        notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
+    check_loss_function(optimizer, network)
+    probes = construct_each(config, "probe")
+    check_probes(probes)
+    check_control(batching, probes, config.duration, len(training_set))
+    check_compile(config, [optimizer, *probes.values()])
+    forward = compiled(network) if config.compile else network
+    autocast = device.type if config.precision == "bf16" else None
+    run = Run(
+        network=network,
+        forward=forward,
+        objective=build_objective(config, network, forward, autocast),
+        optimizer=optimizer,
+        schedule=schedule,
+        batching=batching,
+        progress=progress,
+        early_stopping=early_stopping,
+        clocks=clocks,
+        probes=probes,
+        training_set=training_set,
+        evaluation_sets=evaluation_sets,
+        device=device,
+        autocast=autocast,
+        seed=config.seed,
+        duration=config.duration,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+        log_every="1steps" if range_test else config.log_every,
+        num_classes=data.num_classes,
+        image_shape=image_shape,
+        compiled=config.compile,
+        range_test=range_test,
+        notes=notes,
+    )
+    keep_features(config, run, folder, training)
+    if training:
+        attach_probes(run)
+        begin_regularizers(run)
+    return run
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that networks and optimizers may draw from."""
+    import random
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def load_data(config: DictConfig) -> Arrays | Folders:
+    """Read the data set that a configuration names."""
+    data = construct(config.data, "data", common=COMMON["data"])
+    if isinstance(data, dict):
+        data = Arrays(**data, where="data")
+    if not isinstance(data, Arrays | Folders):
+        raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
+    channels, pad = config.data.channels, config.data.pad
+    if isinstance(data, Folders):
+        if channels is not None or pad:
+            key = f"channels={channels}" if pad == 0 else f"pad={pad}"
+            raise UserError(
+                f"data.{key}: is for images in memory; those in folders are read in colour, as they are"
+            )
+        return data
+    if getattr(data, "is_placeholder", False):
+        return data
+    try:
+        data = data if channels is None else data.with_channels(channels)
+    except DataError as error:
+        raise UserError(f"data.{error}") from error
+    return data.padded(pad) if pad else data
+
+
+def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
+    """Build the network for the data's classes and channels."""
+    weights = config.model.weights
+    channels, height, width = data.image_shape
+    side = config.data.get("size")
+    network = construct(
+        config.model,
+        "model",
+        common=COMMON["model"],
+        num_classes=data.num_classes,
+        in_channels=channels,
+        image_shape=(channels, side or height, side or width),
+        **({"pretrained": True} if weights == "pretrained" else {}),
+    )
+    if weights == "pretrained" and not takes(config.model._target_, "pretrained"):
+        raise UserError("model.weights=pretrained: only networks of timm have such; give null or a file")
+    return network
+
+
+def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, notes: list[str]) -> int | None:
+    """Return the side to which images are resized, or None; a change that nobody asked for is noted."""
+    channels, height, width = data.image_shape
+    wanted = config.data.get("size")
+    shape = (channels, wanted, wanted) if wanted else (channels, height, width)
+    try:
+        needed = smallest_input(network, shape)
+    except ValueError as error:
+        raise UserError(f"model: {one_line(error)}") from error
+    if needed is None:
+        return wanted
+    if wanted is not None:
+        raise UserError(f"data.size={wanted}: the network needs images of at least {needed} pixels")
+    notes.append(f"images are enlarged from {height}x{width} to {needed}x{needed} pixels, as the network needs")
+    return needed
+
+
+def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
+    """Build the loss with its regularizers, each with the parameters that it is meant for."""
+    penalties = construct_each(config, "regularizer")
+    covered = {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()}
+    for name, (_, params) in covered.items():
+        if not params:
+            raise UserError(f"regularizer.{name}: is meant for none of the network's trained parameters")
+    return Objective(
+        forward,
+        covered,
+        label_smoothing=config.objective.label_smoothing,
+        auxiliary_weight=config.objective.auxiliary_weight,
+        autocast=autocast,
+    )

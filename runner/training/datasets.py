@@ -1,0 +1,104 @@
+"""The sets of images of a run: what it is trained on and what it is evaluated on."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from trainopt.data import (
+    Arrays,
+    Augmentation,
+    DataError,
+    Folders,
+    FolderSource,
+    InMemory,
+    bootstrap,
+    class_balanced,
+    split,
+)
+
+from ..system.errors import UserError, one_line
+
+
+def build_sets(
+    config: DictConfig,
+    data: Arrays | Folders,
+    size: int | None,
+    device: torch.device,
+    notes: list[str],
+    train_images: int = 0,
+) -> tuple[Any, dict[str, Any]]:
+    """Return the training set and the sets to evaluate on, by kind of row.
+
+    Images are normalised by all training images, those too that a bootstrap sample leaves out: to every member of
+    an ensemble a test image is the same.
+
+    Args:
+        config: of the run.
+        data: all images.
+        size: side to which they are resized; None: as they are.
+        device: where batches go.
+        notes: what the start says; grows.
+        train_images: as in `build`.
+    """
+    options = config.data
+    labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
+    test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
+    try:
+        train, held_out = split(labels, options.validation, options.limit)
+        test, _ = split(test_labels, 0.0, options.limit)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    mean, std = statistics(options, data, train)
+    shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
+
+    def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> InMemory | FolderSource:
+        if isinstance(data, Folders):
+            return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
+        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
+        if not np.array_equal(indices, np.arange(len(images))):  # of all of them no copy is made
+            images = images[indices]
+        return InMemory(
+            images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared
+        )
+
+    sets = {"validation": make("train", held_out)} if len(held_out) else {}
+    if train_images:
+        chosen = train[class_balanced(labels[train], train_images)]
+        sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch
+    try:
+        augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
+        if options.bootstrap:
+            sample = bootstrap(len(train), config.seed)
+            notes.append(
+                f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample"
+            )
+            train = train[sample]
+        training_set = make("train", train, augmentation)
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
+    return training_set, {**sets, "test": make("test", test)}
+
+
+def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
+    channels = data.image_shape[0]
+    found = {}
+    for name in ("mean", "std"):
+        given = options[name]
+        if given is not None and len(given) == 1:
+            given = [given[0]] * channels
+        if given is not None and len(given) != channels:
+            raise UserError(
+                f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all"
+            )
+        if given is None and isinstance(data, Arrays):
+            pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
+            given = getattr(pixels, name)(axis=0, dtype=np.float64)
+            given = np.where(given > 0, given, 1.0) if name == "std" else given
+        elif given is None:
+            raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
+        found[name] = [float(x) for x in given]
+    return found["mean"], found["std"]

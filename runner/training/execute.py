@@ -1,0 +1,283 @@
+"""One run in its folder, from a checked configuration to a summary."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..records.run_folder import DONE, fail, fingerprint, log_traceback, summary_if_done
+from ..system.display import Display
+from ..system.errors import FAILED, UserError, cannot_write, one_line, reason
+from ..system.files import read_json, shown, write_json, write_text
+from ..system.interrupt import Interrupt
+from ..system.lock import RunLock
+
+if TYPE_CHECKING:  # torch is imported when a run begins
+    from ..records.checkpoint_files import Found
+    from ..state.recorder import Record
+    from .build import Run
+
+
+def start(
+    config: DictConfig,
+    choices: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    debug: bool = False,
+    display: Display | None = None,
+) -> int:
+    """Begin a run in a folder, continue the one that is there, or show its result; return the exit code.
+
+    Raises:
+        UserError: the folder holds another run, is written by another process, or cannot be written; or a piece
+            cannot be built; nothing was written then.
+    """
+    display = display or Display()
+    if told_if_done(config, folder, display):
+        return 0
+    with Interrupt() as interrupt:
+        try:
+            with ExitStack() as held:
+                with writing(folder):
+                    held.enter_context(RunLock(folder))
+                if told_if_done(config, folder, display):  # by a process that held the lock a moment ago
+                    return 0
+                return carry_out(config, choices, folder, command, display, interrupt, debug)
+        except KeyboardInterrupt:
+            return interrupt.code
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a piece that was built; what happens later is in `attempt`
+            fail(folder, error)
+            if debug:
+                traceback.print_exc()
+            tell_failure(reason(error), folder)
+            return FAILED
+
+
+def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
+    """Show the result of the run in a folder if it has one; UserError if the folder holds another run."""
+    summary = summary_if_done(folder, config)
+    if summary is None:
+        return False
+    display.say(f"this run is already {summary['status']}:")
+    tell_end(display, summary, folder)
+    return True
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an error of writing the files that a run begins with into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(cannot_write(error, folder)) from error
+
+
+def carry_out(
+    config: DictConfig,
+    choices: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    display: Display,
+    interrupt: Interrupt,
+    debug: bool,
+) -> int:
+    """Build, train and sum up, from the folder's newest checkpoint where there is one; return the exit code."""
+    from ..records.checkpoint_files import newest
+    from .build import build
+
+    run = build(config, folder)
+    metrics = folder / "metrics.jsonl"
+    found = newest(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    with ExitStack() as opened:
+        with writing(folder):
+            write_header(config, choices, folder, command, run, resumed=found.state is not None)
+            display.log_to(folder / "log.txt")
+            opened.callback(display.close)
+            record = open_record(config, folder, run, found)
+            opened.callback(record.close)
+        for problem in found.problems:
+            display.say(f"note: {problem}")
+        if found.state is not None:
+            restore(run, record, found.state, folder / "checkpoints" / found.name)
+            display.say(f"continuing from step {run.progress.step} ({found.name})")
+        display.start(facts(config, choices, run, folder), run.notes)
+        code, outcome = attempt(run, record, display, folder, interrupt, debug)
+        try:
+            if run.range_test and outcome["status"] in DONE:
+                from ..reporting.range_test import summarise_range_test
+
+                record.flush()
+                outcome["range_test"] = summarise_range_test(folder)
+            summary = record.summarise(run, **outcome)
+        except OSError as error:
+            print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
+            return FAILED
+        tell_end(display, summary, folder)
+        if outcome["status"] == "failed" and record.store.last_step is not None:
+            print(f"trainopt: the same command goes on from step {record.store.last_step}", file=sys.stderr)
+        return code
+
+
+def write_header(
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumed: bool
+) -> None:
+    """Write what says which run this is, and where it runs."""
+    from ..system.environment import environment
+
+    header = {"choices": choices, "fingerprint": fingerprint(config)}
+    write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
+    here = environment(run.device, command)
+    if run.features is not None:
+        here["features"] = run.features
+    before = read_json(folder / "environment.json") if resumed else {}
+    if before:  # a run that goes on elsewhere keeps where it was
+        here["earlier"] = [*before.pop("earlier", []), before]
+    write_json(folder / "environment.json", here)
+
+
+def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") -> "Record":
+    """Open the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
+    from ..config.instantiate import construct
+    from ..records.checkpoint_files import Store
+    from ..state.recorder import Record
+
+    resumed_at = found.state["progress"]["step"] if found.state else None
+    if resumed_at is None:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    logger = None
+    if config.logger.get("_target_"):
+        logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
+    keep = config.keep_checkpoints
+    return Record(
+        folder,
+        constants={"fingerprint": fingerprint(config), "seed": config.seed},
+        selection=next(iter(run.evaluation_sets)),  # validation, where there is one
+        store=Store(folder / "checkpoints", keep.last, found.last_step),
+        keep_every=keep.every,
+        cycles=run.schedule.cycles if keep.at_restarts else None,
+        logger=logger,
+    )
+
+
+def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> None:
+    """Set a run and its record to the state in a checkpoint; UserError if it is that of something else."""
+    from ..state.checkpoint import restore as restore_run
+
+    try:
+        restore_run(run, state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{shown(path)}: does not fit this run ({one_line(error)[:160]})") from error
+    record.resume(state)
+
+
+def attempt(
+    run: "Run", record: "Record", display: Display, folder: Path, interrupt: Interrupt, debug: bool
+) -> tuple[int, dict[str, Any]]:
+    """Train; return the exit code and what the summary says of how it ended."""
+    from .divergence import Diverged
+    from .loop import train
+
+    try:
+        interrupt.patient = True
+        with display.live(run.duration):
+            train(run, record, display, interrupt)
+    except Diverged as outcome:
+        record.checkpoint(run)
+        where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
+        return 0, {"status": "diverged", "diverged_at": where}
+    except KeyboardInterrupt:
+        return interrupt.code, {"status": "interrupted"}
+    except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
+        with suppress(OSError):
+            log_traceback(folder, error)
+        if debug:
+            traceback.print_exc()
+        with suppress(Exception):  # what waits may be what failed
+            record.flush()
+        return FAILED, {"status": "failed", "error": reason(error)}
+    finally:
+        interrupt.patient = False
+    if interrupt.signal:
+        return interrupt.code, {"status": "interrupted"}
+    why = None if run.is_over else run.early_stopping.reason
+    because = {} if why is None else {"stopped_because": why}
+    return 0, {"status": "finished", "stopped_early": why is not None, **because}
+
+
+def tell_failure(error: str, folder: Path) -> None:
+    """Say what ended a run."""
+    print(f"trainopt: the run failed: {error}", file=sys.stderr)
+    print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
+
+
+def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
+    """Say how a run ended, with its curves and figures."""
+    from ..reporting.curves import draw_curves
+    from ..reporting.fisher_curves import draw_fisher
+    from ..reporting.loss_terms import draw_losses
+    from ..reporting.range_test import draw_range_test, findings
+    from ..reporting.trajectory import draw_path
+
+    range_test = summary.get("range_test")
+    if summary["status"] == "failed":
+        tell_failure(summary["error"], folder)
+    elif summary["status"] == "interrupted":
+        display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
+    else:
+        if not (folder / "curves.png").exists():
+            with suppress(OSError):  # a folder that can only be read shows its figures all the same
+                draw_curves(folder, folder.name)
+                draw_losses(folder, folder.name)
+                draw_fisher(folder, folder.name)
+                draw_path(folder)
+                if range_test:
+                    draw_range_test(folder, range_test)
+        display.result(summary, folder)
+    if summary["status"] == "diverged":
+        where = summary["diverged_at"]
+        at = f"step {where['step']} (epoch {where['epoch']:.2f})"
+        display.say(f"diverged: the loss became {where['loss']} after {at}")
+    if summary.get("stopped_early"):
+        display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
+    for line in findings(range_test) if range_test else ():
+        display.say(line)
+
+
+def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
+    """Return what the start says of a run, as (name, value)."""
+    from trainopt.data import Position, spans_of
+
+    from ..system.device import describe as describe_device
+
+    images = ", ".join(f"{len(s):,} {kind}" for kind, s in run.evaluation_sets.items())
+    shape = "x".join(map(str, run.image_shape))
+    precision, data = config.precision, f" ({len(run.training_set):,} training, {images} images; {shape})"
+    if run.objective.returns_loss:
+        precision, data = str(next(run.network.parameters()).dtype).removeprefix("torch."), ""
+    trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
+    optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
+    lr = run.optimizer.param_groups[0].get("lr")
+    at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
+    rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
+    warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
+    spans = sum(1 for _ in spans_of(run.batching, Position(), len(run.training_set)))
+    describe = getattr(run.batching, "describe", None)  # of batches whose size changes
+    sizes = [] if describe is None else [("batches", describe())]
+    an_epoch = f"{spans} {'batch' if spans == 1 else 'batches'} an epoch{' at first' if sizes else ''}"
+    features = [] if run.features is None else [("features", run.features)]
+    return [
+        ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
+        ("data", f"{choices.get('data')}{data}"),
+        *features,
+        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
+        ("length", f"{config.duration}, {an_epoch}"),
+        *sizes,
+        ("device", f"{describe_device(run.device)}, {precision}"),
+        ("folder", shown(folder)),
+    ]

@@ -1,0 +1,169 @@
+"""Training the last layer alone: the network is split, and features that never change are computed once."""
+
+import errno
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from trainopt.data import Features, digest_of
+from trainopt.models import LastLayer, WeightsError, load_weights
+
+from ..system.display import duration_text
+from ..system.errors import UserError, one_line, reason
+from ..system.files import shared_cache, shown
+from .feature_cache import FeatureCache
+
+if TYPE_CHECKING:
+    from .build import Run
+
+FEATURE_BATCH = 64  # images at a time; on a CPU the time for each is the same from 32 to 256
+PATIENCE_SECONDS = 5.0  # after which a computation says how long it will take
+APART = ("weights", "trainable", "feature_cache")  # keys of the model that do not describe the backbone's form
+
+
+def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return a network with the weights of a file, if one is given, and as model.trainable asks for it.
+
+    For last_layer it is split; its classifier begins anew, whatever the file holds in its place.
+    """
+    apart: list[str] = []
+    split = network
+    if config.model.get("trainable") == "last_layer":
+        try:
+            split = LastLayer(network, image_shape, bf16=config.precision == "bf16")
+        except ValueError as error:
+            raise UserError(f"model.trainable=last_layer: {one_line(error)}") from error
+        apart = split.classifiers
+    if config.model.weights not in (None, "pretrained"):
+        try:
+            load_weights(network, config.model.weights, apart)
+        except WeightsError as error:
+            raise UserError(f"model.weights: {error}") from error
+    return split
+
+
+def compiled(network: nn.Module) -> Any:
+    """Return the compiled form of a network; where the backbone is frozen, only the head is compiled."""
+    if not isinstance(network, LastLayer):
+        return torch.compile(network)
+    network.head.compile()
+    return network
+
+
+def keep_features(config: DictConfig, run: "Run", folder: Path | None, training: bool) -> None:
+    """Let a run whose backbone is frozen read features in the place of images, where these never change.
+
+    The time that this takes is on a clock of its own, `features`.
+
+    Args:
+        config: of the run.
+        run: built; its sets, and what is called on their batches, are replaced.
+        folder: the run's, or None where nothing may be written there.
+        training: whether its training set will be used.
+    """
+    network = run.network
+    if not isinstance(network, LastLayer):
+        return
+    run.features = "computed for every batch"
+    place = cache_folder(config.model.feature_cache, folder)
+    if place is None:
+        return
+    with run.clocks.running("features"):
+        store = FeatureStore(FeatureCache(place), network, about_backbone(config, network))
+        try:
+            run.evaluation_sets = {kind: store.of(source) for kind, source in run.evaluation_sets.items()}
+            run.forward = network.head
+            if training and not run.training_set.is_random:
+                run.training_set = store.of(run.training_set)
+                run.objective.network = network.head
+                network.release()
+        except OSError as error:
+            run.notes.append(f"features cannot be stored ({reason(error)}): the backbone runs for every batch")
+    if run.forward is network.head:
+        rest = "" if isinstance(run.training_set, Features) else f"; of training images {run.features}"
+        how = f"computed in {store.seconds:.1f} s and stored in" if store.seconds else "from"
+        run.features = f"{how} {shown(place)}{rest}"
+
+
+def cache_folder(wanted: str, folder: Path | None) -> Path | None:
+    """Return where features are kept, for a value of model.feature_cache; None: nowhere."""
+    if wanted == "run":
+        return None if folder is None else folder / "features"
+    return shared_cache() / "features" if wanted == "shared" else None
+
+
+def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
+    """Return what features depend on beside the images: weights, code and numerics."""
+    frozen = network.frozen()
+    options: dict[Any, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    return {
+        "weights": digest_of(*(part for name in sorted(frozen) for part in (name, frozen[name]))),
+        "model": {str(key): value for key, value in options.items() if key not in APART},
+        "code": code_of(network.network),
+        "classifiers": network.classifiers,
+        "device": next(iter(network.parameters())).device.type,
+        "precision": config.precision,
+        "versions": {name: version(name) for name in ("torch", "timm")},
+    }
+
+
+def code_of(network: nn.Module) -> str:
+    """Return a digest of the files in which the classes of a network's layers are written, but for torch's."""
+    classes = {type(m) for m in network.modules() if not type(m).__module__.startswith("torch.")}
+    files = {
+        inspect.getsourcefile(c) for c in classes if c.__module__ in sys.modules and c.__module__ != "__main__"
+    }
+    return digest_of(*(Path(name).read_bytes() for name in sorted(filter(None, files))))
+
+
+class FeatureStore:
+    """Features of sets of images, from a cache or computed into it.
+
+    Args:
+        cache: where they are kept.
+        network: computes them.
+        about: what they depend on beside the images.
+
+    Attributes:
+        seconds: spent on computing.
+    """
+
+    def __init__(self, cache: FeatureCache, network: LastLayer, about: dict[str, Any]):
+        self.cache, self.network, self.about = cache, network, about
+        self.seconds = 0.0
+
+    def of(self, source: Any) -> Features:
+        """Return the features of a set of images; OSError where they cannot be stored."""
+        about = {**self.about, "images": source.digest()}
+        key = digest_of(json.dumps(about, sort_keys=True))[:32]
+        with self.cache.turn(key):
+            values = self.cache.read(key)
+            if values is None:
+                began = perf_counter()
+                self.cache.write(key, (len(source), self.network.width), self._blocks(source), about)
+                self.seconds += perf_counter() - began
+                values = self.cache.read(key)
+        if values is None:
+            raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
+        return Features(torch.from_numpy(values), torch.as_tensor(source.labels), source.device)
+
+    def _blocks(self, source: Any) -> Iterator[np.ndarray]:
+        began, done, told = perf_counter(), 0, False
+        for images, _ in source.ordered(FEATURE_BATCH):
+            yield self.network.features(images).cpu().numpy()
+            done += len(images)
+            passed = perf_counter() - began
+            if passed > PATIENCE_SECONDS and not told:
+                left = duration_text(passed * (len(source) - done) / done)
+                print(f"trainopt: computing features of {len(source):,} images, {left} left", file=sys.stderr)
+                told = True

@@ -1,0 +1,79 @@
+"""Regularizers that follow the course of a run, and what all of them report.
+
+    regularizer.begin(run, params)                               once it is built: to refuse it, or to prepare
+    optimizer.step(closure)
+    events = regularizer.after_step(run, params)                 what changes in it
+    evaluate
+    events = regularizer.after_evaluation(run, params, rows)     likewise
+    row |= regularizer.report(params, value)                     where a training row is written
+
+Each event is a dict with `event`, a word for it, and what else is to be told: a row of metrics.jsonl and a line on
+the screen. `params` are those that the regularizer is meant for. Events follow from what a method is given and
+from the regularizer's `state_dict`, which is part of a checkpoint: so a resumed run is the same.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..system.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from ..state.recorder import Record
+    from ..system.display import Display
+    from .build import Run
+
+
+def begin_regularizers(run: "Run") -> None:
+    """Let regularizers look at the run that they are part of; UserError where one refuses it."""
+    for name, (regularizer, params) in run.objective.regularizers.items():
+        if hasattr(regularizer, "begin"):
+            try:
+                regularizer.begin(run, params)
+            except (UserError, ValueError) as error:
+                raise UserError(f"regularizer.{name}: {one_line(error)}") from error
+
+
+class Regularizers:
+    """The regularizers of a run, whose methods are called where they have them.
+
+    Args:
+        run: standing where its training begins or goes on.
+        record: gets a row for each event.
+        display: gets a line for each event.
+    """
+
+    def __init__(self, run: "Run", record: "Record", display: "Display"):
+        self._run, self._record, self._display = run, record, display
+        self._all = run.objective.regularizers
+        self._after_step = self._with("after_step")
+        self._after_evaluation = self._with("after_evaluation")
+        self._report = self._with("report")
+
+    def after_step(self) -> None:
+        """Tell them that a step was made."""
+        for name, after_step in self._after_step.items():
+            self._tell(name, after_step(self._run, self._all[name][1]))
+
+    def after_evaluation(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Tell them what an evaluation found, by kind of row."""
+        for name, after_evaluation in self._after_evaluation.items():
+            self._tell(name, after_evaluation(self._run, self._all[name][1], rows))
+
+    def report(self, terms: dict[str, Tensor]) -> dict[str, Any]:
+        """Return what they say of the terms that they added to the loss of a step, as NAME_key."""
+        return {
+            f"{name}_{key}": figure
+            for name, report in self._report.items()
+            for key, figure in report(self._all[name][1], terms[name]).items()
+        }
+
+    def _with(self, method: str) -> dict[str, Any]:
+        return {name: getattr(r, method) for name, (r, _) in self._all.items() if hasattr(r, method)}
+
+    def _tell(self, name: str, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            with self._run.clocks.running("other"):
+                counts = self._run.progress.counts()
+                self._record.happened(name, event, counts, self._run.clocks.seconds["train"])
+                self._display.happened(name, event, counts)
