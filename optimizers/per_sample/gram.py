@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...runner.state.snapshot import Buffers
 from .accumulator import GramSum
+from .buffers import Buffers
 from .recorder import GramRecorder
 
 ENTRIES = 2**24  # of rows that stand in memory at a time

@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-
 SOURCE = Path(__file__).with_suffix(".c")
 UNITS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vbmi2", "avx512_bf16", "amx_tile", "amx_bf16")
 FLAGS = (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..schedules.base import check_choice
+from ..arguments import check_choice
 from ..vectors import flatten
 from .gaussian_hills import Hills, height
 from .l2 import L2

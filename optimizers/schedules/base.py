@@ -85,9 +85,3 @@ def rates(optimizer: Optimizer) -> list[float]:
 def first_rate(optimizer: Optimizer) -> float:
     """Return the rate that the first group began with."""
     return optimizer.param_groups[0].get("initial_lr", rates(optimizer)[0])
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError if a value is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}={value}: must be one of {', '.join(choices)}")

@@ -4,7 +4,8 @@ from math import cos, floor, pi
 
 from torch.optim import Optimizer
 
-from .base import Progress, Schedule, check_choice, first_rate
+from ..arguments import check_choice
+from .base import Progress, Schedule, first_rate
 
 FORMS = ("triangular", "triangular2", "exp_range")
 WINDOWS = {

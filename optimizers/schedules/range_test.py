@@ -2,7 +2,8 @@
 
 from torch.optim import Optimizer
 
-from .base import Progress, Schedule, check_choice
+from ..arguments import check_choice
+from .base import Progress, Schedule
 
 RISES = ("linear", "exponential")
 

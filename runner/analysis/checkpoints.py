@@ -18,8 +18,8 @@ from ..system.errors import UserError
 from ..system.files import shown
 
 if TYPE_CHECKING:
+    from ..state.run import Run
     from ..system.display import Display
-    from ..training.build import Run
 
 # keys of data that do not choose images: where they lie, how they become inputs, what is done to those of training
 APART = {"root", "download", "workers", "mean", "std", "size", "channels", "crop_share", "interpolation"}

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from ..state.run import Run
 from ..system.display import Display
 from ..system.errors import UserError
 from ..system.files import shown
-from ..training.build import Run
 from .checkpoints import Member, check_same_images, find_members, runs_of
 from .evaluate import enough_memory
 

@@ -6,45 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from ..records.run_folder import read_config
 from ..state.evaluation import evaluate
+from ..state.run import Run
 from ..system.device import choose_device
 from ..system.display import Display
 from ..system.errors import UserError
-from ..training.build import Run, build
-from .checkpoints import checkpoint_path, state_in
-
-
-def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
-    """Evaluate a checkpoint of a run and print the figures.
-
-    Args:
-        folder: the run's.
-        which: `best`, `last`, or a checkpoint file.
-        device: as in the configuration; None: the run's.
-    """
-    path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
-    state = state_in(path)
-    display = Display()
-    with enough_memory():
-        run = prepared(folder, device, display)
-        set_state(run, state, path)
-        rows = figures(run, run.evaluation_sets)
-    step = run.progress.step
-    if run.objective.returns_loss:
-        (row,) = rows.values()
-        point = f" at theta = {row['theta']}" if "theta" in row else ""
-        display.say(f"{path.name}, step {step}: value {row['loss']:.6g}{point}")
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=f"{path.name}, step {step}")
-    for name in ("set", "images", "loss", "top-1 (%)", "top-5 (%)"):
-        table.add_column(name, justify="left" if name == "set" else "right")
-    for kind, row in rows.items():
-        cells = (f"{row['loss']:.4f}", f"{row['top1']:.2f}", f"{row['top5']:.2f}")
-        table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *cells)
-    display.say(table)
+from ..training.build import build
 
 
 @contextmanager

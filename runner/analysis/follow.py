@@ -16,13 +16,12 @@ from trainopt.models import DamagedFile
 from ..config.durations import Duration
 from ..records.checkpoint_files import by_step, read
 from ..records.run_folder import EVALUATIONS
-from ..state.recorder import to_json
+from ..state.run import Run
 from ..system.display import Display, figure
 from ..system.errors import FAILED, UserError, reason
-from ..system.files import append_whole, read_json, shown
+from ..system.files import append_whole, read_json, shown, to_json
 from ..system.interrupt import Interrupt
 from ..system.lock import NAME, RunLock, is_written
-from ..training.build import Run
 from .evaluate import enough_memory, figures, prepared, set_state
 
 LOOK_SECONDS = 1.0  # between two looks for a new checkpoint

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..state.run import Run
 from ..system.errors import UserError
-from ..training.build import Run
 from .checkpoints import Member
 from .evaluate import figures, set_state
 

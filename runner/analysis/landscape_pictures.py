@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..comparison.pictures import Picture, plain, save
-from ..reporting.curves import COLOURS, PATH_COLOUR, is_wide, tidy
+from ..reporting.style import COLOURS, PATH_COLOUR, Picture, is_wide, plain, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

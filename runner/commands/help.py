@@ -6,6 +6,7 @@ import textwrap
 
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import chosen
+from .run import config_folders, typed_overrides
 
 USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
@@ -30,6 +31,12 @@ trainopt compares ways of training neural networks: one command is one run.
   --version           show the version
   --hydra-help        show Hydra's own flags (completion for the shell, …)
 """
+
+
+def command(arguments: list[str]) -> int:
+    """Prints the help page for what was typed; returns the exit code."""
+    print(help_text(typed_overrides(arguments), Vocabulary([*config_folders(arguments), CONF])))
+    return 0
 
 
 def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:

@@ -1,7 +1,9 @@
 """What `trainopt landscape` prints and writes."""
 
+import argparse
 from argparse import Namespace
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.progress import track
@@ -9,8 +11,7 @@ from rich.table import Table
 
 from ..analysis.landscape import NO_BARRIER, landscape
 from ..analysis.landscape_pictures import LETTERS, draw_landscape
-from ..comparison.table import PLAIN_WIDTH
-from ..system.display import Display
+from ..system.display import PLAIN_WIDTH, Display
 from ..system.errors import UserError
 from ..system.files import json_text, shown, write_text
 
@@ -21,7 +22,43 @@ RULE = (
 )
 
 
-def landscape_command(given: Namespace) -> None:
+def command(arguments: list[str], debug: bool) -> int:
+    """`trainopt landscape RUN|CHECKPOINT RUN|CHECKPOINT [RUN|CHECKPOINT]`."""
+    del debug
+    parser = argparse.ArgumentParser(
+        "trainopt landscape",
+        description="Evaluate a network between two checkpoints, or on the plane through three.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN|CHECKPOINT",
+        help="a run's folder, or a file in its checkpoints/",
+    )
+    parser.add_argument(
+        "--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)"
+    )
+    parser.add_argument(
+        "--beyond", type=float, default=0.2, metavar="SHARE", help="how far to go on beyond; default: 0.2"
+    )
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images; default: 1000")
+    parser.add_argument(
+        "--batch-norm",
+        default="recompute",
+        metavar="recompute|interpolate",
+        help="its statistics between checkpoints: anew from training images (default), or interpolated",
+    )
+    parser.add_argument("--checkpoint", default="last", metavar="best|last", help="of a run; default: last")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the first run's")
+    parser.add_argument("--json", action="store_true", help="print what landscape.json holds, instead of tables")
+    out = Path("outputs/landscape")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    show_and_write(parser.parse_args(arguments))
+    return 0
+
+
+def show_and_write(given: Namespace) -> None:
     """Evaluate, print and write; UserError where that cannot be done."""
     display = Display(quiet=given.json)
     if not display.console.is_terminal:

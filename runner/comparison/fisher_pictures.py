@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..reporting.curves import running_mean
 from ..reporting.fisher_curves import SINGLE, SO_FAR
+from ..reporting.style import Picture, running_mean, save
 from .fisher_plane import draw_plane
 from .methods import AXES, Comparison
-from .pictures import LABELS, Curve, Picture, curves_of, draw_lines, save
+from .pictures import LABELS, Curve, curves_of, draw_lines
 
 
 def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> list[Picture]:

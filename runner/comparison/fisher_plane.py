@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..reporting.curves import PALETTE, tidy
+from ..reporting.style import LEGEND_WIDTH, PALETTE, Picture, add_legend, new_figure, save, tidy
 from .methods import Comparison, Method, as_text
-from .pictures import LEGEND_WIDTH, Picture, add_legend, colour_of, new_figure, save
+from .pictures import colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

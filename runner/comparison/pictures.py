@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..reporting.curves import FEW, PALETTE, is_wide, running_mean, tidy
 from ..reporting.loss_terms import term_names, terms_drawn
+from ..reporting.style import (
+    FEW,
+    LEGEND_WIDTH,
+    PALETTE,
+    Picture,
+    add_legend,
+    is_wide,
+    new_figure,
+    plain,
+    running_mean,
+    save,
+    tidy,
+)
 from .methods import AXES, COST, Comparison, Method
 
 if TYPE_CHECKING:
@@ -27,25 +39,7 @@ LABELS = {
 RATES = {"learning rate": "lr", "step size": "step_size"}  # the second where an optimizer reports it
 BAND = "line: mean over seeds; band: lowest to highest of them"
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG heavy
-LEGEND_WIDTH = 95  # letters that fit side by side below a picture
 BAR_NAME_WIDTH = 38  # letters of a name beside its bar
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture on disk, in two formats.
-
-    Attributes:
-        name: of the files, without what comes after the dot.
-        title: what it shows, in a few words.
-        svg: a path.
-        png: a path.
-    """
-
-    name: str
-    title: str
-    svg: Path
-    png: Path
 
 
 @dataclass(frozen=True)
@@ -217,13 +211,6 @@ def draw_lines(
     return figure
 
 
-def add_legend(figure: "Figure", drawn: dict[str, Any], columns: int = 1) -> None:
-    """Write below a figure what was drawn, by name."""
-    names = [plain("\n".join(textwrap.wrap(name, LEGEND_WIDTH))) for name in drawn]
-    style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(list(drawn.values()), names, loc="outside lower left", **style)
-
-
 def draw_bars(methods: list[Method], against: str) -> "Figure":
     """Draw what it took to reach the target, a bar a method, the first on top."""
     names = ["\n".join(textwrap.wrap(m.name, BAR_NAME_WIDTH)) for m in methods]
@@ -253,26 +240,3 @@ def draw_bars(methods: list[Method], against: str) -> "Figure":
     axis.set_xlabel(LABELS[against].removesuffix(" at each step"))
     axis.set_title("mean of the runs that reached it, and its 95 % interval", fontsize=9, loc="left")
     return figure
-
-
-def new_figure(height: float) -> "Figure":
-    """Return a canvas as wide as a column of the report, `height` in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(7.2, height), layout="constrained")
-
-
-def plain(name: str) -> str:
-    """Return a name in which matplotlib sees no formula."""
-    return name.replace("$", r"\$")
-
-
-def save(figure: "Figure", name: str, title: str, out: Path) -> Picture:
-    """Write both files of a picture; equal pictures make equal files."""
-    from matplotlib import rc_context
-
-    picture = Picture(name, title, out / f"{name}.svg", out / f"{name}.png")
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(picture.svg, metadata={"Date": None})
-    figure.savefig(picture.png, dpi=120)
-    return picture

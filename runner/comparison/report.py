@@ -1,14 +1,15 @@
 """A comparison as one HTML file that needs nothing beside it."""
 
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..reporting.html import data_uri, rendered
+from ..reporting.style import Picture
 from ..system.files import write_text
 from .methods import COST, METRICS, RULE, Comparison, as_text, conclusion
-from .pictures import Picture, colour_of
+from .pictures import colour_of
 from .significance import LEVEL
 
 TEMPLATE = "report.html.jinja"
@@ -46,26 +47,6 @@ def write_report(
         environment=environment_rows(comparison.runs.environments.reindex(runs)),
     )
     write_text(path, text)
-
-
-def rendered(template: str, **values: Any) -> str:
-    """Return a page, made from one of the templates of trainopt.runner.reporting."""
-    # where a run is made, nobody needs it
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("trainopt.runner.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)
-
-
-def data_uri(svg: Path) -> str:
-    """Return a picture as an address that holds the picture itself."""
-    return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"
 
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:

@@ -2,102 +2,24 @@
 
 import csv
 import math
-from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from ..records.frames import load_runs, run_folders
-from ..records.sweep_ledger import WHOLE, planned
-from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
+from ..reporting.tables import latex, markdown
 from ..system.errors import UserError
 from ..system.files import shown
 from .fisher_pictures import draw_fisher_pictures
-from .methods import AXES, COST, METRICS, RULE, Comparison, Method, compare, conclusion, usable
+from .methods import AXES, COST, METRICS, RULE, Comparison, Method, conclusion
 from .pictures import draw_pictures
 from .report import write_report
 from .significance import Estimate, Verdict
-from .tuning_effort import add_effort, add_trials
 
 FORMS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two digits
 SHOWN = ("final_top1", "final_loss", "train_seconds")  # on the terminal; the files have all
 WAYS = ("steps", "gradients", "seconds")  # to the target, in the files
-PLAIN_WIDTH = 200  # where the output is no terminal
-
-
-def compare_command(given: Namespace) -> None:
-    """Read, compare, print and write; UserError where the runs should not be compared."""
-    console = wide_console()
-
-    def follow(folders: list[Path]) -> Iterable[Path]:
-        return track(folders, "reading", console=console, transient=True, disable=not console.is_terminal)
-
-    by = given.by.split(",") if given.by else None
-    choices = {"by": by, "baseline": given.baseline, "metric": given.metric, "target": given.target}
-    comparison = read_comparison(given.paths, given.tuning or [], follow, **choices)
-    conclude(comparison, given.against, given.out, given.force, console)
-
-
-def wide_console() -> Console:
-    """Return a console in which a table keeps its lines where the output is no terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    return console
-
-
-def read_comparison(
-    paths: Iterable[Path],
-    tuning: Sequence[Path] = (),
-    follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
-    **choices: Any,
-) -> Comparison:
-    """Compare the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
-
-    Args:
-        paths: of runs, of sweeps, or of folders with runs below them.
-        tuning: the same, of learning-rate searches.
-        follow: wraps lists of folders, as a progress bar does.
-        choices: for `comparison.compare`: by, baseline, metric and target.
-
-    Raises:
-        UserError: as `comparison.compare`.
-    """
-    folders = run_folders(paths)
-    there = read_entrants(folders)
-    competing = competitors(folders, there)
-    runs = load_runs(competing if there else paths, usable, follow)
-    one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
-    by_plan = one and not choices.get("by") and not tuning
-    names = {shown(folder): there[folder].method for folder in competing} if by_plan else None
-    comparison = compare(runs, names=names, **choices)
-    runs.problems += without_rate(there.values())
-    trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
-    if names is not None:
-        add_trials(comparison, load_runs(trials, follow=follow), trials)
-    elif trials or tuning:
-        add_effort(comparison, load_runs([*tuning, *trials], follow=follow))
-    comparison.obstacles += unequal_budget(there.values())
-    return comparison
-
-
-def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
-    """Return the folders of runs that are compared: of a tournament's its final runs that came to an end.
-
-    Raises:
-        UserError: a tournament has no final run yet.
-    """
-    sweeps = dict.fromkeys(e.sweep for e in there.values())
-    for sweep in sweeps:
-        if not any(e.role == FINAL for e in there.values() if e.sweep == sweep):
-            raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    apart = {folder for folder, (sweep, _) in planned(folders).items() if sweep in sweeps}
-    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in WHOLE}
-    return [folder for folder in folders if folder in ended or folder not in apart]
 
 
 def conclude(comparison: Comparison, against: str, out: Path, force: bool, console: Console) -> None:
@@ -223,53 +145,3 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             effort = [len(m.trials), m.trial_gradients]
             row = [*start, *estimates, comparison.target, m.reached, *ways, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
-
-
-def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
-    """Return a table in Markdown, whose columns are aligned in the text, too.
-
-    >>> print(markdown(["method", "loss"], [["adam", "0.3"]]), end="")
-    | method | loss |
-    | ------ | ---: |
-    | adam   |  0.3 |
-
-    Args:
-        header: a cell for each column.
-        rows: as many cells each.
-        left: numbers of the columns that are aligned to the left.
-    """
-    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-
-    def aligned(line: list[str]) -> str:
-        cells = [
-            f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "| " + " | ".join(cells) + " |\n"
-
-    return "".join(map(aligned, [lines[0], rule, *lines[1:]]))
-
-
-def latex(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table in LaTeX, in the form of the package booktabs."""
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(map(tex_text, cells)) + r" \\" + "\n"
-
-    body = "".join(map(line, rows))
-    columns = "l" + "r" * (len(header) - 1)
-    start = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-    return f"{start}{line(header)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
-
-
-def tex_text(text: str) -> str:
-    """Return text in which LaTeX sees no commands.
-
-    >>> print(tex_text("lr_a=10 %"))
-    lr\\_a=10 \\%
-    """
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    special |= {c: "\\" + c for c in "&%$#_{}"}
-    special["<"] = "$<$"
-    return "".join(special.get(c, c) for c in text)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from ..records.frames import run_folders
 from ..sweeps.search_report import conclusion
 from ..sweeps.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
+from ..system.display import wide_console
 from ..system.errors import FAILED, UserError
 from ..system.files import shown, write_json
 from .methods import Comparison
-from .table import conclude, read_comparison, wide_console
+from .read import read_comparison
+from .table import conclude
 
 if TYPE_CHECKING:
-    from ..sweeps.tournament import Method
+    from ..sweeps.search import Method
 
 NAME = "tournament.json"
 FOLDER = "comparison"

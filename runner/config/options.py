@@ -100,3 +100,7 @@ def _dotted(prefix: str, value: Any) -> list[str]:
         start = f"{prefix}." if prefix else ""
         return [key for k, v in value.items() for key in _dotted(f"{start}{k}", v)]
     return [prefix]
+
+
+# keys that config.yaml gives to every option of a group
+COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model")}

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers.per_sample.spectrum import moments, spectrum
 
-from ..training.build import Run
+from ..state.run import Run
 from .step_gram import StepGram, check_rows
 
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from trainopt.data import Batch
 
 from ..config.durations import Duration
-from ..state.checkpoint import rng_state, set_rng_state
 from ..state.progress import Agenda
 from ..state.recorder import Record
-from ..training.build import Run
+from ..state.rng import rng_state, set_rng_state
+from ..state.run import Run
 
 
 class Probe(Protocol):

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from trainopt.data import Batch
+from trainopt.optimizers.per_sample.buffers import Buffers
 from trainopt.optimizers.per_sample.gram import own_loss_gram
 from trainopt.optimizers.per_sample.kernels import kernel_problem
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 
-from ..state.snapshot import Buffers
-from ..training.build import Run
+from ..state.run import Run
 
 ROWS = ("batch", "own_loss")
 

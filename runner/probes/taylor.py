@@ -5,8 +5,8 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers import taylor_estimates
 
+from ..state.run import Run
 from ..state.snapshot import Moment
-from ..training.build import Run
 
 
 class TaylorProbe:

@@ -1,23 +1,15 @@
 """A picture of one run: loss and accuracy over epochs."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..records.metrics import read_rows
+from .style import COLOURS, FEW, MARGINS, PATH_COLOUR, is_wide, running_mean, saved, tidy
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow, the faintest on white, comes last
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-COLOURS = {"train": PALETTE[0], "validation": PALETTE[2], "test": PALETTE[1]}
-PATH_COLOUR = COLOURS["test"]  # of a test function
-
-WIDE = 30  # a loss that falls by such a factor is drawn on a logarithmic axis
-FEW = 40  # points, below which each is marked
-MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of the picture
+    pass
 
 
 def draw_curves(folder: Path, title: str) -> Path:
@@ -53,20 +45,6 @@ def draw_curves(folder: Path, title: str) -> Path:
     return saved(figure, folder / "curves.png", title)
 
 
-def tidy(axis: "Axes") -> None:
-    """Give a panel its grid, and take away the lines above and to the right of it."""
-    axis.grid(alpha=0.3)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def saved(figure: "Figure", path: Path, title: str) -> Path:
-    """Write a figure with its title and return its path."""
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120)
-    return path
-
-
 def draw_values(folder: Path, title: str) -> Path:
     """Draw what a test function was worth at each point of a run into curves.png, and return its path."""
     from matplotlib.figure import Figure
@@ -98,27 +76,3 @@ def visited(folder: Path) -> list[tuple[int, float | None, list[float] | None]]:
         elif row["kind"] == "test":
             found[row["step"]] = (row["step"], row["loss"], row.get("theta"))
     return [found[step] for step in sorted(found)]
-
-
-def is_wide(values: np.ndarray) -> bool:
-    """Say whether positive values need a logarithmic axis."""
-    return bool(values.min() > 0 and values.max() > WIDE * values.min())
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl."""
-    with open(folder / "metrics.jsonl") as file:
-        return [json.loads(line) for line in file]
-
-
-def running_mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each value and those around it, over a twentieth of the whole; shorter at the ends.
-
-    >>> running_mean(np.array([0.0, 2.0, 4.0])).tolist()
-    [0.0, 2.0, 4.0]
-    """
-    half = len(values) // 40
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .curves import PALETTE, is_wide, read_rows, running_mean, saved, tidy
+from ..records.metrics import read_rows
+from .style import PALETTE, is_wide, running_mean, saved, tidy
 
 SINGLE = {"c_k": "$c_k$", "l_k": "$l_k$"}  # of a step: noisy, so that running means are drawn
 SO_FAR = {"C_K": r"$\bar{C}_K$", "L_K": "$L_K$"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .curves import PALETTE, is_wide, read_rows, running_mean, saved, tidy
+from ..records.metrics import read_rows
+from .style import PALETTE, is_wide, running_mean, saved, tidy
 
 MAIN = {"cross_entropy": "cross-entropy", "value": "value of the function"}
 AUXILIARY = "auxiliary"

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .curves import COLOURS, FEW, is_wide, read_rows, running_mean, saved, tidy
+from ..records.metrics import read_rows
+from .style import COLOURS, FEW, is_wide, running_mean, saved, tidy
 
 NAME = "range_test.png"
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..system.display import figure
-from .curves import FEW, PATH_COLOUR, is_wide, visited
+from .curves import visited
+from .style import FEW, PATH_COLOUR, is_wide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ def draw_path(folder: Path) -> Path | None:
 def problem_of(config: Any) -> "Problem | None":
     """Return the function that a configuration's network is, as one that takes many points at a time."""
     from ..config.instantiate import construct
-    from ..training.build import COMMON
+    from ..config.options import COMMON
 
     network = construct(config.model, "model", common=COMMON["model"])
     return getattr(network, "problem", None)

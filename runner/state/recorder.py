@@ -1,6 +1,5 @@
 """What a run leaves in its folder: run.yaml, environment.json, metrics.jsonl, summary.json, checkpoints."""
 
-import json
 import math
 import os
 from collections.abc import Callable
@@ -13,17 +12,15 @@ from torch import Tensor
 
 from ..records.checkpoint_files import Store
 from ..system.device import peak_memory
-from ..system.files import append_whole, json_text, plain, write_text
-from ..training.build import Run
+from ..system.files import append_whole, json_text, to_json, write_text
 from .checkpoint import state_of
 from .evaluation import accuracies
 from .objective import Output
+from .run import Run
 
 FINAL = ("loss", "top1", "top5")
 
 WRITE_SECONDS = 0.25  # rows wait at most so long, and never longer than to the next evaluation or checkpoint
-
-_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Record:
@@ -238,11 +235,3 @@ class Record:
         if self.logger is not None:
             for row in rows:
                 self.logger.row(row)
-
-
-def to_json(row: dict[str, Any]) -> str:
-    """Return a row as strict JSON; numbers that JSON lacks (nan, inf) become null."""
-    try:
-        return _encode(row)
-    except ValueError:
-        return _encode(plain(row))

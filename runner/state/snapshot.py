@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..training.build import Run
-from .checkpoint import rng_state, set_rng_state
+from trainopt.optimizers.per_sample.buffers import Buffers
+
+from .rng import rng_state, set_rng_state
+from .run import Run
 
 
 class Moment:
@@ -50,21 +51,3 @@ class Moment:
         """Set buffers and generators to those of this moment, for another pass with the same dropout mask."""
         self._buffers.restore()
         set_rng_state(self._generators, self._run.device)
-
-
-class Buffers:
-    """What layers remember beside their weights, as batch norm's running statistics: each tensor and a copy."""
-
-    def __init__(self, network: nn.Module):
-        self._kept: list[tuple[dict[str, Any], str, Tensor, Tensor]] = [
-            (module._buffers, name, buffer, buffer.clone())
-            for module in network.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-
-    def restore(self) -> None:
-        """Put them back; a layer that replaced a tensor gets the old one."""
-        for place, name, buffer, copy in self._kept:
-            place[name] = buffer
-            buffer.copy_(copy)

@@ -1,13 +1,10 @@
 """The learning rate of a batch, and of its repeats."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainopt.data import Position
 
-from ..system.errors import UserError
-
-if TYPE_CHECKING:  # build checks with what is here
-    from ..training.build import Run
+from .progress import Progress
 
 
 class RepeatRate:
@@ -19,17 +16,19 @@ class RepeatRate:
     checkpoints never see the factors.
 
     Args:
-        run: its batching says f as `lr_factor` and the factor as `repeat_lr_factor`, its progress r.
+        optimizer: its learning rates are scaled during an update.
+        batching: has f as `lr_factor` and the factor as `repeat_lr_factor`.
+        progress: has r.
 
     Attributes:
         step: makes an update with a closure. Where the factors are 1, the optimizer's own `step`: no cost.
     """
 
-    def __init__(self, run: "Run"):
-        self._optimizer, self._run = run.optimizer, run
-        self._is_scaled = factor_of(run.batching) != 1 or changes_lr(run.batching) is not None
+    def __init__(self, optimizer: Any, batching: Any, progress: Progress):
+        self._optimizer, self._batching, self._progress = optimizer, batching, progress
+        self._is_scaled = factor_of(batching) != 1 or changes_lr(batching) is not None
         self._scale = 1.0
-        self.step = self._scaled_step if self._is_scaled else run.optimizer.step
+        self.step = self._scaled_step if self._is_scaled else optimizer.step
 
     @property
     def lr(self) -> Any:
@@ -40,7 +39,7 @@ class RepeatRate:
     def _scaled_step(self, closure: Any) -> Any:
         groups = self._optimizer.param_groups
         rates = [group["lr"] for group in groups]
-        self._scale = scale_of_next(self._run)
+        self._scale = scale_of_next(self._batching, self._progress)
         try:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * self._scale
@@ -50,29 +49,13 @@ class RepeatRate:
                 group["lr"] = rate
 
 
-def scale_of_next(run: "Run") -> float:
+def scale_of_next(batching: Any, progress: Progress) -> float:
     """Return what the schedule's learning rate is multiplied by for the next update of a run."""
-    batching, progress = run.batching, run.progress
     scale = factor_of(batching) ** progress.repeat
     if changes_lr(batching) is None:
         return scale
     begun = Position(progress.epoch, progress.offset, 0, progress.step - progress.repeat)
     return scale * batching.lr_factor(begun, progress.epoch_size)
-
-
-def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
-    """Refuse factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
-    factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
-    changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
-    if not changed:
-        return
-    right = "give 1" if factor != 1 else "leave the rate alone"
-    if getattr(optimizer, "sets_lr", False):
-        raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
-    if not all("lr" in group for group in optimizer.param_groups):
-        raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
-    if range_test and key is not None:
-        raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")
 
 
 def factor_of(batching: Any) -> float:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..comparison.methods import RULE
-from ..comparison.pictures import Picture
 from ..comparison.significance import FEWEST, LEVEL
+from ..reporting.style import Picture
 from ..system.errors import UserError
 from .kept import Kept
 from .metrics import Figures, Found, NoSuchRun

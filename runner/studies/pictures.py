@@ -8,19 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.methods import AXES, METRICS, Comparison, compare, text_of
-from ..comparison.pictures import (
-    LABELS,
-    LEGEND_WIDTH,
-    Picture,
-    add_legend,
-    curves_of,
-    draw_lines,
-    new_figure,
-    save,
-)
+from ..comparison.pictures import LABELS, curves_of, draw_lines
 from ..comparison.significance import Estimate
-from ..reporting.curves import PALETTE, tidy
 from ..reporting.fisher_curves import SINGLE, SO_FAR
+from ..reporting.style import LEGEND_WIDTH, PALETTE, Picture, add_legend, new_figure, save, tidy
 from ..system.errors import UserError, nearest
 from .metrics import Figures, place
 from .schema import StudyPicture, check_keys

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..comparison.report import data_uri, rendered
-from ..comparison.table import markdown
+from ..reporting.html import data_uri, rendered
+from ..reporting.tables import markdown
 from ..system.files import read_json, shown, write_json, write_text
 from .page import Author, Page
 from .plan import SweepState

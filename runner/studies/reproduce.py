@@ -1,95 +1,18 @@
 """`trainopt reproduce`: what is missing of published studies is run, and their reports are written."""
 
-import argparse
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
-from ..sweeps.compose import Composer
-from ..system.errors import FAILED, UserError, nearest, reason
+from ..system.errors import FAILED, UserError, reason
 from ..system.files import shown
-from ..system.interrupt import Interrupt
 from ..system.isolation import isolated
-from .cost import foreseen, show_plan
+from .cost import foreseen
 from .plan import PlannedSweep, StudyPlan, SweepState
-from .schema import SCALES, Study, find_studies, read_study
 
-ALL = "all"
 Command = Callable[[list[str], bool], int]  # carries out a command line, with tracebacks or without
-
-
-def reproduce_command(given: argparse.Namespace, typed: list[str], debug: bool, carry_out: Command) -> int:
-    """Read and check everything, show the plan, run what is missing, write the reports; return the exit code.
-
-    Args:
-        given: what was typed, taken apart.
-        typed: the same as words.
-        debug: whether tracebacks are shown.
-        carry_out: runs a sweep.
-
-    Raises:
-        UserError: a study, or what was typed, cannot be run; nothing was.
-    """
-    with Interrupt() as interrupt:
-        try:
-            plans = planned(given)
-            console = Console(highlight=False)
-            for plan in plans:
-                show_plan(plan, console)
-            if given.dry_run:
-                return 0
-            code = max([run_study(plan, debug, carry_out) for plan in plans])
-            if len(plans) > 1:
-                path = given.out / f"{given.scale}.md"
-                code = max(code, isolated(lambda: write_table(plans, path)))
-            return code
-        except KeyboardInterrupt:
-            again = shlex.join(["trainopt", "reproduce", *typed])
-            print(f"stopped; the same command goes on with it: {again}", file=sys.stderr)
-            return interrupt.code
-
-
-def planned(given: argparse.Namespace) -> list[StudyPlan]:
-    """Return the plan of each study that was named, all checked."""
-    if given.config_dir is not None and not given.config_dir.is_dir():
-        raise UserError(f"--config-dir {given.config_dir}: is no folder")
-    if given.scale not in SCALES:
-        raise UserError(f"--scale {given.scale}: no such scale{nearest(given.scale, SCALES)}; {there_are(SCALES)}")
-    launcher = [f"hydra/launcher={given.launcher}", *(w for w in given.studies if "=" in w)]
-    for word in launcher[1:]:
-        if not word.startswith("hydra.launcher."):
-            raise UserError(f"{word}: a study says what is run; hydra.launcher.KEY=VALUE is all that goes here")
-    composer = Composer(given.config_dir)
-    with composer.composed(launcher):
-        pass  # a wrong one is an error of the command, not of a study
-    studies = named_studies([w for w in given.studies if "=" not in w], given.config_dir, given.scale)
-    return [StudyPlan(s, given.scale, given.out / s.name / given.scale, composer, launcher) for s in studies]
-
-
-def named_studies(names: list[str], config_dir: Path | None, scale: str) -> list[Study]:
-    """Return the studies of these names at a scale, each once."""
-    there = find_studies(config_dir)
-    if not names:
-        raise UserError(f"reproduce: which study? {there_are([*there, ALL])}")
-    for name in names:
-        if name not in there and name != ALL:
-            raise UserError(f"{name}: no such study{nearest(name, there)}; {there_are([*there, ALL])}")
-    studies = []
-    for name in there if ALL in names else dict.fromkeys(names):
-        study = read_study(there[name])
-        if scale in study.scales:
-            studies.append(study)
-        elif ALL in names:
-            print(f"{name}: not run, it has no scale {scale}")
-        else:
-            raise UserError(f"{name}: has no scale {scale}; {there_are(study.scales)}")
-    if not studies:
-        raise UserError(f"no study has a scale {scale}" if there else "there is no study")
-    return studies
 
 
 def run_study(plan: StudyPlan, debug: bool, carry_out: Command) -> int:
@@ -167,8 +90,3 @@ def write_table(plans: list[StudyPlan], path: Path) -> int:
     write_overview([plan.folder for plan in plans], path)
     print(f"overview: {shown(path)}", flush=True)
     return 0
-
-
-def there_are(names: Iterable[str]) -> str:
-    """Return what there is, in words."""
-    return f"there are {', '.join(names)}"

@@ -23,10 +23,9 @@ from ..system.files import read_json
 from ..system.lock import living
 from .interrupt import last_word, stop_mark
 from .jobs import checked_jobs, combinations
-from .search import Search, outcome
+from .search import SEED, Search, outcome
 from .search_rule import Rule
 
-SEED = "seed"  # runs that differ by it alone are one trial
 WAIT_SECONDS = 1.0  # between looks for trials that another process runs
 
 

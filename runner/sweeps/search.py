@@ -103,7 +103,7 @@ def outcome(sweep: Path, job: dict[str, Any], over_last: int) -> Outcome:
 
 def end_loss(folder: Path, over_last: int) -> float:
     """Return the mean of `total` over the training rows of the last steps; infinite where one is not finite."""
-    from ..reporting.curves import read_rows
+    from ..records.metrics import read_rows
 
     try:
         found = {row["step"]: row["total"] for row in read_rows(folder) if row["kind"] == "train"}
@@ -111,3 +111,25 @@ def end_loss(folder: Path, over_last: int) -> float:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{shown(folder)}/metrics.jsonl: is missing or damaged; remove the folder") from error
     return math.inf if None in losses else sum(losses) / len(losses)
+
+
+@dataclass(eq=False)
+class Method(Search):
+    """What competes: the search of its rate, and its final runs.
+
+    Attributes:
+        typed: its overrides, without seed and rate.
+    """
+
+    typed: list[str] = field(default_factory=list)
+
+    def final(self, seed: int, rate: float) -> list[str]:
+        """Return the overrides of a final run."""
+        return [*self.typed, f"{self.parameter}={rate}", f"{SEED}={seed}"]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+SEED = "seed"  # runs that differ by it alone are one trial

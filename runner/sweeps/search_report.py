@@ -97,7 +97,7 @@ def draw(searches: list[Search], path: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.curves import PALETTE, WIDE, is_wide, tidy
+    from ..reporting.style import PALETTE, WIDE, is_wide, tidy
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()

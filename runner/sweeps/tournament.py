@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,13 @@ from ..system.errors import UserError
 from ..system.files import read_json
 from .interrupt import last_word
 from .jobs import checked_jobs, parsed, product, swept_by_config
-from .lr_heuristic import SEED, LRHeuristicSweeper, plan_more, trial_settings
-from .search import Search
+from .lr_heuristic import LRHeuristicSweeper, plan_more, trial_settings
+from .search import SEED, Method, Search, _number
 from .search_rule import Rule
 from .tuning_budget import FINAL, FORMER, TRIAL
 
 SAME_FOR_ALL = ("data", "duration")  # keys, and sections, that no method has of its own
 KEYS = "hydra.sweeper.seeds=[…] for the final runs, hydra.sweeper.tuning_seeds=[…] for the search"
-
-
-@dataclass(eq=False)
-class Method(Search):
-    """What competes: the search of its rate, and its final runs.
-
-    Attributes:
-        typed: its overrides, without seed and rate.
-    """
-
-    typed: list[str] = field(default_factory=list)
-
-    def final(self, seed: int, rate: float) -> list[str]:
-        """Return the overrides of a final run."""
-        return [*self.typed, f"{self.parameter}={rate}", f"{SEED}={seed}"]
 
 
 class TournamentSweeper(LRHeuristicSweeper):
@@ -231,7 +215,3 @@ def mark(folder: Path, methods: list[Method], finals: list[dict[str, Any]]) -> N
         elif "role" in job:
             job["role"] = FORMER
     plan_more(folder, [*jobs, *finals])
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

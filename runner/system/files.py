@@ -100,3 +100,14 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
+def to_json(row: dict[str, Any]) -> str:
+    """Return a row as strict JSON; numbers that JSON lacks (nan, inf) become null."""
+    try:
+        return _encode(row)
+    except ValueError:
+        return _encode(plain(row))

@@ -1,18 +1,11 @@
 """A batching that acts on what a probe measures: what it needs, what it is told, what it decides."""
 
-from collections.abc import Iterator
-from math import ceil
 from typing import TYPE_CHECKING, Any
-
-from trainopt.data import Batch, Position, batches
-
-from ..config.durations import Duration
-from ..system.errors import UserError
 
 if TYPE_CHECKING:  # build checks with what is here
     from ..state.recorder import Record
+    from ..state.run import Run
     from ..system.display import Display
-    from .build import Run
 
 
 class Control:
@@ -53,36 +46,3 @@ class Control:
             ]
             if changed:
                 self._display.say(f"step {run.progress.step}: {', '.join(changed)}; {decision['reason']}")
-
-
-def controlled_batches(run: "Run") -> Iterator[Batch]:
-    """Yield the batches from where a run stands; from where it then stands again, whenever the size is changed."""
-    p, batching = run.progress, run.batching
-    while True:
-        size = batching.size
-        for batch in batches(run.training_set, batching, run.seed, Position(p.epoch, p.offset, p.repeat, p.step)):
-            yield batch
-            if batching.size != size:
-                break
-
-
-def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_size: int) -> None:
-    """Refuse a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
-    name = getattr(batching, "needs_probe", None)
-    if name is None:
-        return
-    if name not in probes:
-        raise UserError(f"batching: {type(batching).__name__} acts on what a probe measures; give probe=[{name}]")
-    for key, every in ((f"probe.{name}.every", probes[name].every), ("batching.every", batching.every)):
-        if never_comes(every, duration, batching, epoch_size):
-            raise UserError(f"{key}={every}: never comes in a run of {duration}; give a shorter one")
-
-
-def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bool:
-    """Say whether a duration is longer than a run, however large batches will be."""
-    one, run = Duration.parse(every), Duration.parse(duration)
-    if one.unit == run.unit:
-        return one.amount > run.amount
-    if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
-        return one.amount * epoch_size > run.amount * 2 * batching.largest
-    return one.amount > ceil(run.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats

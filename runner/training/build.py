@@ -1,130 +1,43 @@
 """From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 
 from trainopt.data import (
     Arrays,
-    Batch,
     DataError,
     Folders,
-    Position,
-    batches,
 )
 from trainopt.models import smallest_input
 
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, takes
-from ..config.options import shipped
+from ..config.options import COMMON
 from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
 from ..state.objective import Objective, covered_parameters
 from ..state.progress import Progress
-from ..state.update_scale import RepeatRate, check_repeat_rate
+from ..state.run import Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
-from .batch_control import check_control, controlled_batches
 from .compatibility import (
-    attach_probes,
     check_batches,
     check_compile,
+    check_control,
     check_function,
     check_loss_function,
     check_probes,
+    check_repeat_rate,
 )
 from .datasets import build_sets
 from .last_layer import compiled, keep_features, split_network
-from .regularizers import begin_regularizers
 from .schedule import build_schedule, check_schedule, levels_of
-
-EVALUATION_BATCH = 256
-
-# keys that config.yaml gives to every option of a group
-COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model")}
-
-
-@dataclass
-class Run:
-    """The pieces of a run, as the loop uses them."""
-
-    network: nn.Module
-    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network, compiled where asked for
-    objective: Objective
-    optimizer: Any
-    schedule: Any
-    batching: Any
-    progress: Progress
-    early_stopping: EarlyStopping
-    clocks: Clocks
-    probes: dict[str, Any]  # by name
-    training_set: Any
-    evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
-    device: torch.device
-    autocast: str | None
-    seed: int
-    duration: str
-    evaluate_every: str
-    checkpoint_every: str
-    log_every: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    compiled: bool = False
-    range_test: str | None = None  # how long it takes, where the run is one
-    notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
-    features: str | None = None  # of a frozen backbone: where they come from
-    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
-
-    @cached_property
-    def rate(self) -> RepeatRate:
-        """Makes its updates; knows the learning rate of the last one."""
-        return RepeatRate(self)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has come to its end."""
-        return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
-
-    @property
-    def durations(self) -> dict[str, str]:
-        """After which something is due, by what it is."""
-        return {
-            "log": self.log_every,
-            "evaluate": self.evaluate_every,
-            "checkpoint": self.checkpoint_every,
-            "range_test": self.range_test or self.duration,
-            "end": self.duration,
-        }
-
-    @property
-    def evaluation_batch_size(self) -> int:
-        """Images a batch when evaluating: the same throughout, whatever sizes come and go."""
-        largest = getattr(self.batching, "largest", getattr(self.batching, "size", 0))
-        return max(EVALUATION_BATCH, largest)
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the batches from where the run stands."""
-        if hasattr(self.batching, "needs_probe"):
-            return controlled_batches(self)
-        p = self.progress
-        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
-
-    @property
-    def parameters(self) -> int:
-        """Number of the network's parameters."""
-        return sum(p.numel() for p in self.network.parameters())
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Number of those that the optimizer moves."""
-        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
 
 def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
@@ -288,3 +201,23 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
         auxiliary_weight=config.objective.auxiliary_weight,
         autocast=autocast,
     )
+
+
+def begin_regularizers(run: "Run") -> None:
+    """Let regularizers look at the run that they are part of; UserError where one refuses it."""
+    for name, (regularizer, params) in run.objective.regularizers.items():
+        if hasattr(regularizer, "begin"):
+            try:
+                regularizer.begin(run, params)
+            except (UserError, ValueError) as error:
+                raise UserError(f"regularizer.{name}: {one_line(error)}") from error
+
+
+def attach_probes(run: "Run") -> None:
+    """Let probes look at the run that they will measure; UserError where one cannot."""
+    for name, probe in run.probes.items():
+        if hasattr(probe, "attach"):
+            try:
+                probe.attach(run)
+            except ValueError as error:
+                raise UserError(f"probe.{name}: {one_line(error)}") from error

@@ -15,7 +15,7 @@ from ..state.early_stopping import EarlyStopping
 from ..system.errors import UserError
 
 if TYPE_CHECKING:
-    from .build import Run
+    from ..state.run import Run
 
 ROUNDING = 1e-9  # of a duration: so close to its end, it has passed
 

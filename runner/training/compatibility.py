@@ -1,5 +1,6 @@
 """Refusing pieces of a run that do not fit together, before its first batch."""
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -9,10 +10,11 @@ from trainopt.data import Arrays, Folders, Position, spans_of
 
 from ..config.durations import Duration
 from ..config.options import shipped
-from ..system.errors import UserError, one_line
+from ..state.update_scale import changes_lr, factor_of
+from ..system.errors import UserError
 
 if TYPE_CHECKING:  # build checks with what is here
-    from .build import Run
+    pass
 
 
 def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
@@ -74,16 +76,6 @@ def check_probes(probes: dict[str, Any]) -> None:
             raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
 
 
-def attach_probes(run: "Run") -> None:
-    """Let probes look at the run that they will measure; UserError where one cannot."""
-    for name, probe in run.probes.items():
-        if hasattr(probe, "attach"):
-            try:
-                probe.attach(run)
-            except ValueError as error:
-                raise UserError(f"probe.{name}: {one_line(error)}") from error
-
-
 def check_compile(config: DictConfig, pieces: list[Any]) -> None:
     """Refuse to compile for an optimizer or a probe that differentiates the gradient."""
     for name in (type(piece).__name__ for piece in pieces if getattr(piece, "needs_graph", False)):
@@ -91,3 +83,40 @@ def check_compile(config: DictConfig, pieces: list[Any]) -> None:
             raise UserError(
                 f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
             )
+
+
+def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_size: int) -> None:
+    """Refuse a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
+    name = getattr(batching, "needs_probe", None)
+    if name is None:
+        return
+    if name not in probes:
+        raise UserError(f"batching: {type(batching).__name__} acts on what a probe measures; give probe=[{name}]")
+    for key, every in ((f"probe.{name}.every", probes[name].every), ("batching.every", batching.every)):
+        if never_comes(every, duration, batching, epoch_size):
+            raise UserError(f"{key}={every}: never comes in a run of {duration}; give a shorter one")
+
+
+def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bool:
+    """Say whether a duration is longer than a run, however large batches will be."""
+    one, run = Duration.parse(every), Duration.parse(duration)
+    if one.unit == run.unit:
+        return one.amount > run.amount
+    if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
+        return one.amount * epoch_size > run.amount * 2 * batching.largest
+    return one.amount > ceil(run.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats
+
+
+def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
+    """Refuse factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
+    factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
+    changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
+    if not changed:
+        return
+    right = "give 1" if factor != 1 else "leave the rate alone"
+    if getattr(optimizer, "sets_lr", False):
+        raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
+    if range_test and key is not None:
+        raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")

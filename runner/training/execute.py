@@ -19,7 +19,7 @@ from ..system.lock import RunLock
 if TYPE_CHECKING:  # torch is imported when a run begins
     from ..records.checkpoint_files import Found
     from ..state.recorder import Record
-    from .build import Run
+    from ..state.run import Run
 
 
 def start(

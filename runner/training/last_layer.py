@@ -24,7 +24,7 @@ from ..system.files import shared_cache, shown
 from .feature_cache import FeatureCache
 
 if TYPE_CHECKING:
-    from .build import Run
+    from ..state.run import Run
 
 FEATURE_BATCH = 64  # images at a time; on a CPU the time for each is the same from 32 to 256
 PATIENCE_SECONDS = 5.0  # after which a computation says how long it will take

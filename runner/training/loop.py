@@ -11,10 +11,10 @@ from ..state.evaluation import Abandoned, evaluate
 from ..state.objective import Output
 from ..state.progress import Agenda
 from ..state.recorder import Record
+from ..state.run import Run
 from ..system.display import Display
 from ..system.interrupt import Interrupt
 from .batch_control import Control
-from .build import Run
 from .divergence import finite_check
 from .regularizers import Regularizers
 

@@ -16,22 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..system.errors import UserError, one_line
-
 if TYPE_CHECKING:
     from ..state.recorder import Record
+    from ..state.run import Run
     from ..system.display import Display
-    from .build import Run
-
-
-def begin_regularizers(run: "Run") -> None:
-    """Let regularizers look at the run that they are part of; UserError where one refuses it."""
-    for name, (regularizer, params) in run.objective.regularizers.items():
-        if hasattr(regularizer, "begin"):
-            try:
-                regularizer.begin(run, params)
-            except (UserError, ValueError) as error:
-                raise UserError(f"regularizer.{name}: {one_line(error)}") from error
 
 
 class Regularizers:

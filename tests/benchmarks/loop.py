@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from pairs import hardware, ratios, report
 from training import built, trained
 from trainopt.data import Position, batches
-from trainopt.runner.training.build import Run
+from trainopt.runner.state.run import Run
 
 CASES = {
     "tiny MLP (64-12-12-10, batch 128)": (["model=mlp", "duration=8000steps"], 1.04, 11),

@@ -15,7 +15,7 @@ import torch
 from pairs import hardware, ratios, report
 from training import built, trained
 from trainopt.data import Constant, Position, batches
-from trainopt.runner.training.build import Run
+from trainopt.runner.state.run import Run
 
 BATCH, STEPS, PAIRS = 128, 400, 7
 LR = 1e-6  # nothing is learnt: gradients of batches that are fitted are denormal numbers, with which a CPU is slow

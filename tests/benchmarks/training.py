@@ -14,9 +14,10 @@ from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.checkpoint_files import Store
 from trainopt.runner.records.tensorboard import TensorBoard
 from trainopt.runner.state.recorder import Record
+from trainopt.runner.state.run import Run
 from trainopt.runner.system.display import Display
 from trainopt.runner.system.interrupt import Interrupt
-from trainopt.runner.training.build import Run, build
+from trainopt.runner.training.build import build
 from trainopt.runner.training.loop import train
 
 

@@ -14,7 +14,7 @@ from runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.data import InMemory, NormTest, Position
 from trainopt.runner import load_run
 from trainopt.runner.state.progress import Progress
-from trainopt.runner.training.batch_control import controlled_batches
+from trainopt.runner.state.run import controlled_batches
 
 RUN = ("model=mlp", "model.hidden=[8]", "data.limit=64", "logger=none", "device=cpu", "log_every=1steps", FISHER)
 SMALL = ("batching.min_size=4", "batching.size=16", "batching.max_size=32", "batching.smoothing=0")

@@ -8,7 +8,7 @@ import pytest
 from runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.optimizers import Constant
 from trainopt.runner.config.durations import Duration
-from trainopt.runner.training.build import Run
+from trainopt.runner.state.run import Run
 from trainopt.runner.training.schedule import levels_of
 
 RUN = ("model=mlp", "model.hidden=[8]", "data.limit=64", "logger=none", "device=cpu", "log_every=1steps")

@@ -164,7 +164,7 @@ def test_every_group_gets_the_factor_and_loses_it_where_the_update_fails():
     optimizer = torch.optim.SGD([{"params": one, "lr": 0.5}, {"params": two, "lr": torch.tensor(2.0)}])
     progress = Progress(epoch_size=1, repeat=2)
     batching = SimpleNamespace(repeat_lr_factor=0.5)
-    repeat_rate = RepeatRate(SimpleNamespace(optimizer=optimizer, progress=progress, batching=batching))
+    repeat_rate = RepeatRate(optimizer, batching, progress)
 
     def closure():
         optimizer.zero_grad()

@@ -14,13 +14,13 @@ from trainopt.optimizers import L2
 from trainopt.runner.config.durations import Duration
 from trainopt.runner.config.run_names import LONGEST, run_name
 from trainopt.runner.config.validate import satisfies
-from trainopt.runner.reporting.curves import running_mean
+from trainopt.runner.reporting.style import running_mean
 from trainopt.runner.state import clocks
 from trainopt.runner.state.clocks import Clocks
 from trainopt.runner.state.evaluation import accuracies, evaluate
 from trainopt.runner.state.objective import Objective
 from trainopt.runner.state.progress import Agenda, Progress
-from trainopt.runner.state.recorder import to_json
+from trainopt.runner.system.files import to_json
 from trainopt.runner.training.divergence import Diverged, finite_check
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from trainopt.runner.comparison.pictures import colour_of, curves_of, draw_pictu
 from trainopt.runner.comparison.report import write_report
 from trainopt.runner.comparison.table import table_of
 from trainopt.runner.records.frames import load_runs
-from trainopt.runner.reporting.curves import PALETTE
+from trainopt.runner.reporting.style import PALETTE
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimizers may not, but could be called
 

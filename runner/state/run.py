@@ -1,0 +1,106 @@
+"""One run in memory: its components, where it stands, and its batches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainopt.data import Batch, Position, batches
+
+from .clocks import Clocks
+from .early_stopping import EarlyStopping
+from .objective import Objective
+from .progress import Progress
+from .update_scale import RepeatRate
+
+EVALUATION_BATCH = 256
+
+
+@dataclass
+class Run:
+    """The pieces of a run, as the loop uses them."""
+
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network, compiled where asked for
+    objective: Objective
+    optimizer: Any
+    schedule: Any
+    batching: Any
+    progress: Progress
+    early_stopping: EarlyStopping
+    clocks: Clocks
+    probes: dict[str, Any]  # by name
+    training_set: Any
+    evaluation_sets: dict[str, Any]  # by kind of row: validation (where there is one) and test
+    device: torch.device
+    autocast: str | None
+    seed: int
+    duration: str
+    evaluate_every: str
+    checkpoint_every: str
+    log_every: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    compiled: bool = False
+    range_test: str | None = None  # how long it takes, where the run is one
+    notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+    features: str | None = None  # of a frozen backbone: where they come from
+    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
+
+    @cached_property
+    def rate(self) -> RepeatRate:
+        """Makes its updates; knows the learning rate of the last one."""
+        return RepeatRate(self.optimizer, self.batching, self.progress)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to its end."""
+        return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
+
+    @property
+    def durations(self) -> dict[str, str]:
+        """After which something is due, by what it is."""
+        return {
+            "log": self.log_every,
+            "evaluate": self.evaluate_every,
+            "checkpoint": self.checkpoint_every,
+            "range_test": self.range_test or self.duration,
+            "end": self.duration,
+        }
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Images a batch when evaluating: the same throughout, whatever sizes come and go."""
+        largest = getattr(self.batching, "largest", getattr(self.batching, "size", 0))
+        return max(EVALUATION_BATCH, largest)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches from where the run stands."""
+        if hasattr(self.batching, "needs_probe"):
+            return controlled_batches(self)
+        p = self.progress
+        return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of those that the optimizer moves."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+
+def controlled_batches(run: Run) -> Iterator[Batch]:
+    """Yield the batches from where a run stands; from where it then stands again, whenever the size is changed."""
+    p, batching = run.progress, run.batching
+    while True:
+        size = batching.size
+        for batch in batches(run.training_set, batching, run.seed, Position(p.epoch, p.offset, p.repeat, p.step)):
+            yield batch
+            if batching.size != size:
+                break
