@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from places import ROOT
+from helpers.paths import ROOT
 
 PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 
@@ -45,24 +45,27 @@ ALLOWED = {
     "runner.state": {"runner.records", "runner.config", "runner.system", "data", "optimizers"},
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
     "runner.records": {"runner.config", "runner.system", "models"},
-    "runner.config": {"runner.system", "data", "models"},
+    "runner.config": {"runner.system", "conf", "data", "models"},
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments"),
     },
-    "optimizers.ehnewton": {"optimizers.curvature", "optimizers.vectors", "optimizers.arguments"},
+    "optimizers.ehnewton": {
+        *("optimizers.curvature", "optimizers.regularizers", "optimizers.vectors", "optimizers.arguments"),
+    },
     "optimizers.curvature": {"optimizers.vectors", "optimizers.arguments"},
     "optimizers.schedules": {"optimizers.arguments"},
     "optimizers.regularizers": {"optimizers.vectors", "optimizers.arguments"},
     "optimizers.per_sample": {"optimizers.vectors", "optimizers.arguments"},
     "optimizers.vectors": set(),
     "optimizers.arguments": set(),
-    "data": {"data.datasets", "data.batching", "data.sources", "data.digests"},
-    "data.datasets": {"data.sources", "data.digests"},
-    "data.batching": {"data.sources", "data.digests"},
-    "data.sources": {"data.digests"},
+    "data": {"data.datasets", "data.batching", "data.sources", "data.digests", "data.errors"},
+    "data.datasets": {"data.sources", "data.digests", "data.errors"},
+    "data.batching": {"data.sources", "data.digests", "data.errors"},
+    "data.sources": {"data.digests", "data.errors"},
     "data.digests": set(),
+    "data.errors": set(),
     "models": set(),
     "conf": set(),
 }

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from places import ROOT
+from helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_rooms_and_every_yaml_and_nothing_else(wheel):
     assert {n.split("/")[0] for n in names if not n.startswith("trainopt-")} == {"trainopt"}
     yamls = {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
     assert {n.removeprefix("trainopt/") for n in names if n.endswith(".yaml")} == yamls
-    assert "trainopt/runner/gram_kernels.c" in names
+    assert "trainopt/optimizers/per_sample/kernels.c" in names
     assert not [n for n in names if "tests" in n]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from places import ROOT
+from helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 NEEDS_DATA = re.compile("mnist|cifar10")

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 from itertools import tee
 from typing import NamedTuple, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -74,9 +72,3 @@ def batches(source: Source, batching, seed: int, position: Position) -> Iterator
                 yield Batch(inputs, targets, here[1] - here[0], after)
             step, repeat, here = end, 0, following
         epoch, offset = epoch + 1, 0
-
-
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Return the generator of an epoch's order and augmentation; independent of torch's global one."""
-    words = np.random.SeedSequence([seed, epoch]).generate_state(2)
-    return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

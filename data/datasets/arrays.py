@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import DataError
+
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-
-
-class DataError(Exception):
-    """Data that is missing, damaged or of the wrong form; one line that names it and says what would be right."""
 
 
 @dataclass

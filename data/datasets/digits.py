@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import Arrays, DataError
+from ..errors import DataError
+from .arrays import Arrays
 from .splits import take_out_test_set
 
 TEST_SIZE = 360

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .arrays import Arrays, DataError
+from ..errors import DataError
+from .arrays import Arrays
 
 BOOTSTRAP_STREAM = 2  # keeps what bootstrap samples are drawn from apart from what order and mixup are
 

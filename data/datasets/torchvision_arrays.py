@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Arrays, DataError, read_npz
+from ..errors import DataError
+from .arrays import Arrays, read_npz
 
 # name in conf/data -> (class of torchvision.datasets, number of classes)
 SETS = {

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from ..batching.stream import epoch_generator
 from .memory import fits
+from .order import epoch_generator
 
 
 class Features:

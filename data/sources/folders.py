@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..batching.stream import epoch_generator
-from ..datasets.arrays import DataError
 from ..digests import digest_of
+from ..errors import DataError
 from .augmentation import Augmentation, CutoutAndMixup
+from .order import epoch_generator
 
 
 @dataclass

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..batching.stream import epoch_generator
 from ..digests import digest_of
 from .augmentation import Augmentation, CutoutAndMixup, Rectangles
+from .order import epoch_generator
 from .windows import Windows
 
 

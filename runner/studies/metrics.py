@@ -18,8 +18,7 @@ from ..records.sweep_ledger import jobs_below
 from ..sweeps.tuning_budget import FINAL
 from ..system.errors import UserError, nearest
 from ..system.files import shown
-from .checkpoint_metrics import check_asked, of_checkpoints, of_line
-from .kept import Kept
+from .checkpoint_metrics import Kept, check_asked, of_checkpoints, of_line
 from .plan import SweepState
 from .schema import Figure, Study
 

@@ -9,7 +9,7 @@ from ..comparison.methods import RULE
 from ..comparison.significance import FEWEST, LEVEL
 from ..reporting.style import Picture
 from ..system.errors import UserError
-from .kept import Kept
+from .checkpoint_metrics import Kept
 from .metrics import Figures, Found, NoSuchRun
 from .pictures import draw_study_picture
 from .plan import SweepState

@@ -6,7 +6,7 @@ times are taken, as in every loop that trains. Peak memory is the growth of a fr
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
 counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
-The bounds are for a CPU with matrix units, on which runner/gram_kernels.c computes these; TRAINOPT_KERNELS=0 shows
+The bounds are for a CPU with matrix units, on which optimizers/per_sample/kernels.c computes these; TRAINOPT_KERNELS=0 shows
 what PyTorch's operations take.
 """
 

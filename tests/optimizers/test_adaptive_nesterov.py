@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from runs import equal
+from helpers.runs import equal
 from trainopt.optimizers import AdaptiveNesterov
 
 X0 = [-1.2, 1.0, 0.7]

@@ -1,0 +1,100 @@
+"""Bootstrap samples of the training images: what they hold, and what they leave as it is."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from trainopt.data import bootstrap
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.training.build import build
+
+RUN = ("model=mlp", "data.bootstrap=true", "duration=20steps", "evaluate_every=7steps", "logger=none")
+
+
+def built(*overrides):
+    register_resolvers()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        return build(compose("config", ["model=mlp", *overrides]))
+
+
+def images_of(source):
+    return torch.cat([images for images, _ in source.ordered(64)])
+
+
+def test_a_sample_holds_the_share_of_the_images_that_chance_gives():
+    """Each is left out with probability (1 - 1/n)^n; of so many images the share has a deviation of 0.001."""
+    count = 100_000
+    shares = [len(np.unique(bootstrap(count, seed))) / count for seed in range(5)]
+    expected = 1 - (1 - 1 / count) ** count
+    assert expected == pytest.approx(1 - 1 / math.e, abs=1e-5)
+    assert shares == pytest.approx([expected] * 5, abs=0.005)
+    assert len(set(shares)) == 5
+
+
+def test_how_often_an_image_is_drawn_is_poisson():
+    times = np.bincount(np.bincount(bootstrap(100_000, 0), minlength=100_000)) / 100_000
+    assert times[:5] == pytest.approx([math.exp(-1) / math.factorial(k) for k in range(5)], abs=0.005)
+
+
+def test_a_sample_is_a_function_of_the_seed():
+    assert np.array_equal(bootstrap(1000, 7), bootstrap(1000, 7))
+    assert not np.array_equal(bootstrap(1000, 7), bootstrap(1000, 8))
+    assert bootstrap(1000, 7).max() < 1000
+
+
+def test_only_the_training_images_change():
+    options = ("data.validation=0.2", "data.limit=200")
+    whole, one, two, again = (
+        built(*options, f"data.bootstrap={on}", f"seed={seed}")
+        for on, seed in (("false", 0), ("true", 0), ("true", 1), ("true", 0))
+    )
+    for kind in ("validation", "test"):
+        for other in (one, two):
+            assert whole.evaluation_sets[kind].digest() == other.evaluation_sets[kind].digest()
+    assert len(one.training_set) == len(whole.training_set) == 200
+    assert one.training_set.digest() == again.training_set.digest()
+    digests = {run.training_set.digest() for run in (whole, one, two)}  # what features are kept by
+    assert len(digests) == 3
+    distinct = set(map(bytes, images_of(one.training_set).numpy()))
+    assert distinct < set(map(bytes, images_of(whole.training_set).numpy()))
+    assert any(f"{len(distinct)} of 200 training images are in the bootstrap sample" in n for n in one.notes)
+
+
+def test_folders_of_images_are_sampled_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 3)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    options = ("data=imagefolder", f"data.path={tmp_path}", "data.size=16", "data.workers=0", "data.crop_share=1")
+    options += ("data.scale=[1,1]", "data.ratio=[1,1]")  # no random crops: the images themselves
+    whole, sample = (built(*options, f"data.bootstrap={on}") for on in ("false", "true"))
+    assert whole.evaluation_sets["test"].digest() == sample.evaluation_sets["test"].digest()
+    assert whole.training_set.digest() != sample.training_set.digest()
+    expected = images_of(whole.training_set)[torch.from_numpy(bootstrap(40, 0))]
+    assert torch.equal(images_of(sample.training_set), expected)
+
+
+def test_a_run_on_a_sample_is_resumed_bit_for_bit(trainopt, tmp_path, monkeypatch):
+    assert trainopt(*RUN, "run.name=whole").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        assert trainopt(*RUN, "run.name=parts").code == 130
+    assert trainopt("resume", "outputs/parts").code == 0
+    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
+    assert timeless(rows(parts)) == timeless(rows(whole))
+    assert timeless(summary(parts)) == timeless(summary(whole))
+    assert same_weights(parts, whole)
+
+
+def test_without_images_there_is_nothing_to_sample(trainopt):
+    result = trainopt("model=function", "data=none", "data.bootstrap=true")
+    assert result.code == 2
+    assert "data.bootstrap=True: is about images, and there are none" in result.err

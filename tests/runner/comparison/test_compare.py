@@ -1,0 +1,269 @@
+"""From made-up runs, whose figures are known, to a table and a verdict."""
+
+import csv
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from helpers.made_up import made_up_run
+from trainopt.runner import load_run, load_runs
+from trainopt.runner.comparison.methods import compare, usable
+from trainopt.runner.records.frames import RunError
+from trainopt.runner.system.errors import UserError
+
+SGD, ADAM = [90.0, 91.0, 92.0, 90.5], [93.0, 94.5, 94.0, 93.5]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """SGD and Adam, four seeds each, in runs/; Adam's learning rate is its own default."""
+    for seed, top1 in enumerate(SGD):
+        made_up_run(tmp_path / "runs" / f"sgd{seed}", seed, top1)
+    for seed, top1 in enumerate(ADAM):
+        made_up_run(
+            tmp_path / "runs" / f"adam{seed}",
+            seed,
+            top1,
+            choices={"optimizer": "adam"},
+            config={"optimizer.lr": 0.001},
+        )
+    return tmp_path / "runs"
+
+
+def methods(folder, **options):
+    comparison = compare(load_runs([folder], usable), **options)
+    return comparison, {m.name: m for m in comparison.methods}
+
+
+def test_runs_are_read_as_frames(two):
+    run = load_run(two / "adam0")
+    assert run.config["optimizer.lr"] == 0.001
+    assert run.choices["optimizer"] == "adam"
+    assert list(run.metrics[run.metrics["kind"] == "test"]["top1"]) == [
+        10.0,
+        46.5,
+        74.4,
+        pytest.approx(83.7),
+        93.0,
+    ]
+    runs = load_runs([two, two / "adam0"])
+    assert isinstance(runs.summaries, pd.DataFrame)
+    assert len(runs.summaries) == len(runs.configs) == 8
+    assert set(runs.metrics["run"]) == set(runs.summaries.index)
+    assert len(runs.metrics) == 8 * 9
+    assert runs.problems == []
+
+
+def test_what_differs_makes_the_methods_and_seeds_do_not(two):
+    comparison, found = methods(two, baseline="sgd")
+    assert set(found) == {"optimizer=sgd", "optimizer=adam"}  # the rate follows from the choice
+    assert comparison.differing == ["choices.optimizer"]
+    assert found["optimizer=sgd"].seeds == [0, 1, 2, 3]
+
+
+def test_a_key_that_differs_within_a_choice_is_part_of_the_method(two):
+    for seed in range(2):
+        made_up_run(two / f"slow{seed}", seed, 80.0, config={"optimizer.lr": 0.01})
+    comparison, found = methods(two)
+    assert comparison.differing == ["choices.optimizer", "optimizer.lr"]
+    assert set(found) == {
+        "optimizer=adam optimizer.lr=0.001",
+        "optimizer=sgd optimizer.lr=0.1",
+        "optimizer=sgd optimizer.lr=0.01",
+    }
+    with pytest.raises(UserError, match=r"runs of optimizer=sgd differ by more than their seed: optimizer.lr"):
+        methods(two, by=["optimizer"])
+
+
+def test_what_changes_no_number_tells_no_methods_apart(two):
+    made_up_run(two / "quiet", 7, 90.0, choices={"logger": "none"}, config={"checkpoint_every": "2epochs"})
+    _, found = methods(two)
+    assert set(found) == {"optimizer=sgd", "optimizer=adam"}
+    assert 7 in found["optimizer=sgd"].seeds
+
+
+def test_figures_and_verdict_are_those_computed_by_hand(two):
+    comparison, found = methods(two, baseline="sgd")
+    sgd, adam = found["optimizer=sgd"].figures["final_top1"], found["optimizer=adam"].figures["final_top1"]
+    assert (sgd.mean, adam.mean, sgd.n) == (np.mean(SGD), np.mean(ADAM), 4)
+    assert sgd.std == pytest.approx(np.std(SGD, ddof=1))
+    verdict = found["optimizer=adam"].verdict
+    assert verdict.kind == "paired"
+    assert verdict.p == verdict.adjusted == pytest.approx(stats.ttest_rel(ADAM, SGD).pvalue)
+    assert verdict.difference == pytest.approx(np.mean(ADAM) - np.mean(SGD))
+    assert found["optimizer=sgd"].verdict is None
+    assert comparison.baseline == "optimizer=sgd"
+
+
+def test_seeds_that_do_not_match_are_not_paired(two):
+    shutil.rmtree(two / "adam3")
+    _, found = methods(two, baseline="sgd")
+    verdict = found["optimizer=adam"].verdict
+    assert verdict.kind == "Welch"
+    assert verdict.p == pytest.approx(stats.ttest_ind(ADAM[:3], SGD, equal_var=False).pvalue)
+
+
+def test_the_way_to_a_target_is_counted_on_every_axis(tmp_path):
+    for seed in range(2):
+        made_up_run(tmp_path / f"a{seed}", seed, curve=[10.0, 50.0, 70.0, 90.0], hvps=5)
+    made_up_run(tmp_path / "a2", 2, top1=60.0, curve=[10.0, 30.0, 50.0, 60.0], hvps=5)
+    _, found = methods(tmp_path, target=70.0)
+    (method,) = found.values()
+    assert method.reached == 2
+    means = {axis: e.mean for axis, e in method.to_target.items()}
+    # a Hessian-vector product counts as two gradients
+    assert means == {"steps": 20, "epochs": 2, "samples": 200, "gradients": 20 + 2 * 10, "seconds": 4}
+    comparison, found = methods(tmp_path)
+    assert comparison.target == 60.0  # what all of them reached
+    assert next(iter(found.values())).reached == 3
+
+
+def test_a_diverged_run_counts_as_one_that_knows_nothing(two):
+    shutil.rmtree(two / "adam3")
+    nothing = {"final": {"loss": None, "top1": 55.0, "top5": 80.0}}
+    made_up_run(
+        two / "adam3",
+        3,
+        55.0,
+        status="diverged",
+        choices={"optimizer": "adam"},
+        config={"optimizer.lr": 0.001},
+        summary=nothing,
+    )
+    _, found = methods(two, baseline="sgd", target=20.0)
+    adam = found["optimizer=adam"]
+    assert adam.diverged == 1
+    assert adam.figures["final_top1"].mean == pytest.approx(np.mean([*ADAM[:3], 10.0]))
+    assert adam.figures["final_top5"].mean == pytest.approx(np.mean([99.0, 99.0, 99.0, 50.0]))
+    assert adam.figures["best_top5"].mean == adam.figures["final_top5"].mean
+    assert adam.figures["final_loss"].mean == pytest.approx(np.mean([0.3, 0.3, 0.3, math.log(10)]))
+    assert adam.reached == 3
+
+
+def test_a_loss_that_was_not_finite_is_no_figure(two):
+    shutil.rmtree(two / "sgd3")
+    made_up_run(two / "sgd3", 3, SGD[3], summary={"final": {"loss": None, "top1": SGD[3], "top5": 99.0}})
+    _, found = methods(two, baseline="sgd", metric="final_loss")
+    assert math.isnan(found["optimizer=sgd"].figures["final_loss"].mean)
+    assert found["optimizer=adam"].verdict.kind == "a figure is not finite"
+    assert found["optimizer=sgd"].figures["final_top1"].mean == np.mean(SGD)
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
+    (two / "sgd0/summary.json").unlink()
+    text = (two / "sgd1/metrics.jsonl").read_text()
+    (two / "sgd1/metrics.jsonl").write_text(text[:-20])
+    (two / "sgd2/summary.json").write_text('{"status": "finished"}')
+    made_up_run(two / "more", 9, status="running")
+    (two / "adam0/run.yaml").write_text("a: [")
+    shutil.copytree(two / "adam1", two / "twin")
+    result = trainopt("compare", str(two))
+    assert result.code == 0
+    for name, reason in {
+        "sgd0": "summary.json is missing or damaged",
+        "sgd1": "metrics.jsonl ends with half a row",
+        "sgd2": "summary.json lacks fingerprint",
+        "more": "is still running, or was killed",
+        "adam0": "run.yaml is missing or damaged",
+        "twin": "is the same run as runs/adam1",
+    }.items():
+        assert f"left out: runs/{name}: {reason}" in result.out
+    _, found = methods(two)
+    assert {name: len(m.runs) for name, m in found.items()} == {"optimizer=adam": 3, "optimizer=sgd": 1}
+    with pytest.raises(RunError, match="half a row"):
+        load_run(two / "sgd1")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"choices": {"data": "mnist", "optimizer": "x"}}, "different data: data"),
+        ({"choices": {"optimizer": "x"}, "summary": {"test_images": 40}}, "different data: test_images"),
+        ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best figures are taken on"),
+        ({"choices": {"optimizer": "x"}, "environment": {"commit": "def"}}, "different commits of the program"),
+        ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "different states (uncommitted changes"),
+    ],
+)
+def test_what_should_not_be_compared_is_refused_unless_forced(trainopt, two, options, reason):
+    made_up_run(two / "other", 0, **options)
+    result = trainopt("compare", str(two))
+    assert result.code == 2
+    assert reason in result.err
+    assert "--force compares all the same" in result.err
+    forced = trainopt("compare", str(two), "--force")
+    assert forced.code == 0
+    assert f"careful: {reason}" in forced.out
+
+
+def test_unequal_tuning_effort_is_shown_and_refused(trainopt, two, tmp_path):
+    for trial in range(5):
+        made_up_run(tmp_path / "tuning" / f"sgd{trial}", config={"optimizer.lr": 10.0**-trial}, hvps=1)
+    made_up_run(tmp_path / "tuning" / "adam", choices={"optimizer": "adam"}, config={"optimizer.lr": 0.01})
+    result = trainopt("compare", str(two), "--tuning", "tuning")
+    assert result.code == 2
+    # four epochs of 10 gradients, and of one product that counts as two
+    told = "optimizer=adam 1 trials (40 gradients), optimizer=sgd 5 trials (240 gradients)"
+    assert f"unequal tuning effort: {told}" in result.err
+    assert "240" in trainopt("compare", str(two), "--tuning", "tuning", "--force").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--metric", "top1"), "--metric top1: no such metric"),
+        (("--by", "optimzer"), "--by optimzer: none of the runs has such a key; did you mean optimizer?"),
+        (("--baseline", "newton"), "--baseline newton: means no method; there are optimizer=adam; optimizer=sgd"),
+        (("--baseline", "opt"), "--baseline opt: means several methods"),
+    ],
+)
+def test_bad_options_are_named(trainopt, two, arguments, message):
+    result = trainopt("compare", str(two), *arguments)
+    assert result.code == 2
+    assert result.err.startswith(f"trainopt: {message}")
+    assert result.err.count("\n") == 1
+
+
+def test_folders_without_runs_are_named(trainopt, tmp_path):
+    result = trainopt("compare", "nowhere")
+    assert result.code == 2
+    assert "none of the folders holds a run that has ended" in result.err
+
+
+def test_the_terminal_says_what_the_tests_say(trainopt, two):
+    text = trainopt("compare", str(two), "--baseline", "sgd").out
+    assert "93.75 ± 0.65" in text
+    assert "On final top-1 (%): optimizer=adam is better than optimizer=sgd." in text
+    shutil.rmtree(two / "adam3")
+    shutil.rmtree(two / "adam2")
+    assert "No test: too few seeds to say." in trainopt("compare", str(two), "--baseline", "sgd").out
+
+
+def test_tables_are_written(trainopt, two, tmp_path):
+    assert trainopt("compare", str(two), "--baseline", "sgd", "--out", "out").code == 0
+    with open(tmp_path / "out/table.csv") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    adam = rows["optimizer=adam"]
+    assert float(adam["final_top1_mean"]) == np.mean(ADAM)
+    assert float(adam["final_top1_high"]) == pytest.approx(
+        stats.t.interval(0.95, 3, np.mean(ADAM), stats.sem(ADAM))[1]
+    )
+    assert float(adam["p_holm"]) == pytest.approx(stats.ttest_rel(ADAM, SGD).pvalue)
+    assert (adam["seeds"], adam["test"], rows["optimizer=sgd"]["test"]) == ("0 1 2 3", "paired", "baseline")
+    markdown = (tmp_path / "out/table.md").read_text().splitlines()
+    assert len(markdown) == 4
+    assert len({line.count("|") for line in markdown}) == 1
+    tex = (tmp_path / "out/table.tex").read_text()
+    assert r"93.75 $\pm$ 0.65" in tex
+    assert len({line.count("&") for line in tex.splitlines() if line.endswith(r"\\")}) == 1
+
+
+def test_real_runs_compare(trainopt):
+    sweep = ("model=mlp", "optimizer=sgd,adam", "seed=0,1,2", "duration=6steps", "hydra.sweep.dir=sweep")
+    trainopt("-m", *sweep, "logger=none")
+    result = trainopt("compare", "sweep")
+    assert result.code == 0
+    assert "optimizer=sgd" in result.out

@@ -1,0 +1,145 @@
+"""The pictures of the Fisher measures: where rows hold them, with what the rows say."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from helpers.made_up import made_up_run
+from trainopt.runner.comparison.fisher_pictures import draw_fisher_pictures
+from trainopt.runner.comparison.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
+from trainopt.runner.comparison.methods import compare
+from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting import fisher_curves
+from trainopt.runner.reporting.fisher_curves import draw_fisher
+
+GRID = [(size, lr) for size in (16, 32, 64) for lr in (0.05, 0.1)]
+
+
+def fisher_run(folder, sizes, c, l_, seed=0, top1=90.0, lr=0.1, batching="constant", status="finished"):
+    """A run of 20 epochs, half an epoch a row: C_K rises to c, L_K to l_; sizes follow one another."""
+    config = {"optimizer.lr": lr, "batching.size": sizes[-1]}
+    made_up_run(
+        folder, seed, top1, curve=[top1] * 21, status=status, choices={"batching": batching}, config=config
+    )
+    lines = []
+    for n in range(1, 41):
+        share = n / 40
+        values = {"c_k": c * share, "l_k": l_ * 0.1, "C_K": c * share, "L_K": l_ * share**0.5}
+        values["batch_size"] = 7 if n % 2 == 0 else sizes[(n - 1) * len(sizes) // 40]  # what an epoch leaves
+        counts = {"kind": "probe", "probe": "fisher", "step": 5 * n, "epoch": n / 2}
+        counts |= {"samples": 50 * n, "gradients": 5 * n, "hvps": 0, "train_seconds": 0.1 * n}
+        lines.append(json.dumps(counts | values) + "\n")
+    with open(folder / "metrics.jsonl") as file:  # its training rows speak of batches of 10
+        rows = [row for row in map(json.loads, file) if row["kind"] != "train" or row.pop("batch_size")]
+    (folder / "metrics.jsonl").write_text("".join([json.dumps(row) + "\n" for row in rows] + lines))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A grid of sizes and rates with two seeds each, a run whose size grows, and one that diverged."""
+    folder = tmp_path_factory.mktemp("plane")
+    for size, lr in GRID:
+        for seed in range(2):
+            c, l_ = size * (1 + lr + 0.1 * seed), 100 * lr * 16 / size
+            fisher_run(folder / f"{size}-{lr}-{seed}", [size], c, l_, seed, 80 + size / 8 + 50 * lr, lr)
+    fisher_run(folder / "grows", [16, 32, 64], 50.0, 4.0, top1=91.0, batching="dynamic")
+    fisher_run(folder / "lost", [64], 900.0, 800.0, lr=9.0, status="diverged")
+    return compare(load_runs([folder]))
+
+
+def axis_of():
+    return Figure().subplots()
+
+
+def test_there_are_pictures_of_everything_in_both_formats(made, tmp_path):
+    pictures = draw_fisher_pictures(made, "steps", tmp_path)
+    assert [p.name for p in pictures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]
+    for picture in pictures:
+        assert "</svg>" in picture.svg.read_text()
+        assert picture.png.stat().st_size > 10_000
+    text = (tmp_path / "fisher_plane.svg").read_text()
+    assert "<!-- point: mean over seeds at the end; s: batch size;" in text
+    assert "grey lines: test error (%)" in text
+
+
+def test_rows_without_the_measures_make_no_picture(tmp_path):
+    made_up_run(tmp_path / "run")
+    assert draw_fisher(tmp_path / "run", "run") is None
+    assert draw_fisher_pictures(compare(load_runs([tmp_path / "run"])), "steps", tmp_path) == []
+
+
+def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_error_and_size(made):
+    axis, ways = axis_of(), ways_of(made)
+    drawn = draw_ends(axis, made, ways)
+    assert len(drawn) == len(GRID) + 1  # a run that diverged ends nowhere
+    size, lr = GRID[2]
+    (label,) = [name for name in drawn if f"size={size}" in name and f"lr={lr}" in name and "constant" in name]
+    assert drawn[label].get_xydata()[0] == pytest.approx([size * (1 + lr + 0.05), 100 * lr * 16 / size])
+    assert label.endswith(f": {100 - (80 + size / 8 + 50 * lr):.2f} %")
+    assert sorted(text.get_text() for text in axis.texts) == sorted(f"s{size}" for size, _ in GRID)
+
+
+def test_points_that_differ_by_the_batch_size_alone_are_joined_by_size(made):
+    axis, ways = axis_of(), ways_of(made)
+    points = len(draw_ends(axis, made, ways))
+    joined = [line.get_xdata() for line in axis.get_lines()[:-points]]
+    assert len(joined) == 2
+    for line in joined:
+        assert len(line) == 3
+        assert (np.diff(line) > 0).all()
+
+
+def test_runs_of_one_size_are_dotted_and_others_solid_through_points_at_shares_of_the_epochs(made):
+    axis = axis_of()
+    drawn = draw_ways(axis, made, ways_of(made))
+    shares = np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
+    solid = [line for line in drawn.values() if line.get_linestyle() == "-"]
+    assert [line.get_linestyle() for line in drawn.values()].count(":") == len(GRID)
+    (line,) = solid
+    assert line.get_xdata() == pytest.approx(50 * shares)
+    assert line.get_ydata() == pytest.approx(4 * shares**0.5)
+    assert line.get_marker() != "None"
+    assert len(axis.texts) == len(GRID)
+    text, dotted = axis.texts[0], next(line for line in drawn.values() if line not in solid)
+    assert text.xy == pytest.approx(dotted.get_xydata()[0])  # written where the way begins
+
+
+def test_level_lines_need_six_points_that_are_not_in_a_line(made):
+    ways = list(ways_of(made).values())
+    assert draw_levels(axis_of(), ways)
+    assert draw_levels(axis_of(), ways[:6])
+    assert not draw_levels(axis_of(), ways[:5])
+    in_line = [type(w)(w.points, np.array([2.0**i, 4.0**i]), float(i), w.size) for i, w in enumerate(ways)]
+    assert not draw_levels(axis_of(), in_line)
+    flat = [type(w)(w.points, w.end, 3.0, w.size) for w in ways]
+    assert not draw_levels(axis_of(), flat)
+
+
+def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path, monkeypatch):
+    drawn = []
+    saved = fisher_curves.saved
+    monkeypatch.setattr(fisher_curves, "saved", lambda figure, *rest: drawn.append(figure) or saved(figure, *rest))
+    fisher_run(tmp_path / "run", [16], 30.0, 5.0)
+    assert draw_fisher(tmp_path / "run", "run") == tmp_path / "run/fisher.png"
+    axes = drawn[0].axes
+    assert [axis.get_ylabel() for axis in axes[::2]] == ["$c_k$", "$l_k$", r"$\bar{C}_K$", "$L_K$"]
+    assert [axis.get_xlabel() for axis in axes[-2:]] == ["epoch", "step"]
+    for axis, places in zip(axes[-2:], (np.arange(1, 41) / 2, 5 * np.arange(1, 41)), strict=True):
+        (line,) = axis.get_lines()
+        assert line.get_xdata() == pytest.approx(places)
+        assert line.get_ydata() == pytest.approx(5 * (np.arange(1, 41) / 40) ** 0.5)
+
+
+def test_measures_that_are_null_leave_gaps(tmp_path):
+    fisher_run(tmp_path / "run", [16], 30.0, 5.0)
+    path = tmp_path / "run/metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["kind"] == "probe" and row["step"] < 50:
+            row |= {"c_k": None, "C_K": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert draw_fisher(tmp_path / "run", "run").exists()
+    (way,) = ways_of(compare(load_runs([tmp_path / "run"]))).values()
+    assert np.isnan(way.points[:3]).any(axis=1).tolist() == [True, True, False]

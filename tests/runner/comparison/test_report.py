@@ -1,0 +1,217 @@
+"""The pictures and the page of a comparison: complete, self-contained, and working in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.made_up import made_up_run
+from trainopt.runner.comparison.methods import METRICS, compare, usable
+from trainopt.runner.comparison.pictures import colour_of, curves_of, draw_pictures
+from trainopt.runner.comparison.report import write_report
+from trainopt.runner.comparison.table import table_of
+from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting.style import PALETTE
+
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimizers may not, but could be called
+
+# what a reader may do, done by the page itself: its results are read from the page's source afterwards
+PROBE = """
+<pre id="probe"></pre>
+<script>
+addEventListener("load", () => {
+  const found = {widths: [...document.images].map((image) => image.naturalWidth), sorted: {}};
+  document.querySelectorAll("table.sortable thead th").forEach((head, column) => {
+    const cells = () => [...document.querySelectorAll("table.sortable tbody tr")]
+      .map((row) => row.cells[column].textContent.trim());
+    found.sorted[head.textContent] = [0, 1].map(() => {
+      head.querySelector("button").click();
+      return [head.getAttribute("aria-sort"), cells()];
+    });
+  });
+  found.wide = document.documentElement.scrollWidth > innerWidth;
+  document.getElementById("probe").textContent = JSON.stringify(found);
+});
+</script>
+</body>
+"""
+
+
+def write_run(folder: Path, optimizer: str, seed: int, evaluations: int = 21, status: str = "finished") -> None:
+    """A run with a rising, noisy curve; Adam's is the better one, and has a further term of the loss."""
+    number, extra = list(LEARNING_RATES).index(optimizer), optimizer == "adam"
+    noise = np.random.default_rng([seed, number]).random(evaluations)
+    curve = [float(10 + 80 * (1 - np.exp(-n / 5)) + 3 * extra + noise[n]) for n in range(evaluations)]
+    made_up_run(
+        folder,
+        seed,
+        curve[-1],
+        curve=curve,
+        status=status,
+        choices={"optimizer": optimizer},
+        config={"optimizer.lr": LEARNING_RATES[optimizer], **({"regularizer.l2.strength": 0.1} if extra else {})},
+        environment={"commit": "0" * 40},
+        terms={"l2": 0.1} if extra else None,
+        reports={"power": 1.0},
+        hvps=20 * extra,
+        seconds=0.1 * (1 + number) * (1 + 0.1 * seed),
+    )
+
+
+def write_runs(folder: Path, seeds: int = 3) -> None:
+    for number, optimizer in enumerate(LEARNING_RATES):
+        for seed in range(seeds):
+            write_run(folder / f"{number}-{seed}", optimizer, seed)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(comparison, pictures, the report's path) of three methods with three seeds each, and a run that goes on."""
+    folder = tmp_path_factory.mktemp("report")
+    write_runs(folder / "runs")
+    write_run(folder / "runs" / "going-on", "sgd", 9, status="running")
+    comparison = compare(load_runs([folder / "runs"], usable), target=90.0)
+    comparison.obstacles.append("different data: data.size")
+    pictures = draw_pictures(comparison, "epochs", folder)
+    write_report(comparison, table_of(comparison, ["epochs"], METRICS), pictures, folder / "report.html")
+    return comparison, pictures, folder / "report.html"
+
+
+def test_there_is_a_picture_of_everything_in_both_formats(made):
+    _, pictures, report = made
+    names = {"test_top1", "end", "test_loss", "train_top1", "train_loss", "loss_terms", "lr", "time_to_target"}
+    assert {picture.name for picture in pictures} == names
+    for picture in pictures:
+        assert picture.svg == report.parent / f"{picture.name}.svg"
+        assert "</svg>" in picture.svg.read_text()
+        with Image.open(picture.png) as image:
+            assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
+
+
+def test_a_method_has_the_same_colour_in_all_pictures(made):
+    comparison, pictures, _ = made
+    colours = [colour.lower() for colour, _ in colour_of(comparison.methods).values()]
+    assert len(set(colours)) == len(comparison.methods)
+    others = {colour.lower() for colour in PALETTE} - {*colours, "#000000"}  # black is the text's as well
+    for picture in pictures:
+        text = picture.svg.read_text().lower()
+        if picture.name != "time_to_target":
+            assert all(colour in text for colour in colours)
+        assert not any(colour in text for colour in others)
+
+
+def test_past_eight_methods_lines_differ_by_their_style(made):
+    comparison, _, _ = made
+    methods = [type(comparison.methods[0])(f"method {i}", [], []) for i in range(20)]
+    assert len(set(colour_of(methods).values())) == 20
+
+
+def test_equal_runs_make_equal_pictures(made, tmp_path):
+    comparison, pictures, _ = made
+    for first, second in zip(pictures, draw_pictures(comparison, "epochs", tmp_path), strict=True):
+        assert first.svg.read_bytes() == second.svg.read_bytes()
+
+
+@pytest.mark.parametrize("against", ["steps", "samples", "gradients", "seconds"])
+def test_every_axis_can_be_drawn(made, tmp_path, against):
+    comparison, pictures, _ = made
+    assert len(draw_pictures(comparison, against, tmp_path)) == len(pictures)
+
+
+def test_lines_are_means_and_bands_the_range_of_the_seeds(made):
+    comparison, _, _ = made
+    method = comparison.methods[1]
+    rows = comparison.runs.metrics
+    ends = rows[rows["run"].isin(method.runs) & (rows["kind"] == "test") & (rows["step"] == 200)]
+    curve = curves_of(comparison, "test", "top1", "train_seconds")[method.name]
+    assert curve.x[-1] == pytest.approx(ends["train_seconds"].mean())
+    assert curve.mean[-1] == pytest.approx(ends["top1"].mean())
+    assert (curve.low[-1], curve.high[-1]) == (ends["top1"].min(), ends["top1"].max())
+    dear = curves_of(comparison, "test", "top1", "gradient_equivalents")[method.name]
+    assert dear.x[-1] == 200 + 2 * 400  # a Hessian-vector product counts as two gradients
+
+
+def test_a_run_that_ended_early_never_turns_the_axis_back(tmp_path):
+    write_run(tmp_path / "0", "sgd", 0)
+    write_run(tmp_path / "1", "sgd", 8, evaluations=11)  # the slower one
+    comparison = compare(load_runs([tmp_path]))
+    (curve,) = curves_of(comparison, "test", "top1", "train_seconds").values()
+    assert len(curve.x) == 21
+    assert (np.diff(curve.x) > 0).all()
+
+
+def test_what_is_not_there_is_not_drawn(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs" / str(seed), "sgd", seed, evaluations=1)
+    comparison = compare(load_runs([tmp_path / "runs"]), target=99.0)
+    pictures = draw_pictures(comparison, "steps", tmp_path / "out")
+    assert [picture.name for picture in pictures] == ["test_top1", "test_loss"]
+    report = tmp_path / "report.html"
+    write_report(comparison, table_of(comparison, ["steps"], METRICS), pictures, report)
+    assert "nothing to compare it with" in report.read_text()
+
+
+def test_the_report_loads_nothing_from_elsewhere(made):
+    text = made[2].read_text()
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", text)
+    assert len(addresses) > len(made[1])
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_report_says_all_there_is_to_say(made):
+    comparison, pictures, report = made
+    text = report.read_text()
+    for method in comparison.methods:
+        assert method.name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in text
+    assert "<b>" not in text
+    for said in ("is better than", "different data: data.size", "is still running", "A diverged run counts as"):
+        assert said in text
+    assert all(f"{picture.title}</figcaption>" in text for picture in pictures)
+    assert "0" * 40 in text
+    assert "9 runs)" not in text  # the environments are equal: no need to say of how many runs
+
+
+def test_environments_that_differ_are_counted(tmp_path):
+    write_runs(tmp_path / "runs", seeds=1)
+    other = {"versions": {"torch": "2.10.0"}, "device": "cuda"}
+    (tmp_path / "runs" / "0-0" / "environment.json").write_text(json.dumps(other))
+    comparison = compare(load_runs([tmp_path / "runs"]))
+    write_report(comparison, table_of(comparison, ["steps"], METRICS), [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "2.15.0 (2 of 3 runs); 2.10.0 (1 of 3 runs)" in text
+
+
+def test_the_report_works_in_a_browser(made, tmp_path):
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((found for found in map(shutil.which, names) if found), None)
+    if browser is None:
+        pytest.skip(f"there is no browser here: none of {', '.join(names)}")
+    _, pictures, report = made
+    page = tmp_path / "probed.html"
+    page.write_text(report.read_text().replace("</body>", PROBE))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
+    flags += ["--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += ["--window-size=400,800"]
+    done = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line and "error" in line.lower()]
+    probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert probe, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(probe[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert len(found["widths"]) == len(pictures)
+    assert min(found["widths"]) > 0
+    assert not found["wide"], "the page itself scrolls sideways"
+    (up, rising), (down, falling) = found["sorted"][METRICS["train_seconds"][1]]
+    numbers = [float(cell.split()[0]) for cell in rising]
+    assert (up, down) == ("ascending", "descending")
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) == len(LEARNING_RATES)
+    assert falling == rising[::-1]
+    both_ways = [cells[-1] for _, cells in found["sorted"]["difference"]]
+    assert both_ways == ["", ""]  # the baseline's, which is empty, stays last

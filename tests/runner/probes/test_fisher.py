@@ -1,0 +1,322 @@
+"""The fisher probe against the singular values of gradients that are computed one by one."""
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from helpers.float64_runs import MLP, built, closure_of, double, jacobian
+from helpers.runs import equal, rows, stop_at, timeless
+from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.optimizers.per_sample.spectrum import moments, spectrum
+from trainopt.runner.probes.fisher import FisherProbe
+from trainopt.runner.probes.probes import Probes
+
+FISHER = ("probe=[fisher]", "probe.fisher.every=1steps")
+ALL = ("probe=[gradient_noise,taylor,fisher]", "probe.taylor.every=3steps", "probe.gradient_noise.every=2steps")
+
+
+def stepped(run, steps=1):
+    """Make steps with the run's probes; return their rows, and J where each step set out."""
+    found, jacobians = [], []
+    record = SimpleNamespace(probed=lambda name, values, counts, seconds: found.append(dict(values)))
+    probes, stream = Probes(run, record), run.batches()
+    for _ in range(steps):
+        batch = double(next(stream))
+        jacobians.append(jacobian(run, batch))
+        probes.before_step(batch)
+        run.rate.step(closure_of(run, batch))
+        run.progress.advance(batch)
+        probes.after_step(batch)
+        run.schedule.step()
+    return found, jacobians
+
+
+def condition(j, zero_below=1e-4):
+    """c_k by a singular value decomposition."""
+    sigma = torch.linalg.svdvals(j)
+    kept = sigma[sigma > zero_below * sigma[0]]
+    return (kept[0] / kept[-1]).item()
+
+
+CASES = {
+    "sgd": (*MLP, "optimizer.lr=0.3"),
+    "adam": (*MLP, "optimizer=adam", "optimizer.lr=0.3"),
+    "adaptive nesterov": (*MLP, "optimizer=adaptive_nesterov"),
+    "ehnewton": (*MLP, "optimizer=ehnewton", "optimizer.lr=0.3"),
+    "newton": (*MLP, "optimizer=newton", "optimizer.lr=0.3"),
+    "a regularizer, which is not in J": (*MLP, "optimizer.lr=0.3", "regularizer=[l2]"),
+    "the last layer on stored features": (*MLP, "optimizer.lr=0.3", "model.trainable=last_layer"),
+    "rows of own losses, of the last layer": (
+        *(*MLP, "optimizer.lr=0.3", "model.trainable=last_layer"),
+        "probe.fisher.rows=own_loss",
+    ),
+    "rows of own losses": (*MLP, "optimizer.lr=0.3", "probe.fisher.rows=own_loss"),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_measures_are_those_of_a_dense_singular_value_decomposition(case):
+    run = built(*case, *FISHER, "probe.fisher.spectrum=true")
+    (row,), (j,) = stepped(run)
+    sets_lr = getattr(run.optimizer, "sets_lr", False)
+    compare(run, row, j, lr=run.optimizer.param_groups[0]["lr"] if sets_lr else 0.3)
+
+
+def test_of_a_step_that_makes_several_passes_the_first_is_measured():
+    run = built(*MLP, *FISHER, "probe.fisher.spectrum=true")
+    run.optimizer = torch.optim.LBFGS(run.network.parameters(), lr=0.3, max_iter=3)
+    (row,), (j,) = stepped(run)
+    assert run.optimizer.state_dict()["state"][0]["func_evals"] == 3
+    compare(run, row, j, lr=0.3)
+
+
+def compare(run, row, j, lr):
+    """Assert that a run's first row is about J."""
+    sigma = torch.linalg.svd(j).S
+    assert row["spectrum"] == pytest.approx(sigma.tolist(), rel=1e-7)
+    assert (row["rank"], row["batch_size"]) == (12, 12)
+    assert row["c_k"] == row["C_K"] == pytest.approx((sigma[0] / sigma[-1]).item(), rel=1e-7)
+    assert (row["sigma_max"], row["sigma_min"]) == (row["spectrum"][0], row["spectrum"][-1])
+    assert row["trace"] == pytest.approx(j.square().sum().item(), rel=1e-10)
+    assert row["lr"] == lr
+    assert row["l_k"] == row["L_K"] == pytest.approx(lr / 12 * j.norm().item(), rel=1e-10)
+    assert row["mean_gradient_norm_sq"] == pytest.approx(j.mean(0).square().sum().item(), rel=1e-8)
+    assert row["gradient_variance"] == pytest.approx(torch.cov(j.T).trace().item(), rel=1e-8)
+    probe = run.probes["fisher"]
+    assert probe.last == row
+    torch.testing.assert_close(probe.gram, j @ j.T, rtol=1e-9, atol=1e-12)
+
+
+def test_adaptive_nesterov_is_measured_where_it_looks_ahead_to():
+    run = built(*MLP, *FISHER, "optimizer=adaptive_nesterov")
+    stepped(run)
+    before = [p.detach().clone() for p in run.network.parameters()]
+    with torch.no_grad():
+        for p in run.network.parameters():
+            p.sub_(0.9 * run.optimizer.state[p]["v"])
+    batch = double(next(run.batches()))
+    j = jacobian(run, batch)
+    with torch.no_grad():
+        for p, w in zip(run.network.parameters(), before, strict=True):
+            p.copy_(w)
+    (row,), _ = stepped(run)
+    assert row["c_k"] == pytest.approx(condition(j), rel=1e-8)
+    assert row["trace"] == pytest.approx(j.square().sum().item(), rel=1e-10)
+
+
+class Halves:
+    """The first half of an epoch in batches of one size, the second in batches of another."""
+
+    def spans(self, epoch_size, offset):
+        while offset < epoch_size:
+            stop = min(offset + (4, 10)[2 * offset >= epoch_size], epoch_size)
+            yield offset, stop
+            offset = stop
+
+
+def test_c_and_l_so_far_are_mean_and_sum_over_steps_of_all_sizes_and_rates():
+    """every=3steps of 30: each l_k stands for the steps around it too."""
+    falling = (
+        "optimizer.lr=0.2",
+        "schedule=exponential",
+        "schedule.rate=0.8",
+        "schedule.every=3steps",
+        "schedule.staircase=false",
+    )
+    run = built(*MLP, *falling, "probe=[fisher]", "probe.fisher.every=3steps")
+    run.batching = Halves()
+    found, jacobians = stepped(run, 30)
+    assert len(found) == 10
+    assert {len(j) for j in jacobians} == {4, 8, 10}
+    c, l_ = 0.0, 0.0
+    for n, row in enumerate(found, start=1):
+        j = jacobians[3 * n - 1]
+        lr = 0.2 * 0.8 ** ((3 * n - 1) / 3)
+        c += condition(j)
+        l_ += lr / len(j) * j.norm().item()
+        assert row["step"] == 3 * n
+        assert row["lr"] == pytest.approx(lr)
+        assert row["C_K"] == pytest.approx(c / n, rel=1e-6)
+        assert row["L_K"] == pytest.approx(l_ / (n / (3 * n)), rel=1e-9)
+
+
+@pytest.mark.parametrize("definition", ["batch", "own_loss"])
+def test_with_batch_norm_the_rows_of_both_definitions_have_the_mean_gradient(definition):
+    run = built("model=resnet8", "data.limit=60", "batching.size=12", *FISHER, f"probe.fisher.rows={definition}")
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    batch = double(next(run.batches()))
+    probe = run.probes["fisher"]
+    probe.before_step(run, batch)
+    if definition == "own_loss":  # a pass of its own, which leaves no trace
+        assert equal(before, dict(run.network.state_dict()))
+    closure_of(run, batch)()
+    run.progress.advance(batch)
+    row = probe.after_step(run, batch)
+    norm_sq = sum(p.grad.square().sum().item() for p in run.network.parameters())
+    assert row["mean_gradient_norm_sq"] == pytest.approx(norm_sq, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("singular_values", "options", "rank", "expected"),
+    [
+        ([3.0, 1e-2, 1e-5], {}, 2, 300.0),
+        ([3.0, 1e-2, 1e-5], {"zero_below": 0.0}, 3, 3e5),
+        ([3.0, 1e-2, 1e-5], {"zero_below": 0.5}, 1, 1.0),
+        ([3.0, 1e-2, 0.0], {"zero_below": 0.0}, 2, 300.0),
+    ],
+)
+def test_what_counts_as_zero_is_relative_or_exact(singular_values, options, rank, expected):
+    gram = torch.diag(torch.tensor(singular_values, dtype=torch.float64).square())
+    found = spectrum(gram, **options)
+    assert found.rank == rank
+    assert found.condition == pytest.approx(expected)
+    assert found.values == pytest.approx(singular_values)
+
+
+def test_what_rounding_makes_negative_is_zero():
+    gram = torch.diag(torch.tensor([4.0, 1.0, -1e-9], dtype=torch.float64))
+    assert spectrum(gram, 0.0) == ([2.0, 1.0, 0.0], 2, 2.0, 1.0)
+
+
+def test_gradients_that_all_vanish_have_no_condition():
+    found = spectrum(torch.zeros(3, 3))
+    assert (found.rank, found.largest) == (0, 0.0)
+    assert found.condition != found.condition
+    assert moments(torch.ones(1, 1)).variance != moments(torch.ones(1, 1)).variance
+
+
+def test_a_step_that_cannot_be_measured_is_null_and_counts_nowhere():
+    run = built(*MLP, *FISHER, "probe.fisher.spectrum=true")
+    (one,), _ = stepped(run)
+    probe, batch = run.probes["fisher"], double(next(run.batches()))
+    probe.before_step(run, batch)
+    run.progress.advance(batch)
+    row = probe.after_step(run, batch)  # of a step that made no pass
+    assert {row[name] for name in ("c_k", "l_k", "trace", "rank", "sigma_min", "gradient_variance")} == {None}
+    assert (row["C_K"], row["L_K"]) == (one["C_K"], pytest.approx(2 * one["L_K"]))
+    assert run.objective.network is run.network  # and nothing waits for a pass any more
+
+
+def test_samples_that_are_twice_in_a_batch_are_found_in_float32():
+    run = built("model=resnet8", "data.limit=60", "batching.size=32", *FISHER)
+    run.network.float()
+    batch = next(run.batches())
+    inputs, targets = batch.inputs.clone(), batch.targets.clone()
+    inputs[:6], targets[:6] = inputs[6:12], targets[6:12]
+    recorder = GramRecorder(run.network)
+    with recorder.recording():
+        cross_entropy(run.network(inputs), targets).backward()
+    assert spectrum(recorder.gram()).rank == 26
+
+
+def test_the_study_measures_steps_1_51_101_of_every_epoch_and_so_does_a_run_that_goes_on(
+    trainopt, tmp_path, monkeypatch
+):
+    sampling = [f"probe.{name}.{key}" for name in ("fisher", "gradient_noise") for key in STUDY]
+    command = ("model=mlp", "data.limit=300", "data.flip=0.5", "batching.size=4", "duration=2.5epochs")
+    command = (*command, "probe=[fisher,gradient_noise]", *sampling, "checkpoint_every=20steps", "logger=none")
+    assert trainopt(*command, "run.name=whole").code == 0
+    stop_at(monkeypatch, 50, 75, 77, 130)
+    for _ in range(4):
+        assert trainopt(*command, "run.name=parts").code == 128 + signal.SIGINT
+    assert trainopt(*command, "run.name=parts").code == 0
+    one, other = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
+    for name in ("fisher", "gradient_noise"):
+        found = [row["step"] for row in rows(one, "probe") if row["probe"] == name]
+        assert found == [1, 51, 76, 126, 151]
+    assert timeless(rows(one)) == timeless(rows(other))
+    kept = [torch.load(f / "checkpoints/last.pt", weights_only=True)["probes"] for f in (one, other)]
+    assert equal(*kept)
+    assert kept[0]["fisher"]["last"]["step"] == 151
+    cosines = [row["cosine"] for row in rows(one, "probe") if row["probe"] == "gradient_noise"]
+    assert [value is None for value in cosines] == [True, False, False, False, False]
+
+
+STUDY = ("every=50steps", "each_epoch=true")
+RUNS = {
+    "sgd, batch norm": ("model=resnet8", "data.limit=80", "batching.size=16"),
+    "ehnewton, dropout": ("model=mlp", "model.dropout=0.3", "data.limit=200", "optimizer=ehnewton"),
+    "adaptive nesterov, own losses": (
+        *("model=resnet8", "data.limit=80", "batching.size=16", "optimizer=adaptive_nesterov"),
+        "probe.fisher.rows=own_loss",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
+def test_a_run_with_all_probes_is_the_run_without(trainopt, tmp_path, case):
+    command = ("duration=6steps", "log_every=1steps", "logger=none", "data.flip=0.5")
+    plain = [part for part in case if not part.startswith("probe")]
+    assert trainopt(*command, *plain, "run.name=without").code == 0
+    assert trainopt(*command, *case, *ALL, "probe.fisher.every=1steps", "run.name=with").code == 0
+    one, other = tmp_path / "outputs/without", tmp_path / "outputs/with"
+    assert timeless(rows(one)) == timeless([row for row in rows(other) if row["kind"] != "probe"])
+    states = [torch.load(f / "checkpoints/last.pt", weights_only=True) for f in (one, other)]
+    for state in states:
+        del state["clocks"], state["record"], state["probes"]
+    assert equal(*states)  # weights, buffers, the optimizer's state, generators, counts
+    probed = [(row["step"], row["probe"]) for row in rows(other, "probe")]
+    assert sorted(probed) == sorted(
+        [(k, "fisher") for k in range(1, 7)]
+        + [(k, "gradient_noise") for k in (2, 4, 6)]
+        + [(3, "taylor"), (6, "taylor")]
+    )
+
+
+def test_a_picture_and_the_help_page_come_by_themselves(trainopt, tmp_path):
+    result = trainopt("model=mlp", "duration=30steps", "probe=[fisher]", "logger=none", "hydra.run.dir=run")
+    assert "fisher.png" in result.out
+    assert (tmp_path / "run/fisher.png").stat().st_size > 10_000
+    assert "zero_below: 1e-4 #" in trainopt("--help", "probe=[fisher]").out
+
+
+OWN_LAYER = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self, num_classes, image_shape):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.out = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        return self.out(self.scale * images.flatten(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("model=mlp probe.fisher.rows=mine", "probe.fisher.rows=mine: must be one of batch, own_loss"),
+        ("model=mlp probe.fisher.zero_below=1", "probe.fisher.zero_below=1: must be a number in [0, 1)"),
+        (
+            "model=mlp probe.fisher.each_epoch=true probe.fisher.every=1epochs",
+            "probe.fisher.each_epoch=true: counts steps; give probe.fisher.every=50steps",
+        ),
+        ("model=function data=none", "probe.fisher: measures a gradient a sample, and a test function has no"),
+        ("model=mlp model._target_=own_layer_network.Scaled", "probe.fisher: the network (Scaled): per-sample"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line_before_the_run(
+    trainopt, tmp_path, monkeypatch, arguments, message
+):
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "own_layer_network.py").write_text(OWN_LAYER)
+    monkeypatch.syspath_prepend(str(library))
+    result = trainopt("probe=[fisher]", *arguments.split())
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [library]
+
+
+def test_a_value_out_of_range_is_refused_where_a_library_gives_it():
+    with pytest.raises(ValueError, match="rows=mine: must be one of batch, own_loss"):
+        FisherProbe(rows="mine")
+    with pytest.raises(ValueError, match=r"zero_below=-1: must be in \[0, 1\)"):
+        FisherProbe(zero_below=-1)

@@ -1,0 +1,365 @@
+"""The report of a study: all that it should say, nothing empty, and the same after an interruption."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from helpers.made_up import made_up_sweep
+from trainopt.runner.studies import pictures as study_pictures
+from trainopt.runner.studies.plan import SweepState
+from trainopt.runner.studies.report import write_overview, write_study_report
+from trainopt.runner.studies.schema import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
+
+ADAM, SGD = ({"optimizer": name} for name in ("adam", "sgd"))
+NO_MNIST = "mnist is missing: put mnist.npz into DIR"
+
+
+def runs():
+    """Adam, which is better by two points than SGD, with four seeds each."""
+    return [
+        {"choices": choices, "seed": seed, "top1": 82.0 + 0.1 * seed if choices == ADAM else 80.0 - 0.1 * seed}
+        for choices in (ADAM, SGD)
+        for seed in range(4)
+    ]
+
+
+def study_of(**parts):
+    figures = {
+        name: {"sweep": "methods", "where": {"optimizer": name}, "value": "final.top1"} for name in ("adam", "sgd")
+    }
+    figures["later"] = {"sweep": "later", "value": "final.top1"}
+    claims = [
+        Claim("Adam ends above SGD", "table 1", "above", ["adam", "sgd"]),
+        Claim("SGD ends above Adam", "section 2 | <b>", "above", ["sgd", "adam"]),
+        Claim("Adam on MNIST ends above 90 %", "table 2", "above", ["later", 90.0]),
+        Claim("All differs at full size", "table 3", "above", ["adam", "sgd"], scales=["paper"]),
+    ]
+    rows = {"Adam": {"where": ADAM}, "SGD": {"where": SGD}}
+    columns = {"digits": {"sweep": "methods"}, "MNIST": {"sweep": "later"}}
+    reference = {"Adam": {"digits": 82.3, "MNIST": 99.0}, "SGD": {"digits": [90.0, 0.1]}}
+    figure = {"value": "final.top1"}
+    tables = [
+        StudyTable("final top-1 (%)", "table 1", rows, columns, figure, reference, 0.1, ["smoke"]),
+        StudyTable(
+            "lowest loss",
+            "table 4",
+            rows,
+            {"digits": {"sweep": "methods"}},
+            {"value": "lowest_loss.value"},
+            {"Adam": {"digits": 0.2}},
+            differs={"smoke": "digits instead of ImageNet"},
+        ),
+        StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, figure, {"Adam": {"MNIST": 1.0}}),
+    ]
+    pictures = [
+        StudyPicture(
+            "Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]
+        ),
+        StudyPicture(
+            "Time and accuracy",
+            "figure 8",
+            "methods",
+            {"row": {"kind": "test", "column": "top1", "reach": 60, "axis": "steps"}},
+            {"value": "final.top1"},
+            by=["optimizer"],
+            log=["x", "y"],
+        ),
+        StudyPicture("On MNIST", "figure 9", "later", "steps", {"kind": "test", "column": "top1"}),
+    ]
+    scales = {"smoke": Scale("an mlp on digits, 4 seeds"), "paper": Scale("all of it")}
+    sweeps = {
+        "methods": StudySweep({"smoke": ["optimizer=adam,sgd", "model.weights={sweeps}/a.pt"], "paper": []}),
+        "later": StudySweep({"smoke": ["data=mnist"]}),
+    }
+    parts = {"figures": figures, "claims": claims, "tables": tables, "pictures": pictures, **parts}
+    return Study("made_up", "Adam & SGD", "Nobody, Something, 2020", scales, sweeps, **parts)
+
+
+def report_of(folder, study=None, made=None, state="done", searched=None):
+    """Write a report of made-up runs; return (result, report.md)."""
+    there = folder / "made_up" / "smoke"
+    if not (there / "sweeps").exists():
+        made_up_sweep(there / "sweeps/methods", runs() if made is None else made, searched)
+    sweeps = {
+        "methods": SweepState(
+            there / "sweeps/methods", state, None if state == "done" else "8 of 8 runs are not done"
+        ),
+        "later": SweepState(there / "sweeps/later", "not_run", NO_MNIST),
+    }
+    result = write_study_report(study or study_of(), "smoke", there, sweeps)
+    return result, (there / "report.md").read_text()
+
+
+def body(text):
+    return text.partition("## Circumstances")[0]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(result, report.md) of a study with a little of everything."""
+    return report_of(tmp_path_factory.mktemp("made"))
+
+
+def test_verdicts_are_counted(made):
+    result, text = made
+    assert result.claims == {"reproduced": 1, "not reproduced": 1, "not run": 2}
+    assert result.cells == {"reproduced": 1, "not reproduced": 1, "not comparable": 1, "not run": 2}
+    sentence = (
+        "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published figures: 1 reproduced, 1 not reproduced"
+    )
+    assert f"**{sentence}" in text
+    first, last = result.lines
+    assert first.startswith(f"made_up, scale smoke. {sentence}")
+    assert last.endswith("made_up/smoke/report.md, report.html")
+
+
+def test_claims_stand_with_their_figures(made):
+    text = made[1]
+    assert "# Adam & SGD\n\nNobody, Something, 2020\n\nScale **smoke**: an mlp on digits, 4 seeds.\n" in text
+    assert "1. **✓ reproduced**: Adam ends above SGD (table 1).\n" in text
+    # values 82.0 to 82.3 and 79.7 to 80.0: half an interval is 3.182 * 0.1291 / 2; of their differences twice that
+    assert (
+        "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004"
+        in text
+    )
+    assert "2. **✗ not reproduced** (the other way round): SGD ends above Adam" in text
+    assert f"3. **○ not run** ({NO_MNIST}): Adam on MNIST" in text
+    assert "4. **○ not run** (it is checked at scale paper only): All differs" in text
+
+
+def test_tables_stand_beside_what_was_published(made):
+    text = made[1]
+    assert "### Table 1: final top-1 (%)\n" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert ["", "", "published", "ours", "verdict"] in rows
+    assert ["digits", "Adam", "82.30", "82.15 ± 0.21", "✓ reproduced"] in rows
+    assert ["", "SGD", "90.00 (sd 0.10)", "79.85 ± 0.21", "✗ not reproduced"] in rows
+    assert ["MNIST", "Adam", "99.00", "–", "○ not run"] in rows
+    assert "≠ not comparable with what was published: digits instead of ImageNet." in text
+    assert ["Adam", "0.20", "0.30 ± 0.00"] in rows
+    assert f"### Table 5: on MNIST\n\n○ not run: {NO_MNIST}.\n" in text
+
+
+def test_reasons_are_gathered_with_all_that_they_concern(made):
+    (line,) = [line for line in made[1].splitlines() if line.startswith(f"- {NO_MNIST}: ")]
+    assert line.endswith("claim 3; table 1 (1 figure); table 5 (1 figure); picture of figure 9")
+
+
+def test_the_circumstances_are_told(made):
+    end = made[1].partition("## Circumstances")[2]
+    assert re.search(r"Run \d{4}-\d\d-\d\d\.", end)
+    assert re.search(r"\| methods +\| +8 \| +0 \| +0 to 3 \|", end)
+    assert "trainopt reproduce made_up --scale smoke --out" in end
+    assert re.search(r"trainopt -m optimizer=adam,sgd model.weights=\S+/sweeps/a.pt\n", end)
+    assert "\n- commit: abc\n" in end
+    assert "searched for" not in end
+
+
+def test_nothing_is_empty(made):
+    text = made[1]
+    lines = [line for line in text.splitlines() if line]
+    for head, after in zip(lines, [*lines[1:], "## "], strict=True):
+        level = len(head) - len(head.lstrip("#"))
+        assert not level or not after.startswith("#") or after.startswith("#" * (level + 1))
+    assert "nan" not in text
+    assert "None" not in text
+    assert "\n\n\n" not in text
+
+
+def test_pictures_are_there_in_both_formats_with_the_papers_number(made):
+    folder = made[0].report.parent
+    pictures = sorted(folder.glob("picture-*.svg"))
+    assert [path.stem for path in pictures] == ["picture-1-accuracy", "picture-2-time-and-accuracy"]
+    for path in pictures:
+        assert (
+            f"![{'Accuracy (figure 7)' if '1' in path.stem else 'Time and accuracy (figure 8)'}]({path.stem}.png)"
+            in made[1]
+        )
+        with Image.open(path.with_suffix(".png")) as image:
+            assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
+
+
+def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(curves, *rest):
+        drawn.append(curves)
+        return draw_lines(curves, *rest)
+
+    draw_lines = study_pictures.draw_lines
+    monkeypatch.setattr(study_pictures, "draw_lines", draw)
+    about = ("methods", "epochs", {"kind": "test", "column": "top1"})
+    pictures = [
+        StudyPicture("A", "figure 1", *about),
+        StudyPicture("B", "figure 2", *about, since="2epochs"),
+        StudyPicture("C", "figure 3", *about, since="1000epochs"),
+        StudyPicture("D", "figure 4", *about, scales=["paper"]),
+    ]
+    result, text = report_of(tmp_path, study_of(claims=[], tables=[], pictures=pictures))
+    assert result.problems == []
+    whole, later = ({n: c.x for n, c in curves["test top-1 accuracy (%)"].items()} for curves in drawn)
+    assert whole.keys() == later.keys()
+    for name, epochs in whole.items():
+        assert min(epochs) < 2
+        assert list(later[name]) == [e for e in epochs if e >= 2] != []
+    assert "- its runs have nothing to draw: picture of figure 3\n" in text
+    assert "- it is drawn at scale paper only: picture of figure 4\n" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere(made):
+    text = (made[0].report.parent / "report.html").read_text()
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", text)
+    assert len(addresses) >= 4
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "<b>" not in text
+    for said in ("Adam &amp; SGD", "✗ not reproduced", "82.15 ± 0.21", NO_MNIST, "p = 0.0004"):
+        assert said in text
+
+
+def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_path):
+    figures = {
+        "adam": {"sweep": "methods", "where": {"optimizer": "adma"}, "value": "final.top1"},
+        "sgd": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.top1"},
+        "later": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.tp1"},
+    }
+    pictures = [
+        StudyPicture("A", "figure 1", "methods", "stps", {"kind": "test", "column": "top1"}, by=["optimizer"])
+    ]
+    rows = {"Adam": {"where": ADAM}}
+    reference = {"Adam": {"digits": "82"}}
+    tables = [
+        StudyTable("top-1", "table 1", rows, {"digits": {"sweep": "methods"}}, {"value": "final.top1"}, reference)
+    ]
+    result, text = report_of(tmp_path, study_of(figures=figures, pictures=pictures, tables=tables))
+    assert [line.partition(": ")[2][:30] for line in result.problems] == [
+        "figures.adam: where: no run of",
+        "figures.later: value: final.tp",
+        "tables[0].reference.Adam.digit",
+        "pictures[0]: x: must be one of",
+    ]
+    for problem in result.problems:
+        assert f"> Careful: {problem}" in text
+        assert f"careful: {problem}" in result.lines
+    assert result.claims["not run"] == 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"by": ["optimzer"]}, "by optimzer: none of the runs .* mean optimizer"),
+        ({"where": {"optimzer": "adam"}}, "where: optimzer: none of the runs"),
+        ({"where": {"optimizer": "adma"}}, "where: no run of the sweep methods"),
+        ({"y": {"kind": "tst", "column": "top1"}}, "y: kind: tst: there are no such rows, but of test, train"),
+        (
+            {"y": {"kind": "test", "column": "top"}},
+            "y: column: top: rows of kind test have none; did you mean top",
+        ),
+        ({"y": {"kind": "test"}}, "y: must have kind and column"),
+        ({"x": {"value": "final.top"}, "y": {"value": "final.top1"}}, "value: final.top: no summary"),
+        ({"since": "soon"}, "since: must be as 300steps"),
+        ({"x": {"value": "final.top1"}, "y": {"value": "final.top1"}, "since": "1steps"}, "since: belongs to"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
+    about = {"x": "steps", "y": {"kind": "test", "column": "top1"}, "by": ["optimizer"], **parts}
+    result, _ = report_of(
+        tmp_path, study_of(pictures=[StudyPicture("A", "figure 1", "methods", **about)], tables=[])
+    )
+    (problem,) = result.problems
+    assert re.search(rf"pictures\[0\]: .*{says}", problem)
+
+
+def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
+    made = runs()
+    made[0]["status"] = "diverged"
+    reach = {"row": {"kind": "test", "column": "top1", "reach": 81, "axis": "epochs"}}
+    figures = {name: {"sweep": "methods", "where": {"optimizer": name}, **reach} for name in ("adam", "sgd")}
+    figures["later"] = {"sweep": "methods", "where": {"optimizer": "adam"}, "value": "final.top1"}
+    claims = [
+        Claim("Adam reaches it before SGD", "figure 1", "below", ["adam", "sgd"]),
+        Claim("Adam ends above 50 %", "figure 1", "above", ["later", 50.0]),
+    ]
+    result, text = report_of(tmp_path, study_of(figures=figures, claims=claims, tables=[], pictures=[]), made)
+    assert "adam: reached in 3 of 4 runs, 1 diverged; sgd: reached in 0 of 4 runs" in text
+    assert ", 1 diverged (n = 4) against 50; difference: " in text
+    assert "A diverged run counts as" in text
+    assert "later than all others" in text
+    assert sum(result.claims.values()) == 2
+
+
+def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_was_not(tmp_path):
+    begun = [{**about, "status": "missing"} if about["seed"] else about for about in runs()]
+    study = study_of()
+    study.pictures.pop(1)  # one is enough
+    result, text = report_of(tmp_path / "a", study, begun, "incomplete")
+    assert result.claims["not run"] == 4
+    assert "3 of 4 runs of the sweep methods failed or are missing" in text
+    folder = tmp_path / "a/made_up/smoke/sweeps/methods"
+    made_up_sweep(folder, [about for about in runs() if about["seed"]])
+    plan = (tmp_path / "b/made_up/smoke/sweeps/methods") / "sweep.json"
+    _, undisturbed = report_of(tmp_path / "b", study)
+    (folder / "sweep.json").write_text(plan.read_text())
+    _, continued = report_of(tmp_path / "a", study)
+    assert body(continued) == body(undisturbed)
+    for picture in (tmp_path / "b/made_up/smoke").glob("picture-*.svg"):
+        assert picture.read_bytes() == (tmp_path / "a/made_up/smoke" / picture.name).read_bytes()
+
+
+def test_nothing_run_is_a_report_too(tmp_path):
+    result, text = report_of(
+        tmp_path, made=[{**about, "status": "missing"} for about in runs()], state="incomplete"
+    )
+    assert result.claims == {"not run": 4}
+    assert result.date == ""
+    assert "- 8 of 8 runs are not done: claims 1, 2" in text
+    assert "trainopt reproduce made_up" in text
+    study = study_of(claims=[], tables=[], pictures=[])
+    empty, text = report_of(tmp_path / "none", study)
+    assert "It claims nothing" in empty.lines[0]
+    assert "## Claims" not in text
+
+
+def test_the_effort_of_searches_is_told(tmp_path):
+    searched = [{"choices": ADAM, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
+    searched += [{"choices": SGD, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
+    _, text = report_of(tmp_path, study_of(tables=[], pictures=[]), searched=searched)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert ["methods", "adam", "lr = 0.1", "2", "80"] in rows
+    assert ["methods", "sgd", "lr = 0.1", "2", "80"] in rows
+    assert ["methods", "8", "0", "0 to 3"] in [row[:4] for row in rows]  # trials are no runs
+
+
+def test_an_overview_has_a_row_a_study(made, tmp_path):
+    result = made[0]
+    write_overview([result.report.parent, tmp_path], result.report.parent.parent / "overview.md")
+    head, _, row = (result.report.parent.parent / "overview.md").read_text().splitlines()
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:6] == [
+        "[made_up](smoke/report.md)",
+        "Adam & SGD",
+        "smoke",
+        "1 of 2",
+        "1 of 2",
+        "2 claims, 2 figures",
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[6])
+    assert head.count("|") == row.count("|")
+    written = json.loads((result.report.parent / "result.json").read_text())
+    nothing = {**written, "scale": "paper", "claims": {}, "cells": {"not run": 1}, "date": ""}
+    (tmp_path / "result.json").write_text(json.dumps(nothing))
+    write_overview([tmp_path], tmp_path / "all.md")
+    cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
+    assert cells[2:] == ["paper", "none checked", "none checked", "1 figure", "–"]
+
+
+def test_a_picture_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
+    y = {"kind": "test", "column": "top1"}
+    picture = StudyPicture("A", "figure 1", "methods", "steps", y, {"optimizer.steps": 20})
+    study = study_of(claims=[], tables=[], pictures=[picture])
+    result, text = report_of(tmp_path, study, state="incomplete")
+    assert result.problems == []
+    assert "- 8 of 8 runs are not done: picture of figure 1\n" in text

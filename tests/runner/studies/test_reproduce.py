@@ -1,0 +1,400 @@
+"""`trainopt reproduce`: the plan, what is missing is run and nothing twice, and what cannot be run is said."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import yaml
+
+from helpers.forks import forked, others_in, start_fork
+from helpers.paths import ROOT
+from helpers.runs import rows, same_weights, summary, timeless
+from trainopt.runner.config.options import CONF, Vocabulary
+
+RUN = ["model=mlp", "logger=none"]
+TINY = {
+    "title": "Tiny",
+    "source": "nobody, 2020",
+    "scales": {
+        "smoke": {"about": "an MLP on digits", "minutes": 2},
+        "small": {"about": "on MNIST", "data": ["mnist"]},
+    },
+    "sweeps": {
+        "first": {"typed": {"smoke": [*RUN, "duration=4steps", "run.name=first"]}},
+        "second": {
+            "after": ["first"],
+            "typed": {
+                "smoke": [
+                    *RUN,
+                    "duration=0.5epochs",
+                    "seed=0,1",
+                    "model.weights={sweeps}/first/first/checkpoints/last.pt",
+                ]
+            },
+        },
+        "other": {"typed": {"small": [*RUN, "duration=2steps", "data=mnist"]}},
+        "behind": {"after": ["other"], "typed": {"small": [*RUN, "duration=2steps"]}},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def report(monkeypatch):
+    """In place of the report: it writes down what became of the sweeps."""
+
+    def write(study, scale, folder, sweeps):
+        states = {name: [s.state, s.reason] for name, s in sweeps.items()}
+        (folder / "states.json").write_text(json.dumps(states))
+        return SimpleNamespace(lines=[f"report of {study.name} at {scale}"])
+
+    double = ModuleType("trainopt.runner.studies.report")
+    double.write_study_report = write
+    monkeypatch.setitem(sys.modules, double.__name__, double)
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Write a study of one's own, with any part of TINY replaced."""
+
+    def write(name="tiny", **parts):
+        folder = tmp_path / "mine/study"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(TINY | parts, sort_keys=False))
+
+    return write
+
+
+def one(*typed):
+    """Sweeps with one at smoke."""
+    return {"sweeps": {"one": {"typed": {"smoke": [*RUN, "duration=2steps", *typed]}}}}
+
+
+OURS = ("--config-dir", "mine", "--launcher", "basic")
+
+
+def states(tmp_path, name="tiny", scale="smoke"):
+    return json.loads((tmp_path / f"outputs/studies/{name}/{scale}/states.json").read_text())
+
+
+def times(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def row(out, name):
+    """The cells of a line of the plan."""
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{name}  ")]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_plan_says_what_is_run_and_what_it_costs_and_writes_nothing(trainopt, study, tmp_path):
+    study()
+    before = times(tmp_path)
+    result = trainopt("reproduce", "tiny", "--config-dir", "mine", "--dry-run")
+    assert result.code == 0
+    assert "tiny: Tiny (nobody, 2020)" in result.out
+    assert "smoke: an MLP on digits; about 2 min; in outputs/studies/tiny/smoke" in result.out
+    assert row(result.out, "first") == ["first", "1", "0", "4 steps", "4 steps"]
+    assert row(result.out, "second") == ["second", "2", "0", "0.5 epochs", "1 epoch"]
+    assert row(result.out, "in sum") == ["in sum", "3", "0", "4 steps, 1 epoch"]
+    assert "not run: other, behind: no part of scale smoke" in result.out
+    assert times(tmp_path) == before
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
+    study()
+    command = ("reproduce", "tiny", *OURS)
+    first = trainopt(*command)
+    assert first.code == 0, first.err
+    assert "tiny, first: trainopt --config-dir mine -m model=mlp" in first.out
+    assert first.out.rstrip().endswith("report of tiny at smoke")
+    apart = ["not_run", "no part of scale smoke"]
+    assert states(tmp_path) == {"first": ["done", None], "second": ["done", None], "other": apart, "behind": apart}
+    sweeps = tmp_path / "outputs/studies/tiny/smoke/sweeps"
+    assert len(list(sweeps.glob("second/*/summary.json"))) == 2
+    before = times(sweeps)
+    again = trainopt(*command)
+    assert again.code == 0
+    assert "tiny: nothing is left to run" in again.out
+    assert row(again.out, "in sum")[:3] == ["in sum", "3", "3"]
+    assert times(sweeps) == before
+
+    lost = next(sweeps.glob("second/*seed=1"))
+    shutil.rmtree(lost)
+    assert row(trainopt(*command, "--dry-run").out, "second")[:3] == ["second", "2", "1"]
+    assert trainopt(*command).code == 0
+    assert before.keys() == times(sweeps).keys()
+    others = [p for folder in sweeps.glob("*/*") if folder.is_dir() and folder != lost for p in folder.rglob("*")]
+    assert all(times(sweeps)[p] == before[p] for p in others if p.is_file())
+
+
+def test_sweeps_whose_data_is_missing_are_not_run_until_it_is_there(trainopt, study, tmp_path, npz):
+    study()
+    command = ("reproduce", "tiny", *OURS, "--scale", "small")
+    result = trainopt(*command)
+    assert result.code == 0
+    found = states(tmp_path, scale="small")
+    reason = found["other"][1]
+    assert found["other"][0] == found["behind"][0] == "not_run"
+    assert "mnist: neither mnist.npz nor torchvision's files (MNIST/raw/train" in reason
+    assert str(tmp_path / "data") in reason
+    assert "trainopt data=mnist data.download=true" in reason
+    assert found["behind"][1] == f"needs other, which is not run: {reason}"
+    assert reason in result.out
+    assert not (tmp_path / "outputs/studies/tiny/small/sweeps").exists()
+
+    npz("data/mnist.npz", shape=(28, 28, 1))
+    assert trainopt(*command).code == 0
+    found = states(tmp_path, scale="small")
+    assert found["other"] == found["behind"] == ["done", None]
+
+
+def test_files_below_the_data_are_looked_for(trainopt, study, tmp_path, npz):
+    scales = {"smoke": {"about": "", "files": ["for_all.txt"]}}
+    study(scales=scales, **one("data=arrays", "data.path={data}/mine.npz"))
+    trainopt("reproduce", "tiny", *OURS)
+    state, reason = states(tmp_path)["one"]
+    assert state == "not_run"
+    assert f"{tmp_path}/data/mine.npz (data.path): is not there; One's own images" in reason
+    assert f"{tmp_path}/data/for_all.txt (scales.smoke.files): is not there; it has to be put there" in reason
+    npz("data/mine.npz")
+    (tmp_path / "data/for_all.txt").touch()
+    assert trainopt("reproduce", "tiny", *OURS).code == 0
+    assert states(tmp_path)["one"] == ["done", None]
+
+
+MISTAKES = [
+    ({"tittle": "x"}, "tiny.yaml: tittle: unknown key; did you mean title?"),
+    (one("optimizer.lrr=1"), "tiny.yaml: sweeps.one.typed.smoke: optimizer.lrr: unknown key; did you mean"),
+    (one("optimizer=sgdd"), "optimizer=sgdd: no such option; did you mean sgd?"),
+    (one("optimizer.lr=0.1,-1"), "sweeps.one.typed.smoke: optimizer.lr=-1: must be"),
+    (one("--multirun"), "--multirun: must be KEY=VALUE"),
+    (one("hydra.sweep.dir=x"), "hydra.sweep.dir=x: is not the study's to say"),
+    (one("hydra/launcher=basic"), "hydra/launcher=basic: is not the study's to say"),
+    (
+        {"scales": {"smoke": {"about": "", "data": ["mnits"]}}, **one()},
+        "scales.smoke.data: mnits: no such data set; did you mean mnist?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "said"), MISTAKES)
+def test_a_mistake_in_a_study_costs_one_line_and_no_run(trainopt, study, tmp_path, parts, said):
+    study("right", **one())
+    study(**parts)
+    result = trainopt("reproduce", "right", "tiny", *OURS)
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["tinny"], "tinny: no such study; did you mean tiny?; there are"),
+        (["tiny", "--scale", "smal"], "--scale smal: no such scale; did you mean small?; there are smoke, small"),
+        (["tiny", "--scale", "paper"], "tiny: has no scale paper; there are smoke, small"),
+        (["tiny", "--launcher", "joblibb"], "hydra/launcher=joblibb: no such option; did you mean joblib?"),
+        (["tiny", "hydra.launcher.n_job=2"], "hydra.launcher.n_job"),
+        (["tiny", "seed=3"], "seed=3: a study says what is run"),
+        ([], "which study?"),
+    ],
+)
+def test_a_mistake_in_the_command_costs_one_line(trainopt, study, typed, said):
+    study()
+    result = trainopt("reproduce", *typed, "--config-dir", "mine")
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_study_that_fails_does_not_stop_the_next(trainopt, study, tmp_path):
+    sweeps = {
+        "bad": {"typed": {"smoke": [*RUN, "duration=2steps", "seed=0,1", "optimizer.nesterov=true"]}},
+        "behind": {"after": ["bad"], "typed": {"smoke": [*RUN, "duration=2steps"]}},
+        "apart": {"typed": {"smoke": [*RUN, "duration=2steps"]}},
+    }
+    sweeps["bad"]["typed"]["smoke"].append("optimizer.momentum=0")
+    study("bad", sweeps=sweeps)
+    study("good", **one("optimizer.lr=1e30"))  # diverges: an outcome
+    result = trainopt("reproduce", "bad", "good", *OURS)
+    assert result.code == 1
+    found = states(tmp_path, "bad")
+    assert found["bad"][0] == "incomplete"
+    assert found["bad"][1].startswith("of 2 runs 2 failed (")
+    assert "Nesterov momentum requires a momentum" in found["bad"][1]
+    assert found["behind"] == ["not_run", f"needs bad, which is incomplete: {found['bad'][1]}"]
+    assert found["apart"] == ["done", None]
+    assert states(tmp_path, "good") == {"one": ["done", None]}
+    assert "1 diverged" in result.out
+    assert "report of bad at smoke" in result.out
+
+
+def test_a_report_that_fails_is_said(trainopt, study, monkeypatch):
+    def write(*_):
+        raise ArithmeticError("no further")
+
+    monkeypatch.setattr(sys.modules["trainopt.runner.studies.report"], "write_study_report", write)
+    study(**one())
+    result = trainopt("reproduce", "tiny", *OURS)
+    assert result.code == 1
+    assert "tiny: no report: ArithmeticError: no further" in result.err
+
+
+@pytest.mark.slow
+def test_a_search_is_run_to_its_end_and_not_again(trainopt, study, tmp_path):
+    search = ["hydra/sweeper=lr_heuristic", "hydra.sweeper.exponents=[1]", "hydra.sweeper.factors=[2]"]
+    study(**one(*search, "hydra.sweeper.over_last=1"))
+    command = ("reproduce", "tiny", *OURS)
+    assert row(trainopt(*command, "--dry-run").out, "one") == ["one", "1+", "0", "2 steps", "2 steps+"]
+    assert trainopt(*command).code == 0
+    sweeps = tmp_path / "outputs/studies/tiny/smoke/sweeps"
+    before = times(sweeps)
+    assert len(list(sweeps.glob("one/*/summary.json"))) == 2
+    assert "nothing is left to run" in trainopt(*command).out
+    assert times(sweeps) == before
+    shutil.rmtree(next(sweeps.glob("one/*optimizer.lr=0.2")))
+    assert trainopt(*command).code == 0
+    assert times(sweeps).keys() == before.keys()
+
+
+def test_runs_of_another_configuration_are_left_alone_and_named(trainopt, study, tmp_path):
+    study(**one())
+    option = tmp_path / "mine/optimizer/slow.yaml"
+    option.parent.mkdir()
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.001\n")
+    study(**one("optimizer=slow"))
+    command = ("reproduce", "tiny", *OURS)
+    assert trainopt(*command).code == 0
+    before = times(tmp_path / "outputs/studies/tiny/smoke/sweeps")
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.002\n")
+    assert trainopt(*command).code == 1
+    state, reason = states(tmp_path)["one"]
+    assert state == "incomplete"
+    assert reason.startswith("of 1 runs 1 stale; stale: the folder mlp-digits-slow")
+    assert times(tmp_path / "outputs/studies/tiny/smoke/sweeps") == before
+
+
+LONG = {
+    "first": {"typed": {"smoke": [*RUN, "duration=2steps"]}},
+    "long": {
+        "after": ["first"],
+        "typed": {
+            "smoke": [*RUN, "duration=150steps", "seed=0,1", "checkpoint_every=20steps", "log_every=1steps"]
+        },
+    },
+}
+
+
+def wait_for(folder, runs, lines):
+    """Wait until so many runs of the long sweep have begun, and each has so many rows."""
+    until = time.monotonic() + 120
+    lengths = [0]
+    while len(lengths) < runs or min(lengths) < lines:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+        lengths = [len(p.read_bytes().splitlines()) for p in folder.glob("long/*/metrics.jsonl")]
+
+
+def kill_session(number):
+    """Kill every process of a session."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(name)) == number:
+                os.kill(int(name), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes below /proc")
+def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, tmp_path):
+    study(sweeps=LONG)
+    command = ("reproduce", "tiny", *OURS)
+    killed = tmp_path / "outputs/studies/tiny/smoke/sweeps"
+    pid = start_fork(*command, folder=tmp_path, before=os.setsid)
+    wait_for(killed, runs=2, lines=40)
+    kill_session(pid)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    ended = [p.parent for p in killed.glob("*/*/summary.json")]
+    whole = [folder for folder in ended if summary(folder)["status"] == "finished"]
+    assert len(whole) == 2
+    before = {p: t for folder in whole for p, t in times(folder).items()}
+    assert forked(*command, folder=tmp_path) == 0
+    assert states(tmp_path) == {"first": ["done", None], "long": ["done", None]}
+    assert {p: t for folder in whole for p, t in times(folder).items()} == before
+
+    assert forked(*command, "--out", "undisturbed", folder=tmp_path) == 0
+    undisturbed = tmp_path / "undisturbed/tiny/smoke/sweeps"
+    found = sorted(p.parent for p in undisturbed.glob("*/*/summary.json"))
+    assert len(found) == 3
+    for there in found:
+        here = killed / there.relative_to(undisturbed)
+        assert timeless(rows(here)) == timeless(rows(there))
+        assert same_weights(here, there)
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_says_how_to_go_on(study, tmp_path):
+    study(sweeps=LONG)
+    command = ("reproduce", "tiny", *OURS)
+    pid = start_fork(*command, folder=tmp_path)
+    wait_for(tmp_path / "outputs/studies/tiny/smoke/sweeps", runs=1, lines=30)
+    os.kill(pid, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+    told = (tmp_path / "output").read_text()
+    assert "1 interrupted" in told
+    assert "the same command goes on with it: trainopt reproduce tiny --config-dir mine --launcher basic" in told
+    assert not (tmp_path / "outputs/studies/tiny/smoke/states.json").exists()
+    assert forked(*command, folder=tmp_path) == 0
+    assert states(tmp_path)["long"] == ["done", None]
+
+
+@pytest.mark.slow
+def test_by_default_all_cores_are_used(trainopt, study, tmp_path):
+    study()
+    result = trainopt("reproduce", "tiny", "--config-dir", "mine", "hydra.launcher.n_jobs=2")
+    first, second = (line for line in result.out.splitlines() if line.startswith("tiny, "))
+    assert first.endswith(" hydra/launcher=basic")  # one job, for which no workers are started
+    assert second.endswith(" hydra/launcher=joblib hydra.launcher.n_jobs=2")
+    assert states(tmp_path)["second"] == ["done", None]
+    assert "leaked" not in result.err
+    until = time.monotonic() + 30
+    while others_in(tmp_path):  # no worker is left
+        assert time.monotonic() < until
+
+
+def test_studies_are_no_options(trainopt, study):
+    study()
+    assert "study" not in Vocabulary([CONF]).groups
+    result = trainopt("--config-dir", "mine", "study=tiny")
+    assert result.code == 2
+    assert "study: unknown key" in result.err
+    assert "\n  study: " not in trainopt("--config-dir", "mine", "--help").out
+
+
+def test_the_makefile_has_a_target_for_each_study():
+    def said(*words):
+        done = subprocess.run(
+            ["make", "--no-print-directory", "-n", "-o", ".venv/ready", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    assert said("reproduce") == ".venv/bin/trainopt reproduce all --scale smoke"
+    assert said("reproduce-zorca2020", "SCALE=small") == ".venv/bin/trainopt reproduce zorca2020 --scale small"

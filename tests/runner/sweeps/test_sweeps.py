@@ -1,0 +1,238 @@
+"""A sweep loses nothing: whatever becomes of its jobs, the same command does what is left, and no more."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.runs import summary
+from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.system.isolation import isolated
+
+# An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
+THEIRS = """
+import os, pathlib, signal, torch
+
+HERE = pathlib.Path(__file__).parent
+DIVERGES, RAISES, RAISES_ONCE, IS_KILLED, IS_OUT_OF_TIME = 2, 3, 4, 7, 9
+
+def note(name, what):
+    with open(HERE / name, "a") as file:
+        file.write(f"{what}\\n")
+
+def first_time(job):
+    mark = HERE / f"was-here-{job}"
+    new = not mark.exists()
+    mark.touch()
+    return new
+
+class Fated(torch.optim.SGD):
+    def __init__(self, params, lr=0.1, job=0):
+        super().__init__(params, lr)
+        self.job = job
+        self.param_groups[0]["count"] = 0  # is in checkpoints
+        note("starts", job)
+
+    def step(self, closure):
+        loss = super().step(closure)
+        self.param_groups[0]["count"] += 1
+        note("steps", self.job)
+        if self.param_groups[0]["count"] == 5:
+            if self.job == DIVERGES:
+                for p in self.param_groups[0]["params"]:
+                    p.data.fill_(float("nan"))
+            if self.job == RAISES or self.job == RAISES_ONCE and first_time(self.job):
+                raise ArithmeticError("no further")
+            if self.job == IS_KILLED and first_time(self.job):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.job == IS_OUT_OF_TIME and first_time(self.job):
+                os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+"""
+LENGTH = 12
+SWEEP = (
+    "-m",
+    "model=mlp",
+    f"duration={LENGTH}steps",
+    "checkpoint_every=2steps",
+    "logger=none",
+    "optimizer._target_=their_sweep.Fated",
+    "hydra.sweep.dir=sweep",
+)
+TWELVE, SIX = tuple(range(12)), (0, 2, 3, 4, 7, 9)
+AFTER_THE_FIRST = {2: "diverged", 3: "failed", 4: "failed", 7: "interrupted", 9: "interrupted"}
+AFTER_THE_SECOND = {2: "diverged", 3: "failed"}
+
+
+def states(folder: Path) -> dict[int, str]:
+    """The states that are not `done`, by the number of the job."""
+    entries = read_ledger(folder)
+    numbers = [int(text.rpartition("=")[2]) for e in entries for text in e.overrides if "job=" in text]
+    return {n: e.state for n, e in zip(numbers, entries, strict=True) if e.state != "done"}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "numbers"),
+    [
+        ("basic", SIX),
+        pytest.param("joblib", TWELVE, marks=pytest.mark.slow),
+        pytest.param("basic", TWELVE, marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, numbers):
+    (tmp_path / "their_sweep.py").write_text(THEIRS)
+    command = (*SWEEP, f"+optimizer.job={','.join(map(str, numbers))}", f"hydra/launcher={launcher}")
+    first = finished(*command)
+    assert first.code == 1
+    count = len(numbers)
+    assert f"{count} jobs: {count - 5} done, 1 diverged, 2 interrupted, 2 failed" in first.out
+    assert len(read_ledger(tmp_path / "sweep")) == count
+    assert states(tmp_path / "sweep") == AFTER_THE_FIRST
+    told = finished("status", "sweep")
+    assert told.code == 0
+    assert f"{count} jobs: {count - 5} done, 1 diverged, 2 interrupted, 2 failed" in told.out
+    failed = next(f for f in (tmp_path / "sweep").iterdir() if "job=3," in f.name)
+    assert 'raise ArithmeticError("no further")' in (failed / "log.txt").read_text()
+    assert summary(failed)["status"] == "failed"
+    assert summary(failed)["error"] == "ArithmeticError: no further"
+
+    second = finished(*command)
+    assert second.code == 1
+    assert f"{count} jobs: {count - 2} done, 1 diverged, 1 failed" in second.out
+    assert states(tmp_path / "sweep") == AFTER_THE_SECOND
+    starts = Counter(map(int, (tmp_path / "starts").read_text().split()))
+    assert starts == {n: 2 if n in (3, 4, 7, 9) else 1 for n in numbers}
+    steps = Counter(map(int, (tmp_path / "steps").read_text().split()))
+    # killed or failed in the fifth step, they go on from the fourth; told to stop after the fifth, from there
+    expected = dict.fromkeys(numbers, LENGTH) | {2: 5, 3: 6, 4: LENGTH + 1, 7: LENGTH + 1}
+    assert steps == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
+def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
+    """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
+    jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    run = ("model=mlp", "duration=1000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
+    command = ("-m", *jobs, *run, "checkpoint_every=100000steps", "hydra.sweep.dir=sweep")
+    started = process(*command)
+    until = time.monotonic() + 120
+    while min((e.step or 0 for e in ledger(tmp_path)[:at_a_time]), default=0) < 50:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    entries = ledger(tmp_path)
+    assert [e.state for e in entries] == ["running"] * at_a_time + ["missing"] * (3 - at_a_time)
+    assert all(0 < e.share < 1 and 0 < e.seconds_left < 600 for e in entries[:at_a_time])
+    started.send_signal(signal.SIGTERM)
+    out, _ = started.communicate(timeout=60)
+    assert started.returncode == 128 + signal.SIGTERM
+    assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
+    assert "the same command goes on with it: trainopt -m" in out
+    for entry in ledger(tmp_path)[:at_a_time]:
+        folder = tmp_path / "sweep" / entry.name
+        state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
+        assert state["progress"]["step"] == summary(folder)["steps"] >= 50
+    assert not list((tmp_path / "sweep").glob("stopped-*"))
+    assert finished(*command).code == 0
+    assert [e.state for e in ledger(tmp_path)] == ["done"] * 3
+
+
+def ledger(folder: Path) -> list:
+    """The sweep's, or nothing while there is none."""
+    return read_ledger(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
+
+
+def test_the_same_sweep_again_repeats_nothing(trainopt, tmp_path):
+    command = ("-m", "model=mlp", "duration=2steps", "seed=0,1", "logger=none")
+    assert trainopt(*command).code == 0
+    folder = tmp_path / "outputs/sweeps/duration=2steps,model=mlp,seed=0,1"
+    first = {p: p.stat().st_mtime_ns for p in folder.glob("*/*")}
+    assert len(list(folder.glob("*/summary.json"))) == 2
+    result = trainopt(*command)
+    assert result.code == 0
+    assert "already finished: mlp-digits-sgd,duration=2steps,seed=1" in result.out
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*")} == first
+
+
+def test_jobs_whose_configuration_changed_are_stale_and_left_alone(trainopt, tmp_path):
+    options = tmp_path / "mine" / "optimizer"
+    options.mkdir(parents=True)
+    option = options / "slow.yaml"
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.001\n")
+    sweep = ("-m", "model=mlp", "optimizer=slow,sgd", "duration=2steps", "hydra.sweep.dir=sweep")
+    command = ("--config-dir", "mine", *sweep)
+    assert trainopt(*command).code == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep").glob("mlp*/*")}
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.002\n")
+    result = trainopt(*command)
+    assert result.code == 1
+    assert "optimizer.lr (0.001 there, 0.002 here)" in result.err
+    assert "2 jobs: 1 done, 1 stale" in result.out
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep").glob("mlp*/*")} == before
+    assert "1 stale" in trainopt("status", "sweep").out
+
+
+def test_a_job_that_cannot_be_built_fails_alone_and_may_be_put_right(trainopt, tmp_path):
+    command = ("-m", "model=mlp", "duration=2steps", "optimizer.nesterov=true,false", "hydra.sweep.dir=sweep")
+    result = trainopt(*command, "optimizer.momentum=0")
+    assert result.code == 1
+    assert "2 jobs: 1 done, 1 failed" in result.out
+    failed = next(e for e in read_ledger(tmp_path / "sweep") if e.state == "failed")
+    assert "Nesterov momentum requires a momentum" in failed.error
+    folder = tmp_path / "sweep" / failed.name
+    assert {p.name for p in folder.iterdir()} == {"summary.json", "log.txt"}
+    assert "Traceback" in (folder / "log.txt").read_text()
+
+
+def test_the_ledger_is_there_for_programs_and_for_runs_without_a_sweep(trainopt, tmp_path):
+    trainopt("model=mlp", "duration=2steps", "run.name=a")
+    trainopt("model=mlp", "duration=2steps", "run.name=b")
+    (tmp_path / "outputs/b/summary.json").write_bytes(b"")
+    found = json.loads(trainopt("status", "outputs", "--json").out)
+    assert [(e["name"], e["state"], e["step"]) for e in found] == [("a", "done", 2), ("b", "interrupted", 2)]
+    assert found[0]["top1"] == summary(tmp_path / "outputs/a")["final"]["top1"]
+    nothing = trainopt("status", "nowhere")
+    assert nothing.code == 2
+    assert "nowhere: is no sweep's or run's folder" in nothing.err
+
+
+def test_a_sweep_is_no_run_to_resume(trainopt):
+    trainopt("-m", "model=mlp", "duration=1steps", "seed=0,1", "hydra.sweep.dir=sweep")
+    result = trainopt("resume", "sweep")
+    assert result.code == 2
+    assert "sweep: is a sweep; its command again goes on with it" in result.err
+
+
+def test_a_process_of_its_own_tells_how_it_ended():
+    assert isolated(lambda: 3) == 3
+    assert isolated(lambda: os.kill(os.getpid(), signal.SIGKILL)) == 128 + signal.SIGKILL
+    assert isolated(lambda: time.sleep(60) if os.kill(os.getpid(), signal.SIGTERM) else 0) == 128 + signal.SIGTERM
+
+
+def test_a_process_of_its_own_is_told_when_the_other_dies(tmp_path):
+    """The one in between is killed; the job, which nobody waits for any more, is asked to stop."""
+    mark = tmp_path / "asked"
+
+    def job() -> int:
+        signal.signal(signal.SIGTERM, lambda *_: mark.touch())
+        (tmp_path / "ready").touch()
+        time.sleep(30)
+        return 0
+
+    between = os.fork()
+    if between == 0:
+        os._exit(isolated(job))
+    until = time.monotonic() + 20
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(between, signal.SIGKILL)
+    os.waitpid(between, 0)
+    while not mark.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -1,0 +1,174 @@
+"""What a tournament is made of: methods, one grid for all, and what is refused before it begins."""
+
+import json
+import sys
+from collections import Counter
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import open_dict
+
+from helpers.runs import tournament_found, tournament_jobs
+from trainopt.runner.config.run_names import register_resolvers
+from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.sweeps.tournament import TournamentSweeper
+
+# An optimizer that puts the loss where a table says, by its rate.
+TABLED = """
+import json, pathlib, torch
+
+HERE = pathlib.Path(__file__).parent
+
+class Tabled(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1, kind="a"):
+        super().__init__(params, {"lr": lr})
+        self.value = json.loads((HERE / "table.json").read_text())[kind].get(repr(float(lr)), float("nan"))
+
+    @torch.no_grad()
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        self.param_groups[0]["params"][0].fill_(self.value)
+        return loss
+"""
+FUNCTION = (
+    "-m",
+    "hydra/sweeper=tournament",
+    "hydra.sweeper.steps=3",
+    "hydra.sweeper.over_last=1",
+    "hydra.sweeper.exponents=[1]",
+    "hydra.sweeper.factors=[2]",
+    "hydra.sweeper.seeds=[1]",
+    "model=function",
+    "model.function=product",
+    "model.start=[1.0]",
+    "data=none",
+    "logger=none",
+    "optimizer._target_=their_tabled.Tabled",
+    "+optimizer.kind=a,b",
+    "duration=4steps",
+    "hydra.sweep.dir=sweep",
+)
+SET = ["model=mlp", "duration=3epochs"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "methods", "names"),
+    [
+        (["optimizer=sgd,adam"], [], {"optimizer=sgd": [], "optimizer=adam": []}),
+        (["optimizer=adam"], [], {"all runs": ["optimizer=adam"]}),
+        ([], [], {f"optimizer={o}": [] for o in ("sgd", "adam", "rmsprop", "adagrad", "adadelta", "ehnewton")}),
+        (["optimizer=adam"], ["optimizer=sgd"], {"optimizer=sgd": []}),  # instead
+        (
+            ["optimizer=sgd,adam"],  # and one more
+            ["optimizer=ehnewton optimizer.cg_max_iter=20"],
+            {"optimizer=sgd": [], "optimizer=adam": [], "optimizer=ehnewton optimizer.cg_max_iter=20": []},
+        ),
+        (
+            ["optimizer=sgd", "optimizer.momentum=0,0.9"],
+            [],
+            {"optimizer.momentum=0": ["optimizer=sgd"], "optimizer.momentum=0.9": ["optimizer=sgd"]},
+        ),
+        ([], ["optimizer=adam +optimizer.x=[1,2]"], {"optimizer=adam +optimizer.x=[1,2]": []}),
+    ],
+)
+def test_what_is_a_method(typed, methods, names):
+    register_resolvers()
+    with initialize_config_module("trainopt.conf", version_base="1.3"):
+        config = compose("config", ["experiment=tournament"], return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.overrides.task = ["experiment=tournament", *SET, *typed]
+        settings = TournamentSweeper.settings(config) | {"methods": methods}
+        found = TournamentSweeper(**settings).named(config)
+    assert [name for name, _ in found] == list(names)
+    for name, overrides in found:
+        own = [] if name == "all runs" else name.split()
+        assert set(overrides) == {"experiment=tournament", *SET, *names[name], *own}
+
+
+@pytest.fixture
+def tabled(trainopt, tmp_path, monkeypatch):
+    """A tournament of two on a function, in this process, with losses by table."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_tabled", raising=False)
+    (tmp_path / "their_tabled.py").write_text(TABLED)
+
+    def run(tables: dict[str, dict[float, float]], *arguments: str):
+        texts = {kind: {repr(rate): value for rate, value in table.items()} for kind, table in tables.items()}
+        (tmp_path / "table.json").write_text(json.dumps(texts))
+        return trainopt(*FUNCTION, *arguments)
+
+    return run
+
+
+def test_the_edge_of_one_widens_the_grid_of_all_up_to_the_limit(tabled, tmp_path):
+    inside = {0.1: 1.0, 0.2: 2.0, 1.0: 5.0, 0.01: 4.0}
+    rising = {0.1: 4.0, 0.2: 3.0, 1.0: 2.0, 2.0: 1.5}
+    result = tabled({"a": inside, "b": rising}, "hydra.sweeper.widen=1")
+    assert result.code == 0, result.err
+    found = tournament_found(tmp_path)
+    # at first 0.1 is the lowest of a, and 0.2 the highest of b
+    assert found["budget"]["exponents"] == [0, 1, 2]
+    a, b = found["methods"]
+    assert (a["chosen"], a["edge"]) == (0.1, False)
+    assert (b["chosen"], b["edge"]) == (2.0, True)
+    assert [[e["lr"] for e in m["losses"]] for m in (a, b)] == [[1.0, 0.1, 0.01, 0.2], [1.0, 0.1, 0.01, 2.0]]
+    assert "careful: 2.0 is the highest rate that was tried" in result.out
+    assert b["trials"] == len(tournament_jobs(tmp_path / "sweep", "trial", "+optimizer.kind=b")) == 5  # 0.2 too
+    # with other choices in the same folder the earlier final runs do not count
+    assert tabled({"a": inside, "b": rising}, "hydra.sweeper.widen=0").code == 0
+    assert tournament_found(tmp_path)["budget"]["exponents"] == [1]
+    assert [m["chosen"] for m in tournament_found(tmp_path)["methods"]] == [0.1, 0.2]
+    roles = Counter(e.role for e in read_ledger(tmp_path / "sweep"))
+    assert (roles["final"], roles["former"]) == (2, 1)
+
+
+def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_path):
+    result = tabled({"a": {0.1: 1.0, 0.01: 2.0}, "b": {}})
+    assert result.code == 1
+    lost = "no optimizer.lr was found with +optimizer.kind=b: every trial diverged, failed or was killed"
+    assert lost in result.out
+    a, b = tournament_found(tmp_path)["methods"]
+    assert (a["chosen"], b["chosen"], b["seeds"]) == (0.1, None, [])
+    again = trainopt("compare", "sweep", "--out", "out")
+    assert again.code == 0
+    assert "left out: +optimizer.kind=b: has no rate" in again.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("seed=1", "seed=1: a tournament sets the seeds itself; give hydra.sweeper.seeds=[…]"),
+        ("seed=1,2", "seed=1,2: a tournament sets the seeds itself; give hydra.sweeper.seeds=[…]"),
+        ("hydra.sweeper.seeds=[0,1]", "0 is one of hydra.sweeper.tuning_seeds=[0]"),
+        ("hydra.sweeper.seeds=[]", "hydra.sweeper.seeds=[]: must have an element"),
+        ("hydra.sweeper.tuning_seeds=[7,7]", "hydra.sweeper.tuning_seeds=[7, 7]: must have an element, and none"),
+        ("hydra.sweeper.widen=-1", "hydra.sweeper.widen=-1: must be an integer >= 0"),
+        ("duration=4steps,8steps", "duration=4steps,8steps: must be the same for all methods"),
+        ("duration=5", "duration=5: must be a duration"),
+        (
+            'hydra.sweeper.methods=["optimizer=adam data.limit=9"]',
+            "data.limit=9: must be the same for all methods",
+        ),
+        ('hydra.sweeper.methods=["optimizer=adam seed=3"]', "seed=3: a tournament sets the seeds itself"),
+        ('hydra.sweeper.methods=["optimizer=adma"]', "did you mean adam?"),
+        (
+            'hydra.sweeper.methods=["optimizer=sgd","optimizer=sgd optimizer.momentum=0.9"]',
+            "optimizer=sgd and optimizer=sgd optimizer.momentum=0.9: are the same method",
+        ),
+        ("optimizer=sgd,adaptive_nesterov", "optimizer=adaptive_nesterov has no such key"),
+    ],
+)
+def test_what_is_no_tournament_is_said_in_a_line_before_anything_is_written(trainopt, tmp_path, typed, message):
+    result = trainopt("-m", "experiment=tournament", typed)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_m_it_is_no_tournament(trainopt, tmp_path):
+    result = trainopt("experiment=tournament")
+    assert result.code == 2
+    assert result.err == "trainopt: hydra/sweeper=tournament: is for sweeps; type trainopt -m …\n"
+    assert not list(tmp_path.iterdir())

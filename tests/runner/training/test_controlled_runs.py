@@ -1,0 +1,218 @@
+"""Runs whose batches follow a probe: what is decided, when it holds, what is written, interruptions, refusals."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.measured import FISHER, reference_run
+from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from trainopt.data import InMemory, NormTest, Position
+from trainopt.runner import load_run
+from trainopt.runner.state.progress import Progress
+from trainopt.runner.state.run import controlled_batches
+
+RUN = ("model=mlp", "model.hidden=[8]", "data.limit=64", "logger=none", "device=cpu", "log_every=1steps", FISHER)
+SMALL = ("batching.min_size=4", "batching.size=16", "batching.max_size=32", "batching.smoothing=0")
+# C_K grows by 4 an epoch, which is too fast: half of the size. L_K grows by 0.02 a step: by 0.08 in an epoch of
+# four, then 0.16, then 0.32; at least 0.24 is wanted: the rate times 2, the most at once, then 1.5, then as it is
+GROWTH = ("batching=controlled", *SMALL, "batching.C_growth=[0,3]", "batching.L_growth=[0.24,1]")
+
+
+def run(trainopt, tmp_path, *command, name="a"):
+    """The folder of a run that went well."""
+    result = trainopt(*command, f"run.name={name}")
+    assert result.code == 0, result.err
+    return tmp_path / "outputs" / name
+
+
+def test_decisions_hold_from_the_next_batch_on_and_are_written_with_their_reasons(trainopt, tmp_path):
+    folder = run(trainopt, tmp_path, *RUN, *GROWTH, "duration=4epochs", "logger=tensorboard", "optimizer.lr=0.1")
+    # epochs of 4, 8, 16 and 16 steps; the probe measures every second step, and decides as each ends
+    assert summary(folder)["steps"] == 4 + 8 + 16 + 16
+    trained = rows(folder, "train")
+    assert [row["batch_size"] for row in trained] == [16] * 4 + [8] * 8 + [4] * 32
+    assert [row["lr"] for row in trained] == pytest.approx([0.1] * 4 + [0.2] * 8 + [0.3] * 32)
+    found = rows(folder, "control")
+    keys = ("step", "epoch", "batch_size_before", "batch_size", "lr_factor_before", "lr_factor")
+    assert [tuple(row[key] for key in keys) for row in found] == [
+        (4, 1.0, 16, 8, 1.0, 2.0),
+        (12, 2.0, 8, 4, 2.0, pytest.approx(3.0)),
+        (28, 3.0, 4, 4, pytest.approx(3.0), pytest.approx(3.0)),
+        (44, 4.0, 4, 4, pytest.approx(3.0), pytest.approx(3.0)),
+    ]
+    assert [row["L_growth"] for row in found] == pytest.approx([0.08, 0.16, 0.32, 0.32])
+    reason = "C_K grows by 4 an epoch, above 3, L_K grows by 0.08 an epoch, below 0.24"
+    assert found[0]["reason"] == reason
+    said = (folder / "log.txt").read_text().replace("\n", " ")
+    assert f"step 4: batch size 16 -> 8, learning rate x 1 -> 2; {reason}" in said
+    assert "step 12: batch size 8 -> 4, learning rate x 2 -> 3; " in said
+    assert "step 28: " not in said  # nothing changed
+    # the measurement of a step comes before what is decided of it, and both before the row of the step
+    kinds = [row["kind"] for row in rows(folder) if row["step"] == 12]
+    assert kinds == ["probe", "control", "train", "test"]
+
+
+def test_what_reads_rows_reads_decisions_too(trainopt, tmp_path):
+    folder = run(trainopt, tmp_path, *RUN, *GROWTH, "duration=2epochs")
+    metrics = load_run(folder).metrics
+    assert metrics[metrics["kind"] == "control"]["batch_size"].tolist() == [8, 4]
+    other = run(trainopt, tmp_path, *RUN, "duration=2epochs", name="b")
+    assert trainopt("compare", str(folder), str(other)).code == 0
+    assert trainopt("evaluate", str(folder)).code == 0
+
+
+def test_the_start_says_between_which_sizes_it_will_be(trainopt):
+    said = " ".join(trainopt(*RUN, *GROWTH, "duration=1epochs").out.split())
+    assert "4 batches an epoch at first" in said
+    assert "decided every 1epochs, by probe fisher: 4 to 32 images, learning rate times 0.01 to 10" in said
+
+
+def asks(sizes):
+    """A batching whose size a test sets."""
+    batching = NormTest(size=min(sizes), max_size=max(sizes))
+    batching.set = lambda size, step: batching.load_state_dict(
+        {**batching.state_dict(), "before": batching._now, "now": (size, 1.0), "since": step}
+    )
+    return batching
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=8), st.integers(2, 70), st.data())
+def test_every_sample_is_used_once_an_epoch_whenever_the_size_changes(sizes, count, data):
+    source = InMemory(np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1), np.zeros(count, int), [0.0], [1.0])
+    batching, progress = asks(sizes), Progress(epoch_size=count)
+    run = SimpleNamespace(training_set=source, batching=batching, seed=0, progress=progress)
+    seen, epoch, planned = [], 0, batching.size
+    for batch in itertools.islice(controlled_batches(run), 60):
+        assert 2 <= batch.size <= planned + 1
+        seen += (255 * batch.inputs).flatten().round().int().tolist()
+        progress.advance(batch)
+        if progress.epoch > epoch:
+            assert sorted(seen) == list(range(count))
+            seen, epoch = [], progress.epoch
+        if data.draw(st.booleans()):
+            planned = data.draw(st.sampled_from(sizes))
+            batching.set(planned, progress.step)
+
+
+def test_a_change_of_size_within_repeats_leaves_the_batch_as_it_is():
+    source = InMemory(np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1), np.zeros(20, int), [0.0], [1.0])
+    batching, progress = NormTest(size=4, max_size=8, persistency=3), Progress(epoch_size=20)
+    run = SimpleNamespace(training_set=source, batching=batching, seed=0, progress=progress)
+    found = []
+    for batch in itertools.islice(controlled_batches(run), 9):
+        found.append(batch)
+        progress.advance(batch)
+        if progress.step == 4:  # the first of three updates on the second batch
+            state = {**batching.state_dict(), "now": [8, 1.0], "since": 4}
+            batching.load_state_dict(state)
+    assert [batch.size for batch in found] == [4] * 6 + [8] * 3
+    assert all(torch.equal(batch.inputs, found[3].inputs) for batch in found[4:6])
+    assert progress.epochs == 16 / 20
+    assert Position(progress.epoch, progress.offset, progress.repeat, progress.step) == (0, 16, 0, 9)
+
+
+POLICIES = {
+    "growth, three updates a batch, dropout": (
+        *(*GROWTH, "batching.every=4steps", "batching.persistency=3", "batching.repeat_lr_factor=0.5"),
+        *("model.dropout=0.2", "+probe.fisher.every=1steps", "duration=24steps", "batching.smoothing=0.5"),
+    ),
+    "growth, the rest dropped, adam": (
+        *(*GROWTH, "batching.every=0.3epochs", "batching.drop_last=true", "optimizer=adam", "duration=2epochs"),
+        "data.limit=75",
+    ),
+    "reference, augmentation": (
+        *("batching=controlled_reference", "batching.reference={reference}", *SMALL, "batching.every=3steps"),
+        *("data.flip=0.5", "data.shift=1", "duration=16steps", "batching.smoothing=0.7"),
+    ),
+    "norm test, batch norm, exponential schedule": (
+        *("batching=controlled_norm_test", "batching.size=5", "batching.factor=1.5", "batching.every=2steps"),
+        *("model=resnet8", "data.limit=51", "schedule=exponential", "duration=16steps"),
+    ),
+}
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", POLICIES.values(), ids=POLICIES)
+def test_stopped_again_and_again_it_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, options, every):
+    place = reference_run(tmp_path / "reference")
+    model = RUN[2:] if "model=resnet8" in options else RUN
+    command = [*model, *(option.format(reference=place) for option in options)]
+    command += ["evaluate_every=0.4epochs", "checkpoint_every=1000steps"]
+    whole = run(trainopt, tmp_path, *command, name="whole")
+    assert len({row["batch_size"] for row in rows(whole, "control")}) >= 2
+    stops = range(every, summary(whole)["steps"], every)
+    stop_at(monkeypatch, *stops)
+    for _ in stops:
+        assert trainopt(*command, "run.name=parts").code == 130
+    parts = run(trainopt, tmp_path, *command, name="parts")
+    assert timeless(rows(parts)) == timeless(rows(whole))
+    assert timeless(summary(parts)) == timeless(summary(whole))
+    assert same_weights(parts, whole)
+
+
+def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
+    # 43 images: batches of 6 and of 7 leave a single one
+    command = ("batching=controlled_norm_test", "batching.size=6", "batching.max_size=7", "batching.factor=1.2")
+    folder = run(
+        trainopt,
+        tmp_path,
+        *RUN[3:],
+        *command,
+        "model=resnet8",
+        "data.limit=43",
+        "duration=3epochs",
+        "+probe.fisher.every=1steps",
+    )
+    sizes = [row["batch_size"] for row in rows(folder, "train")]
+    # seven are larger than six by the factor, from the second epoch on
+    assert sizes == [6] * 6 + [7] + [7] * 5 + [8] + [7] * 5 + [8]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "batching: GrowthControl acts on what a probe measures; give probe=[fisher]"),
+        (f"{FISHER} +probe.fisher.every=2epochs", "probe.fisher.every=2epochs: never comes in a run of 1epochs"),
+        (f"{FISHER} +probe.fisher.every=999steps", "probe.fisher.every=999steps: never comes in a run of 1epochs"),
+        (f"{FISHER} batching.every=3epochs", "batching.every=3epochs: never comes in a run of 1epochs"),
+        (f"{FISHER} duration=9steps batching.every=20epochs", "batching.every=20epochs: never comes in a run of"),
+        (f"{FISHER} batching.L_growth=null", "batching: C_growth and L_growth are both null: give the growth"),
+        (f"{FISHER} batching.L_growth=[2,1]", "batching: L_growth=[2, 1]: must be the lowest and the highest"),
+        (f"{FISHER} batching.size=4", "batching: size=4: must be between min_size=8 and max_size=512"),
+        (f"{FISHER} batching.adjust=[rate]", "batching.adjust=[rate]: must be a list of one of size, lr"),
+        (
+            f"{FISHER} optimizer=adaptive_nesterov",
+            "batching.adjust=[size,lr]: AdaptiveNesterov computes its learning rate itself; leave the rate alone",
+        ),
+        (
+            f"{FISHER} schedule=range_test schedule.over=1epochs",
+            "batching.adjust=[size,lr]: the learning rate of a range test must rise alone",
+        ),
+        (
+            f"{FISHER} model=resnet8 batching.min_size=1",
+            "batching: has batches of one, which batch norm cannot train on; give larger sizes",
+        ),
+        (
+            f"{FISHER} batching.drop_last=true batching.max_size=2000",
+            "batching.drop_last=true: an epoch of 1437 images then holds no batch at all",
+        ),
+        ("batching=controlled_reference", "batching.reference is missing: give it as batching.reference=VALUE"),
+        (
+            f"batching=controlled_reference batching.reference=no/where {FISHER}",
+            "batching: reference=no/where: holds no run; give the folder of one",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(trainopt, tmp_path, command, message):
+    growth = [] if "controlled_reference" in command else ["batching=controlled", "batching.L_growth=[0,1]"]
+    result = trainopt("model=mlp", "duration=1epochs", *growth, *command.split())
+    assert result.code == 2
+    assert result.err.startswith(f"trainopt: {message}")
+    assert result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

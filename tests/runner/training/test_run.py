@@ -1,0 +1,333 @@
+"""A run from the command line: what it leaves, shows, and does when typed again."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn.functional import cross_entropy
+
+from helpers.runs import rows, same_weights, stop_at, summary, timeless, weights
+from trainopt.data import InMemory, digits
+from trainopt.data.sources.order import epoch_generator
+from trainopt.models import MLP
+
+MLP_RUN = ("model=mlp", "duration=2epochs", "run.name=a")
+
+
+def test_a_run_leaves_its_folder(trainopt, tmp_path):
+    assert trainopt(*MLP_RUN).code == 0
+    folder = tmp_path / "outputs" / "a"
+    names = {p.name for p in folder.iterdir()}
+    assert names - {n for n in names if "tfevents" in n} == {
+        "run.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "log.txt",
+        "curves.png",
+    }
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt", "step-00000012.pt"}
+    config = OmegaConf.load(folder / "run.yaml")
+    assert config.optimizer.lr == 0.1
+    assert config.choices.model == "mlp"
+    assert config.fingerprint == summary(folder)["fingerprint"]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert torch.__version__.startswith(environment["versions"]["torch"])
+    assert environment["command"] == ["trainopt", *MLP_RUN]
+    assert environment["device"] == "cpu"
+
+
+def test_rows_and_summary_have_what_the_design_says(trainopt, tmp_path):
+    trainopt(*MLP_RUN, "regularizer=[l2]", "log_every=5steps")
+    folder = tmp_path / "outputs" / "a"
+    counts = {"kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds"}
+    tests, trains = rows(folder, "test"), rows(folder, "train")
+    assert all(row.keys() == counts | {"loss", "top1", "top5"} for row in tests)
+    terms = {"cross_entropy", "l2", "total", "lr", "batch_size", "top1"}
+    assert all(row.keys() == counts | terms for row in trains)
+    assert [row["step"] for row in tests] == [0, 12, 24]
+    assert [row["epoch"] for row in tests] == [0, 1, 2]
+    assert [row["step"] for row in trains] == [5, 10, 15, 20, 24]
+    assert trains[-1]["samples"] == 2 * 1437
+    assert trains[-1]["batch_size"] == 1437 - 11 * 128
+    for row in trains:
+        assert row["total"] == pytest.approx(row["cross_entropy"] + row["l2"])
+        assert row["gradients"] == row["step"]
+    found = summary(folder)
+    assert found["status"] == "finished"
+    assert (found["steps"], found["epochs"], found["samples"], found["gradients"], found["hvps"]) == (
+        24,
+        2,
+        2874,
+        24,
+        0,
+    )
+    assert found["parameters"] == found["trainable_parameters"] == 64 * 12 + 12 + 156 + 130
+    assert {k: tests[-1][k] for k in ("loss", "top1", "top5")}.items() <= found["final"].items()
+    best = max(tests, key=lambda row: row["top1"])
+    assert found["best_top1"] == {k: best[k] for k in ("step", "epoch", "train_seconds")} | {"value": best["top1"]}
+    lowest = min(tests, key=lambda row: row["loss"])
+    assert found["lowest_loss"]["value"] == lowest["loss"]
+    assert found["best_on"] == "test"
+    assert found["seconds"].keys() == {"train", "evaluation", "probes", "checkpoint", "other"}
+    assert found["wall_seconds"] == pytest.approx(sum(found["seconds"].values()))
+    assert found["peak_memory_bytes"] > 10**7
+
+
+def test_a_run_is_the_loop_that_one_would_write(trainopt, tmp_path):
+    """Bit for bit, weights and losses; and the evaluation is exact."""
+    trainopt(*MLP_RUN, "seed=3", "optimizer.momentum=0.5", "log_every=1steps")
+    data = digits()
+    pixels = data.x_train / np.float32(255)
+    train = InMemory(data.x_train, data.y_train, [pixels.mean(dtype=np.float64)], [pixels.std(dtype=np.float64)])
+    torch.manual_seed(3)
+    network = MLP((1, 8, 8), 10)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
+    losses = []
+    images, labels = next(train.ordered(1437))
+    for epoch in range(2):
+        order = torch.randperm(1437, generator=epoch_generator(3, epoch))
+        for chosen in order.split(128):
+            optimizer.zero_grad()
+            loss = cross_entropy(network(images[chosen]), labels[chosen])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    folder = tmp_path / "outputs" / "a"
+    assert [row["total"] for row in rows(folder, "train")] == losses
+    assert all(torch.equal(v, weights(folder)[k]) for k, v in network.state_dict().items())
+    test = (torch.from_numpy(data.x_test).permute(0, 3, 1, 2) / 255 - pixels.mean()) / pixels.std()
+    with torch.no_grad():
+        logits = network(test)
+    final = summary(folder)["final"]
+    targets = torch.from_numpy(data.y_test)
+    assert final["loss"] == pytest.approx(cross_entropy(logits, targets).item(), rel=1e-5)  # float32 sums
+    assert final["top1"] == pytest.approx(100 * (logits.argmax(1) == targets).double().mean().item())
+    ranks = (logits > logits.gather(1, targets[:, None])).sum(1)
+    assert final["top5"] == pytest.approx(100 * (ranks < 5).double().mean().item())
+
+
+def test_the_same_command_again_shows_the_result(trainopt, tmp_path):
+    first = trainopt(*MLP_RUN)
+    folder = tmp_path / "outputs" / "a"
+    before = (folder / "metrics.jsonl").read_bytes()
+    again = trainopt(*MLP_RUN)
+    assert again.code == 0
+    assert "already finished" in again.out
+    assert re.findall(r"final test top-1.*", again.out) == re.findall(r"final test top-1.*", first.out)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_command_for_the_same_folder_names_the_keys_that_differ(trainopt, tmp_path):
+    trainopt(*MLP_RUN)
+    before = (tmp_path / "outputs/a/summary.json").read_bytes()
+    other = trainopt(*MLP_RUN, "optimizer.lr=0.2")
+    assert other.code == 2
+    assert "optimizer.lr (0.1 there, 0.2 here)" in other.err
+    assert (tmp_path / "outputs/a/summary.json").read_bytes() == before
+    assert trainopt(*MLP_RUN, "logger=none", "checkpoint_every=1steps").code == 0  # the same numbers, the same run
+
+
+def test_two_runs_of_the_same_thing_are_the_same(trainopt, tmp_path):
+    for name in ("a", "b"):
+        trainopt("model=resnet8", "duration=15steps", "data.flip=0.5", "data.shift=1", f"run.name={name}")
+    a, b = tmp_path / "outputs/a", tmp_path / "outputs/b"
+    assert timeless(rows(a)) == timeless(rows(b))
+    assert timeless(summary(a)) == timeless(summary(b))
+    assert same_weights(a, b)
+
+
+def test_validation_decides_what_is_best(trainopt, tmp_path):
+    trainopt(*MLP_RUN, "data.validation=0.2")
+    folder = tmp_path / "outputs" / "a"
+    found = summary(folder)
+    assert (found["training_images"], found["validation_images"], found["test_images"]) == (1150, 287, 360)
+    assert found["best_on"] == "validation"
+    best = max(rows(folder, "validation"), key=lambda row: row["top1"])
+    assert found["best_top1"]["value"] == best["top1"]
+    assert torch.load(folder / "checkpoints/best.pt", weights_only=True)["progress"]["step"] == best["step"]
+
+
+def test_a_loss_that_is_not_finite_is_an_outcome(trainopt, tmp_path):
+    command = ("model=resnet8", "optimizer.lr=1e20", "duration=1epochs", "run.name=a")
+    result = trainopt(*command)
+    assert result.code == 0
+    assert result.out.splitlines()[-1].startswith("diverged: the loss became nan after step 1")
+    folder = tmp_path / "outputs" / "a"
+    found = summary(folder)
+    assert found["status"] == "diverged"
+    assert found["diverged_at"]["step"] == found["steps"] == 1
+    # the update was not made: the weights are those of the step before
+    trainopt("model=resnet8", "optimizer.lr=1e20", "duration=1steps", "run.name=b")
+    assert all(
+        torch.equal(v, weights(tmp_path / "outputs/b")[k]) for k, v in weights(folder).items() if "bn" not in k
+    )
+    assert "already diverged" in trainopt(*command).out
+
+
+def test_a_run_that_fails_is_recorded_with_its_traceback(trainopt, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.optim.SGD.step", lambda *args: 1 / 0)
+    result = trainopt(*MLP_RUN)
+    assert result.code == 1
+    assert "trainopt: the run failed: ZeroDivisionError: division by zero" in result.err
+    assert "Traceback" not in result.err
+    folder = tmp_path / "outputs" / "a"
+    assert summary(folder)["status"] == "failed"
+    assert "ZeroDivisionError" in summary(folder)["error"]
+    assert "Traceback" in (folder / "log.txt").read_text()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert trainopt(*MLP_RUN).code == 0
+    assert summary(folder)["status"] == "finished"
+
+
+def test_evaluate_gives_the_figures_of_the_run(trainopt, tmp_path):
+    trainopt(*MLP_RUN, "data.validation=0.1")
+    final = summary(tmp_path / "outputs/a")["final"]
+    result = trainopt("evaluate", "outputs/a")
+    assert result.code == 0
+    line = next(line for line in result.out.splitlines() if line.startswith("test"))
+    assert line.split() == ["test", "360", f"{final['loss']:.4f}", f"{final['top1']:.2f}", f"{final['top5']:.2f}"]
+    assert "validation" in result.out
+    assert trainopt("evaluate", "outputs/a", "--checkpoint", "best").code == 0
+    assert trainopt("evaluate", "outputs/a", "--checkpoint", "outputs/a/checkpoints/last.pt").out == result.out
+    assert "no such checkpoint" in trainopt("evaluate", "outputs/a", "--checkpoint", "nowhere.pt").err
+
+
+def test_plain_lines_in_a_pipe_and_the_same_in_the_log(trainopt, tmp_path):
+    result = trainopt(*MLP_RUN)
+    assert "\x1b" not in result.out
+    assert (
+        len(
+            re.findall(r"^epoch +[\d.]+ +step +\d+ .*test loss [\d.]+ +top-1 +[\d.]+ %$", result.out, re.MULTILINE)
+        )
+        == 3
+    )
+    for fact in ("mlp (1,066 parameters)", "1,437 training, 360 test images; 1x8x8", "SGD, lr 0.1", "cpu"):
+        assert fact in result.out
+    log = (tmp_path / "outputs/a/log.txt").read_text()
+    assert [line for line in result.out.splitlines() if line.startswith("epoch")] == [
+        line for line in log.splitlines() if line.startswith("epoch")
+    ]
+
+
+def test_the_picture_is_one(trainopt, tmp_path):
+    from PIL import Image
+
+    trainopt(*MLP_RUN)
+    with Image.open(tmp_path / "outputs/a/curves.png") as picture:
+        assert picture.width > 800
+        assert len(picture.convert("RGB").getcolors(10**6)) > 50
+
+
+@pytest.mark.parametrize("spacing", [0.0, 1000.0])
+def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(
+    trainopt, tmp_path, monkeypatch, spacing
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("trainopt.runner.records.tensorboard.SPACING_SECONDS", spacing)
+    trainopt(*MLP_RUN)
+    folder = tmp_path / "outputs" / "a"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    for kind, name in (("test", "top1"), ("train", "total"), ("train", "lr")):
+        expected = [(row["step"], row[name]) for row in rows(folder, kind)]
+        expected = expected[:1] if spacing and kind == "train" else expected
+        drawn = [(e.step, e.value) for e in events.Scalars(f"{kind}/{name}")]
+        assert [s for s, _ in drawn] == [s for s, _ in expected]
+        assert [v for _, v in drawn] == pytest.approx([v for _, v in expected], rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [["precision=bf16"], ["channels_last=true"], ["deterministic=true"]])
+def test_numeric_options_train(trainopt, tmp_path, options):
+    assert trainopt("model=resnet8", "duration=12steps", "run.name=a", *options).code == 0
+    assert summary(tmp_path / "outputs/a")["final"]["top1"] > 30
+    torch.use_deterministic_algorithms(False)
+
+
+def test_resized_images_reach_the_network_as_it_was_built(trainopt, tmp_path):
+    assert trainopt("model=mlp", "data.size=12", "duration=2steps", "run.name=a").code == 0
+    assert summary(tmp_path / "outputs/a")["parameters"] == 144 * 12 + 12 + 156 + 130
+
+
+def test_persistency_uses_each_batch_so_often(trainopt, tmp_path):
+    trainopt("model=mlp", "duration=1epochs", "batching.persistency=3", "log_every=1steps", "run.name=a")
+    found = summary(tmp_path / "outputs/a")
+    assert (found["steps"], found["samples"], found["gradients"], found["epochs"]) == (36, 3 * 1437, 36, 1.0)
+
+
+def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "import torch\n"
+        "class Sign(torch.optim.Optimizer):\n"
+        "    def __init__(self, params, lr=0.003, power=1.0):\n"
+        "        super().__init__(params, {'lr': lr, 'power': power})\n"
+        "        self.last_step = {}\n"
+        "    def step(self, closure):\n"
+        "        with torch.enable_grad():\n"
+        "            loss = closure()\n"
+        "        with torch.no_grad():\n"
+        "            for p in self.param_groups[0]['params']:\n"
+        "                p -= self.param_groups[0]['lr'] * p.grad.sign()\n"
+        "        self.last_step = {'hvps': 2, 'power': self.param_groups[0]['power']}\n"
+        "        return loss\n"
+        "def net(num_classes, in_channels, width=4):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * in_channels, num_classes))\n"
+    )
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "sign.yaml").write_text("_target_: theirs.Sign\nlr: 0.002\npower: 2.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = trainopt(
+        "optimizer._target_=theirs.Sign", "model._target_=theirs.net", "duration=12steps", "run.name=a"
+    )
+    assert result.code == 0, result.err
+    row = rows(tmp_path / "outputs/a", "train")[-1]
+    assert row["lr"] == 0.003  # the class's own, not that of SGD's YAML
+    assert (row["power"], row["hvps"]) == (1.0, 24)
+    assert trainopt("--config-dir", "mine", "optimizer=sign", "duration=2steps", "run.name=b").code == 0
+    assert rows(tmp_path / "outputs/b", "train")[-1]["lr"] == 0.002
+    wrong = trainopt("--config-dir", "mine", "optimizer=sign", "+optimizer.powr=3", "run.name=c")
+    assert wrong.code == 2
+    assert "optimizer.powr: unknown key; did you mean optimizer.power?" in wrong.err
+    assert not (tmp_path / "outputs/c").exists()
+
+
+def test_an_optimizer_that_needs_the_graph_gets_it(trainopt, tmp_path, monkeypatch):
+    (tmp_path / "second.py").write_text(
+        "import torch\n"
+        "class Graph(torch.optim.SGD):\n"
+        "    needs_graph = True\n"
+        "    def step(self, closure):\n"
+        "        with torch.enable_grad():\n"
+        "            loss = closure()\n"
+        "            params = self.param_groups[0]['params']\n"
+        "            for p, g in zip(params, torch.autograd.grad(loss, params, create_graph=True)):\n"
+        "                assert g.requires_grad and p.grad is None\n"
+        "                p.grad = g.detach()\n"
+        "        super().step()\n"
+        "        return loss\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    target = "optimizer._target_=second.Graph"
+    assert trainopt("model=mlp", target, "optimizer.lr=0.1", "duration=5steps", "run.name=a").code == 0
+    trainopt("model=mlp", "optimizer.momentum=0", "duration=5steps", "run.name=b")
+    assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
+    refused = trainopt("model=mlp", target, "compile=true", "run.name=c")
+    assert refused.code == 2
+    assert "compile=true: Graph needs the graph" in refused.err
+
+
+def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(trainopt, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 7)
+    result = trainopt(*MLP_RUN)
+    assert result.code == 130
+    assert "trainopt resume outputs/a" in result.out
+    assert summary(tmp_path / "outputs/a")["status"] == "interrupted"
+    assert summary(tmp_path / "outputs/a")["steps"] == 7
+    assert trainopt("resume", "outputs/a").code == 0
+    assert summary(tmp_path / "outputs/a")["steps"] == 24

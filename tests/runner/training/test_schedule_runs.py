@@ -1,0 +1,153 @@
+"""Schedules and warm-up in whole runs: the rates of the rows, classes of somebody outside, what is refused."""
+
+import math
+
+import pytest
+
+from helpers.runs import rows, stop_at
+
+RUN = ("model=mlp", "logger=none", "log_every=1steps", "run.name=a")
+
+OUTSIDE = '''
+from torch.optim.lr_scheduler import ExponentialLR
+
+
+class Halves:
+    """No class of torch's; its state is one number."""
+
+    def __init__(self, optimizer, every=4):
+        self.optimizer, self.every, self.count = optimizer, every, 0
+
+    def step(self):
+        self.count += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.5 if self.count % self.every == 0 else 1.0
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+class WithItsOwnWarmup(ExponentialLR):
+    def __init__(self, optimizer, warmup):
+        self.own_warmup = warmup
+        super().__init__(optimizer, 0.5)
+'''
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A module of somebody outside."""
+    (tmp_path / "schedules_of_somebody.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def lrs(folder):
+    return [row["lr"] for row in rows(folder, "train")]
+
+
+def wave(k, half):
+    """The triangular wave, counted along the steps."""
+    k %= 2 * half
+    return k / half if k < half else 2 - k / half
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "ehnewton"])
+def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trainopt, tmp_path, optimizer):
+    """After an interruption in the middle of the second, and a warm-up over half of the first."""
+    options = ("schedule.low=0.001", "schedule.high=0.01", "schedule.half_cycle=6steps", "schedule.warmup=6steps")
+    command = (*RUN, f"optimizer={optimizer}", "schedule=cyclic", *options, "duration=36steps")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 16)
+        assert trainopt(*command).code == 130
+    assert trainopt("resume", "outputs/a").code == 0
+    wanted = [min(1, 0.1 + 0.9 * k / 6) * (0.001 + 0.009 * wave(k, 6)) for k in range(36)]
+    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+
+
+def test_durations_in_epochs_and_a_period_that_is_the_runs(trainopt, tmp_path):
+    period = "schedule.period=${duration}"
+    assert trainopt(*RUN, "schedule=cosine_restarts", period, "optimizer.lr=0.2", "duration=3epochs").code == 0
+    epochs = [k // 12 + k % 12 * 128 / 1437 for k in range(36)]  # the last of 12 batches is smaller
+    wanted = [0.1 * (1 + math.cos(math.pi * epoch / 3)) for epoch in epochs]
+    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_start_says_what_the_first_rate_is(trainopt):
+    result = trainopt(*RUN, "duration=1steps", "schedule.warmup=2epochs", "schedule.warmup_from=0.5")
+    assert "SGD, lr 0.05 at first, schedule constant, warm-up over 2epochs" in result.out
+
+
+def test_a_schedule_of_torch_gets_a_warm_up(trainopt, tmp_path):
+    target = "schedule._target_=torch.optim.lr_scheduler.ExponentialLR"
+    options = ("+schedule.gamma=0.9", "schedule.warmup=5steps", "schedule.warmup_from=0")
+    assert trainopt(*RUN, target, *options, "duration=12steps").code == 0
+    wanted = [0.1 * 0.9**k * min(1, k / 5) for k in range(12)]
+    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_schedule_of_somebody_outside_gets_a_warm_up_and_goes_on(trainopt, tmp_path):
+    target = "schedule._target_=schedules_of_somebody.Halves"
+    command = (*RUN, target, "schedule.warmup=10steps", "duration=15steps")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 3, 7)
+        for _ in range(2):
+            assert trainopt(*command).code == 130
+    assert trainopt("resume", "outputs/a").code == 0
+    wanted = [0.1 * 0.5 ** (k // 4) * min(1, 0.1 + 0.9 * k / 10) for k in range(15)]
+    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_class_that_takes_warmup_itself_gets_it(trainopt, tmp_path):
+    target = "schedule._target_=schedules_of_somebody.WithItsOwnWarmup"
+    assert trainopt(*RUN, target, "schedule.warmup=10steps", "duration=3steps").code == 0
+    assert lrs(tmp_path / "outputs/a") == pytest.approx([0.1, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("schedule=cyclic schedule.low=0.2", "schedule: low=0.2: must be below high=0.1, and not below 0"),
+        ("schedule=cyclic schedule.low=1 schedule.high=0.5", "schedule: low=1: must be below high=0.5"),
+        (
+            "schedule=cyclic schedule.window=hat",
+            "schedule.window=hat: must be one of linear, parabolic, sinusoidal",
+        ),
+        (
+            "schedule=cyclic schedule.form=saw",
+            "schedule.form=saw: must be one of triangular, triangular2, exp_range",
+        ),
+        ("schedule=cyclic schedule.gamma=0", "schedule.gamma=0: must be a number in (0, 1]"),
+        ("schedule=cyclic schedule.gamma=1.5", "schedule.gamma=1.5: must be a number in (0, 1]"),
+        ("schedule=cyclic schedule.half_cycle=10", "schedule.half_cycle=10: must be a duration"),
+        ("schedule=cyclic schedule.hight=1", "schedule.hight: unknown key; did you mean schedule.high?"),
+        ("schedule=cosine_restarts schedule.growth=0.5", "schedule.growth=0.5: must be a number >= 1"),
+        ("schedule=cosine_restarts schedule.lowest=2", "schedule.lowest=2: must be a number in [0, 1]"),
+        ("schedule=range_test schedule.low=20", "schedule: low=20, high=10.0: must be numbers, low below high"),
+        ("schedule=range_test schedule.high=null", "high=None: must be numbers, low below high"),
+        ("schedule=range_test schedule.low=0", "schedule: low=0: an exponential rise must begin above 0"),
+        ("schedule=range_test schedule.rise=up", "schedule.rise=up: must be one of linear, exponential"),
+        (
+            "schedule=range_test data.validation=0.1 early_stopping.patience=2",
+            "early_stopping.patience=2: a range test begins with rates that improve nothing; give null",
+        ),
+        ("schedule.warmup=soon", "schedule.warmup=soon: must be a duration"),
+        ("schedule.warmup=5steps schedule.warmup_from=2", "schedule.warmup_from=2: must be a number in [0, 1]"),
+        ("optimizer=adaptive_nesterov schedule=cyclic", "AdaptiveNesterov computes its learning rate itself"),
+        ("optimizer=adaptive_nesterov schedule=range_test", "AdaptiveNesterov computes its learning rate itself"),
+        (
+            "optimizer=adaptive_nesterov schedule.warmup=5steps",
+            "schedule.warmup=5steps: AdaptiveNesterov computes its learning rate itself; give null",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(trainopt, tmp_path, typed, message):
+    result = trainopt("model=mlp", *typed.split())
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
