@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def digest_of(*parts: Any) -> str:
-    """Return 64 hexadecimal digits of tensors (values, dtype, shape) and of plain values.
+    """Returns 64 hexadecimal digits of tensors (values, dtype, shape) and of plain values.
 
     >>> digest_of(torch.zeros(2), "a")[:8] == digest_of(torch.zeros(2), "b")[:8]
     False

@@ -18,7 +18,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Conv2d(channels, growth, 3, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the images with the new channels after the old ones."""
+        """Returns the images with the new channels after the old ones."""
         return torch.cat([x, self.conv(relu(self.bn(x)))], 1)
 
 
@@ -31,7 +31,7 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return images of half the size; odd sides are rounded up."""
+        """Returns images of half the size; odd sides are rounded up."""
         return avg_pool2d(self.conv(relu(self.bn(x))), 2, ceil_mode=True)
 
 
@@ -74,9 +74,9 @@ class DenseNet(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer, as timm's networks do."""
+        """Returns the last layer, as timm's networks do."""
         return self.linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, num_classes)."""
+        """Returns logits (B, num_classes)."""
         return self.linear(torch.mean(relu(self.bn(self.features(x))), (2, 3)))

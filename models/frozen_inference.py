@@ -25,7 +25,7 @@ AFTERWARDS: dict[str, Callable[[Tensor], Tensor]] = {"none": nn.Identity(), "rel
 
 
 def inference_form(network: nn.Module, bf16: bool = False) -> nn.Module:
-    """Return a module that computes what a network in evaluation mode does, to rounding, in less time.
+    """Returns a module that computes what a network in evaluation mode does, to rounding, in less time.
 
     Batch norm is folded into the convolution before it; weights of convolutions are kept as NHWC, on a CPU as its
     kernels want them, which then compute the activation too. A network that torch.fx cannot follow keeps its
@@ -57,7 +57,7 @@ class _Tracer(fx.Tracer):
 
 @torch.no_grad()
 def _folded(network: nn.Module) -> fx.GraphModule:
-    """Return a network as a graph in which no batch norm follows a convolution.
+    """Returns a network as a graph in which no batch norm follows a convolution.
 
     With y = weight * x, batch norm gives s (y - mean) + b, s = gamma / sqrt(var + eps): the convolution's weight
     becomes s * weight, its bias b - s * mean.
@@ -89,14 +89,14 @@ def _folded(network: nn.Module) -> fx.GraphModule:
 
 
 def _only_before(node: fx.Node) -> fx.Node | None:
-    """Return the layer whose output a node is given, where nothing else is given it."""
+    """Returns the layer whose output a node is given, where nothing else is given it."""
     before = node.args[0] if node.args else None
     is_layer = isinstance(before, fx.Node) and before.op == "call_module"
     return before if is_layer and len(before.users) == 1 else None  # type: ignore[return-value, union-attr]
 
 
 def _batch_norm(form: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor, float, Tensor, Tensor] | None:
-    """Return mean, variance, eps, gamma and beta where a node is batch norm with running statistics, else None."""
+    """Returns mean, variance, eps, gamma and beta where a node is batch norm with running statistics, else None."""
     if node.op == "call_module":
         layer = form.get_submodule(str(node.target))
         if type(layer) is not nn.BatchNorm2d or layer.running_mean is None or layer.running_var is None:
@@ -120,7 +120,7 @@ def _attribute(form: nn.Module, name: str) -> Any:
 
 
 def _cpu_kernels(form: nn.Module, bf16: bool) -> bool:
-    """Say whether oneDNN's convolutions, as torch's own compiler calls them, can be had."""
+    """Returns whether oneDNN's convolutions, as torch's own compiler calls them, can be had."""
     ops = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise"):
         return False
@@ -129,7 +129,7 @@ def _cpu_kernels(form: nn.Module, bf16: bool) -> bool:
 
 
 def _pack(form: fx.GraphModule) -> None:
-    """Replace convolutions, with the activations after them, by oneDNN's."""
+    """Replaces convolutions, with the activations after them, by oneDNN's."""
     for node in list(form.graph.nodes):
         conv = form.get_submodule(str(node.target)) if node.op == "call_module" else None
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
@@ -159,9 +159,7 @@ class _Packed(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *self.geometry, [])
         self.activation, self.numbers = activation, numbers
         wide = conv.groups == 1 and conv.in_channels >= MANY_CHANNELS and max(conv.kernel_size) > 1
-        self.by_products = (
-            wide and conv.dilation == (1, 1) and activation in AFTERWARDS and self.dtype == torch.float32
-        )
+        self.by_products = wide and conv.dilation == (1, 1) and activation in AFTERWARDS and self.dtype == torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
         if self.by_products:
@@ -174,19 +172,17 @@ class _Packed(nn.Module):
 
     @cached_property
     def taps(self) -> Tensor:
-        """Return the weight as (height, width, in, out)."""
+        """Returns the weight as (height, width, in, out)."""
         return self.weight.to_dense().permute(2, 3, 1, 0).contiguous()
 
     def _places(self, axis: int, size: int) -> list[tuple[int, int, int]]:
-        """Return for each output pixel along an axis its taps inside the image, first and end, and their place."""
+        """Returns for each output pixel along an axis its taps inside the image, first and end, and their place."""
         kernel, padding = self.kernel[axis], self.padding[axis]
         begins = range(-padding, size + padding - kernel + 1, self.stride[axis])
         return [(max(0, -at), max(0, -at, min(kernel, size - at)), max(0, at)) for at in begins]
 
-    def _products(
-        self, x: Tensor, rows: list[tuple[int, int, int]], columns: list[tuple[int, int, int]]
-    ) -> Tensor:
-        """Return the convolution, a matrix product for each output pixel and each row of taps inside the image."""
+    def _products(self, x: Tensor, rows: list[tuple[int, int, int]], columns: list[tuple[int, int, int]]) -> Tensor:
+        """Returns the convolution, a matrix product for each output pixel and each row of taps inside the image."""
         pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         channels = self.taps.shape[3]
         output = pixels.new_zeros(len(x), len(rows), len(columns), channels)

@@ -31,9 +31,7 @@ class Function(nn.Module):
 
     returns_loss = True  # the output is the loss: there are no logits, targets or accuracies
 
-    def __init__(
-        self, function: str = "rosenbrock", start: Sequence[float] | None = None, condition: float = 100.0
-    ):
+    def __init__(self, function: str = "rosenbrock", start: Sequence[float] | None = None, condition: float = 100.0):
         super().__init__()
         if function not in FUNCTIONS:
             raise ValueError(f"function={function}: must be one of {', '.join(FUNCTIONS)}")
@@ -45,10 +43,10 @@ class Function(nn.Module):
         self.theta = nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return J(theta), a scalar; the inputs are not looked at."""
+        """Returns J(theta), a scalar; the inputs are not looked at."""
         del inputs
         return self.problem(self.theta)
 
     def report(self) -> dict[str, Any]:
-        """Return what rows say of the point beside its loss: theta, where it has few coordinates."""
+        """Returns what rows say of the point beside its loss: theta, where it has few coordinates."""
         return {"theta": self.theta.tolist()} if self.theta.numel() <= SHOWN else {}

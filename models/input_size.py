@@ -9,7 +9,7 @@ LARGEST = 512
 
 
 def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int | None:
-    """Return the side to which images of (C, H, W) must be enlarged for a network; None if they may stay.
+    """Returns the side to which images of (C, H, W) must be enlarged for a network; None if they may stay.
 
     Networks of timm with a fixed input size get that; others at least as many pixels as they divide the side by
     (32 for ResNet-50), so that one position is left before the pool. Whether a size can be computed at all is
@@ -42,7 +42,7 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
 
 
 def _failure(trial: nn.Module, channels: int, height: int, width: int) -> str | None:
-    """Return None if a batch of two such images can go through, else why not."""
+    """Returns None if a batch of two such images can go through, else why not."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             trial(torch.zeros(2, channels, height, width))

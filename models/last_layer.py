@@ -55,19 +55,19 @@ class LastLayer(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "LastLayer":
-        """Set the mode of the head; the backbone stays in evaluation mode."""
+        """Sets the mode of the head; the backbone stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
         self.head.train(mode)
         return self
 
     def forward(self, images: Tensor) -> Any:
-        """Return logits (B, classes), or (logits, auxiliary logits) while training."""
+        """Returns logits (B, classes), or (logits, auxiliary logits) while training."""
         return self.head(self.features(images))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Return what the classifiers are given, (B, F) float32: the auxiliary one's features come last."""
+        """Returns what the classifiers are given, (B, F) float32: the auxiliary one's features come last."""
         if not self._form:
             self._form.append(inference_form(_without(self.network, self.classifiers), self.bf16))
         images = images.contiguous(memory_format=torch.channels_last)
@@ -77,7 +77,7 @@ class LastLayer(nn.Module):
         return torch.cat([part.float() for part in parts], 1) if len(parts) > 1 else parts[0].float()
 
     def release(self) -> None:
-        """Free the memory of the form in which features are computed; it is made anew where it is needed."""
+        """Frees the memory of the form in which features are computed; it is made anew where it is needed."""
         self._form.clear()
 
     @property
@@ -86,16 +86,16 @@ class LastLayer(nn.Module):
         return sum(self.head.widths)
 
     def frozen(self) -> dict[str, Tensor]:
-        """Return the weights and buffers of the backbone by name."""
+        """Returns the weights and buffers of the backbone by name."""
         trained = tuple(f"{name}." for name in self.classifiers)
         return {name: value for name, value in self.state_dict().items() if not name.startswith(trained)}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the network's."""
+        """Returns the network's."""
         return self.network.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Set the classifiers to what `state_dict` returned.
+        """Sets the classifiers to what `state_dict` returned.
 
         Raises:
             RuntimeError: names or shapes are others, or the backbone is another one.
@@ -122,7 +122,7 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(drop_rate) if drop_rate > 0 else nn.Identity()
 
     def forward(self, features: Tensor) -> Any:
-        """Return logits (B, classes), or (logits, auxiliary logits) while training."""
+        """Returns logits (B, classes), or (logits, auxiliary logits) while training."""
         if len(self.layers) == 1:
             return self.layers[0](self.dropout(features))
         main, auxiliary = features.split(self.widths, 1)
@@ -131,7 +131,7 @@ class Head(nn.Module):
 
 
 def _without(network: nn.Module, classifiers: list[str]) -> nn.Module:
-    """Return the backbone: a copy of the network in evaluation mode with its classifiers left out."""
+    """Returns the backbone: a copy of the network in evaluation mode with its classifiers left out."""
     backbone = copy.deepcopy(network).eval()
     backbone.training = len(classifiers) > 1  # an auxiliary branch asks for this flag, batch norm for its own
     for name in classifiers:
@@ -141,7 +141,7 @@ def _without(network: nn.Module, classifiers: list[str]) -> nn.Module:
 
 @torch.no_grad()
 def _end(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[str], float]:
-    """Return the names of the classifiers and the rate of the dropout before the first.
+    """Returns the names of the classifiers and the rate of the dropout before the first.
 
     Which layers these are is seen in a forward pass: their outputs are the network's.
     """
@@ -149,9 +149,7 @@ def _end(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[st
         raise ValueError(f"{type(network).__name__} does not say which its classifier is (get_classifier)")
     classifier = network.get_classifier()  # type: ignore[operator]
     if not isinstance(classifier, nn.Linear):
-        raise ValueError(
-            f"the classifier is {_kind(classifier)}; only one linear layer (nn.Linear) can be trained"
-        )
+        raise ValueError(f"the classifier is {_kind(classifier)}; only one linear layer (nn.Linear) can be trained")
     calls: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}  # by name: layer, input, output
 
     def note(name: str) -> Any:
@@ -182,9 +180,7 @@ def _end(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[st
     features = calls[found[0]][1]
     if features.dim() != 2:
         raise ValueError(f"the classifier looks at {features.dim()} dimensions; it must be given (B, F)")
-    rates = [
-        layer.p for layer, _, output in calls.values() if output is features and isinstance(layer, nn.Dropout)
-    ]
+    rates = [layer.p for layer, _, output in calls.values() if output is features and isinstance(layer, nn.Dropout)]
     return found, rates[-1] if rates else float(getattr(network, "drop_rate", 0.0))
 
 

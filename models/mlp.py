@@ -47,9 +47,9 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(features, num_classes))
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer, as timm's networks do."""
+        """Returns the last layer, as timm's networks do."""
         return self[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, num_classes)."""
+        """Returns logits (B, num_classes)."""
         return super().forward(x)

@@ -44,9 +44,7 @@ class PlainConvNet(nn.Module):
         if any(side % 2 == 0 for side in sides):
             raise ValueError(f"kernels={list(kernels)}: must be odd, so that an image keeps its size")
         if not set(pool_after) <= set(range(1, len(channels) + 1)):
-            raise ValueError(
-                f"pool_after={list(pool_after)}: must be numbers of convolutions, 1 to {len(channels)}"
-            )
+            raise ValueError(f"pool_after={list(pool_after)}: must be numbers of convolutions, 1 to {len(channels)}")
         layers: list[nn.Module] = []
         for number, (width, side) in enumerate(zip(channels, sides, strict=True), start=1):
             layers.append(nn.Conv2d(in_channels, width, side, padding=side // 2))
@@ -60,9 +58,9 @@ class PlainConvNet(nn.Module):
         self.linear = nn.Linear(in_channels, num_classes)
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer, as timm's networks do."""
+        """Returns the last layer, as timm's networks do."""
         return self.linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, num_classes)."""
+        """Returns logits (B, num_classes)."""
         return self.linear(self.features(x).mean((2, 3)))

@@ -20,7 +20,7 @@ class Unit(nn.Module):
         self.relu_after_sum, self.shortcut = relu_after_sum, shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of the residual branch and the shortcut."""
+        """Returns the sum of the residual branch and the shortcut."""
         out = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
         if self.stride > 1:
             average = self.shortcut == "average_pool"
@@ -84,11 +84,11 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer, as timm's networks do."""
+        """Returns the last layer, as timm's networks do."""
         return self.linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, num_classes)."""
+        """Returns logits (B, num_classes)."""
         x = self.bn1(self.conv1(x))
         x = relu(x) if self.relu_after_stem else x
         x = self.layer3(self.layer2(self.layer1(x)))

@@ -14,7 +14,7 @@ def small_image_network(
     drop_rate: float = 0.0,
     drop_path_rate: float | None = None,
 ) -> nn.Module:
-    """Return a ResNet or MobileNetV2 of timm that divides the side of an image by 8 instead of 32.
+    """Returns a ResNet or MobileNetV2 of timm that divides the side of an image by 8 instead of 32.
 
     (B, in_channels, H, W) -> (B, num_classes). The first two of its five strides are taken away, so that 32x32
     pixels end as 4x4. ResNets: a 3x3 first convolution with stride 1 and no max-pooling, as He et al. 2016 begin

@@ -22,19 +22,19 @@ class Problem:
     saddle = False
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., n)."""
+        """Returns the values (...) at points (..., n)."""
         raise NotImplementedError
 
     def optimum(self, n: int) -> Tensor | None:
-        """Return the point (n,) of the minimum, float64; None where there is no minimum."""
+        """Returns the point (n,) of the minimum, float64; None where there is no minimum."""
         return None if self.minimiser is None else torch.full((n,), self.minimiser, dtype=torch.float64)
 
     def refusal(self, n: int) -> str | None:
-        """Return why the function has no n variables; None where it can have them."""
+        """Returns why the function has no n variables; None where it can have them."""
         return "needs at least one number" if n < 1 else None
 
     def conditioned(self, condition: float) -> "Problem":
-        """Return the function of that condition number; the same one where it has no choice."""
+        """Returns the function of that condition number; the same one where it has no choice."""
         del condition
         return self
 
@@ -50,7 +50,7 @@ class Product(Problem):
     saddle = True
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., n)."""
+        """Returns the values (...) at points (..., n)."""
         return theta.prod(-1)
 
 
@@ -64,7 +64,7 @@ class Quadratic(Problem):
     minimum = 5.0
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., n)."""
+        """Returns the values (...) at points (..., n)."""
         return 5 + 3 * theta.square().sum(-1)
 
 
@@ -79,12 +79,12 @@ class Rosenbrock(Problem):
     minimiser = 1.0
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., n)."""
+        """Returns the values (...) at points (..., n)."""
         here, following = theta[..., :-1], theta[..., 1:]
         return (100 * (following - here.square()).square() + (1 - here).square()).sum(-1)
 
     def refusal(self, n: int) -> str | None:
-        """Return why the function has no n variables; None where it can have them."""
+        """Returns why the function has no n variables; None where it can have them."""
         return "needs at least two numbers" if n < 2 else None
 
 
@@ -98,18 +98,18 @@ class Beale(Problem):
     minimiser = None
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., 2)."""
+        """Returns the values (...) at points (..., 2)."""
         x, y = theta.unbind(-1)
         parts = (c - x * (1 - y**power) for power, c in enumerate((1.5, 2.25, 2.625), start=1))
         return torch.stack([part.square() for part in parts]).sum(0)
 
     def optimum(self, n: int) -> Tensor:
-        """Return the point (2,) of the minimum, float64."""
+        """Returns the point (2,) of the minimum, float64."""
         del n
         return torch.tensor([3.0, 0.5], dtype=torch.float64)
 
     def refusal(self, n: int) -> str | None:
-        """Return why the function has no n variables; None where it can have them."""
+        """Returns why the function has no n variables; None where it can have them."""
         return "needs two numbers" if n != 2 else None
 
 
@@ -126,12 +126,12 @@ class IllConditioned(Problem):
     condition: float = 100.0
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the values (...) at points (..., n)."""
+        """Returns the values (...) at points (..., n)."""
         exponents = torch.linspace(0, 1, theta.shape[-1], dtype=theta.dtype, device=theta.device)
         return (self.condition**exponents * theta.square()).sum(-1) / 2
 
     def conditioned(self, condition: float) -> Problem:
-        """Return the function of that condition number."""
+        """Returns the function of that condition number."""
         if condition < 1:
             raise ValueError(f"condition={condition}: must be >= 1")
         return IllConditioned(condition)

@@ -20,7 +20,7 @@ def timm_network(
     auxiliary: bool = False,
     pretrained: bool = False,
 ) -> nn.Module:
-    """Return a network of timm, (B, in_channels, H, W) -> (B, num_classes).
+    """Returns a network of timm, (B, in_channels, H, W) -> (B, num_classes).
 
     Args:
         in_channels: channels of the images; pretrained weights of the first layer are adapted by timm.
@@ -40,9 +40,7 @@ def timm_network(
         from difflib import get_close_matches
 
         close = get_close_matches(name, timm.list_models(), n=1)
-        raise ValueError(
-            f"name={name}: timm has no such network" + (f"; did you mean {close[0]}?" if close else "")
-        )
+        raise ValueError(f"name={name}: timm has no such network" + (f"; did you mean {close[0]}?" if close else ""))
     options: dict[str, Any] = {"drop_rate": drop_rate}
     if drop_path_rate is not None:
         options["drop_path_rate"] = drop_path_rate
@@ -68,7 +66,7 @@ def timm_network(
 
 
 def _hub_is_out_of_reach() -> bool:
-    """Say whether the address of Hugging Face's hub cannot be found; behind a proxy that says nothing."""
+    """Returns whether the address of Hugging Face's hub cannot be found; behind a proxy that says nothing."""
     if getproxies():
         return False
     try:
@@ -82,9 +80,7 @@ def _how_to_get(name: str, error: Exception) -> str:
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    place = (
-        getattr(config, "url", "") or f"model.safetensors of {getattr(config, 'hf_hub_id', name)} (Hugging Face)"
-    )
+    place = getattr(config, "url", "") or f"model.safetensors of {getattr(config, 'hf_hub_id', name)} (Hugging Face)"
     text = " ".join(str(error).split())[:120]
     return (
         f"pretrained weights could not be fetched ({type(error).__name__}: {text});"

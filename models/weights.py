@@ -25,7 +25,7 @@ class DamagedFile(WeightsError):
 
 
 def load_weights(network: nn.Module, path: str, apart: Sequence[str] = ()) -> None:
-    """Load a network's weights from a file.
+    """Loads a network's weights from a file.
 
     Takes .safetensors, and .pt, .pth or .th with or without a level such as `state_dict` and a prefix such as
     `module.` on every name. Nothing but tensors and plain values is ever unpickled. A network whose attribute
@@ -63,7 +63,7 @@ def load_weights(network: nn.Module, path: str, apart: Sequence[str] = ()) -> No
 
 
 def safe_load(file: Path) -> Any:
-    """Return what torch.save wrote to a file, unpickling nothing but tensors and plain values.
+    """Returns what torch.save wrote to a file, unpickling nothing but tensors and plain values.
 
     Checksums are compared, which torch.load does not do: a flipped bit in a weight is found.
 
@@ -85,7 +85,7 @@ def safe_load(file: Path) -> Any:
 
 
 def _check_sums(file: Path) -> None:
-    """Raise ValueError unless a file is one of torch.save: a zip archive as it was written, or an old pickle."""
+    """Raises ValueError unless a file is one of torch.save: a zip archive as it was written, or an old pickle."""
     with open(file, "rb") as opened:
         start = opened.read(2)
     if start[:1] == pickle.PROTO:  # as before torch 1.6; it has no checksums

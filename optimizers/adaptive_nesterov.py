@@ -85,7 +85,7 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         super().__init__(params, {"momentum": momentum, **dict(zip(JOINT, values, strict=True))})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, as `{"params": ..., "momentum": ...}`."""
+        """Adds a group of parameters, as `{"params": ..., "momentum": ...}`."""
         momentum = param_group.get("momentum", self.defaults["momentum"])
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be in [0, 1)")
@@ -100,7 +100,7 @@ class AdaptiveNesterov(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
-        """Make an update; return the loss at theta'.
+        """Makes an update; returns the loss at theta'.
 
         Parameters that get no gradient stay as they are. Where the closure raises, parameters and state are, bit
         for bit, what they were.
@@ -133,7 +133,7 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         return loss
 
     def _look_ahead(self, closure: Callable[[], Tensor]) -> Tensor:
-        """Return the closure's loss at theta', with the parameters back at theta."""
+        """Returns the closure's loss at theta', with the parameters back at theta."""
         thetas: list[Tensor] = []
         kept: list[Tensor] = []
         try:
@@ -151,12 +151,10 @@ class AdaptiveNesterov(torch.optim.Optimizer):
                 torch._foreach_copy_(thetas, kept)
 
     def _learning_rate(self, loss: float, grad_norm_sq: float) -> float:
-        """Return eta, and say in `last_step` how it came about."""
+        """Returns eta, and say in `last_step` how it came about."""
         gamma, f, lr_bounds, norm_bounds = (self.param_groups[0][name] for name in JOINT)
         divisor = clipped(grad_norm_sq, norm_bounds)
-        unclipped = (
-            gamma * abs(loss - f) / divisor if divisor != 0 else 0.0
-        )  # without a gradient, no step along it
+        unclipped = gamma * abs(loss - f) / divisor if divisor != 0 else 0.0  # without a gradient, no step along it
         eta = clipped(unclipped, lr_bounds)
         self.last_step = {
             "lr": eta,
@@ -169,7 +167,7 @@ class AdaptiveNesterov(torch.optim.Optimizer):
 
 
 def clipped(value: float, bounds: Bounds) -> float:
-    """Return the value or the bound that it is beyond; what is no number stays none."""
+    """Returns the value or the bound that it is beyond; what is no number stays none."""
     if bounds is None:
         return value
     low, high = bounds

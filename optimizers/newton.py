@@ -67,7 +67,7 @@ class Newton(Optimizer):
         self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters; ValueError if they become too many, or its lr or damping is negative."""
+        """Adds a group of parameters; ValueError if they become too many, or its lr or damping is negative."""
         super().add_param_group(param_group)
         for key in ("lr", "damping"):
             if self.param_groups[-1][key] < 0:
@@ -75,7 +75,7 @@ class Newton(Optimizer):
         self._trained()
 
     def _trained(self) -> list[tuple[Tensor, dict[str, Any]]]:
-        """Return the parameters that are not frozen, each with its group."""
+        """Returns the parameters that are not frozen, each with its group."""
         found = [(p, group) for group in self.param_groups for p in group["params"] if p.requires_grad]
         count = sum(p.numel() for p, _ in found)
         most = self.defaults["max_parameters"]
@@ -88,7 +88,7 @@ class Newton(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
-        """Make a step and return the loss before it.
+        """Makes a step and returns the loss before it.
 
         Args:
             closure: returns the loss, a scalar with its graph; called once.
@@ -120,7 +120,7 @@ class Newton(Optimizer):
 
 
 def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
-    """Return the matrix (n, n) of the derivatives of a gradient (n,) that has its graph, row by row.
+    """Returns the matrix (n, n) of the derivatives of a gradient (n,) that has its graph, row by row.
 
     Args:
         gradient: with respect to params, flattened; its graph is freed.
@@ -137,7 +137,7 @@ def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
 
 
 def newton_step(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, bool, int]:
-    """Return -matrix^-1 gradient, whether the matrix is singular, and how many negative eigenvalues it has.
+    """Returns -matrix^-1 gradient, whether the matrix is singular, and how many negative eigenvalues it has.
 
     Eigenvalues of a size below n eps times the largest count as zero, as in torch.linalg.matrix_rank; there the
     step is the least-squares solution of least norm.

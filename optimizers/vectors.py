@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def flatten(parts: Sequence[Tensor]) -> Tensor:
-    """Return a copy of all elements, in order, as a tensor of one dimension.
+    """Returns a copy of all elements, in order, as a tensor of one dimension.
 
     >>> flatten([torch.tensor([[1.0], [2.0]]), torch.tensor(3.0)])
     tensor([1., 2., 3.])
@@ -16,7 +16,5 @@ def flatten(parts: Sequence[Tensor]) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return views of a vector in the shapes of `like`."""
-    return [
-        part.view(tensor.shape) for part, tensor in zip(vector.split([t.numel() for t in like]), like, strict=True)
-    ]
+    """Returns views of a vector in the shapes of `like`."""
+    return [part.view(tensor.shape) for part, tensor in zip(vector.split([t.numel() for t in like]), like, strict=True)]

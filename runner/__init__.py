@@ -22,7 +22,7 @@ PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import pandas or torch when a function that needs it is first asked for: the command line starts without."""
+    """Imports pandas or torch when a function that needs it is first asked for: the command line starts without."""
     if name in PLACES:
         return getattr(import_module(PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

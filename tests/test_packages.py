@@ -76,9 +76,7 @@ MOST_AT_THE_TOP = 3  # of runner/
 def modules_in(root: Path) -> dict[str, Path]:
     """Every module of the packages below `root`, by its dotted name."""
     paths = (path for name in PACKAGES for path in sorted((root / name).rglob("*.py")))
-    return {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths
-    }
+    return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 def imports_of(module: str, modules: dict[str, Path]) -> set[str]:

@@ -30,7 +30,7 @@ class Progress(Protocol):
         """Epochs so far."""
 
     def elapsed(self, duration: str) -> float:
-        """Return how many such durations have passed since the run began."""
+        """Returns how many such durations have passed since the run began."""
 
 
 class Controlled(Changing):
@@ -95,9 +95,7 @@ class Controlled(Changing):
             raise ValueError(f"adjust={list(adjust)}: must be [size], [lr] or [size,lr]")
         low, high = lr_bounds
         if not 0 < low <= 1 <= high:
-            raise ValueError(
-                f"lr_bounds={list(lr_bounds)}: must be factors above 0, one up to 1 and one from 1 on"
-            )
+            raise ValueError(f"lr_bounds={list(lr_bounds)}: must be factors above 0, one up to 1 and one from 1 on")
         if not factor > 1:
             raise ValueError(f"factor={factor}: must be > 1")
         if not 0 <= smoothing < 1:
@@ -119,15 +117,15 @@ class Controlled(Changing):
         return self._now[0]
 
     def measure(self, values: Mapping[str, Any], epochs: float) -> dict[str, float] | None:
-        """Return what a probe's row says, by name; None: nothing yet."""
+        """Returns what a probe's row says, by name; None: nothing yet."""
         raise NotImplementedError
 
     def answer(self, measures: Mapping[str, float]) -> Answer:
-        """Return what smoothed measures ask for."""
+        """Returns what smoothed measures ask for."""
         raise NotImplementedError
 
     def observe(self, values: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
-        """Take note of what the probe measured at the last update, and decide if it is time to.
+        """Takes note of what the probe measured at the last update, and decide if it is time to.
 
         Args:
             values: the probe's row.
@@ -173,7 +171,7 @@ class Controlled(Changing):
         return round(between(answer.size, lowest, highest)), between(answer.lr_factor, low, high)
 
     def _held(self, answer: Answer, size: int, lr_factor: float) -> str:
-        """Say what was asked for where a bound stood in its way."""
+        """Says what was asked for where a bound stood in its way."""
         wanted = [f"size {answer.size:.6g}"] * (abs(answer.size - size) > 0.5)
         wanted += [f"learning rate x {answer.lr_factor:.4g}"] * (answer.lr_factor != lr_factor)
         return f"; bounded, wanted {', '.join(wanted)}" if wanted else ""
@@ -182,21 +180,21 @@ class Controlled(Changing):
         return self._now if step >= self._since else self._before
 
     def size_at(self, begun: Position, epoch_size: int) -> int:
-        """Return the size of the batch that begins at a position: the one at work, or a later one."""
+        """Returns the size of the batch that begins at a position: the one at work, or a later one."""
         return self._at(begun.step)[0]
 
     def lr_factor(self, begun: Position, epoch_size: int) -> float:
-        """Return what the learning rate of the batch that begins at a position is multiplied by."""
+        """Returns what the learning rate of the batch that begins at a position is multiplied by."""
         return self._at(begun.step)[1]
 
     def describe(self) -> str:
-        """Return the sizes and when they change."""
+        """Returns the sizes and when they change."""
         what = [f"{self.smallest} to {self.largest} images"] * ("size" in self.adjust)
         what += ["learning rate times {:g} to {:g}".format(*self.lr_bounds)] * ("lr" in self.adjust)
         return f"{self.size} images; decided every {self.every}, by probe {self.needs_probe}: {', '.join(what)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was decided and what is being smoothed."""
+        """Returns what was decided and what is being smoothed."""
         return {
             "now": list(self._now),
             "before": list(self._before),
@@ -207,12 +205,12 @@ class Controlled(Changing):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         self._now, self._before = tuple(state["now"]), tuple(state["before"])
         self._since, self._turn = state["since"], state["turn"]
         self._sums, self._weight = dict(state["sums"]), state["weight"]
 
 
 def between(value: float, low: float, high: float) -> float:
-    """Return what is nearest to a value in [low, high]."""
+    """Returns what is nearest to a value in [low, high]."""
     return min(max(value, low), high)

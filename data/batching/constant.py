@@ -46,7 +46,7 @@ class Batching:
         self.most_repeats = max(stages)
 
     def repeats(self, begun: Position, epoch_size: int) -> int:
-        """Return K for the batch that begins at a position, in epochs of `epoch_size` samples."""
+        """Returns K for the batch that begins at a position, in epochs of `epoch_size` samples."""
         return self._repeats.at(begun, epoch_size)
 
 
@@ -73,7 +73,7 @@ class Constant(Batching):
         self.size = size
 
     def spans(self, epoch_size: int, offset: int) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of the batches of an epoch of `epoch_size` samples, from `offset` on."""
+        """Yields (start, stop) of the batches of an epoch of `epoch_size` samples, from `offset` on."""
         for start in range(offset, epoch_size, self.size):
             stop = min(start + self.size, epoch_size)
             if stop - start < self.size and self.drop_last:
@@ -95,11 +95,11 @@ class Changing(Batching):
     largest: int
 
     def size_at(self, begun: Position, epoch_size: int) -> int:
-        """Return the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
+        """Returns the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
         raise NotImplementedError
 
     def spans_from(self, begun: Position, epoch_size: int) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of the batches of an epoch, from the one on that begins at a position."""
+        """Yields (start, stop) of the batches of an epoch, from the one on that begins at a position."""
         start, step = begun.offset, begun.step
         while start < epoch_size:
             here = Position(begun.epoch, start, 0, step)

@@ -41,11 +41,11 @@ class ByGrowth(Controlled):
     _last: list[float] | None = None  # epochs, C_K and L_K of the last measurement
 
     def bounds(self) -> tuple[Bounds | None, Bounds | None] | None:
-        """Return lowest and highest growth per epoch of C_K and of L_K, each None for any; None: not known now."""
+        """Returns lowest and highest growth per epoch of C_K and of L_K, each None for any; None: not known now."""
         raise NotImplementedError
 
     def measure(self, values: Mapping[str, Any], epochs: float) -> dict[str, float] | None:
-        """Return the growth per epoch since the last measurement; None at the first, and in a batch's repeats."""
+        """Returns the growth per epoch since the last measurement; None at the first, and in a batch's repeats."""
         before, last = self._last, [epochs, float(values["C_K"]), float(values["L_K"])]
         if before is not None and epochs <= before[0]:
             return None
@@ -56,7 +56,7 @@ class ByGrowth(Controlled):
         return {"C_growth": C / passed, "L_growth": L / passed}
 
     def answer(self, measures: Mapping[str, float]) -> Answer:
-        """Return what the growth asks for."""
+        """Returns what the growth asks for."""
         size, lr = self._now
         bounds = self.bounds()
         if bounds is None:
@@ -78,11 +78,11 @@ class ByGrowth(Controlled):
         return Answer(size * by_C * by_L, lr, ", ".join(reasons))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was decided, what is being smoothed, and the last measurement."""
+        """Returns what was decided, what is being smoothed, and the last measurement."""
         return {**super().state_dict(), "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         super().load_state_dict(state)
         self._last = state["last"]
 
@@ -134,7 +134,7 @@ class GrowthControl(ByGrowth):
         self._bounds = C_growth, L_growth
 
     def bounds(self) -> tuple[Bounds | None, Bounds | None]:
-        """Return lowest and highest growth per epoch of C_K and of L_K, each None for any."""
+        """Returns lowest and highest growth per epoch of C_K and of L_K, each None for any."""
         return self._bounds
 
 
@@ -184,7 +184,7 @@ class ReferenceControl(ByGrowth):
         self._decided = 0.0  # epochs at the last decision
 
     def bounds(self) -> tuple[Bounds | None, Bounds | None] | None:
-        """Return the growth per epoch that leads to the path; None where the reference has none."""
+        """Returns the growth per epoch that leads to the path; None where the reference has none."""
         assert self._last is not None  # measures come before decisions
         epochs, *values = self._last
         ahead, self._decided = epochs - self._decided, epochs
@@ -198,11 +198,11 @@ class ReferenceControl(ByGrowth):
         return (C if "size" in self.adjust else None), L
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was decided and when, what is being smoothed, and the last measurement."""
+        """Returns what was decided and when, what is being smoothed, and the last measurement."""
         return {**super().state_dict(), "decided": self._decided}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         super().load_state_dict(state)
         self._decided = state["decided"]
 
@@ -249,11 +249,11 @@ class NormTest(Controlled):
         self.theta = theta
 
     def measure(self, values: Mapping[str, Any], epochs: float) -> dict[str, float]:
-        """Return variance and squared norm of the gradient."""
+        """Returns variance and squared norm of the gradient."""
         return {name: float(values[name]) for name in self.reads}
 
     def answer(self, measures: Mapping[str, float]) -> Answer:
-        """Return the size that the test asks for."""
+        """Returns the size that the test asks for."""
         variance, allowed = measures["gradient_variance"], self.theta**2 * measures["mean_gradient_norm_sq"]
         size, lr_factor = self._now
         passes = variance / size <= allowed
@@ -265,7 +265,7 @@ class NormTest(Controlled):
 
 
 def beyond(value: float, low: float, high: float) -> float:
-    """Return how many times as large as the bound that it is beyond a value is; 1 where it is within.
+    """Returns how many times as large as the bound that it is beyond a value is; 1 where it is within.
 
     What has no such ratio, as a value above 0 with a bound below, is infinitely many times as large, or 0.
 
@@ -280,18 +280,16 @@ def beyond(value: float, low: float, high: float) -> float:
 
 
 def placed(value: float, low: float, high: float) -> str:
-    """Say where a value lies.
+    """Says where a value lies.
 
     >>> placed(3.0, 0.0, 2.0)
     'above 2'
     """
-    return (
-        f"above {high:g}" if value > high else f"below {low:g}" if value < low else f"within [{low:g}, {high:g}]"
-    )
+    return f"above {high:g}" if value > high else f"below {low:g}" if value < low else f"within [{low:g}, {high:g}]"
 
 
 def read_path(folder: Path, probe: str) -> tuple[list[float], list[float], list[float]]:
-    """Return epochs, C_K and L_K of the rows that a probe wrote in a run's folder, in order.
+    """Returns epochs, C_K and L_K of the rows that a probe wrote in a run's folder, in order.
 
     Raises:
         ValueError: there is no run, it is damaged, or no such rows are in it.

@@ -86,15 +86,15 @@ class Dynamic(Changing):
         self.changes_lr = f"lr_rule={lr_rule}" if changes else None
 
     def size_at(self, begun: Position, epoch_size: int) -> int:
-        """Return the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
+        """Returns the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
         return self._stages.at(begun, epoch_size)
 
     def lr_factor(self, begun: Position, epoch_size: int) -> float:
-        """Return what the learning rate of the batch that begins at a position is multiplied by."""
+        """Returns what the learning rate of the batch that begins at a position is multiplied by."""
         return 1.0 if self._power is None else (self.size_at(begun, epoch_size) / self.sizes[0]) ** self._power
 
     def describe(self) -> str:
-        """Return the sizes and when they change."""
+        """Returns the sizes and when they change."""
         (_, first), *later = self._stages.changes()
         parts = [f"{first} images", *(f"{size} from {100 * float(share):.4g} %" for share, size in later[:SHOWN])]
         rest = f", and {len(later) - SHOWN} changes more" if len(later) > SHOWN else ""
@@ -102,7 +102,7 @@ class Dynamic(Changing):
 
 
 def doublings(first: int, last: int, number: int) -> list[int]:
-    """Return so many sizes from `first` to `last`, as the docstring of `Dynamic` says.
+    """Returns so many sizes from `first` to `last`, as the docstring of `Dynamic` says.
 
     Raises:
         ValueError: they are no power of two apart, or there is one stage for two sizes.

@@ -14,7 +14,7 @@ class Duration(Protocol):
     """How long a run is."""
 
     def passed(self, step: int, epochs: Fraction) -> Fraction:
-        """Return how many such durations have passed after so many steps and epochs."""
+        """Returns how many such durations have passed after so many steps and epochs."""
 
 
 class Stages(Generic[T]):
@@ -33,9 +33,7 @@ class Stages(Generic[T]):
         ValueError: there are no values, or several and no duration.
     """
 
-    def __init__(
-        self, values: Sequence[T], duration: Duration | None, levels: Sequence[Fraction] = (Fraction(0),)
-    ):
+    def __init__(self, values: Sequence[T], duration: Duration | None, levels: Sequence[Fraction] = (Fraction(0),)):
         if not values:
             raise ValueError("must have at least one stage")
         if len(values) > 1 and duration is None:
@@ -49,14 +47,14 @@ class Stages(Generic[T]):
         ]
 
     def at(self, begun: Position, epoch_size: int) -> T:
-        """Return the value for the batch that begins at a position, in epochs of `epoch_size` samples."""
+        """Returns the value for the batch that begins at a position, in epochs of `epoch_size` samples."""
         if self.duration is None or len(self.values) == 1:
             return self.values[0]
         passed = self.duration.passed(begun.step, begun.epoch + Fraction(begun.offset, epoch_size))
         return self.values[(bisect_right(self._begin, passed) - 1) % len(self.values)]
 
     def changes(self) -> list[tuple[Fraction, T]]:
-        """Return (share of the run, value) wherever the value becomes another one, from (0, the first) on."""
+        """Returns (share of the run, value) wherever the value becomes another one, from (0, the first) on."""
         found: list[tuple[Fraction, T]] = []
         for index, begin in enumerate(self._begin):
             value = self.values[index % len(self.values)]

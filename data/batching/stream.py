@@ -31,11 +31,11 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (inputs, targets) of the batches that `spans` name as (start, stop) in the epoch's order."""
+        """Yields (inputs, targets) of the batches that `spans` name as (start, stop) in the epoch's order."""
 
 
 def spans_of(batching, begun: Position, epoch_size: int) -> Iterator[tuple[int, int]]:
-    """Return (start, stop) of the batches of an epoch, from the one on that begins at a position.
+    """Returns (start, stop) of the batches of an epoch, from the one on that begins at a position.
 
     Where sizes depend on more than the offset, a batching says them in `spans_from`, else in `spans`.
     """
@@ -44,7 +44,7 @@ def spans_of(batching, begun: Position, epoch_size: int) -> Iterator[tuple[int, 
 
 
 def batches(source: Source, batching, seed: int, position: Position) -> Iterator[Batch]:
-    """Yield batches without end, from `position` on.
+    """Yields batches without end, from `position` on.
 
     Order and augmentation are functions of (seed, epoch, index), how large a batch is and how often it is used are
     ones of the position where it begins: the stream from a position is the rest of the stream from the start. An

@@ -48,7 +48,7 @@ class Arrays:
         return channels, height, width
 
     def with_channels(self, channels: int) -> "Arrays":
-        """Return the data with so many equal channels, where images are grey; DataError where they are not."""
+        """Returns the data with so many equal channels, where images are grey; DataError where they are not."""
         there = self.image_shape[0]
         if there == channels:
             return self
@@ -58,7 +58,7 @@ class Arrays:
         return replace(self, x_train=x_train, x_test=x_test)
 
     def padded(self, pad: int) -> "Arrays":
-        """Return the data with so many black pixels added on every side of every image."""
+        """Returns the data with so many black pixels added on every side of every image."""
         around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return replace(self, x_train=np.pad(self.x_train, around), x_test=np.pad(self.x_test, around))
 
@@ -80,7 +80,7 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def arrays(path: str) -> Arrays:
-    """Read one's own images: x_train, y_train, x_test, y_test from an .npz file (no pickles).
+    """Reads one's own images: x_train, y_train, x_test, y_test from an .npz file (no pickles).
 
     Args:
         path: the file.
@@ -89,7 +89,7 @@ def arrays(path: str) -> Arrays:
 
 
 def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
-    """Read x_train, y_train, x_test, y_test from an .npz file (no pickles).
+    """Reads x_train, y_train, x_test, y_test from an .npz file (no pickles).
 
     Args:
         path: the file.

@@ -14,7 +14,7 @@ TEST_SIZE = 360
 
 
 def digits() -> Arrays:
-    """Return the 1,797 handwritten 8x8 digits of scikit-learn, 360 of them (class-balanced) as the test set.
+    """Returns the 1,797 handwritten 8x8 digits of scikit-learn, 360 of them (class-balanced) as the test set.
 
     They are the test part of the UCI data set "Optical Recognition of Handwritten Digits" (Alpaydin and
     Kaynak 1998); grey levels 0 to 16 are scaled to 0 to 255. The file is read from scikit-learn's folder as

@@ -9,7 +9,7 @@ BOOTSTRAP_STREAM = 2  # keeps what bootstrap samples are drawn from apart from w
 
 
 def class_balanced(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices (sorted) of `count` samples whose classes are shared out as in `labels`.
+    """Returns the indices (sorted) of `count` samples whose classes are shared out as in `labels`.
 
     The choice is a function of the labels alone; a smaller count chooses a subset of a larger one's.
 
@@ -27,7 +27,7 @@ def class_balanced(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def split(labels: np.ndarray, validation: float, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the training and of the held-out samples (sorted).
+    """Returns the indices of the training and of the held-out samples (sorted).
 
     Args:
         labels: (N,) integers.
@@ -46,7 +46,7 @@ def split(labels: np.ndarray, validation: float, limit: int | None) -> tuple[np.
 
 
 def bootstrap(count: int, seed: int) -> np.ndarray:
-    """Return which of `count` samples a bootstrap sample of the same size holds: numbers (count,), rising.
+    """Returns which of `count` samples a bootstrap sample of the same size holds: numbers (count,), rising.
 
     They are drawn with replacement, each with the same probability (Breiman 1996, Bagging Predictors, section 1),
     by the seed alone: about 1 - 1/e = 63.2 % of the samples are among them, some of these more than once.
@@ -63,7 +63,7 @@ def bootstrap(count: int, seed: int) -> np.ndarray:
 
 
 def take_out_test_set(images: np.ndarray, labels: np.ndarray, count: int, where: str) -> Arrays:
-    """Return a data set whose test images are a class-balanced choice of `count` of these."""
+    """Returns a data set whose test images are a class-balanced choice of `count` of these."""
     test = class_balanced(labels, count)
     train = np.setdiff1d(np.arange(len(labels)), test)
     return Arrays(images[train], labels[train], images[test], labels[test], where=where)

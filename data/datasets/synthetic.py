@@ -13,7 +13,7 @@ def synthetic(
     noise: float = 0.5,
     data_seed: int = 0,
 ) -> Arrays:
-    """Return images of one smooth random pattern per class, with Gaussian noise.
+    """Returns images of one smooth random pattern per class, with Gaussian noise.
 
     Args:
         num_classes: number of classes; every class is about equally frequent.

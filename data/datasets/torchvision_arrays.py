@@ -19,7 +19,7 @@ SETS = {
 
 
 def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
-    """Read MNIST, Fashion-MNIST, CIFAR-10 or CIFAR-100 whole.
+    """Reads MNIST, Fashion-MNIST, CIFAR-10 or CIFAR-100 whole.
 
     Args:
         name: a key of `SETS`.
@@ -40,7 +40,7 @@ def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
 
 
 def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
-    """Read SVHN whole.
+    """Reads SVHN whole.
 
     Args:
         root: folder; <root>/svhn.npz is read where it stands, else torchvision's files in root.
@@ -69,7 +69,7 @@ def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
 
 
 def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (N, H, W[, C]) and labels (N,) of a part of a data set of torchvision."""
+    """Returns images (N, H, W[, C]) and labels (N,) of a part of a data set of torchvision."""
     import torchvision.datasets
 
     try:

@@ -56,7 +56,7 @@ class Augmentation:
         return self.flip > 0 or shifts or self.cutout > 0 or self.mixup > 0
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError where the network's inputs are too small for the square of Cutout."""
+        """Raises ValueError where the network's inputs are too small for the square of Cutout."""
         if self.cutout > min(height, width):
             raise ValueError(
                 f"data.cutout={self.cutout}: images are {height}x{width} pixels; give at most {min(height, width)}"
@@ -94,7 +94,7 @@ class CutoutAndMixup:
             self.cutout = Cutout(options.cutout, size, device)
 
     def __call__(self, images: Tensor, labels: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Return the images, which may be changed in place, and targets of the batch that starts there."""
+        """Returns the images, which may be changed in place, and targets of the batch that starts there."""
         options, count = self.options, len(labels)
         if options.cutout:
             self.cutout(images, self.centres[:, start : start + count])
@@ -130,7 +130,7 @@ class Rectangles:
             self._edges.append(((place >= 0) & (place < length)).float().to(device))
 
     def __call__(self, choice: Tensor) -> Tensor:
-        """Return the planes of rectangles that begin at the corners of these numbers, (2, B)."""
+        """Returns the planes of rectangles that begin at the corners of these numbers, (2, B)."""
         rows, columns = (edge.index_select(0, c) for edge, c in zip(self._edges, choice, strict=True))
         return (rows[:, :, None] * columns[:, None, :])[:, None]
 
@@ -160,12 +160,12 @@ class Cutout:
         self._squares = Rectangles(corners, (side, side), size, device)
 
     def __call__(self, images: Tensor, centres: Tensor) -> None:
-        """Change images (B, C, H, W), which are normalised, in place; centres are rows and columns (2, B)."""
+        """Changes images (B, C, H, W), which are normalised, in place; centres are rows and columns (2, B)."""
         images.mul_(1 - self._squares(centres))
 
 
 def mixture(alpha: float, seed: int, epoch: int, start: int, count: int) -> tuple[float, Tensor]:
-    """Return how a batch is mixed: the weight of each image in its mixture, and who its partner is (count,).
+    """Returns how a batch is mixed: the weight of each image in its mixture, and who its partner is (count,).
 
     Both are functions of (seed, epoch, start). The weight is drawn from Beta(alpha, alpha), once a batch; partners
     are a permutation of the batch, as in the authors' program.
@@ -175,10 +175,8 @@ def mixture(alpha: float, seed: int, epoch: int, start: int, count: int) -> tupl
     return float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count))
 
 
-def mix_up(
-    images: Tensor, labels: Tensor, num_classes: int, weight: float, partner: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return weight x + (1 - weight) x[partner], of images (in place) and of targets as probabilities.
+def mix_up(images: Tensor, labels: Tensor, num_classes: int, weight: float, partner: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns weight x + (1 - weight) x[partner], of images (in place) and of targets as probabilities.
 
     (Zhang et al. 2018, eq. 1.) torchvision's MixUp draws from torch's global generator, which would tie a run's
     mixtures to what else draws from it, and takes twice as long; for equal weights and partners its result is

@@ -33,14 +33,14 @@ class Features:
         return len(self.labels)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches (features, labels) of an epoch's order that `spans` name as (start, stop)."""
+        """Yields the batches (features, labels) of an epoch's order that `spans` name as (start, stop)."""
         order = torch.randperm(len(self), generator=epoch_generator(seed, epoch)).to(self.labels.device)
         for start, stop in spans:
             chosen = order[start:stop]
             yield self._moved(self.values.index_select(0, chosen), self.labels.index_select(0, chosen))
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the features of every image once, in order."""
+        """Yields the features of every image once, in order."""
         for start in range(0, len(self), batch_size):
             yield self._moved(self.values[start : start + batch_size], self.labels[start : start + batch_size])
 

@@ -53,7 +53,7 @@ def image_folder(
     interpolation: str = "bilinear",
     workers: int = 4,
 ) -> Folders:
-    """Find the images below <path>/train/CLASS and <path>/val/CLASS.
+    """Finds the images below <path>/train/CLASS and <path>/val/CLASS.
 
     Args:
         path: the folder that holds train/ and val/.
@@ -168,14 +168,14 @@ class FolderSource:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Return what tells the inputs of `ordered` from others: files (names, sizes, times) and transforms."""
+        """Returns what tells the inputs of `ordered` from others: files (names, sizes, times) and transforms."""
         top = Path(self.images.folder.root)
         files = [Path(self.images.folder.samples[index][0]) for index in self.images.indices]
         entries = [(str(f.relative_to(top)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         return digest_of(str(self.images.transform), entries)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch's order that `spans` name as (start, stop).
+        """Yields the batches of an epoch's order that `spans` name as (start, stop).
 
         With mixup targets are probabilities, (B, classes).
         """
@@ -190,7 +190,7 @@ class FolderSource:
             yield cutout_and_mixup(images, labels, start)
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, in order."""
+        """Yields every image once, in order."""
         starts = range(0, len(self), batch_size)
         return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
 

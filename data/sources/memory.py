@@ -74,11 +74,11 @@ class InMemory:
         return self.augmentation.is_random
 
     def digest(self) -> str:
-        """Return what tells the inputs of `ordered` from others: images, their order, size and normalisation."""
+        """Returns what tells the inputs of `ordered` from others: images, their order, size and normalisation."""
         return digest_of(self.stored, self.scale, self.offset, self.size)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
+        """Yields the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
 
         Order and augmentation are functions of (seed, epoch, index). With mixup targets are probabilities,
         (B, num_classes).
@@ -107,7 +107,7 @@ class InMemory:
             yield cutout_and_mixup(*self._finished(pixels, labels, inside), start)
 
     def _steps(self, generator: torch.Generator) -> Tensor:
-        """Draw which windows of the padded images are read: rows and columns of their first pixels, (2, N)."""
+        """Draws which windows of the padded images are read: rows and columns of their first pixels, (2, N)."""
         shift, probability = self.augmentation.shift, self.augmentation.shift_probability
         steps = torch.randint(2 * shift + 1, (2, len(self)), generator=generator)
         if probability < 1:
@@ -115,7 +115,7 @@ class InMemory:
         return steps
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, in order, without augmentation."""
+        """Yields every image once, in order, without augmentation."""
         _, height, width = self.shape
         s = self.augmentation.shift
         for start in range(0, len(self), batch_size):
@@ -124,7 +124,7 @@ class InMemory:
             yield self._finished(pixels, self.labels[start:stop])
 
     def _finished(self, pixels: Tensor, labels: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return a batch on its device, normalised, zero where `inside` (B, 1, H, W) is, and of its final size."""
+        """Returns a batch on its device, normalised, zero where `inside` (B, 1, H, W) is, and of its final size."""
         if pixels.device != self.device:
             pixels = pixels.contiguous().pin_memory().to(self.device, non_blocking=True)
             labels = labels.pin_memory().to(self.device, non_blocking=True)
@@ -137,7 +137,7 @@ class InMemory:
 
 
 def _copied(images: np.ndarray, shift: int, mirrored: bool) -> np.ndarray:
-    """Return images (N, H, W, C) as (N, C, H + 2 shift, W + 2 shift), black around, then their mirror images.
+    """Returns images (N, H, W, C) as (N, C, H + 2 shift, W + 2 shift), black around, then their mirror images.
 
     They are written once, to where they stay: for copies on the way a large set leaves no room.
     """
@@ -152,7 +152,7 @@ def _copied(images: np.ndarray, shift: int, mirrored: bool) -> np.ndarray:
 
 
 def fits(stored: Tensor, device: torch.device) -> bool:
-    """Say whether a tensor takes at most half of the memory that is free on a GPU; on a CPU it always fits."""
+    """Returns whether a tensor takes at most half of the memory that is free on a GPU; on a CPU it always fits."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

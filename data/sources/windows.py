@@ -28,12 +28,12 @@ class Windows:
         self._room = self._room_for(0)
 
     def starts(self, images: Tensor, steps: Tensor) -> Tensor:
-        """Return what `read` takes, for images by number (B,) and rows and columns of windows in them (2, B)."""
+        """Returns what `read` takes, for images by number (B,) and rows and columns of windows in them (2, B)."""
         first = images * self.image_size + steps[0] * self.line + steps[1]
         return first.to(self._rows.device, self._index_type)
 
     def read(self, starts: Tensor) -> Tensor:
-        """Return windows (B, C, H, W), in memory that the next call uses again."""
+        """Returns windows (B, C, H, W), in memory that the next call uses again."""
         if len(starts) != len(self._room[0]):
             self._room = self._room_for(len(starts))
         rows, pixels = self._room
@@ -42,6 +42,6 @@ class Windows:
         return pixels.view(len(starts), *self._shape)
 
     def _room_for(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return room for the starts of the rows of `count` windows, and for their pixels."""
+        """Returns room for the starts of the rows of `count` windows, and for their pixels."""
         rows = torch.empty((count, len(self._rows)), dtype=self._index_type, device=self._rows.device)
         return rows, torch.empty((rows.numel(), self._shape[2]), dtype=torch.uint8, device=rows.device)

@@ -32,7 +32,7 @@ class BatchNorm(Function):
         eps: float,
         sweep: Sweep,
     ) -> Tensor:
-        """Return gamma x^ + beta; the running statistics are updated where there are some."""
+        """Returns gamma x^ + beta; the running statistics are updated where there are some."""
         ctx.set_materialize_grads(False)
         y, mean, r = aten.native_batch_norm(x, gamma, beta, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, gamma, mean, r)
@@ -41,7 +41,7 @@ class BatchNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple:
-        """Return the gradients with respect to x, gamma and beta."""
+        """Returns the gradients with respect to x, gamma and beta."""
         if g is None:
             return (None,) * 8
         x, gamma, mean, r = ctx.saved_tensors
@@ -108,16 +108,16 @@ class _BatchNormBackward(Function):
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
-    """Return one value a channel, to be used with (B, C, ...)."""
+    """Returns one value a channel, to be used with (B, C, ...)."""
     return values.view(1, -1, *[1] * (like.dim() - 2))
 
 
 def _backward(g: Tensor, x: Tensor, gamma: Tensor | None, mean: Tensor, r: Tensor, eps: float) -> tuple:
-    """Return gamma r (g - mean(g) - x^ mean(g x^)), sum(g x^) and sum(g)."""
+    """Returns gamma r (g - mean(g) - x^ mean(g x^)), sum(g x^) and sum(g)."""
     return aten.native_batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, [True, True, True])
 
 
 def _product_sums(a: Tensor, b: Tensor, center: Tensor, eps: float) -> Tensor:
-    """Return the sums over a channel of a (b - center), in one pass."""
+    """Returns the sums over a channel of a (b - center), in one pass."""
     one = torch.ones_like(center)
     return aten.native_batch_norm_backward(a, b, None, None, None, center, one, True, eps, [False, True, False])[1]

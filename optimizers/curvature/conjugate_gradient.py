@@ -32,7 +32,7 @@ def conjugate_gradient(
     relative: bool = False,
     x0: Sequence[Tensor] | None = None,
 ) -> tuple[list[Tensor], CGInfo]:
-    """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
+    """Solves A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
 
     The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
     the x that was reached is returned, and at the first iteration b (steepest descent, where b is -gradient).
@@ -67,7 +67,7 @@ def conjugate_gradient(
 def solve(
     product: Callable[[Tensor], Tensor], b: Tensor, max_iter: int, tol: float, relative: bool, x0: Tensor | None
 ) -> tuple[Tensor, CGInfo]:
-    """Do the same with vectors (n,)."""
+    """Does the same with vectors (n,)."""
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - product(x)
     d = r.clone()

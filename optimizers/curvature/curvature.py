@@ -19,7 +19,7 @@ KINDS = ("hessian", "gauss_newton")
 def hessian_vector_product(
     loss: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor], retain_graph: bool = True
 ) -> list[Tensor]:
-    """Return H v, with H the second derivatives of a loss with respect to params (Pearlmutter 1994, exact).
+    """Returns H v, with H the second derivatives of a loss with respect to params (Pearlmutter 1994, exact).
 
     The gradient is differentiated along v (Zorca 2020, eq. 2.15). No `.grad` is touched.
 
@@ -44,7 +44,7 @@ def _differentiated(
     vectors: Sequence[Tensor | None],
     retain_graph: bool,
 ) -> Sequence[Tensor | None]:
-    """Return the derivatives of <gradients, vectors> with respect to inputs; None is 0."""
+    """Returns the derivatives of <gradients, vectors> with respect to inputs; None is 0."""
     pairs = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g is not None and v is not None]
     if not pairs:
         return [None] * len(inputs)
@@ -59,7 +59,7 @@ def evaluated(
     keep_statistics: bool = False,
     beside: AbstractContextManager | None = None,
 ) -> tuple[Tensor, Trace]:
-    """Return a closure's loss, and the `Trace` that it was computed in; `beside` is a further context inside that.
+    """Returns a closure's loss, and the `Trace` that it was computed in; `beside` is a further context inside that.
 
     Raises:
         ValueError: the loss has no graph; or for Gauss-Newton, the closure called none of the loss functions.
@@ -117,7 +117,7 @@ class Curvature:
 
     @classmethod
     def of_loss(cls, loss: Tensor, trace: Trace, params: Sequence[Tensor], kind: str) -> "Curvature":
-        """Return the curvature of what `evaluated` returned, for the same kind."""
+        """Returns the curvature of what `evaluated` returned, for the same kind."""
         self = cls.__new__(cls)
         self._differentiate(loss, trace, params, kind)
         return self
@@ -140,16 +140,14 @@ class Curvature:
 
     @classmethod
     def of_gradients(cls, params: Sequence[Tensor]) -> "Curvature":
-        """Return the Hessian where `loss.backward(create_graph=True)` has filled the `.grad` of params.
+        """Returns the Hessian where `loss.backward(create_graph=True)` has filled the `.grad` of params.
 
         Raises:
             ValueError: no gradient has a graph.
         """
         there = [p for p in params if p.grad is not None]
         if not any(p.grad.requires_grad for p in there):  # type: ignore[union-attr]
-            raise ValueError(
-                "give a closure that returns the loss, or call loss.backward(create_graph=True) before"
-            )
+            raise ValueError("give a closure that returns the loss, or call loss.backward(create_graph=True) before")
         self = cls.__new__(cls)
         self.loss, self._kind, self._sweep = None, "hessian", Sweep()
         self._outputs, self._copies, self._at_outputs = [], [], []
@@ -159,7 +157,7 @@ class Curvature:
     def _set(
         self, params: Sequence[Tensor], of_loss: Sequence[Tensor | None], through: Sequence[Tensor | None]
     ) -> None:
-        """Keep what is of parameters that the loss depends on."""
+        """Keeps what is of parameters that the loss depends on."""
         first = len(self._copies)
         direct = of_loss[first:]
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
@@ -187,7 +185,7 @@ class Curvature:
         return 1.0 if self._kind == "hessian" else 2 / 3
 
     def block(self, index: int) -> "Curvature":
-        """Return the curvature as one parameter sees it: the block of C on the diagonal."""
+        """Returns the curvature as one parameter sees it: the block of C on the diagonal."""
         one = copy(self)
         one.params, one._through = [self.params[index]], [self._through[index]]
         first = len(self._copies)
@@ -197,23 +195,21 @@ class Curvature:
 
     @torch.no_grad()
     def product(self, vectors: Sequence[Tensor], last: bool = False) -> list[Tensor]:
-        """Return C v, of the shapes of the parameters; the `last` one lets go of the graph as it goes."""
+        """Returns C v, of the shapes of the parameters; the `last` one lets go of the graph as it goes."""
         if not self._outputs:
             found = self._swept("product", self._of_loss, self.params, vectors, last)
             return [torch.zeros_like(p) if f is None else f for p, f in zip(self.params, found, strict=True)]
         at_outputs, direct = self._second_of_loss(self._tangents(vectors, last), vectors, last)
-        through = _differentiated(
-            [_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last
-        )
+        through = _differentiated([_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last)
         return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
 
     def times(self, vector: Tensor, last: bool = False) -> Tensor:
-        """Return C v for a vector of one dimension."""
+        """Returns C v for a vector of one dimension."""
         return flatten(self.product(unflatten(vector, self.params), last))
 
     @torch.no_grad()
     def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
-        """Return v C v, a scalar; `last` as for `product`."""
+        """Returns v C v, a scalar; `last` as for `product`."""
         if not self._outputs:
             return torch.as_tensor(_dot(vectors, self.product(vectors, last)))
         rest: Tensor | float = 0.0
@@ -226,13 +222,13 @@ class Curvature:
         return torch.as_tensor(total + rest)
 
     def _tangents(self, vectors: Sequence[Tensor], last: bool) -> Sequence[Tensor | None]:
-        """Return the derivatives J v of the outputs along v."""
+        """Returns the derivatives J v of the outputs along v."""
         return self._swept("tangent", self._through, self._at_outputs, vectors, last)
 
     def _tangents_and_curvature(
         self, vectors: Sequence[Tensor], last: bool
     ) -> tuple[Sequence[Tensor | None], Tensor | float]:
-        """Return J v, and the curvature along v of <g, outputs>, with g the loss's derivatives there."""
+        """Returns J v, and the curvature along v of <g, outputs>, with g the loss's derivatives there."""
         self._sweep.curvature = 0.0
         found = self._swept("curvature", self._through, [*self._at_outputs, *self.params], vectors, last)
         rest = _dot(vectors, found[len(self._copies) :])  # of layers that the trace does not know
@@ -241,7 +237,7 @@ class Curvature:
     def _second_of_loss(
         self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor], last: bool
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        """Return the loss's second derivatives along (tangents, vectors), at the outputs and at the weights."""
+        """Returns the loss's second derivatives along (tangents, vectors), at the outputs and at the weights."""
         found = self._swept("product", self._of_loss, [*self._copies, *self.params], [*tangents, *vectors], last)
         return found[: len(self._copies)], found[len(self._copies) :]
 
@@ -258,12 +254,12 @@ class Curvature:
 
 
 def _edge(tensor: Tensor | None) -> GradientEdge | None:
-    """Return a tensor's place in the graph, which does not keep its values."""
+    """Returns a tensor's place in the graph, which does not keep its values."""
     return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
 
 
 def gradient_with_graph(loss: Tensor, inputs: Sequence[Tensor | GradientEdge]) -> Sequence[Tensor | None]:
-    """Return the gradient, None where the loss does not depend on an input; ValueError after `backward`."""
+    """Returns the gradient, None where the loss does not depend on an input; ValueError after `backward`."""
     try:
         return grad(loss, inputs, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
     except RuntimeError as error:
@@ -273,13 +269,13 @@ def gradient_with_graph(loss: Tensor, inputs: Sequence[Tensor | GradientEdge]) -
 
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor | float:
-    """Return the inner product; None is 0."""
+    """Returns the inner product; None is 0."""
     given = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     return sum((torch.dot(x, y) for x, y in given), start=0.0)
 
 
 def _sum(param: Tensor, *parts: Tensor | None) -> Tensor:
-    """Return the sum of the parts that are there, detached, or zeros like the parameter."""
+    """Returns the sum of the parts that are there, detached, or zeros like the parameter."""
     given = [part.detach() for part in parts if part is not None]
     if not given:
         return torch.zeros_like(param)

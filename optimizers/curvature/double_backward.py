@@ -36,7 +36,7 @@ class Sweep:
 
 
 def _sum(*terms: Tensor | None) -> Tensor | None:
-    """Add what is there."""
+    """Adds what is there."""
     total = None
     for term in terms:
         if term is not None:
@@ -49,7 +49,7 @@ class Convolution(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, options: tuple, sweep: Sweep) -> Tensor:
-        """Return the convolution; `options` are stride, padding, dilation and groups."""
+        """Returns the convolution; `options` are stride, padding, dilation and groups."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
         ctx.options, ctx.sweep = options, sweep
@@ -57,7 +57,7 @@ class Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple:
-        """Return the gradients with respect to x, w and b."""
+        """Returns the gradients with respect to x, w and b."""
         if g is None:
             return (None,) * 5
         x, w = ctx.saved_tensors
@@ -100,19 +100,17 @@ class _ConvolutionBackward(Function):
 
 
 def convolution(x: Tensor, w: Tensor, b: Tensor | None, options: tuple) -> Tensor:
-    """Return the convolution of x with w."""
+    """Returns the convolution of x with w."""
     stride, padding, dilation, groups = options
     return aten.convolution(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)
 
 
 def convolution_backward(g: Tensor, x: Tensor, w: Tensor, wanted: tuple, options: tuple) -> tuple:
-    """Return its gradients with respect to x, w and the bias, None where not wanted."""
+    """Returns its gradients with respect to x, w and the bias, None where not wanted."""
     stride, padding, dilation, groups = options
     sizes = [w.shape[0]] if wanted[2] else None
     nothing = [0] * len(stride)
-    return aten.convolution_backward(
-        g, x, w, sizes, stride, padding, dilation, False, nothing, groups, list(wanted)
-    )
+    return aten.convolution_backward(g, x, w, sizes, stride, padding, dilation, False, nothing, groups, list(wanted))
 
 
 class Linear(Function):
@@ -120,7 +118,7 @@ class Linear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, sweep: Sweep) -> Tensor:
-        """Return x w^T + b."""
+        """Returns x w^T + b."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
         ctx.sweep = sweep
@@ -128,7 +126,7 @@ class Linear(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple:
-        """Return the gradients with respect to x, w and b."""
+        """Returns the gradients with respect to x, w and b."""
         if g is None:
             return (None,) * 4
         x, w = ctx.saved_tensors
@@ -166,7 +164,7 @@ class _LinearBackward(Function):
 
 
 def _outer(g: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient (out, in) with respect to the weights."""
+    """Returns the gradient (out, in) with respect to the weights."""
     return g.reshape(-1, g.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
 
 
@@ -175,7 +173,7 @@ class PiecewiseLinear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Any, slope: Any, inplace: bool) -> Tensor:
-        """Return function(x), into x if `inplace`; slope(g, y) multiplies g by the derivative where y is."""
+        """Returns function(x), into x if `inplace`; slope(g, y) multiplies g by the derivative where y is."""
         ctx.set_materialize_grads(False)
         y = function(x)
         if inplace:
@@ -187,7 +185,7 @@ class PiecewiseLinear(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple:
-        """Return the gradient with respect to x."""
+        """Returns the gradient with respect to x."""
         if g is None:
             return (None,) * 4
         return _Slope.apply(g, ctx.saved_tensors[0].detach(), ctx.slope), None, None, None
@@ -212,7 +210,7 @@ class MaxPool2d(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, options: tuple) -> Tensor:
-        """Return the maxima; `options` are size, stride, padding, dilation and ceil_mode of the windows."""
+        """Returns the maxima; `options` are size, stride, padding, dilation and ceil_mode of the windows."""
         ctx.set_materialize_grads(False)
         y, places = aten.max_pool2d_with_indices(x, *options)
         ctx.save_for_backward(places)
@@ -221,7 +219,7 @@ class MaxPool2d(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple:
-        """Return the gradient with respect to x."""
+        """Returns the gradient with respect to x."""
         if g is None:
             return None, None
         return _MaxPool2dBackward.apply(g, ctx.saved_tensors[0], ctx.like, ctx.options), None

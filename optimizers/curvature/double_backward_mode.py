@@ -65,7 +65,7 @@ class Trace(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _is_of_a_loss(self, outputs: Tensor) -> bool:
-        """Say whether outputs are computed of those that a loss function was given before."""
+        """Returns whether outputs are computed of those that a loss function was given before."""
         copies = [leaf for _, leaf in self.outputs]
         if not copies:
             return False
@@ -77,12 +77,12 @@ class Trace(TorchFunctionMode):
 
 
 def _is_counter(tensor: Tensor) -> bool:
-    """Say whether this is what a layer counts its passes with, as batch norm does."""
+    """Returns whether this is what a layer counts its passes with, as batch norm does."""
     return tensor.dim() == 0 and tensor.dtype == torch.int64
 
 
 def _taken(*tensors: Tensor | None) -> bool:
-    """Say whether these are for the functions of second_backward.py: a graph is wanted, in full precision."""
+    """Returns whether these are for the functions of second_backward.py: a graph is wanted, in full precision."""
     given = [t for t in tensors if t is not None]
     return (
         torch.is_grad_enabled()
@@ -172,9 +172,7 @@ def _relu(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) ->
 
 def _relu_(trace: Trace, func: Callable, input: Tensor) -> Tensor:
     return (
-        PiecewiseLinear.apply(input, aten.relu, _relu_slope, True)
-        if _activation_taken(trace, input)
-        else func(input)
+        PiecewiseLinear.apply(input, aten.relu, _relu_slope, True) if _activation_taken(trace, input) else func(input)
     )
 
 

@@ -41,7 +41,7 @@ class TaylorEstimates(NamedTuple):
 def taylor_estimates(
     function: Callable[[], Tensor], params: Sequence[Tensor], direction: Sequence[Tensor]
 ) -> TaylorEstimates:
-    """Return f(w), f(w + d), and the first- and second-order Taylor estimates of the latter.
+    """Returns f(w), f(w + d), and the first- and second-order Taylor estimates of the latter.
 
     f(w + d) is about f(w) + g.d + d.Hd / 2, with the gradient g and the Hessian H at w (Menssen 2019, appendix B).
     g.d and d.Hd are those of `Curvature`, in the parameters' precision; no `.grad` is touched, and the parameters
@@ -84,5 +84,5 @@ def taylor_estimates(
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors, a scalar."""
+    """Returns the inner product of two lists of tensors, a scalar."""
     return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()

@@ -116,7 +116,7 @@ class EHNewton(Optimizer):
         self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; ValueError for an argument that is out of its range or cannot differ between groups."""
+        """Adds a group; ValueError for an argument that is out of its range or cannot differ between groups."""
         options = {**self.defaults, **param_group}
         for name, right, rule in (
             ("lr", options["lr"] >= 0, ">= 0"),
@@ -139,7 +139,7 @@ class EHNewton(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[..., Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Make a step; return the loss, or None without a closure."""
+        """Makes a step; returns the loss, or None without a closure."""
         step = Step(self, closure)
         step.solve()
         step.move()
@@ -153,5 +153,5 @@ class EHNewton(Optimizer):
 
 
 def is_integer(value: object, least: int) -> bool:
-    """Say whether a value is an integer, and not less than `least`."""
+    """Returns whether a value is an integer, and not less than `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -58,27 +58,27 @@ class LinearSoftmax:
         self.cost_of_along = self.cost_of_product / 2
 
     def times(self, vector: Tensor, last: bool = False) -> Tensor:
-        """Return H v, in memory that the next product takes again."""
+        """Returns H v, in memory that the next product takes again."""
         for part, own, result in zip(self._parts, vector.split(self._sizes), self._products, strict=True):
             part.multiply(own, result)
         return self._product
 
     def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
-        """Return v H v, a scalar."""
+        """Returns v H v, a scalar."""
         own = flatten(vectors).split(self._sizes)
         return torch.stack([part.along(v) for part, v in zip(self._parts, own, strict=True)]).sum()
 
     def changes(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Return by parameter what vectors in coordinates are for it."""
+        """Returns by parameter what vectors in coordinates are for it."""
         return {p: v for part, own in self._apart(vectors) for p, v in part.changes(own).items()}
 
     def add(self, vectors: Sequence[Tensor]) -> None:
-        """Add vectors in coordinates to the parameters."""
+        """Adds vectors in coordinates to the parameters."""
         for part, own in self._apart(vectors):
             part.add(own)
 
     def _apart(self, vectors: Sequence[Tensor]) -> list[tuple["_Part", Sequence[Tensor]]]:
-        """Return each classifier with its part of vectors."""
+        """Returns each classifier with its part of vectors."""
         found, first = [], 0
         for part in self._parts:
             found.append((part, vectors[first : first + len(part.params)]))
@@ -96,7 +96,7 @@ class _Basis(NamedTuple):
 
 
 def _basis(X: Tensor) -> _Basis:
-    """Return L by Cholesky's decomposition of X X^T, or where rows are as good as dependent, by QR of X^T."""
+    """Returns L by Cholesky's decomposition of X X^T, or where rows are as good as dependent, by QR of X^T."""
     n, D = X.shape
     K = X @ X.t()
     L, failed = torch.linalg.cholesky_ex(K)
@@ -140,7 +140,7 @@ class _Part:
             self._add_decay(classifier)
 
     def _add_decay(self, classifier: Classifier) -> None:
-        """Add the coordinates of decay * W to the gradient."""
+        """Adds the coordinates of decay * W to the gradient."""
         L, rows, inverts, _ = self.basis
         if rows is None:
             self.of_W = self.W.t()
@@ -157,15 +157,15 @@ class _Part:
             self.gradient.append(self.W.new_full((1,), self.decay * self.across))
 
     def _tangents(self, own: Tensor) -> Tensor:
-        """Return R."""
+        """Returns R."""
         return torch.mm(self.L, own[: self.of_both].view(-1, self.P.shape[1]), out=self.R)
 
     def _differentiated(self, R: Tensor) -> Tensor:
-        """Return S, without the scale, in the memory of R."""
+        """Returns S, without the scale, in the memory of R."""
         return aten._softmax_backward_data.out(R, self.P, 1, R.dtype, grad_input=R)
 
     def multiply(self, own: Tensor, result: Tensor) -> None:
-        """Write H v, all in one dimension."""
+        """Writes H v, all in one dimension."""
         S = self._differentiated(self._tangents(own))
         torch.mm(self.weighted, S, out=result[: self.of_both].view(-1, self.P.shape[1]))
         if self.decay:
@@ -173,7 +173,7 @@ class _Part:
             torch.mul(own[self.of_both :], self.decay, out=result[self.of_both :])
 
     def along(self, own: Tensor) -> Tensor:
-        """Return v H v, of v in one dimension."""
+        """Returns v H v, of v in one dimension."""
         R = self._tangents(own)
         S = self._differentiated(R.clone()).mul_(self.scale)
         total = R.view(-1).dot(S.view(-1))
@@ -183,7 +183,7 @@ class _Part:
         return total
 
     def _split(self, own: Sequence[Tensor]) -> tuple[Tensor, float]:
-        """Return A and t of V = A^T rows + t W."""
+        """Returns A and t of V = A^T rows + t W."""
         A, t = own[0], 0.0
         if self.decay and self.basis.rows is not None and self.across > 0:
             t = float(own[-1]) / self.across
@@ -191,7 +191,7 @@ class _Part:
         return torch.linalg.solve_triangular(self.basis.L.t(), A, upper=True) if self.basis.inverts else A, t
 
     def changes(self, own: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Return V and v."""
+        """Returns V and v."""
         A, t = self._split(own)
         V = A.t() if self.basis.rows is None else A.t() @ self.basis.rows
         found = {self.W: V.add_(self.W, alpha=t) if t else V}
@@ -200,7 +200,7 @@ class _Part:
         return found
 
     def add(self, own: Sequence[Tensor]) -> None:
-        """Add V and v to W and b, without forming V."""
+        """Adds V and v to W and b, without forming V."""
         A, t = self._split(own)
         if t:
             self.W.add_(self.W, alpha=t)

@@ -56,7 +56,7 @@ class _Squares(NamedTuple):
 
 
 def may_be_classifiers(params: Sequence[Tensor]) -> bool:
-    """Say whether the shapes are those of linear classifiers: matrices, and biases that fit one of them."""
+    """Returns whether the shapes are those of linear classifiers: matrices, and biases that fit one of them."""
     outputs = {p.shape[0] for p in params if p.dim() == 2}
     return bool(outputs) and all(p.dim() == 2 or (p.dim() == 1 and p.shape[0] in outputs) for p in params)
 
@@ -86,7 +86,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _see(self, *tensors: Tensor | None) -> None:
-        """Remember tensors as they are: who changes one in place afterwards means another loss."""
+        """Remembers tensors as they are: who changes one in place afterwards means another loss."""
         self._versions += [(t, t._version) for t in tensors if t is not None]
 
     def _linear(self, logits: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -124,7 +124,7 @@ class Recorder(TorchFunctionMode):
         self._see(param)
 
     def classifiers(self, loss: Tensor, copies: Sequence[tuple[Tensor, Tensor]]) -> list[Classifier] | None:
-        """Return the classifiers that a loss is of, None where the parameters are in it in any other way.
+        """Returns the classifiers that a loss is of, None where the parameters are in it in any other way.
 
         Args:
             loss: what the closure returned.
@@ -146,9 +146,7 @@ class Recorder(TorchFunctionMode):
             return None
         if not {one.weight for one in squares} <= {layer.weight for layer in layers}:
             return None
-        if any(
-            not one.targets.is_floating_point() and bool((one.targets == one.ignore_index).any()) for one in losses
-        ):
+        if any(not one.targets.is_floating_point() and bool((one.targets == one.ignore_index).any()) for one in losses):
             return None
         given = {id(logits): copy for logits, copy in copies}
         logits = [given.get(id(one.logits), one.logits) for one in losses]
@@ -178,7 +176,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _ends_met(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:
-    """Return which nodes of the graph the loss depends on directly; none where it so depends on a parameter."""
+    """Returns which nodes of the graph the loss depends on directly; none where it so depends on a parameter."""
     met, seen, waiting = set(), set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -195,7 +193,7 @@ def _ends_met(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:
 
 
 def _scale(loss: _Loss, factor: float) -> Tensor | float:
-    """Return by what the second derivatives of each row's logsumexp are multiplied."""
+    """Returns by what the second derivatives of each row's logsumexp are multiplied."""
     if loss.is_mean:
         factor /= len(loss.logits)
     if not loss.targets.is_floating_point():

@@ -37,26 +37,26 @@ class BiasSystem:
         self.cost_of_product = self.cost_of_along = 2 * n * C / self.whole
 
     def times(self, vector: Tensor, last: bool = False) -> Tensor:
-        """Return H v."""
+        """Returns H v."""
         return (self._diagonal * vector).sub_(self._scaled.t() @ (self._P @ vector))
 
     def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
-        """Return v H v, a scalar."""
+        """Returns v H v, a scalar."""
         return vectors[0].dot(self.times(vectors[0]))
 
     def changes(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Return by parameter what vectors are for it."""
+        """Returns by parameter what vectors are for it."""
         return {self.params[0]: vectors[0]}
 
     def add(self, vectors: Sequence[Tensor]) -> None:
-        """Add a vector to the bias."""
+        """Adds a vector to the bias."""
         self.params[0].add_(vectors[0])
 
 
 def softmax_systems(
     classifiers: Sequence[Classifier], iterations: int, apart: bool
 ) -> list[LinearSoftmax | BiasSystem]:
-    """Return the systems; their costs are in gradients of the whole loss.
+    """Returns the systems; their costs are in gradients of the whole loss.
 
     Args:
         classifiers: as `Recorder` finds them.

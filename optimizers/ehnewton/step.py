@@ -32,7 +32,7 @@ class System(NamedTuple):
 
 
 def each(params: Sequence[Tensor], groups: Sequence[dict[str, Any]], name: str) -> Tensor | float:
-    """Return an option of the parameters' groups: a number where they agree, else one for each element (n,)."""
+    """Returns an option of the parameters' groups: a number where they agree, else one for each element (n,)."""
     values = [float(group[name]) for group in groups]
     if len(set(values)) == 1:
         return values[0]
@@ -66,7 +66,7 @@ class Step:
         self.groups = [self.group_of[p] for p in self.params]
 
     def _look(self, trained: list[Tensor]) -> Curvature | None:
-        """Compute the loss, its gradient, and what products need; None where there is a closed form."""
+        """Computes the loss, its gradient, and what products need; None where there is a closed form."""
         options, closure, share = self.options, self.closure, self.options["curvature_share"]
         if closure is None:
             for name, off in (("adapt_damping", False), ("backtracking", 0), ("curvature_share", 1)):
@@ -90,9 +90,7 @@ class Step:
             self.cost += sum(system.cost for system in self.closed_form)
             return None
         if not inspect.signature(closure).parameters:
-            raise ValueError(
-                f"curvature_share={share}: the closure must take the share of the batch as an argument"
-            )
+            raise ValueError(f"curvature_share={share}: the closure must take the share of the batch as an argument")
         with torch.enable_grad():
             loss = closure()
             gradient = dict(zip(trained, grad(loss, trained, allow_unused=True), strict=True))
@@ -104,7 +102,7 @@ class Step:
         return found
 
     def solve(self) -> None:
-        """Find p for each system, with the feasibility test."""
+        """Finds p for each system, with the feasibility test."""
         curvatures: Sequence[Curvature | LinearSoftmax | BiasSystem] = self.closed_form
         if self.curvature is not None:
             apart = self.options["blocks"] == "parameter"
@@ -127,7 +125,7 @@ class Step:
         }
 
     def _solve(self, curvature: Curvature | LinearSoftmax | BiasSystem, groups: list[dict[str, Any]]) -> "System":
-        """Solve a system."""
+        """Solves a system."""
         if self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0:
             return self._one_iteration(curvature, groups)
         options, like = self.options, curvature.like
@@ -156,7 +154,7 @@ class Step:
     def _one_iteration(
         self, curvature: Curvature | LinearSoftmax | BiasSystem, groups: list[dict[str, Any]]
     ) -> "System":
-        """Return what conjugate gradients reach from 0 in one iteration: the curvature along g is enough."""
+        """Returns what conjugate gradients reach from 0 in one iteration: the curvature along g is enough."""
         g, options = curvature.gradient, self.options
         squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
         gg = sum(squares)
@@ -178,7 +176,7 @@ class Step:
         return System(p, info, -scale * gg, fell_back)
 
     def _threshold(self, groups: list[dict[str, Any]]) -> float:
-        """Return what -g.p must reach: tau; with a damping that is adapted any direction of descent will do."""
+        """Returns what -g.p must reach: tau; with a damping that is adapted any direction of descent will do."""
         return 0.0 if self.options["adapt_damping"] else min(group["damping"] for group in groups)
 
     def _start(self, params: Sequence[Tensor]) -> Tensor | None:
@@ -188,7 +186,7 @@ class Step:
         return flatten([self.state[p]["direction"] for p in params]).mul_(factor)
 
     def move(self) -> None:
-        """Change the weights: the step times lr, with momentum, and as far as the loss falls."""
+        """Changes the weights: the step times lr, with momentum, and as far as the loss falls."""
         change = self.p
         if change:
             torch._foreach_mul_(change, [group["lr"] for group in self.groups])
@@ -204,9 +202,7 @@ class Step:
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 self.state[param]["momentum_buffer"] = factor * part
-        self.report["step_length"] = (
-            factor * float(torch.stack(torch._foreach_norm(change)).norm()) if change else 0.0
-        )
+        self.report["step_length"] = factor * float(torch.stack(torch._foreach_norm(change)).norm()) if change else 0.0
         self.report["gradient_equivalents"] = self.cost
         if self.closure is None:
             for param in self.params:
@@ -221,12 +217,12 @@ class Step:
         return 1.0
 
     def _apart(self, change: list[Tensor]) -> list[tuple[LinearSoftmax | BiasSystem, list[Tensor]]]:
-        """Return each system of the closed form with its part of a change."""
+        """Returns each system of the closed form with its part of a change."""
         parts = iter(change)
         return [(system, [next(parts) for _ in system.params]) for system in self.closed_form]
 
     def _try(self, change: list[Tensor], curvature: Curvature) -> float:
-        """Move along `change`, halved until the loss falls enough; adapt the damping; return the factor."""
+        """Moves along `change`, halved until the loss falls enough; adapt the damping; returns the factor."""
         loss, slope = float(self.loss), float(flatten(curvature.gradient).dot(flatten(change)))  # type: ignore[arg-type]
         bend = float(curvature.along(change)) if self.options["adapt_damping"] else 0.0
         before = [p.clone() for p in self.params]
@@ -252,7 +248,7 @@ class Step:
         return factor
 
     def _loss_here(self) -> float:
-        """Return the loss at the weights as they are, with the random numbers that the step began with."""
+        """Returns the loss at the weights as they are, with the random numbers that the step began with."""
         self.cost += FORWARD_COST
         with self.random, Trace(keep_statistics=True), torch.no_grad():  # type: ignore[union-attr]
             return float(self.closure())  # type: ignore[misc]

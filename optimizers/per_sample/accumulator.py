@@ -25,7 +25,7 @@ class GramSum:
         self._columns = 0  # of these
 
     def add(self, rows: Tensor) -> None:
-        """Add rows (B, columns), which are the caller's no more."""
+        """Adds rows (B, columns), which are the caller's no more."""
         columns = rows.shape[1]
         if columns >= NARROW:
             self._add_wide(rows)
@@ -36,7 +36,7 @@ class GramSum:
             self._add_narrow()
 
     def total(self) -> Tensor:
-        """Return the sum (B, B)."""
+        """Returns the sum (B, B)."""
         self._add_narrow()
         return self.matrix.triu() + self.matrix.triu(1).T
 
@@ -46,7 +46,7 @@ class GramSum:
             self._narrow, self._columns = [], 0
 
     def _add_wide(self, rows: Tensor) -> None:
-        """Add to what is on and right of the diagonal."""
+        """Adds to what is on and right of the diagonal."""
         for start in range(0, len(rows), STRIP):
             stop = start + STRIP
             self.matrix[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)

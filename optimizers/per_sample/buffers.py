@@ -17,7 +17,7 @@ class Buffers:
         ]
 
     def restore(self) -> None:
-        """Put them back; a layer that replaced a tensor gets the old one."""
+        """Puts them back; a layer that replaced a tensor gets the old one."""
         for place, name, buffer, copy in self._kept:
             place[name] = buffer
             buffer.copy_(copy)

@@ -34,12 +34,12 @@ PARAMETERS = {
 
 
 def _trained(param: Tensor | None) -> Tensor | None:
-    """Return a parameter that is trained; None for one that is not, or that was computed of others."""
+    """Returns a parameter that is trained; None for one that is not, or that was computed of others."""
     return param if param is not None and param.requires_grad and param.is_leaf else None
 
 
 def _trained_part(param: Tensor | None) -> Tensor | None:
-    """Return a parameter, or a part of one as attention splits it, that is trained."""
+    """Returns a parameter, or a part of one as attention splits it, that is trained."""
     whole = param if param is None or param._base is None else param._base
     return None if _trained(whole) is None else param
 
@@ -142,7 +142,7 @@ def _instance_norm(
 
 
 def _each(value: int | Sequence[int], length: int) -> list[int]:
-    """Return an option of a convolution for each of its dimensions."""
+    """Returns an option of a convolution for each of its dimensions."""
     values = [value] if isinstance(value, int) else list(value)
     return values * length if len(values) == 1 else values
 
@@ -161,7 +161,7 @@ CALLS: dict[Any, Callable[..., Call]] = {
 
 
 def attention(*args: Any, **options: Any) -> Any:
-    """Compute F.multi_head_attention_forward, of which a TorchFunctionMode sees the parts and not the whole.
+    """Computes F.multi_head_attention_forward, of which a TorchFunctionMode sees the parts and not the whole.
 
     It is torch's code, but for the question whether anybody overrides it.
     """
@@ -172,7 +172,7 @@ def attention(*args: Any, **options: Any) -> Any:
 
 
 def projection(samples: int) -> Callable[..., Call]:
-    """Return how a linear function in attention of so many samples is taken up."""
+    """Returns how a linear function in attention of so many samples is taken up."""
 
     def call(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
         return Projection(input, _trained_part(weight), _trained_part(bias), samples)

@@ -17,7 +17,7 @@ ENTRIES = 2**24  # of rows that stand in memory at a time
 def gradient_gram(
     model: nn.Module, loss_function: Callable[[Any, Any], Tensor], inputs: Tensor, targets: Any
 ) -> Tensor:
-    """Return G = J J^T (B, B), where row_i of J is B times sample i's part of the batch's gradient.
+    """Returns G = J J^T (B, B), where row_i of J is B times sample i's part of the batch's gradient.
 
     The rows add up to B times the gradient of loss_function(model(inputs), targets), a mean over the batch.
     Without batch norm in training mode row_i is the gradient of sample i's loss; with it, it holds what sample i
@@ -48,7 +48,7 @@ def gradient_gram(
 
 
 def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor]) -> Tensor:
-    """Return G = J J^T (B, B), where row_i of J is the gradient of sample i's own loss.
+    """Returns G = J J^T (B, B), where row_i of J is the gradient of sample i's own loss.
 
     Batch norm in training mode makes that loss a function of the weights through the statistics of the batch as
     well; row_i is its gradient, and holds nothing of what sample i does to the losses of others. This takes B
@@ -79,15 +79,13 @@ def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor]) -> Tensor:
 
 
 def _gradient(loss: Tensor, params: list[Tensor]) -> Tensor:
-    """Return the gradient of a loss, whose graph stays, as one vector."""
+    """Returns the gradient of a loss, whose graph stays, as one vector."""
     found = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-    return torch.cat(
-        [(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in zip(found, params, strict=True)]
-    )
+    return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in zip(found, params, strict=True)])
 
 
 def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:
-    """Yield parameters in groups that have at most so many entries together, or are one."""
+    """Yields parameters in groups that have at most so many entries together, or are one."""
     group: list[Tensor] = []
     for param in params:
         if group and sum(p.numel() for p in group) + param.numel() > entries:
@@ -98,7 +96,7 @@ def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:
 
 
 def _mixes_samples(model: nn.Module) -> bool:
-    """Say whether batch norm computes its statistics of the batch."""
+    """Returns whether batch norm computes its statistics of the batch."""
     norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     return any(m.training or m.running_mean is None for m in norms)
 
@@ -109,7 +107,7 @@ def _trained(model: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _left_alone(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put buffers and generators back at the end."""
+    """Puts buffers and generators back at the end."""
     buffers = Buffers(model)
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):

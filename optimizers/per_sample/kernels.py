@@ -52,11 +52,11 @@ class Kernels:
 
     @staticmethod
     def take(x: Tensor, dy: Tensor) -> bool:
-        """Say whether they compute with such inputs and gradients of outputs."""
+        """Returns whether they compute with such inputs and gradients of outputs."""
         return x.dtype is dy.dtype is torch.float32 and x.device.type == "cpu" and 0 < len(x) <= MOST
 
     def add_convolution(self, total: Tensor, x: Tensor, dy: Tensor, *options: Sequence[int]) -> None:
-        """Add rows times their transpose, of the weights of a convolution, on and right of the diagonal.
+        """Adds rows times their transpose, of the weights of a convolution, on and right of the diagonal.
 
         Args:
             total: (B, B), contiguous.
@@ -74,7 +74,7 @@ class Kernels:
             raise MemoryError(f"no room for per-sample gradients of a batch of {len(x)}")
 
     def norm_sums(self, x: Tensor, dy: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Return sum_t dy xhat, then sum_t dy, (B, 2 C), where xhat = (x - mean) scale.
+        """Returns sum_t dy xhat, then sum_t dy, (B, 2 C), where xhat = (x - mean) scale.
 
         Args:
             x: inputs (B, C, ...).
@@ -92,18 +92,18 @@ class Kernels:
 
 @cache
 def kernels() -> Kernels | None:
-    """Return the kernels, compiled if need be; None where they cannot be used."""
+    """Returns the kernels, compiled if need be; None where they cannot be used."""
     return found()[0]
 
 
 def kernel_problem() -> str | None:
-    """Return why kernels are not used that the CPU could run; None where they are, or it could not."""
+    """Returns why kernels are not used that the CPU could run; None where they are, or it could not."""
     return found()[1]
 
 
 @cache
 def found() -> tuple[Kernels | None, str | None]:
-    """Return the kernels, or the problem; neither where the CPU lacks the units or TRAINOPT_KERNELS is 0."""
+    """Returns the kernels, or the problem; neither where the CPU lacks the units or TRAINOPT_KERNELS is 0."""
     if os.environ.get("TRAINOPT_KERNELS") == "0" or not set(UNITS) <= cpu_flags():
         return None, None
     compiler = os.environ.get("CC", "gcc")
@@ -124,7 +124,7 @@ def found() -> tuple[Kernels | None, str | None]:
 
 
 def compile_into(path: Path, compiler: str) -> None:
-    """Compile the kernels; other processes see the file when it is whole."""
+    """Compiles the kernels; other processes see the file when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
@@ -138,7 +138,7 @@ def compile_into(path: Path, compiler: str) -> None:
 
 
 def cpu_flags() -> set[str]:
-    """Return what this machine's CPU can do, in Linux's words; elsewhere nothing."""
+    """Returns what this machine's CPU can do, in Linux's words; elsewhere nothing."""
     if sys.platform != "linux":
         return set()
     with contextlib.suppress(OSError):

@@ -38,16 +38,16 @@ class Call(ABC):
         self.weight, self.bias = weight, bias
 
     def parameters(self) -> list[Tensor]:
-        """Return the parameters that this call has rows of."""
+        """Returns the parameters that this call has rows of."""
         return [p for p in (self.weight, self.bias) if p is not None]
 
     def arranged(self, outputs: Tensor) -> Tensor:
-        """Return outputs, or gradients with respect to them, as (B, ...)."""
+        """Returns outputs, or gradients with respect to them, as (B, ...)."""
         return outputs
 
     @abstractmethod
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
-        """Yield the rows of each parameter, columns in the parameter's order; those of a large one in blocks.
+        """Yields the rows of each parameter, columns in the parameter's order; those of a large one in blocks.
 
         Args:
             x: the inputs, in the precision in which rows are wanted.
@@ -55,7 +55,7 @@ class Call(ABC):
         """
 
     def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
-        """Add rows times their transpose where there is a cheaper way to it than `rows`, and say whether there is.
+        """Adds rows times their transpose where there is a cheaper way to it than `rows`, and say whether there is.
 
         Args:
             total: what to add to.
@@ -70,7 +70,7 @@ class Linear(Call):
     """y = W x + b at T positions, (B, ..., D) -> (B, ..., O): row_i = sum_t dy_it x_it^T."""
 
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
-        """Yield products of inputs and gradients, summed over positions."""
+        """Yields products of inputs and gradients, summed over positions."""
         x, dy = positions(x), positions(dy)
         if self.weight is not None:
             for part in dy.split(block_size(len(x) * x.shape[2]), 2):
@@ -79,7 +79,7 @@ class Linear(Call):
             yield self.bias, dy.sum(1)
 
     def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
-        """Compare positions where these are few."""
+        """Compares positions where these are few."""
         x, dy = positions(x), positions(dy)
         if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
             return False
@@ -102,7 +102,7 @@ class Projection(Linear):
         super().__init__(self.arranged(inputs), weight, bias)
 
     def arranged(self, outputs: Tensor) -> Tensor:
-        """Return numbers as (B, T, ...)."""
+        """Returns numbers as (B, T, ...)."""
         return outputs.reshape(-1, self._samples, outputs.shape[-1]).transpose(0, 1)
 
 
@@ -131,7 +131,7 @@ class Convolution(Call):
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
-        """Yield the gradients of some output channels, or groups, after others."""
+        """Yields the gradients of some output channels, or groups, after others."""
         if self.weight is not None:
             columns = self.shape[1:].numel()
             if self.groups == 1:
@@ -147,14 +147,12 @@ class Convolution(Call):
             yield self.bias, dy.flatten(2).sum(2)
 
     def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
-        """Compare patches of the image where these are few, or let a kernel multiply rows where there is one."""
+        """Compares patches of the image where these are few, or let a kernel multiply rows where there is one."""
         if self.weight is None or self.groups > 1:
             return False
         columns, places = self.shape[1:].numel(), dy.shape[2:].numel()
         if pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
-            total.matrix += gram_of_pairs(
-                self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None
-            )
+            total.matrix += gram_of_pairs(self._patches(x).transpose(1, 2), positions(dy, 1), self.bias is not None)
             return True
         own = kernels()
         if own is None or len(self.shape) != 4 or not own.take(x, dy):
@@ -165,7 +163,7 @@ class Convolution(Call):
         return True
 
     def _weight_rows(self, x: Tensor, dy: Tensor) -> Tensor:
-        """Return the rows (B, O * C / groups * ...) of the weights that lead to these outputs."""
+        """Returns the rows (B, O * C / groups * ...) of the weights that lead to these outputs."""
         samples, width = len(x), self.shape[1]
         groups = x.shape[1] // width
         x, dy = x.reshape(samples * groups, width, *x.shape[2:]), dy.reshape(samples * groups, -1, *dy.shape[2:])
@@ -178,7 +176,7 @@ class Convolution(Call):
         return torch.cat([torch.bmm(d, self._patches(x).transpose(1, 2)) for x, d in pieces]).view(samples, -1)
 
     def _by_groups(self, x: Tensor, dy: Tensor) -> Tensor:
-        """Return the rows as the gradient of one convolution, in which every sample has groups of its own."""
+        """Returns the rows as the gradient of one convolution, in which every sample has groups of its own."""
         n, (groups, width), outputs = x.dim() - 2, x.shape[:2], dy.shape[1]
         if x.dtype == torch.float32 and outputs * width > 1:
             x, dy = (_with_channels(t, padded(t.shape[1])) for t in (x, dy))
@@ -189,7 +187,7 @@ class Convolution(Call):
         return found.view(groups, dy.shape[1], x.shape[1], -1)[:, :outputs, :width].reshape(groups, -1)
 
     def _patches(self, x: Tensor) -> Tensor:
-        """Return what each output sees, (B, C * ..., T), of inputs of one group."""
+        """Returns what each output sees, (B, C * ..., T), of inputs of one group."""
         x = F.pad(x, [m for p in reversed(self.padding) for m in (p, p)]).contiguous()
         kernel = self.shape[2:]
         reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
@@ -219,7 +217,7 @@ class BatchNorm(Call):
         self.statistics = statistics
 
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
-        """Yield the gradients of batch norm in which every sample has channels of its own."""
+        """Yields the gradients of batch norm in which every sample has channels of its own."""
         samples, channels = x.shape[:2]
         mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics())
         one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
@@ -230,7 +228,7 @@ class BatchNorm(Call):
                 yield param, sums.view(samples, channels)
 
     def add_to(self, total: GramSum, x: Tensor, dy: Tensor) -> bool:
-        """Let a kernel sum over positions, where there is one."""
+        """Lets a kernel sum over positions, where there is one."""
         own = kernels()
         if own is None or self.weight is None or self.bias is None or not own.take(x, dy):
             return False
@@ -259,7 +257,7 @@ class Norm(Call):
         self.normalize, self.per_place = normalize, per_place
 
     def rows(self, x: Tensor, dy: Tensor) -> Iterator[Rows]:
-        """Yield dy xhat and dy, summed over what shares a weight."""
+        """Yields dy xhat and dy, summed over what shares a weight."""
         if self.weight is not None:
             yield self.weight, self._summed(dy * self.normalize(x), self.weight)
         if self.bias is not None:
@@ -272,27 +270,27 @@ class Norm(Call):
 
 
 def positions(t: Tensor, channels: int = -1) -> Tensor:
-    """Return (B, ..., D) as (B, T, D); with channels=1, (B, D, ...)."""
+    """Returns (B, ..., D) as (B, T, D); with channels=1, (B, D, ...)."""
     return t.reshape(len(t), -1, t.shape[-1]) if channels == -1 else t.flatten(2).transpose(1, 2)
 
 
 def padded(channels: int) -> int:
-    """Return the number of channels that a kernel computes with."""
+    """Returns the number of channels that a kernel computes with."""
     return -(-channels // LANES) * LANES
 
 
 def _with_channels(t: Tensor, channels: int) -> Tensor:
-    """Return (B, C, ...) with zeros for further channels."""
+    """Returns (B, C, ...) with zeros for further channels."""
     return t if t.shape[1] == channels else F.pad(t, (*[0, 0] * (t.dim() - 2), 0, channels - t.shape[1]))
 
 
 def block_size(entries: int, multiple: int = 1) -> int:
-    """Return how many parts of so many entries make a block, a multiple of `multiple`."""
+    """Returns how many parts of so many entries make a block, a multiple of `multiple`."""
     return max(1, BLOCK // (entries * multiple)) * multiple
 
 
 def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int) -> bool:
-    """Say whether comparing positions pair by pair takes fewer multiplications than rows and their products.
+    """Returns whether comparing positions pair by pair takes fewer multiplications than rows and their products.
 
     Args:
         samples: B.
@@ -306,7 +304,7 @@ def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int) -> b
 
 
 def gram_of_pairs(x: Tensor, dy: Tensor, with_bias: bool) -> Tensor:
-    """Return G_ij = sum_st <x_is, x_jt> <dy_is, dy_jt>.
+    """Returns G_ij = sum_st <x_is, x_jt> <dy_is, dy_jt>.
 
     Args:
         x: inputs (B, T, D).

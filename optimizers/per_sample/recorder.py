@@ -66,7 +66,7 @@ class GramRecorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record what is computed while entered."""
+        """Records what is computed while entered."""
         self.begin()
         try:
             yield
@@ -74,7 +74,7 @@ class GramRecorder:
             self.end()
 
     def begin(self) -> None:
-        """Record from here on; what was recorded before is forgotten."""
+        """Records from here on; what was recorded before is forgotten."""
         self.end()
         self._done = None
         self._hooks = [
@@ -83,13 +83,13 @@ class GramRecorder:
         ]
 
     def end(self) -> None:
-        """Record no more."""
+        """Records no more."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
     def gram(self) -> Tensor:
-        """Return G (B, B), in float64 where the pass was, otherwise in float32.
+        """Returns G (B, B), in float64 where the pass was, otherwise in float32.
 
         Raises:
             ValueError: nothing was recorded, or a trained parameter was in no call that was.
@@ -115,7 +115,7 @@ class GramRecorder:
         self._modes.pop().__exit__(None, None, None)
 
     def _arrived(self, found: "_Pass") -> bool:
-        """Say whether a pass is still recorded, at which a gradient arrived; it is then the one that counts."""
+        """Returns whether a pass is still recorded, at which a gradient arrived; it is then the one that counts."""
         if self._hooks:
             self._done = found
         return bool(self._hooks)
@@ -139,7 +139,7 @@ class _Watch(TorchFunctionMode):
         return outputs
 
     def _attended(self, query: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Notice the linear functions in attention, to which positions come before samples."""
+        """Notices the linear functions in attention, to which positions come before samples."""
         self._calls = {F.linear: projection(query.shape[1] if query.dim() == 3 else 1)}
         try:
             with self:
@@ -163,7 +163,7 @@ class _Pass:
         self._shared: dict[Key, list[Tensor]] = {}  # rows of parameters that are used more than once
 
     def called(self, call: Call, outputs: Tensor) -> None:
-        """Take up a call of a layer, if it has parameters that are trained."""
+        """Takes up a call of a layer, if it has parameters that are trained."""
         params = call.parameters()
         if params and self.samples == len(call.inputs) == len(call.arranged(outputs)):
             for param in params:
@@ -172,7 +172,7 @@ class _Pass:
             outputs.register_hook(lambda dy: self._take(left.pop(), dy) if left and self._arrived(self) else None)
 
     def gram(self) -> Tensor:
-        """Return G."""
+        """Returns G."""
         assert self._sum is not None  # a gradient has arrived
         for blocks in self._shared.values():
             for rows in blocks:
@@ -181,7 +181,7 @@ class _Pass:
         return self._sum.total() * self.samples**2
 
     def _take(self, call: Call, dy: Tensor) -> None:
-        """Add a call's part of G."""
+        """Adds a call's part of G."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(dy.device.type):
             with torch.no_grad(), torch.autocast(dy.device.type, enabled=False):
                 self._take(call, dy)

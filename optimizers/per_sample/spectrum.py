@@ -29,7 +29,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(gram: Tensor, zero_below: float = 1e-4) -> Spectrum:
-    """Return the singular values of J from G = J J^T, in float64: the roots of G's eigenvalues, clamped at 0.
+    """Returns the singular values of J from G = J J^T, in float64: the roots of G's eigenvalues, clamped at 0.
 
     Args:
         gram: (B, B), finite.
@@ -61,7 +61,7 @@ class Moments(NamedTuple):
 
 
 def moments(gram: Tensor) -> Moments:
-    """Return what the entries of G = J J^T (B, B) add up to, in float64.
+    """Returns what the entries of G = J J^T (B, B) add up to, in float64.
 
     >>> rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
     >>> moments(rows @ rows.T)

@@ -71,16 +71,16 @@ class CheckpointDistance:
         self._set(torch.empty(0, 0))
 
     def __len__(self) -> int:
-        """Return the number of snapshots."""
+        """Returns the number of snapshots."""
         return len(self._snapshots)
 
     def covers(self, layer: nn.Module, name: str) -> bool:
-        """Say whether the parameter `name` of a layer is one that the penalty is meant for."""
+        """Returns whether the parameter `name` of a layer is one that the penalty is meant for."""
         return self.layers == "all" or L2.covers(layer, name)
 
     @torch.no_grad()
     def snapshot(self, params: Sequence[Tensor]) -> None:
-        """Keep a copy of the parameters, to be pushed away from."""
+        """Keeps a copy of the parameters, to be pushed away from."""
         now = flatten(params)
         if self.units == "snapshot_norm" and not now.any():
             raise ValueError("units=snapshot_norm: the norm of the snapshot is 0; use other units")
@@ -88,7 +88,7 @@ class CheckpointDistance:
         self._set(kept[-self.keep :].clone() if self.keep and len(kept) > self.keep else kept)
 
     def __call__(self, params: Sequence[Tensor]) -> Tensor:
-        """Return the scalar to add to a loss."""
+        """Returns the scalar to add to a loss."""
         if not len(self) or self.strength == 0:
             return params[0].new_zeros(())
         with torch.no_grad():
@@ -98,7 +98,7 @@ class CheckpointDistance:
 
     @torch.no_grad()
     def distances(self, params: Sequence[Tensor]) -> Tensor:
-        """Return ||theta - theta_c|| for each snapshot (C,), the oldest first; not before there is one."""
+        """Returns ||theta - theta_c|| for each snapshot (C,), the oldest first; not before there is one."""
         return torch.linalg.vector_norm(self._differences(params), dim=1)
 
     @property
@@ -108,7 +108,7 @@ class CheckpointDistance:
 
     @torch.no_grad()
     def report(self, params: Sequence[Tensor], value: Tensor) -> dict[str, Any]:
-        """Return figures for a row; empty without snapshots.
+        """Returns figures for a row; empty without snapshots.
 
         `distances` to each snapshot, the oldest first, `relative_distances` as shares of the snapshot's norm,
         `nearest` and, in widths sigma_c, `nearest_in_sigma`; all of them where `value` was computed, and, where
@@ -140,16 +140,16 @@ class CheckpointDistance:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the snapshots, and the strength as it is now."""
+        """Returns the snapshots, and the strength as it is now."""
         return {"snapshots": self._snapshots, "strength": self.strength}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         self._set(state["snapshots"].clone())
         self.strength = state["strength"]
 
     def _set(self, snapshots: Tensor) -> None:
-        """Keep snapshots (C, n), the oldest first, and how wide their hills are (C,)."""
+        """Keeps snapshots (C, n), the oldest first, and how wide their hills are (C,)."""
         self._snapshots = snapshots
         self._norms = torch.linalg.vector_norm(snapshots, dim=1)
         unit = {"snapshot_norm": self._norms, "root_parameters": snapshots.shape[1] ** 0.5}.get(self.units, 1.0)
@@ -160,11 +160,9 @@ class CheckpointDistance:
         return now - self._snapshots_at(now)
 
     def _snapshots_at(self, now: Tensor) -> Tensor:
-        """Return the snapshots, moved to where the parameters are; ValueError if they are of other ones."""
+        """Returns the snapshots, moved to where the parameters are; ValueError if they are of other ones."""
         if self._snapshots.shape[1] != len(now):
-            raise ValueError(
-                f"{len(now)} parameters, and snapshots of {self._snapshots.shape[1]}: must be as many"
-            )
+            raise ValueError(f"{len(now)} parameters, and snapshots of {self._snapshots.shape[1]}: must be as many")
         if (self._snapshots.device, self._snapshots.dtype) != (now.device, now.dtype):
             self._set(self._snapshots.to(now))
         return self._snapshots

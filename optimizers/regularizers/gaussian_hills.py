@@ -19,12 +19,12 @@ from ..vectors import flatten, unflatten
 
 
 def height(distances: Tensor, widths: Tensor) -> Tensor:
-    """Return exp(-distance^2 / (2 width^2)), which is 0 far away."""
+    """Returns exp(-distance^2 / (2 width^2)), which is 0 far away."""
     return torch.exp(-0.5 * (distances / widths).square())
 
 
 def slope(differences: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-    """Return grad f (n,)."""
+    """Returns grad f (n,)."""
     return -(heights / widths.square()) @ differences
 
 
@@ -33,14 +33,14 @@ class Hills(Function):
 
     @staticmethod
     def forward(ctx: Any, differences: Tensor, heights: Tensor, widths: Tensor, *params: Tensor) -> Tensor:
-        """Return the sum of the heights; the graph's node keeps `differences` and has a method `slope`."""
+        """Returns the sum of the heights; the graph's node keeps `differences` and has a method `slope`."""
         ctx.differences, ctx.heights, ctx.widths, ctx.params = differences, heights, widths, params
         ctx.slope = lambda: slope(differences, heights, widths)
         return heights.sum()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
-        """Return the gradients with respect to the parameters, themselves differentiable once."""
+        """Returns the gradients with respect to the parameters, themselves differentiable once."""
         return None, None, None, *Slope.apply(g, ctx.differences, ctx.heights, ctx.widths, *ctx.params)
 
 
@@ -51,7 +51,7 @@ class Slope(Function):
     def forward(
         ctx: Any, g: Tensor, differences: Tensor, heights: Tensor, widths: Tensor, *params: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return a part for each parameter."""
+        """Returns a part for each parameter."""
         ctx.set_materialize_grads(False)
         ctx.g, ctx.differences, ctx.heights, ctx.widths, ctx.params = g, differences, heights, widths, params
         return tuple(unflatten(slope(differences, g * heights, widths), params))
@@ -59,7 +59,7 @@ class Slope(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *vectors: Tensor | None) -> tuple:
-        """Return <grad f, v> for g, and g * H v for the parameters."""
+        """Returns <grad f, v> for g, and g * H v for the parameters."""
         v = flatten(zeros_for_none(vectors, ctx.params))
         d, weights = ctx.differences, ctx.heights / ctx.widths.square()
         along = d @ v
@@ -68,5 +68,5 @@ class Slope(Function):
 
 
 def zeros_for_none(parts: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    """Return the parts, with zeros in the shapes of `like` where there is None."""
+    """Returns the parts, with zeros in the shapes of `like` where there is None."""
     return [torch.zeros_like(t) if part is None else part for part, t in zip(parts, like, strict=True)]

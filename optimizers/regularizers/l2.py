@@ -10,7 +10,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.Con
 
 
 def sum_of_squares(param: Tensor) -> Tensor:
-    """Return sum w^2; a TorchFunctionMode sees the call, and so knows what the loss is made of."""
+    """Returns sum w^2; a TorchFunctionMode sees the call, and so knows what the loss is made of."""
     if has_torch_function_unary(param):
         return handle_torch_function(sum_of_squares, (param,), param)
     return param.square().sum()
@@ -37,9 +37,9 @@ class L2:
 
     @staticmethod
     def covers(layer: nn.Module, name: str) -> bool:
-        """Say whether the parameter `name` of a layer is one that the penalty is meant for."""
+        """Returns whether the parameter `name` of a layer is one that the penalty is meant for."""
         return name == "weight" and isinstance(layer, LAYERS)
 
     def __call__(self, params: Sequence[Tensor]) -> Tensor:
-        """Return the scalar to add to a loss."""
+        """Returns the scalar to add to a loss."""
         return self.strength * torch.stack([sum_of_squares(p) for p in params]).sum()

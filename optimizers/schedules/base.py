@@ -12,7 +12,7 @@ class Progress(Protocol):
     """What a schedule needs to know of a run."""
 
     def elapsed(self, duration: str) -> float:
-        """Return how many such durations have passed since the run began."""
+        """Returns how many such durations have passed since the run began."""
 
 
 class Schedule(LRScheduler):
@@ -39,22 +39,22 @@ class Schedule(LRScheduler):
         super().__init__(optimizer)
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         raise NotImplementedError
 
     def get_lr(self) -> list[Any]:
-        """Return the rate of each group now."""
+        """Returns the rate of each group now."""
         return [self.rate_of(float(initial)) for initial in self.base_lrs]
 
     def levels(self) -> list[str] | str | None:
-        """Return the durations after which the rate is another, from the start of the run; None: it has no levels.
+        """Returns the durations after which the rate is another, from the start of the run; None: it has no levels.
 
         One duration alone, as text, is one after which the rate changes each time that it has passed again.
         """
         return None
 
     def ratio(self, initial: float) -> float:
-        """Return what absolute rates, which are those of the first group, are multiplied by for another one."""
+        """Returns what absolute rates, which are those of the first group, are multiplied by for another one."""
         first = float(self.base_lrs[0])
         if initial == first:
             return 1.0
@@ -63,16 +63,16 @@ class Schedule(LRScheduler):
         return initial / first
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers; what the configuration says, and the progress, are not among them."""
+        """Returns plain numbers; what the configuration says, and the progress, are not among them."""
         return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         super().load_state_dict({name: state_dict[name] for name in STATE})
 
 
 def rates(optimizer: Optimizer) -> list[float]:
-    """Return the learning rate of every group of an optimizer.
+    """Returns the learning rate of every group of an optimizer.
 
     Raises:
         ValueError: it has none.
@@ -83,5 +83,5 @@ def rates(optimizer: Optimizer) -> list[float]:
 
 
 def first_rate(optimizer: Optimizer) -> float:
-    """Return the rate that the first group began with."""
+    """Returns the rate that the first group began with."""
     return optimizer.param_groups[0].get("initial_lr", rates(optimizer)[0])

@@ -64,7 +64,7 @@ class CosineRestarts(Schedule):
         super().__init__(optimizer, progress)
 
     def cycles(self) -> int:
-        """Return how many cycles are complete now, which is how often the rate has begun again.
+        """Returns how many cycles are complete now, which is how often the rate has begun again.
 
         It grows by one at the step after which the schedule restarts: what looks at it after that step, sees the
         weights that a cycle ended with.
@@ -72,13 +72,13 @@ class CosineRestarts(Schedule):
         return position(self.progress.elapsed(self.period), self.growth)[0]
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         _, share = position(self.progress.elapsed(self.period), self.growth)
         return initial * (self.lowest + (1 - self.lowest) * (1 + cos(pi * share)) / 2)
 
 
 def position(passed: float, growth: float) -> tuple[int, float]:
-    """Return how many cycles are complete, and which share of the current one has passed, in [0, 1).
+    """Returns how many cycles are complete, and which share of the current one has passed, in [0, 1).
 
     Args:
         passed: since the start, in lengths of the first cycle.

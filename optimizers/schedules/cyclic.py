@@ -98,18 +98,18 @@ class Cyclic(Schedule):
         super().__init__(optimizer, progress)
 
     def cycles(self) -> int:
-        """Return how many whole cycles have passed."""
+        """Returns how many whole cycles have passed."""
         return floor(self.progress.elapsed(self.half_cycle) / 2)
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         passed, cycles = self.progress.elapsed(self.half_cycle), self.cycles()
         wave = 1 - abs(passed - 2 * cycles - 1)
         height = self.amplitude(cycles) * WINDOWS[self.window](wave)
         return (self.low + (self.high - self.low) * height) * self.ratio(initial)
 
     def amplitude(self, cycles: int) -> float:
-        """Return what is left of high - low after so many whole cycles."""
+        """Returns what is left of high - low after so many whole cycles."""
         if self.form == "triangular2":
             return 0.5**cycles
         if self.form == "exp_range":

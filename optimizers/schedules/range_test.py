@@ -72,7 +72,7 @@ class RangeTest(Schedule):
         super().__init__(optimizer, progress)
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         share = min(1.0, self.progress.elapsed(self.over))
         if self.rise == "linear":
             rate = self.low + (self.high - self.low) * share

@@ -21,18 +21,18 @@ class Constant:
         del optimizer
 
     def levels(self) -> list[str]:
-        """Return the durations after which the rate is another: none."""
+        """Returns the durations after which the rate is another: none."""
         return []
 
     def step(self) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, which is none."""
+        """Returns the state, which is none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accept the state, which is none."""
+        """Accepts the state, which is none."""
 
 
 class Multistep(Schedule):
@@ -51,11 +51,11 @@ class Multistep(Schedule):
         super().__init__(optimizer, progress)
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         return initial * self.factor ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
 
     def levels(self) -> list[str]:
-        """Return the durations after which the rate is another."""
+        """Returns the durations after which the rate is another."""
         return list(self.milestones)
 
 
@@ -84,10 +84,10 @@ class Exponential(Schedule):
         super().__init__(optimizer, progress)
 
     def rate_of(self, initial: float) -> float:
-        """Return the rate now of a group that began with the rate `initial`."""
+        """Returns the rate now of a group that began with the rate `initial`."""
         passed = self.progress.elapsed(self.every)
         return initial * self.rate ** (floor(passed) if self.staircase else passed)
 
     def levels(self) -> str | None:
-        """Return the duration after which the rate is another, again and again; None where it always changes."""
+        """Returns the duration after which the rate is another, again and again; None where it always changes."""
         return self.every if self.staircase else None

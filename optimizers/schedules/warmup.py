@@ -58,7 +58,7 @@ class WarmUp:
         self._lower()
 
     def step(self) -> None:
-        """Set the rates of the next step."""
+        """Sets the rates of the next step."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
         self.schedule.step()
@@ -66,7 +66,7 @@ class WarmUp:
         self._lower()
 
     def levels(self) -> Any:
-        """Return the levels of the schedule that this stands in front of; None where it says none."""
+        """Returns the levels of the schedule that this stands in front of; None where it says none."""
         return self.schedule.levels() if hasattr(self.schedule, "levels") else None
 
     def _lower(self) -> None:
@@ -76,10 +76,10 @@ class WarmUp:
                 group["lr"] = (self.start + (1 - self.start) * passed) * rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the schedule's state, and what it said last."""
+        """Returns the schedule's state, and what it said last."""
         return {"schedule": self.schedule.state_dict(), "rates": self._rates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         self.schedule.load_state_dict(state["schedule"])
         self._rates = list(state["rates"])

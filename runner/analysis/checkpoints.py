@@ -40,12 +40,12 @@ class Member:
         return f"{shown(self.folder)} {self.path.stem}"
 
     def state(self) -> dict[str, Any]:
-        """Return what is in the file; UserError if it cannot be read."""
+        """Returns what is in the file; UserError if it cannot be read."""
         return state_in(self.path)
 
 
 def state_in(path: Path) -> dict[str, Any]:
-    """Return what is in a checkpoint; UserError if it cannot be read."""
+    """Returns what is in a checkpoint; UserError if it cannot be read."""
     try:
         return read(path)
     except DamagedFile as error:
@@ -53,7 +53,7 @@ def state_in(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_path(folder: Path, which: str) -> Path:
-    """Return the file of a run's checkpoint, whether it is there or not.
+    """Returns the file of a run's checkpoint, whether it is there or not.
 
     Args:
         folder: the run's.
@@ -66,7 +66,7 @@ def checkpoint_path(folder: Path, which: str) -> Path:
 
 
 def find_members(paths: Iterable[str | Path], which: str) -> list[Member]:
-    """Return the checkpoints that paths name, each once, in their order.
+    """Returns the checkpoints that paths name, each once, in their order.
 
     Args:
         paths: of checkpoints in RUN/checkpoints/, of runs, and of sweeps or folders above runs, all of whose runs
@@ -99,7 +99,7 @@ def find_members(paths: Iterable[str | Path], which: str) -> list[Member]:
 
 
 def check_same_images(members: list[Member], inputs: tuple[str, ...] = ()) -> None:
-    """Raise UserError, which names a key, unless all runs have the same test and held-out images.
+    """Raises UserError, which names a key, unless all runs have the same test and held-out images.
 
     Args:
         members: of the runs.
@@ -119,14 +119,12 @@ def check_same_images(members: list[Member], inputs: tuple[str, ...] = ()) -> No
 
 
 def images_of(config: DictConfig, inputs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the keys of a run's data that choose its images, and those of `inputs`, with their values."""
+    """Returns the keys of a run's data that choose its images, and those of `inputs`, with their values."""
     return {str(key): value for key, value in config.data.items() if key in inputs or key not in APART}
 
 
-def runs_of(
-    members: list[Member], device: str | None, display: "Display", train_images: int = 0
-) -> Iterator["Run"]:
-    """Yield, for each member, its run with the member's weights; members of one run share what is built.
+def runs_of(members: list[Member], device: str | None, display: "Display", train_images: int = 0) -> Iterator["Run"]:
+    """Yields, for each member, its run with the member's weights; members of one run share what is built.
 
     Args:
         members: of runs with the same images.

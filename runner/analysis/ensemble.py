@@ -27,7 +27,7 @@ def evaluate_ensemble(
     device: str | None = None,
     display: Display | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the ensemble of several checkpoints on their test images.
+    """Evaluates the ensemble of several checkpoints on their test images.
 
     With p_k(c | x) what network k gives to class c (softmax), the ensemble gives sum_k w_k p_k(c | x), where the
     weights w_k >= 0 add up to 1: all equal, and those of `weights` (von Bachmann 2020, section 1.2.4).
@@ -81,12 +81,12 @@ def evaluate_ensemble(
 
 
 def described(member: Member) -> dict[str, Any]:
-    """Return which checkpoint of which run a member is."""
+    """Returns which checkpoint of which run a member is."""
     return {"run": shown(member.folder), "checkpoint": member.path.name, "name": member.name}
 
 
 def checked_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
-    """Return weights divided by their sum; UserError where they are not as many as needed, or negative."""
+    """Returns weights divided by their sum; UserError where they are not as many as needed, or negative."""
     given = np.asarray(weights if not isinstance(weights, str) else [], dtype=float)
     if given.shape != (count,) or not np.isfinite(given).all() or given.min() < 0 or given.sum() == 0:
         text = weights if isinstance(weights, str) else ",".join(f"{w:g}" for w in weights)
@@ -96,7 +96,7 @@ def checked_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
 
 @torch.no_grad()
 def probabilities(run: Run, kind: str) -> np.ndarray:
-    """Return what a run's network gives to each class (N, classes), in evaluation mode, for one of its sets."""
+    """Returns what a run's network gives to each class (N, classes), in evaluation mode, for one of its sets."""
     run.network.eval()
     parts = []
     for inputs, _ in run.evaluation_sets[kind].ordered(run.evaluation_batch_size):
@@ -108,7 +108,7 @@ def probabilities(run: Run, kind: str) -> np.ndarray:
 
 
 def combined(found: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return figures of the members, of their ensemble with equal weights, and of each pair.
+    """Returns figures of the members, of their ensemble with equal weights, and of each pair.
 
     Args:
         found: probabilities (K, N, classes).
@@ -128,7 +128,7 @@ def combined(found: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]])
 def weighted(
     found: dict[str, np.ndarray], labels: dict[str, np.ndarray], given: np.ndarray | None
 ) -> dict[str, Any] | None:
-    """Return figures of the ensemble with given weights, or fitted ones; None where there are neither.
+    """Returns figures of the ensemble with given weights, or fitted ones; None where there are neither.
 
     Args:
         found: probabilities (K, N, classes) on the test images; with `validation`, weights are fitted on these.
@@ -145,7 +145,7 @@ def weighted(
 
 
 def figures(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return mean cross-entropy, top-1 and top-5 accuracy (percent) of probabilities (N, classes)."""
+    """Returns mean cross-entropy, top-1 and top-5 accuracy (percent) of probabilities (N, classes)."""
     best = torch.from_numpy(p).topk(min(5, p.shape[1]), dim=1).indices.numpy() == labels[:, None]
     return {
         "loss": float(-np.log(np.maximum(of_the_truth(p[None], labels), SMALLEST)).mean()),
@@ -155,12 +155,12 @@ def figures(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def of_the_truth(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return what networks give to the right classes (K, N), of what they give to all (K, N, classes)."""
+    """Returns what networks give to the right classes (K, N), of what they give to all (K, N, classes)."""
     return p[:, np.arange(len(labels)), labels]
 
 
 def fitted_weights(p: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the weights with the lowest cross-entropy of the weighted mean, and how far from it they may be.
+    """Returns the weights with the lowest cross-entropy of the weighted mean, and how far from it they may be.
 
     It minimises  L(w) = -mean_i log(sum_k w_k p_ki)  over  w >= 0, sum_k w_k = 1:  a convex function, by
     sequential quadratic programming (scipy's SLSQP). With g_k = mean_i p_ki / sum_j w_j p_ji, that is -dL/dw_k,
@@ -201,14 +201,12 @@ def fitted_weights(p: np.ndarray) -> tuple[np.ndarray, float]:
     w /= w.sum()
     gap = float(max(0.0, -loss(w)[1].min() - 1))
     if not gap <= CERTAIN:
-        raise UserError(
-            f"--weights fit: no weights were found that are certain to be within {CERTAIN:g} of the best"
-        )
+        raise UserError(f"--weights fit: no weights were found that are certain to be within {CERTAIN:g} of the best")
     return w, gap
 
 
 def pairs(classes: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """Return disagreement (percent) and correlation of errors of each two networks.
+    """Returns disagreement (percent) and correlation of errors of each two networks.
 
     With e_k = 1 where network k is wrong, else 0, the correlation is Pearson's of e_k and e_l over the images
     (phi): None where a network is always or never wrong.

@@ -18,7 +18,7 @@ from ..training.build import build
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Say in one line where a GPU, as one that is being trained on, has too little memory left."""
+    """Says in one line where a GPU, as one that is being trained on, has too little memory left."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -26,7 +26,7 @@ def enough_memory() -> Iterator[None]:
 
 
 def prepared(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
-    """Build the pieces of a run, on its own device or on another, to evaluate it.
+    """Builds the pieces of a run, on its own device or on another, to evaluate it.
 
     Args:
         folder: the run's.
@@ -44,7 +44,7 @@ def prepared(folder: Path, device: str | None, display: Display, train_images: i
 
 
 def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
-    """Set a run's weights and its counts to those of a checkpoint; UserError if it is that of something else."""
+    """Sets a run's weights and its counts to those of a checkpoint; UserError if it is that of something else."""
     try:
         run.network.load_state_dict(state["model"])
         run.progress.load_state_dict(state["progress"])
@@ -53,10 +53,8 @@ def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
 
 
 def figures(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what rows say of the run's present weights, for each of these sets."""
+    """Returns what rows say of the run's present weights, for each of these sets."""
     return {
-        kind: evaluate(
-            run.network, run.forward, run.evaluation_sets[kind], run.evaluation_batch_size, run.autocast
-        )
+        kind: evaluate(run.network, run.forward, run.evaluation_sets[kind], run.evaluation_batch_size, run.autocast)
         for kind in kinds
     }

@@ -38,7 +38,7 @@ class FollowLock(RunLock):
 
 
 def follow(folder: Path, which: str, device: str | None = None) -> int:
-    """Evaluate the checkpoints of a run as they come, until it has ended; return the exit code.
+    """Evaluates the checkpoints of a run as they come, until it has ended; returns the exit code.
 
     The run's own files are only read. A step that has its rows is not evaluated again, also not after the run went
     on from an earlier step: its weights are then the same, bit for bit.
@@ -70,7 +70,7 @@ def follow(folder: Path, which: str, device: str | None = None) -> int:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of writing a follower's files into a UserError."""
+    """Turns an error of writing a follower's files into a UserError."""
     try:
         yield
     except OSError as error:
@@ -108,18 +108,18 @@ class Evaluations:
         self._file.close()
 
     def missing(self, step: int, kinds: Collection[str]) -> list[str]:
-        """Return those kinds of rows that a step does not have yet."""
+        """Returns those kinds of rows that a step does not have yet."""
         return [kind for kind in kinds if (kind, step) not in self._done]
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows."""
+        """Appends rows."""
         append_whole(self._file, "".join(to_json(row) + "\n" for row in rows).encode())
         self.rows += rows
         self._done |= {(row["kind"], row["step"]) for row in rows}
 
 
 def evaluate_all(folder: Path, which: str, run: Run, evaluations: Evaluations, display: Display) -> None:
-    """Evaluate what there is and what comes, until the run has ended and there is no more."""
+    """Evaluates what there is and what comes, until the run has ended and there is no more."""
     looked: set[Identity] = set()  # what was read
     while True:
         goes_on = is_written(folder)  # asked first: what a run writes at its end is seen below
@@ -133,7 +133,7 @@ def evaluate_all(folder: Path, which: str, run: Run, evaluations: Evaluations, d
 def next_new(
     folder: Path, which: str, evaluations: Evaluations, kinds: Collection[str], looked: set[Identity]
 ) -> Path | None:
-    """Return the oldest checkpoint that nobody has evaluated, as far as can be told without reading it.
+    """Returns the oldest checkpoint that nobody has evaluated, as far as can be told without reading it.
 
     Args:
         folder: the run's.
@@ -156,7 +156,7 @@ def next_new(
 
 
 def identity(path: Path) -> Identity | None:
-    """Return what tells a file from one that takes its place; None where there is none just now."""
+    """Returns what tells a file from one that takes its place; None where there is none just now."""
     try:
         found = os.stat(path)
     except OSError:
@@ -167,7 +167,7 @@ def identity(path: Path) -> Identity | None:
 def evaluate_one(
     path: Path, run: Run, evaluations: Evaluations, display: Display, looked: Collection[Identity]
 ) -> None:
-    """Write the rows of a checkpoint, where they are missing; pass over one that cannot be read."""
+    """Writes the rows of a checkpoint, where they are missing; pass over one that cannot be read."""
     try:
         state = read(path)
     except (DamagedFile, UserError) as error:
@@ -186,7 +186,7 @@ def evaluate_one(
 
 
 def how_it_ended(folder: Path) -> str:
-    """Say in words how a run ended that no living process writes."""
+    """Says in words how a run ended that no living process writes."""
     summary = read_json(folder / "summary.json")
     status = summary.get("status")
     if (folder / NAME).exists() or status in (None, "running"):  # a run that ends by itself removes its lock
@@ -197,7 +197,7 @@ def how_it_ended(folder: Path) -> str:
 
 
 def tell_end(run: Run, rows: list[dict[str, Any]], which: str, folder: Path, display: Display) -> int:
-    """Print the best figures and what was missed; return the exit code."""
+    """Prints the best figures and what was missed; returns the exit code."""
     selection = next(iter(run.evaluation_sets))  # validation, where there is one
     chosen = [row for row in rows if row["kind"] == selection]
     if not chosen:
@@ -214,7 +214,7 @@ def tell_end(run: Run, rows: list[dict[str, Any]], which: str, folder: Path, dis
 
 
 def missed(rows: list[dict[str, Any]], every: Duration) -> int:
-    """Return how many of the checkpoints up to the last row's have no row.
+    """Returns how many of the checkpoints up to the last row's have no row.
 
     Args:
         rows: of one kind.
@@ -231,7 +231,7 @@ def missed(rows: list[dict[str, Any]], every: Duration) -> int:
 
 
 def best_of(rows: list[dict[str, Any]], kind: str) -> Table:
-    """Return a table of the highest accuracy and the lowest loss, of each the first."""
+    """Returns a table of the highest accuracy and the lowest loss, of each the first."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("", "value", "step", "epoch"):
         table.add_column(name, justify="right" if name else "left")
@@ -243,7 +243,5 @@ def best_of(rows: list[dict[str, Any]], kind: str) -> Table:
         finite = [row for row in rows if row.get(key) is not None and math.isfinite(row[key])]
         if finite:
             best = max(sorted(finite, key=lambda row: row["step"]), key=lambda row: sign * row[key])
-            table.add_row(
-                f"{name} ({kind})", figure(best[key], form, unit), str(best["step"]), f"{best['epoch']:.2f}"
-            )
+            table.add_row(f"{name} ({kind})", figure(best[key], form, unit), str(best["step"]), f"{best['epoch']:.2f}")
     return table

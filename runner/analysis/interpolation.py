@@ -53,16 +53,16 @@ class Surface:
         self._weights = [n for n, value in run.network.state_dict().items() if value.data_ptr() in parameters]
 
     def distance(self, i: int, j: int) -> float:
-        """Return the Euclidean distance between the weights of two checkpoints, batch norm's scales among them."""
+        """Returns the Euclidean distance between the weights of two checkpoints, batch norm's scales among them."""
         a, b = self._states[i], self._states[j]
         return math.sqrt(sum(float((a[n].double() - b[n].double()).square().sum()) for n in self._weights))
 
     def norm(self, i: int) -> float:
-        """Return the length of the weights of a checkpoint."""
+        """Returns the length of the weights of a checkpoint."""
         return math.sqrt(sum(float(self._states[i][n].double().square().sum()) for n in self._weights))
 
     def at(self, shares: Sequence[float], own: bool = True) -> dict[str, float]:
-        """Return what `keys` say of a point.
+        """Returns what `keys` say of a point.
 
         Args:
             shares: c_k, of each checkpoint.
@@ -81,7 +81,7 @@ class Surface:
 
     @torch.no_grad()
     def _set(self, shares: Sequence[float]) -> None:
-        """Set weights and buffers to a combination of the checkpoints', in float64; what is equal stays."""
+        """Sets weights and buffers to a combination of the checkpoints', in float64; what is equal stays."""
         for name, value in self.run.network.state_dict().items():
             parts = [state[name] for state in self._states]
             if not value.is_floating_point() or all(torch.equal(part, parts[0]) for part in parts):
@@ -95,7 +95,7 @@ class Surface:
 
     @torch.no_grad()
     def _recompute(self) -> None:
-        """Compute the statistics of batch norm as means over batches of training images.
+        """Computes the statistics of batch norm as means over batches of training images.
 
         As torch.optim.swa_utils.update_bn does, but with dropout and all else in evaluation mode, so that nothing
         is random, and in batches of (nearly) equal size, which count the same.
@@ -119,6 +119,6 @@ class Surface:
 
 
 def with_statistics(network: nn.Module) -> list[_BatchNorm]:
-    """Return the layers of batch norm that are in training mode and keep running statistics."""
+    """Returns the layers of batch norm that are in training mode and keep running statistics."""
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     return [layer for layer in layers if layer.training and layer.running_mean is not None]

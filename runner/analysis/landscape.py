@@ -38,7 +38,7 @@ def landscape(
     display: Display | None = None,
     follow: Follow = lambda steps, what: steps,
 ) -> dict[str, Any]:
-    """Evaluate a network between checkpoints, on the test set and on training images.
+    """Evaluates a network between checkpoints, on the test set and on training images.
 
     On the line through theta_0 and theta_1: at (1 - t) theta_0 + t theta_1. Of each quantity f (cross-entropy, and
     error in percent) the barrier between the two is
@@ -101,9 +101,7 @@ def landscape(
     with enough_memory():
         run = next(iter(runs_of(members[:1], device, display or Display(quiet=True), images)))
         surface = Surface(run, members, batch_norm == "recompute")
-        lines = [
-            line(surface, i, j, members, points, beyond, follow) for i, j in combinations(range(len(members)), 2)
-        ]
+        lines = [line(surface, i, j, members, points, beyond, follow) for i, j in combinations(range(len(members)), 2)]
         plane = plane_through(surface, members, points, beyond, follow) if len(members) == 3 else None
     return {
         "checkpoints": [{**described(m), "step": step} for m, step in zip(members, surface.steps, strict=True)],
@@ -115,7 +113,7 @@ def landscape(
 
 
 def check_same_network(members: list[Member]) -> None:
-    """Raise UserError, which names a key, unless all runs have the same images, inputs and network."""
+    """Raises UserError, which names a key, unless all runs have the same images, inputs and network."""
     check_same_images(members, INPUTS)
     first, *others = members
     for other in others:
@@ -131,7 +129,7 @@ def check_same_network(members: list[Member]) -> None:
 def line(
     surface: Surface, i: int, j: int, members: list[Member], points: int | None, beyond: float, follow: Follow
 ) -> dict[str, Any]:
-    """Return figures on the line from checkpoint i to checkpoint j, and the barriers between them."""
+    """Returns figures on the line from checkpoint i to checkpoint j, and the barriers between them."""
     distance = surface.distance(i, j)
     if distance == 0:
         raise UserError(f"{members[j].name}: holds the same weights as {members[i].name}")
@@ -164,7 +162,7 @@ def line(
 
 
 def line_places(points: int, beyond: float) -> list[float]:
-    """Return t of so many points from 0 to 1, and of more, equally far apart, on both sides.
+    """Returns t of so many points from 0 to 1, and of more, equally far apart, on both sides.
 
     >>> line_places(3, 0.6)
     [-0.5, 0.0, 0.5, 1.0, 1.5]
@@ -174,7 +172,7 @@ def line_places(points: int, beyond: float) -> list[float]:
 
 
 def barrier(t: np.ndarray, values: np.ndarray) -> Values:
-    """Return how far values rise above the straight line between the first and the last, and where.
+    """Returns how far values rise above the straight line between the first and the last, and where.
 
     Values that are not finite are infinitely high.
 
@@ -193,7 +191,7 @@ def barrier(t: np.ndarray, values: np.ndarray) -> Values:
 def plane_through(
     surface: Surface, members: list[Member], points: int | None, beyond: float, follow: Follow
 ) -> dict[str, Any]:
-    """Return figures on a grid of the plane through three checkpoints, and at these."""
+    """Returns figures on a grid of the plane through three checkpoints, and at these."""
     corners = triangle(surface.distance(0, 1), surface.distance(0, 2), surface.distance(1, 2))
     if corners is None:
         raise UserError(f"landscape: {', '.join(m.name for m in members)} lie on one line; give two of them")
@@ -209,14 +207,13 @@ def plane_through(
         "y": y.tolist(),
         "values": {key: np.reshape([v[key] for v in grid], (count, count)).tolist() for key in surface.keys},
         "points": [
-            {"x": float(px), "y": float(py), **values}
-            for (px, py), values in zip(corners, at_corners, strict=True)
+            {"x": float(px), "y": float(py), **values} for (px, py), values in zip(corners, at_corners, strict=True)
         ],
     }
 
 
 def triangle(ab: float, ac: float, bc: float) -> np.ndarray | None:
-    """Return the corners (3, 2) of a triangle with these sides, A at 0 and B on the axis; None if it is flat.
+    """Returns the corners (3, 2) of a triangle with these sides, A at 0 and B on the axis; None if it is flat.
 
     >>> triangle(3.0, 4.0, 5.0).tolist()
     [[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]
@@ -229,7 +226,7 @@ def triangle(ab: float, ac: float, bc: float) -> np.ndarray | None:
 
 
 def shares(corners: np.ndarray, x: float, y: float) -> list[float]:
-    """Return the weights, which add up to 1, of three corners (3, 2) in a point: its barycentric coordinates.
+    """Returns the weights, which add up to 1, of three corners (3, 2) in a point: its barycentric coordinates.
 
     >>> shares(np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0]]), 1.5, 0.5)
     [0.0, 0.5, 0.5]

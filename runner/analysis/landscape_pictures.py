@@ -19,7 +19,7 @@ LEGEND_WIDTH = 95  # letters that fit side by side
 
 
 def draw_landscape(found: dict[str, Any], out: Path) -> list[Picture]:
-    """Draw what `landscape` returned into `out`, as SVG and PNG: `line`, and `plane` of three checkpoints."""
+    """Draws what `landscape` returned into `out`, as SVG and PNG: `line`, and `plane` of three checkpoints."""
     pictures = [draw_lines(found, out)]
     if found["plane"]:
         pictures.append(draw_plane(found, out))
@@ -27,7 +27,7 @@ def draw_landscape(found: dict[str, Any], out: Path) -> list[Picture]:
 
 
 def names(found: dict[str, Any]) -> str:
-    """Return which letter is which checkpoint."""
+    """Returns which letter is which checkpoint."""
     each = [
         f"{letter}: {plain(c['name'])}, step {c['step']}"
         for letter, c in zip(LETTERS, found["checkpoints"], strict=False)
@@ -36,7 +36,7 @@ def names(found: dict[str, Any]) -> str:
 
 
 def draw_lines(found: dict[str, Any], out: Path) -> Picture:
-    """Draw loss and error on each line, with the checkpoints and the barriers between them."""
+    """Draws loss and error on each line, with the checkpoints and the barriers between them."""
     from matplotlib.figure import Figure
 
     lines = found["lines"]
@@ -61,7 +61,7 @@ def draw_lines(found: dict[str, Any], out: Path) -> Picture:
 
 
 def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> None:
-    """Draw a quantity on one set of images: curve, checkpoints, the straight line between them, a test barrier."""
+    """Draws a quantity on one set of images: curve, checkpoints, the straight line between them, a test barrier."""
     key, colour = f"{kind}_{quantity}", COLOURS[kind]
     t, values = (np.array([p[name] for p in line["points"]], dtype=float) for name in ("t", key))
     ends = np.flatnonzero((t == 0) | (t == 1))
@@ -91,7 +91,7 @@ def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> N
 
 
 def draw_plane(found: dict[str, Any], out: Path) -> Picture:
-    """Draw the training loss and the test error on the plane, with the checkpoints and the lines between them."""
+    """Draws the training loss and the test error on the plane, with the checkpoints and the lines between them."""
     from matplotlib.figure import Figure
 
     plane = found["plane"]
@@ -115,7 +115,7 @@ def draw_plane(found: dict[str, Any], out: Path) -> Picture:
 
 
 def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
-    """Draw filled contours; where values range widely, their levels are spaced geometrically.
+    """Draws filled contours; where values range widely, their levels are spaced geometrically.
 
     Levels end at a high quantile of the values: far away from the checkpoints these rise without bounds.
     """

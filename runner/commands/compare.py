@@ -21,9 +21,7 @@ def command(arguments: list[str], debug: bool) -> int:
         "trainopt compare", description="Compare methods: figures over seeds, a test against a baseline, a report."
     )
     parser.add_argument("paths", type=Path, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them")
-    parser.add_argument(
-        "--by", metavar="KEY,KEY", help="what makes a method; default: all that differs but the seed"
-    )
+    parser.add_argument("--by", metavar="KEY,KEY", help="what makes a method; default: all that differs but the seed")
     parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
     parser.add_argument(
         "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
@@ -39,7 +37,7 @@ def command(arguments: list[str], debug: bool) -> int:
 
 
 def compare(given: Namespace) -> None:
-    """Read, compare, print and write; UserError where the runs should not be compared."""
+    """Reads, compare, prints and write; UserError where the runs should not be compared."""
     console = wide_console()
 
     def follow(folders: list[Path]) -> Iterable[Path]:

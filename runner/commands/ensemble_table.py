@@ -11,7 +11,7 @@ MANY = 9  # networks: of more, no matrix of pairs is printed
 
 
 def show_ensemble(found: dict[str, Any], display: Display) -> None:
-    """Print what `evaluate_ensemble` returned."""
+    """Prints what `evaluate_ensemble` returned."""
     weights = (found["weighted"] or {}).get("weights")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("", "", *(["weight"] if weights else []), "loss", "top-1 (%)", "top-5 (%)"):
@@ -37,9 +37,7 @@ def show_ensemble(found: dict[str, Any], display: Display) -> None:
     display.say(f"on {found['images']:,} test images")
     if len(found["members"]) <= MANY:
         display.say(matrix(found))
-        display.say(
-            "below the diagonal: images that two take for different classes (%); above: correlation of errors"
-        )
+        display.say("below the diagonal: images that two take for different classes (%); above: correlation of errors")
     else:
         display.say(
             f"each two take {spread([p['disagreement'] for p in found['pairs']], '.2f')} % for different classes"
@@ -50,7 +48,7 @@ def show_ensemble(found: dict[str, Any], display: Display) -> None:
 
 
 def matrix(found: dict[str, Any]) -> Table:
-    """Return disagreement and correlation of each two networks, below and above the diagonal."""
+    """Returns disagreement and correlation of each two networks, below and above the diagonal."""
     count = len(found["members"])
     cells = [["·" if i == j else "" for j in range(count)] for i in range(count)]
     for pair in found["pairs"]:
@@ -67,7 +65,7 @@ def matrix(found: dict[str, Any]) -> Table:
 
 
 def spread(values: list[float], form: str) -> str:
-    """Return the mean of values and their range.
+    """Returns the mean of values and their range.
 
     >>> spread([1.0, 2.0, 6.0], ".1f")
     '3.0 (1.0 to 6.0)'

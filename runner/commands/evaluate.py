@@ -12,9 +12,7 @@ from ..system.errors import UserError
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt evaluate RUN`, `trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
     del debug
-    parser = argparse.ArgumentParser(
-        "trainopt evaluate", description="Evaluate a checkpoint of a run, or several."
-    )
+    parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate a checkpoint of a run, or several.")
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="RUN", help="a run's folder; --ensemble: runs, sweeps, checkpoints"
     )
@@ -77,7 +75,7 @@ def evaluate_together(given: argparse.Namespace) -> int:
 
 
 def weights_in(text: str | None) -> list[float] | str | None:
-    """Return the numbers in a text like `0.5,0.3,0.2`; a text that is no list of numbers as it is."""
+    """Returns the numbers in a text like `0.5,0.3,0.2`; a text that is no list of numbers as it is."""
     try:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
@@ -85,7 +83,7 @@ def weights_in(text: str | None) -> list[float] | str | None:
 
 
 def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
-    """Evaluate a checkpoint of a run and print the figures.
+    """Evaluates a checkpoint of a run and prints the figures.
 
     Args:
         folder: the run's.

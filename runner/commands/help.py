@@ -40,7 +40,7 @@ def command(arguments: list[str]) -> int:
 
 
 def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
-    """Return the page for a command line."""
+    """Returns the page for a command line."""
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [USAGE, "Groups (group=option):", ""]
     for group in vocabulary.groups:
@@ -59,7 +59,7 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
 
 
 def _without(text: str, *sections: str) -> list[str]:
-    """Return the lines of a YAML text without some top-level sections."""
+    """Returns the lines of a YAML text without some top-level sections."""
     kept, inside = [], False
     for line in text.splitlines():
         if re.match(r"\S", line) and not line.startswith("#"):

@@ -36,9 +36,7 @@ def command(arguments: list[str], debug: bool) -> int:
         metavar="RUN|CHECKPOINT",
         help="a run's folder, or a file in its checkpoints/",
     )
-    parser.add_argument(
-        "--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)"
-    )
+    parser.add_argument("--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)")
     parser.add_argument(
         "--beyond", type=float, default=0.2, metavar="SHARE", help="how far to go on beyond; default: 0.2"
     )
@@ -59,7 +57,7 @@ def command(arguments: list[str], debug: bool) -> int:
 
 
 def show_and_write(given: Namespace) -> None:
-    """Evaluate, print and write; UserError where that cannot be done."""
+    """Evaluates, prints and write; UserError where that cannot be done."""
     display = Display(quiet=given.json)
     if not display.console.is_terminal:
         display.console.width = max(display.console.width, PLAIN_WIDTH)
@@ -94,7 +92,7 @@ def show_and_write(given: Namespace) -> None:
 
 
 def show_landscape(found: dict[str, Any], display: Display) -> None:
-    """Print the checkpoints, the barriers between them, and what these mean."""
+    """Prints the checkpoints, the barriers between them, and what these mean."""
     ends: dict[int, dict[str, float]] = {}
     for line in found["lines"]:
         at = {point["t"]: point for point in line["points"]}
@@ -122,18 +120,18 @@ def show_landscape(found: dict[str, Any], display: Display) -> None:
 
 
 def figures_of(values: dict[str, float]) -> list[str]:
-    """Return losses and errors as text, training and test of the one, then of the other."""
+    """Returns losses and errors as text, training and test of the one, then of the other."""
     order = ("train_loss", "test_loss", "train_error", "test_error")
     return [f"{values[key]:.4f}" if key.endswith("loss") else f"{values[key]:.2f}" for key in order]
 
 
 def way(line: dict[str, Any]) -> str:
-    """Return a line as the letters of its ends."""
+    """Returns a line as the letters of its ends."""
     return f"{LETTERS[line['from']]}–{LETTERS[line['to']]}"
 
 
 def verdict(line: dict[str, Any]) -> str:
-    """Say in words whether there is a barrier between two checkpoints."""
+    """Says in words whether there is a barrier between two checkpoints."""
     loss, error = line["barriers"]["test_loss"], line["barriers"]["test_error"]
     share = f"{100 * line['relative_distance']:.3g} % of the length of {LETTERS[line['from']]}"
     apart = f"distance {line['distance']:.4g}, {share}"

@@ -44,7 +44,7 @@ ALL = "all"
 
 
 def reproduce(given: argparse.Namespace, typed: list[str], debug: bool) -> int:
-    """Read and check everything, show the plan, run what is missing, write the reports; return the exit code.
+    """Reads and check everything, show the plan, run what is missing, write the reports; returns the exit code.
 
     Args:
         given: what was typed, taken apart.
@@ -74,7 +74,7 @@ def reproduce(given: argparse.Namespace, typed: list[str], debug: bool) -> int:
 
 
 def planned(given: argparse.Namespace) -> list[StudyPlan]:
-    """Return the plan of each study that was named, all checked."""
+    """Returns the plan of each study that was named, all checked."""
     if given.config_dir is not None and not given.config_dir.is_dir():
         raise UserError(f"--config-dir {given.config_dir}: is no folder")
     if given.scale not in SCALES:
@@ -91,7 +91,7 @@ def planned(given: argparse.Namespace) -> list[StudyPlan]:
 
 
 def named_studies(names: list[str], config_dir: Path | None, scale: str) -> list[Study]:
-    """Return the studies of these names at a scale, each once."""
+    """Returns the studies of these names at a scale, each once."""
     there = find_studies(config_dir)
     if not names:
         raise UserError(f"reproduce: which study? {there_are([*there, ALL])}")
@@ -113,5 +113,5 @@ def named_studies(names: list[str], config_dir: Path | None, scale: str) -> list
 
 
 def there_are(names: Iterable[str]) -> str:
-    """Return what there is, in words."""
+    """Returns what there is, in words."""
     return f"there are {', '.join(names)}"

@@ -11,7 +11,7 @@ from ..system.errors import UserError, one_line
 
 
 def command(arguments: list[str], debug: bool) -> int:
-    """Let Hydra compose the configuration and start the run, or the runs of a sweep."""
+    """Lets Hydra compose the configuration and start the run, or the runs of a sweep."""
     import hydra
 
     from ..config.explain import explain
@@ -63,12 +63,12 @@ def command(arguments: list[str], debug: bool) -> int:
 
 
 def typed_overrides(arguments: list[str]) -> list[str]:
-    """Return the arguments that are overrides, as in `optimizer.lr=0.1`."""
+    """Returns the arguments that are overrides, as in `optimizer.lr=0.1`."""
     return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
 def config_folders(arguments: list[str]) -> list[Path]:
-    """Return the folder given with --config-dir, if any."""
+    """Returns the folder given with --config-dir, if any."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     folder = parser.parse_known_args(arguments)[0].config_dir

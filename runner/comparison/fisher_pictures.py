@@ -11,7 +11,7 @@ from .pictures import LABELS, Curve, curves_of, draw_lines
 
 
 def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> list[Picture]:
-    """Draw what the rows of the fisher probe hold into `out`, as SVG and PNG; nothing where there are none.
+    """Draws what the rows of the fisher probe hold into `out`, as SVG and PNG; nothing where there are none.
 
     Args:
         comparison: the methods and their runs.
@@ -41,11 +41,11 @@ def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> lis
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Return a curve's running mean, with the band smoothed alike."""
+    """Returns a curve's running mean, with the band smoothed alike."""
     mean, low, high = (running_mean(values) for values in (curve.mean, curve.low, curve.high))
     return replace(curve, mean=mean, low=low, high=high)
 
 
 def error(accuracy: Curve) -> Curve:
-    """Return the curve of 100 % less an accuracy."""
+    """Returns the curve of 100 % less an accuracy."""
     return replace(accuracy, mean=100 - accuracy.mean, low=100 - accuracy.high, high=100 - accuracy.low)

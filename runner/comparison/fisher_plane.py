@@ -42,7 +42,7 @@ class Way:
 
 
 def draw_plane(comparison: Comparison, out: Path) -> list[Picture]:
-    """Draw where the methods end, and how they came there, into `out`; nothing where no rows say so.
+    """Draws where the methods end, and how they came there, into `out`; nothing where no rows say so.
 
     Runs that diverged are left out: they end nowhere.
     """
@@ -66,7 +66,7 @@ def draw_plane(comparison: Comparison, out: Path) -> list[Picture]:
 
 
 def ways_of(comparison: Comparison) -> dict[str, Way]:
-    """Return a way for each method of which a run that did not diverge has the measures."""
+    """Returns a way for each method of which a run that did not diverge has the measures."""
     metrics = comparison.runs.metrics
     if not {"C_K", "L_K"} <= set(metrics):
         return {}
@@ -82,7 +82,7 @@ def ways_of(comparison: Comparison) -> dict[str, Way]:
 
 
 def way(parts: list[pd.DataFrame], top1: pd.Series) -> Way:
-    """Return the mean way of runs, from their rows and their final accuracies in percent."""
+    """Returns the mean way of runs, from their rows and their final accuracies in percent."""
     points, ends = [], []
     for part in parts:
         rows = part[part[["C_K", "L_K"]].notna().all(axis=1)]
@@ -97,7 +97,7 @@ def way(parts: list[pd.DataFrame], top1: pd.Series) -> Way:
 
 
 def constant_size(rows: pd.DataFrame) -> int | None:
-    """Return the batch size of a run, or None where it changes from epoch to epoch.
+    """Returns the batch size of a run, or None where it changes from epoch to epoch.
 
     The last batch of an epoch holds what is left, and says nothing of that.
 
@@ -113,7 +113,7 @@ def constant_size(rows: pd.DataFrame) -> int | None:
 
 
 def draw_levels(axis: "Axes", ways: Iterable[Way]) -> bool:
-    """Draw lines of equal error between the methods' ends; return whether there were enough points."""
+    """Draws lines of equal error between the methods' ends; returns whether there were enough points."""
     from matplotlib.tri import Triangulation
 
     known = [way for way in ways if np.isfinite(way.error) and (way.end > 0).all()]
@@ -131,13 +131,13 @@ def draw_levels(axis: "Axes", ways: Iterable[Way]) -> bool:
 
 
 def is_plane(places: np.ndarray) -> bool:
-    """Say whether points (n, 2) span more than a line."""
+    """Returns whether points (n, 2) span more than a line."""
     widths = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
     return bool(widths[-1] > 1e-3 * widths[0])
 
 
 def set_scales(axis: "Axes") -> None:
-    """Make both axes logarithmic, with plain numbers and room around what was drawn."""
+    """Makes both axes logarithmic, with plain numbers and room around what was drawn."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_xscale("log")
@@ -154,7 +154,7 @@ def set_scales(axis: "Axes") -> None:
 
 
 def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dict[str, Any]:
-    """Draw a point a method, joined where they differ by their batch size alone; return what was drawn by name."""
+    """Draws a point a method, joined where they differ by their batch size alone; returns what was drawn by name."""
     drawn: dict[str, Any] = {}
     for names in families(comparison, ways):
         axis.plot(*np.array([ways[name].end for name in names]).T, color="0.9", linewidth=3, zorder=1)
@@ -171,14 +171,14 @@ def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dic
 
 
 def write_size(axis: "Axes", way: Way, place: np.ndarray, shift: tuple[int, int]) -> None:
-    """Write a batch size beside a place, shifted by so many points."""
+    """Writes a batch size beside a place, shifted by so many points."""
     side = "left" if shift[0] > 0 else "right"
     x, y = place
     axis.annotate(f"s{way.size}", (x, y), shift, textcoords="offset points", fontsize=8, ha=side, zorder=5)
 
 
 def families(comparison: Comparison, ways: dict[str, Way]) -> list[list[str]]:
-    """Return the names of methods that differ by their batch size alone, by size, where there are several."""
+    """Returns the names of methods that differ by their batch size alone, by size, where there are several."""
     if SIZE not in comparison.differing:
         return []
     text = as_text(comparison.runs.configs)
@@ -192,7 +192,7 @@ def families(comparison: Comparison, ways: dict[str, Way]) -> list[list[str]]:
 
 
 def draw_ways(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dict[str, Any]:
-    """Draw dotted ways of runs with one batch size, and solid ones of others; return what was drawn by name."""
+    """Draws dotted ways of runs with one batch size, and solid ones of others; returns what was drawn by name."""
     drawn: dict[str, Any] = {}
     for number, (name, way) in enumerate(ways.items()):
         points = way.points[~np.isnan(way.points).any(axis=1)]

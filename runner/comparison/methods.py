@@ -98,7 +98,7 @@ class Comparison:
 
 
 def usable(summary: dict[str, Any]) -> str | None:
-    """Say why a run is left out, or None."""
+    """Says why a run is left out, or None."""
     status = summary.get("status")
     if status in DONE:
         return None
@@ -113,7 +113,7 @@ def compare(
     target: float | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compare methods.
+    """Compares methods.
 
     Args:
         runs: finished and diverged ones.
@@ -146,8 +146,7 @@ def compare(
         method.diverged = int((chosen["status"] == "diverged").sum())
         there_is = {name: runs.summaries[column].notna().any() for name, (column, _, _) in METRICS.items()}
         method.figures = {
-            name: estimate(list(chosen[column]) if there_is[name] else [])
-            for name, (column, _, _) in METRICS.items()
+            name: estimate(list(chosen[column]) if there_is[name] else []) for name, (column, _, _) in METRICS.items()
         }
         there = reached.loc[reached.index.intersection(method.runs)]
         method.reached = len(there)
@@ -158,7 +157,7 @@ def compare(
 
 
 def derived(runs: Runs) -> Runs:
-    """Return runs with `gradient_equivalents` in their rows, and summaries with the best top-5, as RULE says."""
+    """Returns runs with `gradient_equivalents` in their rows, and summaries with the best top-5, as RULE says."""
     runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
     if "top5" in runs.metrics:  # summaries have no such entry
         best_top5 = selection_rows(runs).groupby("run")["top5"].max()
@@ -167,7 +166,7 @@ def derived(runs: Runs) -> Runs:
 
 
 def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
-    """Return summaries in which diverged runs have the figures that RULE gives them."""
+    """Returns summaries in which diverged runs have the figures that RULE gives them."""
     found = summaries.reindex(columns=dict.fromkeys([*summaries, *(column for column, _, _ in METRICS.values())]))
     for run in found.index[found["status"] == "diverged"]:
         if pd.isna(found.at[run, "classes"]):
@@ -184,12 +183,12 @@ def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_accuracies(summaries: pd.DataFrame) -> bool:
-    """Say whether any of the runs has: those of test functions have none."""
+    """Returns whether any of the runs has: those of test functions have none."""
     return bool(summaries["final.top1"].notna().any())
 
 
 def text_of(value: Any) -> str:
-    """Return a value of a configuration as one types it."""
+    """Returns a value of a configuration as one types it."""
     if isinstance(value, float) and math.isnan(value):
         return ""
     words = {True: "true", False: "false", None: "null"}
@@ -197,12 +196,12 @@ def text_of(value: Any) -> str:
 
 
 def as_text(configs: pd.DataFrame) -> pd.DataFrame:
-    """Return the configurations as text."""
+    """Returns the configurations as text."""
     return configs.map(text_of)
 
 
 def varied_keys(text: pd.DataFrame) -> list[str]:
-    """Return the keys that differ, but for the seed and for what changes nothing about a run's numbers."""
+    """Returns the keys that differ, but for the seed and for what changes nothing about a run's numbers."""
     return [
         key
         for key in text
@@ -211,7 +210,7 @@ def varied_keys(text: pd.DataFrame) -> list[str]:
 
 
 def differing_keys(configs: pd.DataFrame) -> list[str]:
-    """Return the keys that tell the methods apart: choices, and keys that differ within the same choices.
+    """Returns the keys that tell the methods apart: choices, and keys that differ within the same choices.
 
     That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own.
     """
@@ -226,7 +225,7 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
 
 
 def chosen_keys(configs: pd.DataFrame, by: Iterable[str], what: str = "--by") -> list[str]:
-    """Return the columns that keys as people type them mean; UserError, about `what`, for one that no run has."""
+    """Returns the columns that keys as people type them mean; UserError, about `what`, for one that no run has."""
     found = []
     for key in by:
         column = f"choices.{key}" if f"choices.{key}" in configs else key
@@ -238,7 +237,7 @@ def chosen_keys(configs: pd.DataFrame, by: Iterable[str], what: str = "--by") ->
 
 
 def group(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
-    """Return the methods, in the order in which their first runs come; the same run twice counts once.
+    """Returns the methods, in the order in which their first runs come; the same run twice counts once.
 
     They are the runs with the same values of these keys or, where the runs have names, with the same name.
 
@@ -271,7 +270,7 @@ def group(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[
 
 
 def incomparable(runs: Runs, differing: list[str]) -> list[str]:
-    """Return why these runs should not be compared, a line each."""
+    """Returns why these runs should not be compared, a line each."""
     obstacles = []
     data = [key for key in differing if key == "choices.data" or key.startswith("data.")]
     other_sets = [
@@ -293,19 +292,19 @@ def incomparable(runs: Runs, differing: list[str]) -> list[str]:
 
 
 def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:
-    """Return what gradients and Hessian-vector products cost together, in gradient evaluations."""
+    """Returns what gradients and Hessian-vector products cost together, in gradient evaluations."""
     by_counts = counts["gradients"] + HVP_COST * counts["hvps"]
     return counts["gradient_equivalents"].fillna(by_counts) if "gradient_equivalents" in counts else by_counts
 
 
 def selection_rows(runs: Runs) -> pd.DataFrame:
-    """Return the evaluations that best figures are taken from: of the validation set, or else of the test set."""
+    """Returns the evaluations that best figures are taken from: of the validation set, or else of the test set."""
     kind = runs.metrics["run"].map(runs.summaries["best_on"])
     return runs.metrics[runs.metrics["kind"] == kind]
 
 
 def first_reached(runs: Runs, target: float) -> pd.DataFrame:
-    """Return the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
+    """Returns the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
     rows = selection_rows(runs)
     rows = rows.reindex(columns=dict.fromkeys([*rows, "top1"]))
     ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
@@ -314,7 +313,7 @@ def first_reached(runs: Runs, target: float) -> pd.DataFrame:
 
 
 def find_baseline(methods: list[Method], wanted: str | None) -> Method:
-    """Return the method that `wanted` names, whole or by a part that no other has; None: the first."""
+    """Returns the method that `wanted` names, whole or by a part that no other has; None: the first."""
     if wanted is None:
         return methods[0]
     found = [m for m in methods if m.name == wanted] or [m for m in methods if wanted in m.name]
@@ -325,7 +324,7 @@ def find_baseline(methods: list[Method], wanted: str | None) -> Method:
 
 
 def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
-    """Compare every other method with the baseline, and correct for their number."""
+    """Compares every other method with the baseline, and correct for their number."""
 
     def by_seed(method: Method) -> dict[int, float]:
         return dict(zip(method.seeds, values.loc[method.runs], strict=True))
@@ -337,7 +336,7 @@ def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Return what the tests say, in a sentence."""
+    """Returns what the tests say, in a sentence."""
     what = METRICS[comparison.metric][1]
     others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
     if not others:

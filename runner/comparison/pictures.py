@@ -53,7 +53,7 @@ class Curve:
 
 
 def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Picture]:
-    """Draw what the runs hold into `out`, as SVG and PNG; a picture of nothing is left out.
+    """Draws what the runs hold into `out`, as SVG and PNG; a picture of nothing is left out.
 
     Args:
         comparison: the methods and their runs.
@@ -93,13 +93,13 @@ def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Pictu
 
 
 def colour_of(methods: list[Method]) -> dict[str, tuple[str, str]]:
-    """Return a colour and a line style for each method's name; the line differs once colours come again."""
+    """Returns a colour and a line style for each method's name; the line differs once colours come again."""
     eight = len(PALETTE)
     return {m.name: (PALETTE[i % eight], LINES[i // eight % len(LINES)]) for i, m in enumerate(methods)}
 
 
 def with_terms(comparison: Comparison) -> tuple[Comparison, list[str]]:
-    """Add columns for what is drawn of the terms of the training loss; return their labels too."""
+    """Adds columns for what is drawn of the terms of the training loss; returns their labels too."""
     metrics, configs = comparison.runs.metrics, comparison.runs.configs
     regularizers = list(dict.fromkeys(k.split(".")[1] for k in configs if k.startswith("regularizer.")))
     there = [name for name in term_names(regularizers) if name in metrics]
@@ -109,7 +109,7 @@ def with_terms(comparison: Comparison) -> tuple[Comparison, list[str]]:
 
 
 def curves_of(comparison: Comparison, kind: str, column: str, axis: str) -> dict[str, Curve]:
-    """Return a curve for each method that has such rows.
+    """Returns a curve for each method that has such rows.
 
     Args:
         comparison: the methods and their runs.
@@ -136,7 +136,7 @@ def curves_of(comparison: Comparison, kind: str, column: str, axis: str) -> dict
 
 
 def curve(parts: list[pd.DataFrame]) -> Curve:
-    """Return the mean and the range of runs, aligned by step: between its own steps, a run is interpolated.
+    """Returns the mean and the range of runs, aligned by step: between its own steps, a run is interpolated.
 
     A run that ended early counts up to its end.
 
@@ -163,7 +163,7 @@ def curve(parts: list[pd.DataFrame]) -> Curve:
 
 
 def last_quarter(curves: dict[str, Curve]) -> dict[str, Curve]:
-    """Return the end of each curve, from three quarters of its own way on; empty where none has two points there.
+    """Returns the end of each curve, from three quarters of its own way on; empty where none has two points there.
 
     Its own, as on a clock the slow would be left alone in the last quarter of the common axis.
     """
@@ -174,10 +174,8 @@ def last_quarter(curves: dict[str, Curve]) -> dict[str, Curve]:
     return found if any(len(c.x) > 1 for c in found.values()) else {}
 
 
-def draw_lines(
-    panels: dict[str, dict[str, Curve]], methods: list[Method], label: str, across: int = 1
-) -> "Figure":
-    """Draw curves, a panel for each quantity, with one legend below all of them.
+def draw_lines(panels: dict[str, dict[str, Curve]], methods: list[Method], label: str, across: int = 1) -> "Figure":
+    """Draws curves, a panel for each quantity, with one legend below all of them.
 
     Args:
         panels: for the label of each quantity, curves by the names of their methods.
@@ -212,7 +210,7 @@ def draw_lines(
 
 
 def draw_bars(methods: list[Method], against: str) -> "Figure":
-    """Draw what it took to reach the target, a bar a method, the first on top."""
+    """Draws what it took to reach the target, a bar a method, the first on top."""
     names = ["\n".join(textwrap.wrap(m.name, BAR_NAME_WIDTH)) for m in methods]
     longest = max(name.count("\n") + 1 for name in names)
     figure = new_figure(1.2 + max(0.5, 0.18 * longest) * len(methods))

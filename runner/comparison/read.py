@@ -19,7 +19,7 @@ def read_comparison(
     follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
     **choices: Any,
 ) -> Comparison:
-    """Compare the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
+    """Compares the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
 
     Args:
         paths: of runs, of sweeps, or of folders with runs below them.
@@ -49,7 +49,7 @@ def read_comparison(
 
 
 def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
-    """Return the folders of runs that are compared: of a tournament's its final runs that came to an end.
+    """Returns the folders of runs that are compared: of a tournament's its final runs that came to an end.
 
     Raises:
         UserError: a tournament has no final run yet.

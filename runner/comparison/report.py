@@ -19,7 +19,7 @@ ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "thre
 def write_report(
     comparison: Comparison, table: tuple[list[str], list[list[str]]], pictures: list[Picture], path: Path
 ) -> None:
-    """Write the report.
+    """Writes the report.
 
     Args:
         comparison: the methods and their runs.
@@ -50,7 +50,7 @@ def write_report(
 
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:
-    """Return (name, its value of each differing key, seeds) of the methods."""
+    """Returns (name, its value of each differing key, seeds) of the methods."""
     text = as_text(comparison.runs.configs)
     return [
         (
@@ -63,7 +63,7 @@ def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]
 
 
 def environment_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[Any, int]]]]:
-    """Return (what, its values, each with the number of runs that have it); what no run knows is left out."""
+    """Returns (what, its values, each with the number of runs that have it); what no run knows is left out."""
     versions = [column for column in environments if column.startswith("versions.")]
     found = []
     for column in [*versions, *(key for key in ENVIRONMENT if key in environments)]:

@@ -54,7 +54,7 @@ class Verdict:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean, spread and interval of values.
+    """Returns mean, spread and interval of values.
 
     >>> e = estimate([1.0, 2.0, 3.0])
     >>> e.mean, e.std, e.n, round(e.high, 3)
@@ -73,7 +73,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, float]) -> Verdict:
-    """Compare two methods by their values, given by seed.
+    """Compares two methods by their values, given by seed.
 
     Runs with the same seeds are paired; where the seeds differ, even in one, Welch's test takes all of them.
     """
@@ -100,7 +100,7 @@ def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, fl
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the difference of means in standard deviations, corrected for small samples (Hedges 1981).
+    """Returns the difference of means in standard deviations, corrected for small samples (Hedges 1981).
 
     >>> round(hedges_g([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]), 3)
     0.8
@@ -113,7 +113,7 @@ def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm 1979); nan is no member of the family, and stays.
+    """Returns p-values corrected for their number (Holm 1979); nan is no member of the family, and stays.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

@@ -23,7 +23,7 @@ WAYS = ("steps", "gradients", "seconds")  # to the target, in the files
 
 
 def conclude(comparison: Comparison, against: str, out: Path, force: bool, console: Console) -> None:
-    """Print the table and write the files; UserError where the methods should not be compared, unless by force."""
+    """Prints the table and write the files; UserError where the methods should not be compared, unless by force."""
     for name, reason in comparison.runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not force:
@@ -38,10 +38,8 @@ def conclude(comparison: Comparison, against: str, out: Path, force: bool, conso
     console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
 
 
-def table_of(
-    comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]
-) -> tuple[list[str], list[list[str]]]:
-    """Return (header, rows of text): a row a method, what the tests are about first.
+def table_of(comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    """Returns (header, rows of text): a row a method, what the tests are about first.
 
     Args:
         comparison: the methods.
@@ -69,21 +67,21 @@ def table_of(
 
 
 def estimate_text(value: Estimate, form: str) -> str:
-    """Return a mean with its standard deviation."""
+    """Returns a mean with its standard deviation."""
     if value.n == 0:
         return ""
     return f"{value.mean:{form}}" if value.n == 1 else f"{value.mean:{form}} ± {value.std:{form}}"
 
 
 def way_text(method: Method, against: str) -> str:
-    """Return what it took to reach the target, and in how many of the runs where not in all."""
+    """Returns what it took to reach the target, and in how many of the runs where not in all."""
     form = ",.0f" if against in ("steps", "samples", "gradients") else ".2f"
     missed = f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
     return estimate_text(method.to_target[against], form) + missed
 
 
 def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
-    """Return difference, corrected p, effect and kind of a test, as text."""
+    """Returns difference, corrected p, effect and kind of a test, as text."""
     if verdict is None:
         return ["", "", "", "baseline"]
     difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
@@ -94,7 +92,7 @@ def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
 
 
 def show(comparison: Comparison, against: str, console: Console) -> None:
-    """Print the table and what it means."""
+    """Prints the table and what it means."""
     header, rows = table_of(comparison, [against], SHOWN)
     without_tuning = not any(m.trials for m in comparison.methods)
     kept = [i for i, name in enumerate(header) if not (without_tuning and name.startswith("tuning"))]
@@ -116,7 +114,7 @@ def show(comparison: Comparison, against: str, console: Console) -> None:
 
 
 def write_files(comparison: Comparison, against: str, out: Path) -> None:
-    """Write table.csv, table.md, table.tex, the pictures and report.html."""
+    """Writes table.csv, table.md, table.tex, the pictures and report.html."""
     out.mkdir(parents=True, exist_ok=True)
     table = table_of(comparison, dict.fromkeys([against, *WAYS]), METRICS)
     write_csv(comparison, out / "table.csv")
@@ -127,7 +125,7 @@ def write_files(comparison: Comparison, against: str, out: Path) -> None:
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write all figures as numbers, a row a method: mean, std, n, low and high of each."""
+    """Writes all figures as numbers, a row a method: mean, std, n, low and high of each."""
     parts = ("mean", "std", "n", "low", "high")
     header = ["method", "runs", "diverged", "seeds"]
     header += [f"{name}_{part}" for name in METRICS for part in parts]

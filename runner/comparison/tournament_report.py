@@ -22,7 +22,7 @@ FOLDER = "comparison"
 
 
 def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: list[int]) -> int:
-    """Print the rates and the table, and write the files; return the exit code.
+    """Prints the rates and the table, and write the files; returns the exit code.
 
     Raises:
         UserError: the methods were not given the same, or no final run came to an end.
@@ -54,7 +54,7 @@ def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: 
 
 
 def described(method: "Method", comparison: Comparison, folder: Path) -> dict[str, Any]:
-    """Return a method, its search and its figures as JSON's objects and lists."""
+    """Returns a method, its search and its figures as JSON's objects and lists."""
     content: dict[str, Any] = {
         "name": method.name,
         "overrides": method.typed,
@@ -79,7 +79,7 @@ def described(method: "Method", comparison: Comparison, folder: Path) -> dict[st
 
 
 def budget(folder: Path, method: "Method", tuning_seeds: list[int], seeds: list[int]) -> dict[str, Any]:
-    """Return what each method was given: as planned, and what most of the finished runs did."""
+    """Returns what each method was given: as planned, and what most of the finished runs did."""
     there = read_entrants(run_folders([folder])).values()
     parts = {}
     for name, role, own in (("trials", TRIAL, tuning_seeds), ("final_runs", FINAL, seeds)):

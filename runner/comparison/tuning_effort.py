@@ -9,7 +9,7 @@ from .methods import NAMES, Comparison, Method, as_text, gradient_equivalents
 
 
 def add_effort(comparison: Comparison, tuning: Runs) -> None:
-    """Count, for each method, the runs of learning-rate searches with its choices, and what they cost.
+    """Counts, for each method, the runs of learning-rate searches with its choices, and what they cost.
 
     Of runs that a sweeper's rule asked for it is known which key was searched: such a run is a method's only where
     the other keys agree, too, that tell the methods apart, as the iterations of two variants of an optimizer.
@@ -38,7 +38,7 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
 
 
 def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) -> None:
-    """Count, for each method, its trials and what they cost, where it is known which are its own.
+    """Counts, for each method, its trials and what they cost, where it is known which are its own.
 
     Args:
         comparison: as for `add_effort`.
@@ -54,7 +54,7 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
 
 
 def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -> list[str]:
-    """Return in a line why the methods were not tuned alike, if so.
+    """Returns in a line why the methods were not tuned alike, if so.
 
     Where a sweeper's rule found the rates, its grid, the seeds and the length of a trial have to be the same; how
     many trials that leads to is up to the rule.

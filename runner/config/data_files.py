@@ -23,7 +23,7 @@ EXTRA = "extra_32x32.mat"
 
 
 def needs(config: DictConfig, choices: dict[str, Any]) -> dict[str, str]:
-    """Return the option of `data`, and files and folders below data.root by the key that names them.
+    """Returns the option of `data`, and files and folders below data.root by the key that names them.
 
     Args:
         config: of a run.
@@ -36,7 +36,7 @@ def needs(config: DictConfig, choices: dict[str, Any]) -> dict[str, str]:
 
 
 def is_below(text: str, root: str) -> bool:
-    """Say whether a value names a place below a folder.
+    """Returns whether a value names a place below a folder.
 
     >>> is_below("/data/imagenet", "/data"), is_below("/data", "/data")
     (True, False)
@@ -45,7 +45,7 @@ def is_below(text: str, root: str) -> bool:
 
 
 def missing(need: dict[str, str], root: Path) -> list[str]:
-    """Return a line for each thing that is needed and not there: where it is looked for, and how to get it."""
+    """Returns a line for each thing that is needed and not there: where it is looked for, and how to get it."""
     name = need["data"]
     fetch = f"`trainopt data={name} %sdata.download=true debug=quick` fetches"
     lines = []
@@ -63,12 +63,12 @@ def missing(need: dict[str, str], root: Path) -> list[str]:
 
 
 def is_there(name: str, root: Path) -> bool:
-    """Say whether a data set lies in a folder; one that is not of torchvision always does."""
+    """Returns whether a data set lies in a folder; one that is not of torchvision always does."""
     files = TORCHVISION.get(name, [])
     return (root / f"{name}.npz").is_file() or all((root / file).is_file() for file in files)
 
 
 def described(name: str) -> str:
-    """Return what the YAML of a data set begins with, which says how it has to lie."""
+    """Returns what the YAML of a data set begins with, which says how it has to lie."""
     path = CONF / f"data/{name}.yaml"
     return path.read_text().splitlines()[0].removeprefix("# ") if path.is_file() else ""

@@ -18,7 +18,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
-        """Read a duration; raise UserError where the text is none.
+        """Reads a duration; raises UserError where the text is none.
 
         >>> Duration.parse("0.05epochs")
         Duration(amount=Fraction(1, 20), unit='epochs')
@@ -32,7 +32,7 @@ class Duration:
         raise UserError(f"{text}: is no duration; write a positive number with a unit, as 20epochs or 300steps")
 
     def passed(self, step: int, epochs: Fraction) -> Fraction:
-        """Return how many such durations have passed after so many steps and epochs.
+        """Returns how many such durations have passed after so many steps and epochs.
 
         >>> Duration.parse("8epochs").passed(step=300, epochs=Fraction(1, 2))
         Fraction(1, 16)
@@ -41,7 +41,7 @@ class Duration:
 
     @classmethod
     def is_valid(cls, text: str) -> bool:
-        """Say whether `parse` takes the text."""
+        """Returns whether `parse` takes the text."""
         try:
             cls.parse(text)
         except UserError:

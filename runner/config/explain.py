@@ -15,7 +15,7 @@ from .validate import missing_group, unknown_key
 
 
 def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str:
-    """Return one line about an error of composing a configuration.
+    """Returns one line about an error of composing a configuration.
 
     Args:
         error: what Hydra raised.
@@ -44,7 +44,7 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
 
 
 def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> str:
-    """Explain a choice that there is not; `known` are those that Hydra found, its own among them."""
+    """Explains a choice that there is not; `known` are those that Hydra found, its own among them."""
     group, _, option = path.partition("/")
     if group == "hydra":
         group, _, option = path.rpartition("/")
@@ -57,7 +57,7 @@ def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> 
 
 
 def _composition(error: ConfigCompositionException, overrides: list[str], vocabulary: Vocabulary) -> str:
-    """Explain an override that does not fit what is there."""
+    """Explains an override that does not fit what is there."""
     text = one_line(error)
     choices = chosen(overrides, vocabulary)
     for override in overrides:

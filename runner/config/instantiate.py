@@ -16,7 +16,7 @@ from .validate import unknown_key
 
 
 def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...] = (), **offered: Any) -> Any:
-    """Call node._target_ with the node's other keys, and with what it takes of `offered`.
+    """Calls node._target_ with the node's other keys, and with what it takes of `offered`.
 
     Args:
         node: a part of the configuration.
@@ -55,7 +55,7 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
 
 
 def find(node: DictConfig, section: str) -> Callable[..., Any]:
-    """Return the class or function that node._target_ names; UserError if there is none."""
+    """Returns the class or function that node._target_ names; UserError if there is none."""
     name = node.get("_target_") if isinstance(node, DictConfig) else None
     if not isinstance(name, str):
         raise UserError(f"{section}._target_ is missing: give it as {section}._target_=package.Class")
@@ -69,10 +69,10 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
 
 
 def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
-    """Return by name what the options of a group stand for of which any number is chosen."""
+    """Returns by name what the options of a group stand for of which any number is chosen."""
     return {str(name): construct(node, f"{group}.{name}") for name, node in (config.get(group) or {}).items()}
 
 
 def takes(target: str, argument: str) -> bool:
-    """Say whether the class or function of that dotted name has an argument."""
+    """Returns whether the class or function of that dotted name has an argument."""
     return argument in inspect.signature(get_object(target)).parameters

@@ -14,14 +14,14 @@ STUDIES = "study"  # the folder of studies: no group of options
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file as Hydra reads it, with the defaults list left in."""
+    """Returns the content of a YAML file as Hydra reads it, with the defaults list left in."""
     content = OmegaConf.to_container(OmegaConf.load(path))
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 @cache
 def shipped(name: str) -> dict[str, Any]:
-    """Return the content of a YAML file of ours, by its path below conf/."""
+    """Returns the content of a YAML file of ours, by its path below conf/."""
     return read(CONF / name)
 
 
@@ -85,13 +85,13 @@ def default_choices() -> dict[str, Any]:
 
 
 def following_groups() -> set[str]:
-    """Return the groups whose option follows from other choices, as `recipe`; nobody types one."""
+    """Returns the groups whose option follows from other choices, as `recipe`; nobody types one."""
     entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
     return {k.removeprefix("optional ") for e in entries for k in e if k.startswith("optional ")}
 
 
 def list_groups() -> set[str]:
-    """Return the groups of which any number of options is chosen, as in regularizer=[l2]."""
+    """Returns the groups of which any number of options is chosen, as in regularizer=[l2]."""
     return {group for group, choice in default_choices().items() if isinstance(choice, list)}
 
 

@@ -6,7 +6,7 @@ from .options import Vocabulary, default_choices
 
 
 def split_override(override: str) -> tuple[str, str, str]:
-    """Return (sign, key, value) of an override.
+    """Returns (sign, key, value) of an override.
 
     >>> split_override("++optimizer.lr=0.1")
     ('++', 'optimizer.lr', '0.1')
@@ -17,7 +17,7 @@ def split_override(override: str) -> tuple[str, str, str]:
 
 
 def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the option of each group that a command line leads to, experiments left aside."""
+    """Returns the option of each group that a command line leads to, experiments left aside."""
     choices = default_choices()
     for override in overrides:
         _, key, value = split_override(override)

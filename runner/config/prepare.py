@@ -12,7 +12,7 @@ from .validate import check_config, drop_replaced_defaults
 
 
 def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
-    """Check a configuration, which becomes that of the run; return the choices of options.
+    """Checks a configuration, which becomes that of the run; returns the choices of options.
 
     Args:
         config: without Hydra's own node; changed.

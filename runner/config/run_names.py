@@ -13,7 +13,7 @@ LONGEST = 180
 
 
 def register_resolvers() -> None:
-    """Make `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES,CHOICES}` known to OmegaConf."""
+    """Makes `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES,CHOICES}` known to OmegaConf."""
     OmegaConf.register_new_resolver("trainopt.run_name", _resolve, replace=True)
     # kept once it was resolved: every job of a sweep, whose own overrides are others, lies in the same folder
     OmegaConf.register_new_resolver("trainopt.sweep_name", sweep_name, replace=True, use_cache=True)
@@ -29,7 +29,7 @@ def _resolve(*, _root_: Any) -> str:
 
 
 def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
-    """Return model-data-optimizer and the other overrides, sorted; long names end in a hash instead.
+    """Returns model-data-optimizer and the other overrides, sorted; long names end in a hash instead.
 
     >>> choices = {"model": "mlp", "data": "digits", "optimizer": "sgd"}
     >>> run_name(choices, ["model=mlp", "seed=1", "optimizer.lr=0.1"])
@@ -40,7 +40,7 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
 
 
 def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
-    """Return what was typed, sorted, after the sweeper where it is not Hydra's own: its runs are others.
+    """Returns what was typed, sorted, after the sweeper where it is not Hydra's own: its runs are others.
 
     >>> sweep_name(["seed=0,1", "optimizer=sgd,adam"], {"hydra/sweeper": "basic"})
     'optimizer=sgd,adam,seed=0,1'
@@ -51,22 +51,22 @@ def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
 
 
 def as_typed(overrides: Any) -> list[str]:
-    """Return Hydra's list of overrides as text; what looks like an interpolation there is none."""
+    """Returns Hydra's list of overrides as text; what looks like an interpolation there is none."""
     return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
 def telling(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides that make a run another run, sorted."""
+    """Returns the overrides that make a run another run, sorted."""
     return sorted(text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
 
 
 def key_of(override: str) -> str:
-    """Return what stands before the equals sign."""
+    """Returns what stands before the equals sign."""
     return override.partition("=")[0]
 
 
 def folder_name(parts: list[str]) -> str:
-    """Return the parts in one name that every file system takes; long ones end in a hash instead."""
+    """Returns the parts in one name that every file system takes; long ones end in a hash instead."""
     name = ",".join(parts)
     name = re.sub(r"[^\w.,=+~@\[\]-]", "_", name)
     if len(name) > LONGEST:

@@ -23,7 +23,7 @@ from .overrides import split_override
 
 
 def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Raise UserError for the first key that is unknown, missing, or has a value that is not allowed.
+    """Raises UserError for the first key that is unknown, missing, or has a value that is not allowed.
 
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
@@ -40,7 +40,7 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
 
 
 def check_value(key: str, value: Any, named: str) -> None:
-    """Raise UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
+    """Raises UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
     rules = shipped("allowed.yaml")
     rule = rules.get(named)
     if rule is not None and not satisfies(value, rule):
@@ -74,12 +74,12 @@ def drop_replaced_defaults(
 
 
 def as_written(node: Any) -> dict[Any, Any]:
-    """Return a section with its interpolations left as text; empty where it is none."""
+    """Returns a section with its interpolations left as text; empty where it is none."""
     return OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[return-value]
 
 
 def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
+    """Returns (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
     found: list[tuple[str, Any]] = []
     for name in map(str, node):
         key = f"{prefix}{name}"
@@ -98,7 +98,7 @@ def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> set[str]:
-    """Raise UserError for a key that no YAML knows; return the top-level keys that are as our YAMLs have them.
+    """Raises UserError for a key that no YAML knows; returns the top-level keys that are as our YAMLs have them.
 
     What names another class than the chosen YAML of ours is not among these: its keys and values are its own.
     """
@@ -131,12 +131,12 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
 
 
 def missing_group(name: str, vocabulary: Vocabulary) -> str:
-    """Return the line that says that no option of a group is chosen."""
+    """Returns the line that says that no option of a group is chosen."""
     return f"{name} is missing: give {name}=OPTION, one of {', '.join(vocabulary.options(name))}"
 
 
 def sections(config: DictConfig) -> list[tuple[str, Any]]:
-    """Return (name, value) of the top level; None for what is missing or cannot be resolved: `leaves` says so."""
+    """Returns (name, value) of the top level; None for what is missing or cannot be resolved: `leaves` says so."""
     found = []
     for name in map(str, config):
         try:
@@ -155,13 +155,13 @@ def _check_section(prefix: str, node: Any, known: list[str]) -> None:
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """Return the line that says that a key is unknown and what would be right."""
+    """Returns the line that says that a key is unknown and what would be right."""
     shown = [k for k in known if not k.endswith("._target_")]
     return f"{key}: unknown key{nearest(key, shown) or '; known are ' + ', '.join(shown)}"
 
 
 def satisfies(value: Any, rule: str) -> bool:
-    """Say whether a value keeps a rule of conf/allowed.yaml.
+    """Returns whether a value keeps a rule of conf/allowed.yaml.
 
     >>> satisfies(0.9, "number in [0, 1)"), satisfies(1, "number in [0, 1)")
     (True, False)
@@ -195,7 +195,7 @@ def satisfies(value: Any, rule: str) -> bool:
 
 
 def alternatives(rule: str) -> list[str]:
-    """Return what a rule allows, one by one.
+    """Returns what a rule allows, one by one.
 
     >>> alternatives("true or false or null")
     ['true or false', 'null']
@@ -204,7 +204,7 @@ def alternatives(rule: str) -> list[str]:
 
 
 def yaml_scalar(word: str) -> str | bool:
-    """Return the value that a word stands for in YAML: true and false are no text."""
+    """Returns the value that a word stands for in YAML: true and false are no text."""
     return {"true": True, "false": False}.get(word, word)
 
 

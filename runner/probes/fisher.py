@@ -69,7 +69,7 @@ class FisherProbe:
         self._energies, self._sum_of_energies = 0, 0.0
 
     def attach(self, run: Run) -> None:
-        """Find out what there is to record; ValueError where the network cannot be measured."""
+        """Finds out what there is to record; ValueError where the network cannot be measured."""
         self._step_gram = StepGram.of(run, self.rows)
 
     @property
@@ -78,12 +78,12 @@ class FisherProbe:
         return self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Ask for the step's matrix."""
+        """Asks for the step's matrix."""
         del run
         self._step_gram.watch(batch)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Return the measures, and count them in."""
+        """Returns the measures, and count them in."""
         self.gram = self._step_gram.taken(batch)
         values = self._of_batch(self.gram, batch.size, run.rate.lr)
         self.last = {"step": run.progress.step, **values, **self._so_far(values, run.progress.step)}
@@ -125,7 +125,7 @@ class FisherProbe:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums so far, and the last row."""
+        """Returns the sums so far, and the last row."""
         return {
             "conditions": self._conditions,
             "sum_of_conditions": self._sum_of_conditions,
@@ -135,7 +135,7 @@ class FisherProbe:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         self._conditions, self._sum_of_conditions = state["conditions"], state["sum_of_conditions"]
         self._energies, self._sum_of_energies = state["energies"], state["sum_of_energies"]
         self.last = state["last"]

@@ -51,9 +51,7 @@ class GradientNoiseProbe:
         ValueError: `rows` is none of the two, or `smoothing` out of its range.
     """
 
-    def __init__(
-        self, every: str = "10steps", each_epoch: bool = False, rows: str = "batch", smoothing: float = 0.9
-    ):
+    def __init__(self, every: str = "10steps", each_epoch: bool = False, rows: str = "batch", smoothing: float = 0.9):
         check_rows(rows)
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
@@ -63,7 +61,7 @@ class GradientNoiseProbe:
         self._before: list[Tensor | None] = []
 
     def attach(self, run: Run) -> None:
-        """Find out what there is to record; ValueError where the network cannot be measured."""
+        """Finds out what there is to record; ValueError where the network cannot be measured."""
         self._step_gram = StepGram.of(run, self.rows)
         self._params = [p for p in run.network.parameters() if p.requires_grad]
 
@@ -73,13 +71,13 @@ class GradientNoiseProbe:
         return self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Ask for the step's matrix, and keep the gradient of the step before."""
+        """Asks for the step's matrix, and keep the gradient of the step before."""
         del run
         self._before = [p.grad for p in self._params]
         self._step_gram.watch(batch)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Return the estimates, and count them into the running means."""
+        """Returns the estimates, and count them into the running means."""
         gram = self._step_gram.taken(batch)
         _, mean_norm_sq, variance = moments(gram)
         norm_sq = mean_norm_sq - variance / len(gram)
@@ -100,24 +98,24 @@ class GradientNoiseProbe:
         return self.last
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running means, the last row, and the gradient of the last step."""
+        """Returns the running means, the last row, and the gradient of the last step."""
         gradients = [p.grad for p in self._params]
         return {"variance": self._variance, "norm_sq": self._norm_sq, "last": self.last, "gradients": gradients}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned: gradients are put back where they were."""
+        """Goes on from what `state_dict` returned: gradients are put back where they were."""
         self._variance, self._norm_sq, self.last = state["variance"], state["norm_sq"], state["last"]
         for p, gradient in zip(self._params, state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(p.device)
 
 
 def quotient(variance: float, norm_sq: float) -> float:
-    """Return variance / norm_sq; nan where that is not above 0."""
+    """Returns variance / norm_sq; nan where that is not above 0."""
     return variance / norm_sq if norm_sq > 0 else nan
 
 
 def cosine(one: list[Tensor | None], other: list[Tensor | None]) -> float:
-    """Return the cosine between two gradients, over the parameters that have both; nan where none has."""
+    """Returns the cosine between two gradients, over the parameters that have both; nan where none has."""
     pairs = [(a.double(), b.double()) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
     if not pairs:
         return nan

@@ -43,10 +43,10 @@ class Probe(Protocol):
     every: str  # a duration; due are the steps that complete it, as those are that evaluate_every asks for
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Look at the run before a step that is due."""
+        """Looks at the run before a step that is due."""
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Return what was measured, by name: numbers, or what else JSON can hold."""
+        """Returns what was measured, by name: numbers, or what else JSON can hold."""
 
 
 class Probes:
@@ -70,7 +70,7 @@ class Probes:
         self._due: list[str] = []
 
     def before_step(self, batch: Batch) -> None:
-        """Ask which probes are due at the coming step, and let them look."""
+        """Asks which probes are due at the coming step, and let them look."""
         made = self._ahead.epoch_step
         self._ahead.advance(batch)
         due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if made % n == 0)}
@@ -80,7 +80,7 @@ class Probes:
                 self._run.probes[name].before_step(self._run, batch)
 
     def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
-        """Write a row for each probe that is due, and return by name what they measured."""
+        """Writes a row for each probe that is due, and returns by name what they measured."""
         measured = {}
         for name in sorted(self._due, key=self._records_step, reverse=True):
             with self._apart():
@@ -94,7 +94,7 @@ class Probes:
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
-        """Spend time on the probes' clock, and draw no random number of the run's."""
+        """Spends time on the probes' clock, and draw no random number of the run's."""
         with self._run.clocks.running("probes"):
             generators = rng_state(self._run.device)
             try:

@@ -61,7 +61,7 @@ class StepGram:
 
     @classmethod
     def of(cls, run: Run, rows: str) -> "StepGram":
-        """Return the one that the probes of a run share."""
+        """Returns the one that the probes of a run share."""
         if rows not in run.step_grams:
             run.step_grams[rows] = cls(run, rows)
         return run.step_grams[rows]
@@ -85,7 +85,7 @@ class StepGram:
         return self._gram
 
     def _record_first_pass(self, size: int) -> None:
-        """Record from the objective's next call with gradients on so many samples to the call after it."""
+        """Records from the objective's next call with gradients on so many samples to the call after it."""
         network = self._network = self._run.objective.network
 
         def watched(inputs: Tensor) -> Any:
@@ -105,7 +105,7 @@ class StepGram:
             self._gram, self._is_begun = self._recorder.gram(), False
 
     def _passed(self, batch: Batch) -> Tensor:
-        """Return G from passes that leave no trace."""
+        """Returns G from passes that leave no trace."""
         run = self._run
         eager: AbstractContextManager = torch.compiler.set_stance("force_eager") if run.compiled else nullcontext()
         with eager:
@@ -120,6 +120,6 @@ class StepGram:
 
 
 def check_rows(rows: str) -> None:
-    """Raise ValueError where the rows are none of ROWS."""
+    """Raises ValueError where the rows are none of ROWS."""
     if rows not in ROWS:
         raise ValueError(f"rows={rows}: must be one of {', '.join(ROWS)}")

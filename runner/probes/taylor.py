@@ -32,12 +32,12 @@ class TaylorProbe:
         self.every = every
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Remember where the step starts from."""
+        """Remembers where the step starts from."""
         del batch
         self._start = Moment(run)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, float | None]:
-        """Return the changes foretold and found."""
+        """Returns the changes foretold and found."""
         start = self._start
         del self._start  # its memory goes with it
         step = [p.detach() - w for p, w in zip(start.params, start.weights, strict=True)]

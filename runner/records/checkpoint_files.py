@@ -34,7 +34,7 @@ class Store:
         self._can_be_loaded = False  # what an optimizer puts into a state; the first after a step tells
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a run's state as last.pt; the steps in state["record"]["kept"] are never removed."""
+        """Writes a run's state as last.pt; the steps in state["record"]["kept"] are never removed."""
         step = state["progress"]["step"]
         last = self.folder / "last.pt"
         temporary = self._written(last, state)
@@ -48,7 +48,7 @@ class Store:
             path.unlink()
 
     def write_best(self, state: dict[str, Any]) -> None:
-        """Write a run's state as best.pt."""
+        """Writes a run's state as best.pt."""
         best = self.folder / "best.pt"
         os.replace(self._written(best, state), best)
         flush_folder(self.folder)
@@ -83,7 +83,7 @@ class Found:
 
 
 def newest(folder: Path, metrics_bytes: int) -> Found:
-    """Find the newest state that a run can go on from.
+    """Finds the newest state that a run can go on from.
 
     Args:
         folder: of the checkpoints.
@@ -96,7 +96,7 @@ def newest(folder: Path, metrics_bytes: int) -> Found:
     found = Found()
 
     def consider(path: Path) -> int | None:
-        """Take the state if it is newer; return its step."""
+        """Takes the state if it is newer; returns its step."""
         try:
             state = read(path)
             if state["record"]["metrics_bytes"] > metrics_bytes:
@@ -122,7 +122,7 @@ def newest(folder: Path, metrics_bytes: int) -> Found:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the state in a checkpoint; nothing but tensors and plain values is ever unpickled.
+    """Returns the state in a checkpoint; nothing but tensors and plain values is ever unpickled.
 
     Raises:
         DamagedFile: it cannot be read, or is no checkpoint of a run.
@@ -142,6 +142,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def by_step(folder: Path) -> list[tuple[int, Path]]:
-    """Return (step, path) of the files step-XXXXXXXX.pt, newest first."""
+    """Returns (step, path) of the files step-XXXXXXXX.pt, newest first."""
     found = [(re.fullmatch(r"step-(\d+)\.pt", path.name), path) for path in folder.glob("step-*.pt")]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)

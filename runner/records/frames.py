@@ -67,7 +67,7 @@ class Runs:
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Read one run; its frame of metrics has a column for everything that any of its rows has.
+    """Reads one run; its frame of metrics has a column for everything that any of its rows has.
 
     Raises:
         RunError: the folder holds no run, or its files are damaged.
@@ -86,7 +86,7 @@ def load_runs(
     wanted: Callable[[dict[str, Any]], str | None] = lambda summary: None,
     follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
 ) -> Runs:
-    """Read the runs in these folders, in those below them, and those that a sweep's plan names.
+    """Reads the runs in these folders, in those below them, and those that a sweep's plan names.
 
     Args:
         paths: of runs, of sweeps, or of folders with runs below them.
@@ -120,7 +120,7 @@ def load_runs(
 
 
 def run_folders(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the folders of runs at and below these paths, each once, in the order of plans or names."""
+    """Returns the folders of runs at and below these paths, each once, in the order of plans or names."""
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         for folder in [path / name for name in jobs_below(path)] or [path]:
@@ -129,7 +129,7 @@ def run_folders(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return (summary, configuration by dotted key, choices, environment) of a run; RunError if one is damaged."""
+    """Returns (summary, configuration by dotted key, choices, environment) of a run; RunError if one is damaged."""
     if not (folder / "run.yaml").exists() and not (folder / "summary.json").exists():
         raise RunError("holds no run")
     summary = read_json(folder / "summary.json")
@@ -151,7 +151,7 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl or evaluations.jsonl; RunError if one is damaged."""
+    """Returns the rows of a run's metrics.jsonl or evaluations.jsonl; RunError if one is damaged."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -168,7 +168,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield (dotted key, value) of nested dicts; lists stay values.
+    """Yields (dotted key, value) of nested dicts; lists stay values.
 
     >>> dict(flat({"final": {"top1": 90.0}, "seed": 0}))
     {'final.top1': 90.0, 'seed': 0}

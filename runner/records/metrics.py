@@ -6,6 +6,6 @@ from typing import Any
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl."""
+    """Returns the rows of a run's metrics.jsonl."""
     with open(folder / "metrics.jsonl") as file:
         return [json.loads(line) for line in file]

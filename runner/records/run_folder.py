@@ -24,18 +24,18 @@ EVALUATIONS = "evaluations.jsonl"  # what `trainopt evaluate RUN --follow` write
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """Return the dotted keys that make a run what it is, with their values."""
+    """Returns the dotted keys that make a run what it is, with their values."""
     return {key: value for key, value in leaves(config) if not key.startswith(APART)}
 
 
 def fingerprint(config: DictConfig) -> str:
-    """Return 16 hexadecimal digits that two runs share if they are the same run."""
+    """Returns 16 hexadecimal digits that two runs share if they are the same run."""
     text = json.dumps(identity(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
-    """Return a run's configuration and its choices of options, from run.yaml."""
+    """Returns a run's configuration and its choices of options, from run.yaml."""
     path = folder / "run.yaml"
     if not path.is_file():
         raise UserError(f"{folder}: is no run's folder (there is no run.yaml in it)")
@@ -49,7 +49,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def await_begin(folder: Path, look_seconds: float = 0.2) -> None:
-    """Wait while a living process prepares the run of a folder; it then has a run.yaml, or could not begin."""
+    """Waits while a living process prepares the run of a folder; it then has a run.yaml, or could not begin."""
     while not (folder / "run.yaml").exists() and is_written(folder):
         time.sleep(look_seconds)
 
@@ -59,7 +59,7 @@ class StaleRun(UserError):
 
 
 def same_run(folder: Path, config: DictConfig) -> None:
-    """Raise StaleRun if the folder holds a run with another configuration."""
+    """Raises StaleRun if the folder holds a run with another configuration."""
     there, _ = read_config(folder)
     ours, theirs = identity(config), identity(there)
     differ = [key for key in sorted({*ours, *theirs}) if ours.get(key, "—") != theirs.get(key, "—")]
@@ -73,7 +73,7 @@ def same_run(folder: Path, config: DictConfig) -> None:
 
 
 def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
-    """Return the summary of the run in a folder if it has come to its end; StaleRun if it is another run."""
+    """Returns the summary of the run in a folder if it has come to its end; StaleRun if it is another run."""
     if not (folder / "run.yaml").exists():
         return None
     same_run(folder, config)
@@ -82,13 +82,13 @@ def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
 
 
 def log_traceback(folder: Path, error: Exception) -> None:
-    """Add an error's traceback to the log of a run."""
+    """Adds an error's traceback to the log of a run."""
     with open(folder / "log.txt", "a") as log:
         log.writelines(traceback.format_exception(error))
 
 
 def fail(folder: Path, error: Exception) -> None:
-    """Put on record what kept a run from beginning, or ended it outside of the training."""
+    """Puts on record what kept a run from beginning, or ended it outside of the training."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         log_traceback(folder, error)
@@ -97,7 +97,7 @@ def fail(folder: Path, error: Exception) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder if it is empty, and then those above it, up to the working directory."""
+    """Removes a folder if it is empty, and then those above it, up to the working directory."""
     here = Path.cwd()
     for place in (folder, *(p for p in folder.parents if here in p.parents)):
         if not place.is_dir() or any(place.iterdir()):

@@ -43,7 +43,7 @@ class Entry:
 
 
 def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], workers: int) -> None:
-    """Write down which jobs a sweep has, or has more; those that the list held before stay in it.
+    """Writes down which jobs a sweep has, or has more; those that the list held before stay in it.
 
     Args:
         folder: the sweep's.
@@ -57,7 +57,7 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
 
 
 def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what the plan says of each job, by its folder's name; after these, {} for each run that it lacks."""
+    """Returns what the plan says of each job, by its folder's name; after these, {} for each run that it lacks."""
     planned = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
     places = {path.parent for name in ("run.yaml", "summary.json") for path in folder.rglob(name)}
     found = sorted(str(place.relative_to(folder)) for place in places)
@@ -65,7 +65,7 @@ def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def planned(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
-    """Return, for those of these folders that a sweep's plan names, that sweep and what the plan says."""
+    """Returns, for those of these folders that a sweep's plan names, that sweep and what the plan says."""
     plans: dict[Path, dict[Path, dict[str, Any]]] = {}
     found = {}
     for folder in folders:
@@ -79,7 +79,7 @@ def planned(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
 
 
 def read_ledger(folder: Path) -> list[Entry]:
-    """Return the state of every job of a sweep, and of the runs below a folder that are no sweep's.
+    """Returns the state of every job of a sweep, and of the runs below a folder that are no sweep's.
 
     Raises:
         UserError: there is neither a sweep nor a run.
@@ -92,7 +92,7 @@ def read_ledger(folder: Path) -> list[Entry]:
 
 
 def entry(folder: Path, name: str, job: dict[str, Any], alive: bool) -> Entry:
-    """Return what the folder of one job says.
+    """Returns what the folder of one job says.
 
     Args:
         folder: the sweep's.
@@ -124,19 +124,19 @@ def entry(folder: Path, name: str, job: dict[str, Any], alive: bool) -> Entry:
 
 
 def exit_code(entries: Iterable[Entry]) -> int:
-    """Return 0 if every job came to its end, else 1."""
+    """Returns 0 if every job came to its end, else 1."""
     return 0 if all(e.state in WHOLE for e in entries) else 1
 
 
 def counts(entries: list[Entry]) -> str:
-    """Return how many jobs are in which state, as in `3 jobs: 2 done, 1 missing`."""
+    """Returns how many jobs are in which state, as in `3 jobs: 2 done, 1 missing`."""
     number = Counter(e.state for e in entries)
     parts = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
     return f"{len(entries)} {'job' if len(entries) == 1 else 'jobs'}: {parts}"
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """Return the last whole row of a metrics.jsonl; empty where there is none."""
+    """Returns the last whole row of a metrics.jsonl; empty where there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
@@ -162,7 +162,7 @@ def _state(status: str | None, fingerprint: str | None, planned: str | None, ali
 
 
 def _recorded(folder: Path) -> dict[str, str]:
-    """Return fingerprint and duration of a run.yaml, without reading it whole as YAML: that takes long."""
+    """Returns fingerprint and duration of a run.yaml, without reading it whole as YAML: that takes long."""
     try:
         text = (folder / "run.yaml").read_text()
     except OSError:
@@ -172,7 +172,7 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 
 def _share(duration: str, row: dict[str, Any]) -> float | None:
-    """Return how much of a duration has passed at a row."""
+    """Returns how much of a duration has passed at a row."""
     if not row or not Duration.is_valid(duration):
         return None
     parsed = Duration.parse(duration)
@@ -180,7 +180,7 @@ def _share(duration: str, row: dict[str, Any]) -> float | None:
 
 
 def _left(share: float | None, row: dict[str, Any], summary: dict[str, Any]) -> float | None:
-    """Return seconds to go, from the training time so far and what evaluations and the rest took beside it."""
+    """Returns seconds to go, from the training time so far and what evaluations and the rest took beside it."""
     if not share:
         return None
     trained, beside = summary.get("train_seconds") or 0.0, 1.0

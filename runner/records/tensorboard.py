@@ -47,7 +47,7 @@ class TensorBoard:
             self._write(Event(wall_time=time(), step=resumed_at + 1, session_log=start))
 
     def row(self, row: dict[str, Any]) -> None:
-        """Write a row."""
+        """Writes a row."""
         if row["kind"] == "train":
             if row["train_seconds"] - self._drawn_at < SPACING_SECONDS:
                 return
@@ -64,9 +64,9 @@ class TensorBoard:
         self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Writes what is buffered."""
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._file.close()

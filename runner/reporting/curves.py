@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(folder: Path, title: str) -> Path:
-    """Draw the curves of a run's metrics.jsonl into curves.png, and return its path."""
+    """Draws the curves of a run's metrics.jsonl into curves.png, and returns its path."""
     from matplotlib.figure import Figure
 
     rows = read_rows(folder)
@@ -46,7 +46,7 @@ def draw_curves(folder: Path, title: str) -> Path:
 
 
 def draw_values(folder: Path, title: str) -> Path:
-    """Draw what a test function was worth at each point of a run into curves.png, and return its path."""
+    """Draws what a test function was worth at each point of a run into curves.png, and returns its path."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -65,7 +65,7 @@ def draw_values(folder: Path, title: str) -> Path:
 
 
 def visited(folder: Path) -> list[tuple[int, float | None, list[float] | None]]:
-    """Return (steps made, value, theta) at each point of a test function that a run's rows speak of, in order.
+    """Returns (steps made, value, theta) at each point of a test function that a run's rows speak of, in order.
 
     A training row holds the point that its step set out from, that of an evaluation where the run then was.
     """

@@ -12,7 +12,7 @@ SO_FAR = {"C_K": r"$\bar{C}_K$", "L_K": "$L_K$"}
 
 
 def draw_fisher(folder: Path, title: str) -> Path | None:
-    """Draw a run's measures over epochs and over steps into fisher.png, and return its path (figures 2 and 4).
+    """Draws a run's measures over epochs and over steps into fisher.png, and returns its path (figures 2 and 4).
 
     None where no row holds them.
     """

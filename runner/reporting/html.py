@@ -6,7 +6,7 @@ from typing import Any
 
 
 def rendered(template: str, **values: Any) -> str:
-    """Return a page, made from one of the templates of trainopt.runner.reporting."""
+    """Returns a page, made from one of the templates of trainopt.runner.reporting."""
     # where a run is made, nobody needs it
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,5 +21,5 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def data_uri(svg: Path) -> str:
-    """Return a picture as an address that holds the picture itself."""
+    """Returns a picture as an address that holds the picture itself."""
     return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"

@@ -17,7 +17,7 @@ SUMS = (WITH_AUXILIARY, ALL_REGULARIZERS)
 
 
 def terms_drawn(columns: Mapping[str, np.ndarray], regularizers: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return by its label what is drawn of the terms of a loss; empty where there is a single term.
+    """Returns by its label what is drawn of the terms of a loss; empty where there is a single term.
 
     These are the terms, the sum of the cross-entropies of a network with an auxiliary classifier, and the sum of
     several regularizers.
@@ -47,12 +47,12 @@ def terms_drawn(columns: Mapping[str, np.ndarray], regularizers: Iterable[str]) 
 
 
 def term_names(regularizers: Iterable[str]) -> list[str]:
-    """Return the names that terms of a loss may have in training rows."""
+    """Returns the names that terms of a loss may have in training rows."""
     return [*MAIN, AUXILIARY, *regularizers]
 
 
 def draw_losses(folder: Path, title: str) -> Path | None:
-    """Draw the terms of a run's loss and their total over steps into losses.png, and return its path.
+    """Draws the terms of a run's loss and their total over steps into losses.png, and returns its path.
 
     None where the loss has a single term: that is in curves.png.
     """
@@ -63,9 +63,7 @@ def draw_losses(folder: Path, title: str) -> Path | None:
 
     rows = [row for row in read_rows(folder) if row["kind"] == "train"]
     regularizers = list(read_config(folder)[0].get("regularizer") or {})
-    there = {
-        name: [row.get(name) for row in rows] for name in term_names(regularizers) if rows and name in rows[0]
-    }
+    there = {name: [row.get(name) for row in rows] for name in term_names(regularizers) if rows and name in rows[0]}
     terms = terms_drawn({name: np.array(values, dtype=float) for name, values in there.items()}, regularizers)
     if not terms:
         return None

@@ -24,7 +24,7 @@ SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent norm
 
 
 def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
-    """Return the rates `low` and `high`, each with what there is to say of it (`low_note`, `high_note`) or None.
+    """Returns the rates `low` and `high`, each with what there is to say of it (`low_note`, `high_note`) or None.
 
     Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
     differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
@@ -79,7 +79,7 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float:
-    """Return a number with three digits.
+    """Returns a number with three digits.
 
     >>> rounded(0.0123456)
     0.0123
@@ -88,7 +88,7 @@ def rounded(value: float) -> float:
 
 
 def summarise_range_test(folder: Path) -> dict[str, Any]:
-    """Return the bounds that a range test's rows show, where they were read from, and how many points there were.
+    """Returns the bounds that a range test's rows show, where they were read from, and how many points there were.
 
     From batches of training images, or from held-out images where these were evaluated at least twenty times;
     never from the test set.
@@ -101,7 +101,7 @@ def summarise_range_test(folder: Path) -> dict[str, Any]:
 
 
 def over_rate(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the learning rates and what rows of a kind hold.
+    """Returns the learning rates and what rows of a kind hold.
 
     Of an evaluation it is the rate of the step before it, or, where there is none, of the one after it.
     """
@@ -117,7 +117,7 @@ def over_rate(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarr
 
 
 def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
-    """Draw accuracy and loss over the rate, with the bounds, into range_test.png, and return its path."""
+    """Draws accuracy and loss over the rate, with the bounds, into range_test.png, and returns its path."""
     from matplotlib.figure import Figure
 
     from ..records.run_folder import read_config
@@ -155,7 +155,7 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
 
 
 def findings(bounds: dict[str, Any]) -> list[str]:
-    """Return what the screen says of a range test, the last line ready to be typed."""
+    """Returns what the screen says of a range test, the last line ready to be typed."""
     source = "held-out images" if bounds["from"] == "validation" else "training batches"
     lines = [f"range test, from {bounds['points']} points on {source}:"]
     for name, what in (("low", "accuracy begins to rise at"), ("high", "accuracy begins to fall at")):

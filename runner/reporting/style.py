@@ -29,26 +29,26 @@ MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 
 
 
 def tidy(axis: "Axes") -> None:
-    """Give a panel its grid, and take away the lines above and to the right of it."""
+    """Gives a panel its grid, and take away the lines above and to the right of it."""
     axis.grid(alpha=0.3)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def saved(figure: "Figure", path: Path, title: str) -> Path:
-    """Write a figure with its title and return its path."""
+    """Writes a figure with its title and returns its path."""
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
     return path
 
 
 def is_wide(values: np.ndarray) -> bool:
-    """Say whether positive values need a logarithmic axis."""
+    """Returns whether positive values need a logarithmic axis."""
     return bool(values.min() > 0 and values.max() > WIDE * values.min())
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each value and those around it, over a twentieth of the whole; shorter at the ends.
+    """Returns the mean of each value and those around it, over a twentieth of the whole; shorter at the ends.
 
     >>> running_mean(np.array([0.0, 2.0, 4.0])).tolist()
     [0.0, 2.0, 4.0]
@@ -81,26 +81,26 @@ class Picture:
 
 
 def add_legend(figure: "Figure", drawn: dict[str, Any], columns: int = 1) -> None:
-    """Write below a figure what was drawn, by name."""
+    """Writes below a figure what was drawn, by name."""
     names = [plain("\n".join(textwrap.wrap(name, LEGEND_WIDTH))) for name in drawn]
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
     figure.legend(list(drawn.values()), names, loc="outside lower left", **style)
 
 
 def new_figure(height: float) -> "Figure":
-    """Return a canvas as wide as a column of the report, `height` in inches."""
+    """Returns a canvas as wide as a column of the report, `height` in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(7.2, height), layout="constrained")
 
 
 def plain(name: str) -> str:
-    """Return a name in which matplotlib sees no formula."""
+    """Returns a name in which matplotlib sees no formula."""
     return name.replace("$", r"\$")
 
 
 def save(figure: "Figure", name: str, title: str, out: Path) -> Picture:
-    """Write both files of a picture; equal pictures make equal files."""
+    """Writes both files of a picture; equal pictures make equal files."""
     from matplotlib import rc_context
 
     picture = Picture(name, title, out / f"{name}.svg", out / f"{name}.png")

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 
 def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
-    """Return a table in Markdown, whose columns are aligned in the text, too.
+    """Returns a table in Markdown, whose columns are aligned in the text, too.
 
     >>> print(markdown(["method", "loss"], [["adam", "0.3"]]), end="")
     | method | loss |
@@ -21,16 +21,14 @@ def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (
     rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def aligned(line: list[str]) -> str:
-        cells = [
-            f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
+        cells = [f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         return "| " + " | ".join(cells) + " |\n"
 
     return "".join(map(aligned, [lines[0], rule, *lines[1:]]))
 
 
 def latex(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table in LaTeX, in the form of the package booktabs."""
+    """Returns a table in LaTeX, in the form of the package booktabs."""
 
     def line(cells: list[str]) -> str:
         return " & ".join(map(tex_text, cells)) + r" \\" + "\n"
@@ -42,7 +40,7 @@ def latex(header: list[str], rows: list[list[str]]) -> str:
 
 
 def tex_text(text: str) -> str:
-    """Return text in which LaTeX sees no commands.
+    """Returns text in which LaTeX sees no commands.
 
     >>> print(tex_text("lr_a=10 %"))
     lr\\_a=10 \\%

@@ -24,7 +24,7 @@ DEEP = 1e-5  # of the highest value in the picture: the lowest contour above the
 
 
 def draw_path(folder: Path) -> Path | None:
-    """Draw a run's path into path.png, and return its path; None where it is no function of two variables.
+    """Draws a run's path into path.png, and returns its path; None where it is no function of two variables.
 
     What is drawn are the points of the rows: the more often `log_every` or `evaluate_every`, the finer.
     """
@@ -66,9 +66,7 @@ def draw_path(folder: Path) -> Path | None:
     name = config.model.get("function", choices.get("model"))
     notes = [f"{name}: {choices.get('optimizer')}{rate}, {steps} steps, value {figure(value, '.4g', '')}"]
     if special is not None and not inside:
-        notes.append(
-            f"{'saddle point' if problem.saddle else 'optimum'} {point_text(special)}: outside the picture"
-        )
+        notes.append(f"{'saddle point' if problem.saddle else 'optimum'} {point_text(special)}: outside the picture")
     if np.any((path < low) | (path > high)):
         notes.append("the path leaves the picture")
     canvas.suptitle("\n".join(notes), fontsize=10)
@@ -79,7 +77,7 @@ def draw_path(folder: Path) -> Path | None:
 
 
 def problem_of(config: Any) -> "Problem | None":
-    """Return the function that a configuration's network is, as one that takes many points at a time."""
+    """Returns the function that a configuration's network is, as one that takes many points at a time."""
     from ..config.instantiate import construct
     from ..config.options import COMMON
 
@@ -88,7 +86,7 @@ def problem_of(config: Any) -> "Problem | None":
 
 
 def window(path: np.ndarray, special: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower left and the upper right corner of what is shown.
+    """Returns the lower left and the upper right corner of what is shown.
 
     The path (k, 2) and the optimum or saddle point (2,) are in it, but for two cases: of a path that runs away,
     what lies far from start and optimum is left out; and where a path is very short, the optimum is.
@@ -109,7 +107,7 @@ def window(path: np.ndarray, special: np.ndarray | None) -> tuple[np.ndarray, np
 
 
 def draw_contours(axis: "Axes", problem: "Problem", low: np.ndarray, high: np.ndarray) -> None:
-    """Draw lines of equal value; spaced geometrically above the minimum where the values' range is wide."""
+    """Draws lines of equal value; spaced geometrically above the minimum where the values' range is wide."""
     import torch
 
     x, y = np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
@@ -135,7 +133,7 @@ def draw_contours(axis: "Axes", problem: "Problem", low: np.ndarray, high: np.nd
 
 
 def draw_way(axis: "Axes", path: np.ndarray) -> None:
-    """Draw the points in their order, the first and the last one marked."""
+    """Draws the points in their order, the first and the last one marked."""
     count = len(path)
     size = 4.5 if count < FEW else 2.2
     axis.plot(*path.T, ".-", color=PATH_COLOUR, linewidth=1.2, markersize=size * 1.5, label="steps", zorder=4)
@@ -146,5 +144,5 @@ def draw_way(axis: "Axes", path: np.ndarray) -> None:
 
 
 def point_text(point: np.ndarray) -> str:
-    """Return a point as (x, y), to four digits."""
+    """Returns a point as (x, y), to four digits."""
     return f"({point[0]:.4g}, {point[1]:.4g})"

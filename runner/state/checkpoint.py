@@ -7,7 +7,7 @@ from .run import Run
 
 
 def state_of(run: Run) -> dict[str, Any]:
-    """Return everything that a run needs to go on as if it had never stopped."""
+    """Returns everything that a run needs to go on as if it had never stopped."""
     return {
         "model": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -23,7 +23,7 @@ def state_of(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
-    """Set a freshly built run to a state of `state_of`.
+    """Sets a freshly built run to a state of `state_of`.
 
     A probe of which the state says nothing, as that of a time when it kept none, begins anew.
     """
@@ -44,5 +44,5 @@ def restore(run: Run, state: dict[str, Any]) -> None:
 
 
 def remembering(run: Run) -> dict[str, Any]:
-    """Return by name the regularizers that have a state."""
+    """Returns by name the regularizers that have a state."""
     return {name: r for name, (r, _) in run.objective.regularizers.items() if hasattr(r, "state_dict")}

@@ -27,7 +27,7 @@ class Clocks:
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """Let a clock run instead of the one that does."""
+        """Lets a clock run instead of the one that does."""
         before = self._running
         self._charge()
         self._running = name
@@ -38,7 +38,7 @@ class Clocks:
             self._running = before
 
     def switch(self, name: str) -> None:
-        """Let a clock run from here on."""
+        """Lets a clock run from here on."""
         self._charge()
         self._running = name
 
@@ -50,12 +50,12 @@ class Clocks:
         self._since = now
 
     def state_dict(self) -> dict[str, float]:
-        """Return the seconds of every clock."""
+        """Returns the seconds of every clock."""
         self._charge()
         return dict(self.seconds)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from the seconds of an earlier part of the run; what ran since the start is kept."""
+        """Goes on from the seconds of an earlier part of the run; what ran since the start is kept."""
         self._charge()
         for name, seconds in state.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -48,7 +48,7 @@ class EarlyStopping:
         self.waited = 0
 
     def check(self, kinds: dict[str, Any]) -> None:
-        """Raise UserError if it is asked for where nothing is held out: the test set must not decide."""
+        """Raises UserError if it is asked for where nothing is held out: the test set must not decide."""
         if self.patience is not None and "validation" not in kinds:
             raise UserError(
                 f"early_stopping.patience={self.patience}: needs held-out images to look at,"
@@ -56,7 +56,7 @@ class EarlyStopping:
             )
 
     def observe(self, rows: dict[str, dict[str, float]]) -> None:
-        """Take note of an evaluation, given by kind of row."""
+        """Takes note of an evaluation, given by kind of row."""
         if self.patience is None:
             return
         value = rows["validation"][self.metric]
@@ -67,7 +67,7 @@ class EarlyStopping:
             self.waited += 1
 
     def watch(self, optimizer: Any) -> None:
-        """Measure the steps of an optimizer, if `precision` asks for it.
+        """Measures the steps of an optimizer, if `precision` asks for it.
 
         Costs a copy of the parameters and a norm a step.
 
@@ -110,15 +110,15 @@ class EarlyStopping:
         return self.reason is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it has seen."""
+        """Returns what it has seen."""
         return {"best": self.best, "waited": self.waited, "step_is_short": self.step_is_short}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         self.best, self.waited = state["best"], state["waited"]
         self.step_is_short = state["step_is_short"]
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the parameters that an optimizer moves."""
+    """Returns the parameters that an optimizer moves."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

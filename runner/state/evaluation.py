@@ -16,7 +16,7 @@ class Abandoned(Exception):
 
 
 def never() -> bool:
-    """Say that nothing tells an evaluation to stop."""
+    """Says that nothing tells an evaluation to stop."""
     return False
 
 
@@ -29,7 +29,7 @@ def evaluate(
     autocast: str | None = None,
     stop: Callable[[], object] = never,
 ) -> dict[str, Any]:
-    """Return mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
+    """Returns mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
 
     Where there are fewer than six classes top-5 is 100. Of a network that returns its loss, the loss is returned
     and what it reports of the point. The network's modes are left as they were.
@@ -58,9 +58,7 @@ def evaluate(
                 raise Abandoned
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
                 output = forward(inputs)
-            logits = (
-                output[0] if isinstance(output, tuple) else output
-            ).float()  # without an auxiliary classifier
+            logits = (output[0] if isinstance(output, tuple) else output).float()  # without an auxiliary classifier
             loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             top1 = top1 + best[:, 0].sum()
@@ -82,7 +80,7 @@ def _value(
 
 
 def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    """Return the share of each batch (logits (B, classes), targets (B,)) that is classified right, in percent.
+    """Returns the share of each batch (logits (B, classes), targets (B,)) that is classified right, in percent.
 
     Of targets that are probabilities (B, classes), as mixup's, it is the mean probability of the classes that the
     network takes the images for. Batches of one size are compared together: for small ones that takes a tenth of

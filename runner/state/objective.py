@@ -39,7 +39,7 @@ class Objective:
         self.returns_loss = getattr(network, "returns_loss", False)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        """Return the total (a scalar with its graph), its terms by name, and the logits (B, classes).
+        """Returns the total (a scalar with its graph), its terms by name, and the logits (B, classes).
 
         Targets are classes (B,) int64, or probabilities of the classes (B, classes).
         In the place of logits, a network that returns its loss gives its report at the same point.
@@ -55,7 +55,7 @@ class Objective:
         return total, terms, logits
 
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each sample (B,); their mean is the total but for the regularizers."""
+        """Returns the loss of each sample (B,); their mean is the total but for the regularizers."""
         with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
             outputs = self.network(inputs)
             logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
@@ -79,12 +79,12 @@ class Objective:
 
 
 def reported(network: Any) -> dict[str, Any]:
-    """Return what a network that returns its loss says of the point where it is, for rows of metrics.jsonl."""
+    """Returns what a network that returns its loss says of the point where it is, for rows of metrics.jsonl."""
     return network.report() if hasattr(network, "report") else {}
 
 
 def covered_parameters(network: nn.Module, penalty: Callable) -> list[Tensor]:
-    """Return the trainable parameters that a regularizer is meant for.
+    """Returns the trainable parameters that a regularizer is meant for.
 
     A regularizer may say so with a method `covers(layer, name)`; without it, it is given all of them.
     """

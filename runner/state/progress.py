@@ -46,14 +46,14 @@ class Progress:
         return self.epoch + self.offset / self.epoch_size
 
     def advance(self, batch: _Batch) -> None:
-        """Count an update on a batch."""
+        """Counts an update on a batch."""
         before = self.epoch
         self.epoch, self.offset, self.repeat, self.step = epoch, offset, _, _ = batch.after
         self.epoch_step = self.epoch_step + 1 if epoch == before else 0
         self.samples_passed = epoch * self.epoch_size + offset
 
     def count_products(self, last_step: dict[str, Any]) -> None:
-        """Count what an optimizer reports of its last step.
+        """Counts what an optimizer reports of its last step.
 
         `hvps` are Hessian-vector products; `gradient_equivalents` is what it computed beside gradients, in units
         of a gradient: HVP_COST for each product unless the optimizer knows better.
@@ -63,7 +63,7 @@ class Progress:
         self.beside_gradients += last_step.get("gradient_equivalents", HVP_COST * products)
 
     def elapsed(self, duration: str) -> float:
-        """Return how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
+        """Returns how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
 
         >>> Progress(epoch_size=100, samples_passed=150).elapsed("0.5epochs")
         3.0
@@ -72,14 +72,14 @@ class Progress:
         return reached * denominator / numerator
 
     def measured(self, duration: str) -> tuple[int, int, int]:
-        """Return steps or samples so far, and numerator and denominator of the duration in the same unit."""
+        """Returns steps or samples so far, and numerator and denominator of the duration in the same unit."""
         parsed = _parse(duration)
         if parsed.unit == "steps":
             return self.step, parsed.amount.numerator, 1
         return self.samples_passed, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
 
     def counts(self) -> dict[str, Any]:
-        """Return what every row of metrics.jsonl begins with."""
+        """Returns what every row of metrics.jsonl begins with."""
         return {
             "step": self.step,
             "epoch": self.epochs,
@@ -90,11 +90,11 @@ class Progress:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all counts."""
+        """Returns all counts."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set all counts."""
+        """Sets all counts."""
         for field in fields(self):
             if field.name in state or field.default is MISSING:
                 setattr(self, field.name, state[field.name])
@@ -122,7 +122,7 @@ class Agenda:
         self._set_thresholds()
 
     def due(self) -> Collection[str]:
-        """Return the names of the durations that were completed since this was last asked."""
+        """Returns the names of the durations that were completed since this was last asked."""
         p = self.progress
         if p.step < self._next_step and p.samples_passed < self._next_samples:
             return ()

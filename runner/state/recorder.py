@@ -66,7 +66,7 @@ class Record:
     def trained(
         self, row: dict[str, Any], output: Output, targets: Tensor, counts: dict[str, Any], train_seconds: float
     ) -> None:
-        """Write a row about the last update.
+        """Writes a row about the last update.
 
         Args:
             row: its figures.
@@ -84,7 +84,7 @@ class Record:
         self._write({"kind": "train", **counts, "train_seconds": train_seconds}, row)
 
     def evaluated(self, kind: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Write a row of figures on the test or the validation set, and note the best so far."""
+        """Writes a row of figures on the test or the validation set, and note the best so far."""
         self._write({"kind": kind, **counts, "train_seconds": train_seconds}, row)
         if kind == "test":
             self._best["final"] = {
@@ -103,19 +103,19 @@ class Record:
                     self._improved |= name == figures[0][0]
 
     def probed(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Write a row of what a probe measured at the last update."""
+        """Writes a row of what a probe measured at the last update."""
         self._write({"kind": "probe", "probe": name, **counts, "train_seconds": train_seconds}, row)
 
     def decided(self, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Write a row of what the batching decided after the last update."""
+        """Writes a row of what the batching decided after the last update."""
         self._write({"kind": "control", **counts, "train_seconds": train_seconds}, row)
 
     def happened(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Write a row of what a regularizer did after the last update."""
+        """Writes a row of what a regularizer did after the last update."""
         self._write({"kind": "event", "regularizer": name, **counts, "train_seconds": train_seconds}, row)
 
     def keep_best(self, run: Run) -> None:
-        """Write best.pt if the last evaluation was the best so far (but of no range test), and the summary.
+        """Writes best.pt if the last evaluation was the best so far (but of no range test), and the summary.
 
         best.pt holds the whole state, and a run that was killed goes on from it where it is the newest: so it is
         never of a time that the run has not come to.
@@ -134,7 +134,7 @@ class Record:
         return self._cycles is not None and self._cycles() > self._cycles_kept
 
     def checkpoint(self, run: Run, scheduled: bool = False) -> None:
-        """Write last.pt, which stays for good where it is asked for or a cycle has ended.
+        """Writes last.pt, which stays for good where it is asked for or a cycle has ended.
 
         Args:
             run: whose state it is.
@@ -149,14 +149,14 @@ class Record:
             self.store.write(self._state(run))
 
     def _state(self, run: Run) -> dict[str, Any]:
-        """Return the run's state, with how much of metrics.jsonl belongs to it."""
+        """Returns the run's state, with how much of metrics.jsonl belongs to it."""
         self.flush()
         os.fsync(self._metrics.fileno())
         kept = {"kept": list(self._kept), "cycles_kept": None if self._cycles is None else self._cycles_kept}
         return {**state_of(run), "record": {**self._best, "metrics_bytes": self._metrics.tell(), **kept}}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint: metrics.jsonl is cut back to it."""
+        """Goes on from a checkpoint: metrics.jsonl is cut back to it."""
         record = state["record"]
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
@@ -167,7 +167,7 @@ class Record:
             self._cycles_kept = self._cycles() if cycles_kept is None else cycles_kept
 
     def summarise(self, run: Run, status: str, **more: Any) -> dict[str, Any]:
-        """Write the rows that wait and summary.json, and return the summary."""
+        """Writes the rows that wait and summary.json, and returns the summary."""
         self.flush()
         seconds = run.clocks.state_dict()
         summary = {
@@ -204,7 +204,7 @@ class Record:
                 file.truncate()
 
     def close(self) -> None:
-        """Write what waits and close the files; what cannot be written was said when it first happened."""
+        """Writes what waits and close the files; what cannot be written was said when it first happened."""
         with suppress(OSError):
             self.flush()
         self._metrics.close()
@@ -218,7 +218,7 @@ class Record:
             self.flush()
 
     def flush(self) -> None:
-        """Append the rows that wait; together they cost less than half of what each would alone.
+        """Appends the rows that wait; together they cost less than half of what each would alone.
 
         Raises:
             OSError: they cannot be written, as on a full disk. They are dropped, and metrics.jsonl ends with a

@@ -8,7 +8,7 @@ import torch
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of every global generator that a network or an optimizer may draw from."""
+    """Returns the state of every global generator that a network or an optimizer may draw from."""
     version, words, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     mersenne = numpy_state["state"]
@@ -26,7 +26,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Set the generators to a state of `rng_state`."""
+    """Sets the generators to a state of `rng_state`."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)

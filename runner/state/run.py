@@ -78,7 +78,7 @@ class Run:
         return max(EVALUATION_BATCH, largest)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the batches from where the run stands."""
+        """Yields the batches from where the run stands."""
         if hasattr(self.batching, "needs_probe"):
             return controlled_batches(self)
         p = self.progress
@@ -96,7 +96,7 @@ class Run:
 
 
 def controlled_batches(run: Run) -> Iterator[Batch]:
-    """Yield the batches from where a run stands; from where it then stands again, whenever the size is changed."""
+    """Yields the batches from where a run stands; from where it then stands again, whenever the size is changed."""
     p, batching = run.progress, run.batching
     while True:
         size = batching.size

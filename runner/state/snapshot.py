@@ -32,7 +32,7 @@ class Moment:
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Set the run to this moment while entered, and then back, bit for bit, to where it was."""
+        """Sets the run to this moment while entered, and then back, bit for bit, to where it was."""
         now = Moment(self._run)
         try:
             self.set(self.weights)
@@ -41,13 +41,13 @@ class Moment:
             now.set(now.weights)
 
     def set(self, weights: list[Tensor]) -> None:
-        """Set the run to weights, with the buffers and generators of this moment."""
+        """Sets the run to weights, with the buffers and generators of this moment."""
         with torch.no_grad():
             for p, w in zip(self.params, weights, strict=True):
                 p.copy_(w)
         self.repeat()
 
     def repeat(self) -> None:
-        """Set buffers and generators to those of this moment, for another pass with the same dropout mask."""
+        """Sets buffers and generators to those of this moment, for another pass with the same dropout mask."""
         self._buffers.restore()
         set_rng_state(self._generators, self._run.device)

@@ -50,7 +50,7 @@ class RepeatRate:
 
 
 def scale_of_next(batching: Any, progress: Progress) -> float:
-    """Return what the schedule's learning rate is multiplied by for the next update of a run."""
+    """Returns what the schedule's learning rate is multiplied by for the next update of a run."""
     scale = factor_of(batching) ** progress.repeat
     if changes_lr(batching) is None:
         return scale
@@ -59,10 +59,10 @@ def scale_of_next(batching: Any, progress: Progress) -> float:
 
 
 def factor_of(batching: Any) -> float:
-    """Return what a batching multiplies the learning rate by from one repeat to the next."""
+    """Returns what a batching multiplies the learning rate by from one repeat to the next."""
     return getattr(batching, "repeat_lr_factor", 1.0)
 
 
 def changes_lr(batching: Any) -> str | None:
-    """Return the key and value, as KEY=VALUE, by which a batching changes the learning rate; None: it does not."""
+    """Returns the key and value, as KEY=VALUE, by which a batching changes the learning rate; None: it does not."""
     return getattr(batching, "changes_lr", None)

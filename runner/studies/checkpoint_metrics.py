@@ -38,7 +38,7 @@ class Kept:
         self._used: dict[str, Entry] = {}
 
     def get(self, asked: Entry, checkpoints: Sequence[Path], compute: Callable[[], Entry]) -> Entry:
-        """Return what is kept, or else compute it and keep it; numbers that are not finite become None.
+        """Returns what is kept, or else compute it and keep it; numbers that are not finite become None.
 
         Args:
             asked: what is computed, with its arguments.
@@ -54,7 +54,7 @@ class Kept:
         return self._known[name]["found"]
 
     def close(self) -> None:
-        """Leave in the file only what was asked for since it was read."""
+        """Leaves in the file only what was asked for since it was read."""
         if self._used or self._known:
             write_json(self.path, {"kept": list(self._used.values())})
 
@@ -65,12 +65,12 @@ class Kept:
 
 
 def name_of(entry: Entry) -> str:
-    """Return what an entry is found by."""
+    """Returns what an entry is found by."""
     return json.dumps([entry.get("asked"), entry.get("checkpoints")], sort_keys=True)
 
 
 def of_checkpoints(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[int, float]:
-    """Return what ensembles of checkpoints do, as `trainopt evaluate --ensemble` says it.
+    """Returns what ensembles of checkpoints do, as `trainopt evaluate --ensemble` says it.
 
     Args:
         runs: folders by seed.
@@ -106,7 +106,7 @@ def of_checkpoints(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> 
 
 
 def of_line(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[int, float]:
-    """Return what lies between two checkpoints of each run, as `trainopt landscape` says it of a line.
+    """Returns what lies between two checkpoints of each run, as `trainopt landscape` says it of a line.
 
     Args:
         runs: folders by seed.
@@ -132,7 +132,7 @@ def of_line(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[in
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints that a run kept, in the order of their steps; the last is where it ended."""
+    """Returns the checkpoints that a run kept, in the order of their steps; the last is where it ended."""
     from ..analysis.checkpoints import checkpoint_path
     from ..records.checkpoint_files import by_step
 
@@ -140,13 +140,11 @@ def kept_checkpoints(folder: Path) -> list[Path]:
     if not last.exists():
         raise UserError(f"{folder}: has kept no checkpoint")
     ended = load_run(folder).summary["steps"]
-    return [path for step, path in reversed(by_step(folder / "checkpoints")) if path != last and step != ended] + [
-        last
-    ]
+    return [path for step, path in reversed(by_step(folder / "checkpoints")) if path != last and step != ended] + [last]
 
 
 def chosen(folder: Path, which: Any, name: str) -> list[Path]:
-    """Return some of the checkpoints that a run kept, by their numbers; negative ones count from the end."""
+    """Returns some of the checkpoints that a run kept, by their numbers; negative ones count from the end."""
     there = kept_checkpoints(folder)
     if which is None:
         return there
@@ -159,7 +157,7 @@ def chosen(folder: Path, which: Any, name: str) -> list[Path]:
 
 
 def number_at(found: Any, name: Any, what: str) -> float:
-    """Return a number by its dotted name; of a list the mean, of a barrier the height; nan where there is none.
+    """Returns a number by its dotted name; of a list the mean, of a barrier the height; nan where there is none.
 
     >>> number_at({"pairs": [{"disagreement": 1.0}, {"disagreement": 3.0}]}, "disagreement", "ensemble")
     2.0
@@ -182,7 +180,7 @@ def number_at(found: Any, name: Any, what: str) -> float:
 
 
 def check_asked(name: str, asked: dict[str, Any], needed: Iterable[str], more: Iterable[str] = ()) -> None:
-    """Raise UserError for an unknown key of a part of a figure, or one that is not there."""
+    """Raises UserError for an unknown key of a part of a figure, or one that is not there."""
     needed = list(needed)
     check_keys(name, asked, [*needed, *more])
     for key in needed:

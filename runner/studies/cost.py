@@ -15,7 +15,7 @@ Cost = dict[str, Fraction]  # by unit
 
 
 def show_plan(plan: StudyPlan, console: Console) -> None:
-    """Print what will be run, and what it costs."""
+    """Prints what will be run, and what it costs."""
     scale, name = plan.scale, plan.study.name
     minutes = "" if scale.minutes is None else f"; about {scale.minutes:g} min"
     say(console, f"{name}: {plan.study.title} ({plan.study.source})")
@@ -49,7 +49,7 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
 
 
 def foreseen(plan: StudyPlan) -> dict[str, SweepState]:
-    """Return the sweeps that will not be run, as far as can be said before."""
+    """Returns the sweeps that will not be run, as far as can be said before."""
     found: dict[str, SweepState] = {}
     for sweep in plan.sweeps.values():
         reason = sweep.hindrance(found)
@@ -59,12 +59,12 @@ def foreseen(plan: StudyPlan) -> dict[str, SweepState]:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is."""
+    """Prints a line as it is."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def costs(jobs: list[dict[str, Any]]) -> tuple[str, Cost]:
-    """Return how long the jobs of a sweep are, as text, and how long in sum.
+    """Returns how long the jobs of a sweep are, as text, and how long in sum.
 
     >>> costs([{"duration": "5epochs"}, {"duration": "20epochs"}])
     ('5 to 20 epochs', {'epochs': Fraction(25, 1)})
@@ -83,7 +83,7 @@ def costs(jobs: list[dict[str, Any]]) -> tuple[str, Cost]:
 
 
 def cost_text(cost: Cost) -> str:
-    """Write a cost.
+    """Writes a cost.
 
     >>> cost_text({"steps": Fraction(4500), "epochs": Fraction(5, 2)})
     '4,500 steps, 2.5 epochs'
@@ -92,5 +92,5 @@ def cost_text(cost: Cost) -> str:
 
 
 def number(amount: Fraction) -> str:
-    """Write a number of epochs or steps."""
+    """Writes a number of epochs or steps."""
     return f"{int(amount):,}" if amount.denominator == 1 else f"{float(amount):,.4g}"

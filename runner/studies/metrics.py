@@ -92,21 +92,21 @@ class SweepRuns:
         return as_text(self.runs.configs)
 
     def having(self, where: Mapping[str, Any]) -> list[str]:
-        """Return the runs that have given values; UserError for a key that none has."""
+        """Returns the runs that have given values; UserError for a key that none has."""
         kept = list(self.text.index)
         for column, value in zip(chosen_keys(self.text, where, "where:"), where.values(), strict=True):
             kept = [run for run in kept if same(self.text.at[run, column], value)]
         return kept
 
     def only(self, names: list[str]) -> Runs:
-        """Return some of the runs."""
+        """Returns some of the runs."""
         metrics = self.runs.metrics
         parts = {name: getattr(self.runs, name).loc[names] for name in ("summaries", "configs", "environments")}
         return replace(self.runs, **parts, metrics=metrics[metrics["run"].isin(names)], problems=[])
 
 
 def read_sweep(folder: Path) -> SweepRuns:
-    """Read the runs of a sweep; the trials of a search, and final runs of an earlier one, are left out."""
+    """Reads the runs of a sweep; the trials of a search, and final runs of an earlier one, are left out."""
     below = jobs_below(folder).items()
     jobs = {name: job for name, job in below if "search" not in job and job.get("role", FINAL) == FINAL}
     runs = load_runs([folder / name for name in jobs], usable)
@@ -139,7 +139,7 @@ class Figures:
         self._read: dict[str, SweepRuns] = {}
 
     def lacking(self, sweep: str) -> str | None:
-        """Return why there is nothing of a sweep, or None."""
+        """Returns why there is nothing of a sweep, or None."""
         typed = self.study.sweeps[sweep].typed
         if self.scale not in typed:
             return f"a part of scale {', '.join(typed) or 'none'} only"
@@ -151,13 +151,13 @@ class Figures:
         return None
 
     def runs_of(self, sweep: str) -> SweepRuns:
-        """Return the runs of a sweep."""
+        """Returns the runs of a sweep."""
         if sweep not in self._read:
             self._read[sweep] = read_sweep(self.sweeps[sweep].folder)
         return self._read[sweep]
 
     def find(self, figure: Figure) -> Found:
-        """Return a figure.
+        """Returns a figure.
 
         Raises:
             UserError: the study's file asks for what cannot be; the line says what could.
@@ -190,7 +190,7 @@ class Figures:
         return found
 
     def chosen(self, sweep: str, where: dict[str, Any], missing: int) -> dict[int, str]:
-        """Return the runs, by seed, that have given values; empty where all of them are among the missing.
+        """Returns the runs, by seed, that have given values; empty where all of them are among the missing.
 
         Raises:
             UserError: there is no such key or value, or the runs differ in more than their seed.
@@ -221,7 +221,7 @@ class Figures:
         return by_seed
 
     def values(self, there: SweepRuns, runs: dict[int, str], figure: Figure) -> Values:
-        """Return a figure's value for each of some runs; nan where a run has none.
+        """Returns a figure's value for each of some runs; nan where a run has none.
 
         Args:
             there: the sweep's.
@@ -240,14 +240,14 @@ class Figures:
 
 
 def expect(part: Any, kind: type, name: str, what: str) -> Any:
-    """Return a part of a figure; UserError where it is of another kind."""
+    """Returns a part of a figure; UserError where it is of another kind."""
     if not isinstance(part, kind):
         raise UserError(f"{name}: must be {what}, and is {part}")
     return part
 
 
 def same(text: str, wanted: Any) -> bool:
-    """Say whether a value of a configuration, as text, is the one that is wanted; numbers are compared as such.
+    """Returns whether a value of a configuration, as text, is the one that is wanted; numbers are compared as such.
 
     >>> same("20.0", 20), same("[1.0,2.0]", [1, 2]), same("null", None), same("adam", "sgd")
     (True, True, True, False)
@@ -265,24 +265,22 @@ def same(text: str, wanted: Any) -> bool:
 
 
 def may_belong(overrides: list[str], where: Mapping[str, Any]) -> bool:
-    """Say whether a run that has no record yet may be one of those with given values.
+    """Returns whether a run that has no record yet may be one of those with given values.
 
     >>> may_belong(["optimizer=adam"], {"optimizer": "sgd"}), may_belong(["seed=0"], {"optimizer": "sgd"})
     (False, True)
     """
     typed = {key: value for _, key, value in map(split_override, overrides)}
-    return all(
-        same(typed[key].strip("'\"").replace(" ", ""), value) for key, value in where.items() if key in typed
-    )
+    return all(same(typed[key].strip("'\"").replace(" ", ""), value) for key, value in where.items() if key in typed)
 
 
 def values_there(text: pd.DataFrame, column: str) -> str:
-    """Return the values of a key as people type them, as in `optimizer=adam, sgd`."""
+    """Returns the values of a key as people type them, as in `optimizer=adam, sgd`."""
     return f"{column.removeprefix('choices.')}={', '.join(dict.fromkeys(text[column]))}"
 
 
 def of_summaries(runs: Runs, chosen: dict[int, str], column: Any) -> Values:
-    """Return a column of the summaries."""
+    """Returns a column of the summaries."""
     if column not in runs.summaries:
         known = [name for name in runs.summaries if pd.api.types.is_numeric_dtype(runs.summaries[name])]
         raise UserError(
@@ -296,7 +294,7 @@ def of_summaries(runs: Runs, chosen: dict[int, str], column: Any) -> Values:
 
 
 def of_rows(runs: Runs, chosen: dict[int, str], row: dict[str, Any]) -> Values:
-    """Return what rows of metrics.jsonl say; see `study_figures` for the ways from them to a number."""
+    """Returns what rows of metrics.jsonl say; see `study_figures` for the ways from them to a number."""
     check_asked("row", row, ("kind", "column"), (*WAYS, "axis"))
     ways = [way for way in WAYS if way in row]
     if len(ways) != 1:
@@ -334,7 +332,7 @@ def of_rows(runs: Runs, chosen: dict[int, str], row: dict[str, Any]) -> Values:
 
 
 def number_from(row: dict[str, Any], way: str) -> Callable[[pd.DataFrame], float]:
-    """Return what makes a number of a run's rows, whose column `number` is looked at."""
+    """Returns what makes a number of a run's rows, whose column `number` is looked at."""
     if way == "take":
         if row["take"] not in TAKES:
             raise UserError(f"row: take: must be one of {', '.join(TAKES)}, and is {row['take']}")
@@ -362,7 +360,7 @@ def number_from(row: dict[str, Any], way: str) -> Callable[[pd.DataFrame], float
 
 
 def place(text: Any, key: str = "row: at") -> tuple[str, float]:
-    """Return (column of the rows, amount) of a place on an axis, which stands behind a key.
+    """Returns (column of the rows, amount) of a place on an axis, which stands behind a key.
 
     >>> place("2epochs"), place("500samples")
     (('epoch', 2.0), ('samples', 500.0))

@@ -111,7 +111,7 @@ class Author:
         self._all: list[Found] = []
 
     def write(self) -> Page:
-        """Return the page."""
+        """Returns the page."""
         page = self.page
         for number, claim in enumerate(page.study.claims, start=1):
             self.add_claim(claim, str(number))
@@ -127,7 +127,7 @@ class Author:
         return page
 
     def add_claim(self, claim: Claim, number: str) -> None:
-        """Judge a claim."""
+        """Judges a claim."""
         if self.page.scale in claim.scales:
             found = [self.named(figure) for figure in claim.of]
             outcome = judge_claim(claim, found)
@@ -140,7 +140,7 @@ class Author:
             self.kept_by(outcome.reason).claims.append(number)
 
     def named(self, figure: str | float) -> Found:
-        """Return a figure of the study by its name, or a number."""
+        """Returns a figure of the study by its name, or a number."""
         if not isinstance(figure, str):
             return Found({0: float(figure)}, is_number=True)
         if figure not in self._found:
@@ -148,7 +148,7 @@ class Author:
         return self._found[figure]
 
     def find(self, name: str, figure: Figure, expected: bool = True) -> Found:
-        """Return a figure; one that cannot be found lacks, and is a problem where it is expected at this scale."""
+        """Returns a figure; one that cannot be found lacks, and is a problem where it is expected at this scale."""
         try:
             found = self.figures.find(figure)
         except UserError as error:
@@ -160,12 +160,12 @@ class Author:
         return found
 
     def problem(self, name: str, error: UserError) -> None:
-        """Put on the page what the study's file asks for in vain; the same of many cells once."""
+        """Puts on the page what the study's file asks for in vain; the same of many cells once."""
         if not any(line.endswith(f": {error}") for line in self.page.problems):
             self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
 
     def add_table(self, table: StudyTable, name: str) -> None:
-        """Judge the cells of a table."""
+        """Judges the cells of a table."""
         cells, expected = [], self.page.scale in table.comparable
         for column in table.columns:
             for row in table.rows:
@@ -180,7 +180,7 @@ class Author:
         self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
 
     def judge(self, table: StudyTable, row: str, column: str, found: Found, name: str) -> tuple[str, Outcome]:
-        """Return what was published in a cell, and the verdict on it."""
+        """Returns what was published in a cell, and the verdict on it."""
         reference = table.reference[row][column]
         try:
             published = reference_text(reference, table.digits)
@@ -192,7 +192,7 @@ class Author:
         return published, judge_cell(found, reference, table.tolerance)
 
     def add_pictures(self) -> None:
-        """Draw what there is to draw."""
+        """Draws what there is to draw."""
         for number, picture in enumerate(self.page.study.pictures):
             drawn: Picture | str = elsewhere("drawn", picture.scales)
             if self.page.scale in picture.scales:
@@ -211,10 +211,10 @@ class Author:
                 path.unlink()
 
     def kept_by(self, reason: str) -> NotRun:
-        """Return what a reason keeps from a verdict."""
+        """Returns what a reason keeps from a verdict."""
         return self.page.not_run.setdefault(reason, NotRun())
 
 
 def elsewhere(done: str, scales: list[str]) -> str:
-    """Return why something is not there at another scale than those where it is drawn or checked."""
+    """Returns why something is not there at another scale than those where it is drawn or checked."""
     return f"it is {done} at scale {' and '.join(scales)} only"

@@ -37,7 +37,7 @@ TITLE_WIDTH = 80  # letters
 
 
 def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, folder: Path) -> Picture | str:
-    """Draw one of a study's pictures as SVG and PNG; return it, or why there is nothing to draw.
+    """Draws one of a study's pictures as SVG and PNG; returns it, or why there is nothing to draw.
 
     Raises:
         UserError: the study's file asks for what cannot be drawn.
@@ -68,7 +68,7 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
 
 
 def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
-    """Return the runs of a picture, grouped into what gets a line or a point each, with short names."""
+    """Returns the runs of a picture, grouped into what gets a line or a point each, with short names."""
     there = figures.runs_of(picture.sweep)
     names = there.having(picture.where)
     if not names:
@@ -82,7 +82,7 @@ def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
 
 
 def short_methods(comparison: Comparison) -> list[Any]:
-    """Return the methods by names that say only what tells them apart, as in `adam` or `sgd lr=0.1`."""
+    """Returns the methods by names that say only what tells them apart, as in `adam` or `sgd lr=0.1`."""
     text = comparison.runs.configs.map(text_of)
     columns = [key for key in comparison.differing if text[key].nunique() > 1]
 
@@ -97,7 +97,7 @@ def short_methods(comparison: Comparison) -> list[Any]:
 
 
 def part_of_name(key: str, value: str) -> str:
-    """Return a value, with the last part of its key where it does not speak for itself.
+    """Returns a value, with the last part of its key where it does not speak for itself.
 
     >>> part_of_name("choices.optimizer", "adam"), part_of_name("optimizer.lr", "0.1")
     ('adam', 'lr=0.1')
@@ -107,7 +107,7 @@ def part_of_name(key: str, value: str) -> str:
 
 
 def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":
-    """Draw a line for each method: the mean over its seeds, and their range."""
+    """Draws a line for each method: the mean over its seeds, and their range."""
     del figures
     if picture.x not in AXES:
         raise UserError(f"x: must be one of {', '.join(AXES)}, or a figure's part, and is {picture.x}")
@@ -129,15 +129,13 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
         if known.empty:
             kinds = ", ".join(dict.fromkeys(rows["kind"]))
             raise UserError(f"y: kind: {kind}: there are no such rows, but of {kinds}")
-        raise UserError(
-            f"y: column: {column}: rows of kind {kind} have none{nearest(str(column), map(str, known))}"
-        )
+        raise UserError(f"y: column: {column}: rows of kind {kind} have none{nearest(str(column), map(str, known))}")
     quantity = QUANTITIES.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
     return draw_lines({quantity: curves}, comparison.methods, LABELS[str(picture.x)])
 
 
 def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":
-    """Draw a point for each method: the means of two figures over its seeds, with their 95 % intervals."""
+    """Draws a point for each method: the means of two figures over its seeds, with their 95 % intervals."""
     if picture.since is not None:
         raise UserError("since: belongs to curves")
     found, left_out = [], []
@@ -179,12 +177,12 @@ def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures)
 
 
 def reach(found: Estimate) -> Sequence[Sequence[float]] | None:
-    """Return how far an interval goes to both sides, as matplotlib takes it; None where there is none."""
+    """Returns how far an interval goes to both sides, as matplotlib takes it; None where there is none."""
     return None if found.n == 1 else [[found.mean - found.low], [found.high - found.mean]]
 
 
 def label_of(part: Any) -> str:
-    """Return what a figure's part is, as the label of an axis.
+    """Returns what a figure's part is, as the label of an axis.
 
     >>> label_of({"row": {"kind": "test", "column": "top1", "reach": 85, "axis": "epochs"}})
     'epochs until test top-1 accuracy (%) is 85'

@@ -42,7 +42,7 @@ class SweepState:
     reason: str | None = None
 
     def said(self) -> str:
-        """Return state and reason as words."""
+        """Returns state and reason as words."""
         return f"{self.state.replace('_', ' ')}: {self.reason}" if self.reason else self.state
 
 
@@ -71,7 +71,7 @@ class PlannedSweep:
     is_complete: bool = False
 
     def entries(self) -> list[Entry]:
-        """Return the state of every job that is known; those of earlier versions of the study are left out."""
+        """Returns the state of every job that is known; those of earlier versions of the study are left out."""
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
             jobs = {job["folder"]: job for job in read_json(self.folder / PLAN).get("jobs", [])} | jobs
@@ -79,7 +79,7 @@ class PlannedSweep:
         return [entry(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
 
     def state(self) -> SweepState:
-        """Return what became of it, as its folder says."""
+        """Returns what became of it, as its folder says."""
         entries = self.entries()
         left = [e for e in entries if e.state not in WHOLE]
         if not left and (self.is_complete or not self.grows):
@@ -87,7 +87,7 @@ class PlannedSweep:
         return SweepState(self.folder, "incomplete", what_is_left(entries, left))
 
     def hindrance(self, before: dict[str, SweepState]) -> str | None:
-        """Return why it cannot be run, if so.
+        """Returns why it cannot be run, if so.
 
         Args:
             before: what became of other sweeps.
@@ -99,13 +99,13 @@ class PlannedSweep:
         return "; ".join(reasons) or None
 
     def can_go_on(self) -> bool:
-        """Say whether its command would do something: not for runs that another process writes, or stale ones."""
+        """Returns whether its command would do something: not for runs that another process writes, or stale ones."""
         states = {e.state for e in self.entries()} - {*WHOLE, "running", "stale"}
         return bool(states) or (self.grows and not self.is_complete)
 
 
 def what_is_left(entries: list[Entry], left: list[Entry]) -> str:
-    """Return in a line how many runs are not done, and why."""
+    """Returns in a line how many runs are not done, and why."""
     if not left:
         return "its command has not come to its end"
     number = Counter(e.state for e in left)
@@ -153,18 +153,18 @@ class StudyPlan:
         self._find_missing()
 
     def command(self, sweep: PlannedSweep) -> list[str]:
-        """Return the words behind `trainopt` that run a sweep; one job needs no workers of joblib."""
+        """Returns the words behind `trainopt` that run a sweep; one job needs no workers of joblib."""
         is_single = len(sweep.jobs) == 1 and not sweep.grows and "hydra/launcher=joblib" in self._launcher
         return [*self._command(sweep), *(["hydra/launcher=basic"] if is_single else self._launcher)]
 
     def apart(self) -> dict[str, SweepState]:
-        """Return the state of the sweeps that are no part of the scale."""
+        """Returns the state of the sweeps that are no part of the scale."""
         others = [name for name in self.study.sweeps if name not in self.sweeps]
         reason = f"no part of scale {self.scale_name}"
         return {name: SweepState(self.folder / "sweeps" / name, "not_run", reason) for name in others}
 
     def keep(self) -> None:
-        """Write down what was composed, so that it is not composed again."""
+        """Writes down what was composed, so that it is not composed again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
             name: {
@@ -182,7 +182,7 @@ class StudyPlan:
         return [*(["--config-dir", str(folder)] if folder else []), "-m", *sweep.typed]
 
     def _typed(self, name: str, sweep: StudySweep) -> PlannedSweep:
-        """Return a sweep with what is typed for it, places filled in."""
+        """Returns a sweep with what is typed for it, places filled in."""
         sweeps = self.folder / "sweeps"
         where = self._where(name)
         typed = []
@@ -194,9 +194,7 @@ class StudyPlan:
                 raise UserError(f"{where}: {text}: is not the study's to say; leave it out")
             for mark, place in (("{sweeps}", sweeps), ("{data}", self.root)):
                 if mark in text and not PLACE.fullmatch(str(place)):
-                    raise UserError(
-                        f"{place}: must hold letters, digits and . _ - + only: {where} has it in a command"
-                    )
+                    raise UserError(f"{place}: must hold letters, digits and . _ - + only: {where} has it in a command")
                 text = text.replace(mark, str(place))  # noqa: PLW2901
             typed.append(text)
         folder = sweeps / name
@@ -204,7 +202,7 @@ class StudyPlan:
         return PlannedSweep(name, folder, after, [*typed, f"hydra.sweep.dir={quoted(str(folder))}"])
 
     def _fill(self, sweep: PlannedSweep, kept: dict[str, Any]) -> None:
-        """Fill in the jobs: those that are kept, if nothing has changed since."""
+        """Fills in the jobs: those that are kept, if nothing has changed since."""
         if kept.get("of") == self._marks[sweep.name]:
             sweep.jobs, sweep.grows, sweep.is_complete = kept["jobs"], kept["grows"], kept["is_complete"]
             return
@@ -218,7 +216,7 @@ class StudyPlan:
         return f"{self.study.name}.yaml: sweeps.{name}.typed.{self.scale_name}"
 
     def _check_sets(self) -> None:
-        """Raise UserError for a data set of the scale that no YAML names."""
+        """Raises UserError for a data set of the scale that no YAML names."""
         known = self._composer.vocabulary.options("data")
         for name in self.scale.data:
             if name not in known:
@@ -226,7 +224,7 @@ class StudyPlan:
                 raise UserError(f"{where}: {name}: no such data set{nearest(name, known)}")
 
     def _find_missing(self) -> None:
-        """Say for each sweep what its jobs need and is not there, but for what earlier sweeps leave.
+        """Says for each sweep what its jobs need and is not there, but for what earlier sweeps leave.
 
         What the scale names and no job, all need.
         """
@@ -249,12 +247,12 @@ class StudyPlan:
 
 
 def data_root() -> Path:
-    """Return data.root as it is where nobody types it."""
+    """Returns data.root as it is where nobody types it."""
     return Path(str(OmegaConf.create({"root": shipped("config.yaml")["data"]["root"]}).root)).expanduser()
 
 
 def words_on_disk(folders: list[Path]) -> str:
-    """Return a digest of what a command is composed from: options, and the code that does it."""
+    """Returns a digest of what a command is composed from: options, and the code that does it."""
     groups = [place for place in CONF.iterdir() if place.is_dir()]  # and not all that lies below --config-dir
     files = {file for folder in folders for group in groups for file in (folder / group.name).rglob("*.yaml")}
     files |= {*CONF.glob("*.yaml"), *(CONF.parent / "runner").rglob("*.py")}
@@ -262,12 +260,12 @@ def words_on_disk(folders: list[Path]) -> str:
 
 
 def digest(content: Any) -> str:
-    """Return 16 hexadecimal digits that tell a content from others."""
+    """Returns 16 hexadecimal digits that tell a content from others."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def quoted(text: str) -> str:
-    """Return a text as a value on Hydra's command line, in quotes where it needs them.
+    """Returns a text as a value on Hydra's command line, in quotes where it needs them.
 
     >>> print(quoted("it's, here"))
     'it\\'s, here'

@@ -49,7 +49,7 @@ class Circumstances:
 
 
 def circumstances(study: Study, scale: str, folder: Path, figures: Figures) -> Circumstances:
-    """Return under which circumstances the runs of a study were made.
+    """Returns under which circumstances the runs of a study were made.
 
     Args:
         study: whose.
@@ -95,7 +95,7 @@ def circumstances(study: Study, scale: str, folder: Path, figures: Figures) -> C
 
 
 def quoted(text: str, places: Mapping[str, str]) -> str:
-    """Return what was typed as a shell takes it, with folders in the place of {sweeps} and {data}."""
+    """Returns what was typed as a shell takes it, with folders in the place of {sweeps} and {data}."""
     for name, place in places.items():
         text = text.replace(f"{{{name}}}", place)
     if "$TRAINOPT_DATA" in text:
@@ -104,12 +104,12 @@ def quoted(text: str, places: Mapping[str, str]) -> str:
 
 
 def moments(run: Path) -> list[Path]:
-    """Return the files whose last changes are a run's begin and end."""
+    """Returns the files whose last changes are a run's begin and end."""
     return [path for path in (run / "environment.json", run / "summary.json") if path.exists()]
 
 
 def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], list[str]]:
-    """Return what went into the learning rates of a sweep's methods, a row each, and why it is not equal."""
+    """Returns what went into the learning rates of a sweep's methods, a row each, and why it is not equal."""
     trials = {folder / job: about["search"] for job, about in jobs_below(folder).items() if "search" in about}
     if not trials:
         return [], []
@@ -129,7 +129,7 @@ def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], 
 
 
 def ranges(numbers: list[int]) -> str:
-    """Return rising numbers with those in a row as a range.
+    """Returns rising numbers with those in a row as a range.
 
     >>> ranges([0, 1, 2, 3, 7])
     '0 to 3, 7'

@@ -52,7 +52,7 @@ class StudyResult:
 
 
 def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[str, SweepState]) -> StudyResult:
-    """Write report.md, report.html, the pictures and figures.json of a study, from what its sweeps left.
+    """Writes report.md, report.html, the pictures and figures.json of a study, from what its sweeps left.
 
     Args:
         study: which.
@@ -81,7 +81,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
 
 
 def read_result(folder: Path) -> StudyResult | None:
-    """Return what came out of the study whose report lies in a folder; None where there is none."""
+    """Returns what came out of the study whose report lies in a folder; None where there is none."""
     found = read_json(folder / RESULT)
     if not found:
         return None
@@ -90,7 +90,7 @@ def read_result(folder: Path) -> StudyResult | None:
 
 
 def as_markdown(page: Page) -> str:
-    """Return a page in Markdown; a section that would be empty is left out."""
+    """Returns a page in Markdown; a section that would be empty is left out."""
     study = page.study
     parts = [
         f"# {study.title}",
@@ -118,14 +118,14 @@ def as_markdown(page: Page) -> str:
 
 
 def claim_item(number: int, claim: ClaimText) -> str:
-    """Return a claim as an item of a list."""
+    """Returns a claim as an item of a list."""
     reason = f" ({claim.reason})" if claim.reason else ""
     lines = [f"{number}. **{marked(claim.verdict)}**{reason}: {claim.text} ({claim.paper}).", claim.figures]
     return "\n   ".join(filter(None, lines))
 
 
 def circumstances_parts(page: Page) -> list[str]:
-    """Return the last section: commands, sweeps, tuning and environment."""
+    """Returns the last section: commands, sweeps, tuning and environment."""
     found = page.circumstances
     if found is None:
         return []
@@ -145,7 +145,7 @@ def circumstances_parts(page: Page) -> list[str]:
 
 
 def write_overview(folders: Iterable[Path], path: Path) -> None:
-    """Write a Markdown table over the studies with reports in these folders, a row each."""
+    """Writes a Markdown table over the studies with reports in these folders, a row each."""
     results = [result for result in map(read_result, folders) if result is not None]
 
     def reproduced(counts: Counter[str]) -> str:

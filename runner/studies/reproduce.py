@@ -16,7 +16,7 @@ Command = Callable[[list[str], bool], int]  # carries out a command line, with t
 
 
 def run_study(plan: StudyPlan, debug: bool, carry_out: Command) -> int:
-    """Run what is missing of a study and write its report; return the exit code."""
+    """Runs what is missing of a study and write its report; returns the exit code."""
     states: dict[str, SweepState] = {}
     told = foreseen(plan)  # with the plan
     try:
@@ -39,7 +39,7 @@ def run_study(plan: StudyPlan, debug: bool, carry_out: Command) -> int:
 def run_sweep(
     plan: StudyPlan, sweep: PlannedSweep, before: dict[str, SweepState], debug: bool, carry_out: Command
 ) -> SweepState:
-    """Run what is missing of a sweep, in a process of its own; return what became of it.
+    """Runs what is missing of a sweep, in a process of its own; returns what became of it.
 
     Args:
         plan: of the study.
@@ -66,7 +66,7 @@ def run_sweep(
 
 
 def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) -> int:
-    """Write the report of a study, print its last lines; return the exit code."""
+    """Writes the report of a study, prints its last lines; returns the exit code."""
     try:
         from .report import write_study_report
 
@@ -84,7 +84,7 @@ def write_report(plan: StudyPlan, states: dict[str, SweepState], debug: bool) ->
 
 
 def write_table(plans: list[StudyPlan], path: Path) -> int:
-    """Write the overview over several studies; return the exit code."""
+    """Writes the overview over several studies; returns the exit code."""
     from .report import write_overview
 
     write_overview([plan.folder for plan in plans], path)

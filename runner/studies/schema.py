@@ -101,7 +101,7 @@ class StudyTable:
     digits: int = 2
 
     def cell(self, row: str, column: str) -> Figure:
-        """Return the figure of a cell; keys of the same name that hold keys themselves are put together."""
+        """Returns the figure of a cell; keys of the same name that hold keys themselves are put together."""
         found: Figure = {}
         for part in (self.figure, self.columns[column], self.rows[row]):
             for key, value in part.items():
@@ -160,13 +160,13 @@ class Study:
 
 
 def find_studies(config_dir: Path | None) -> dict[str, Path]:
-    """Return the files of all studies by name: those of DIR/study/, and those that come along."""
+    """Returns the files of all studies by name: those of DIR/study/, and those that come along."""
     folders = [CONF, *([config_dir] if config_dir else [])]  # a study of one's own goes before one of ours
     return {path.stem: path for folder in folders for path in sorted((folder / STUDIES).glob("*.yaml"))}
 
 
 def read_study(path: Path) -> Study:
-    """Return the study in a file.
+    """Returns the study in a file.
 
     Raises:
         UserError: the file is none, or says something that cannot be; one line with what would be right.
@@ -191,7 +191,7 @@ def read_study(path: Path) -> Study:
 
 
 def built(kind: type, where: str, part: Any, parts: dict[str, type] | None = None) -> Any:
-    """Return an object of a kind from a part of the file.
+    """Returns an object of a kind from a part of the file.
 
     Args:
         kind: a dataclass.
@@ -223,13 +223,13 @@ def built(kind: type, where: str, part: Any, parts: dict[str, type] | None = Non
 
 
 def check_type(where: str, value: Any, wanted: Any) -> None:
-    """Raise UserError where a value is not of a field's type."""
+    """Raises UserError where a value is not of a field's type."""
     if not fits(value, wanted):
         raise UserError(f"{where}: must be {in_words(wanted)}, and is {one_line(value)[:80]}")
 
 
 def in_words(wanted: Any) -> str:
-    """Return what a type means to who writes YAML.
+    """Returns what a type means to who writes YAML.
 
     >>> in_words(dict[str, list[str]]), in_words(float | None)
     ('keys and values, each a list, each text', 'a number or null')
@@ -245,7 +245,7 @@ def in_words(wanted: Any) -> str:
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Say whether a value is of a type, as fields of dataclasses name it; keys are not looked at.
+    """Returns whether a value is of a type, as fields of dataclasses name it; keys are not looked at.
 
     >>> fits({"smoke": ["seed=0"]}, dict[str, list[str]]), fits({"smoke": "seed=0"}, dict[str, list[str]])
     (True, False)
@@ -267,7 +267,7 @@ def fits(value: Any, wanted: Any) -> bool:
 
 
 def check_keys(where: str, part: dict[str, Any], known: list[str]) -> None:
-    """Raise UserError for a key that is none of the known."""
+    """Raises UserError for a key that is none of the known."""
     for key in part:
         if key not in known:
             raise UserError(
@@ -276,7 +276,7 @@ def check_keys(where: str, part: dict[str, Any], known: list[str]) -> None:
 
 
 def check(study: Study, where: str) -> None:
-    """Raise UserError where a part names what is not there."""
+    """Raises UserError where a part names what is not there."""
     one_of(where, "scales", study.scales, SCALES)
     before: list[str] = []
     for name, sweep in study.sweeps.items():
@@ -316,7 +316,7 @@ def check(study: Study, where: str) -> None:
 
 
 def check_figure(study: Study, where: str, figure: Figure) -> None:
-    """Raise UserError where a figure is not said completely."""
+    """Raises UserError where a figure is not said completely."""
     check_keys(where, figure, list(FIGURE_KEYS))
     check_type(f"{where}: where", figure.get("where", {}), dict)
     if figure.get("sweep") not in study.sweeps:
@@ -328,7 +328,7 @@ def check_figure(study: Study, where: str, figure: Figure) -> None:
 
 
 def one_of(where: str, what: str, names: Iterable[Any], known: Iterable[str]) -> None:
-    """Raise UserError for a name that is none of the known."""
+    """Raises UserError for a name that is none of the known."""
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)

@@ -55,7 +55,7 @@ class Cell:
 
 
 def marked(verdict: str) -> str:
-    """Return a verdict with its mark, which tells it from the others without colour.
+    """Returns a verdict with its mark, which tells it from the others without colour.
 
     >>> marked("not reproduced")
     '✗ not reproduced'
@@ -64,7 +64,7 @@ def marked(verdict: str) -> str:
 
 
 def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> ClaimText:
-    """Return a claim with what we found, in words; without figures where it is not for this scale."""
+    """Returns a claim with what we found, in words; without figures where it is not for this scale."""
     there = [(name, found) for name, found in zip(claim.of, figures, strict=False) if found.values]
     own = [(name, found) for name, found in there if not found.is_number]
     digits = digits_for([found.estimate for _, found in own])
@@ -84,7 +84,7 @@ def claim_text(claim: Claim, figures: Sequence[Found], outcome: Outcome) -> Clai
 
 
 def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell]) -> TableText:
-    """Return a table, with those columns that say something."""
+    """Returns a table, with those columns that say something."""
     title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     judged = [cell.outcome for cell in cells if cell.outcome is not None]
     if not any(cell.found.values for cell in cells):
@@ -121,7 +121,7 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
 
 
 def notes_on(table: StudyTable, judged: Sequence[Outcome], difference: str) -> list[str]:
-    """Return what is to be said above a table of the verdicts in it.
+    """Returns what is to be said above a table of the verdicts in it.
 
     Args:
         table: its tolerance.
@@ -140,7 +140,7 @@ def notes_on(table: StudyTable, judged: Sequence[Outcome], difference: str) -> l
 
 
 def figure_text(found: Found, digits: int | None) -> str:
-    """Return a figure with half its 95 % interval, and what is to be said of its runs.
+    """Returns a figure with half its 95 % interval, and what is to be said of its runs.
 
     >>> figure_text(Found({0: 1.0, 1: 2.0, 2: 3.0}), 2)
     '2.00 ± 2.48'
@@ -154,7 +154,7 @@ def figure_text(found: Found, digits: int | None) -> str:
 
 
 def number(value: float, digits: int | None, sign: str = "") -> str:
-    """Return a number with so many digits after the point; None: with four that count.
+    """Returns a number with so many digits after the point; None: with four that count.
 
     >>> number(12345.678, 1), number(12345.678, None), number(0.000123, None), number(2.0, 1, "+")
     ('12,345.7', '12,346', '0.000123', '+2.0')
@@ -165,7 +165,7 @@ def number(value: float, digits: int | None, sign: str = "") -> str:
 
 
 def reference_text(reference: float | list[float], digits: int) -> str:
-    """Return a published number, with its standard deviation where that was published.
+    """Returns a published number, with its standard deviation where that was published.
 
     >>> reference_text([73.1, 0.2], 1)
     '73.1 (sd 0.2)'
@@ -175,7 +175,7 @@ def reference_text(reference: float | list[float], digits: int) -> str:
 
 
 def counts_text(counts: Sequence[int]) -> str:
-    """Return of how many values means are.
+    """Returns of how many values means are.
 
     >>> counts_text([5, 5]), counts_text([5, 3])
     (' (n = 5 each)', ' (n = 5, 3)')
@@ -186,7 +186,7 @@ def counts_text(counts: Sequence[int]) -> str:
 
 
 def digits_for(found: Sequence[Estimate]) -> int | None:
-    """Return how many digits after the point say something: two of the smallest interval.
+    """Returns how many digits after the point say something: two of the smallest interval.
 
     None, that is four digits of each number, where there is no interval, or one so small that others would have
     too many.
@@ -200,7 +200,7 @@ def digits_for(found: Sequence[Estimate]) -> int | None:
 
 
 def p_text(p: float) -> str:
-    """Return a p.
+    """Returns a p.
 
     >>> p_text(0.01234), p_text(1e-7)
     ('p = 0.0123', 'p < 0.0001')
@@ -209,7 +209,7 @@ def p_text(p: float) -> str:
 
 
 def counted(what: str, counts: dict[str, int]) -> str:
-    """Return what became of claims or figures; empty where there are none.
+    """Returns what became of claims or figures; empty where there are none.
 
     >>> counted("Claims", {"reproduced": 2, "not run": 1})
     'Claims: 2 reproduced, 1 not run.'
@@ -219,5 +219,5 @@ def counted(what: str, counts: dict[str, int]) -> str:
 
 
 def verdicts_text(claims: dict[str, int], cells: dict[str, int]) -> str:
-    """Return how many claims and published figures have which verdict."""
+    """Returns how many claims and published figures have which verdict."""
     return " ".join(filter(None, (counted("Claims", claims), counted("Published figures", cells))))

@@ -63,7 +63,7 @@ class Outcome:
 
 
 def judge_claim(claim: Claim, figures: Sequence[Found]) -> Outcome:
-    """Return whether our figures say what a claim says.
+    """Returns whether our figures say what a claim says.
 
     Args:
         claim: its order, and `within`.
@@ -89,22 +89,20 @@ def judge_claim(claim: Claim, figures: Sequence[Found]) -> Outcome:
 
 
 def judge_order(found: Difference, sign: float) -> Outcome:
-    """Return whether a difference has a sign, and significantly so where there could be a test."""
+    """Returns whether a difference has a sign, and significantly so where there could be a test."""
     agrees = sign * found.sign > 0
     if not found.was_tested:
         told = f"no test: {found.test}"
         if agrees:
             return Outcome(REPRODUCED, told, found)
-        return Outcome(
-            NOT_REPRODUCED, f"{'the other way round' if found.sign else 'no difference'}; {told}", found
-        )
+        return Outcome(NOT_REPRODUCED, f"{'the other way round' if found.sign else 'no difference'}; {told}", found)
     if not found.is_significant:
         return Outcome(NOT_REPRODUCED, "no significant difference", found)
     return Outcome(REPRODUCED, "", found) if agrees else Outcome(NOT_REPRODUCED, "the other way round", found)
 
 
 def judge_equal(found: Difference, within: float) -> Outcome:
-    """Return whether two figures are equal but for `within`: the whole interval of their difference has to be."""
+    """Returns whether two figures are equal but for `within`: the whole interval of their difference has to be."""
     if math.isnan(found.mean):
         return Outcome(NOT_REPRODUCED, "one of them is not reached in all runs", found)
     limit = within * (1 + ROUNDING)
@@ -118,7 +116,7 @@ def judge_equal(found: Difference, within: float) -> Outcome:
 
 
 def judge_cell(ours: Found, reference: float | Sequence[float], tolerance: float) -> Outcome:
-    """Return whether a published figure is that of our runs.
+    """Returns whether a published figure is that of our runs.
 
     It is where it lies within the 95 % interval of our mean (of one run: at its figure), which is widened on both
     sides by the tolerance, and by the half of the published figure's own interval.
@@ -143,7 +141,7 @@ def judge_cell(ours: Found, reference: float | Sequence[float], tolerance: float
 
 
 def reference_interval(reference: float | Sequence[float]) -> tuple[float, float]:
-    """Return a published number, and how far its own 95 % interval reaches.
+    """Returns a published number, and how far its own 95 % interval reaches.
 
     >>> reference_interval(73.1)
     (73.1, 0.0)
@@ -158,13 +156,9 @@ def reference_interval(reference: float | Sequence[float]) -> tuple[float, float
 
 
 def as_reference(reference: float | Sequence[float]) -> tuple[float, float | None, int]:
-    """Return (number, standard deviation or None, seeds) of a published figure; UserError if it is none."""
+    """Returns (number, standard deviation or None, seeds) of a published figure; UserError if it is none."""
     parts = [reference] if isinstance(reference, int | float) else reference
-    if (
-        not isinstance(parts, list)
-        or len(parts) not in (1, 2, 3)
-        or not all(isinstance(p, int | float) for p in parts)
-    ):
+    if not isinstance(parts, list) or len(parts) not in (1, 2, 3) or not all(isinstance(p, int | float) for p in parts):
         raise UserError(
             f"reference: must be a number, [number, deviation] or [number, deviation, seeds], and is {parts}"
         )
@@ -173,13 +167,13 @@ def as_reference(reference: float | Sequence[float]) -> tuple[float, float | Non
 
 
 def with_numbers(figures: Sequence[Found]) -> list[Values]:
-    """Return the values; a number of the study's file stands for as many equal ones as another figure has."""
+    """Returns the values; a number of the study's file stands for as many equal ones as another figure has."""
     seeds = next((found.values for found in figures if not found.is_number), {0: 0.0})
     return [dict.fromkeys(seeds, next(iter(f.values.values()))) if f.is_number else f.values for f in figures]
 
 
 def difference(a: Values, b: Values) -> Difference:
-    """Return what `a` has more than `b`, tested as `trainopt compare` does.
+    """Returns what `a` has more than `b`, tested as `trainopt compare` does.
 
     Where a run never got there, it counts as later than all others: the test is then on ranks (Conover and Iman
     1981), and says nothing of how large the difference is.
@@ -198,7 +192,7 @@ def difference(a: Values, b: Values) -> Difference:
 
 
 def interval(a: Values, b: Values) -> Estimate:
-    """Return the difference of means with its 95 % interval: of pairs where the seeds agree, else Welch's."""
+    """Returns the difference of means with its 95 % interval: of pairs where the seeds agree, else Welch's."""
     if a.keys() == b.keys():
         return estimate([a[seed] - b[seed] for seed in a])
     one, two = estimate(list(a.values())), estimate(list(b.values()))
@@ -210,7 +204,7 @@ def interval(a: Values, b: Values) -> Estimate:
 
 
 def ranks(a: Values, b: Values) -> tuple[Values, Values]:
-    """Return the places of all values in their common order; equal ones, as all infinite ones, share the mean.
+    """Returns the places of all values in their common order; equal ones, as all infinite ones, share the mean.
 
     >>> ranks({0: 2.0, 1: 5.0}, {0: 7.0, 1: math.inf})
     ({0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0})

@@ -25,7 +25,7 @@ from .tournament import TournamentSweeper
 
 
 def get_ready() -> None:
-    """Let Hydra take our sweepers, and OmegaConf our resolvers."""
+    """Lets Hydra take our sweepers, and OmegaConf our resolvers."""
     register_resolvers()
     register(LRHeuristicSweeper)
     register(TournamentSweeper)
@@ -44,7 +44,7 @@ class Composer:
 
     @contextmanager
     def composed(self, typed: list[str]) -> Iterator[DictConfig]:
-        """Yield the configuration of a sweep; while entered, its jobs can be composed.
+        """Yields the configuration of a sweep; while entered, its jobs can be composed.
 
         Raises:
             UserError: it cannot be composed; one line that says why.

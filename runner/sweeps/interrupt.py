@@ -39,12 +39,12 @@ class SweepInterrupt(Interrupt):
 
 
 def stop_mark(sweep: Path, launcher: int) -> Path:
-    """Return the file that says that a process begins no further job of a sweep."""
+    """Returns the file that says that a process begins no further job of a sweep."""
     return sweep / f"stopped-{launcher}"
 
 
 def running_beside(sweep: Path) -> list[int]:
-    """Return the numbers of the processes that run jobs of a sweep, on this machine and in this session."""
+    """Returns the numbers of the processes that run jobs of a sweep, on this machine and in this session."""
     found = []
     for lock in sweep.rglob(NAME):
         owner = read_owner(lock)
@@ -56,7 +56,7 @@ def running_beside(sweep: Path) -> list[int]:
 
 
 def _tell_jobs(sweep: Path) -> None:
-    """Send SIGTERM to every job, once; also to one that begins only now."""
+    """Sends SIGTERM to every job, once; also to one that begins only now."""
     told: set[int] = set()
     while stop_mark(sweep, os.getpid()).exists():
         for pid in set(running_beside(sweep)) - told:

@@ -37,11 +37,11 @@ class Plan(Callback):
         register_resolvers()
 
     def __reduce__(self) -> tuple[Callable[[], "Plan"], tuple[()]]:
-        """Let a worker process that gets this one register the resolvers too."""
+        """Lets a worker process that gets this one register the resolvers too."""
         return Plan, ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the jobs and write sweep.json."""
+        """Checks the jobs and write sweep.json."""
         del kwargs
         try:
             folder = Path(config.hydra.sweep.dir)
@@ -53,7 +53,7 @@ class Plan(Callback):
 
 
 def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
-    """Return what `planned_job` says of each job that a sweep begins with, checked.
+    """Returns what `planned_job` says of each job that a sweep begins with, checked.
 
     A sweeper other than Hydra's own says them itself, by a method `first_jobs`; without it there are none.
     """
@@ -64,34 +64,34 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
 
 
 def all_at_once(config: DictConfig) -> bool:
-    """Say whether a sweep has no jobs but those that it begins with, as Hydra's own sweeper has."""
+    """Returns whether a sweep has no jobs but those that it begins with, as Hydra's own sweeper has."""
     return config.hydra.sweeper._target_ == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
 def combinations(config: DictConfig) -> list[list[str]]:
-    """Return the overrides of each combination of the values that were typed."""
+    """Returns the overrides of each combination of the values that were typed."""
     return product([*swept_by_config(config), *parsed(as_typed(config.hydra.overrides.task))])
 
 
 def swept_by_config(config: DictConfig) -> list[Override]:
-    """Return the overrides that the configuration has for sweeps, as an experiment with a grid does."""
+    """Returns the overrides that the configuration has for sweeps, as an experiment with a grid does."""
     return parsed(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
 
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """Return overrides as Hydra reads them."""
+    """Returns overrides as Hydra reads them."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     return parser.parse_overrides(list(overrides))
 
 
 def product(overrides: list[Override]) -> list[list[str]]:
-    """Return each combination of the values of overrides; of two with the same key the last counts."""
+    """Returns each combination of the values of overrides; of two with the same key the last counts."""
     (batch,) = BasicSweeper.split_arguments(overrides, None)
     return batch
 
 
 def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
-    """Return what `planned_job` says of each job; UserError if one cannot be run as it was typed."""
+    """Returns what `planned_job` says of each job; UserError if one cannot be run as it was typed."""
     loader = GlobalHydra.instance().config_loader()
     if len(batch) >= MANY:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
@@ -105,7 +105,7 @@ def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, A
 
 
 def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Return {folder, overrides, fingerprint, duration, needs} of one job; see `needs` for the last.
+    """Returns {folder, overrides, fingerprint, duration, needs} of one job; see `needs` for the last.
 
     Raises:
         UserError: the job cannot be run as it was typed.
@@ -125,7 +125,7 @@ def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) 
 
 
 def set_workers(config: DictConfig) -> int:
-    """Return how many jobs the launcher runs at a time on this machine; for joblib's -1, decide it."""
+    """Returns how many jobs the launcher runs at a time on this machine; for joblib's -1, decide it."""
     launcher = config.hydra.launcher
     if "n_jobs" not in launcher:
         return 1

@@ -62,13 +62,13 @@ class LRHeuristicSweeper(Sweeper):
         self.ended: set[str] = set()  # folders of jobs that need not be launched again
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Get the launcher."""
+        """Gets the launcher."""
         self.composed = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
-        """Return the jobs of stage one, checked as those of every sweep are; see `sweep.planned_jobs`.
+        """Returns the jobs of stage one, checked as those of every sweep are; see `sweep.planned_jobs`.
 
         Raises:
             UserError: a key of the sweeper has no allowed value, or a job cannot be run.
@@ -78,7 +78,7 @@ class LRHeuristicSweeper(Sweeper):
 
     @classmethod
     def settings(cls, config: DictConfig) -> dict[str, Any]:
-        """Return the arguments of the class, checked."""
+        """Returns the arguments of the class, checked."""
         node: dict[Any, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
         found = {str(key): value for key, value in node.items() if key != "_target_"}
         for key, value in found.items():
@@ -88,11 +88,11 @@ class LRHeuristicSweeper(Sweeper):
         return found
 
     def checked(self, config: DictConfig, wanted: list[tuple[Search, float]]) -> list[dict[str, Any]]:
-        """Return the jobs of these trials, checked."""
+        """Returns the jobs of these trials, checked."""
         return checked_jobs(config, [run for search, rate in wanted for run in search.overrides(rate)])
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search, write down what was found, and leave it to the end of the sweep to be told."""
+        """Searches, write down what was found, and leave it to the end of the sweep to be told."""
         del arguments
         folder = Path(self.composed.hydra.sweep.dir)
         searches = self.searches(self.composed)
@@ -105,7 +105,7 @@ class LRHeuristicSweeper(Sweeper):
         last_word.set(lambda: show_searches(folder, searches))
 
     def search(self, folder: Path, searches: list[Search]) -> bool:
-        """Try what the rule asks for until it asks for nothing more; say whether it came to that."""
+        """Tries what the rule asks for until it asks for nothing more; say whether it came to that."""
         first = [tuple(run) for s in searches for rate in s.rule.next_rates({}) for run in s.overrides(rate)]
         planned = {tuple(job["overrides"]): job for job in read_json(folder / PLAN)["jobs"]}
         jobs = {run: planned[run] for run in first if run in planned}  # these are checked already
@@ -122,7 +122,7 @@ class LRHeuristicSweeper(Sweeper):
         return True
 
     def launch(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
-        """Run those of the jobs that are not done; say whether all have ended, and the search may go on.
+        """Runs those of the jobs that are not done; say whether all have ended, and the search may go on.
 
         Those that another process runs, as the same command typed twice does, are waited for.
         """
@@ -144,7 +144,7 @@ class LRHeuristicSweeper(Sweeper):
         return not stopped()
 
     def searches(self, config: DictConfig) -> list[Search]:
-        """Return a search for each combination of what was typed; UserError where there is nothing to search."""
+        """Returns a search for each combination of what was typed; UserError where there is nothing to search."""
         groups: dict[tuple[str, ...], list[list[str]]] = {}
         for overrides in combinations(config):
             groups.setdefault(tuple(o for o in overrides if key_of(o) != SEED), []).append(overrides)
@@ -163,7 +163,7 @@ class LRHeuristicSweeper(Sweeper):
         return found
 
     def check_parameter(self, config: DictConfig, overrides: list[str]) -> None:
-        """Raise UserError if the parameter was typed, or is no key of the runs."""
+        """Raises UserError if the parameter was typed, or is no key of the runs."""
         bare = split_override(self.parameter)[1]
         for override in overrides:
             if split_override(override)[1] == bare:
@@ -179,25 +179,25 @@ class LRHeuristicSweeper(Sweeper):
             raise UserError(f"hydra.sweeper.parameter={bare}: {where}{nearest(bare, known)}")
 
     def check_length(self, duration: str) -> None:
-        """Raise UserError if a trial is shorter than its part that counts."""
+        """Raises UserError if a trial is shorter than its part that counts."""
         length = Duration.parse(duration)
         if length.unit == "steps" and self.over_last > length.amount:
             raise UserError(f"hydra.sweeper.over_last={self.over_last}: must be at most the {duration} of a trial")
 
 
 def trial_settings(duration: str) -> dict[str, str]:
-    """Return what a trial of a length has by itself: all its steps on record, and evaluations at its ends only."""
+    """Returns what a trial of a length has by itself: all its steps on record, and evaluations at its ends only."""
     return {"duration": duration, "evaluate_every": duration, "log_every": "1steps"}
 
 
 def plan_more(folder: Path, jobs: list[dict[str, Any]]) -> None:
-    """Add jobs to the plan of a sweep."""
+    """Adds jobs to the plan of a sweep."""
     plan = read_json(folder / PLAN)
     write_plan(folder, plan["overrides"], jobs, plan["workers"])
 
 
 def mark(folder: Path, searches: list[Search]) -> None:
-    """Write into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
+    """Writes into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
     jobs = read_json(folder / PLAN)["jobs"]
     for search in searches:
         for job in jobs:
@@ -207,7 +207,7 @@ def mark(folder: Path, searches: list[Search]) -> None:
 
 
 def register(sweeper: type[Sweeper]) -> None:
-    """Let Hydra take a sweeper of ours: by itself it takes those of packages below `hydra_plugins` alone."""
+    """Lets Hydra take a sweeper of ours: by itself it takes those of packages below `hydra_plugins` alone."""
     name = f"{sweeper.__module__}.{sweeper.__name__}"
     accepted = Plugins.is_in_toplevel_plugins_module
     if not accepted(name):

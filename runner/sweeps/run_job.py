@@ -29,7 +29,7 @@ RECORD_WRITER = "tensorboard.summary.writer.record_writer"  # what records/tenso
 
 
 def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) -> int:
-    """Check a composed configuration and run it in the folder that Hydra chose; return the exit code.
+    """Checks a composed configuration and run it in the folder that Hydra chose; returns the exit code.
 
     Args:
         config: without Hydra's own node.
@@ -57,7 +57,7 @@ def run_job(config: DictConfig, command: list[str], debug: bool, launcher: int) 
 def run_of_sweep(
     config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], debug: bool, launcher: int
 ) -> int:
-    """Run a job of a sweep, unless it is done, in a process of its own; return its exit code.
+    """Runs a job of a sweep, unless it is done, in a process of its own; returns its exit code.
 
     A configuration that cannot be built is a failure of this job, on record in its folder.
     """
@@ -98,7 +98,7 @@ def run_of_sweep(
 
 
 def import_once() -> None:
-    """Import here what every job's process, a copy of this one, would take seconds to import."""
+    """Imports here what every job's process, a copy of this one, would take seconds to import."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
     for name in (
         "trainopt.runner.training.build",

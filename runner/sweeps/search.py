@@ -61,26 +61,26 @@ class Search:
         return self.chosen is not None and is_at_edge(self.chosen, self.losses)
 
     def overrides(self, rate: float) -> list[list[str]]:
-        """Return those of each run of a trial."""
+        """Returns those of each run of a trial."""
         return [[*run, f"{self.parameter}={rate}"] for run in self.runs]
 
     def described(self) -> dict[str, Any]:
-        """Return what two searches of equal effort share."""
+        """Returns what two searches of equal effort share."""
         described = {"parameter": self.parameter, **asdict(self.rule), "seeds": len(self.runs)}
         return {**described, "duration": self.duration, "over_last": self.over_last}
 
     def stage(self, rate: float) -> int:
-        """Return in which stage a rate was tried."""
+        """Returns in which stage a rate was tried."""
         return 1 if rate in self.rule.next_rates({}) else 2
 
     def status(self, rate: float) -> str:
-        """Return what became of a trial's runs: one word where it is the same for all."""
+        """Returns what became of a trial's runs: one word where it is the same for all."""
         number = Counter(o.status for o in self.outcomes[rate])
         return next(iter(number)) if len(number) == 1 else ", ".join(f"{n} {word}" for word, n in number.items())
 
 
 def outcome(sweep: Path, job: dict[str, Any], over_last: int) -> Outcome:
-    """Return what became of a run that has ended.
+    """Returns what became of a run that has ended.
 
     Args:
         sweep: its folder.
@@ -102,7 +102,7 @@ def outcome(sweep: Path, job: dict[str, Any], over_last: int) -> Outcome:
 
 
 def end_loss(folder: Path, over_last: int) -> float:
-    """Return the mean of `total` over the training rows of the last steps; infinite where one is not finite."""
+    """Returns the mean of `total` over the training rows of the last steps; infinite where one is not finite."""
     from ..records.metrics import read_rows
 
     try:
@@ -124,7 +124,7 @@ class Method(Search):
     typed: list[str] = field(default_factory=list)
 
     def final(self, seed: int, rate: float) -> list[str]:
-        """Return the overrides of a final run."""
+        """Returns the overrides of a final run."""
         return [*self.typed, f"{self.parameter}={rate}", f"{SEED}={seed}"]
 
 

@@ -18,19 +18,19 @@ COLOURS = {"finished": "green", "diverged": "yellow"}
 
 
 def write_searches(folder: Path, searches: list[Search]) -> None:
-    """Write a JSON file for each search into the sweep's folder, and one picture."""
+    """Writes a JSON file for each search into the sweep's folder, and one picture."""
     for search in searches:
         write_json(folder / f"{file_name(search)}.json", as_json(search))
     draw(searches, folder / f"{NAME}.png")
 
 
 def file_name(search: Search) -> str:
-    """Return what the file of a search is called, without what comes after the dot."""
+    """Returns what the file of a search is called, without what comes after the dot."""
     return folder_name([NAME, *search.name.split()])
 
 
 def as_json(search: Search) -> dict[str, Any]:
-    """Return a search as JSON's objects and lists; a loss that is infinite becomes null."""
+    """Returns a search as JSON's objects and lists; a loss that is infinite becomes null."""
     trials = [
         {
             "lr": rate,
@@ -45,7 +45,7 @@ def as_json(search: Search) -> dict[str, Any]:
 
 
 def show_searches(folder: Path, searches: list[Search]) -> int:
-    """Print what each search found; return the exit code, which says whether all chose a rate."""
+    """Prints what each search found; returns the exit code, which says whether all chose a rate."""
     console = Console(highlight=False)
     for search in searches:
         console.print(table_of(search))
@@ -57,7 +57,7 @@ def show_searches(folder: Path, searches: list[Search]) -> int:
 
 
 def table_of(search: Search) -> Table:
-    """Return the trials by their rate."""
+    """Returns the trials by their rate."""
     title = search.name.replace("[", r"\[") or None
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left")
     for name in (search.parameter, "loss", "stage"):
@@ -72,7 +72,7 @@ def table_of(search: Search) -> Table:
 
 
 def conclusion(search: Search) -> list[str]:
-    """Return what a search found, and what to be careful about, a line each."""
+    """Returns what a search found, and what to be careful about, a line each."""
     of = f" with {search.name}" if search.name else ""
     best = search.chosen
     if best is None:
@@ -93,7 +93,7 @@ def conclusion(search: Search) -> list[str]:
 
 
 def draw(searches: list[Search], path: Path) -> None:
-    """Draw the loss against the rate; what has none, or one far above the others, stands at the top."""
+    """Draws the loss against the rate; what has none, or one far above the others, stands at the top."""
     import numpy as np
     from matplotlib.figure import Figure
 

@@ -24,7 +24,7 @@ class Rule:
     factors: tuple[float, ...]
 
     def next_rates(self, losses: Mapping[float, float]) -> list[float]:
-        """Return the rates to try next, which may be tried at once; empty at the end.
+        """Returns the rates to try next, which may be tried at once; empty at the end.
 
         >>> rule = Rule(10, (1, 2), (2, 3))
         >>> rule.next_rates({})
@@ -52,7 +52,7 @@ class Rule:
         return []
 
     def all_rates(self) -> set[float]:
-        """Return every rate that it may come to.
+        """Returns every rate that it may come to.
 
         >>> sorted(Rule(10, (1, 2), (2,)).all_rates())
         [0.01, 0.02, 0.1, 0.2]
@@ -60,18 +60,18 @@ class Rule:
         return {self._rate(n, i) for n in (1, *self.factors) for i in self.exponents}
 
     def _rate(self, n: float, i: int) -> float:
-        """Return n * base^-i, rounded once: 0.3, and not 0.30000000000000004."""
+        """Returns n * base^-i, rounded once: 0.3, and not 0.30000000000000004."""
         return float(Fraction(str(n)) / Fraction(self.base) ** i)
 
 
 def chosen_rate(losses: Mapping[float, float]) -> float | None:
-    """Return the rate with the lowest loss; None where none has a finite one."""
+    """Returns the rate with the lowest loss; None where none has a finite one."""
     best = min(losses, key=lambda rate: losses[rate])
     return None if losses[best] == math.inf else best
 
 
 def is_at_edge(rate: float, losses: Mapping[float, float]) -> bool:
-    """Say whether nothing beyond a rate was tried, to one side.
+    """Returns whether nothing beyond a rate was tried, to one side.
 
     >>> losses = {0.1: 2.0, 0.01: 3.0, 0.2: 4.0}
     >>> is_at_edge(0.1, losses), is_at_edge(0.01, losses)

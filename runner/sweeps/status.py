@@ -21,7 +21,7 @@ PLAIN_WIDTH = 160  # where the output is no terminal
 
 
 def show(entries: list[Entry]) -> None:
-    """Print the ledger."""
+    """Prints the ledger."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
@@ -54,7 +54,7 @@ def show(entries: list[Entry]) -> None:
 
 
 def labels(entries: list[Entry]) -> list[str]:
-    """Return what tells the jobs apart: the overrides that not all of a role have, or else the folder's name."""
+    """Returns what tells the jobs apart: the overrides that not all of a role have, or else the folder's name."""
     roles = Counter(e.role for e in entries)
     number = Counter((e.role, text) for e in entries for text in set(e.overrides))
     found = [" ".join(t for t in e.overrides if number[e.role, t] < roles[e.role]) or e.name for e in entries]
@@ -62,12 +62,12 @@ def labels(entries: list[Entry]) -> list[str]:
 
 
 def as_json(entries: list[Entry]) -> str:
-    """Return the ledger as a JSON list."""
+    """Returns the ledger as a JSON list."""
     return json.dumps([asdict(e) for e in entries], indent=2)
 
 
 def show_end(sweep: Path, command: list[str], stopped: bool) -> int:
-    """Print what became of a sweep, and how to go on; return its exit code.
+    """Prints what became of a sweep, and how to go on; returns its exit code.
 
     Args:
         sweep: its folder.

@@ -67,7 +67,7 @@ class TournamentSweeper(LRHeuristicSweeper):
 
     @classmethod
     def settings(cls, config: DictConfig) -> dict[str, Any]:
-        """Return the arguments of the class, checked."""
+        """Returns the arguments of the class, checked."""
         found = super().settings(config)
         for key in ("tuning_seeds", "seeds"):
             if not found[key] or len(set(found[key])) < len(found[key]):
@@ -82,7 +82,7 @@ class TournamentSweeper(LRHeuristicSweeper):
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
-        """Return the jobs of stage one, checked; the final runs are checked, too, at the first rate.
+        """Returns the jobs of stage one, checked; the final runs are checked, too, at the first rate.
 
         Raises:
             UserError: a key of the sweeper has no allowed value, a job cannot be run, or two methods are the same.
@@ -99,13 +99,13 @@ class TournamentSweeper(LRHeuristicSweeper):
         return super().first_jobs(config)
 
     def checked(self, config: DictConfig, wanted: list[tuple[Search, float]]) -> list[dict[str, Any]]:
-        """Return the jobs of these trials, checked, and marked as such."""
+        """Returns the jobs of these trials, checked, and marked as such."""
         of = {tuple(run): search for search, rate in wanted for run in search.overrides(rate)}
         jobs = super().checked(config, wanted)
         return [job | trial_mark(of[tuple(job["overrides"])]) for job in jobs]
 
     def searches(self, config: DictConfig) -> list[Method]:  # type: ignore[override]
-        """Return the methods, with nothing tried yet; UserError where one cannot compete."""
+        """Returns the methods, with nothing tried yet; UserError where one cannot compete."""
         self.check_length(self.duration)
         trial = trial_settings(self.duration)
         found = []
@@ -119,7 +119,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         return found
 
     def named(self, config: DictConfig) -> list[tuple[str, list[str]]]:
-        """Return (name, overrides) of each method; the name is what is its own."""
+        """Returns (name, overrides) of each method; the name is what is its own."""
         typed = parsed(as_typed(config.hydra.overrides.task))
         given = swept_by_config(config)
         if self.methods:
@@ -139,7 +139,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         return found
 
     def check_keys(self, overrides: list[Override], own: list[Override]) -> None:
-        """Raise UserError for a seed, and for what has to be the same for all methods."""
+        """Raises UserError for a seed, and for what has to be the same for all methods."""
         for override in overrides:
             if split_override(str(override.input_line))[1] == SEED:
                 raise UserError(f"{override.input_line}: a tournament sets the seeds itself; give {KEYS}")
@@ -149,7 +149,7 @@ class TournamentSweeper(LRHeuristicSweeper):
                 raise UserError(f"{override.input_line}: must be the same for all methods of a tournament")
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search, run the methods, and leave the comparison to the end of the sweep."""
+        """Searches, run the methods, and leave the comparison to the end of the sweep."""
         del arguments
         folder = Path(self.composed.hydra.sweep.dir)
         methods = self.searches(self.composed)
@@ -170,7 +170,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         last_word.set(lambda: tell(folder, methods, self.tuning_seeds, self.seeds))
 
     def search_all(self, folder: Path, methods: list[Method]) -> bool:
-        """Search, with a wider grid for all where it is too narrow for one; say whether all came to its end."""
+        """Searches, with a wider grid for all where it is too narrow for one; say whether all came to its end."""
         while self.search(folder, list(methods)):
             rule = self.wider(methods)
             if rule == methods[0].rule:
@@ -182,7 +182,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         return False
 
     def wider(self, methods: list[Method]) -> Rule:
-        """Return the rule with an exponent more at each end where a best rate lies, while that is allowed."""
+        """Returns the rule with an exponent more at each end where a best rate lies, while that is allowed."""
         rule, exponents = methods[0].rule, list(methods[0].rule.exponents)
         ends = [(m.chosen, min(m.losses), max(m.losses)) for m in methods if m.chosen is not None]
         first, last = min(self.rule.exponents), max(self.rule.exponents)
@@ -194,12 +194,12 @@ class TournamentSweeper(LRHeuristicSweeper):
 
 
 def trial_mark(method: Search) -> dict[str, Any]:
-    """Return what the plan says of a method's trials."""
+    """Returns what the plan says of a method's trials."""
     return {"role": TRIAL, "method": method.name, "search": method.described()}
 
 
 def mark(folder: Path, methods: list[Method], finals: list[dict[str, Any]]) -> None:
-    """Write into the plan which of its jobs are trials and final runs now, and which are of an earlier command.
+    """Writes into the plan which of its jobs are trials and final runs now, and which are of an earlier command.
 
     A trial at a rate that the grid does not lead to keeps what it was searched for by.
     """

@@ -46,7 +46,7 @@ class Entrant:
 
 
 def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
-    """Return those of these folders that are jobs of tournaments."""
+    """Returns those of these folders that are jobs of tournaments."""
     jobs = {folder: place for folder, place in planned(folders).items() if "role" in place[1]}
     alive = living(list(jobs))
     found = {}
@@ -60,7 +60,7 @@ def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
 
 
 def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
-    """Return in a line each why the methods of a tournament were not given the same.
+    """Returns in a line each why the methods of a tournament were not given the same.
 
     A diverged run has come to its end; that a trial fails or is killed is an outcome that the rule knows.
     """
@@ -68,9 +68,7 @@ def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
     finals = [e for e in there if e.role == FINAL]
     competing = {e.method for e in finals}
     trials = [e for e in there if e.role == TRIAL and e.method in competing]
-    reasons = [
-        f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in WHOLE
-    ]
+    reasons = [f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in WHOLE]
     reasons += [f"{e.method}: a trial ({_named(e)}) is {e.state}" for e in trials if e.state not in TRIED]
     reasons += _other_seeds(finals)
     reasons += _other_lengths("final runs", finals) + _other_lengths("trials", trials)
@@ -78,7 +76,7 @@ def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
 
 
 def without_rate(entrants: Iterable[Entrant]) -> list[tuple[str, str]]:
-    """Return (method, reason) of those that were tried and have no final runs."""
+    """Returns (method, reason) of those that were tried and have no final runs."""
     there = list(entrants)
     competing = {e.method for e in there if e.role == FINAL}
     tried = dict.fromkeys(e.method for e in there if e.role == TRIAL)
@@ -87,7 +85,7 @@ def without_rate(entrants: Iterable[Entrant]) -> list[tuple[str, str]]:
 
 
 def usual_length(entrants: Iterable[Entrant], role: str) -> tuple[int, int] | None:
-    """Return (steps, samples) that most of the finished runs of a role did; None where none is finished."""
+    """Returns (steps, samples) that most of the finished runs of a role did; None where none is finished."""
     found = Counter(e.done for e in entrants if e.role == role and e.done is not None)
     return found.most_common(1)[0][0] if found else None
 
@@ -122,7 +120,7 @@ def _other_searches(trials: list[Entrant]) -> list[str]:
 
 
 def _gaps(trials: list[Entrant]) -> list[str]:
-    """Say which trials of stage one a method lacks."""
+    """Says which trials of stage one a method lacks."""
     seeds = sorted({e.seed for e in trials})
     reasons = []
     for method in dict.fromkeys(e.method for e in trials):
@@ -136,14 +134,14 @@ def _gaps(trials: list[Entrant]) -> list[str]:
 
 
 def parameter_of(trial: Entrant) -> str:
-    """Return the key that is searched, as in `optimizer.lr`."""
+    """Returns the key that is searched, as in `optimizer.lr`."""
     return split_override(trial.search["parameter"])[1]
 
 
 def _odd_ones(
     entrants: list[Entrant], value: Callable[[Entrant], Hashable]
 ) -> tuple[frozenset[Any], dict[str, frozenset[Any]]]:
-    """Return the set of values that most methods have, and the methods that have another with theirs."""
+    """Returns the set of values that most methods have, and the methods that have another with theirs."""
     sets: dict[str, set[Any]] = {}
     for e in entrants:
         sets.setdefault(e.method, set()).add(value(e))

@@ -17,7 +17,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; UserError where there is none."""
+    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; UserError where there is none."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto" and count:
         return torch.device("cuda", torch.cuda.current_device())
@@ -35,19 +35,19 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def cores() -> int:
-    """Return how many CPU cores this process may use."""
+    """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fitting_workers(device: str) -> int:
-    """Return how many runs at a time suit this machine: one for each GPU, without GPUs one for each core."""
+    """Returns how many runs at a time suit this machine: one for each GPU, without GPUs one for each core."""
     gpus = 0 if device == "cpu" else torch.cuda.device_count()  # starts nothing on a GPU
     return gpus or cores()
 
 
 @contextmanager
 def shared_machine(workers: int, device: str) -> Iterator[None]:
-    """Take this run's part of a machine on which others run beside it.
+    """Takes this run's part of a machine on which others run beside it.
 
     CPU threads are divided. Where there are several GPUs, `auto` and `cuda` mean one that no other run which came
     this way has taken, and this one waits until there is such a GPU.
@@ -66,7 +66,7 @@ def shared_machine(workers: int, device: str) -> Iterator[None]:
 
 @contextmanager
 def free_gpu(count: int) -> Iterator[int]:
-    """Wait for a GPU that nobody else holds this way; it is ours while entered. Yields its index."""
+    """Waits for a GPU that nobody else holds this way; it is ours while entered. Yields its index."""
     import fcntl
 
     folder = Path(tempfile.gettempdir()) / f"trainopt-{os.getuid()}"
@@ -86,7 +86,7 @@ def free_gpu(count: int) -> Iterator[int]:
 
 
 def set_numerics(precision: str, deterministic: bool, device: torch.device) -> None:
-    """Set torch's global switches for a precision and for determinism; UserError if the device cannot do it."""
+    """Sets torch's global switches for a precision and for determinism; UserError if the device cannot do it."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("precision=tf32: is for CUDA GPUs; on a CPU use precision=float32 or bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -103,7 +103,7 @@ def set_numerics(precision: str, deterministic: bool, device: torch.device) -> N
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next step.
+    """Lets this process keep the memory that it frees, for the next step.
 
     glibc gives large pieces back to the system at once, and the system clears each page that is asked for again:
     up to half the time of a step on a CPU. Where `MALLOC_…` variables say something else, nothing is changed.
@@ -117,14 +117,14 @@ def keep_freed_memory() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """Return the device in words."""
+    """Returns the device in words."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory in use so far, in bytes: on the GPU of tensors, on a CPU of the process."""
+    """Returns the most memory in use so far, in bytes: on the GPU of tensors, on a CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

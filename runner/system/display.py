@@ -40,21 +40,21 @@ class Display:
         self._log = Console(file=open(path, "a"), width=100, highlight=False)  # noqa: SIM115 - closed by close()
 
     def close(self) -> None:
-        """Close the log."""
+        """Closes the log."""
         if self._log is not None:
             with suppress(OSError):
                 self._log.file.close()
             self._log = None
 
     def say(self, *what: Any) -> None:
-        """Print lines or tables on both; a log that cannot be written, as on a full disk, stops nothing."""
+        """Prints lines or tables on both; a log that cannot be written, as on a full disk, stops nothing."""
         self.console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
         if self._log is not None:
             with suppress(OSError):
                 self._log.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
 
     def start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
-        """Say what will be run."""
+        """Says what will be run."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
@@ -66,7 +66,7 @@ class Display:
 
     @contextmanager
     def live(self, duration: str) -> Iterator[None]:
-        """Show progress towards a duration while entered, where the output is a terminal."""
+        """Shows progress towards a duration while entered, where the output is a terminal."""
         self._duration = duration
         if not self.console.is_terminal or self.console.quiet:
             yield
@@ -80,7 +80,7 @@ class Display:
                 self._bar = None
 
     def trained(self, row: dict[str, Any], progress: Any, train_seconds: float) -> None:
-        """Update the live display, at most every `REFRESH_SECONDS`."""
+        """Updates the live display, at most every `REFRESH_SECONDS`."""
         if self._bar is None:
             return
         now = monotonic()
@@ -98,10 +98,8 @@ class Display:
         )
         self._bar.update(self._task, completed=share, description=text, refresh=True)
 
-    def evaluated(
-        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]
-    ) -> None:
-        """Print one line about an evaluation."""
+    def evaluated(self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]) -> None:
+        """Prints one line about an evaluation."""
         if not any("top1" in row for row in rows.values()):  # a function of its parameters alone
             self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
             return
@@ -114,14 +112,14 @@ class Display:
         self.say("  ".join(parts))
 
     def happened(self, name: str, event: dict[str, Any], counts: dict[str, Any]) -> None:
-        """Print one line about what a regularizer did."""
+        """Prints one line about what a regularizer did."""
         more = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items() if k != "event")
         self.say(
             f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}  {name}: {event['event']} ({', '.join(more)})"
         )
 
     def result(self, summary: dict[str, Any], folder: Path) -> None:
-        """Print the table at the end of a run."""
+        """Prints the table at the end of a run."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for name, justify in (("", "left"), ("value", "right"), ("step", "right"), ("epoch", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -150,12 +148,12 @@ class Display:
 
 
 def figure(value: float | None, form: str, unit: str) -> str:
-    """Write a figure; one that was not finite stands in a summary as null."""
+    """Writes a figure; one that was not finite stands in a summary as null."""
     return "not finite" if value is None else f"{value:{form}}{unit}"
 
 
 def duration_text(seconds: float | None) -> str:
-    """Write seconds as people do.
+    """Writes seconds as people do.
 
     >>> duration_text(4.21), duration_text(75), duration_text(3725)
     ('4.2 s', '1:15 min', '1:02 h')
@@ -172,7 +170,7 @@ PLAIN_WIDTH = 200  # where the output is no terminal
 
 
 def wide_console() -> Console:
-    """Return a console in which a table keeps its lines where the output is no terminal."""
+    """Returns a console in which a table keeps its lines where the output is no terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)

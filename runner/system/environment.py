@@ -14,7 +14,7 @@ PACKAGES = ("trainopt", "torch", "torchvision", "timm", "hydra-core", "omegaconf
 
 
 def environment(device: torch.device, command: list[str]) -> dict[str, Any]:
-    """Return what goes into environment.json."""
+    """Returns what goes into environment.json."""
     return {
         "command": command,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -31,7 +31,7 @@ def environment(device: torch.device, command: list[str]) -> dict[str, Any]:
 
 
 def code_version() -> dict[str, Any]:
-    """Return `commit` and `dirty` of the checkout that this program runs from; None outside a checkout."""
+    """Returns `commit` and `dirty` of the checkout that this program runs from; None outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:

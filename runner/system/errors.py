@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 def tell(error: UserError, debug: bool) -> int:
-    """Print what is wrong, with `debug` after the traceback; return the exit code."""
+    """Prints what is wrong, with `debug` after the traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     print(f"trainopt: {error}", file=sys.stderr)
@@ -27,7 +27,7 @@ def tell(error: UserError, debug: bool) -> int:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the choice nearest to `word`, or an empty string.
+    """Returns `; did you mean X?` for the choice nearest to `word`, or an empty string.
 
     Of dotted keys the last parts are compared.
 
@@ -42,7 +42,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def one_line(text: object) -> str:
-    """Fold a message to one line.
+    """Folds a message to one line.
 
     >>> one_line("a\\n  b")
     'a b'
@@ -51,14 +51,14 @@ def one_line(text: object) -> str:
 
 
 def cannot_write(error: OSError, path: Path | None = None) -> str:
-    """Say that a run's files cannot be written, and what would be right."""
+    """Says that a run's files cannot be written, and what would be right."""
     where = Path(error.filename) if error.filename else path
     place = f"{shown(where)}: " if where is not None else ""
     return f"{place}cannot be written ({error.strerror}); hydra.run.dir=DIR puts a run elsewhere"
 
 
 def reason(error: Exception) -> str:
-    """Return in one line what ended a run.
+    """Returns in one line what ended a run.
 
     >>> reason(OSError(28, "No space left on device", "a/last.pt")), reason(ValueError("no"))
     ('a/last.pt: No space left on device', 'ValueError: no')

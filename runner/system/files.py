@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_temporary(path: Path, content: bytes | memoryview) -> Path:
-    """Write what `path` is to hold beside it, flushed to disk, for `os.replace`; return where.
+    """Writes what `path` is to hold beside it, flushed to disk, for `os.replace`; returns where.
 
     Raises:
         OSError: it cannot be written, as on a full disk; names the path. What was written is removed.
@@ -29,7 +29,7 @@ def write_temporary(path: Path, content: bytes | memoryview) -> Path:
 
 
 def append_whole(file: FileIO, text: bytes) -> None:
-    """Append to a file that was opened without a buffer.
+    """Appends to a file that was opened without a buffer.
 
     Raises:
         OSError: it cannot be written, as on a full disk; names the file, which then is as it was.
@@ -46,7 +46,7 @@ def append_whole(file: FileIO, text: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames within a folder last, on systems where folders can be opened."""
+    """Makes renames within a folder last, on systems where folders can be opened."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -56,23 +56,23 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file: to a temporary name, flushed to disk, renamed."""
+    """Writes a text file: to a temporary name, flushed to disk, renamed."""
     os.replace(write_temporary(path, text.encode()), path)
     flush_folder(path.parent)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file as `write_text` does."""
+    """Writes a JSON file as `write_text` does."""
     write_text(path, json_text(content))
 
 
 def json_text(content: dict[str, Any]) -> str:
-    """Return what `write_json` writes: strict JSON; numbers that it lacks (nan, inf) become null."""
+    """Returns what `write_json` writes: strict JSON; numbers that it lacks (nan, inf) become null."""
     return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where it is missing or damaged."""
+    """Returns the object in a JSON file; empty where it is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with null in place of numbers that JSON lacks."""
+    """Returns a value with null in place of numbers that JSON lacks."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -90,12 +90,12 @@ def plain(value: Any) -> Any:
 
 
 def shared_cache() -> Path:
-    """Return the folder of what is computed once for all runs: TRAINOPT_CACHE, or one in the home folder."""
+    """Returns the folder of what is computed once for all runs: TRAINOPT_CACHE, or one in the home folder."""
     return Path(os.environ.get("TRAINOPT_CACHE", "~/.cache/trainopt")).expanduser()
 
 
 def shown(path: Path) -> str:
-    """Write a path relative to the working directory where it lies below it."""
+    """Writes a path relative to the working directory where it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -106,7 +106,7 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def to_json(row: dict[str, Any]) -> str:
-    """Return a row as strict JSON; numbers that JSON lacks (nan, inf) become null."""
+    """Returns a row as strict JSON; numbers that JSON lacks (nan, inf) become null."""
     try:
         return _encode(row)
     except ValueError:

@@ -14,7 +14,7 @@ from .interrupt import SIGNALS
 
 
 def isolated(work: Callable[[], int], is_worker: bool = False) -> int:
-    """Call `work` in a copy of this process, and return its exit code; 128 + number where a signal ended it.
+    """Calls `work` in a copy of this process, and returns its exit code; 128 + number where a signal ended it.
 
     What was imported need not be imported again. Ctrl-C and SIGTERM are handed on to the copy, and have their
     usual effect here when it has ended; should this process die, the copy gets SIGTERM. Where processes cannot be
@@ -74,7 +74,7 @@ def _handing_on(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None
 
 
 def _be_the_copy(work: Callable[[], int], reader: int) -> None:
-    """Do the work and end this process."""
+    """Does the work and end this process."""
     code = 1
     try:
         os.setpgid(0, 0)  # the terminal's Ctrl-C goes to the other process, which hands it on: it comes once
@@ -93,7 +93,7 @@ def _be_the_copy(work: Callable[[], int], reader: int) -> None:
 
 
 def end_workers() -> None:
-    """End the workers of joblib that this process has started, and remove what they share.
+    """Ends the workers of joblib that this process has started, and remove what they share.
 
     A process that ends by os._exit has to: workers would wait for ever, and joblib complain of what they left.
     """
@@ -107,6 +107,6 @@ def end_workers() -> None:
 
 
 def _watch(reader: int) -> None:
-    """Wait until the process at the other end is gone."""
+    """Waits until the process at the other end is gone."""
     os.read(reader, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -91,7 +91,7 @@ class RunLock:
         return dead
 
     def _replaced(self, dead: dict[str, Any]) -> bool:
-        """Put our lock in a dead owner's place; say whether it stands.
+        """Puts our lock in a dead owner's place; say whether it stands.
 
         Of two processes that do this, the later may take away the lock that the other has just made: so who did
         it looks again a little later.
@@ -107,7 +107,7 @@ class RunLock:
         return self._read() == self._content
 
     def _read(self) -> str | None:
-        """Return what the file holds now; empty where there is none, None where that cannot be said."""
+        """Returns what the file holds now; empty where there is none, None where that cannot be said."""
         try:
             return self.path.read_text()
         except FileNotFoundError:
@@ -132,13 +132,13 @@ class RunLock:
 
 
 def whoami() -> dict[str, Any]:
-    """Return what tells this process from all others, as far as the system says."""
+    """Returns what tells this process from all others, as far as the system says."""
     pid = os.getpid()
     return {"host": platform.node(), "pid": pid, "started": _stat(pid)[1], "place": _place()}
 
 
 def read_owner(path: Path) -> dict[str, Any] | None:
-    """Return who holds a lock: {} where the file says nothing (yet), None where there is no file."""
+    """Returns who holds a lock: {} where the file says nothing (yet), None where there is no file."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def read_owner(path: Path) -> dict[str, Any] | None:
 
 
 def is_dead_here(owner: dict[str, Any]) -> bool | None:
-    """Say whether a lock's owner is a process of this machine that is gone; None where that cannot be known."""
+    """Returns whether a lock's owner is a process of this machine that is gone; None where that cannot be known."""
     pid = owner.get("pid")
     if owner.get("place") != _place() or not isinstance(pid, int):
         return None
@@ -168,7 +168,7 @@ def is_dead_here(owner: dict[str, Any]) -> bool | None:
 
 
 def living(folders: list[Path]) -> set[Path]:
-    """Return those of the runs' folders that a living process writes.
+    """Returns those of the runs' folders that a living process writes.
 
     Owners on other machines are watched for two heartbeats, all at once.
     """
@@ -184,7 +184,7 @@ def living(folders: list[Path]) -> set[Path]:
 
 
 def is_written(folder: Path) -> bool:
-    """Say whether a living process writes a run; one on another machine is watched for `SILENCE_SECONDS`."""
+    """Returns whether a living process writes a run; one on another machine is watched for `SILENCE_SECONDS`."""
     owner = read_owner(folder / NAME)
     dead = None if owner is None else is_dead_here(owner)
     if owner is not None and dead is None:
@@ -193,7 +193,7 @@ def is_written(folder: Path) -> bool:
 
 
 def moving(paths: list[Path], seconds: float) -> list[Path]:
-    """Watch files for so long; return those whose time changed."""
+    """Watches files for so long; returns those whose time changed."""
     first = {path: _time(path) for path in paths}
     until = time.monotonic() + seconds
     moved: list[Path] = []
@@ -207,7 +207,7 @@ def moving(paths: list[Path], seconds: float) -> list[Path]:
 
 
 def _time(path: Path) -> int | None:
-    """Return when a file was last changed, None where there is none; opening it, a shared system looks anew."""
+    """Returns when a file was last changed, None where there is none; opening it, a shared system looks anew."""
     try:
         with open(path, "rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns
@@ -216,7 +216,7 @@ def _time(path: Path) -> int | None:
 
 
 def _place() -> str:
-    """Return what processes share among which a process number says which one is meant."""
+    """Returns what processes share among which a process number says which one is meant."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -225,7 +225,7 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> tuple[str | None, int | None]:
-    """Return a process's state and when it began, in the kernel's ticks; None where the system does not say."""
+    """Returns a process's state and when it began, in the kernel's ticks; None where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -22,7 +22,7 @@ class Control:
         self._probe = getattr(run.batching, "needs_probe", None)
 
     def observe(self, measured: dict[str, dict[str, Any]]) -> None:
-        """Let the batching decide, where its probe measured something.
+        """Lets the batching decide, where its probe measured something.
 
         Args:
             measured: by the probe's name; after the update that it is about.

@@ -41,7 +41,7 @@ from .schedule import build_schedule, check_schedule, levels_of
 
 
 def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
-    """Build every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
+    """Builds every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
 
     Args:
         config: checked.
@@ -119,7 +119,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that networks and optimizers may draw from."""
+    """Seeds the generators that networks and optimizers may draw from."""
     import random
 
     random.seed(seed)
@@ -128,7 +128,7 @@ def seed_everything(seed: int) -> None:
 
 
 def load_data(config: DictConfig) -> Arrays | Folders:
-    """Read the data set that a configuration names."""
+    """Reads the data set that a configuration names."""
     data = construct(config.data, "data", common=COMMON["data"])
     if isinstance(data, dict):
         data = Arrays(**data, where="data")
@@ -138,9 +138,7 @@ def load_data(config: DictConfig) -> Arrays | Folders:
     if isinstance(data, Folders):
         if channels is not None or pad:
             key = f"channels={channels}" if pad == 0 else f"pad={pad}"
-            raise UserError(
-                f"data.{key}: is for images in memory; those in folders are read in colour, as they are"
-            )
+            raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
         return data
     if getattr(data, "is_placeholder", False):
         return data
@@ -152,7 +150,7 @@ def load_data(config: DictConfig) -> Arrays | Folders:
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
-    """Build the network for the data's classes and channels."""
+    """Builds the network for the data's classes and channels."""
     weights = config.model.weights
     channels, height, width = data.image_shape
     side = config.data.get("size")
@@ -171,7 +169,7 @@ def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
 
 
 def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, notes: list[str]) -> int | None:
-    """Return the side to which images are resized, or None; a change that nobody asked for is noted."""
+    """Returns the side to which images are resized, or None; a change that nobody asked for is noted."""
     channels, height, width = data.image_shape
     wanted = config.data.get("size")
     shape = (channels, wanted, wanted) if wanted else (channels, height, width)
@@ -188,7 +186,7 @@ def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, n
 
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
-    """Build the loss with its regularizers, each with the parameters that it is meant for."""
+    """Builds the loss with its regularizers, each with the parameters that it is meant for."""
     penalties = construct_each(config, "regularizer")
     covered = {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()}
     for name, (_, params) in covered.items():
@@ -204,7 +202,7 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
 
 
 def begin_regularizers(run: "Run") -> None:
-    """Let regularizers look at the run that they are part of; UserError where one refuses it."""
+    """Lets regularizers look at the run that they are part of; UserError where one refuses it."""
     for name, (regularizer, params) in run.objective.regularizers.items():
         if hasattr(regularizer, "begin"):
             try:
@@ -214,7 +212,7 @@ def begin_regularizers(run: "Run") -> None:
 
 
 def attach_probes(run: "Run") -> None:
-    """Let probes look at the run that they will measure; UserError where one cannot."""
+    """Lets probes look at the run that they will measure; UserError where one cannot."""
     for name, probe in run.probes.items():
         if hasattr(probe, "attach"):
             try:

@@ -89,7 +89,7 @@ class Escape(CheckpointDistance):
         self._plateau = EarlyStopping()
 
     def begin(self, run: "Run", params: Sequence[Tensor]) -> None:
-        """Check that what decides is there, and read the files; UserError where one does not fit."""
+        """Checks that what decides is there, and read the files; UserError where one does not fit."""
         if self.at_restarts and not hasattr(run.schedule, "cycles"):
             raise UserError("at_restarts=true: needs a schedule that restarts, as schedule=cosine_restarts")
         if self.on_plateau is not None and "validation" not in run.evaluation_sets:
@@ -102,7 +102,7 @@ class Escape(CheckpointDistance):
             self.snapshot(weights_in(file, {names[id(p)]: p for p in params}))
 
     def after_step(self, run: "Run", params: Sequence[Tensor]) -> list[dict[str, Any]]:
-        """Let go where it is far enough, and take a snapshot where there is an occasion; return the events."""
+        """Lets go where it is far enough, and take a snapshot where there is an occasion; returns the events."""
         events = []
         if self._is_far(params):
             nearest = self.distances(params).min().item()
@@ -120,19 +120,19 @@ class Escape(CheckpointDistance):
     def after_evaluation(
         self, run: "Run", params: Sequence[Tensor], rows: dict[str, dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Take a snapshot where the held-out images show no gain; return the events."""
+        """Takes a snapshot where the held-out images show no gain; returns the events."""
         if self._pushes_until_far:
             return []
         self._plateau.observe(rows)
         return self._taken_for(["plateau"] if self._plateau.ends else [], run, params)
 
     def report(self, params: Sequence[Tensor], value: Tensor) -> dict[str, Any]:
-        """Return the figures of `CheckpointDistance.report`, the number of snapshots and the strength."""
+        """Returns the figures of `CheckpointDistance.report`, the number of snapshots and the strength."""
         row = super().report(params, value)
         return {**row, "snapshots": len(self), "strength": self.strength} if row else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the snapshots, and where in its course it is."""
+        """Returns the snapshots, and where in its course it is."""
         return {
             **super().state_dict(),
             "taken": self._taken,
@@ -142,7 +142,7 @@ class Escape(CheckpointDistance):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned."""
         super().load_state_dict(state)
         self._taken, self._seen, self._ended = state["taken"], dict(state["seen"]), state["ended"]
         self._plateau.load_state_dict(state["plateau"])
@@ -163,7 +163,7 @@ class Escape(CheckpointDistance):
         return run.progress.elapsed(self.settle) - self._ended >= 1 - ROUNDING
 
     def _occasions(self, run: "Run") -> dict[str, int]:
-        """Return how many there were of each kind, as functions of the run's progress."""
+        """Returns how many there were of each kind, as functions of the run's progress."""
         elapsed = run.progress.elapsed
         found = {}
         if self.at is not None:
@@ -177,7 +177,7 @@ class Escape(CheckpointDistance):
         return found
 
     def _taken_for(self, reasons: list[str], run: "Run", params: Sequence[Tensor]) -> list[dict[str, Any]]:
-        """Take a snapshot if there is a reason, and return the event."""
+        """Takes a snapshot if there is a reason, and returns the event."""
         if not reasons or self._taken == self.times:
             return []
         self.snapshot(params)
@@ -192,7 +192,7 @@ class Escape(CheckpointDistance):
 
 
 def weights_in(file: str, params: dict[str, Tensor]) -> list[Tensor]:
-    """Return those parameters, given by name, as they are in a checkpoint, or the last one of a run's folder.
+    """Returns those parameters, given by name, as they are in a checkpoint, or the last one of a run's folder.
 
     Raises:
         UserError: it cannot be read, or holds others.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # build checks with what is here
 
 
 def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
-    """Refuse data for a network that returns its loss, no data for one that needs them, and keys about images."""
+    """Refuses data for a network that returns its loss, no data for one that needs them, and keys about images."""
     is_function, is_empty = getattr(network, "returns_loss", False), getattr(data, "is_placeholder", False)
     if is_empty and not is_function:
         raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
@@ -39,7 +39,7 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
 
 
 def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
-    """Refuse batches that cannot be trained on."""
+    """Refuses batches that cannot be trained on."""
     sizes = [stop - start for start, stop in spans_of(batching, Position(), epoch_size)]
     smallest, largest = getattr(batching, "smallest", None), getattr(batching, "largest", 0)
     if not sizes or (getattr(batching, "drop_last", False) and largest > epoch_size):
@@ -56,15 +56,13 @@ def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
 
 
 def check_loss_function(optimizer: Any, network: nn.Module) -> None:
-    """Refuse an optimizer that looks at the loss function where the network is the loss itself."""
+    """Refuses an optimizer that looks at the loss function where the network is the loss itself."""
     if getattr(optimizer, "needs_loss_function", False) and getattr(network, "returns_loss", False):
-        raise UserError(
-            "optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian"
-        )
+        raise UserError("optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian")
 
 
 def check_probes(probes: dict[str, Any]) -> None:
-    """Refuse what is no probe."""
+    """Refuses what is no probe."""
     for name, probe in probes.items():
         for method in ("before_step", "after_step"):
             if not callable(getattr(probe, method, None)):
@@ -77,7 +75,7 @@ def check_probes(probes: dict[str, Any]) -> None:
 
 
 def check_compile(config: DictConfig, pieces: list[Any]) -> None:
-    """Refuse to compile for an optimizer or a probe that differentiates the gradient."""
+    """Refuses to compile for an optimizer or a probe that differentiates the gradient."""
     for name in (type(piece).__name__ for piece in pieces if getattr(piece, "needs_graph", False)):
         if config.compile:
             raise UserError(
@@ -86,7 +84,7 @@ def check_compile(config: DictConfig, pieces: list[Any]) -> None:
 
 
 def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_size: int) -> None:
-    """Refuse a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
+    """Refuses a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
     name = getattr(batching, "needs_probe", None)
     if name is None:
         return
@@ -98,7 +96,7 @@ def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_si
 
 
 def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bool:
-    """Say whether a duration is longer than a run, however large batches will be."""
+    """Returns whether a duration is longer than a run, however large batches will be."""
     one, run = Duration.parse(every), Duration.parse(duration)
     if one.unit == run.unit:
         return one.amount > run.amount
@@ -108,7 +106,7 @@ def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bo
 
 
 def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
-    """Refuse factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
+    """Refuses factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
     factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
     changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
     if not changed:

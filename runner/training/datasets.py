@@ -30,7 +30,7 @@ def build_sets(
     notes: list[str],
     train_images: int = 0,
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the training set and the sets to evaluate on, by kind of row.
+    """Returns the training set and the sets to evaluate on, by kind of row.
 
     Images are normalised by all training images, those too that a bootstrap sample leaves out: to every member of
     an ensemble a test image is the same.
@@ -60,9 +60,7 @@ def build_sets(
         images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
         if not np.array_equal(indices, np.arange(len(images))):  # of all of them no copy is made
             images = images[indices]
-        return InMemory(
-            images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared
-        )
+        return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
 
     sets = {"validation": make("train", held_out)} if len(held_out) else {}
     if train_images:
@@ -72,9 +70,7 @@ def build_sets(
         augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
         if options.bootstrap:
             sample = bootstrap(len(train), config.seed)
-            notes.append(
-                f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample"
-            )
+            notes.append(f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample")
             train = train[sample]
         training_set = make("train", train, augmentation)
     except ValueError as error:
@@ -83,7 +79,7 @@ def build_sets(
 
 
 def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
+    """Returns mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
     channels = data.image_shape[0]
     found = {}
     for name in ("mean", "std"):
@@ -91,9 +87,7 @@ def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -
         if given is not None and len(given) == 1:
             given = [given[0]] * channels
         if given is not None and len(given) != channels:
-            raise UserError(
-                f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all"
-            )
+            raise UserError(f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all")
         if given is None and isinstance(data, Arrays):
             pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
             given = getattr(pixels, name)(axis=0, dtype=np.float64)

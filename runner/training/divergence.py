@@ -18,14 +18,14 @@ class FiniteCheck:
     value = float("nan")
 
     def begin(self, loss: Tensor) -> bool:
-        """Check a loss that was just computed; say whether `finish` must be called after the backward pass."""
+        """Checks a loss that was just computed; say whether `finish` must be called after the backward pass."""
         self.value = value = loss.item()
         if value - value != 0:  # infinite, or not a number
             raise Diverged(value)
         return False
 
     def finish(self) -> None:
-        """Raise Diverged if the loss given to `begin` is not finite."""
+        """Raises Diverged if the loss given to `begin` is not finite."""
 
 
 class CudaFiniteCheck(FiniteCheck):
@@ -43,7 +43,7 @@ class CudaFiniteCheck(FiniteCheck):
         self._host = torch.empty((), pin_memory=True)
 
     def begin(self, loss: Tensor) -> bool:
-        """Begin to copy a loss that was just computed."""
+        """Begins to copy a loss that was just computed."""
         self._source = loss.detach()  # kept until it is copied
         if self._host.dtype != loss.dtype:
             self._host = torch.empty((), dtype=loss.dtype, pin_memory=True)
@@ -53,11 +53,11 @@ class CudaFiniteCheck(FiniteCheck):
         return True
 
     def finish(self) -> None:
-        """Raise Diverged if the loss given to `begin` is not finite."""
+        """Raises Diverged if the loss given to `begin` is not finite."""
         self._stream.synchronize()
         super().begin(self._host)
 
 
 def finite_check(device: torch.device) -> FiniteCheck:
-    """Return the check for a device."""
+    """Returns the check for a device."""
     return CudaFiniteCheck(device) if device.type == "cuda" else FiniteCheck()

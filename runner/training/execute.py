@@ -30,7 +30,7 @@ def start(
     debug: bool = False,
     display: Display | None = None,
 ) -> int:
-    """Begin a run in a folder, continue the one that is there, or show its result; return the exit code.
+    """Begins a run in a folder, continue the one that is there, or show its result; returns the exit code.
 
     Raises:
         UserError: the folder holds another run, is written by another process, or cannot be written; or a piece
@@ -60,7 +60,7 @@ def start(
 
 
 def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
-    """Show the result of the run in a folder if it has one; UserError if the folder holds another run."""
+    """Shows the result of the run in a folder if it has one; UserError if the folder holds another run."""
     summary = summary_if_done(folder, config)
     if summary is None:
         return False
@@ -71,7 +71,7 @@ def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of writing the files that a run begins with into a UserError."""
+    """Turns an error of writing the files that a run begins with into a UserError."""
     try:
         yield
     except OSError as error:
@@ -87,7 +87,7 @@ def carry_out(
     interrupt: Interrupt,
     debug: bool,
 ) -> int:
-    """Build, train and sum up, from the folder's newest checkpoint where there is one; return the exit code."""
+    """Builds, train and sum up, from the folder's newest checkpoint where there is one; returns the exit code."""
     from ..records.checkpoint_files import newest
     from .build import build
 
@@ -127,7 +127,7 @@ def carry_out(
 def write_header(
     config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumed: bool
 ) -> None:
-    """Write what says which run this is, and where it runs."""
+    """Writes what says which run this is, and where it runs."""
     from ..system.environment import environment
 
     header = {"choices": choices, "fingerprint": fingerprint(config)}
@@ -142,7 +142,7 @@ def write_header(
 
 
 def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") -> "Record":
-    """Open the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
+    """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
     from ..config.instantiate import construct
     from ..records.checkpoint_files import Store
     from ..state.recorder import Record
@@ -166,7 +166,7 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") ->
 
 
 def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> None:
-    """Set a run and its record to the state in a checkpoint; UserError if it is that of something else."""
+    """Sets a run and its record to the state in a checkpoint; UserError if it is that of something else."""
     from ..state.checkpoint import restore as restore_run
 
     try:
@@ -179,7 +179,7 @@ def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> 
 def attempt(
     run: "Run", record: "Record", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
-    """Train; return the exit code and what the summary says of how it ended."""
+    """Trains; returns the exit code and what the summary says of how it ended."""
     from .divergence import Diverged
     from .loop import train
 
@@ -211,13 +211,13 @@ def attempt(
 
 
 def tell_failure(error: str, folder: Path) -> None:
-    """Say what ended a run."""
+    """Says what ended a run."""
     print(f"trainopt: the run failed: {error}", file=sys.stderr)
     print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
 
 
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
-    """Say how a run ended, with its curves and figures."""
+    """Says how a run ended, with its curves and figures."""
     from ..reporting.curves import draw_curves
     from ..reporting.fisher_curves import draw_fisher
     from ..reporting.loss_terms import draw_losses
@@ -250,7 +250,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
 
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
-    """Return what the start says of a run, as (name, value)."""
+    """Returns what the start says of a run, as (name, value)."""
     from trainopt.data import Position, spans_of
 
     from ..system.device import describe as describe_device

@@ -29,7 +29,7 @@ class FeatureCache:
         self.folder = folder
 
     def read(self, key: str) -> np.ndarray | None:
-        """Return an array, mapped from its file and private to this process; None where there is none."""
+        """Returns an array, mapped from its file and private to this process; None where there is none."""
         about, path = read_json(self._path(key, "json")), self._path(key, "npy")
         with suppress(OSError, ValueError):
             if checksum(path) == about.get("crc32"):
@@ -39,7 +39,7 @@ class FeatureCache:
         return None
 
     def write(self, key: str, shape: tuple[int, int], blocks: Iterable[np.ndarray], about: dict[str, Any]) -> None:
-        """Write an array that comes in blocks of rows, with what it is.
+        """Writes an array that comes in blocks of rows, with what it is.
 
         Raises:
             OSError: there is no room for it, or the folder cannot be written; said before the first block is
@@ -50,9 +50,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                np.lib.format.write_array_header_1_0(
-                    file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-                )
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, file.tell() + 4 * shape[0] * shape[1])
                 for block in blocks:
@@ -71,16 +69,14 @@ class FeatureCache:
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        """Be the only process that is concerned with a key while entered; what killed ones left is removed."""
+        """Is the only process that is concerned with a key while entered; what killed ones left is removed."""
         with ExitStack() as held:
             with suppress(ImportError, OSError):  # where there are no locks, and where files can only be read
                 import fcntl
 
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = held.enter_context(open(self._path(key, "lock"), "w"))
-                fcntl.flock(
-                    file, fcntl.LOCK_EX
-                )  # the system lets go of it when this process ends, however it does
+                fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it does
                 for left in self.folder.glob(f"{key}.npy.*.tmp"):
                     left.unlink()
             yield
@@ -90,7 +86,7 @@ class FeatureCache:
 
 
 def checksum(path: Path) -> int:
-    """Return the CRC-32 of a file."""
+    """Returns the CRC-32 of a file."""
     found = 0
     with open(path, "rb") as file:
         while piece := file.read(PIECE):

@@ -32,7 +32,7 @@ APART = ("weights", "trainable", "feature_cache")  # keys of the model that do n
 
 
 def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Return a network with the weights of a file, if one is given, and as model.trainable asks for it.
+    """Returns a network with the weights of a file, if one is given, and as model.trainable asks for it.
 
     For last_layer it is split; its classifier begins anew, whatever the file holds in its place.
     """
@@ -53,7 +53,7 @@ def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int
 
 
 def compiled(network: nn.Module) -> Any:
-    """Return the compiled form of a network; where the backbone is frozen, only the head is compiled."""
+    """Returns the compiled form of a network; where the backbone is frozen, only the head is compiled."""
     if not isinstance(network, LastLayer):
         return torch.compile(network)
     network.head.compile()
@@ -61,7 +61,7 @@ def compiled(network: nn.Module) -> Any:
 
 
 def keep_features(config: DictConfig, run: "Run", folder: Path | None, training: bool) -> None:
-    """Let a run whose backbone is frozen read features in the place of images, where these never change.
+    """Lets a run whose backbone is frozen read features in the place of images, where these never change.
 
     The time that this takes is on a clock of its own, `features`.
 
@@ -96,14 +96,14 @@ def keep_features(config: DictConfig, run: "Run", folder: Path | None, training:
 
 
 def cache_folder(wanted: str, folder: Path | None) -> Path | None:
-    """Return where features are kept, for a value of model.feature_cache; None: nowhere."""
+    """Returns where features are kept, for a value of model.feature_cache; None: nowhere."""
     if wanted == "run":
         return None if folder is None else folder / "features"
     return shared_cache() / "features" if wanted == "shared" else None
 
 
 def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
-    """Return what features depend on beside the images: weights, code and numerics."""
+    """Returns what features depend on beside the images: weights, code and numerics."""
     frozen = network.frozen()
     options: dict[Any, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     return {
@@ -118,11 +118,9 @@ def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
 
 
 def code_of(network: nn.Module) -> str:
-    """Return a digest of the files in which the classes of a network's layers are written, but for torch's."""
+    """Returns a digest of the files in which the classes of a network's layers are written, but for torch's."""
     classes = {type(m) for m in network.modules() if not type(m).__module__.startswith("torch.")}
-    files = {
-        inspect.getsourcefile(c) for c in classes if c.__module__ in sys.modules and c.__module__ != "__main__"
-    }
+    files = {inspect.getsourcefile(c) for c in classes if c.__module__ in sys.modules and c.__module__ != "__main__"}
     return digest_of(*(Path(name).read_bytes() for name in sorted(filter(None, files))))
 
 
@@ -143,7 +141,7 @@ class FeatureStore:
         self.seconds = 0.0
 
     def of(self, source: Any) -> Features:
-        """Return the features of a set of images; OSError where they cannot be stored."""
+        """Returns the features of a set of images; OSError where they cannot be stored."""
         about = {**self.about, "images": source.digest()}
         key = digest_of(json.dumps(about, sort_keys=True))[:32]
         with self.cache.turn(key):

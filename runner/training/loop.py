@@ -20,7 +20,7 @@ from .regularizers import Regularizers
 
 
 def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> None:
-    """Train from where `run.progress` stands until `run.duration`, or until interrupted.
+    """Trains from where `run.progress` stands until `run.duration`, or until interrupted.
 
     Raises:
         Diverged: the loss is not finite; the update was not made.
@@ -37,7 +37,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     output: Output
 
     def closure(share: float = 1.0) -> Tensor:
-        """Return the loss of the current batch, with gradients in place unless the optimizer needs the graph.
+        """Returns the loss of the current batch, with gradients in place unless the optimizer needs the graph.
 
         What an optimizer computes beside that, on a part of the batch or without a graph, it reports itself.
         """
@@ -88,7 +88,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         return interrupt.signal != 0
 
     def pause(due: Collection[str]) -> bool:
-        """Evaluate and write a checkpoint where they are due; say whether the run ends here."""
+        """Evaluates and write a checkpoint where they are due; say whether the run ends here."""
         if "evaluate" in due or "end" in due:
             evaluate_all()
         ends = run.is_over or run.early_stopping.ends or stop()

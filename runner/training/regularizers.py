@@ -39,17 +39,17 @@ class Regularizers:
         self._report = self._with("report")
 
     def after_step(self) -> None:
-        """Tell them that a step was made."""
+        """Tells them that a step was made."""
         for name, after_step in self._after_step.items():
             self._tell(name, after_step(self._run, self._all[name][1]))
 
     def after_evaluation(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Tell them what an evaluation found, by kind of row."""
+        """Tells them what an evaluation found, by kind of row."""
         for name, after_evaluation in self._after_evaluation.items():
             self._tell(name, after_evaluation(self._run, self._all[name][1], rows))
 
     def report(self, terms: dict[str, Tensor]) -> dict[str, Any]:
-        """Return what they say of the terms that they added to the loss of a step, as NAME_key."""
+        """Returns what they say of the terms that they added to the loss of a step, as NAME_key."""
         return {
             f"{name}_{key}": figure
             for name, report in self._report.items()

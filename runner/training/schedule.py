@@ -18,7 +18,7 @@ COMMON = tuple(shipped("config.yaml")["schedule"])
 
 
 def check_schedule(config: DictConfig, optimizer: Any) -> None:
-    """Refuse a schedule or a warm-up for an optimizer that computes its learning rate."""
+    """Refuses a schedule or a warm-up for an optimizer that computes its learning rate."""
     if not getattr(optimizer, "sets_lr", False):
         return
     name, warmup = type(optimizer).__name__, config.schedule.warmup
@@ -29,7 +29,7 @@ def check_schedule(config: DictConfig, optimizer: Any) -> None:
 
 
 def build_schedule(config: DictConfig, optimizer: Any, progress: Progress) -> tuple[Any, str | None]:
-    """Return the schedule, and, of a range test, how long it takes.
+    """Returns the schedule, and, of a range test, how long it takes.
 
     A class that takes `warmup` itself gets it, and does it itself.
 
@@ -58,7 +58,7 @@ def build_schedule(config: DictConfig, optimizer: Any, progress: Progress) -> tu
 
 
 def levels_of(schedule: Any, duration: Duration) -> list[Fraction] | None:
-    """Return where the levels of a schedule's learning rate begin, as rising shares of the run, the first 0.
+    """Returns where the levels of a schedule's learning rate begin, as rising shares of the run, the first 0.
 
     None: it says none in its method `levels`, or in another unit than the duration's.
     """

@@ -6,8 +6,8 @@ times are taken, as in every loop that trains. Peak memory is the growth of a fr
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
 counting operations the matrix costs 0.3 of a step: once more the gradient of the weights, and products of rows.
-The bounds are for a CPU with matrix units, on which optimizers/per_sample/kernels.c computes these; TRAINOPT_KERNELS=0 shows
-what PyTorch's operations take.
+The bounds are for a CPU with matrix units, on which optimizers/per_sample/kernels.c computes these;
+TRAINOPT_KERNELS=0 shows what PyTorch's operations take.
 """
 
 import json
@@ -142,9 +142,7 @@ def ahead_of_peers() -> bool:
     """Measure what computes the same matrix against ours."""
     case, kept = Case(20, 32, train=False), True
     expected = case.gram()
-    print(
-        "\nThe matrix by others, gradients included, in ours; ResNet-20, batch 32, batch norm in evaluation mode"
-    )
+    print("\nThe matrix by others, gradients included, in ours; ResNet-20, batch 32, batch norm in evaluation mode")
     for name, peer in peers(case):
         try:
             found = peer()

@@ -190,9 +190,7 @@ def main() -> None:
     for name in CONTROLLED:
         line(name, summaries(folder / name.replace(" ", "-")), target)
     swept = [folder / name for name in ("grid", *DYNAMIC)]
-    subprocess.run(
-        [TRAINOPT, "compare", *map(str, swept), "--force", "--out", str(folder / "comparison")], check=True
-    )
+    subprocess.run([TRAINOPT, "compare", *map(str, swept), "--force", "--out", str(folder / "comparison")], check=True)
 
 
 if __name__ == "__main__":

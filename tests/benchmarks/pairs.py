@@ -37,9 +37,7 @@ def ratios(ours: Callable[[], float], peer: Callable[[], float], pairs: int) -> 
 def report(name: str, ratio: float, bound: float, above: bool = False) -> bool:
     """Print a ratio beside its bound; say whether it is kept."""
     kept = ratio >= bound if above else ratio <= bound
-    print(
-        f"{name:<64} {ratio:7.3f}  ({'at least' if above else 'at most'} {bound:g}) {'' if kept else '  NOT KEPT'}"
-    )
+    print(f"{name:<64} {ratio:7.3f}  ({'at least' if above else 'at most'} {bound:g}) {'' if kept else '  NOT KEPT'}")
     return kept
 
 

@@ -163,9 +163,7 @@ def steps() -> bool:
 
     print("\nResNet-20, batch 128: a step of EHNewton in steps of SGD")
     for curvature, iterations, bound in (("hessian", 1, 3.6), ("gauss_newton", 1, 2.6), ("hessian", 20, None)):
-        optimizer = EHNewton(
-            case.params, lr=1e-4, cg_max_iter=iterations, cg_tol=0.0, curvature=curvature, damping=1.0
-        )
+        optimizer = EHNewton(case.params, lr=1e-4, cg_max_iter=iterations, cg_tol=0.0, curvature=curvature, damping=1.0)
         pairs = 11 if iterations == 1 else 3
         ratio = ratios(lambda o=optimizer: seconds(lambda: o.step(case.loss)), lambda: seconds(sgd_step), pairs)[2]
         made = optimizer.last_step["cg_iterations"]

@@ -114,9 +114,7 @@ def test_some_of_mandatelli_2018_are_there_on_digits(name):
     assert (small["data"]["flip"], small["data"]["shift"]) == (0, 1 if paper["data"]["shift"] else 0)
     # the rate falls at the same shares of the run, though not of as many epochs
     ends = [float(config["duration"].removesuffix("epochs")) for config in (small, paper)]
-    falls = [
-        [float(m.removesuffix("epochs")) for m in c["schedule"].get("milestones", [])] for c in (small, paper)
-    ]
+    falls = [[float(m.removesuffix("epochs")) for m in c["schedule"].get("milestones", [])] for c in (small, paper)]
     assert [at / ends[0] for at in falls[0]] == pytest.approx([at / ends[1] for at in falls[1]])
     assert swept(small)["seed"] == [0, 1, 2]
 
@@ -124,9 +122,7 @@ def test_some_of_mandatelli_2018_are_there_on_digits(name):
 def test_every_experiment_of_a_study_is_compared_with_its_text():
     there = {path.stem for path in (CONF / "experiment/mandatelli2018").glob("*.yaml")}
     assert there == set(MANDATELLI)
-    assert {path.stem for path in (CONF / "experiment/mandatelli2018/digits").glob("*.yaml")} == set(
-        MANDATELLI_DIGITS
-    )
+    assert {path.stem for path in (CONF / "experiment/mandatelli2018/digits").glob("*.yaml")} == set(MANDATELLI_DIGITS)
 
 
 # Zorca 2020, tables 4.1 to 4.3: (start, decay rate, epochs); sections 4.3.2 and 4.4: the rest
@@ -247,9 +243,7 @@ def jobs(experiment, *typed):
             config.hydra.overrides.task = [f"experiment={experiment}", *typed]
         found = [dict(text.split("=", 1) for text in job) for job in combinations(config)]
     assert len({tuple(job.items()) for job in found}) == len(found)
-    return {key: [yaml.safe_load(v) for v in dict.fromkeys(job[key] for job in found)] for key in found[0]}, len(
-        found
-    )
+    return {key: [yaml.safe_load(v) for v in dict.fromkeys(job[key] for job in found)] for key in found[0]}, len(found)
 
 
 @pytest.mark.parametrize("name", [*LIAO, *DYNAMIC])
@@ -266,9 +260,7 @@ def test_liao_2018(name):
     assert has(config["data"], {"validation": 0, "limit": None, "cutout": 0, "mixup": 0})
     assert choices["batching"] == ("dynamic" if name in DYNAMIC else "constant")
     assert not config.get("regularizer")
-    assert has(
-        config["probe"]["fisher"], {"every": "50steps", "each_epoch": True}
-    )  # steps 1, 51, 101, … of each epoch
+    assert has(config["probe"]["fisher"], {"every": "50steps", "each_epoch": True})  # steps 1, 51, 101, … of each epoch
     if name == "mnist_mlp":
         assert has(config["model"], {"hidden": [500, 500], "activation": "relu"})
 

@@ -16,8 +16,7 @@ class PerSample(nn.Module):
         super().__init__()
         self.layer = layer
         self.copies = {
-            name: p.detach().expand(samples, *p.shape).clone().requires_grad_()
-            for name, p in layer.named_parameters()
+            name: p.detach().expand(samples, *p.shape).clone().requires_grad_() for name, p in layer.named_parameters()
         }
 
     def forward(self, x):
@@ -56,9 +55,7 @@ def expected_gram(network, loss_function, inputs, targets):
                     replaced[child] = PerSample(child, len(inputs)), full
                 setattr(parent, name, replaced[child][0])
     loss = loss_function(twin(inputs), targets)
-    copies = [
-        c for layer, path in replaced.values() for name, c in layer.copies.items() if f"{path}.{name}" in trained
-    ]
+    copies = [c for layer, path in replaced.values() for name, c in layer.copies.items() if f"{path}.{name}" in trained]
     rows = torch.cat([g.flatten(1) for g in torch.autograd.grad(loss, copies)], 1) * len(inputs)
     assert rows.shape[1] == sum(p.numel() for p in network.parameters() if p.requires_grad)
     return rows @ rows.T

@@ -59,9 +59,7 @@ def test_derivatives_of_rosenbrock_are_scipys():
     theta = points(1, 4)[0]
     problem, point = FUNCTIONS["rosenbrock"], torch.from_numpy(theta)
     assert torch.func.grad(problem)(point).numpy() == pytest.approx(rosen_der(theta), rel=1e-10)
-    assert torch.func.jacrev(torch.func.grad(problem))(point).numpy() == pytest.approx(
-        rosen_hess(theta), rel=1e-10
-    )
+    assert torch.func.jacrev(torch.func.grad(problem))(point).numpy() == pytest.approx(rosen_hess(theta), rel=1e-10)
     eigenvalues = np.linalg.eigvalsh(rosen_hess(np.ones(2)))
     assert eigenvalues[1] / eigenvalues[0] == pytest.approx(2508, rel=1e-3)  # as the docstring says
 

@@ -117,9 +117,7 @@ def test_each_bound_clips_what_it_is_for(scale, bounds, expected):
 def test_with_the_right_floor_it_arrives_and_with_one_too_low_it_does_not_or_the_rate_sits_at_its_bound():
     def walk(floor, lr_bounds):
         w = weight()
-        optimizer = AdaptiveNesterov(
-            [w], momentum=0, loss_floor=floor, lr_bounds=lr_bounds, grad_norm_sq_bounds=None
-        )
+        optimizer = AdaptiveNesterov([w], momentum=0, loss_floor=floor, lr_bounds=lr_bounds, grad_norm_sq_bounds=None)
         lengths, rates = [], []
         for _ in range(60):
             optimizer.step(closure_for(optimizer, lambda: 3 + w.square().sum() / 2))

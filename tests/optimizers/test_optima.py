@@ -113,9 +113,7 @@ TABLE = {
     "RMSprop": {
         "quadratic": Arrives(500, 0.02, {"lr": 0.01, "alpha": 0.9}),
         "ill-conditioned": Arrives(500, 0.03, {"lr": 0.01, "alpha": 0.9}),
-        "rosenbrock": Stays(
-            "it crosses the valley to and fro in steps of lr", 600, 0.1, {"lr": 0.01, "alpha": 0.9}
-        ),
+        "rosenbrock": Stays("it crosses the valley to and fro in steps of lr", 600, 0.1, {"lr": 0.01, "alpha": 0.9}),
         "beale": Arrives(500, 0.02, {"lr": 0.01, "alpha": 0.9}),
         "logistic regression": Arrives(500, 0.03, {"lr": 0.01, "alpha": 0.9}),
     },
@@ -131,9 +129,7 @@ TABLE = {
     "Adadelta": {
         "quadratic": Arrives(1000, 0.05, {"lr": 1.0}),
         "ill-conditioned": Arrives(1000, 0.1, {"lr": 1.0}),
-        "rosenbrock": Stays(
-            "its steps begin at sqrt(eps) and grow by the gradient's own scale", 600, 0.1, {"lr": 1.0}
-        ),
+        "rosenbrock": Stays("its steps begin at sqrt(eps) and grow by the gradient's own scale", 600, 0.1, {"lr": 1.0}),
         "beale": Arrives(600, 0.05, {"lr": 1.0}),
         "logistic regression": Arrives(1000, 0.05, {"lr": 1.0}),
     },

@@ -50,12 +50,8 @@ def test_without_the_rate_the_size_answers_the_growth_of_L():
     # 8 where 1 is allowed: 8^(2/3) = 4 times the size, or 2 times, the most at once; then 1/27 where 1 is wanted
     options = {"adjust": ["size"], "size": 64, "smoothing": 0.0, "factor": 100.0}
     assert decisions(GrowthControl(L_growth=[0, 1], **options), straight(L=8, count=2)) == [(256, 1.0)]
-    assert decisions(GrowthControl(L_growth=[0, 1], **{**options, "factor": 2}), straight(L=8, count=2)) == [
-        (128, 1)
-    ]
-    assert decisions(GrowthControl(L_growth=[1, 2], **options, min_size=1), straight(L=1 / 8, count=2)) == [
-        (16, 1.0)
-    ]
+    assert decisions(GrowthControl(L_growth=[0, 1], **{**options, "factor": 2}), straight(L=8, count=2)) == [(128, 1)]
+    assert decisions(GrowthControl(L_growth=[1, 2], **options, min_size=1), straight(L=1 / 8, count=2)) == [(16, 1.0)]
 
 
 def test_opposite_answers_leave_the_size():
@@ -137,9 +133,7 @@ def test_a_run_that_is_on_the_path_of_its_reference_stays_as_it_is(tmp_path):
 
 
 def test_a_rate_alone_follows_L_and_leaves_C(tmp_path):
-    batching = ReferenceControl(
-        reference(tmp_path / "a"), adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0
-    )
+    batching = ReferenceControl(reference(tmp_path / "a"), adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
     # at epoch 1: L* = 4 at epoch 2, so L_K is to grow by 2; it grows by 1
     assert decisions(batching, [{"C_K": 90.0, "L_K": 1.5}, {"C_K": 99.0, "L_K": 2.0}]) == [(32, 2.0)]
 

@@ -119,9 +119,7 @@ lengths = st.one_of(
     st.integers(1, 40).map("{}steps".format), st.integers(1, 60).map(lambda tenths: f"{tenths / 10}epochs")
 )
 stages = st.lists(st.integers(1, 60), min_size=1, max_size=5)
-levels = st.sampled_from(
-    [[Fraction(0)], [Fraction(0), Fraction(1, 2), Fraction(3, 4)], [Fraction(0), Fraction(1, 3)]]
-)
+levels = st.sampled_from([[Fraction(0)], [Fraction(0), Fraction(1, 2), Fraction(3, 4)], [Fraction(0), Fraction(1, 3)]])
 
 
 @settings(max_examples=100, deadline=None)

@@ -176,9 +176,7 @@ def test_mixtures_are_weighted_sums_of_the_images_that_the_targets_name():
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_weights_of_mixtures_are_beta_distributed_and_partners_uniform(alpha):
-    drawn = [
-        mixture(alpha, seed=3, epoch=epoch, start=start, count=5) for epoch in range(40) for start in range(50)
-    ]
+    drawn = [mixture(alpha, seed=3, epoch=epoch, start=start, count=5) for epoch in range(40) for start in range(50)]
     weights = np.array([weight for weight, _ in drawn])
     assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-4
     assert abs(weights.mean() - 0.5) < 5 * (4 * (2 * alpha + 1) * len(weights)) ** -0.5  # standard deviations

@@ -59,9 +59,7 @@ def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
     cut, _ = batch(cutout=8)
     holes = (cut == 0).all(1, keepdim=True)
     assert torch.equal(cut, plain.masked_fill(holes, 0.0))
-    assert (
-        (holes.sum((1, 2, 3)) >= 16) & (holes.sum((1, 2, 3)) <= 64)
-    ).all()  # a quarter where a corner is the centre
+    assert ((holes.sum((1, 2, 3)) >= 16) & (holes.sum((1, 2, 3)) <= 64)).all()  # a quarter where a corner is the centre
     mixed, targets = batch(cutout=8, mixup=1.0)
     weight, partner = mixture(1.0, seed=3, epoch=1, start=4, count=6)
     assert torch.allclose(mixed, weight * cut + (1 - weight) * cut[partner], atol=1e-6)  # float32

@@ -251,9 +251,7 @@ def test_products_need_no_trace(case):
     assert error(flat(found), problem.hessian() @ v) < 1e-10
 
 
-@pytest.mark.parametrize(
-    "case", ["mlp of tanh", "residual sum", "two outputs, two losses", "penalty of fourth order"]
-)
+@pytest.mark.parametrize("case", ["mlp of tanh", "residual sum", "two outputs, two losses", "penalty of fourth order"])
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
 @pytest.mark.parametrize("short", [False, True])
 def test_a_block_is_that_of_the_dense_matrix(case, kind, short):

@@ -71,9 +71,7 @@ def test_layers_are_computed_by_the_functions_of_few_passes():
         names = nodes(problem.closure())
     ours = ("Convolution", "Linear", "BatchNorm", "MaxPool2d", "PiecewiseLinear")
     assert {f"{name}Backward" for name in ours} <= names
-    assert not {
-        name for name in names if name.startswith(("Native", "ReLU", "Hardtanh", "MaxPool2DWith", "Addmm"))
-    }
+    assert not {name for name in names if name.startswith(("Native", "ReLU", "Hardtanh", "MaxPool2DWith", "Addmm"))}
     assert "ConvolutionBackward0" not in names  # autograd's own
     assert "ConvolutionBackward0" in nodes(problem.closure())
 
@@ -189,9 +187,7 @@ def test_half_precision_is_left_to_autograd(kind, short):
     assert curvature.along(v).isfinite()
     if not short:
         assert all(part.isfinite().all() for part in curvature.product(v))
-    assert curvature.loss.item() == pytest.approx(
-        convolutional().closure().item(), rel=0.05
-    )  # bfloat16 has two digits
+    assert curvature.loss.item() == pytest.approx(convolutional().closure().item(), rel=0.05)  # bfloat16 has two digits
 
 
 def test_transforms_of_torch_func_pass_through():
@@ -270,9 +266,7 @@ def test_the_hessian_needs_no_loss_function():
 @pytest.mark.parametrize("short", [False, True])
 def test_outputs_that_enter_the_loss_in_several_ways_count_in_each(short):
     problem = multilayer()
-    problem.loss = lambda z: (
-        ce(z) + F.mse_loss(z.tanh(), z.detach()) + 0.1 * (z**4).mean() + F.mse_loss(z[:3], z[3:])
-    )
+    problem.loss = lambda z: ce(z) + F.mse_loss(z.tanh(), z.detach()) + 0.1 * (z**4).mean() + F.mse_loss(z[:3], z[3:])
     v = numbers(problem.weights().numel())
     found = Curvature(problem.closure, problem.params, along_only=short)
     assert error(flat(found.gradient), problem.gradient()) < 1e-11

@@ -44,9 +44,7 @@ def test_rosenbrock_over_several_tensors_is_as_scipy_has_it():
         x, d = rng.normal(size=(2, 6))
         params = [nn.Parameter(torch.from_numpy(part)) for part in (x[:2].copy(), x[2:].copy().reshape(2, 2))]
         direction = [torch.from_numpy(d[:2]), torch.from_numpy(d[2:].reshape(2, 2))]
-        found = taylor_estimates(
-            lambda p=params: rosenbrock(torch.cat([t.flatten() for t in p])), params, direction
-        )
+        found = taylor_estimates(lambda p=params: rosenbrock(torch.cat([t.flatten() for t in p])), params, direction)
         assert found.value == pytest.approx(rosen(x), rel=1e-12)
         assert found.slope == pytest.approx(rosen_der(x) @ d, rel=1e-10)
         assert found.curvature == pytest.approx(d @ rosen_hess(x) @ d, rel=1e-10)

@@ -81,9 +81,7 @@ def test_one_iteration_is_the_closed_form(make, curvature, blocks):
     A, g, tau = dense(problem, curvature), problem.gradient(), 0.01
     change, optimizer = stepped(problem, damping=tau, cg_max_iter=1, blocks=blocks, curvature=curvature)
     expected, slope, bent = [], 0.0, 0
-    for part in torch.arange(len(g)).split(
-        [p.numel() for p in problem.params] if blocks == "parameter" else len(g)
-    ):
+    for part in torch.arange(len(g)).split([p.numel() for p in problem.params] if blocks == "parameter" else len(g)):
         h, B = g[part], A[part][:, part]
         bend = h @ B @ h + tau * h @ h
         bent += int(bend <= 0)

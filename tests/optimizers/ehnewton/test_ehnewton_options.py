@@ -247,9 +247,7 @@ def test_a_step_is_halved_no_more_often_than_asked_for():
 def test_a_report_has_what_is_documented_and_costs_are_those_documented(options, along, product, extra):
     for iterations in (1, 2):
         problem = mlp(penalty=bowl)
-        optimizer = EHNewton(
-            problem.params, lr=0.1, damping=0.1, cg_max_iter=iterations, cg_tol=0, **options, **extra
-        )
+        optimizer = EHNewton(problem.params, lr=0.1, damping=0.1, cg_max_iter=iterations, cg_tol=0, **options, **extra)
         assert optimizer.last_step == {}
         optimizer.step(problem.closure)
         report = optimizer.last_step

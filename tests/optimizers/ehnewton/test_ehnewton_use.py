@@ -213,9 +213,7 @@ def test_looking_again_uses_the_same_mask_and_no_random_numbers(options):
         assert report["reduction_ratio"] == pytest.approx((loss(before + change) - start) / predicted, rel=1e-8)
 
 
-@pytest.mark.parametrize(
-    "options", [{"backtracking": 8, "lr": 1e3}, {"adapt_damping": True}, {"curvature_share": 1}]
-)
+@pytest.mark.parametrize("options", [{"backtracking": 8, "lr": 1e3}, {"adapt_damping": True}, {"curvature_share": 1}])
 def test_looking_again_leaves_statistics_as_one_pass_does(options):
     problem, once = convolutional(), convolutional()
     once.closure()

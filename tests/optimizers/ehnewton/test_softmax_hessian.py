@@ -130,9 +130,7 @@ def test_a_step_is_that_of_conjugate_gradients_on_the_dense_hessian(case, l2, it
 def test_with_a_system_for_each_parameter_each_is_solved_by_itself(case, l2, iterations):
     case = problem(l2=l2, **case)
     ends = np.cumsum([0, *(p.numel() for p in case.params)])
-    blocks = [
-        truth(case, TAU, iterations, tol=1e-4, part=slice(*ends[i : i + 2])) for i in range(len(case.params))
-    ]
+    blocks = [truth(case, TAU, iterations, tol=1e-4, part=slice(*ends[i : i + 2])) for i in range(len(case.params))]
     change, report = stepped(case, lr=0.7, cg_max_iter=iterations, cg_tol=1e-4, blocks="parameter")
     assert error(change, torch.from_numpy(0.7 * np.concatenate([p for p, _ in blocks]))) < 1e-8
     for name in ("hvps", "fallbacks"):

@@ -21,9 +21,7 @@ from trainopt.optimizers.per_sample.kernels import kernels
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.runner import gradient_gram
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Using padding='same' with even kernel"
-)  # torch says that it copies
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch says that it copies
 
 B = 5
 
@@ -43,9 +41,7 @@ def token_net(*layers):
 CASES = {
     "linear": lambda: (nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 4, bias=False)), (7,)),
     "linear at positions": lambda: token_net(nn.Linear(6, 6), nn.Tanh()),
-    "wide linear at few positions": lambda: token_net(
-        nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 40), nn.Linear(40, 6)
-    ),
+    "wide linear at few positions": lambda: token_net(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 40), nn.Linear(40, 6)),
     "layer norm": lambda: token_net(nn.LayerNorm(6)),
     "attention": lambda: token_net(Residual(nn.LayerNorm(6), Attention(6, num_heads=2, qkv_bias=True))),
     "conv1d": lambda: conv_net(nn.Conv1d(6, 6, 3, padding=1), shape=(3, 12)),
@@ -57,9 +53,7 @@ CASES = {
     "depthwise with a multiplier": lambda: conv_net(nn.Conv2d(6, 12, 3, groups=6), nn.Conv2d(12, 6, 1)),
     "1x1": lambda: conv_net(nn.Conv2d(6, 6, 1, bias=False)),
     "16 channels": lambda: conv_net(nn.Conv2d(6, 16, 3), nn.Conv2d(16, 16, 3, 2, 1), nn.Conv2d(16, 6, 1)),
-    "wide with few positions": lambda: conv_net(
-        nn.Conv2d(6, 40, 5), nn.Conv2d(40, 40, 3, 1, 1), nn.Conv2d(40, 6, 2)
-    ),
+    "wide with few positions": lambda: conv_net(nn.Conv2d(6, 40, 5), nn.Conv2d(40, 40, 3, 1, 1), nn.Conv2d(40, 6, 2)),
     "same": lambda: conv_net(nn.Conv2d(6, 6, (2, 3), padding="same")),
     "same, dilated": lambda: conv_net(nn.Conv2d(6, 6, 4, padding="same", dilation=(1, 3))),
     "valid": lambda: conv_net(nn.Conv2d(6, 6, 3, padding="valid")),

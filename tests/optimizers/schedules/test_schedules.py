@@ -117,9 +117,7 @@ def test_triangular2_halves_the_amplitude_after_each_cycle(half_cycle, half, per
 def test_exp_range_multiplies_the_amplitude_at_every_step():
     walk, torchs = Walk(), Walk()
     schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, "5steps", form="exp_range", gamma=0.9)
-    peer = lr_scheduler.CyclicLR(
-        torchs.optimizer, 0.001, 0.1, 5, mode="exp_range", gamma=0.9, cycle_momentum=False
-    )
+    peer = lr_scheduler.CyclicLR(torchs.optimizer, 0.001, 0.1, 5, mode="exp_range", gamma=0.9, cycle_momentum=False)
     rates = walk.rates(schedule, 30)
     wanted = [0.001 + (smith(k, 5, 0.001, 0.1)[1] - 0.001) * 0.9**k for k in range(30)]
     assert rates == pytest.approx(wanted, rel=1e-12)

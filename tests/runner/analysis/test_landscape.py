@@ -145,9 +145,7 @@ def test_statistics_of_batch_norm_are_torchs_or_means(runs, batch_norm):
     if batch_norm == "recompute":
         for end, state in zip(line["ends_recomputed"], (a, b), strict=True):
             assert end["test_loss"] == pytest.approx(loss(state), rel=1e-4)
-            assert end["test_loss"] != pytest.approx(
-                cross_entropy(network.eval()(images), labels).item(), rel=1e-3
-            )
+            assert end["test_loss"] != pytest.approx(cross_entropy(network.eval()(images), labels).item(), rel=1e-3)
         found = line["barriers"]["test_loss"]
         zero, one = (end["test_loss"] for end in line["ends_recomputed"])
         half = at(line["points"], 0.5)["test_loss"]

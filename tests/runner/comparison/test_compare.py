@@ -248,9 +248,7 @@ def test_tables_are_written(trainopt, two, tmp_path):
         rows = {row["method"]: row for row in csv.DictReader(file)}
     adam = rows["optimizer=adam"]
     assert float(adam["final_top1_mean"]) == np.mean(ADAM)
-    assert float(adam["final_top1_high"]) == pytest.approx(
-        stats.t.interval(0.95, 3, np.mean(ADAM), stats.sem(ADAM))[1]
-    )
+    assert float(adam["final_top1_high"]) == pytest.approx(stats.t.interval(0.95, 3, np.mean(ADAM), stats.sem(ADAM))[1])
     assert float(adam["p_holm"]) == pytest.approx(stats.ttest_rel(ADAM, SGD).pvalue)
     assert (adam["seeds"], adam["test"], rows["optimizer=sgd"]["test"]) == ("0 1 2 3", "paired", "baseline")
     markdown = (tmp_path / "out/table.md").read_text().splitlines()

@@ -20,9 +20,7 @@ GRID = [(size, lr) for size in (16, 32, 64) for lr in (0.05, 0.1)]
 def fisher_run(folder, sizes, c, l_, seed=0, top1=90.0, lr=0.1, batching="constant", status="finished"):
     """A run of 20 epochs, half an epoch a row: C_K rises to c, L_K to l_; sizes follow one another."""
     config = {"optimizer.lr": lr, "batching.size": sizes[-1]}
-    made_up_run(
-        folder, seed, top1, curve=[top1] * 21, status=status, choices={"batching": batching}, config=config
-    )
+    made_up_run(folder, seed, top1, curve=[top1] * 21, status=status, choices={"batching": batching}, config=config)
     lines = []
     for n in range(1, 41):
         share = n / 40

@@ -119,7 +119,6 @@ def test_of_1000_families_of_equal_methods_few_show_a_difference(rng, paired):
 
 def test_a_real_difference_is_found(rng):
     found = [
-        compare_with_baseline(by_seed(rng.normal(92, 0.5, 5)), by_seed(rng.normal(90, 0.5, 5))).p
-        for _ in range(100)
+        compare_with_baseline(by_seed(rng.normal(92, 0.5, 5)), by_seed(rng.normal(90, 0.5, 5))).p for _ in range(100)
     ]
     assert np.mean([p < LEVEL for p in found]) > 0.9

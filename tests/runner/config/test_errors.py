@@ -126,9 +126,7 @@ def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
 
 def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    (tmp_path / "mine" / "experiment" / "x.yaml").write_text(
-        "# @package _global_\noptimizer: {learning_rate: 1}\n"
-    )
+    (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\noptimizer: {learning_rate: 1}\n")
     result = trainopt("--config-dir", "mine", "experiment=x")
     assert result.code == 2
     assert "optimizer.learning_rate: unknown key" in result.err

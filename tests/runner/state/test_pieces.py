@@ -190,10 +190,7 @@ def test_accuracies_of_mixed_images_are_what_the_targets_give_to_the_classes_fou
 
 
 def test_rows_are_strict_json():
-    assert (
-        to_json({"a": 1.5, "b": float("nan"), "c": {"d": float("inf")}})
-        == '{"a": 1.5, "b": null, "c": {"d": null}}'
-    )
+    assert to_json({"a": 1.5, "b": float("nan"), "c": {"d": float("inf")}}) == '{"a": 1.5, "b": null, "c": {"d": null}}'
 
 
 @pytest.mark.parametrize(

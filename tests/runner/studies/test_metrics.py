@@ -113,9 +113,7 @@ def test_diverged_runs_count_as_networks_that_know_nothing(tmp_path):
     assert snapshots.lacks == "1 of 2 runs diverged, whose weights say nothing"
 
 
-@pytest.mark.parametrize(
-    "where", [{"optimizer.steps": 20}, {"optimizer.steps": "20"}, {"choices.optimizer": "adam"}]
-)
+@pytest.mark.parametrize("where", [{"optimizer.steps": 20}, {"optimizer.steps": "20"}, {"choices.optimizer": "adam"}])
 def test_values_are_compared_as_they_are_typed(tmp_path, where):
     newton = {"choices": {"optimizer": "adam"}, "config": {"optimizer.steps": 20}}
     made_up_sweep(tmp_path / "methods", [{**newton, "top1": 70.0}, {**SGD, "top1": 60.0}])
@@ -155,9 +153,7 @@ def test_what_was_not_run_says_why(two_methods):
 
 
 def test_a_figure_that_is_no_number_in_some_runs_is_none(tmp_path):
-    made_up_sweep(
-        tmp_path / "methods", [{**SGD, "seed": 0}, {**SGD, "seed": 1, "summary": {"final": {"top1": None}}}]
-    )
+    made_up_sweep(tmp_path / "methods", [{**SGD, "seed": 0}, {**SGD, "seed": 1, "summary": {"final": {"top1": None}}}])
     assert find(tmp_path, value="final.top1").lacks == "1 of 2 runs have no such number"
 
 

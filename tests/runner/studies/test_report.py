@@ -54,9 +54,7 @@ def study_of(**parts):
         StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, figure, {"Adam": {"MNIST": 1.0}}),
     ]
     pictures = [
-        StudyPicture(
-            "Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]
-        ),
+        StudyPicture("Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]),
         StudyPicture(
             "Time and accuracy",
             "figure 8",
@@ -83,9 +81,7 @@ def report_of(folder, study=None, made=None, state="done", searched=None):
     if not (there / "sweeps").exists():
         made_up_sweep(there / "sweeps/methods", runs() if made is None else made, searched)
     sweeps = {
-        "methods": SweepState(
-            there / "sweeps/methods", state, None if state == "done" else "8 of 8 runs are not done"
-        ),
+        "methods": SweepState(there / "sweeps/methods", state, None if state == "done" else "8 of 8 runs are not done"),
         "later": SweepState(there / "sweeps/later", "not_run", NO_MNIST),
     }
     result = write_study_report(study or study_of(), "smoke", there, sweeps)
@@ -106,9 +102,7 @@ def test_verdicts_are_counted(made):
     result, text = made
     assert result.claims == {"reproduced": 1, "not reproduced": 1, "not run": 2}
     assert result.cells == {"reproduced": 1, "not reproduced": 1, "not comparable": 1, "not run": 2}
-    sentence = (
-        "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published figures: 1 reproduced, 1 not reproduced"
-    )
+    sentence = "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published figures: 1 reproduced, 1 not reproduced"
     assert f"**{sentence}" in text
     first, last = result.lines
     assert first.startswith(f"made_up, scale smoke. {sentence}")
@@ -121,8 +115,7 @@ def test_claims_stand_with_their_figures(made):
     assert "1. **✓ reproduced**: Adam ends above SGD (table 1).\n" in text
     # values 82.0 to 82.3 and 79.7 to 80.0: half an interval is 3.182 * 0.1291 / 2; of their differences twice that
     assert (
-        "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004"
-        in text
+        "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004" in text
     )
     assert "2. **✗ not reproduced** (the other way round): SGD ends above Adam" in text
     assert f"3. **○ not run** ({NO_MNIST}): Adam on MNIST" in text
@@ -226,9 +219,7 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         "sgd": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.top1"},
         "later": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.tp1"},
     }
-    pictures = [
-        StudyPicture("A", "figure 1", "methods", "stps", {"kind": "test", "column": "top1"}, by=["optimizer"])
-    ]
+    pictures = [StudyPicture("A", "figure 1", "methods", "stps", {"kind": "test", "column": "top1"}, by=["optimizer"])]
     rows = {"Adam": {"where": ADAM}}
     reference = {"Adam": {"digits": "82"}}
     tables = [
@@ -266,9 +257,7 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
 )
 def test_pictures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
     about = {"x": "steps", "y": {"kind": "test", "column": "top1"}, "by": ["optimizer"], **parts}
-    result, _ = report_of(
-        tmp_path, study_of(pictures=[StudyPicture("A", "figure 1", "methods", **about)], tables=[])
-    )
+    result, _ = report_of(tmp_path, study_of(pictures=[StudyPicture("A", "figure 1", "methods", **about)], tables=[]))
     (problem,) = result.problems
     assert re.search(rf"pictures\[0\]: .*{says}", problem)
 
@@ -310,9 +299,7 @@ def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_w
 
 
 def test_nothing_run_is_a_report_too(tmp_path):
-    result, text = report_of(
-        tmp_path, made=[{**about, "status": "missing"} for about in runs()], state="incomplete"
-    )
+    result, text = report_of(tmp_path, made=[{**about, "status": "missing"} for about in runs()], state="incomplete")
     assert result.claims == {"not run": 4}
     assert result.date == ""
     assert "- 8 of 8 runs are not done: claims 1, 2" in text

@@ -292,9 +292,7 @@ LONG = {
     "first": {"typed": {"smoke": [*RUN, "duration=2steps"]}},
     "long": {
         "after": ["first"],
-        "typed": {
-            "smoke": [*RUN, "duration=150steps", "seed=0,1", "checkpoint_every=20steps", "log_every=1steps"]
-        },
+        "typed": {"smoke": [*RUN, "duration=150steps", "seed=0,1", "checkpoint_every=20steps", "log_every=1steps"]},
     },
 }
 

@@ -84,9 +84,7 @@ def test_without_spread_the_sign_decides_and_it_is_said():
 def test_equal_asks_for_the_whole_interval():
     a = found([80.0, 80.2, 80.1, 80.3])
     b = found([80.2, 80.1, 80.3, 80.2])
-    reach = max(
-        -judged("equal", a, b, within=9.0).difference.low, judged("equal", a, b, within=9.0).difference.high
-    )
+    reach = max(-judged("equal", a, b, within=9.0).difference.low, judged("equal", a, b, within=9.0).difference.high)
     assert judged("equal", a, b, within=1.01 * reach).verdict == REPRODUCED
     wide = judged("equal", a, b, within=0.99 * reach)
     assert (wide.verdict, wide.reason[:38]) == (NOT_REPRODUCED, "the interval of the difference goes be")

@@ -26,9 +26,7 @@ def costs(folder):
 
 @pytest.mark.parametrize("network", [("model=mlp", "model.hidden=[12]"), ("model=resnet8",)])
 def test_rows_say_how_each_step_was_found(trainopt, tmp_path, network):
-    folder = run(
-        trainopt, tmp_path, *SMALL, *network, "optimizer.cg_max_iter=3", "duration=4steps", "log_every=1steps"
-    )
+    folder = run(trainopt, tmp_path, *SMALL, *network, "optimizer.cg_max_iter=3", "duration=4steps", "log_every=1steps")
     found = rows(folder, "train")
     assert len(found) == 4
     for row in found:

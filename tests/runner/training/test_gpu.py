@@ -39,9 +39,7 @@ def test_a_resumed_run_is_the_run(trainopt, tmp_path, monkeypatch):
     assert same_weights(a, b)
 
 
-@pytest.mark.parametrize(
-    "options", [["precision=bf16"], ["precision=tf32"], ["channels_last=true"], ["compile=true"]]
-)
+@pytest.mark.parametrize("options", [["precision=bf16"], ["precision=tf32"], ["channels_last=true"], ["compile=true"]])
 def test_options_train(trainopt, tmp_path, options):
     assert trainopt(*RUN, *options, "run.name=a").code == 0
     found = summary(tmp_path / "outputs/a")
@@ -75,9 +73,7 @@ def test_a_step_of_second_order_is_that_of_the_cpu(iterations, curvature):
         network = ResNet(in_channels=3, num_classes=5, depth=8).double()
         inputs, targets = torch.randn(8, 3, 16, 16).double(), torch.arange(8) % 5
         network, inputs, targets = network.to(device), inputs.to(device), targets.to(device)
-        optimizer = EHNewton(
-            network.parameters(), lr=0.5, damping=1.0, cg_max_iter=iterations, curvature=curvature
-        )
+        optimizer = EHNewton(network.parameters(), lr=0.5, damping=1.0, cg_max_iter=iterations, curvature=curvature)
         for _ in range(2):
             optimizer.step(lambda network=network, x=inputs, y=targets: cross_entropy(network(x), y))
         reached.append([p.detach().cpu() for p in network.parameters()])

@@ -163,9 +163,7 @@ def test_a_loss_that_is_not_finite_is_an_outcome(trainopt, tmp_path):
     assert found["diverged_at"]["step"] == found["steps"] == 1
     # the update was not made: the weights are those of the step before
     trainopt("model=resnet8", "optimizer.lr=1e20", "duration=1steps", "run.name=b")
-    assert all(
-        torch.equal(v, weights(tmp_path / "outputs/b")[k]) for k, v in weights(folder).items() if "bn" not in k
-    )
+    assert all(torch.equal(v, weights(tmp_path / "outputs/b")[k]) for k, v in weights(folder).items() if "bn" not in k)
     assert "already diverged" in trainopt(*command).out
 
 
@@ -202,9 +200,7 @@ def test_plain_lines_in_a_pipe_and_the_same_in_the_log(trainopt, tmp_path):
     result = trainopt(*MLP_RUN)
     assert "\x1b" not in result.out
     assert (
-        len(
-            re.findall(r"^epoch +[\d.]+ +step +\d+ .*test loss [\d.]+ +top-1 +[\d.]+ %$", result.out, re.MULTILINE)
-        )
+        len(re.findall(r"^epoch +[\d.]+ +step +\d+ .*test loss [\d.]+ +top-1 +[\d.]+ %$", result.out, re.MULTILINE))
         == 3
     )
     for fact in ("mlp (1,066 parameters)", "1,437 training, 360 test images; 1x8x8", "SGD, lr 0.1", "cpu"):
@@ -225,9 +221,7 @@ def test_the_picture_is_one(trainopt, tmp_path):
 
 
 @pytest.mark.parametrize("spacing", [0.0, 1000.0])
-def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(
-    trainopt, tmp_path, monkeypatch, spacing
-):
+def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(trainopt, tmp_path, monkeypatch, spacing):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setattr("trainopt.runner.records.tensorboard.SPACING_SECONDS", spacing)
@@ -282,9 +276,7 @@ def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, 
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "sign.yaml").write_text("_target_: theirs.Sign\nlr: 0.002\npower: 2.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    result = trainopt(
-        "optimizer._target_=theirs.Sign", "model._target_=theirs.net", "duration=12steps", "run.name=a"
-    )
+    result = trainopt("optimizer._target_=theirs.Sign", "model._target_=theirs.net", "duration=12steps", "run.name=a")
     assert result.code == 0, result.err
     row = rows(tmp_path / "outputs/a", "train")[-1]
     assert row["lr"] == 0.003  # the class's own, not that of SGD's YAML
