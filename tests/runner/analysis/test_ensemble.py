@@ -226,7 +226,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         ),
         (
             ["outputs/a", "outputs/synthetic"],
-            "data._target_ is trainopt.data.datasets.synthetic there, trainopt.data.datasets.digits",
+            "data._target_ is trainopt.data.synthetic there, trainopt.data.digits",
         ),
         (["outputs/a", "outputs/whole"], "data.validation is 0.0 there, 0.3 here"),
         (["outputs/a", "nothing"], "nothing: no such run or checkpoint"),
