@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from ..state.evaluation import evaluation_mode, predictions
 from ..state.run import Run
 from ..system.display import Display
 from ..system.errors import UserError
@@ -94,17 +95,12 @@ def checked_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
     return given / given.sum()
 
 
-@torch.no_grad()
 def probabilities(run: Run, kind: str) -> np.ndarray:
     """Returns what a run's network gives to each class (N, classes), in evaluation mode, for one of its sets."""
-    run.network.eval()
-    parts = []
-    for inputs, _ in run.evaluation_sets[kind].ordered(run.evaluation_batch_size):
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=run.autocast is not None):
-            output: Any = run.forward(inputs)
-        logits = output[0] if isinstance(output, tuple) else output
-        parts.append(logits.float().cpu().double().softmax(1))
-    return torch.cat(parts).numpy()
+    images, size = run.evaluation_sets[kind], run.evaluation_batch_size
+    with evaluation_mode(run.network):
+        batches = predictions(run.forward, images, size, run.autocast)
+        return torch.cat([logits.cpu().double().softmax(1) for logits, _ in batches]).numpy()
 
 
 def combined(found: np.ndarray, labels: np.ndarray, about: list[dict[str, Any]]) -> dict[str, Any]:

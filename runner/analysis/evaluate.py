@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from ..records.run_folder import read_config
-from ..state.evaluation import evaluate
 from ..state.run import Run
 from ..system.device import choose_device
 from ..system.display import Display
@@ -54,7 +53,4 @@ def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
 
 def figures(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Returns what rows say of the run's present weights, for each of these sets."""
-    return {
-        kind: evaluate(run.network, run.forward, run.evaluation_sets[kind], run.evaluation_batch_size, run.autocast)
-        for kind in kinds
-    }
+    return {kind: run.evaluate(kind) for kind in kinds}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..state.evaluation import predictions
 from ..state.run import Run
 from ..system.errors import UserError
 from .checkpoints import Member
@@ -109,9 +110,8 @@ class Surface:
             layer.momentum = None  # a plain mean
             layer.train()
         try:
-            for inputs, _ in source.ordered(size):
-                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.run.autocast is not None):
-                    network(inputs)
+            for _ in predictions(network, source, size, self.run.autocast):
+                pass  # each forward pass adds its batch to the means
         finally:
             for layer, momentum in zip(self._batch_norms, momenta, strict=True):
                 layer.momentum = momentum

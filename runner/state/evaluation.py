@@ -1,8 +1,9 @@
 """Exact evaluation: every image once."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,69 @@ from torch.nn.functional import cross_entropy
 from .objective import reported
 
 
+class EvaluationSet(Protocol):
+    """A set of images to evaluate on."""
+
+    def __len__(self) -> int: ...
+
+    def ordered(self, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Yields (inputs (B, ...), targets (B,)) of every image once, in order."""
+
+
 class Abandoned(Exception):
     """An evaluation was told to stop."""
 
 
 def never() -> bool:
-    """Says that nothing tells an evaluation to stop."""
+    """Returns False: nothing tells an evaluation to stop."""
     return False
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Sets a network to evaluation mode while entered; afterwards every layer has the mode that it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def predictions(
+    forward: Callable[[Tensor], Any],
+    source: EvaluationSet,
+    batch_size: int,
+    autocast: str | None = None,
+    stop: Callable[[], object] = never,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields (logits (B, classes) float32, targets (B,)) of every image once, in order.
+
+    Args:
+        forward: returns logits (B, classes), or a tuple that begins with them; its mode is the caller's choice.
+        source: the images.
+        batch_size: images a batch.
+        autocast: a device type to run the forward pass in bfloat16 on, or None.
+        stop: asked before each batch; where the answer is true, the evaluation is abandoned.
+
+    Raises:
+        Abandoned: `stop` said so.
+    """
+    for inputs, targets in source.ordered(batch_size):
+        if stop():
+            raise Abandoned
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
+            output = forward(inputs)
+        yield (output[0] if isinstance(output, tuple) else output).float(), targets
 
 
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    forward: Callable[[Tensor], Tensor],
-    source,
+    forward: Callable[[Tensor], Any],
+    source: EvaluationSet,
     batch_size: int,
     autocast: str | None = None,
     stop: Callable[[], object] = never,
@@ -35,47 +85,37 @@ def evaluate(
     and what it reports of the point. The network's modes are left as they were.
 
     Args:
-        network: whose mode is changed.
+        network: its mode is changed for the time of the evaluation.
         forward: the network, or its compiled form.
-        source: has `ordered(batch_size)`, which yields every image once.
+        source: the images.
         batch_size: images a batch; the sums do not depend on it but for rounding.
-        autocast: a device type to run the forward pass in bfloat16 on, or None.
-        stop: asked before each batch; where the answer is true, the evaluation is abandoned.
+        autocast: as in `predictions`.
+        stop: as in `predictions`.
 
     Raises:
         Abandoned: `stop` said so.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
+    loss = torch.zeros((), dtype=torch.float64)
+    top1 = torch.zeros((), dtype=torch.int64)
+    top5 = torch.zeros((), dtype=torch.int64)
+    with evaluation_mode(network):
         if getattr(network, "returns_loss", False):
             return _value(network, forward, source, stop)
-        loss = torch.zeros((), dtype=torch.float64)
-        top1 = torch.zeros((), dtype=torch.int64)
-        top5 = torch.zeros((), dtype=torch.int64)
-        for inputs, targets in source.ordered(batch_size):
-            if stop():
-                raise Abandoned
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
-                output = forward(inputs)
-            logits = (output[0] if isinstance(output, tuple) else output).float()  # without an auxiliary classifier
+        for logits, targets in predictions(forward, source, batch_size, autocast, stop):
             loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             top1 = top1 + best[:, 0].sum()
             top5 = top5 + best.any(1).sum()
-    finally:
-        for module, training in modes:
-            module.training = training
     count = len(source)
     return {"loss": loss.item() / count, "top1": 100 * top1.item() / count, "top5": 100 * top5.item() / count}
 
 
 def _value(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], source, stop: Callable[[], object]
+    network: nn.Module, forward: Callable[[Tensor], Tensor], source: EvaluationSet, stop: Callable[[], object]
 ) -> dict[str, Any]:
     if stop():
         raise Abandoned
-    inputs, _ = next(source.ordered(1))  # which the loss does not depend on
+    inputs, _ = next(iter(source.ordered(1)))  # which the loss does not depend on
     return {"loss": forward(inputs).item(), **reported(network)}
 
 

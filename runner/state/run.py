@@ -12,6 +12,7 @@ from trainopt.data import Batch, Position, batches
 
 from .clocks import Clocks
 from .early_stopping import EarlyStopping
+from .evaluation import evaluate, never
 from .objective import Objective
 from .progress import Progress
 from .update_scale import RepeatRate
@@ -83,6 +84,11 @@ class Run:
             return controlled_batches(self)
         p = self.progress
         return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
+
+    def evaluate(self, kind: str, stop: Callable[[], object] = never) -> dict[str, Any]:
+        """Returns loss and accuracies of the network as it is now on one of the sets, as `evaluation.evaluate`."""
+        source, size = self.evaluation_sets[kind], self.evaluation_batch_size
+        return evaluate(self.network, self.forward, source, size, self.autocast, stop)
 
     @property
     def parameters(self) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..probes.probes import Probes
-from ..state.evaluation import Abandoned, evaluate
+from ..state.evaluation import Abandoned
 from ..state.objective import Output
 from ..state.progress import Agenda
 from ..state.recorder import Record
@@ -69,10 +69,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     def evaluate_all() -> None:
         progress.evaluation_due = True
         with clocks.running("evaluation"), suppress(Abandoned):
-            rows = {
-                kind: evaluate(network, run.forward, source, run.evaluation_batch_size, run.autocast, stop)
-                for kind, source in run.evaluation_sets.items()
-            }
+            rows = {kind: run.evaluate(kind, stop) for kind in run.evaluation_sets}
             progress.evaluation_due = False
         if progress.evaluation_due:  # a signal came: the run begins with it when it goes on
             return
