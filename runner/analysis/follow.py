@@ -1,6 +1,5 @@
 """`trainopt evaluate RUN --follow`: each checkpoint of a run that goes on is evaluated as it comes."""
 
-import json
 import math
 import os
 import time
@@ -15,7 +14,7 @@ from trainopt.models import DamagedFile
 
 from ..config.durations import Duration
 from ..records.checkpoint_files import by_step, read
-from ..records.run_folder import EVALUATIONS
+from ..records.metrics import EVALUATIONS, DamagedMetrics, parse_records
 from ..state.run import Run
 from ..system.display import Display, figure
 from ..system.errors import FAILED, UserError, reason
@@ -92,14 +91,13 @@ class Evaluations:
     def __init__(self, folder: Path):
         self._file = open(folder / EVALUATIONS, "ab+", buffering=0)  # noqa: SIM115 - closed when left
         self._file.seek(0)
-        whole = self._file.read().rpartition(b"\n")
         try:
-            self.rows: list[dict[str, Any]] = [json.loads(line) for line in whole[0].splitlines()]
-            self._done = {(row["kind"], row["step"]) for row in self.rows}
-        except (ValueError, KeyError, TypeError) as error:
+            self.rows, size = parse_records(self._file.read(), EVALUATIONS)
+        except DamagedMetrics as error:
             self._file.close()
             raise UserError(f"{shown(folder / EVALUATIONS)}: is damaged; remove it to evaluate anew") from error
-        self._file.seek(self._file.truncate(len(whole[0]) + len(whole[1])))  # where one was killed: half a row
+        self._done = {(row["kind"], row["step"]) for row in self.rows}
+        self._file.seek(self._file.truncate(size))  # a follower that was killed leaves an incomplete record
 
     def __enter__(self) -> "Evaluations":
         return self

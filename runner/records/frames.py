@@ -1,6 +1,5 @@
 """Runs read back as pandas frames. Needs no torch."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 import yaml
 
 from ..system.files import read_json, shown
-from .run_folder import EVALUATIONS
+from .metrics import EVALUATIONS, METRICS, DamagedMetrics, Record, read_records
 from .sweep_ledger import jobs_below
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -74,10 +73,10 @@ def load_run(path: str | Path) -> LoadedRun:
     """
     folder = Path(path)
     summary, config, choices, environment = read_header(folder)
-    rows, evaluations = read_rows(folder / "metrics.jsonl"), []
+    records, evaluations = read_file(folder / METRICS), []
     if (folder / EVALUATIONS).exists():
-        evaluations = read_rows(folder / EVALUATIONS)
-    frames = pd.DataFrame(rows), pd.DataFrame(evaluations)
+        evaluations = read_file(folder / EVALUATIONS)
+    frames = pd.DataFrame(records), pd.DataFrame(evaluations)
     return LoadedRun(folder, summary, config, choices, environment, *frames)
 
 
@@ -102,7 +101,7 @@ def load_runs(
             reason = wanted(summary)
             if reason is not None:
                 raise RunError(reason)
-            found = read_rows(folder / "metrics.jsonl")
+            found = read_file(folder / METRICS)
         except RunError as error:
             problems.append((name, str(error)))
             continue
@@ -150,21 +149,14 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     return summary, dict(flat(content)), choices, read_json(folder / "environment.json")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's metrics.jsonl or evaluations.jsonl; RunError if one is damaged."""
+def read_file(path: Path) -> list[Record]:
+    """Returns the records in a run's metrics.jsonl or evaluations.jsonl; RunError if the file is damaged."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path.name} is missing or damaged") from error
-    if text and not text.endswith("\n"):
-        raise RunError(f"{path.name} ends with half a row")
-    try:
-        rows = json.loads(f"[{text.rstrip().replace(chr(10), ',')}]")  # one call for the file, not for each line
-    except ValueError as error:
-        raise RunError(f"{path.name} is damaged") from error
-    if not all(isinstance(row, dict) and "kind" in row and "step" in row for row in rows):
-        raise RunError(f"{path.name} holds rows of another kind")
-    return rows
+        return read_records(path)
+    except OSError as error:
+        raise RunError(f"{path.name} is missing or cannot be read") from error
+    except DamagedMetrics as error:
+        raise RunError(str(error)) from error
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,11 +1,89 @@
-"""Reads metrics.jsonl."""
+"""Reads metrics.jsonl and evaluations.jsonl, the records of a run. Needs no torch.
+
+A record is a line that holds a JSON object with at least `kind` and `step`:
+
+    train               an update: the total and the terms of the loss, `lr`, `batch_size`, `top1` of the batch
+    validation, test    an evaluation: `loss`, `top1`, `top5`
+    probe               what the diagnostic named `probe` measured at an update
+    control             what the batch-size control decided after an update
+    event               what the regularizer named `regularizer` did after an update
+
+What follows the last end of line is an incomplete record: a process still writes it, or was killed meanwhile.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
+METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
+TAIL_BYTES = 16384  # of a file, in which its last record lies
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's metrics.jsonl."""
-    with open(folder / "metrics.jsonl") as file:
-        return [json.loads(line) for line in file]
+Record = dict[str, Any]
+
+
+class DamagedMetrics(ValueError):
+    """A file holds something else than complete records; the text names the file."""
+
+
+def read_metrics(folder: Path, *kinds: str) -> list[Record]:
+    """Returns the records in a run's metrics.jsonl.
+
+    Args:
+        folder: the run's.
+        kinds: of the records; none: all of them.
+
+    Raises:
+        OSError: the file cannot be read.
+        DamagedMetrics: it is damaged, or its last record is incomplete.
+    """
+    records = read_records(folder / METRICS)
+    return [record for record in records if record["kind"] in kinds] if kinds else records
+
+
+def read_records(path: Path) -> list[Record]:
+    """Returns all records in a file; raises what `read_metrics` does."""
+    content = path.read_bytes()
+    records, size = parse_records(content, path.name)
+    if size < len(content):
+        raise DamagedMetrics(f"{path.name} ends with an incomplete record")
+    return records
+
+
+def parse_records(content: bytes, name: str) -> tuple[list[Record], int]:
+    r"""Returns the complete records in a file's content, and the number of bytes that they take.
+
+    >>> parse_records(b'{"kind": "test", "step": 1}\n{"kind": "te', "metrics.jsonl")
+    ([{'kind': 'test', 'step': 1}], 28)
+
+    Args:
+        content: of the file.
+        name: of the file, for errors.
+
+    Raises:
+        DamagedMetrics: a line holds no record.
+    """
+    size = content.rfind(b"\n") + 1
+    lines = content[:size].rstrip()
+    try:
+        records = json.loads(b"[" + lines.replace(b"\n", b",") + b"]")  # faster than a call for each line
+    except ValueError as error:
+        raise DamagedMetrics(f"{name} is damaged") from error
+    if not all(isinstance(record, dict) and "kind" in record and "step" in record for record in records):
+        raise DamagedMetrics(f"{name} holds other objects than records of a run")
+    return records, size
+
+
+def last_record(path: Path) -> Record:
+    """Returns the last complete record in a file; empty where there is none, or it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            tail = file.read()
+    except OSError:
+        return {}
+    lines = tail.split(b"\n")[-2:-1]
+    try:
+        return parse_records(lines[0] + b"\n", path.name)[0][-1] if lines else {}
+    except DamagedMetrics:
+        return {}

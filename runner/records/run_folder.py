@@ -20,7 +20,6 @@ from ..system.lock import is_written
 # Keys that change nothing about a run's numbers.
 APART = ("run.", "logger.", "checkpoint_every", "keep_checkpoints.", "data.root", "data.download", "data.workers")
 DONE = ("finished", "diverged")
-EVALUATIONS = "evaluations.jsonl"  # what `trainopt evaluate RUN --follow` writes
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

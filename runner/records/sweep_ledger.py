@@ -1,6 +1,5 @@
 """What became of a sweep's jobs, read from their folders. Needs no torch."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -12,12 +11,12 @@ from ..config.durations import Duration
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import living
+from .metrics import METRICS, last_record
 from .run_folder import DONE
 
 PLAN = "sweep.json"
 STATES = ("done", "diverged", "running", "interrupted", "failed", "missing", "stale")
 WHOLE = ("done", "diverged")
-TAIL_BYTES = 16384  # of metrics.jsonl, in which the last row lies
 
 
 @dataclass
@@ -104,7 +103,7 @@ def entry(folder: Path, name: str, job: dict[str, Any], alive: bool) -> Entry:
     summary = read_json(place / "summary.json")
     recorded = _recorded(place)
     state = _state(summary.get("status"), recorded.get("fingerprint"), job.get("fingerprint"), alive)
-    row = last_row(place / "metrics.jsonl")
+    row = last_record(place / METRICS)
     step = row.get("step", summary.get("steps"))
     share = _share(recorded.get("duration", ""), row)
     final = summary.get("final") or {}
@@ -133,20 +132,6 @@ def counts(entries: list[Entry]) -> str:
     number = Counter(e.state for e in entries)
     parts = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
     return f"{len(entries)} {'job' if len(entries) == 1 else 'jobs'}: {parts}"
-
-
-def last_row(path: Path) -> dict[str, Any]:
-    """Returns the last whole row of a metrics.jsonl; empty where there is none."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]  # what follows the last end of line is no whole row
-    except OSError:
-        return {}
-    try:
-        return json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        return {}
 
 
 def _state(status: str | None, fingerprint: str | None, planned: str | None, alive: bool) -> str:

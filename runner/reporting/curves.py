@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..records.metrics import read_rows
+from ..records.metrics import read_metrics
 from .style import COLOURS, FEW, MARGINS, PATH_COLOUR, is_wide, running_mean, saved, tidy
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def draw_curves(folder: Path, title: str) -> Path:
     """Draws the curves of a run's metrics.jsonl into curves.png, and returns its path."""
     from matplotlib.figure import Figure
 
-    rows = read_rows(folder)
+    rows = read_metrics(folder)
     if rows and not any("top1" in row for row in rows):
         return draw_values(folder, title)
     figure = Figure(figsize=(10, 4))  # a layout that is computed would take half as long again
@@ -70,7 +70,7 @@ def visited(folder: Path) -> list[tuple[int, float | None, list[float] | None]]:
     A training row holds the point that its step set out from, that of an evaluation where the run then was.
     """
     found: dict[int, tuple[int, float | None, list[float] | None]] = {}
-    for row in read_rows(folder):
+    for row in read_metrics(folder):
         if row["kind"] == "train" and "value" in row:
             found.setdefault(row["step"] - 1, (row["step"] - 1, row["value"], row.get("theta")))
         elif row["kind"] == "test":

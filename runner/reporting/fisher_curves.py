@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records.metrics import read_rows
+from ..records.metrics import read_metrics
 from .style import PALETTE, is_wide, running_mean, saved, tidy
 
 SINGLE = {"c_k": "$c_k$", "l_k": "$l_k$"}  # of a step: noisy, so that running means are drawn
@@ -19,7 +19,7 @@ def draw_fisher(folder: Path, title: str) -> Path | None:
     from matplotlib.figure import Figure
 
     measures = SINGLE | SO_FAR
-    rows = [row for row in read_rows(folder) if row["kind"] == "probe" and measures.keys() <= row.keys()]
+    rows = [row for row in read_metrics(folder, "probe") if measures.keys() <= row.keys()]
     if not rows:
         return None
     figure = Figure(figsize=(10, 9), layout="constrained")

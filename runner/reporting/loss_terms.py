@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records.metrics import read_rows
+from ..records.metrics import read_metrics
 from .style import PALETTE, is_wide, running_mean, saved, tidy
 
 MAIN = {"cross_entropy": "cross-entropy", "value": "value of the function"}
@@ -61,7 +61,7 @@ def draw_losses(folder: Path, title: str) -> Path | None:
 
     from ..records.run_folder import read_config
 
-    rows = [row for row in read_rows(folder) if row["kind"] == "train"]
+    rows = read_metrics(folder, "train")
     regularizers = list(read_config(folder)[0].get("regularizer") or {})
     there = {name: [row.get(name) for row in rows] for name in term_names(regularizers) if rows and name in rows[0]}
     terms = terms_drawn({name: np.array(values, dtype=float) for name, values in there.items()}, regularizers)

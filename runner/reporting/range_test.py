@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records.metrics import read_rows
+from ..records.metrics import read_metrics
 from .style import COLOURS, FEW, is_wide, running_mean, saved, tidy
 
 NAME = "range_test.png"
@@ -93,7 +93,7 @@ def summarise_range_test(folder: Path) -> dict[str, Any]:
     From batches of training images, or from held-out images where these were evaluated at least twenty times;
     never from the test set.
     """
-    rows = read_rows(folder)
+    rows = read_metrics(folder)
     held_out, _ = over_rate(rows, "validation", "top1")
     kind = "validation" if len(held_out) >= ENOUGH else "train"
     rates, values = over_rate(rows, kind, "top1")
@@ -122,7 +122,7 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
 
     from ..records.run_folder import read_config
 
-    rows, (config, _) = read_rows(folder), read_config(folder)
+    rows, (config, _) = read_metrics(folder), read_config(folder)
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots(1, 2)
     quantities = (("top1", "top1", "top-1 accuracy (%)"), ("total", "loss", "loss"))

@@ -103,10 +103,10 @@ def outcome(sweep: Path, job: dict[str, Any], over_last: int) -> Outcome:
 
 def end_loss(folder: Path, over_last: int) -> float:
     """Returns the mean of `total` over the training rows of the last steps; infinite where one is not finite."""
-    from ..records.metrics import read_rows
+    from ..records.metrics import read_metrics
 
     try:
-        found = {row["step"]: row["total"] for row in read_rows(folder) if row["kind"] == "train"}
+        found = {row["step"]: row["total"] for row in read_metrics(folder, "train")}
         losses = [value for step, value in found.items() if step > max(found) - over_last]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{shown(folder)}/metrics.jsonl: is missing or damaged; remove the folder") from error

@@ -165,7 +165,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
     assert result.code == 0
     for name, reason in {
         "sgd0": "summary.json is missing or damaged",
-        "sgd1": "metrics.jsonl ends with half a row",
+        "sgd1": "metrics.jsonl ends with an incomplete record",
         "sgd2": "summary.json lacks fingerprint",
         "more": "is still running, or was killed",
         "adam0": "run.yaml is missing or damaged",
@@ -174,7 +174,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
         assert f"left out: runs/{name}: {reason}" in result.out
     _, found = methods(two)
     assert {name: len(m.runs) for name, m in found.items()} == {"optimizer=adam": 3, "optimizer=sgd": 1}
-    with pytest.raises(RunError, match="half a row"):
+    with pytest.raises(RunError, match="incomplete record"):
         load_run(two / "sgd1")
 
 
