@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-FISHER = "+probe.fisher._target_=measured.Measured"
+FISHER = "+probe.fisher._target_=helpers.measured.Measured"
 
 
 def probe_of(target) -> list[str]:
