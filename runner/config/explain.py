@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..system.errors import cannot_write, nearest, one_line
 from .options import Vocabulary, list_groups
 from .overrides import chosen, split_override
+from .renamed import RENAMED_OPTIONS, new_key
 from .validate import missing_group, unknown_key
 
 
@@ -49,6 +50,9 @@ def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> 
     if group == "hydra":
         group, _, option = path.rpartition("/")
     option = option.removesuffix(".yaml")
+    renamed = RENAMED_OPTIONS.get(group, {}).get(option)
+    if renamed:
+        return f"{group}={option}: is now {group}={renamed}"
     options = known if group.startswith("hydra/") else vocabulary.options(group)
     if not options:
         return f"{path}: there is no such file in the configuration folders"
@@ -67,6 +71,9 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
         is_named = re.search(rf"'[+~]*{re.escape(key)}(?![\w.])", text)  # and not only what is above the one named
         if not is_named and f"{key}=" not in text:
             continue
+        renamed = new_key(key, vocabulary.keys(choices))
+        if renamed:
+            return f"{key}: is now {renamed}"
         if "No match in the defaults list" in text or text.startswith("Could not override"):
             return _unknown(key, choices, overrides, vocabulary)
         if sign == "+" and "already at" in text:

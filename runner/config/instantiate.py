@@ -12,6 +12,7 @@ from trainopt.data import DataError
 from trainopt.models import WeightsError
 
 from ..system.errors import UserError, one_line
+from .renamed import RENAMED_TARGETS
 from .validate import unknown_key
 
 
@@ -59,6 +60,8 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
     name = node.get("_target_") if isinstance(node, DictConfig) else None
     if not isinstance(name, str):
         raise UserError(f"{section}._target_ is missing: give it as {section}._target_=package.Class")
+    if name in RENAMED_TARGETS:
+        raise UserError(f"{section}._target_={name}: is now {RENAMED_TARGETS[name]}")
     try:
         target = get_object(name)
     except (HydraException, ImportError, ValueError) as error:

@@ -20,6 +20,7 @@ from ..system.errors import UserError, nearest
 from .durations import Duration
 from .options import CONF, Vocabulary, list_groups, read, shipped
 from .overrides import split_override
+from .renamed import new_key
 
 
 def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
@@ -156,6 +157,9 @@ def _check_section(prefix: str, node: Any, known: list[str]) -> None:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """Returns the line that says that a key is unknown and what would be right."""
+    renamed = new_key(key, known)
+    if renamed:
+        return f"{key}: is now {renamed}"
     shown = [k for k in known if not k.endswith("._target_")]
     return f"{key}: unknown key{nearest(key, shown) or '; known are ' + ', '.join(shown)}"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..config.renamed import with_new_names
 from ..system.files import read_json, shown
 from .metrics import EVALUATIONS, METRICS, DamagedMetrics, Record, read_records
 from .sweep_ledger import jobs_below
@@ -146,6 +147,7 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
         content.pop("fingerprint")
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise RunError("run.yaml is missing or damaged") from error
+    content, choices = with_new_names(content, choices)
     return summary, dict(flat(content)), choices, read_json(folder / "environment.json")
 
 

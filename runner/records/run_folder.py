@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ..config.options import read
+from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves
 from ..system.errors import UserError, reason
 from ..system.files import read_json, write_json
@@ -29,7 +30,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
 
 def fingerprint(config: DictConfig) -> str:
     """Returns 16 hexadecimal digits that two runs share if they are the same run."""
-    text = json.dumps(identity(config), sort_keys=True)
+    text = json.dumps(with_first_names(identity(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -44,6 +45,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
         content.pop("fingerprint")
     except (YAMLError, KeyError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read; it is damaged, or none of this program") from error
+    content, choices = with_new_names(content, choices)
     return OmegaConf.create(content), choices
 
 

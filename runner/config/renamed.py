@@ -1,0 +1,97 @@
+"""Names that changed since version 0.1.0: of keys, options and classes.
+
+An old name that is typed ends with one line that names the new one. Configurations on disk are read under their
+new names. A fingerprint is taken under the names of version 0.1.0, so that no change of a name changes one.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+# Keys of config.yaml.
+RENAMED_KEYS: dict[str, str] = {}
+
+# Keys of a group, by the class that they are arguments of: another class may have an argument of the same name.
+RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {}
+
+# Options, by group.
+RENAMED_OPTIONS: dict[str, dict[str, str]] = {}
+
+# Classes of this package.
+RENAMED_TARGETS = {
+    f"trainopt.{old}": f"trainopt.{new}"
+    for old, new in {
+        "runner.escape.Escape": "runner.training.checkpoint_distance.Escape",
+        "runner.fisher_probe.FisherProbe": "runner.probes.fisher.FisherProbe",
+        "runner.gradient_noise_probe.GradientNoiseProbe": "runner.probes.gradient_noise.GradientNoiseProbe",
+        "runner.taylor_probe.TaylorProbe": "runner.probes.taylor.TaylorProbe",
+        "runner.tensorboard.TensorBoard": "runner.records.tensorboard.TensorBoard",
+    }.items()
+}
+
+# Keys and choices that came later, with the value that every run before had.
+ADDED_KEYS: dict[str, Any] = {}
+ADDED_CHOICES: dict[str, str] = {}
+
+
+def new_key(key: str, known: Iterable[str]) -> str | None:
+    """Returns the present name of a key that was renamed, or None.
+
+    Args:
+        key: as typed, as in `data.flip`.
+        known: the keys of the configuration; an argument of a class has a new name only where this is one.
+    """
+    if key in RENAMED_KEYS:
+        return RENAMED_KEYS[key]
+    names = {arguments[key] for arguments in RENAMED_ARGUMENTS.values() if key in arguments}
+    return next((name for name in known if name in names), None)
+
+
+def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the content of a run.yaml, which is changed, and its choices of options under the present names."""
+    for section in list(content.values()):
+        for node in [section, *(section.values() if isinstance(section, dict) else ())]:
+            target = node.get("_target_") if isinstance(node, dict) else None
+            if target in RENAMED_TARGETS:
+                node["_target_"] = RENAMED_TARGETS[target]
+    for old, new in RENAMED_KEYS.items():
+        _move(content, old, new)
+    for target, arguments in RENAMED_ARGUMENTS.items():
+        for old, new in arguments.items():
+            if _section(content, old).get("_target_") == target:
+                _move(content, old, new)
+    for key, value in ADDED_KEYS.items():
+        section, _, name = key.partition(".")
+        content.setdefault(section, {}).setdefault(name, value)
+    return content, ADDED_CHOICES | {group: _new_option(group, option) for group, option in choices.items()}
+
+
+def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns values by dotted key under the names that version 0.1.0 had; keys that came later are left out."""
+    keys = {new: old for old, new in RENAMED_KEYS.items()}
+    targets = {new: old for old, new in RENAMED_TARGETS.items()}
+    for target, arguments in RENAMED_ARGUMENTS.items():
+        keys |= {n: o for o, n in arguments.items() if values.get(f"{o.partition('.')[0]}._target_") == target}
+    return {
+        keys.get(key, key): targets.get(str(value), value) if key.endswith("_target_") else value
+        for key, value in values.items()
+        if key not in ADDED_KEYS or value != ADDED_KEYS[key]
+    }
+
+
+def _new_option(group: str, option: Any) -> Any:
+    """Returns the present name of an option, or of each of a list."""
+    names = RENAMED_OPTIONS.get(group, {})
+    return [names.get(o, o) for o in option] if isinstance(option, list) else names.get(option, option)
+
+
+def _move(content: dict[str, Any], old: str, new: str) -> None:
+    """Gives a key its new name, unless this is taken: the old one is then that of a class of the user."""
+    (_, _, old_name), (section, _, new_name) = old.partition("."), new.partition(".")
+    if old_name in _section(content, old) and new_name not in _section(content, new):
+        content.setdefault(section, {})[new_name] = _section(content, old).pop(old_name)
+
+
+def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """Returns the section that a key lies in; empty where there is none."""
+    section = content.get(key.partition(".")[0])
+    return section if isinstance(section, dict) else {}
