@@ -10,7 +10,8 @@ from typing import Any
 # Keys of config.yaml.
 RENAMED_KEYS: dict[str, str] = {}
 
-# Keys of a group, by the class that they are arguments of: another class may have an argument of the same name.
+# Keys of a group, by the class of this package that they are arguments of, as in "optimizers.Cyclic": another class
+# may have an argument of the same name.
 RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {}
 
 # Options, by group.
@@ -57,7 +58,7 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
         _move(content, old, new)
     for target, arguments in RENAMED_ARGUMENTS.items():
         for old, new in arguments.items():
-            if _section(content, old).get("_target_") == target:
+            if _section(content, old).get("_target_") == f"trainopt.{target}":
                 _move(content, old, new)
     for key, value in ADDED_KEYS.items():
         section, _, name = key.partition(".")
@@ -70,7 +71,9 @@ def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
     keys = {new: old for old, new in RENAMED_KEYS.items()}
     targets = {new: old for old, new in RENAMED_TARGETS.items()}
     for target, arguments in RENAMED_ARGUMENTS.items():
-        keys |= {n: o for o, n in arguments.items() if values.get(f"{o.partition('.')[0]}._target_") == target}
+        for old, new in arguments.items():
+            if values.get(f"{old.partition('.')[0]}._target_") == f"trainopt.{target}":
+                keys[new] = old
     return {
         keys.get(key, key): targets.get(str(value), value) if key.endswith("_target_") else value
         for key, value in values.items()
