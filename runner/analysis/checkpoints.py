@@ -12,8 +12,8 @@ from trainopt.data import Augmentation
 from trainopt.models import DamagedFile
 
 from ..records.checkpoint_files import by_step, read
+from ..records.job_table import jobs_below
 from ..records.run_folder import read_config
-from ..records.sweep_ledger import jobs_below
 from ..system.errors import UserError
 from ..system.files import shown
 

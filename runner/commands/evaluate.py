@@ -44,10 +44,10 @@ def command(arguments: list[str], debug: bool) -> int:
     (run,) = given.paths
     if given.follow and given.checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint {given.checkpoint}: is one checkpoint; --follow takes best or last")
-    from ..records.run_folder import await_begin, read_config
+    from ..records.run_folder import read_config, wait_until_begun
 
     if given.follow:
-        await_begin(run)
+        wait_until_begun(run)
     read_config(run)  # says what is wrong before torch is imported
     if given.follow:
         from ..analysis.follow import follow

@@ -11,8 +11,8 @@ def command(arguments: list[str], debug: bool) -> int:
     parser = argparse.ArgumentParser("trainopt resume", description="Go on from the last checkpoint of a run.")
     parser.add_argument("run", type=Path, help="the run's folder")
     folder = parser.parse_args(arguments).run
+    from ..records.job_table import PLAN
     from ..records.run_folder import read_config
-    from ..records.sweep_ledger import PLAN
     from ..training.execute import start
 
     if (folder / PLAN).exists():

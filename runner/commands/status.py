@@ -11,9 +11,9 @@ def command(arguments: list[str], debug: bool) -> int:
     parser.add_argument("sweep", type=Path, help="the sweep's folder; or a run's, or one with runs below it")
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     given = parser.parse_args(arguments)
-    from ..records.sweep_ledger import read_ledger
+    from ..records.job_table import read_job_table
     from ..sweeps.status import as_json, show
 
-    entries = read_ledger(given.sweep)
+    entries = read_job_table(given.sweep)
     print(as_json(entries)) if given.json else show(entries)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..records.frames import Runs
-from ..records.run_folder import APART, DONE
+from ..records.run_folder import DONE, KEYS_WITHOUT_EFFECT
 from ..state.progress import HVP_COST
 from ..system.errors import UserError, nearest
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
@@ -205,7 +205,7 @@ def varied_keys(text: pd.DataFrame) -> list[str]:
     return [
         key
         for key in text
-        if key != SEED and key not in NAMES and not key.startswith(APART) and text[key].nunique() > 1
+        if key != SEED and key not in NAMES and not key.startswith(KEYS_WITHOUT_EFFECT) and text[key].nunique() > 1
     ]
 
 

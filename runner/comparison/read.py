@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import load_runs, run_folders
-from ..records.sweep_ledger import WHOLE, planned
+from ..records.job_table import ENDED, planned_jobs
 from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
 from ..system.errors import UserError
 from ..system.files import shown
@@ -16,7 +16,7 @@ from .tuning_effort import add_effort, add_trials
 def read_comparison(
     paths: Iterable[Path],
     tuning: Sequence[Path] = (),
-    follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+    progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
     **choices: Any,
 ) -> Comparison:
     """Compares the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
@@ -24,7 +24,7 @@ def read_comparison(
     Args:
         paths: of runs, of sweeps, or of folders with runs below them.
         tuning: the same, of learning-rate searches.
-        follow: wraps lists of folders, as a progress bar does.
+        progress: wraps lists of folders, as a progress bar does.
         choices: for `comparison.compare`: by, baseline, metric and target.
 
     Raises:
@@ -33,7 +33,7 @@ def read_comparison(
     folders = run_folders(paths)
     there = read_entrants(folders)
     competing = competitors(folders, there)
-    runs = load_runs(competing if there else paths, usable, follow)
+    runs = load_runs(competing if there else paths, usable, progress)
     one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
     by_plan = one and not choices.get("by") and not tuning
     names = {shown(folder): there[folder].method for folder in competing} if by_plan else None
@@ -41,9 +41,9 @@ def read_comparison(
     runs.problems += without_rate(there.values())
     trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
     if names is not None:
-        add_trials(comparison, load_runs(trials, follow=follow), trials)
+        add_trials(comparison, load_runs(trials, progress=progress), trials)
     elif trials or tuning:
-        add_effort(comparison, load_runs([*tuning, *trials], follow=follow))
+        add_effort(comparison, load_runs([*tuning, *trials], progress=progress))
     comparison.obstacles += unequal_budget(there.values())
     return comparison
 
@@ -58,6 +58,6 @@ def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
     for sweep in sweeps:
         if not any(e.role == FINAL for e in there.values() if e.sweep == sweep):
             raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    apart = {folder for folder, (sweep, _) in planned(folders).items() if sweep in sweeps}
-    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in WHOLE}
+    apart = {folder for folder, (sweep, _) in planned_jobs(folders).items() if sweep in sweeps}
+    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in ENDED}
     return [folder for folder in folders if folder in ended or folder not in apart]

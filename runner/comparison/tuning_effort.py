@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import Runs
-from ..records.sweep_ledger import planned
+from ..records.job_table import planned_jobs
 from .methods import NAMES, Comparison, Method, as_text, gradient_equivalents
 
 
@@ -20,7 +20,7 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         tuning: all runs of the searches, whatever became of them.
     """
     methods, configs = comparison.methods, comparison.runs.configs
-    jobs = planned(Path(run).resolve() for run in tuning.summaries.index)
+    jobs = planned_jobs(Path(run).resolve() for run in tuning.summaries.index)
     found = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
     searches = {run: job["search"] for run, job in found.items() if "search" in job}
     if not tuning.summaries.empty:

@@ -1,4 +1,4 @@
-"""Runs read back as pandas frames. Needs no torch."""
+"""Runs as pandas frames. Needs no torch."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from ..config.renamed import with_new_names
 from ..system.files import read_json, shown
+from .job_table import jobs_below
 from .metrics import EVALUATIONS, METRICS, DamagedMetrics, Record, read_records
-from .sweep_ledger import jobs_below
+from .run_folder import CONFIG, SUMMARY, load_config, read_summary
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-NEEDED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
+REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
 
 
 class RunError(Exception):
-    """A folder of which no figures can be taken; its text says why."""
+    """A folder whose run cannot be used; the text says why."""
 
 
 @dataclass
 class LoadedRun:
-    """What a run left.
+    """The files of a run.
 
     Attributes:
         path: its folder.
@@ -31,11 +29,11 @@ class LoadedRun:
         config: the configuration by dotted key, as in `optimizer.lr`.
         choices: the option of each group, as in {"optimizer": "adam"}.
         environment: environment.json.
-        metrics: one row for a row of metrics.jsonl.
-        evaluations: one row for a row of evaluations.jsonl, which `trainopt evaluate RUN --follow` writes: as the
-            rows of kind `test` and `validation` in `metrics`, with a column `checkpoint`. They stay apart, as
-            `summary` and `trainopt compare` know the run's own evaluations only; steps may be in both, with the
-            same figures. Empty where nobody followed the run.
+        metrics: a row for each record of metrics.jsonl.
+        evaluations: a row for each record of evaluations.jsonl, which `trainopt evaluate RUN --follow` writes: like
+            the rows of kind `test` and `validation` in `metrics`, with a column `checkpoint`. They are a frame of
+            their own, as `summary` and `trainopt compare` use only the evaluations that the run itself made; steps
+            may be in both, with the same values. Empty where nobody followed the run.
     """
 
     path: Path
@@ -49,14 +47,14 @@ class LoadedRun:
 
 @dataclass
 class Runs:
-    """Many runs as frames, whose rows or column `run` are the runs' folders as text.
+    """Many runs as frames; the index, or the column `run`, holds the runs' folders as text.
 
     Attributes:
-        summaries: one row a run; what is nested has dotted columns, as `final.top1`.
-        configs: one row a run, a column a dotted key; `choices.optimizer` and so on beside them.
-        environments: one row a run.
-        metrics: all rows of all runs, with a column `run`.
-        problems: (folder, reason) of what was left out.
+        summaries: a row for each run; nested values have dotted columns, as `final.top1`.
+        configs: a row for each run, a column for each dotted key, and columns `choices.optimizer` and so on.
+        environments: a row for each run.
+        metrics: a row for each record of all runs, with a column `run`.
+        problems: (folder, reason) of each run that was left out.
     """
 
     summaries: pd.DataFrame
@@ -67,88 +65,82 @@ class Runs:
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Reads one run; its frame of metrics has a column for everything that any of its rows has.
+    """Reads one run; its frame of metrics has a column for every name in any of its records.
 
     Raises:
         RunError: the folder holds no run, or its files are damaged.
     """
     folder = Path(path)
     summary, config, choices, environment = read_header(folder)
-    records, evaluations = read_file(folder / METRICS), []
-    if (folder / EVALUATIONS).exists():
-        evaluations = read_file(folder / EVALUATIONS)
-    frames = pd.DataFrame(records), pd.DataFrame(evaluations)
-    return LoadedRun(folder, summary, config, choices, environment, *frames)
+    metrics = pd.DataFrame(read_file(folder / METRICS))
+    evaluations = pd.DataFrame(read_file(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else [])
+    return LoadedRun(folder, summary, config, choices, environment, metrics, evaluations)
 
 
 def load_runs(
     paths: Iterable[str | Path],
-    wanted: Callable[[dict[str, Any]], str | None] = lambda summary: None,
-    follow: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+    exclude: Callable[[dict[str, Any]], str | None] = lambda summary: None,
+    progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
 ) -> Runs:
-    """Reads the runs in these folders, in those below them, and those that a sweep's plan names.
+    """Reads the runs in these folders, in those below them, and those in the plan of a sweep.
 
     Args:
         paths: of runs, of sweeps, or of folders with runs below them.
-        wanted: says of a summary why its run is to be left out, or None.
-        follow: wraps the list of folders, as a progress bar does.
+        exclude: returns for a run's summary why the run is to be left out, or None.
+        progress: wraps the list of folders, as a progress bar does.
     """
-    summaries, configs, environments, rows = {}, {}, {}, []
+    summaries, configs, environments, records = {}, {}, {}, []
     problems = []
-    for folder in follow(run_folders(paths)):
+    for folder in progress(run_folders(paths)):
         name = shown(folder)
         try:
             summary, config, choices, environment = read_header(folder)
-            reason = wanted(summary)
+            reason = exclude(summary)
             if reason is not None:
                 raise RunError(reason)
-            found = read_file(folder / METRICS)
+            of_run = read_file(folder / METRICS)
         except RunError as error:
             problems.append((name, str(error)))
             continue
-        for row in found:
-            row["run"] = name
-        rows += found
-        summaries[name] = dict(flat(summary))
+        for record in of_run:
+            record["run"] = name
+        records += of_run
+        summaries[name] = dict(flatten(summary))
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
-        environments[name] = dict(flat(environment))
+        environments[name] = dict(flatten(environment))
 
     def frame(by_run: dict[str, dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame.from_dict(by_run, orient="index")
 
-    return Runs(frame(summaries), frame(configs), frame(environments), pd.DataFrame(rows), problems)
+    return Runs(frame(summaries), frame(configs), frame(environments), pd.DataFrame(records), problems)
 
 
 def run_folders(paths: Iterable[str | Path]) -> list[Path]:
     """Returns the folders of runs at and below these paths, each once, in the order of plans or names."""
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for path in map(Path, paths):
         for folder in [path / name for name in jobs_below(path)] or [path]:
-            found.setdefault(folder.resolve())
-    return list(found)
+            folders.setdefault(folder.resolve())
+    return list(folders)
 
 
 def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Returns (summary, configuration by dotted key, choices, environment) of a run; RunError if one is damaged."""
-    if not (folder / "run.yaml").exists() and not (folder / "summary.json").exists():
+    if not (folder / CONFIG).exists() and not (folder / SUMMARY).exists():
         raise RunError("holds no run")
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
     if not summary:
-        raise RunError("summary.json is missing or damaged")
-    if summary["status"] == "failed" and not (folder / "run.yaml").exists():
+        raise RunError(f"{SUMMARY} is missing or damaged")
+    if summary.get("status") == "failed" and not (folder / CONFIG).exists():
         raise RunError(f"failed before it began ({summary.get('error')})")
-    missing = [key for key in NEEDED if key not in summary]
+    missing = [key for key in REQUIRED if key not in summary]
     if missing:
-        raise RunError(f"summary.json lacks {', '.join(missing)}; it is of another version")
+        raise RunError(f"{SUMMARY} lacks {', '.join(missing)}; another version wrote it")
     try:
-        with open(folder / "run.yaml", "rb") as file:
-            content = yaml.load(file, LOADER)  # of the safe kind
-        choices = content.pop("choices")
-        content.pop("fingerprint")
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise RunError("run.yaml is missing or damaged") from error
-    content, choices = with_new_names(content, choices)
-    return summary, dict(flat(content)), choices, read_json(folder / "environment.json")
+        config, choices = load_config(folder)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{CONFIG} is missing or damaged") from error
+    return summary, dict(flatten(config)), choices, read_json(folder / "environment.json")
 
 
 def read_file(path: Path) -> list[Record]:
@@ -161,14 +153,14 @@ def read_file(path: Path) -> list[Record]:
         raise RunError(str(error)) from error
 
 
-def flat(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flatten(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     """Yields (dotted key, value) of nested dicts; lists stay values.
 
-    >>> dict(flat({"final": {"top1": 90.0}, "seed": 0}))
+    >>> dict(flatten({"final": {"top1": 90.0}, "seed": 0}))
     {'final.top1': 90.0, 'seed': 0}
     """
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

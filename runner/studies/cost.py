@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config.durations import Duration
-from ..records.sweep_ledger import WHOLE
+from ..records.job_table import ENDED
 from ..sweeps.status import PLAIN_WIDTH
 from .plan import StudyPlan, SweepState
 
@@ -28,7 +28,7 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
     runs, done, cost = 0, 0, Cost()
     states = foreseen(plan)
     for sweep in plan.sweeps.values():
-        here = sum(e.state in WHOLE for e in sweep.entries())
+        here = sum(e.state in ENDED for e in sweep.entries())
         each, whole = costs(sweep.jobs)
         more = "+" * sweep.grows
         name = sweep.name if sweep.name not in states else f"{sweep.name} (not run)"

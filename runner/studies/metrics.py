@@ -14,7 +14,7 @@ from ..comparison.significance import Estimate, estimate
 from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_runs
-from ..records.sweep_ledger import jobs_below
+from ..records.job_table import jobs_below
 from ..sweeps.tuning_budget import FINAL
 from ..system.errors import UserError, nearest
 from ..system.files import shown

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ..config.data_files import is_below, missing
 from ..config.options import CONF, shipped
 from ..config.overrides import split_override
-from ..records.sweep_ledger import PLAN, STATES, WHOLE, Entry, entry
+from ..records.job_table import ENDED, PLAN, STATES, JobStatus, job_status
 from ..sweeps.compose import Composer
 from ..sweeps.jobs import all_at_once, planned_jobs
 from ..system.errors import UserError, nearest
@@ -70,18 +70,18 @@ class PlannedSweep:
     missing: list[str] = field(default_factory=list)
     is_complete: bool = False
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[JobStatus]:
         """Returns the state of every job that is known; those of earlier versions of the study are left out."""
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
             jobs = {job["folder"]: job for job in read_json(self.folder / PLAN).get("jobs", [])} | jobs
         alive = living([self.folder / name for name in jobs])
-        return [entry(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
+        return [job_status(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
 
     def state(self) -> SweepState:
         """Returns what became of it, as its folder says."""
         entries = self.entries()
-        left = [e for e in entries if e.state not in WHOLE]
+        left = [e for e in entries if e.state not in ENDED]
         if not left and (self.is_complete or not self.grows):
             return SweepState(self.folder, "done")
         return SweepState(self.folder, "incomplete", what_is_left(entries, left))
@@ -99,12 +99,12 @@ class PlannedSweep:
         return "; ".join(reasons) or None
 
     def can_go_on(self) -> bool:
-        """Returns whether its command would do something: not for runs that another process writes, or stale ones."""
-        states = {e.state for e in self.entries()} - {*WHOLE, "running", "stale"}
+        """Returns whether its command would start a job; outdated and running ones it leaves alone."""
+        states = {e.state for e in self.entries()} - {*ENDED, "running", "outdated"}
         return bool(states) or (self.grows and not self.is_complete)
 
 
-def what_is_left(entries: list[Entry], left: list[Entry]) -> str:
+def what_is_left(entries: list[JobStatus], left: list[JobStatus]) -> str:
     """Returns in a line how many runs are not done, and why."""
     if not left:
         return "its command has not come to its end"
@@ -112,11 +112,11 @@ def what_is_left(entries: list[Entry], left: list[Entry]) -> str:
     parts = [f"{number[state]} {state}" for state in STATES if number[state]]
     text = f"of {len(entries)} runs {', '.join(parts)}"
     errors = [f"{e.name}: {e.error}" for e in left if e.error]
-    stale = [e.name for e in left if e.state == "stale"]
+    outdated = [e.name for e in left if e.state == "outdated"]
     if errors:
         text += f" ({errors[0]})"
-    if stale:
-        text += f"; stale: the folder {stale[0]} holds a run with another configuration, remove it"
+    if outdated:
+        text += f"; outdated: the folder {outdated[0]} holds a run with another configuration, remove it"
     return text
 
 

@@ -13,7 +13,7 @@ from ..comparison.methods import compare
 from ..comparison.report import environment_rows
 from ..comparison.tuning_effort import add_effort
 from ..records.frames import load_runs
-from ..records.sweep_ledger import jobs_below
+from ..records.job_table import jobs_below
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown

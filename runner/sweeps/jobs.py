@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ..config.data_files import needs
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, register_resolvers
+from ..records.job_table import write_plan
 from ..records.run_folder import fingerprint
-from ..records.sweep_ledger import write_plan
 from ..system.errors import USER_ERROR, UserError
 from .interrupt import current
 

@@ -17,7 +17,7 @@ from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import key_of
 from ..config.validate import check_value, leaves
-from ..records.sweep_ledger import PLAN, write_plan
+from ..records.job_table import PLAN, write_plan
 from ..system.errors import UserError, nearest
 from ..system.files import read_json
 from ..system.lock import living

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, key_of
-from ..records.run_folder import StaleRun, fail, remove_if_empty, summary_if_done
-from ..records.sweep_ledger import PLAN, entry
+from ..records.job_table import PLAN, job_status
+from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, summary_if_done
 from ..system.display import Display
 from ..system.errors import FAILED, UserError, tell
 from ..system.files import read_json
@@ -82,8 +82,8 @@ def run_of_sweep(
             with shared_machine(workers, config.device):
                 return start(config, choices, folder, command, debug, Display(quiet=in_a_line))
         except UserError as error:
-            if not isinstance(error, Busy | StaleRun):
-                fail(folder, error)
+            if not isinstance(error, Busy | OtherConfiguration):
+                record_failure(folder, error)
             return tell(error, debug)
 
     code = isolated(work, is_worker=os.getpid() != launcher)
@@ -91,7 +91,7 @@ def run_of_sweep(
         number = Signals(code - 128).name
         print(f"trainopt: {name}: was killed ({number}); the same command goes on with it", file=sys.stderr)
     if in_a_line:
-        found = entry(sweep, name, {}, alive=False)
+        found = job_status(sweep, name, {}, alive=False)
         figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
         print(f"{found.state}: {name}{figures}", flush=True)
     return code

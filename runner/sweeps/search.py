@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records.sweep_ledger import entry
+from ..records.job_table import job_status
 from ..system.errors import UserError
 from ..system.files import shown
 from .search_rule import Rule, chosen_rate, is_at_edge
 
-STATUS = {"done": "finished", "missing": "interrupted"}  # states of the ledger that are called otherwise here
+STATUS = {"done": "finished", "missing": "interrupted"}  # states of the job table that have another name here
 
 
 @dataclass
@@ -91,8 +91,8 @@ def outcome(sweep: Path, job: dict[str, Any], over_last: int) -> Outcome:
         UserError: the run in the folder is another, or its rows cannot be read.
     """
     name = job["folder"]
-    state = entry(sweep, name, job, alive=False).state
-    if state == "stale":
+    state = job_status(sweep, name, job, alive=False).state
+    if state == "outdated":
         raise UserError(
             f"{shown(sweep / name)}: holds a run with another configuration, so no rate is chosen;"
             " remove it, or give hydra.sweep.dir=DIR for a new search"

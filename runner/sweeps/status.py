@@ -1,4 +1,4 @@
-"""A sweep's ledger as a table."""
+"""The job table of a sweep, printed."""
 
 import json
 import shlex
@@ -11,17 +11,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..records.sweep_ledger import WHOLE, Entry, counts, exit_code, read_ledger
+from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
 from ..system.display import duration_text, figure
 from ..system.files import shown
 
 SETTLE_SECONDS = 30.0  # that jobs which were told to stop are waited for
-COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "stale": "magenta"}
+COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
 PLAIN_WIDTH = 160  # where the output is no terminal
 
 
-def show(entries: list[Entry]) -> None:
-    """Prints the ledger."""
+def show(entries: list[JobStatus]) -> None:
+    """Prints the job table."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
@@ -50,10 +50,10 @@ def show(entries: list[Entry]) -> None:
     for entry in entries:
         if entry.error:
             console.print(f"{entry.name}: {entry.error}", markup=False, soft_wrap=True)
-    console.print(counts(entries))
+    console.print(count_states(entries))
 
 
-def labels(entries: list[Entry]) -> list[str]:
+def labels(entries: list[JobStatus]) -> list[str]:
     """Returns what tells the jobs apart: the overrides that not all of a role have, or else the folder's name."""
     roles = Counter(e.role for e in entries)
     number = Counter((e.role, text) for e in entries for text in set(e.overrides))
@@ -61,8 +61,8 @@ def labels(entries: list[Entry]) -> list[str]:
     return [text.replace("[", r"\[") for text in found]
 
 
-def as_json(entries: list[Entry]) -> str:
-    """Returns the ledger as a JSON list."""
+def as_json(entries: list[JobStatus]) -> str:
+    """Returns the job table as a JSON list."""
     return json.dumps([asdict(e) for e in entries], indent=2)
 
 
@@ -75,13 +75,13 @@ def show_end(sweep: Path, command: list[str], stopped: bool) -> int:
         stopped: whether it was cut short; jobs that still write their checkpoints are waited for then.
     """
     until = time.monotonic() + (SETTLE_SECONDS if stopped else 0.0)
-    entries = read_ledger(sweep)
+    entries = read_job_table(sweep)
     while any(e.state == "running" for e in entries) and time.monotonic() < until:
         time.sleep(0.2)
-        entries = read_ledger(sweep)
+        entries = read_job_table(sweep)
     show(entries)
-    if any(e.state not in (*WHOLE, "stale", "running") for e in entries):
+    if any(e.state not in (*ENDED, "outdated", "running") for e in entries):
         print(f"the same command goes on with it: {shlex.join(command)}")
-    print(f"ledger: trainopt status {shlex.quote(shown(sweep))}")
+    print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()
     return exit_code(entries)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ..config.overrides import split_override
 from ..config.run_names import as_typed
-from ..records.sweep_ledger import PLAN
+from ..records.job_table import PLAN
 from ..system.errors import UserError
 from ..system.files import read_json
 from .interrupt import last_word

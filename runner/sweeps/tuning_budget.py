@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config.overrides import split_override
-from ..records.sweep_ledger import WHOLE, entry, planned
+from ..records.job_table import ENDED, job_status, planned_jobs
 from ..system.files import read_json
 from ..system.lock import living
 from .search_rule import Rule
 
 TRIAL, FINAL, FORMER = "trial", "final", "former"  # what a job is there for; former: of an earlier command
-TRIED = (*WHOLE, "failed", "interrupted")  # the rule counts what did not come to its end as infinitely bad
+TRIED = (*ENDED, "failed", "interrupted")  # the rule counts what did not come to its end as infinitely bad
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Entrant:
         role: `trial`, `final` or `former`.
         search: of a trial: how its rate was searched for, as `Search.described` says.
         typed: its overrides, by their keys.
-        state: that of the ledger.
+        state: as in the job table.
         done: (steps, samples) of a finished run; None of others.
     """
 
@@ -47,11 +47,11 @@ class Entrant:
 
 def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
     """Returns those of these folders that are jobs of tournaments."""
-    jobs = {folder: place for folder, place in planned(folders).items() if "role" in place[1]}
+    jobs = {folder: place for folder, place in planned_jobs(folders).items() if "role" in place[1]}
     alive = living(list(jobs))
     found = {}
     for folder, (sweep, job) in jobs.items():
-        state = entry(sweep, job["folder"], job, folder in alive).state
+        state = job_status(sweep, job["folder"], job, folder in alive).state
         summary = read_json(folder / "summary.json")
         done = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
         typed = {split_override(o)[1]: split_override(o)[2] for o in job["overrides"]}
@@ -68,7 +68,7 @@ def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
     finals = [e for e in there if e.role == FINAL]
     competing = {e.method for e in finals}
     trials = [e for e in there if e.role == TRIAL and e.method in competing]
-    reasons = [f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in WHOLE]
+    reasons = [f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in ENDED]
     reasons += [f"{e.method}: a trial ({_named(e)}) is {e.state}" for e in trials if e.state not in TRIED]
     reasons += _other_seeds(finals)
     reasons += _other_lengths("final runs", finals) + _other_lengths("trials", trials)

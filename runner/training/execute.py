@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..records.run_folder import DONE, fail, fingerprint, log_traceback, summary_if_done
+from ..records.run_folder import DONE, fingerprint, log_traceback, record_failure, summary_if_done
 from ..system.display import Display
 from ..system.errors import FAILED, UserError, cannot_write, one_line, reason
 from ..system.files import read_json, shown, write_json, write_text
@@ -52,7 +52,7 @@ def start(
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 - of a piece that was built; what happens later is in `attempt`
-            fail(folder, error)
+            record_failure(folder, error)
             if debug:
                 traceback.print_exc()
             tell_failure(reason(error), folder)

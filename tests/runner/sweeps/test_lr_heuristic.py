@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.made_up import made_up_run
-from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.search_rule import Rule, chosen_rate, is_at_edge
 
 INF = math.inf
@@ -176,7 +176,7 @@ def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finis
     told = "chosen: optimizer.lr=0.003 (mean training loss over the last 2 steps, duration=4steps: 3.25)"
     assert told in result.out
     assert (tmp_path / "sweep/lr_heuristic.png").read_bytes().startswith(b"\x89PNG")
-    assert len(read_ledger(tmp_path / "sweep")) == 7
+    assert len(read_job_table(tmp_path / "sweep")) == 7
 
 
 def test_the_losses_are_those_of_gradient_descent(trainopt, tmp_path):
@@ -241,7 +241,7 @@ def test_each_combination_has_a_search_of_its_own_and_seeds_are_averaged(search,
         assert content["chosen"] == chosen
         assert f"chosen with +optimizer.kind={kind}: optimizer.lr={chosen}" in result.out
     assert set(starts(tmp_path).values()) == {1}
-    assert len(read_ledger(tmp_path / "sweep")) == 2 * (len(one) + len(two))
+    assert len(read_job_table(tmp_path / "sweep")) == 2 * (len(one) + len(two))
 
 
 def workers_of(pid: int) -> list[int]:
@@ -269,7 +269,7 @@ def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher,
     while not (tmp_path / "starts").exists() or len(starts(tmp_path)) < 2:
         assert time.monotonic() < until
         time.sleep(0.02)
-    states = Counter(e.state for e in read_ledger(tmp_path / "sweep"))
+    states = Counter(e.state for e in read_job_table(tmp_path / "sweep"))
     assert states["running"] + states["done"] + states["missing"] == 3
     workers = workers_of(started.pid) if number == signal.SIGKILL else []
     started.send_signal(number)
@@ -278,15 +278,15 @@ def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher,
     started.communicate(timeout=60)
     assert started.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert not (tmp_path / "sweep/lr_heuristic.json").exists()
-    while any(e.state == "running" for e in read_ledger(tmp_path / "sweep")):
+    while any(e.state == "running" for e in read_job_table(tmp_path / "sweep")):
         assert time.monotonic() < until
         time.sleep(0.05)
-    ended = {e.overrides[-1].partition("=")[2] for e in read_ledger(tmp_path / "sweep") if e.state == "done"}
+    ended = {e.overrides[-1].partition("=")[2] for e in read_job_table(tmp_path / "sweep") if e.state == "done"}
     assert len(ended) < 3
     before = starts(tmp_path)
     assert search(*grid).code == 0
     assert found(tmp_path)["chosen"] == by_the_thesis(table, range(1, 4))[1] == 0.02
-    assert [e.state for e in read_ledger(tmp_path / "sweep")] == ["done"] * 5
+    assert [e.state for e in read_job_table(tmp_path / "sweep")] == ["done"] * 5
     again = starts(tmp_path) - before
     assert set(again) == {f"a:{rate}:0.0" for rate in map(repr, table) if rate not in ended}
     assert set(again.values()) == {1}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.runs import summary
-from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.isolation import isolated
 
 # An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
@@ -71,7 +71,7 @@ AFTER_THE_SECOND = {2: "diverged", 3: "failed"}
 
 def states(folder: Path) -> dict[int, str]:
     """The states that are not `done`, by the number of the job."""
-    entries = read_ledger(folder)
+    entries = read_job_table(folder)
     numbers = [int(text.rpartition("=")[2]) for e in entries for text in e.overrides if "job=" in text]
     return {n: e.state for n, e in zip(numbers, entries, strict=True) if e.state != "done"}
 
@@ -91,7 +91,7 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
     assert first.code == 1
     count = len(numbers)
     assert f"{count} jobs: {count - 5} done, 1 diverged, 2 interrupted, 2 failed" in first.out
-    assert len(read_ledger(tmp_path / "sweep")) == count
+    assert len(read_job_table(tmp_path / "sweep")) == count
     assert states(tmp_path / "sweep") == AFTER_THE_FIRST
     told = finished("status", "sweep")
     assert told.code == 0
@@ -144,7 +144,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path,
 
 def ledger(folder: Path) -> list:
     """The sweep's, or nothing while there is none."""
-    return read_ledger(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
+    return read_job_table(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
 
 
 def test_the_same_sweep_again_repeats_nothing(trainopt, tmp_path):
@@ -172,9 +172,9 @@ def test_jobs_whose_configuration_changed_are_stale_and_left_alone(trainopt, tmp
     result = trainopt(*command)
     assert result.code == 1
     assert "optimizer.lr (0.001 there, 0.002 here)" in result.err
-    assert "2 jobs: 1 done, 1 stale" in result.out
+    assert "2 jobs: 1 done, 1 outdated" in result.out
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep").glob("mlp*/*")} == before
-    assert "1 stale" in trainopt("status", "sweep").out
+    assert "1 outdated" in trainopt("status", "sweep").out
 
 
 def test_a_job_that_cannot_be_built_fails_alone_and_may_be_put_right(trainopt, tmp_path):
@@ -182,7 +182,7 @@ def test_a_job_that_cannot_be_built_fails_alone_and_may_be_put_right(trainopt, t
     result = trainopt(*command, "optimizer.momentum=0")
     assert result.code == 1
     assert "2 jobs: 1 done, 1 failed" in result.out
-    failed = next(e for e in read_ledger(tmp_path / "sweep") if e.state == "failed")
+    failed = next(e for e in read_job_table(tmp_path / "sweep") if e.state == "failed")
     assert "Nesterov momentum requires a momentum" in failed.error
     folder = tmp_path / "sweep" / failed.name
     assert {p.name for p in folder.iterdir()} == {"summary.json", "log.txt"}

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from helpers.runs import rows, summary, timeless, tournament_found, tournament_jobs
-from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.records.job_table import read_job_table
 
 # Somebody's own: steps along the sign of the gradient.
 THEIRS = """
@@ -208,7 +208,7 @@ def another_configuration(run: Path) -> None:
         ),
         (
             lambda s: another_configuration(tournament_jobs(s, "final", METHODS[1])[1]),
-            f"{METHODS[1]}: its final run with seed 2 is stale",
+            f"{METHODS[1]}: its final run with seed 2 is outdated",
         ),
         (
             lambda s: edit(tournament_jobs(s, "trial", METHODS[1])[0] / "summary.json", steps=9),
@@ -246,13 +246,13 @@ def kill_when(folder: Path, condition) -> None:
     until = time.monotonic() + 600
     with begin(folder) as started:
         while started.poll() is None and time.monotonic() < until:
-            if plan.exists() and condition(read_ledger(folder / "sweep")):
+            if plan.exists() and condition(read_job_table(folder / "sweep")):
                 break
             time.sleep(0.05)
         os.killpg(started.pid, signal.SIGKILL)
         out, _ = started.communicate(timeout=60)
     assert started.returncode == -signal.SIGKILL, out
-    while any(e.state == "running" for e in read_ledger(folder / "sweep")):
+    while any(e.state == "running" for e in read_job_table(folder / "sweep")):
         time.sleep(0.05)
 
 
@@ -260,7 +260,7 @@ def kill_when(folder: Path, condition) -> None:
 @pytest.mark.parametrize("role", ["trial", "final"])
 def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_path, role):
     kill_when(tmp_path, lambda entries: any(e.role == role and e.state == "done" for e in entries))
-    before = {e.name: e.state for e in read_ledger(tmp_path / "sweep")}
+    before = {e.name: e.state for e in read_job_table(tmp_path / "sweep")}
     assert "missing" in before.values() or "interrupted" in before.values()
     done = [tmp_path / "sweep" / name / "metrics.jsonl" for name, state in before.items() if state == "done"]
     written = {path: path.stat().st_mtime_ns for path in done}
@@ -268,4 +268,4 @@ def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_p
     assert tournament_found(tmp_path)["comparable"] is True, out
     assert {path: path.stat().st_mtime_ns for path in done} == written
     assert timeless(tournament_found(tmp_path)) == timeless(tournament_found(played[0]))
-    assert [e.state for e in read_ledger(tmp_path / "sweep")] == ["done"] * len(read_ledger(played[0] / "sweep"))
+    assert [e.state for e in read_job_table(tmp_path / "sweep")] == ["done"] * len(read_job_table(played[0] / "sweep"))

@@ -10,7 +10,7 @@ from omegaconf import open_dict
 
 from helpers.runs import tournament_found, tournament_jobs
 from trainopt.runner.config.run_names import register_resolvers
-from trainopt.runner.records.sweep_ledger import read_ledger
+from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.tournament import TournamentSweeper
 
 # An optimizer that puts the loss where a table says, by its rate.
@@ -119,7 +119,7 @@ def test_the_edge_of_one_widens_the_grid_of_all_up_to_the_limit(tabled, tmp_path
     assert tabled({"a": inside, "b": rising}, "hydra.sweeper.widen=0").code == 0
     assert tournament_found(tmp_path)["budget"]["exponents"] == [1]
     assert [m["chosen"] for m in tournament_found(tmp_path)["methods"]] == [0.1, 0.2]
-    roles = Counter(e.role for e in read_ledger(tmp_path / "sweep"))
+    roles = Counter(e.role for e in read_job_table(tmp_path / "sweep"))
     assert (roles["final"], roles["former"]) == (2, 1)
 
 

@@ -1,0 +1,183 @@
+"""The job table of a sweep: the state of each job, read from its folder. Needs no torch."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.durations import Duration
+from ..system.errors import UserError
+from ..system.files import read_json, write_json
+from ..system.lock import living
+from .metrics import METRICS, Record, last_record
+from .run_folder import CONFIG, DONE, SUMMARY, read_summary
+
+PLAN = "sweep.json"
+STATES = ("done", "diverged", "running", "interrupted", "failed", "missing", "outdated")
+ENDED = ("done", "diverged")
+
+
+@dataclass
+class JobStatus:
+    """The state of one job of a sweep, or of a run beside the jobs.
+
+    Attributes:
+        name: the folder, relative to the sweep's.
+        overrides: of the job, as in `optimizer.lr=0.1`.
+        state: `done`, `diverged`, `running`, `interrupted` (stopped or killed: the same sweep continues it), `failed`
+            (the same sweep tries again), `missing` (not begun), or `outdated`: the folder holds a run with another
+            configuration than the sweep now has for this job. Such a run is left as it is.
+        role: of a job of a tournament: trial, final, or former (of an earlier command).
+        step: that the run has come to.
+        share: fraction of the duration that has passed, 0 to 1.
+        seconds_left: of a running job, estimated from its speed so far.
+        wall_seconds: that the run has taken.
+        top1: final, on the test set, in percent.
+        loss: final, on the test set.
+        error: of a failed job, in one line.
+    """
+
+    name: str
+    overrides: list[str]
+    state: str
+    role: str | None = None
+    step: int | None = None
+    share: float | None = None
+    seconds_left: float | None = None
+    wall_seconds: float | None = None
+    top1: float | None = None
+    loss: float | None = None
+    error: str | None = None
+
+
+def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], workers: int) -> None:
+    """Writes the plan of a sweep, sweep.json; jobs that an earlier plan has stay in it.
+
+    Args:
+        folder: the sweep's.
+        overrides: of the command line.
+        jobs: a dict {folder, overrides, fingerprint} for each, `folder` relative to the sweep's.
+        workers: how many jobs run at a time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    by_folder = {job["folder"]: job for job in [*read_json(folder / PLAN).get("jobs", []), *jobs]}
+    write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": list(by_folder.values())})
+
+
+def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the plan's entry of each job by the name of its folder; then {} for each run that is not in the plan."""
+    jobs = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
+    runs = {path.parent for name in (CONFIG, SUMMARY) for path in folder.rglob(name)}
+    names = sorted(str(run.relative_to(folder)) for run in runs)
+    return jobs | {name: {} for name in names if name not in jobs}
+
+
+def planned_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
+    """Returns, for those of these folders that are jobs of a sweep, the sweep's folder and the plan's entry."""
+    plans: dict[Path, dict[Path, dict[str, Any]]] = {}
+    jobs = {}
+    for folder in folders:
+        for sweep in folder.parents:
+            if sweep not in plans:
+                plans[sweep] = {sweep / job["folder"]: job for job in read_json(sweep / PLAN).get("jobs", [])}
+            if folder in plans[sweep]:
+                jobs[folder] = sweep, plans[sweep][folder]
+                break
+    return jobs
+
+
+def read_job_table(folder: Path) -> list[JobStatus]:
+    """Returns the state of every job of a sweep, and of the runs below a folder that belong to no sweep.
+
+    Raises:
+        UserError: there is neither a sweep nor a run.
+    """
+    jobs = jobs_below(folder)
+    if not jobs and not (folder / PLAN).exists():
+        raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
+    alive = living([folder / name for name in jobs])
+    return [job_status(folder, name, job, folder / name in alive) for name, job in jobs.items()]
+
+
+def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobStatus:
+    """Returns the state of one job, read from its folder.
+
+    Args:
+        sweep: the sweep's folder.
+        name: of the job's folder below it.
+        job: the plan's entry of it; empty where the plan has none.
+        alive: whether a living process writes the run.
+    """
+    folder = sweep / name
+    summary, header = read_summary(folder), _header(folder)
+    state = _state(summary.get("status"), header.get("fingerprint"), job.get("fingerprint"), alive)
+    record = last_record(folder / METRICS)
+    fraction = _fraction(header.get("duration", ""), record)
+    final = summary.get("final") or {}
+    return JobStatus(
+        name=name,
+        overrides=job.get("overrides", []),
+        state=state,
+        role=job.get("role"),
+        step=record.get("step", summary.get("steps")),
+        share=1.0 if state == "done" else fraction,
+        seconds_left=_seconds_left(fraction, record, summary) if state == "running" else None,
+        wall_seconds=summary.get("wall_seconds"),
+        top1=final.get("top1"),
+        loss=final.get("loss"),
+        error=summary.get("error") if state == "failed" else None,
+    )
+
+
+def exit_code(jobs: Iterable[JobStatus]) -> int:
+    """Returns 0 if every job has ended, finished or diverged, else 1."""
+    return 0 if all(job.state in ENDED for job in jobs) else 1
+
+
+def count_states(jobs: list[JobStatus]) -> str:
+    """Returns the number of jobs in each state, as in `3 jobs: 2 done, 1 missing`."""
+    number = Counter(job.state for job in jobs)
+    parts = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {parts}"
+
+
+def _state(status: str | None, fingerprint: str | None, planned: str | None, alive: bool) -> str:
+    if alive:
+        return "running"
+    if None not in (fingerprint, planned) and fingerprint != planned:
+        return "outdated"
+    if status in DONE:
+        return "done" if status == "finished" else "diverged"
+    if status == "failed":
+        return "failed"
+    return "missing" if fingerprint is None else "interrupted"
+
+
+def _header(folder: Path) -> dict[str, str]:
+    """Returns fingerprint and duration of a run; to read all of run.yaml as YAML would take long."""
+    try:
+        text = (folder / CONFIG).read_text()
+    except OSError:
+        return {}
+    lines = re.findall(r"^(fingerprint|duration): ['\"]?(.*?)['\"]?$", text, re.MULTILINE)
+    return dict(lines)
+
+
+def _fraction(duration: str, record: Record) -> float | None:
+    """Returns the fraction of a duration that has passed at a record."""
+    if not record or not Duration.is_valid(duration):
+        return None
+    parsed = Duration.parse(duration)
+    return min(1.0, record["step" if parsed.unit == "steps" else "epoch"] / float(parsed.amount))
+
+
+def _seconds_left(fraction: float | None, record: Record, summary: dict[str, Any]) -> float | None:
+    """Returns the seconds to go: from the training time so far, times the ratio of wall time to training time."""
+    if not fraction:
+        return None
+    trained, ratio = summary.get("train_seconds") or 0.0, 1.0
+    if trained > 0:
+        ratio = summary["wall_seconds"] / trained
+    return (1 - fraction) / fraction * record["train_seconds"] * ratio
