@@ -15,20 +15,20 @@ class CosineRestarts(Schedule):
     That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group
     with its own rate lr0:
 
-        lr = lr0 * (lowest + (1 - lowest) * (1 + cos(pi T_cur / T_i)) / 2)
+        lr = lr0 * (min_lr + (1 - min_lr) * (1 + cos(pi T_cur / T_i)) / 2)
 
-    where T_cur has passed since the last restart, and the cycles last T_0 = `period`, T_(i+1) = `growth` * T_i.
+    where T_cur has passed since the last restart, and the cycles last T_0 = `period`, T_(i+1) = `period_mult` * T_i.
     Cosine decay without a restart is the case of a period as long as the run.
 
     Args:
         optimizer: whose learning rates to set.
         progress: of the run.
-        period: a duration: of the first cycle, T_0.
-        growth: of each cycle's length, T_mult >= 1; 1: all are equally long.
-        lowest: what each cycle ends with, as a share of the group's own rate in [0, 1].
+        period: a duration: the length of the first cycle, T_0.
+        period_mult: the length of a cycle divided by that of the cycle before it, T_mult >= 1.
+        min_lr: the learning rate at the end of a cycle, as a fraction of lr0, in [0, 1]; eta_min in the paper.
 
     Raises:
-        ValueError: growth is below 1, or lowest not in [0, 1].
+        ValueError: period_mult is below 1, or min_lr is not in [0, 1].
 
     >>> import torch
     >>> class Steps:
@@ -37,7 +37,7 @@ class CosineRestarts(Schedule):
     ...         return self.count / int(duration.removesuffix("steps"))
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     >>> steps, lr = Steps(), []
-    >>> schedule = CosineRestarts(optimizer, steps, period="2steps", growth=2)
+    >>> schedule = CosineRestarts(optimizer, steps, period="2steps", period_mult=2)
     >>> for steps.count in range(1, 9):
     ...     lr.append(round(optimizer.param_groups[0]["lr"], 3))
     ...     _ = optimizer.step()
@@ -51,16 +51,16 @@ class CosineRestarts(Schedule):
         optimizer: Optimizer,
         progress: Progress,
         period: str = "10epochs",
-        growth: float = 2.0,
-        lowest: float = 0.0,
+        period_mult: float = 2.0,
+        min_lr: float = 0.0,
     ):
-        if growth < 1:
-            raise ValueError(f"growth={growth}: must be at least 1")
-        if not 0 <= lowest <= 1:
-            raise ValueError(f"lowest={lowest}: must be in [0, 1], a share of the learning rate")
+        if period_mult < 1:
+            raise ValueError(f"period_mult={period_mult}: must be >= 1")
+        if not 0 <= min_lr <= 1:
+            raise ValueError(f"min_lr={min_lr}: must be in [0, 1], a fraction of the learning rate")
         self.period = period
-        self.growth = growth
-        self.lowest = lowest
+        self.period_mult = period_mult
+        self.min_lr = min_lr
         super().__init__(optimizer, progress)
 
     def cycles(self) -> int:
@@ -69,27 +69,27 @@ class CosineRestarts(Schedule):
         It grows by one at the step after which the schedule restarts: what looks at it after that step, sees the
         weights that a cycle ended with.
         """
-        return position(self.progress.elapsed(self.period), self.growth)[0]
+        return position(self.progress.elapsed(self.period), self.period_mult)[0]
 
     def rate_of(self, initial: float) -> float:
         """Returns the rate now of a group that began with the rate `initial`."""
-        _, share = position(self.progress.elapsed(self.period), self.growth)
-        return initial * (self.lowest + (1 - self.lowest) * (1 + cos(pi * share)) / 2)
+        _, fraction = position(self.progress.elapsed(self.period), self.period_mult)
+        return initial * (self.min_lr + (1 - self.min_lr) * (1 + cos(pi * fraction)) / 2)
 
 
-def position(passed: float, growth: float) -> tuple[int, float]:
-    """Returns how many cycles are complete, and which share of the current one has passed, in [0, 1).
+def position(passed: float, period_mult: float) -> tuple[int, float]:
+    """Returns how many cycles are complete, and which fraction of the current one has passed, in [0, 1).
 
     Args:
-        passed: since the start, in lengths of the first cycle.
-        growth: of each cycle's length.
+        passed: the time since the start, in lengths of the first cycle.
+        period_mult: the length of a cycle divided by that of the cycle before it.
 
     >>> position(2.5, 1), position(2, 2), position(3, 2)
     ((2, 0.5), (1, 0.5), (2, 0.0))
     """
-    if growth == 1:
+    if period_mult == 1:
         return floor(passed), passed % 1
-    # n cycles take (growth^n - 1) / (growth - 1); where a restart is due, the logarithm may fall just short of n
-    n = floor(log1p(passed * (growth - 1)) / log(growth) + ROUNDING)
-    length = growth**n
-    return n, max(0.0, (passed - (length - 1) / (growth - 1)) / length)
+    # n cycles take (period_mult^n - 1) / (period_mult - 1). At a restart rounding may leave the logarithm below n
+    n = floor(log1p(passed * (period_mult - 1)) / log(period_mult) + ROUNDING)
+    length = period_mult**n
+    return n, max(0.0, (passed - (length - 1) / (period_mult - 1)) / length)

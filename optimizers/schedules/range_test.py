@@ -1,37 +1,37 @@
-"""The rate of a learning-rate range test."""
+"""The learning-rate range test."""
 
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
 from .base import Progress, Schedule
 
-RISES = ("linear", "exponential")
+MODES = ("linear", "exponential")
 
 
 class RangeTest(Schedule):
-    """The learning rate rises from `low` to `high`.
+    """The learning rate rises from `base_lr` to `max_lr`.
 
     That is the range test of Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1. With s
-    the share of `over` that has passed, at most 1:
+    the fraction of `over` that has passed, at most 1:
 
-        linear        lr = low + (high - low) * s      as in both papers
-        exponential   lr = low * (high / low)^s        every order of magnitude gets as many steps
+        linear        lr = base_lr + (max_lr - base_lr) * s      as in both papers
+        exponential   lr = base_lr * (max_lr / base_lr)^s        every order of magnitude gets as many steps
 
-    `low` and `high` are rates of the first parameter group; those of the others keep their ratio to it.
+    `base_lr` and `max_lr` are for the first parameter group; the learning rates of the others keep their ratio to it.
 
     Args:
         optimizer: whose learning rates to set.
         progress: of the run.
         over: a duration.
-        low: where the rate begins; above 0 where the rise is exponential.
-        high: where it ends.
-        rise: linear or exponential.
+        base_lr: the first learning rate; > 0 where the mode is exponential.
+        max_lr: the last one.
+        mode: linear or exponential.
 
     Attributes:
         is_range_test: tells a run to end after `over`, and to read bounds off the accuracy.
 
     Raises:
-        ValueError: low is not below high, or is 0 where the rise is exponential, or rise is unknown.
+        ValueError: base_lr is not below max_lr, or is 0 where the mode is exponential, or mode is unknown.
 
     >>> import torch
     >>> class Steps:
@@ -40,7 +40,7 @@ class RangeTest(Schedule):
     ...         return self.count / int(duration.removesuffix("steps"))
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     >>> steps, lr = Steps(), []
-    >>> schedule = RangeTest(optimizer, steps, over="4steps", low=0.0001, high=1.0)
+    >>> schedule = RangeTest(optimizer, steps, over="4steps", base_lr=0.0001, max_lr=1.0)
     >>> for steps.count in range(1, 6):
     ...     lr.append(round(optimizer.param_groups[0]["lr"], 6))
     ...     _ = optimizer.step()
@@ -56,26 +56,28 @@ class RangeTest(Schedule):
         optimizer: Optimizer,
         progress: Progress,
         over: str,
-        low: float = 1e-5,
-        high: float = 10.0,
-        rise: str = "exponential",
+        base_lr: float = 1e-5,
+        max_lr: float = 10.0,
+        mode: str = "exponential",
     ):
-        if low is None or high is None or not 0 <= low < high:
-            raise ValueError(f"low={low}, high={high}: must be numbers, low below high and not below 0")
-        check_choice("rise", rise, RISES)
-        if rise == "exponential" and low == 0:
-            raise ValueError("low=0: an exponential rise must begin above 0; give another low, or rise=linear")
+        if base_lr is None or max_lr is None or not 0 <= base_lr < max_lr:
+            raise ValueError(
+                f"base_lr={base_lr}, max_lr={max_lr}: must be numbers, base_lr below max_lr and not below 0"
+            )
+        check_choice("mode", mode, MODES)
+        if mode == "exponential" and base_lr == 0:
+            raise ValueError("base_lr=0: must be > 0 with mode=exponential; give another base_lr, or mode=linear")
         self.over = over
-        self.low = low
-        self.high = high
-        self.rise = rise
+        self.base_lr = base_lr
+        self.max_lr = max_lr
+        self.mode = mode
         super().__init__(optimizer, progress)
 
     def rate_of(self, initial: float) -> float:
         """Returns the rate now of a group that began with the rate `initial`."""
-        share = min(1.0, self.progress.elapsed(self.over))
-        if self.rise == "linear":
-            rate = self.low + (self.high - self.low) * share
+        fraction = min(1.0, self.progress.elapsed(self.over))
+        if self.mode == "linear":
+            lr = self.base_lr + (self.max_lr - self.base_lr) * fraction
         else:
-            rate = self.low * (self.high / self.low) ** share
-        return rate * self.ratio(initial)
+            lr = self.base_lr * (self.max_lr / self.base_lr) ** fraction
+        return lr * self.ratio(initial)

@@ -36,23 +36,23 @@ class Constant:
 
 
 class Multistep(Schedule):
-    """lr = lr0 * factor^(number of milestones passed).
+    """lr = lr0 * gamma^(number of milestones passed).
 
     Args:
         optimizer: whose learning rates to set.
         progress: of the run.
         milestones: durations from the start of the run.
-        factor: applied at each milestone.
+        gamma: the factor applied at each milestone.
     """
 
-    def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], factor: float = 0.1):
+    def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], gamma: float = 0.1):
         self.milestones = milestones
-        self.factor = factor
+        self.gamma = gamma
         super().__init__(optimizer, progress)
 
     def rate_of(self, initial: float) -> float:
         """Returns the rate now of a group that began with the rate `initial`."""
-        return initial * self.factor ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
+        return initial * self.gamma ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
 
     def levels(self) -> list[str]:
         """Returns the durations after which the rate is another."""
@@ -60,25 +60,25 @@ class Multistep(Schedule):
 
 
 class Exponential(Schedule):
-    """lr = lr0 * rate^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
+    """lr = lr0 * gamma^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
 
     Args:
         optimizer: whose learning rates to set.
         progress: of the run.
-        rate: the factor over `every`.
+        gamma: the factor over `every`.
         every: a duration.
-        staircase: lower the rate once every `every` instead of smoothly.
+        staircase: lower the learning rate once every `every` instead of smoothly.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         progress: Progress,
-        rate: float = 0.94,
+        gamma: float = 0.94,
         every: str = "1epochs",
         staircase: bool = True,
     ):
-        self.rate = rate
+        self.gamma = gamma
         self.every = every
         self.staircase = staircase
         super().__init__(optimizer, progress)
@@ -86,7 +86,7 @@ class Exponential(Schedule):
     def rate_of(self, initial: float) -> float:
         """Returns the rate now of a group that began with the rate `initial`."""
         passed = self.progress.elapsed(self.every)
-        return initial * self.rate ** (floor(passed) if self.staircase else passed)
+        return initial * self.gamma ** (floor(passed) if self.staircase else passed)
 
     def levels(self) -> str | None:
         """Returns the duration after which the rate is another, again and again; None where it always changes."""

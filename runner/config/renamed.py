@@ -12,7 +12,22 @@ RENAMED_KEYS: dict[str, str] = {}
 
 # Keys of a group, by the class of this package that they are arguments of, as in "optimizers.Cyclic": another class
 # may have an argument of the same name.
-RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {}
+RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {
+    "optimizers.Multistep": {"schedule.factor": "schedule.gamma"},
+    "optimizers.Exponential": {"schedule.rate": "schedule.gamma"},
+    "optimizers.CosineRestarts": {"schedule.growth": "schedule.period_mult", "schedule.lowest": "schedule.min_lr"},
+    "optimizers.Cyclic": {
+        "schedule.low": "schedule.base_lr",
+        "schedule.high": "schedule.max_lr",
+        "schedule.half_cycle": "schedule.step_up",
+        "schedule.form": "schedule.mode",
+    },
+    "optimizers.RangeTest": {
+        "schedule.low": "schedule.base_lr",
+        "schedule.high": "schedule.max_lr",
+        "schedule.rise": "schedule.mode",
+    },
+}
 
 # Options, by group.
 RENAMED_OPTIONS: dict[str, dict[str, str]] = {}

@@ -142,7 +142,7 @@ def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
         for name, line in (("low", "--"), ("high", "-.")):
             if bounds[name] is not None:
                 axis.axvline(bounds[name], color="0.25", linestyle=line, label=f"{name} {bounds[name]:g}")
-        if config.schedule.get("rise") == "exponential":
+        if config.schedule.get("mode") == "exponential":
             axis.set_xscale("log")
         if key == "loss" and drawn and is_wide(np.concatenate(drawn)):
             axis.set_yscale("log")
@@ -167,5 +167,5 @@ def findings(bounds: dict[str, Any]) -> list[str]:
     low, high = bounds["low"], bounds["high"]
     if high is not None and (low is None or low < high):
         shown = "null" if low is None else f"{low:g}"
-        lines.append(f"schedule=cyclic schedule.low={shown} schedule.high={high:g}")
+        lines.append(f"schedule=cyclic schedule.base_lr={shown} schedule.max_lr={high:g}")
     return lines

@@ -33,7 +33,7 @@ METHODS = {
     "SGD, momentum 0.9": ["optimizer=sgd", "optimizer.momentum=0.9"],
 }
 SEEDS = "0,1,2,3,4"
-FINAL = ["duration=2epochs", "schedule=exponential", "schedule.rate=0.94", "schedule.every=0.1epochs"]
+FINAL = ["duration=2epochs", "schedule=exponential", "schedule.gamma=0.94", "schedule.every=0.1epochs"]
 FIRST, LAST, WIDEST = 1, 7, -3  # exponents of the study's grid, and how far it may be widened
 
 

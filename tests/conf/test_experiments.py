@@ -20,11 +20,11 @@ KS = [1, 2, 5]
 MOMENTUM = {"momentum": 0.5, "nesterov": False, "weight_decay": 0, "dampening": 0}
 NESTEROV = {**MOMENTUM, "nesterov": True, "lr": 0.1}
 ADAPTIVE = {"momentum": 0.9, "gamma": 1.0, "lr_bounds": [0.001, 0.1], "grad_norm_sq_bounds": [1e-4, 1e10]}
-CYCLE = {"form": "triangular", "window": "linear", "half_cycle": "10epochs", "low": 0.001, "high": 0.1}
+CYCLE = {"mode": "triangular", "window": "linear", "step_up": "10epochs", "base_lr": 0.001, "max_lr": 0.1}
 
 
 def falls(*milestones):
-    return {"milestones": list(milestones), "factor": 0.1}
+    return {"milestones": list(milestones), "gamma": 0.1}
 
 
 def sizes_rates(sizes, rates):
@@ -173,7 +173,7 @@ def test_zorca_2020(network, optimizer):
     assert has(config["model"], {"trainable": "last_layer", "weights": "pretrained"})
     assert config["model"]["auxiliary"] is (network == "inception")
     assert has(config["optimizer"], {"lr": lr, **OF_ALL[optimizer]})
-    assert has(config["schedule"], {"rate": rate, "every": f"{epochs}epochs", "staircase": True})
+    assert has(config["schedule"], {"gamma": rate, "every": f"{epochs}epochs", "staircase": True})
     assert config["optimizer"].get("cg_max_iter", iterations) == iterations
     assert config["regularizer"]["l2"]["strength"] == decay
     assert config["batching"]["size"] == size
@@ -195,7 +195,7 @@ def test_zorca_2020_on_a_cpu_differs_in_network_images_and_length_alone(data):
     assert config["regularizer"] == study["regularizer"]
     assert config["batching"] == study["batching"]
     assert config["duration"] == "2epochs"  # and 20 steps of the decay, as in the study
-    assert has(config["schedule"], {"rate": 0.94, "every": "0.1epochs"})
+    assert has(config["schedule"], {"gamma": 0.94, "every": "0.1epochs"})
     assert config["data"]["mean"] == study["data"]["mean"]
 
 
@@ -253,7 +253,7 @@ def test_liao_2018(name):
     assert (choices["model"], choices["data"], choices["optimizer"]) == (model, data, "sgd")
     assert has(config["optimizer"], {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4})
     assert choices["schedule"] == "multistep"
-    assert (config["schedule"]["milestones"], config["schedule"]["factor"]) == (milestones, 0.1)
+    assert (config["schedule"]["milestones"], config["schedule"]["gamma"]) == (milestones, 0.1)
     assert config["duration"] == duration
     # "as described by He et al."; the images of the test stay whole
     assert has(config["data"], {"flip": 0.5, "shift": 4, "shift_probability": 1.0, "padding": "mean", **options})
@@ -360,7 +360,7 @@ def test_von_bachmann_2020(name):
     assert config["regularizer"]["l2"]["strength"] == 1e-3
     assert has(config["data"], {**PLAIN, "validation": 0})
     # equation 1.10, from the initial rate to 0; all cycles are equally long
-    assert has(config["schedule"], {"growth": 1, "lowest": 0.0})
+    assert has(config["schedule"], {"period_mult": 1, "min_lr": 0.0})
     assert cycles(config) == (6 if restarts else 1)
     assert set(config["regularizer"]) == {"l2", *(["checkpoint_distance"] if pushes else [])}
     if pushes:

@@ -60,7 +60,7 @@ def test_constant_stays():
 
 def test_multistep_drops_at_its_milestones():
     walk = Walk(4)
-    schedule = Multistep(walk.optimizer, walk.progress, ["1.5epochs", "9steps"], factor=0.1)
+    schedule = Multistep(walk.optimizer, walk.progress, ["1.5epochs", "9steps"], gamma=0.1)
     assert walk.rates(schedule, 12) == [0.5] * 6 + [0.5 * 0.1] * 3 + [0.5 * 0.1**2] * 3
 
 
@@ -68,7 +68,7 @@ def test_multistep_drops_at_its_milestones():
 @pytest.mark.parametrize("staircase", [True, False])
 def test_exponential_is_its_closed_form(every, staircase):
     walk = Walk(40)
-    schedule = Exponential(walk.optimizer, walk.progress, rate=0.8, every=every, staircase=staircase)
+    schedule = Exponential(walk.optimizer, walk.progress, gamma=0.8, every=every, staircase=staircase)
     steps = {"0.05epochs": 2, "1epochs": 40, "3steps": 3}[every]
     passed = [k // steps if staircase else k / steps for k in range(120)]
     assert walk.rates(schedule, 120) == pytest.approx([0.5 * 0.8**p for p in passed])
@@ -94,20 +94,20 @@ def smith(step, stepsize, low, high):
     return cycle, low + (high - low) * max(0.0, 1 - x)
 
 
-@pytest.mark.parametrize(("half_cycle", "half", "per_epoch"), DURATIONS)
-def test_triangular_is_smiths_listing_and_that_of_torch(half_cycle, half, per_epoch):
+@pytest.mark.parametrize(("step_up", "half", "per_epoch"), DURATIONS)
+def test_triangular_is_smiths_listing_and_that_of_torch(step_up, half, per_epoch):
     walk, torchs = Walk(per_epoch), Walk(per_epoch)
-    schedule = Cyclic(walk.optimizer, walk.progress, low=0.001, high=0.1, half_cycle=half_cycle)
+    schedule = Cyclic(walk.optimizer, walk.progress, base_lr=0.001, max_lr=0.1, step_up=step_up)
     peer = lr_scheduler.CyclicLR(torchs.optimizer, 0.001, 0.1, half, cycle_momentum=False)
     rates = walk.rates(schedule, 6 * half)
     assert rates == pytest.approx([smith(k, half, 0.001, 0.1)[1] for k in range(6 * half)], rel=1e-12)
     assert rates == pytest.approx(torchs.rates(peer, 6 * half), rel=1e-12)
 
 
-@pytest.mark.parametrize(("half_cycle", "half", "per_epoch"), DURATIONS)
-def test_triangular2_halves_the_amplitude_after_each_cycle(half_cycle, half, per_epoch):
+@pytest.mark.parametrize(("step_up", "half", "per_epoch"), DURATIONS)
+def test_triangular2_halves_the_amplitude_after_each_cycle(step_up, half, per_epoch):
     walk, torchs = Walk(per_epoch), Walk(per_epoch)
-    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, half_cycle, form="triangular2")
+    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, step_up, mode="triangular2")
     peer = lr_scheduler.CyclicLR(torchs.optimizer, 0.001, 0.1, half, mode="triangular2", cycle_momentum=False)
     rates = walk.rates(schedule, 6 * half)
     assert [rates[half], rates[3 * half], rates[5 * half]] == pytest.approx([0.1, 0.0505, 0.02575])
@@ -116,7 +116,7 @@ def test_triangular2_halves_the_amplitude_after_each_cycle(half_cycle, half, per
 
 def test_exp_range_multiplies_the_amplitude_at_every_step():
     walk, torchs = Walk(), Walk()
-    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, "5steps", form="exp_range", gamma=0.9)
+    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, "5steps", mode="exp_range", gamma=0.9)
     peer = lr_scheduler.CyclicLR(torchs.optimizer, 0.001, 0.1, 5, mode="exp_range", gamma=0.9, cycle_momentum=False)
     rates = walk.rates(schedule, 30)
     wanted = [0.001 + (smith(k, 5, 0.001, 0.1)[1] - 0.001) * 0.9**k for k in range(30)]
@@ -126,57 +126,57 @@ def test_exp_range_multiplies_the_amplitude_at_every_step():
 
 def test_exp_range_decays_by_durations_of_any_kind():
     walk = Walk(per_epoch=4)
-    options = {"form": "exp_range", "gamma": 0.5, "gamma_every": "0.5epochs"}
+    options = {"mode": "exp_range", "gamma": 0.5, "gamma_every": "0.5epochs"}
     schedule = Cyclic(walk.optimizer, walk.progress, 0.0, 1.0, "5steps", **options)
     wanted = [smith(k, 5, 0.0, 1.0)[1] * 0.5 ** (k / 2) for k in range(30)]
     assert walk.rates(schedule, 30) == pytest.approx(wanted, rel=1e-12)
 
 
-@pytest.mark.parametrize("form", ["triangular", "triangular2"])
+@pytest.mark.parametrize("mode", ["triangular", "triangular2"])
 @pytest.mark.parametrize("half", [1, 6])
-def test_windows_are_those_of_welch_and_hann(form, half):
+def test_windows_are_those_of_welch_and_hann(mode, half):
     shapes = {
         "parabolic": [1 - ((n - half) / half) ** 2 for n in range(2 * half)],
         "sinusoidal": hann(2 * half + 1)[:-1].tolist(),
     }
     for window, shape in shapes.items():
         walk = Walk()
-        schedule = Cyclic(walk.optimizer, walk.progress, 0.1, 0.9, f"{half}steps", form=form, window=window)
-        amplitudes = [0.8, 0.4, 0.2] if form == "triangular2" else [0.8] * 3
+        schedule = Cyclic(walk.optimizer, walk.progress, 0.1, 0.9, f"{half}steps", mode=mode, window=window)
+        amplitudes = [0.8, 0.4, 0.2] if mode == "triangular2" else [0.8] * 3
         wanted = [0.1 + a * w for a in amplitudes for w in shape]
         assert walk.rates(schedule, 6 * half) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_bounds_that_are_not_given_follow_the_optimizers_rate():
     walk = Walk(lrs=[0.8])
-    rates = walk.rates(Cyclic(walk.optimizer, walk.progress, half_cycle="4steps"), 24)
+    rates = walk.rates(Cyclic(walk.optimizer, walk.progress, step_up="4steps"), 24)
     assert (min(rates), max(rates)) == pytest.approx((0.2, 0.8))
 
 
 @pytest.mark.parametrize(("period", "first", "per_epoch"), [("4steps", 4, 3), ("1.5epochs", 6, 4)])
-@pytest.mark.parametrize("growth", [1, 2, 3])
-def test_cosine_restarts_are_those_of_torch(period, first, per_epoch, growth):
-    steps = first * (1 + growth + growth**2) + 2
+@pytest.mark.parametrize("period_mult", [1, 2, 3])
+def test_cosine_restarts_are_those_of_torch(period, first, per_epoch, period_mult):
+    steps = first * (1 + period_mult + period_mult**2) + 2
     walk, torchs = Walk(per_epoch), Walk(per_epoch)
-    schedule = CosineRestarts(walk.optimizer, walk.progress, period, growth, lowest=0.1)
-    peer = lr_scheduler.CosineAnnealingWarmRestarts(torchs.optimizer, first, growth, eta_min=0.05)
+    schedule = CosineRestarts(walk.optimizer, walk.progress, period, period_mult, min_lr=0.1)
+    peer = lr_scheduler.CosineAnnealingWarmRestarts(torchs.optimizer, first, period_mult, eta_min=0.05)
     assert walk.rates(schedule, steps) == pytest.approx(torchs.rates(peer, steps), rel=1e-9)
 
 
-@pytest.mark.parametrize("growth", [1.0, 1.1, 1.25, 1.5, 2.0, 2.7, 3.0, 10.0])
-def test_cycles_grow_by_any_factor_and_a_restart_is_never_late(growth):
-    """Against cycles counted one by one, in whole steps where growth allows it."""
+@pytest.mark.parametrize("period_mult", [1.0, 1.1, 1.25, 1.5, 2.0, 2.7, 3.0, 10.0])
+def test_cycles_grow_by_any_factor_and_a_restart_is_never_late(period_mult):
+    """Against cycles counted one by one, in whole steps where period_mult allows it."""
     first, steps = 1000, 12000
     walk = Walk()
-    schedule = CosineRestarts(walk.optimizer, walk.progress, f"{first}steps", growth)
+    schedule = CosineRestarts(walk.optimizer, walk.progress, f"{first}steps", period_mult)
     start, length, restarts = 0.0, float(first), 0
     for step in range(steps):
         walk.progress.step = step
         while step >= start + length - 1e-6:
-            start, length, restarts = start + length, length * growth, restarts + 1
+            start, length, restarts = start + length, length * period_mult, restarts + 1
         wanted = 0.5 * (1 + math.cos(math.pi * (step - start) / length)) / 2
         assert schedule.rate_of(0.5) == pytest.approx(wanted, abs=1e-7)
-    assert restarts >= (1 if growth == 10 else 2)
+    assert restarts >= (1 if period_mult == 10 else 2)
 
 
 def test_a_period_as_long_as_the_run_is_cosine_decay():
@@ -189,10 +189,10 @@ def test_a_period_as_long_as_the_run_is_cosine_decay():
 @pytest.mark.parametrize(("over", "per_epoch"), [("8steps", 3), ("2epochs", 4)])
 def test_a_range_test_rises_by_equal_differences_or_ratios_and_then_stays(over, per_epoch):
     walk = Walk(per_epoch)
-    rates = walk.rates(RangeTest(walk.optimizer, walk.progress, over, low=0.0, high=4.0, rise="linear"), 11)
+    rates = walk.rates(RangeTest(walk.optimizer, walk.progress, over, base_lr=0.0, max_lr=4.0, mode="linear"), 11)
     assert rates == pytest.approx([0.5 * k for k in range(9)] + [4.0] * 2)
     walk = Walk(per_epoch)
-    rates = walk.rates(RangeTest(walk.optimizer, walk.progress, over, low=1e-4, high=1e4, rise="exponential"), 11)
+    rates = walk.rates(RangeTest(walk.optimizer, walk.progress, over, base_lr=1e-4, max_lr=1e4, mode="exponential"), 11)
     assert rates == pytest.approx([10.0 ** (k - 4) for k in range(9)] + [1e4] * 2)
 
 
@@ -317,19 +317,25 @@ def test_the_last_rates_are_told_as_torch_does():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda o, p: Cyclic(o, p, low=0.1, high=0.1), r"low=0.1: must be below high=0.1, and not below 0"),
-        (lambda o, p: Cyclic(o, p, low=-0.1, high=0.1), r"low=-0.1: must be below high=0.1, and not below 0"),
-        (lambda o, p: Cyclic(o, p, low=0.7), r"low=0.7: must be below high=0.5"),
+        (lambda o, p: Cyclic(o, p, base_lr=0.1, max_lr=0.1), r"base_lr=0.1: must be below max_lr=0.1, and not below 0"),
+        (
+            lambda o, p: Cyclic(o, p, base_lr=-0.1, max_lr=0.1),
+            r"base_lr=-0.1: must be below max_lr=0.1, and not below 0",
+        ),
+        (lambda o, p: Cyclic(o, p, base_lr=0.7), r"base_lr=0.7: must be below max_lr=0.5"),
         (lambda o, p: Cyclic(o, p, window="hat"), "window=hat: must be one of linear, parabolic, sinusoidal"),
-        (lambda o, p: Cyclic(o, p, form="square"), "form=square: must be one of triangular, triangular2"),
+        (lambda o, p: Cyclic(o, p, mode="square"), "mode=square: must be one of triangular, triangular2"),
         (lambda o, p: Cyclic(o, p, gamma=0.0), r"gamma=0.0: must be in \(0, 1\]"),
         (lambda o, p: Cyclic(o, p, gamma=1.1), r"gamma=1.1: must be in \(0, 1\]"),
-        (lambda o, p: CosineRestarts(o, p, growth=0.5), "growth=0.5: must be at least 1"),
-        (lambda o, p: CosineRestarts(o, p, lowest=1.5), r"lowest=1.5: must be in \[0, 1\]"),
-        (lambda o, p: RangeTest(o, p, "1epochs", low=2.0, high=1.0), "low=2.0, high=1.0: must be numbers, low"),
-        (lambda o, p: RangeTest(o, p, "1epochs", low=None), "low=None, high=10.0: must be numbers"),
-        (lambda o, p: RangeTest(o, p, "1epochs", low=0), "low=0: an exponential rise must begin above 0"),
-        (lambda o, p: RangeTest(o, p, "1epochs", rise="fast"), "rise=fast: must be one of linear, exponential"),
+        (lambda o, p: CosineRestarts(o, p, period_mult=0.5), "period_mult=0.5: must be >= 1"),
+        (lambda o, p: CosineRestarts(o, p, min_lr=1.5), r"min_lr=1.5: must be in \[0, 1\]"),
+        (
+            lambda o, p: RangeTest(o, p, "1epochs", base_lr=2.0, max_lr=1.0),
+            "base_lr=2.0, max_lr=1.0: must be numbers, base_lr",
+        ),
+        (lambda o, p: RangeTest(o, p, "1epochs", base_lr=None), "base_lr=None, max_lr=10.0: must be numbers"),
+        (lambda o, p: RangeTest(o, p, "1epochs", base_lr=0), "base_lr=0: must be > 0 with mode=exponential"),
+        (lambda o, p: RangeTest(o, p, "1epochs", mode="fast"), "mode=fast: must be one of linear, exponential"),
         (lambda o, p: WarmUp(Constant(o), o, p, "1epochs", 1.5), r"start=1.5: must be in \[0, 1\]"),
     ],
 )
@@ -368,22 +374,22 @@ def ends_of(schedule, walk, steps):
 @pytest.mark.parametrize("period", ["4steps", "1epochs"])
 def test_cycles_are_complete_where_the_cosine_begins_again(period):
     walk = Walk(4)
-    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, growth=1), walk, 13) == [4, 8, 12]
+    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, period_mult=1), walk, 13) == [4, 8, 12]
     walk = Walk(4)
-    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, growth=2), walk, 60) == [4, 12, 28, 60]
+    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, period_mult=2), walk, 60) == [4, 12, 28, 60]
     walk = Walk(4)
-    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, growth=1.5), walk, 20) == [4, 10, 19]
+    assert ends_of(CosineRestarts(walk.optimizer, walk.progress, period, period_mult=1.5), walk, 20) == [4, 10, 19]
 
 
 def test_cycles_of_a_cyclic_rate_are_complete_where_it_is_lowest():
     walk = Walk(4)
-    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, half_cycle="3steps")
+    schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, step_up="3steps")
     assert ends_of(schedule, walk, 19) == [6, 12, 18]
 
 
 def test_a_warm_up_has_the_cycles_of_its_schedule():
     walk = Walk(4)
-    cosine = CosineRestarts(walk.optimizer, walk.progress, "4steps", growth=1)
+    cosine = CosineRestarts(walk.optimizer, walk.progress, "4steps", period_mult=1)
     assert ends_of(WarmUp(cosine, walk.optimizer, walk.progress, over="2steps"), walk, 9) == [4, 8]
     constant = WarmUp(Constant(walk.optimizer), walk.optimizer, walk.progress, over="2steps")
     assert not hasattr(constant, "cycles")

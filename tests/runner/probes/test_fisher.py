@@ -122,7 +122,7 @@ def test_c_and_l_so_far_are_mean_and_sum_over_steps_of_all_sizes_and_rates():
     falling = (
         "optimizer.lr=0.2",
         "schedule=exponential",
-        "schedule.rate=0.8",
+        "schedule.gamma=0.8",
         "schedule.every=3steps",
         "schedule.staircase=false",
     )

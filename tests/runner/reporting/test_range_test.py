@@ -46,7 +46,7 @@ def test_noise_alone_has_no_bounds(seed):
     bounds = read_bounds(rates, accuracy)
     assert (bounds["low"], bounds["high"]) == (None, None)
     assert (bounds["low_note"], bounds["high_note"]) == ("accuracy never rises", "accuracy never falls")
-    assert not any("schedule.low" in line for line in findings({**bounds, "from": "train", "points": 500}))
+    assert not any("schedule.base_lr" in line for line in findings({**bounds, "from": "train", "points": 500}))
 
 
 def test_what_never_falls_has_its_bound_at_the_edge():
@@ -67,7 +67,7 @@ def test_a_trained_network_never_rises_and_falls():
     assert (bounds["low"], bounds["low_note"]) == (None, "accuracy never rises")
     assert 0.07 < bounds["high"] < 0.16
     last = findings({**bounds, "from": "validation", "points": 300})[-1]
-    assert last == f"schedule=cyclic schedule.low=null schedule.high={bounds['high']:g}"
+    assert last == f"schedule=cyclic schedule.base_lr=null schedule.max_lr={bounds['high']:g}"
 
 
 def test_a_few_points_have_no_bounds():
@@ -102,7 +102,7 @@ def test_a_run_ends_with_picture_and_bounds_and_leaves_all_else_alone(trainopt, 
     assert (found["from"], found["points"]) == ("train", 180)
     assert 1e-4 < found["low"] < 0.1 < found["high"] < 10
     lines = result.out.strip().splitlines()
-    assert lines[-1] == f"schedule=cyclic schedule.low={found['low']:g} schedule.high={found['high']:g}"
+    assert lines[-1] == f"schedule=cyclic schedule.base_lr={found['low']:g} schedule.max_lr={found['high']:g}"
     assert "range_test.png" in next(line for line in lines if line.startswith("files: "))
     assert not (folder / "checkpoints/best.pt").exists()
     (folder / "curves.png").unlink()
@@ -118,7 +118,7 @@ def test_a_run_ends_with_picture_and_bounds_and_leaves_all_else_alone(trainopt, 
 
 
 def test_one_that_diverges_is_drawn_and_read_from_what_was_measured(trainopt, tmp_path):
-    result = trainopt(*RUN, "duration=10epochs", "model.hidden=[]", "schedule.high=1e38")
+    result = trainopt(*RUN, "duration=10epochs", "model.hidden=[]", "schedule.max_lr=1e38")
     assert result.code == 0, result.err
     folder = tmp_path / "outputs/a"
     found = summary(folder)
@@ -127,12 +127,12 @@ def test_one_that_diverges_is_drawn_and_read_from_what_was_measured(trainopt, tm
     assert 0 < found["range_test"]["low"] < found["range_test"]["high"] < 1e38
     assert png_size(folder / "range_test.png") > 20_000
     assert "diverged: the loss became" in result.out
-    assert result.out.strip().splitlines()[-1].startswith("schedule=cyclic schedule.low=")
+    assert result.out.strip().splitlines()[-1].startswith("schedule=cyclic schedule.base_lr=")
 
 
 def test_it_ends_when_it_is_over(trainopt, tmp_path):
     """Long before the run's duration; in the middle of an epoch, with an evaluation."""
-    command = (*RUN, "schedule.over=20steps", "schedule.rise=linear", "schedule.low=0.001")
+    command = (*RUN, "schedule.over=20steps", "schedule.mode=linear", "schedule.base_lr=0.001")
     result = trainopt(*command)
     assert "a range test, which takes 20steps" in result.out
     folder = tmp_path / "outputs/a"
@@ -179,7 +179,7 @@ def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(tr
 
 def test_a_test_function_has_no_accuracy_to_read_bounds_from(trainopt, tmp_path):
     command = ("schedule=range_test", "model=function", "data=none", "duration=30steps", "run.name=a")
-    result = trainopt(*command, "schedule.high=0.001")
+    result = trainopt(*command, "schedule.max_lr=0.001")
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "outputs/a/summary.json").read_text())["range_test"]
     assert found["low"] is found["high"] is None

@@ -48,12 +48,12 @@ WHEN = {
     ),
     "restarts": (
         {"at_restarts": "true"},
-        ["schedule=cosine_restarts", "schedule.period=4steps", "schedule.growth=2"],
+        ["schedule=cosine_restarts", "schedule.period=4steps", "schedule.period_mult=2"],
         [(4, "restart"), (12, "restart")],
     ),
     "ends of cycles, with a warm-up": (
         {"at_restarts": "true"},
-        ["schedule=cyclic", "schedule.half_cycle=4steps", "schedule.warmup=2steps"],
+        ["schedule=cyclic", "schedule.step_up=4steps", "schedule.warmup=2steps"],
         [(8, "restart"), (16, "restart")],
     ),
     "plateaus: the evaluation at step 0 is the best, as nothing is learnt": (

@@ -50,7 +50,7 @@ def test_the_start_says_sizes_and_when_they_change(trainopt):
 
 
 def test_the_rate_moves_with_the_size_on_top_of_the_schedule(trainopt, tmp_path):
-    options = ("schedule=exponential", "schedule.rate=0.5", "schedule.every=2epochs", "optimizer.lr=0.2")
+    options = ("schedule=exponential", "schedule.gamma=0.5", "schedule.every=2epochs", "optimizer.lr=0.2")
     repeats = ("batching.persistency=2", "batching.repeat_lr_factor=0.5")
     command = (*RUN, *DYNAMIC, *options, *repeats, "batching.lr_rule=sqrt")
     found = [row["lr"] for row in rows(run(trainopt, tmp_path, *command), "train")]
@@ -62,7 +62,7 @@ def test_the_rate_moves_with_the_size_on_top_of_the_schedule(trainopt, tmp_path)
 def test_a_rate_by_rule_is_the_same_run_as_that_rate_from_the_schedule(trainopt, tmp_path):
     command = (*RUN, "batching=dynamic", "batching.stages=[16,8]", "duration=8epochs")
     ruled = run(trainopt, tmp_path, *command, "batching.lr_rule=linear", "optimizer.lr=0.25", name="ruled")
-    halved = ("schedule=multistep", "schedule.milestones=[4epochs]", "schedule.factor=0.5", "optimizer.lr=0.25")
+    halved = ("schedule=multistep", "schedule.milestones=[4epochs]", "schedule.gamma=0.5", "optimizer.lr=0.25")
     planned = run(trainopt, tmp_path, *command, *halved, name="planned")
     assert timeless(rows(ruled)) == timeless(rows(planned))
     assert same_weights(ruled, planned)

@@ -133,7 +133,7 @@ def test_evaluations_and_probes_between_repeats_change_nothing(trainopt, tmp_pat
 # the learning rate of every step of 3 repeats, with a schedule that halves it every 4 steps
 RATED = (
     *("optimizer=sgd", "optimizer.lr=0.4", "optimizer.momentum=0.5", "optimizer.nesterov=false"),
-    *("schedule=exponential", "schedule.rate=0.5", "schedule.every=4steps"),
+    *("schedule=exponential", "schedule.gamma=0.5", "schedule.every=4steps"),
     *("batching.persistency=3", "batching.repeat_lr_factor=0.7", "duration=2epochs", "log_every=1steps"),
 )
 
@@ -209,7 +209,7 @@ RESUMED = {
 @pytest.mark.parametrize("case", RESUMED.values(), ids=RESUMED)
 def test_stopped_within_repeats_it_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, case):
     options, steps = case
-    schedule = ("schedule=exponential", "schedule.rate=0.9", "schedule.every=3steps")
+    schedule = ("schedule=exponential", "schedule.gamma=0.9", "schedule.every=3steps")
     command = (*MLP, "model.dropout=0.2", *schedule, *options, "log_every=1steps", "evaluate_every=4steps")
     whole = run(trainopt, tmp_path, *command, name="whole")
     stop_at(monkeypatch, *steps)

@@ -16,9 +16,9 @@ RUN = (
     "keep_checkpoints.at_restarts=true",
     "logger=none",
 )
-COSINE = ("schedule=cosine_restarts", "schedule.period=6steps", "schedule.growth=2")
-EVEN = ("schedule=cosine_restarts", "schedule.period=1.25epochs", "schedule.growth=1", "schedule.warmup=3steps")
-CYCLIC = ("schedule=cyclic", "schedule.half_cycle=7steps", "schedule.low=0.01", "schedule.high=0.1")
+COSINE = ("schedule=cosine_restarts", "schedule.period=6steps", "schedule.period_mult=2")
+EVEN = ("schedule=cosine_restarts", "schedule.period=1.25epochs", "schedule.period_mult=1", "schedule.warmup=3steps")
+CYCLIC = ("schedule=cyclic", "schedule.step_up=7steps", "schedule.base_lr=0.01", "schedule.max_lr=0.1")
 
 
 def kept(folder):
@@ -34,7 +34,7 @@ def kept(folder):
             (
                 "schedule=cosine_restarts",
                 "schedule.period=1.25epochs",
-                "schedule.growth=1",
+                "schedule.period_mult=1",
                 "schedule.warmup=3steps",
             ),
             [13, 25, 38],

@@ -57,7 +57,7 @@ def wave(k, half):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "ehnewton"])
 def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trainopt, tmp_path, optimizer):
     """After an interruption in the middle of the second, and a warm-up over half of the first."""
-    options = ("schedule.low=0.001", "schedule.high=0.01", "schedule.half_cycle=6steps", "schedule.warmup=6steps")
+    options = ("schedule.base_lr=0.001", "schedule.max_lr=0.01", "schedule.step_up=6steps", "schedule.warmup=6steps")
     command = (*RUN, f"optimizer={optimizer}", "schedule=cyclic", *options, "duration=36steps")
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 16)
@@ -111,26 +111,29 @@ def test_a_class_that_takes_warmup_itself_gets_it(trainopt, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("schedule=cyclic schedule.low=0.2", "schedule: low=0.2: must be below high=0.1, and not below 0"),
-        ("schedule=cyclic schedule.low=1 schedule.high=0.5", "schedule: low=1: must be below high=0.5"),
+        ("schedule=cyclic schedule.base_lr=0.2", "schedule: base_lr=0.2: must be below max_lr=0.1, and not below 0"),
+        ("schedule=cyclic schedule.base_lr=1 schedule.max_lr=0.5", "schedule: base_lr=1: must be below max_lr=0.5"),
         (
             "schedule=cyclic schedule.window=hat",
             "schedule.window=hat: must be one of linear, parabolic, sinusoidal",
         ),
         (
-            "schedule=cyclic schedule.form=saw",
-            "schedule.form=saw: must be one of triangular, triangular2, exp_range",
+            "schedule=cyclic schedule.mode=saw",
+            "schedule: mode=saw: must be one of triangular, triangular2, exp_range",
         ),
-        ("schedule=cyclic schedule.gamma=0", "schedule.gamma=0: must be a number in (0, 1]"),
-        ("schedule=cyclic schedule.gamma=1.5", "schedule.gamma=1.5: must be a number in (0, 1]"),
-        ("schedule=cyclic schedule.half_cycle=10", "schedule.half_cycle=10: must be a duration"),
-        ("schedule=cyclic schedule.hight=1", "schedule.hight: unknown key; did you mean schedule.high?"),
-        ("schedule=cosine_restarts schedule.growth=0.5", "schedule.growth=0.5: must be a number >= 1"),
-        ("schedule=cosine_restarts schedule.lowest=2", "schedule.lowest=2: must be a number in [0, 1]"),
-        ("schedule=range_test schedule.low=20", "schedule: low=20, high=10.0: must be numbers, low below high"),
-        ("schedule=range_test schedule.high=null", "high=None: must be numbers, low below high"),
-        ("schedule=range_test schedule.low=0", "schedule: low=0: an exponential rise must begin above 0"),
-        ("schedule=range_test schedule.rise=up", "schedule.rise=up: must be one of linear, exponential"),
+        ("schedule=cyclic schedule.gamma=0", "schedule.gamma=0: must be a number > 0"),
+        ("schedule=cyclic schedule.gamma=1.5", "schedule: gamma=1.5: must be in (0, 1]"),
+        ("schedule=cyclic schedule.step_up=10", "schedule.step_up=10: must be a duration"),
+        ("schedule=cyclic schedule.max_lrs=1", "schedule.max_lrs: unknown key; did you mean schedule.max_lr?"),
+        ("schedule=cosine_restarts schedule.period_mult=0.5", "schedule.period_mult=0.5: must be a number >= 1"),
+        ("schedule=cosine_restarts schedule.min_lr=2", "schedule.min_lr=2: must be a number in [0, 1]"),
+        (
+            "schedule=range_test schedule.base_lr=20",
+            "schedule: base_lr=20, max_lr=10.0: must be numbers, base_lr below",
+        ),
+        ("schedule=range_test schedule.max_lr=null", "max_lr=None: must be numbers, base_lr below max_lr"),
+        ("schedule=range_test schedule.base_lr=0", "schedule: base_lr=0: must be > 0 with mode=exponential"),
+        ("schedule=range_test schedule.mode=up", "schedule: mode=up: must be one of linear, exponential"),
         (
             "schedule=range_test data.validation=0.1 early_stopping.patience=2",
             "early_stopping.patience=2: a range test begins with rates that improve nothing; give null",
