@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SCALE ?= smoke
 
-.PHONY: help run test test-slow lint bench bench-extensions reproduce clean
+.PHONY: help run test test-all lint bench bench-extensions reproduce clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -14,11 +14,11 @@ help: ## this list
 run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 	$(BIN)/trainopt
 
-test: $(READY) ## the tests, without the slow ones
-	$(BIN)/pytest -n 3 -m "not slow"
+test: $(READY) ## the tests, in a few minutes
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-test-slow: $(READY) ## the slow tests too: wheel in a scratch environment, many stopping points
-	$(BIN)/pytest -n 3
+test-all: $(READY) ## the slow tests as well, after `make test`: every command of the README, many stopping points
+	$(BIN)/pytest -n auto --dist worksteal -m slow
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.forks import forked
+from helpers.cli import forked
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other

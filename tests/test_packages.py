@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.paths import ROOT
+from helpers import ROOT
 
 PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from helpers.paths import ROOT
+from helpers import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,6 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_the_rooms_and_every_yaml_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if not n.startswith("trainopt-")} == {"trainopt"}

@@ -13,7 +13,7 @@ import pandas as pd
 from pairs import hardware, ratios, report
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from trainopt.runner import cli
 
 RUNS, ROWS, BOUND, PAIRS = 1000, 500, 2.0, 3

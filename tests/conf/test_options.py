@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from helpers.measured import probe_of, reference_run
+from helpers.fixtures import probe_of, reference_run
 from trainopt.runner.config.options import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.config.validate import check_config

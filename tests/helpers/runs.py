@@ -1,4 +1,4 @@
-"""Reading what runs left, and stopping them."""
+"""Runs: what they left, stopping them, and such in float64 that stand before their first step."""
 
 import json
 import os
@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import torch
+from torch.nn.functional import cross_entropy
 
+from helpers.cli import built
 from trainopt.runner.state.progress import Progress
 
 TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")
@@ -75,3 +77,55 @@ def stop_at(monkeypatch, *steps: int, number: int = signal.SIGINT) -> None:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Progress, "advance", advance_and_stop)
+
+
+def check_same_run(one: Path, other: Path) -> None:
+    """Asserts that two runs left the same, bit for bit, but for times: rows, summary and all state."""
+    assert timeless(rows(one)) == timeless(rows(other))
+    assert timeless(summary(one)) == timeless(summary(other))
+    names = {path.name for path in (one / "checkpoints").iterdir()}
+    assert names == {path.name for path in (other / "checkpoints").iterdir()}
+    for name in names:
+        assert equal(state(one, name), state(other, name)), name
+
+
+def state(folder: Path, name: str = "last.pt") -> dict:
+    """A checkpoint, without what the lengths of times in it make different."""
+    content = torch.load(folder / "checkpoints" / name, weights_only=True)
+    del content["clocks"], content["record"]["metrics_bytes"]
+    return timeless(content)
+
+
+def float64_run(*typed):
+    """A run in float64 that stands before its first step."""
+    run = built(*typed)
+    run.network.double()
+    return run
+
+
+def double(batch):
+    """The batch in float64."""
+    return type(batch)(batch.inputs.double(), *batch[1:])
+
+
+def jacobian(run, batch):
+    """J, from one backward pass for each sample; of networks without batch norm."""
+    params = [p for p in run.network.parameters() if p.requires_grad]
+    found = []
+    for image, target in zip(batch.inputs, batch.targets, strict=True):
+        loss = cross_entropy(run.objective.network(image[None]), target[None])
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)]))
+    return torch.stack(found)
+
+
+def closure_of(run, batch):
+    """What the loop calls."""
+
+    def closure():
+        run.optimizer.zero_grad()
+        loss = run.objective(batch.inputs, batch.targets)[0]
+        if not getattr(run.optimizer, "needs_graph", False):
+            loss.backward()
+        return loss
+
+    return closure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.forks import forked, start_fork
+from helpers.cli import forked, start_fork
 from helpers.runs import rows, same_weights, timeless
 from trainopt.models import DamagedFile
 from trainopt.runner import load_run

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.methods import compare, usable
 from trainopt.runner.records.frames import RunError

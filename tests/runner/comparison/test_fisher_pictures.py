@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.fisher_pictures import draw_fisher_pictures
 from trainopt.runner.comparison.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
 from trainopt.runner.comparison.methods import compare

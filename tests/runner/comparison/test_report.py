@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.methods import METRICS, compare, usable
 from trainopt.runner.comparison.pictures import colour_of, curves_of, draw_pictures
 from trainopt.runner.comparison.report import write_report

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from helpers.float64_runs import MLP, built, closure_of, double, jacobian
-from helpers.runs import equal, rows, stop_at, timeless
+from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.optimizers.per_sample.spectrum import moments, spectrum
 from trainopt.runner.probes.fisher import FisherProbe
 from trainopt.runner.probes.probes import Probes
 
+MLP = ("model=mlp", "model.hidden=[7]", "model.activation=tanh", "data.limit=60", "batching.size=12")
 FISHER = ("probe=[fisher]", "probe.fisher.every=1steps")
 ALL = ("probe=[gradient_noise,taylor,fisher]", "probe.taylor.every=3steps", "probe.gradient_noise.every=2steps")
 
@@ -59,14 +59,14 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_measures_are_those_of_a_dense_singular_value_decomposition(case):
-    run = built(*case, *FISHER, "probe.fisher.spectrum=true")
+    run = float64_run(*case, *FISHER, "probe.fisher.spectrum=true")
     (row,), (j,) = stepped(run)
     sets_lr = getattr(run.optimizer, "sets_lr", False)
     compare(run, row, j, lr=run.optimizer.param_groups[0]["lr"] if sets_lr else 0.3)
 
 
 def test_of_a_step_that_makes_several_passes_the_first_is_measured():
-    run = built(*MLP, *FISHER, "probe.fisher.spectrum=true")
+    run = float64_run(*MLP, *FISHER, "probe.fisher.spectrum=true")
     run.optimizer = torch.optim.LBFGS(run.network.parameters(), lr=0.3, max_iter=3)
     (row,), (j,) = stepped(run)
     assert run.optimizer.state_dict()["state"][0]["func_evals"] == 3
@@ -91,7 +91,7 @@ def compare(run, row, j, lr):
 
 
 def test_adaptive_nesterov_is_measured_where_it_looks_ahead_to():
-    run = built(*MLP, *FISHER, "optimizer=adaptive_nesterov")
+    run = float64_run(*MLP, *FISHER, "optimizer=adaptive_nesterov")
     stepped(run)
     before = [p.detach().clone() for p in run.network.parameters()]
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_c_and_l_so_far_are_mean_and_sum_over_steps_of_all_sizes_and_rates():
         "schedule.every=3steps",
         "schedule.staircase=false",
     )
-    run = built(*MLP, *falling, "probe=[fisher]", "probe.fisher.every=3steps")
+    run = float64_run(*MLP, *falling, "probe=[fisher]", "probe.fisher.every=3steps")
     run.batching = Halves()
     found, jacobians = stepped(run, 30)
     assert len(found) == 10
@@ -145,7 +145,7 @@ def test_c_and_l_so_far_are_mean_and_sum_over_steps_of_all_sizes_and_rates():
 
 @pytest.mark.parametrize("definition", ["batch", "own_loss"])
 def test_with_batch_norm_the_rows_of_both_definitions_have_the_mean_gradient(definition):
-    run = built("model=resnet8", "data.limit=60", "batching.size=12", *FISHER, f"probe.fisher.rows={definition}")
+    run = float64_run("model=resnet8", "data.limit=60", "batching.size=12", *FISHER, f"probe.fisher.rows={definition}")
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     batch = double(next(run.batches()))
     probe = run.probes["fisher"]
@@ -189,7 +189,7 @@ def test_gradients_that_all_vanish_have_no_condition():
 
 
 def test_a_step_that_cannot_be_measured_is_null_and_counts_nowhere():
-    run = built(*MLP, *FISHER, "probe.fisher.spectrum=true")
+    run = float64_run(*MLP, *FISHER, "probe.fisher.spectrum=true")
     (one,), _ = stepped(run)
     probe, batch = run.probes["fisher"], double(next(run.batches()))
     probe.before_step(run, batch)
@@ -201,7 +201,7 @@ def test_a_step_that_cannot_be_measured_is_null_and_counts_nowhere():
 
 
 def test_samples_that_are_twice_in_a_batch_are_found_in_float32():
-    run = built("model=resnet8", "data.limit=60", "batching.size=32", *FISHER)
+    run = float64_run("model=resnet8", "data.limit=60", "batching.size=32", *FISHER)
     run.network.float()
     batch = next(run.batches())
     inputs, targets = batch.inputs.clone(), batch.targets.clone()

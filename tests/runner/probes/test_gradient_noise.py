@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from helpers.float64_runs import MLP, built, closure_of, double, jacobian
+from helpers.runs import closure_of, double, float64_run, jacobian
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.runner.probes.gradient_noise import GradientNoiseProbe
 from trainopt.runner.probes.probes import Probes
 
+MLP = ("model=mlp", "model.hidden=[7]", "model.activation=tanh", "data.limit=60", "batching.size=12")
 NOISE = ("probe=[gradient_noise]", "probe.gradient_noise.every=1steps")
 
 
@@ -28,7 +29,7 @@ class Given:
 
 def measured(grams, **options):
     """The rows of a probe that is given these matrices."""
-    run = built("model=mlp", "model.hidden=[]", "data.limit=20")
+    run = float64_run("model=mlp", "model.hidden=[]", "data.limit=20")
     probe, batch = GradientNoiseProbe(**options), next(run.batches())
     probe.attach(run)
     probe._step_gram = Given(grams)
@@ -80,7 +81,7 @@ def test_one_matrix_serves_both_probes_and_the_cosine_is_that_of_the_steps_gradi
     recorded, begin = [], GramRecorder.begin
     monkeypatch.setattr(GramRecorder, "begin", lambda self: (recorded.append(self), begin(self)))
     every = ("probe.fisher.every=2steps", "probe.gradient_noise.every=3steps")
-    run = built(*MLP, f"probe=[{order}]", *every)
+    run = float64_run(*MLP, f"probe=[{order}]", *every)
     found, gradients, jacobians = {}, [], []
 
     class Kept:
@@ -116,7 +117,7 @@ def test_one_matrix_serves_both_probes_and_the_cosine_is_that_of_the_steps_gradi
 
 
 def test_an_optimizer_that_needs_the_graph_has_a_scale_and_no_cosine():
-    run = built(*MLP, *NOISE, "optimizer=ehnewton")
+    run = float64_run(*MLP, *NOISE, "optimizer=ehnewton")
     probe = run.probes["gradient_noise"]
     for batch, _ in zip(map(double, run.batches()), range(2), strict=False):
         probe.before_step(run, batch)

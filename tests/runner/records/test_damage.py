@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.forks import forked
+from helpers.cli import forked
 from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless
 from trainopt.runner.records.checkpoint_files import newest
 from trainopt.runner.system.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from helpers.runs import rows
 from trainopt.runner.comparison.methods import compare
 from trainopt.runner.comparison.pictures import curves_of, draw_pictures, with_terms

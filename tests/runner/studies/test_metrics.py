@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.made_up import made_up_sweep
+from helpers.fixtures import made_up_sweep
 from trainopt.runner.analysis import ensemble
 from trainopt.runner.analysis import landscape as landscapes
 from trainopt.runner.studies.checkpoint_metrics import Kept

@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from helpers.made_up import made_up_sweep
+from helpers.fixtures import made_up_sweep
 from trainopt.runner.studies import pictures as study_pictures
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.report import write_overview, write_study_report

@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
-from helpers.forks import forked, others_in, start_fork
-from helpers.paths import ROOT
+from helpers import ROOT
+from helpers.cli import forked, others_in, start_fork
 from helpers.runs import rows, same_weights, summary, timeless
 from trainopt.runner.config.options import CONF, Vocabulary
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.made_up import made_up_run
+from helpers.fixtures import made_up_run
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.search_rule import Rule, chosen_rate, is_at_edge
 

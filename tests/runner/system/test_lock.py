@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.forks import forked, start_fork
+from helpers.cli import forked, start_fork
 from helpers.runs import summary
 from trainopt.runner.system import lock
 from trainopt.runner.system.lock import Busy, RunLock, is_dead_here, is_written, living, whoami

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from helpers.forks import forked
+from helpers.cli import forked
 from helpers.runs import equal, rows, same_weights, summary, timeless
 from trainopt.runner import load_run
 from trainopt.runner.state.progress import Progress

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.measured import FISHER, reference_run
+from helpers.fixtures import FISHER, reference_run
 from helpers.runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.data import InMemory, NormTest, Position
 from trainopt.runner import load_run

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hydra.utils import get_object
 
-from helpers.forks import forked
-from helpers.measured import probe_of, reference_run
+from helpers.cli import forked
+from helpers.fixtures import probe_of, reference_run
 from helpers.runs import equal, rows, summary, timeless
 from trainopt.runner.config.options import CONF, Vocabulary, read
 from trainopt.runner.records import checkpoint_files as store

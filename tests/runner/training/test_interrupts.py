@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from helpers.forks import forked
+from helpers.cli import forked
 from helpers.runs import rows, same_weights, summary, timeless
 from trainopt.data import InMemory
 from trainopt.runner.state.progress import Progress
