@@ -11,7 +11,7 @@ from typing import Any
 from ..records.frames import load_run
 from ..system.errors import UserError
 from ..system.files import json_text, read_json, write_json
-from .schema import check_keys
+from .schema import reject_unknown
 
 SHORT = {
     "ensemble": ("loss", "top1", "top5"),
@@ -182,7 +182,7 @@ def number_at(found: Any, name: Any, what: str) -> float:
 def check_asked(name: str, asked: dict[str, Any], needed: Iterable[str], more: Iterable[str] = ()) -> None:
     """Raises UserError for an unknown key of a part of a figure, or one that is not there."""
     needed = list(needed)
-    check_keys(name, asked, [*needed, *more])
+    reject_unknown(f"{name}: ", asked, [*needed, *more])
     for key in needed:
         if key not in asked:
             raise UserError(f"{name}: lacks {key}")

@@ -20,7 +20,7 @@ from ..system.errors import UserError, nearest
 from ..system.files import shown
 from .checkpoint_metrics import Kept, check_asked, of_checkpoints, of_line
 from .plan import SweepState
-from .schema import Figure, Study
+from .schema import MetricSpec, Study
 
 Values = dict[int, float]  # by seed
 
@@ -156,7 +156,7 @@ class Figures:
             self._read[sweep] = read_sweep(self.sweeps[sweep].folder)
         return self._read[sweep]
 
-    def find(self, figure: Figure) -> Found:
+    def find(self, figure: MetricSpec) -> Found:
         """Returns a figure.
 
         Raises:
@@ -220,7 +220,7 @@ class Figures:
             by_seed.setdefault(int(there.runs.summaries.at[run, "seed"]), run)
         return by_seed
 
-    def values(self, there: SweepRuns, runs: dict[int, str], figure: Figure) -> Values:
+    def values(self, there: SweepRuns, runs: dict[int, str], figure: MetricSpec) -> Values:
         """Returns a figure's value for each of some runs; nan where a run has none.
 
         Args:

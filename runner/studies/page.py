@@ -14,7 +14,7 @@ from .metrics import Figures, Found, NoSuchRun
 from .pictures import draw_study_picture
 from .plan import SweepState
 from .provenance import Circumstances, circumstances
-from .schema import Claim, Figure, Study, StudyTable
+from .schema import Claim, MetricSpec, Study, StudyTable
 from .text import Cell, ClaimText, TableText, claim_text, reference_text, table_text, verdicts_text
 from .verdicts import NOT_COMPARABLE, NOT_RUN, Outcome, judge_cell, judge_claim
 
@@ -147,7 +147,7 @@ class Author:
             self._found[figure] = self.find(f"figures.{figure}", self.page.study.figures[figure])
         return self._found[figure]
 
-    def find(self, name: str, figure: Figure, expected: bool = True) -> Found:
+    def find(self, name: str, figure: MetricSpec, expected: bool = True) -> Found:
         """Returns a figure; one that cannot be found lacks, and is a problem where it is expected at this scale."""
         try:
             found = self.figures.find(figure)

@@ -14,7 +14,7 @@ from ..reporting.fisher_curves import SINGLE, SO_FAR
 from ..reporting.style import LEGEND_WIDTH, PALETTE, Picture, add_legend, new_figure, save, tidy
 from ..system.errors import UserError, nearest
 from .metrics import Figures, place
-from .schema import StudyPicture, check_keys
+from .schema import StudyPicture, reject_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -111,7 +111,7 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
     del figures
     if picture.x not in AXES:
         raise UserError(f"x: must be one of {', '.join(AXES)}, or a figure's part, and is {picture.x}")
-    check_keys("y", picture.y, ["kind", "column"])
+    reject_unknown("y: ", picture.y, ["kind", "column"])
     if len(picture.y) != 2:
         raise UserError("y: must have kind and column, of rows of metrics.jsonl")
     kind, column = picture.y["kind"], picture.y["column"]

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..config.data_files import is_below, missing
-from ..config.options import CONF, shipped
+from ..config.options import CONF, STUDIES, shipped
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, PLAN, STATES, JobStatus, job_status
 from ..sweeps.compose import Composer
@@ -140,14 +140,15 @@ class StudyPlan:
         self._launcher, self._composer = launcher, composer
         self._check_sets()
         kept = read_json(folder / KEPT)
-        vocabulary = words_on_disk(composer.vocabulary.folders)
+        files = composition_files(composer.vocabulary.folders)
+        options = digest([[str(file), file.read_text(errors="replace")] for file in files])
         variables = {name: value for name, value in os.environ.items() if name.startswith("TRAINOPT_")}
         self._marks: dict[str, str] = {}
         self.sweeps: dict[str, PlannedSweep] = {}
         for name, sweep in study.sweeps.items():
             if scale in sweep.typed:
                 planned = self._typed(name, sweep)
-                self._marks[name] = digest([vocabulary, self._command(planned), variables])
+                self._marks[name] = digest([options, self._command(planned), variables])
                 self._fill(planned, kept.get(name, {}))
                 self.sweeps[name] = planned
         self._find_missing()
@@ -251,12 +252,20 @@ def data_root() -> Path:
     return Path(str(OmegaConf.create({"root": shipped("config.yaml")["data"]["root"]}).root)).expanduser()
 
 
-def words_on_disk(folders: list[Path]) -> str:
-    """Returns a digest of what a command is composed from: options, and the code that does it."""
-    groups = [place for place in CONF.iterdir() if place.is_dir()]  # and not all that lies below --config-dir
-    files = {file for folder in folders for group in groups for file in (folder / group.name).rglob("*.yaml")}
-    files |= {*CONF.glob("*.yaml"), *(CONF.parent / "runner").rglob("*.py")}
-    return digest([[str(file), file.read_text(errors="replace")] for file in sorted(files)])
+def composition_files(folders: list[Path]) -> list[Path]:
+    """Returns the files on which the jobs of a sweep depend, besides its command.
+
+    These are the options and the code that composes, checks and fingerprints a configuration. What trains or reports
+    is left out, since it changes no job: were it in, a changed comment there would have all studies composed again.
+
+    Args:
+        folders: that hold options; of each only those that also conf/ has, as --config-dir may name any folder.
+    """
+    groups = [place.name for place in CONF.iterdir() if place.is_dir() and place.name != STUDIES]
+    files = {file for folder in folders for group in groups for file in (folder / group).rglob("*.yaml")}
+    runner = Path(__file__).parents[1]
+    files |= {file for package in ("config", "sweeps") for file in (runner / package).glob("*.py")}
+    return sorted({*files, *CONF.glob("*.yaml"), runner / "records/run_folder.py"})
 
 
 def digest(content: Any) -> str:
