@@ -1,9 +1,12 @@
-"""From what: data sets, augmentation, and batches (their size over time, how often each is used)."""
+"""Data sets, augmentation, and batches: their size over time, and batch reuse."""
 
-from .batching.adaptive import Answer, Controlled
-from .batching.constant import Batching, Changing, Constant
-from .batching.controllers import GrowthControl, NormTest, ReferenceControl
+from .batching.adaptive import AdaptiveBatchSize, Proposal
+from .batching.base import BatchUse, VariableBatchSize
+from .batching.constant import Constant
 from .batching.dynamic import Dynamic
+from .batching.follow_reference import ReferenceControl, ReferenceTrajectory
+from .batching.growth_control import GrowthControl, GrowthController
+from .batching.norm_test import NormTest
 from .batching.stages import Stages
 from .batching.stream import Batch, Position, batches, spans_of
 from .datasets.arrays import Arrays, arrays
@@ -20,26 +23,28 @@ from .sources.folders import Folders, FolderSource, image_folder
 from .sources.memory import InMemory
 
 __all__ = [
-    "Answer",
+    "AdaptiveBatchSize",
     "Arrays",
     "Augmentation",
     "Batch",
-    "Batching",
-    "Changing",
+    "BatchUse",
     "Constant",
-    "Controlled",
     "DataError",
     "Dynamic",
     "Features",
     "FolderSource",
     "Folders",
     "GrowthControl",
+    "GrowthController",
     "InMemory",
     "NoData",
     "NormTest",
     "Position",
+    "Proposal",
     "ReferenceControl",
+    "ReferenceTrajectory",
     "Stages",
+    "VariableBatchSize",
     "arrays",
     "batches",
     "bootstrap",

@@ -1,18 +1,18 @@
-"""Batches whose size, and learning rate, follow from what a probe measures during the run."""
+"""Batches whose size and learning rate follow from what a probe measures during the run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, floor, isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from .constant import Changing
-from .stages import Duration
+from .base import VariableBatchSize
 from .stream import Position
 
-KNOBS = ("size", "lr")
+ADJUSTABLE = ("size", "lr")
 
 
-class Answer(NamedTuple):
-    """What measures ask for, before any bound."""
+class Proposal(NamedTuple):
+    """Size and factor on the learning rate that measurements suggest, before any bound, and why."""
 
     size: float
     lr_factor: float
@@ -20,10 +20,10 @@ class Answer(NamedTuple):
 
 
 class Progress(Protocol):
-    """What a decision needs to know of a run."""
+    """The position of a run in time, as far as a decision depends on it."""
 
     step: int  # updates made
-    repeat: int  # of these, on the batch at work; 0: it is used up
+    repeat: int  # of these, on the current batch; 0: it is used up
 
     @property
     def epochs(self) -> float:
@@ -33,184 +33,181 @@ class Progress(Protocol):
         """Returns how many such durations have passed since the run began."""
 
 
-class Controlled(Changing):
-    """Batches whose size, and whose learning rate, are moved during a run; the base of those that decide how.
+@dataclass(kw_only=True, eq=False)
+class AdaptiveBatchSize(VariableBatchSize):
+    """Batch size and learning rate are adjusted during a run; the base of the rules that do so.
 
-    After each update at which the probe measured, `measure` makes of its row some quantities x. They are smoothed
-    with weights that fall off exponentially, and sum to 1 from the first on (Kingma and Ba 2015, section 3):
+    After each update at which the probe measured, `measure` computes some quantities x from its row. They are
+    smoothed by a bias-corrected exponential moving average (Kingma and Ba 2015, section 3):
 
         m_t = smoothing * m_(t-1) + (1 - smoothing) * x_t        x = m_t / (1 - smoothing^t)
 
-    Whenever `every` has passed once more, `answer` says of the smoothed ones which size and which factor on the
-    learning rate they ask for. Both move by no more than the factor `factor` at a time and stay within their
-    bounds; they hold from the next batch on (all repeats of a batch have the same), and then the average begins
-    anew: what was measured with another size or rate is another quantity.
+    Whenever `every` has passed once more, `propose` returns the size and the factor on the learning rate that the
+    smoothed quantities suggest. Both change by at most `factor` at a time and stay within their bounds. A change
+    holds from the next batch on (all updates on a batch have the same), and restarts the average: what was measured
+    at another size or learning rate is another quantity.
 
     Args:
         size: of the first batches.
-        min_size: no batch is planned smaller.
-        max_size: no batch is larger, but for a single sample that would else be left at the end of an epoch.
-        adjust: what is moved: size, lr, or both.
-        lr_bounds: lowest and highest factor on what the schedule says; it begins with 1.
-        factor: the most that one decision multiplies or divides by, above 1.
-        smoothing: in [0, 1); 0: the last measurement alone counts.
-        every: a duration: how often there may be a decision, at the first measurement after it has passed.
-        persistency: K, or K of each stage, as in `Batching`.
-        drop_last: leave the smaller last batch of an epoch out.
-        repeat_lr_factor: of the learning rate, from one update on a batch to the next.
-        duration: of the run, where persistency has several stages.
+        min_size: lower bound of the size.
+        max_size: upper bound of the size; only a single sample that remains at the end of an epoch is added to it.
+        adjust: what is adjusted: size, lr, or both.
+        lr_bounds: bounds of the factor on the schedule's learning rate, which begins with 1.
+        factor: largest change in one decision, above 1: values are at most multiplied or divided by it.
+        smoothing: weight of the past in the moving average, in [0, 1); 0: the last measurement alone counts.
+        every: a duration: the time between decisions. Each is made at the first measurement after it has passed.
+        persistency, drop_last, repeat_lr_factor, duration: as in `BatchUse`.
 
     Attributes:
+        size: of the batches to come.
+        lr_scale: the factor on the learning rate of the batches to come.
         needs_probe: name of the probe whose rows `observe` gets.
-        reads: what of such a row is needed; a row where one is not finite is passed over.
-        changes_lr: KEY=VALUE by which the learning rate is moved, or None.
+        reads: names of the values that it needs of such a row; a row where one is not finite is skipped.
+        changes_lr: KEY=VALUE by which the learning rate is adjusted, or None.
 
     Raises:
         ValueError: sizes are not 1 <= min_size <= size <= max_size, the factor is not above 1, smoothing not in
             [0, 1), `adjust` names nothing or something else, or 1 is not within lr_bounds.
     """
 
-    needs_probe = "fisher"
-    reads: tuple[str, ...] = ()
+    needs_probe: ClassVar[str] = "fisher"
+    reads: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self,
-        size: int,
-        min_size: int,
-        max_size: int,
-        adjust: Sequence[str] = ("size",),
-        lr_bounds: Sequence[float] = (1.0, 1.0),
-        factor: float = 2.0,
-        smoothing: float = 0.9,
-        every: str = "1epochs",
-        persistency: int | Sequence[int] = 1,
-        drop_last: bool = False,
-        repeat_lr_factor: float = 1.0,
-        duration: Duration | None = None,
-    ):
-        super().__init__(persistency, drop_last, repeat_lr_factor, duration)
-        if not 1 <= min_size <= size <= max_size:
-            raise ValueError(f"size={size}: must be between min_size={min_size} and max_size={max_size}, all >= 1")
-        if not adjust or not set(adjust) <= set(KNOBS):
-            raise ValueError(f"adjust={list(adjust)}: must be [size], [lr] or [size,lr]")
-        low, high = lr_bounds
-        if not 0 < low <= 1 <= high:
-            raise ValueError(f"lr_bounds={list(lr_bounds)}: must be factors above 0, one up to 1 and one from 1 on")
-        if not factor > 1:
-            raise ValueError(f"factor={factor}: must be > 1")
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
-        self.smallest, self.largest = (min_size, max_size) if "size" in adjust else (size, size)
-        self.lr_bounds = (low, high) if "lr" in adjust else (1.0, 1.0)
-        self.adjust, self.factor = tuple(adjust), factor
-        self.smoothing, self.every = smoothing, every
-        self.changes_lr = f"adjust=[{','.join(adjust)}]" if "lr" in adjust else None
-        self._now = self._before = (size, 1.0)  # size, and factor on the learning rate
-        self._since = 0  # the step from which on batches begin with `_now`
-        self._turn = 0  # how often `every` had passed when it was last decided
+    size: int = 32
+    min_size: int = 8
+    max_size: int = 512
+    adjust: Sequence[str] = ("size",)
+    lr_bounds: Sequence[float] = (1.0, 1.0)
+    factor: float = 2.0
+    smoothing: float = 0.9
+    every: str = "1epochs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size, lowest, highest = self.size, self.min_size, self.max_size
+        if not 1 <= lowest <= size <= highest:
+            raise ValueError(f"size={size}: must be between min_size={lowest} and max_size={highest}, all >= 1")
+        if not self.adjust or not set(self.adjust) <= set(ADJUSTABLE):
+            raise ValueError(f"adjust={list(self.adjust)}: must be [size], [lr] or [size,lr]")
+        if not 0 < self.lr_bounds[0] <= 1 <= self.lr_bounds[1]:
+            raise ValueError(f"lr_bounds={list(self.lr_bounds)}: must be factors > 0, the first <= 1, the second >= 1")
+        if not self.factor > 1:
+            raise ValueError(f"factor={self.factor}: must be > 1")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing={self.smoothing}: must be in [0, 1)")
+        self.smallest, self.largest = (lowest, highest) if "size" in self.adjust else (size, size)
+        if "lr" not in self.adjust:
+            self.lr_bounds = (1.0, 1.0)
+        self.changes_lr = f"adjust=[{','.join(self.adjust)}]" if "lr" in self.adjust else None
+        self.lr_scale = 1.0
+        self._previous = (size, 1.0)  # size and factor before the last change
+        self._changed_at = 0  # the step of the last change
+        self._decisions = 0  # how often `every` had passed at the last decision
         self._sums: dict[str, float] = {}
         self._weight = 0.0
 
-    @property
-    def size(self) -> int:
-        """Size of the batches to come."""
-        return self._now[0]
-
     def measure(self, values: Mapping[str, Any], epochs: float) -> dict[str, float] | None:
-        """Returns what a probe's row says, by name; None: nothing yet."""
+        """Returns quantities by name, computed from a probe's row; None: nothing yet."""
         raise NotImplementedError
 
-    def answer(self, measures: Mapping[str, float]) -> Answer:
-        """Returns what smoothed measures ask for."""
+    def propose(self, measures: Mapping[str, float]) -> Proposal:
+        """Returns the size and the factor on the learning rate that smoothed quantities suggest."""
         raise NotImplementedError
 
     def observe(self, values: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
-        """Takes note of what the probe measured at the last update, and decide if it is time to.
+        """Takes in what the probe measured at the last update, and decides if it is time to.
 
         Args:
             values: the probe's row.
             progress: of the run, after the update.
 
         Returns:
-            What was decided, also where nothing changes: `batch_size` and `lr_factor`, both also as they were
-            (`…_before`), the `reason` and the measures. None: it was not time to.
+            The decision, also where nothing changes: `batch_size` and `lr_factor`, each also before it (`…_before`),
+            the `reason` and the smoothed quantities. None: it was not time to decide.
         """
         if any(values[name] is None or not isfinite(values[name]) for name in self.reads):
             return None
-        found = self.measure(values, progress.epochs)
-        if found is None:
+        measures = self.measure(values, progress.epochs)
+        if measures is None:
             return None
-        kept = self.smoothing
-        self._sums = {name: kept * self._sums.get(name, 0.0) + (1 - kept) * x for name, x in found.items()}
-        self._weight = kept * self._weight + (1 - kept)
-        turn = floor(progress.elapsed(self.every))
-        if turn <= self._turn:
+        self._add(measures)
+        decisions = floor(progress.elapsed(self.every))
+        if decisions <= self._decisions:
             return None
-        self._turn = turn
+        self._decisions = decisions
         measures = {name: total / self._weight for name, total in self._sums.items()}
-        answer, before = self.answer(measures), self._now
-        size, lr_factor = self._bounded(answer)
-        if (size, lr_factor) != before:
-            self._before = self._at(progress.step - progress.repeat)  # what the batch at work keeps
-            self._now, self._since = (size, lr_factor), progress.step
-            self._sums, self._weight = {}, 0.0
-        return {
-            "batch_size_before": before[0],
+        proposal = self.propose(measures)
+        size, lr_scale = self._within_bounds(proposal)
+        decision = {
+            "batch_size_before": self.size,
             "batch_size": size,
-            "lr_factor_before": before[1],
-            "lr_factor": lr_factor,
-            "reason": answer.reason + self._held(answer, size, lr_factor),
+            "lr_factor_before": self.lr_scale,
+            "lr_factor": lr_scale,
+            "reason": proposal.reason + _clamped(proposal, size, lr_scale),
             **measures,
         }
+        if (size, lr_scale) != (self.size, self.lr_scale):
+            self._previous = self._at(progress.step - progress.repeat)  # the current batch stays as it is
+            self.size, self.lr_scale, self._changed_at = size, lr_scale, progress.step
+            self._sums, self._weight = {}, 0.0
+        return decision
 
-    def _bounded(self, answer: Answer) -> tuple[int, float]:
-        size, lr = self._now
-        lowest = max(self.smallest, ceil(size / self.factor))
-        highest = min(self.largest, floor(size * self.factor))
-        low, high = max(self.lr_bounds[0], lr / self.factor), min(self.lr_bounds[1], lr * self.factor)
-        return round(between(answer.size, lowest, highest)), between(answer.lr_factor, low, high)
+    def _add(self, measures: Mapping[str, float]) -> None:
+        """Adds a measurement to the moving average."""
+        past = self.smoothing
+        self._sums = {name: past * self._sums.get(name, 0.0) + (1 - past) * x for name, x in measures.items()}
+        self._weight = past * self._weight + (1 - past)
 
-    def _held(self, answer: Answer, size: int, lr_factor: float) -> str:
-        """Says what was asked for where a bound stood in its way."""
-        wanted = [f"size {answer.size:.6g}"] * (abs(answer.size - size) > 0.5)
-        wanted += [f"learning rate x {answer.lr_factor:.4g}"] * (answer.lr_factor != lr_factor)
-        return f"; bounded, wanted {', '.join(wanted)}" if wanted else ""
+    def _within_bounds(self, proposal: Proposal) -> tuple[int, float]:
+        """Returns size and factor on the learning rate, by at most `factor` from the current ones."""
+        lowest = max(self.smallest, ceil(self.size / self.factor))
+        highest = min(self.largest, floor(self.size * self.factor))
+        low = max(self.lr_bounds[0], self.lr_scale / self.factor)
+        high = min(self.lr_bounds[1], self.lr_scale * self.factor)
+        return round(clamp(proposal.size, lowest, highest)), clamp(proposal.lr_factor, low, high)
 
     def _at(self, step: int) -> tuple[int, float]:
-        return self._now if step >= self._since else self._before
+        return (self.size, self.lr_scale) if step >= self._changed_at else self._previous
 
     def size_at(self, begun: Position, epoch_size: int) -> int:
-        """Returns the size of the batch that begins at a position: the one at work, or a later one."""
+        """Returns the size of the batch that begins at a position: the current one, or a later one."""
         return self._at(begun.step)[0]
 
     def lr_factor(self, begun: Position, epoch_size: int) -> float:
-        """Returns what the learning rate of the batch that begins at a position is multiplied by."""
+        """Returns the factor on the learning rate of the batch that begins at a position."""
         return self._at(begun.step)[1]
 
     def describe(self) -> str:
         """Returns the sizes and when they change."""
-        what = [f"{self.smallest} to {self.largest} images"] * ("size" in self.adjust)
-        what += ["learning rate times {:g} to {:g}".format(*self.lr_bounds)] * ("lr" in self.adjust)
-        return f"{self.size} images; decided every {self.every}, by probe {self.needs_probe}: {', '.join(what)}"
+        bounds = [f"{self.smallest} to {self.largest} images"] * ("size" in self.adjust)
+        bounds += ["learning rate times {:g} to {:g}".format(*self.lr_bounds)] * ("lr" in self.adjust)
+        return f"{self.size} images; decided every {self.every}, by probe {self.needs_probe}: {', '.join(bounds)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what was decided and what is being smoothed."""
+        """Returns the last change, and the moving average."""
         return {
-            "now": list(self._now),
-            "before": list(self._before),
-            "since": self._since,
-            "turn": self._turn,
+            "now": [self.size, self.lr_scale],
+            "before": list(self._previous),
+            "since": self._changed_at,
+            "turn": self._decisions,
             "sums": dict(self._sums),
             "weight": self._weight,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
-        self._now, self._before = tuple(state["now"]), tuple(state["before"])
-        self._since, self._turn = state["since"], state["turn"]
+        """Restores what `state_dict` returned."""
+        (self.size, self.lr_scale), self._previous = state["now"], tuple(state["before"])
+        self._changed_at, self._decisions = state["since"], state["turn"]
         self._sums, self._weight = dict(state["sums"]), state["weight"]
 
 
-def between(value: float, low: float, high: float) -> float:
-    """Returns what is nearest to a value in [low, high]."""
+def clamp(value: float, low: float, high: float) -> float:
+    """Returns the value nearest to `value` in [low, high]."""
     return min(max(value, low), high)
+
+
+def _clamped(proposal: Proposal, size: int, lr_factor: float) -> str:
+    """Returns what was proposed, as text, where a bound changed it."""
+    parts = [f"size {proposal.size:.6g}"] * (abs(proposal.size - size) > 0.5)
+    parts += [f"learning rate x {proposal.lr_factor:.4g}"] * (proposal.lr_factor != lr_factor)
+    return f"; clamped, proposed was {', '.join(parts)}" if parts else ""

@@ -1,6 +1,12 @@
-"""A batching that acts on what a probe measures: what it needs, what it is told, what it decides."""
+"""Adaptive batch sizes in a run: the trajectory of a reference run, and the decisions on what a probe measures."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainopt.data import ReferenceTrajectory
+
+from ..records.metrics import read_rows
+from ..system.errors import UserError
 
 if TYPE_CHECKING:  # build checks with what is here
     from ..state.recorder import Record
@@ -46,3 +52,24 @@ class Control:
             ]
             if changed:
                 self._display.say(f"step {run.progress.step}: {', '.join(changed)}; {decision['reason']}")
+
+
+def read_reference(folder: str, probe: str) -> ReferenceTrajectory:
+    """Returns C_K and L_K as a probe measured them in another run.
+
+    Raises:
+        UserError: the folder holds no run, the run is damaged, or it has no such rows.
+    """
+    try:
+        measured = [
+            (row["epoch"], row["C_K"], row["L_K"])
+            for row in read_rows(Path(folder))
+            if row["kind"] == "probe" and row["probe"] == probe and None not in (row["C_K"], row["L_K"])
+        ]
+    except FileNotFoundError:
+        raise UserError(f"batching: reference={folder}: holds no run; give the folder of one") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"batching: reference={folder}: its metrics.jsonl cannot be read") from None
+    if not measured:
+        raise UserError(f"batching: reference={folder}: has no rows of the probe; run it with probe=[{probe}]")
+    return ReferenceTrajectory(*zip(*measured, strict=True))

@@ -1,23 +1,21 @@
 """From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import (
-    Arrays,
-    DataError,
-    Folders,
-)
+from trainopt.data import Arrays, DataError, Folders, ReferenceControl
 from trainopt.models import smallest_input
 
 from ..config.durations import Duration
-from ..config.instantiate import construct, construct_each, takes
+from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
 from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
@@ -26,6 +24,7 @@ from ..state.progress import Progress
 from ..state.run import Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
+from .batch_control import read_reference
 from .compatibility import (
     check_batches,
     check_compile,
@@ -72,8 +71,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     check_schedule(config, optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
     duration = Duration.parse(config.duration)
-    levels = partial(levels_of, schedule, duration)
-    batching = construct(config.batching, "batching", duration=duration, levels=levels)
+    batching = build_batching(config, schedule, duration)
     check_batches(batching, len(training_set), network)
     check_repeat_rate(batching, optimizer, range_test)
     if range_test:
@@ -183,6 +181,16 @@ def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, n
         raise UserError(f"data.size={wanted}: the network needs images of at least {needed} pixels")
     notes.append(f"images are enlarged from {height}x{width} to {needed}x{needed} pixels, as the network needs")
     return needed
+
+
+def build_batching(config: DictConfig, schedule: Any, duration: Duration) -> Any:
+    """Builds the rule for batch sizes; the reference run that a configuration names becomes its trajectory."""
+    node = copy(config.batching)
+    offered: dict[str, Any] = {"duration": duration, "levels": partial(levels_of, schedule, duration)}
+    target = find(node, "batching")
+    if isinstance(target, type) and issubclass(target, ReferenceControl) and "reference" in node:
+        offered["reference"] = read_reference(node.pop("reference"), target.needs_probe)
+    return construct(node, "batching", **offered)
 
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:

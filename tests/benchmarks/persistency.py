@@ -28,7 +28,7 @@ OVERRIDES = (
 def seconds_an_update(run: Run, start: dict, persistency: int) -> float:
     """Train with so many updates a batch; return the seconds of an update by the clock of training."""
     run = copy.copy(run)
-    run.batching = Constant(BATCH, persistency)
+    run.batching = Constant(BATCH, persistency=persistency)
     run, _ = trained(run, start, LR)
     return run.clocks.seconds["train"] / run.progress.step
 

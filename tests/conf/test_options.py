@@ -34,8 +34,8 @@ NEEDS = {
     "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
     "model/function.yaml": ["data=none"],
     "data/none.yaml": ["model=function"],
-    "batching/controlled.yaml": ["batching.L_growth=[0,5]"],
-    "batching/controlled_reference.yaml": ["batching.reference={reference}"],
+    "batching/growth_control.yaml": ["batching.L_growth=[0,5]"],
+    "batching/follow_reference.yaml": ["batching.reference={reference}"],
     "data/arrays.yaml": ["data.path={npz}"],
     "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
     "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
@@ -162,7 +162,7 @@ def test_the_vocabulary_is_that_of_the_design():
         "schedule": "constant multistep exponential cyclic cosine_restarts range_test",
         "regularizer": "l2 checkpoint_distance",
         "probe": "taylor",
-        "batching": "constant dynamic controlled controlled_reference controlled_norm_test",
+        "batching": "constant dynamic growth_control follow_reference norm_test",
         "logger": "tensorboard none",
     }
     for group, options in wanted.items():

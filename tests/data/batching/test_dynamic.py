@@ -187,7 +187,7 @@ def test_many_changes_are_cut_short():
     length = Duration.parse("20epochs")
     said = Dynamic([8, 16], scope="learning_rate", duration=length, levels=lambda: levels).describe()
     assert said.startswith("8 images, 16 from 2.5 %, 8 from 5 %, ")
-    assert said.endswith(" of the run, and 27 changes more")
+    assert said.endswith(" of the run, and 27 more changes")
 
 
 @pytest.mark.parametrize(

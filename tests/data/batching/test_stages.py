@@ -19,7 +19,7 @@ SOURCE = InMemory(IMAGES, np.zeros(100, int), [0.0], [1.0])
 def repeats(duration, persistency, size=10, updates=60):
     """How often each batch is used until the duration has passed, the last one whole."""
     length = Duration.parse(duration)
-    stream = batches(SOURCE, Constant(size, persistency, duration=length), 0, Position())
+    stream = batches(SOURCE, Constant(size, persistency=persistency, duration=length), 0, Position())
     found, count, previous = [], 0, None
     for batch in itertools.islice(stream, updates):
         if previous is not None and batch.inputs is not previous:
@@ -75,7 +75,7 @@ durations = st.one_of(
 @settings(max_examples=100, deadline=None)
 @given(durations, st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(7, 120), st.integers(0, 60))
 def test_the_stream_from_a_position_in_any_stage_is_the_rest_of_the_stream(duration, persistency, size, stop):
-    batching = Constant(size, persistency, duration=Duration.parse(duration))
+    batching = Constant(size, persistency=persistency, duration=Duration.parse(duration))
     whole = list(itertools.islice(batches(SOURCE, batching, 3, Position()), stop + 8))
     position = whole[stop - 1].after if stop else Position()
     for a, b in zip(whole[stop:], batches(SOURCE, batching, 3, position), strict=False):

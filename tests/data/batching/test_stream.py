@@ -68,7 +68,7 @@ settled = settings(max_examples=60, deadline=None)
 @settled
 @given(st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 50), st.integers(0, 2**40))
 def test_the_stream_from_a_position_is_the_rest_of_the_stream(size, persistency, drop_last, stop, seed):
-    batching = Constant(size, persistency, drop_last and size <= 23)
+    batching = Constant(size, persistency=persistency, drop_last=drop_last and size <= 23)
     options = Augmentation(flip=0.5, shift=2, shift_probability=0.5, padding="mean", cutout=3, mixup=0.4)
     source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=options)
     whole = list(itertools.islice(batches(source, batching, seed, Position()), stop + 6))
@@ -85,7 +85,7 @@ def test_an_epoch_is_one_pass_over_the_data_and_a_batch_is_used_k_times(size, pe
     images = np.arange(23, dtype=np.uint8).reshape(23, 1, 1, 1)
     source = InMemory(images, LABELS, [0.0], [1.0])
     updates = persistency * -(-23 // size)
-    stream = list(itertools.islice(batches(source, Constant(size, persistency), 1, Position()), updates))
+    stream = list(itertools.islice(batches(source, Constant(size, persistency=persistency), 1, Position()), updates))
     assert [b.after.epoch for b in stream] == [0] * (updates - 1) + [1]
     seen = torch.cat([b.inputs.flatten() for b in stream[::persistency]])
     assert sorted((255 * seen).round().int().tolist()) == list(range(23))

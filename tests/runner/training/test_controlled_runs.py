@@ -1,6 +1,7 @@
 """Runs whose batches follow a probe: what is decided, when it holds, what is written, interruptions, refusals."""
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,14 @@ from trainopt.data import InMemory, NormTest, Position
 from trainopt.runner import load_run
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.run import controlled_batches
+from trainopt.runner.system.errors import UserError
+from trainopt.runner.training.batch_control import read_reference
 
 RUN = ("model=mlp", "model.hidden=[8]", "data.limit=64", "logger=none", "device=cpu", "log_every=1steps", FISHER)
 SMALL = ("batching.min_size=4", "batching.size=16", "batching.max_size=32", "batching.smoothing=0")
 # C_K grows by 4 an epoch, which is too fast: half of the size. L_K grows by 0.02 a step: by 0.08 in an epoch of
 # four, then 0.16, then 0.32; at least 0.24 is wanted: the rate times 2, the most at once, then 1.5, then as it is
-GROWTH = ("batching=controlled", *SMALL, "batching.C_growth=[0,3]", "batching.L_growth=[0.24,1]")
+GROWTH = ("batching=growth_control", *SMALL, "batching.C_growth=[0,3]", "batching.L_growth=[0.24,1]")
 
 
 def run(trainopt, tmp_path, *command, name="a"):
@@ -76,7 +79,7 @@ def asks(sizes):
     """A batching whose size a test sets."""
     batching = NormTest(size=min(sizes), max_size=max(sizes))
     batching.set = lambda size, step: batching.load_state_dict(
-        {**batching.state_dict(), "before": batching._now, "now": (size, 1.0), "since": step}
+        {**batching.state_dict(), "before": batching.state_dict()["now"], "now": (size, 1.0), "since": step}
     )
     return batching
 
@@ -127,11 +130,11 @@ POLICIES = {
         "data.limit=75",
     ),
     "reference, augmentation": (
-        *("batching=controlled_reference", "batching.reference={reference}", *SMALL, "batching.every=3steps"),
+        *("batching=follow_reference", "batching.reference={reference}", *SMALL, "batching.every=3steps"),
         *("data.flip=0.5", "data.shift=1", "duration=16steps", "batching.smoothing=0.7"),
     ),
     "norm test, batch norm, exponential schedule": (
-        *("batching=controlled_norm_test", "batching.size=5", "batching.factor=1.5", "batching.every=2steps"),
+        *("batching=norm_test", "batching.size=5", "batching.factor=1.5", "batching.every=2steps"),
         *("model=resnet8", "data.limit=51", "schedule=exponential", "duration=16steps"),
     ),
 }
@@ -158,7 +161,7 @@ def test_stopped_again_and_again_it_goes_on_bit_for_bit(trainopt, tmp_path, monk
 
 def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
     # 43 images: batches of 6 and of 7 leave a single one
-    command = ("batching=controlled_norm_test", "batching.size=6", "batching.max_size=7", "batching.factor=1.2")
+    command = ("batching=norm_test", "batching.size=6", "batching.max_size=7", "batching.factor=1.2")
     folder = run(
         trainopt,
         tmp_path,
@@ -202,17 +205,45 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
             f"{FISHER} batching.drop_last=true batching.max_size=2000",
             "batching.drop_last=true: an epoch of 1437 images then holds no batch at all",
         ),
-        ("batching=controlled_reference", "batching.reference is missing: give it as batching.reference=VALUE"),
+        ("batching=follow_reference", "batching.reference is missing: give it as batching.reference=VALUE"),
         (
-            f"batching=controlled_reference batching.reference=no/where {FISHER}",
+            f"batching=follow_reference batching.reference=no/where {FISHER}",
             "batching: reference=no/where: holds no run; give the folder of one",
         ),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(trainopt, tmp_path, command, message):
-    growth = [] if "controlled_reference" in command else ["batching=controlled", "batching.L_growth=[0,1]"]
+    growth = [] if "follow_reference" in command else ["batching=growth_control", "batching.L_growth=[0,1]"]
     result = trainopt("model=mlp", "duration=1epochs", *growth, *command.split())
     assert result.code == 2
     assert result.err.startswith(f"trainopt: {message}")
     assert result.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_run_is_read_without_what_is_not_finite_and_other_rows(tmp_path):
+    """Of a run's rows, those of the probe count."""
+    rows = [
+        {"kind": "train", "step": 1, "epoch": 0.1, "total": 1.0},
+        {"kind": "probe", "probe": "fisher", "step": 5, "epoch": 0.5, "C_K": 10.0, "L_K": 1.0},
+        {"kind": "probe", "probe": "taylor", "step": 5, "epoch": 0.5, "C_K": 0.0},
+        {"kind": "probe", "probe": "fisher", "step": 7, "epoch": 0.7, "C_K": None, "L_K": 1.5},
+        {"kind": "probe", "probe": "fisher", "step": 10, "epoch": 1.0, "C_K": 12.0, "L_K": 2.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_reference(str(tmp_path), "fisher") == ((0.5, 1.0), (10.0, 12.0), (1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no run; give the folder of one"),
+        ("", r"has no rows of the probe; run it with probe=\[fisher\]"),
+        ('{"kind": "pro', "its metrics.jsonl cannot be read"),
+    ],
+)
+def test_a_reference_that_cannot_be_followed_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(UserError, match=f"^batching: reference={tmp_path}: {message}$"):
+        read_reference(str(tmp_path), "fisher")

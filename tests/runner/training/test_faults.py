@@ -41,8 +41,8 @@ NEEDS = {
     "schedule=multistep": ["schedule.milestones=[50steps,12epochs]"],
     "schedule=range_test": ["early_stopping.patience=null"],
     "batching=dynamic": ["batching.lr_rule=sqrt"],
-    "batching=controlled": ["batching.C_growth=[0,3]", "batching.L_growth=[0.2,1]"],
-    "batching=controlled_reference": ["batching.reference={reference}"],
+    "batching=growth_control": ["batching.C_growth=[0,3]", "batching.L_growth=[0.2,1]"],
+    "batching=follow_reference": ["batching.reference={reference}"],
 }
 GROUPS = ("optimizer", "schedule", "batching")
 CHOICES = [f"{group}={name}" for group in GROUPS for name in Vocabulary([CONF]).options(group)]

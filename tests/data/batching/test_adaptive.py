@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainopt.data import Answer, Controlled, GrowthControl, NormTest, Position, ReferenceControl
+from trainopt.data import (
+    AdaptiveBatchSize,
+    GrowthControl,
+    NormTest,
+    Position,
+    Proposal,
+    ReferenceControl,
+    ReferenceTrajectory,
+)
 
 STEPS = 10  # an epoch
 
@@ -61,7 +69,7 @@ def test_opposite_answers_leave_the_size():
     decision = batching.observe(rows[1], progress(10))
     assert (decision["batch_size"], decision["lr_factor"]) == (64, 1.0)
     assert decision["reason"] == (
-        "C_K grows by 3 an epoch, above 2, L_K grows by 8 an epoch, above 1; they ask for opposite sizes"
+        "C_K grows by 3 an epoch, above 2, L_K grows by 8 an epoch, above 1; they suggest opposite sizes"
     )
 
 
@@ -95,23 +103,18 @@ def test_what_is_not_finite_is_passed_over():
     assert [batching.observe(row, progress(5 * i)) for i, row in enumerate(rows, start=1)][:3] == [None] * 3
 
 
-REFERENCE = [(0.5, 10.0, 1.0), (1.0, 10.0, 2.0), (2.0, 12.0, 4.0), (3.0, 14.0, 4.5)]  # epoch, C_K, L_K
+REFERENCE = ReferenceTrajectory(epochs=[0.5, 1.0, 2.0, 3.0], C_K=[10.0, 10.0, 12.0, 14.0], L_K=[1.0, 2.0, 4.0, 4.5])
 
 
-def reference(folder, rows=REFERENCE):
-    """A run's folder with such rows of the probe among others."""
-    folder.mkdir()
-    lines = [{"kind": "train", "step": 1, "epoch": 0.1, "total": 1.0}]
-    for epoch, C, L in rows:
-        where = {"kind": "probe", "step": round(10 * epoch), "epoch": epoch}
-        lines += [{**where, "probe": "taylor", "C_K": 0.0}, {**where, "probe": "fisher", "C_K": C, "L_K": L}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return str(folder)
+def trajectory(count):
+    """A reference of so many measurements, half an epoch apart: C_K grows by 2, L_K by 3 an epoch."""
+    numbers = range(1, count + 1)
+    return ReferenceTrajectory([i / 2 for i in numbers], [10 + i for i in numbers], [1.5 * i for i in numbers])
 
 
-def test_a_run_is_led_back_to_the_path_of_its_reference(tmp_path):
+def test_a_run_is_led_back_to_the_path_of_its_reference():
     options = {"size": 64, "smoothing": 0.0, "tolerance": 0.25, "factor": 4.0}
-    batching = ReferenceControl(reference(tmp_path / "a"), **options)
+    batching = ReferenceControl(REFERENCE, **options)
     # At epoch 1, h = 1: C* = 12 and L* = 4 at epoch 2. With C_K = 10 and L_K = 2 now, C_K is to grow by
     # 9 - 10 = -1 to 15 - 10 = 5, L_K by 3 - 2 = 1 to 5 - 2 = 3.
     rows = [{"C_K": 9.0, "L_K": 1.0}, {"C_K": 10.0, "L_K": 2.0}]  # they grow by 2 and by 2
@@ -123,17 +126,18 @@ def test_a_run_is_led_back_to_the_path_of_its_reference(tmp_path):
     # at epoch 3 there is no reference for epoch 4
     after = batching.observe({"C_K": 20.0, "L_K": 20.0}, progress(30))
     assert (after["batch_size"], after["lr_factor"]) == (16, pytest.approx(1 / 3.2))
-    assert after["reason"] == "nothing to go by here"
+    assert after["reason"] == "the reference has no such epoch"
 
 
-def test_a_run_that_is_on_the_path_of_its_reference_stays_as_it_is(tmp_path):
-    rows = [(i / 2, 10 + i, 1.5 * i) for i in range(1, 9)]
-    batching = ReferenceControl(reference(tmp_path / "a", rows), smoothing=0.9, tolerance=0.01)
-    assert decisions(batching, [{"C_K": C, "L_K": L} for _, C, L in rows]) == [(32, 1.0)] * 4
+def test_a_run_that_is_on_the_path_of_its_reference_stays_as_it_is():
+    run = trajectory(8)
+    batching = ReferenceControl(run, smoothing=0.9, tolerance=0.01)
+    rows = [{"C_K": C, "L_K": L} for C, L in zip(run.C_K, run.L_K, strict=True)]
+    assert decisions(batching, rows) == [(32, 1.0)] * 4
 
 
-def test_a_rate_alone_follows_L_and_leaves_C(tmp_path):
-    batching = ReferenceControl(reference(tmp_path / "a"), adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
+def test_a_rate_alone_follows_L_and_leaves_C():
+    batching = ReferenceControl(REFERENCE, adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
     # at epoch 1: L* = 4 at epoch 2, so L_K is to grow by 2; it grows by 1
     assert decisions(batching, [{"C_K": 90.0, "L_K": 1.5}, {"C_K": 99.0, "L_K": 2.0}]) == [(32, 2.0)]
 
@@ -147,22 +151,22 @@ def test_the_norm_test_enlarges_to_the_size_that_passes_and_never_shrinks():
     # 2.5 <= 2.5; 2.51 > 2.5: 25.1 / 2.5 = 10.04; 26 / 0.25 = 104 but four times 11; 1 / 44; 120 but 100; endless
     assert [row["batch_size"] for row in found] == [10, 11, 44, 44, 100, 100]
     assert found[0]["reason"] == "norm test: variance / size 2.5 <= theta^2 |g|^2 2.5"
-    assert found[2]["reason"] == "norm test: variance / size 2.364 > theta^2 |g|^2 0.25; bounded, wanted size 104"
+    assert found[2]["reason"] == "norm test: variance / size 2.364 > theta^2 |g|^2 0.25; clamped, proposed was size 104"
     assert {row["lr_factor"] for row in found} == {1.0}
 
 
-class Asks(Controlled):
-    """Asks for what it is told."""
+class Echo(AdaptiveBatchSize):
+    """Proposes what it measures."""
 
     def measure(self, values, epochs):
         return values
 
-    def answer(self, measures):
-        return Answer(measures["size"], measures["lr"], "told")
+    def propose(self, measures):
+        return Proposal(measures["size"], measures["lr"], "as measured")
 
 
-def asks(**more):
-    return Asks(32, 8, 100, ["size", "lr"], [0.2, 3.0], **{"factor": 2.0, "smoothing": 0.0, **more})
+def echo(adjust=("size", "lr"), **more):
+    return Echo(size=32, min_size=8, max_size=100, adjust=adjust, lr_bounds=[0.2, 3.0], smoothing=0.0, **more)
 
 
 @pytest.mark.parametrize(
@@ -176,19 +180,19 @@ def asks(**more):
     ],
 )
 def test_a_decision_stays_within_its_factor(wanted, expected):
-    decision = asks().observe(dict(zip(("size", "lr"), wanted, strict=True)), progress(10))
+    decision = echo().observe(dict(zip(("size", "lr"), wanted, strict=True)), progress(10))
     assert (decision["batch_size"], decision["lr_factor"]) == expected
-    assert ("; bounded, wanted " in decision["reason"]) == (expected in [(64, 2.0), (16, 0.5), (64, 0.5)])
+    assert ("; clamped, proposed was " in decision["reason"]) == (expected in [(64, 2.0), (16, 0.5), (64, 0.5)])
 
 
 def test_what_is_not_to_be_moved_stays():
     wanted = [{"size": 1e9, "lr": 1e9}] * 4
-    assert set(decisions(Asks(32, 8, 100, ["size"], [0.2, 3.0], smoothing=0.0), wanted)) == {(64, 1.0), (100, 1.0)}
-    assert set(decisions(Asks(32, 8, 100, ["lr"], [0.2, 3.0], smoothing=0.0), wanted)) == {(32, 2.0), (32, 3.0)}
+    assert set(decisions(echo(["size"]), wanted)) == {(64, 1.0), (100, 1.0)}
+    assert set(decisions(echo(["lr"]), wanted)) == {(32, 2.0), (32, 3.0)}
 
 
 def test_bounds_are_kept_whatever_is_asked():
-    batching = asks()
+    batching = echo()
     up = decisions(batching, [{"size": 1e9, "lr": 1e9}] * 6)
     down = decisions(batching, [{"size": 0, "lr": 0}] * 12, steps=range(35, 95, 5))
     assert (up[-1], down[-1]) == ((100, 3.0), (8, 0.2))
@@ -196,7 +200,7 @@ def test_bounds_are_kept_whatever_is_asked():
 
 
 def test_there_is_at_most_one_decision_each_time():
-    found = [row and row["batch_size"] for row in observed(asks(), range(4, 45, 4))]
+    found = [row and row["batch_size"] for row in observed(echo(), range(4, 45, 4))]
     # due at 10, 20, 30, 40: at the first measurements from there on
     assert found == [None, None, 64, None, 100, None, None, 100, None, 100, None]
 
@@ -211,7 +215,7 @@ def sizes_from(batching, step, count, updates):
 
 
 def test_a_size_and_a_rate_hold_from_the_next_batch_on():
-    batching = asks(persistency=7)
+    batching = echo(persistency=7)
     # the batch that began at step 7 has had 3 of 7 updates at step 10
     assert batching.observe({"size": 64, "lr": 2.0}, progress(10, repeat=3))["batch_size"] == 64
     assert sizes_from(batching, 7, 3, 7) == [32, 64, 64]
@@ -224,15 +228,15 @@ def test_a_size_and_a_rate_hold_from_the_next_batch_on():
 
 
 def test_two_decisions_within_a_batch_leave_that_batch_alone():
-    batching = asks(persistency=30)
+    batching = echo(persistency=30)
     for step in (10, 20):
         batching.observe({"size": 100, "lr": 1.0}, progress(step, repeat=step))
     assert sizes_from(batching, 0, 2, 30) == [32, 100]
 
 
 @pytest.mark.parametrize("stop", range(1, 12))
-def test_resumed_in_the_middle_it_decides_the_same(tmp_path, stop):
-    run = reference(tmp_path / "a", [(i / 2, 10 + i, 1.5 * i) for i in range(1, 20)])
+def test_resumed_in_the_middle_it_decides_the_same(stop):
+    run = trajectory(19)
     rows = [{"C_K": 5 + 1.3**i, "L_K": 2 * i**1.2} for i in range(12)]
     for i, row in enumerate(rows):
         row |= {"gradient_variance": 9.0 * i, "mean_gradient_norm_sq": 1.0}
@@ -263,30 +267,20 @@ def test_resumed_in_the_middle_it_decides_the_same(tmp_path, stop):
         (lambda: GrowthControl(None, [-1, 1]), r"L_growth=\[-1, 1\]: must be >= 0; L_K never falls"),
         (
             lambda: GrowthControl([0, 1], adjust=["lr"]),
-            "C_growth: the learning rate does not move C_K; give null,.*",
+            "C_growth: the learning rate does not change C_K; give null,.*",
         ),
         (lambda: GrowthControl([0, 1], adjust=[]), r"adjust=\[\]: must be \[size\], \[lr\] or \[size,lr\]"),
         (lambda: GrowthControl([0, 1], adjust=["rate"]), r"adjust=\['rate'\]: must be .*"),
         (lambda: GrowthControl([0, 1], size=4), "size=4: must be between min_size=8 and max_size=512, all >= 1"),
         (
             lambda: GrowthControl([0, 1], lr_bounds=[2, 3]),
-            r"lr_bounds=\[2, 3\]: must be factors above 0, one up .*",
+            r"lr_bounds=\[2, 3\]: must be factors > 0, the first .*",
         ),
         (lambda: GrowthControl([0, 1], factor=1), "factor=1: must be > 1"),
         (lambda: GrowthControl([0, 1], smoothing=1), r"smoothing=1: must be in \[0, 1\)"),
         (lambda: NormTest(theta=0), "theta=0: must be > 0"),
-        (lambda: ReferenceControl("nowhere"), "reference=nowhere: holds no run; give the folder of one"),
     ],
 )
 def test_what_is_wrong_is_said(make, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()
-
-
-def test_a_reference_without_rows_of_the_probe_or_damaged_is_refused(tmp_path):
-    empty = reference(tmp_path / "a", [])
-    with pytest.raises(ValueError, match=r"a: has no rows of the probe; run it with probe=\[fisher\]$"):
-        ReferenceControl(empty)
-    (tmp_path / "a/metrics.jsonl").write_text('{"kind": "pro')
-    with pytest.raises(ValueError, match=r"a: its metrics.jsonl cannot be read$"):
-        ReferenceControl(empty)
