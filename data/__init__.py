@@ -4,7 +4,7 @@ from .batching.adaptive import AdaptiveBatchSize, Proposal
 from .batching.base import BatchUse, VariableBatchSize
 from .batching.constant import Constant
 from .batching.dynamic import Dynamic
-from .batching.follow_reference import ReferenceControl, ReferenceTrajectory
+from .batching.follow_reference import FollowReference, ReferenceTrajectory
 from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
 from .batching.stages import Stages
@@ -34,6 +34,7 @@ __all__ = [
     "Features",
     "FolderSource",
     "Folders",
+    "FollowReference",
     "GrowthControl",
     "GrowthController",
     "InMemory",
@@ -41,7 +42,6 @@ __all__ = [
     "NormTest",
     "Position",
     "Proposal",
-    "ReferenceControl",
     "ReferenceTrajectory",
     "Stages",
     "VariableBatchSize",

@@ -18,7 +18,7 @@ class ReferenceTrajectory(NamedTuple):
 
 
 @dataclass(eq=False)
-class ReferenceControl(GrowthController):
+class FollowReference(GrowthController):
     """Keeps C_K and L_K on the trajectory of a reference run.
 
     "New models must navigate close to this reference model", says Liao et al. 2018 (section 3.1). At epoch e, h

@@ -30,12 +30,19 @@ RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {
 }
 
 # Options, by group.
-RENAMED_OPTIONS: dict[str, dict[str, str]] = {}
+RENAMED_OPTIONS: dict[str, dict[str, str]] = {
+    "batching": {
+        "controlled": "growth_control",
+        "controlled_norm_test": "norm_test",
+        "controlled_reference": "follow_reference",
+    },
+}
 
 # Classes of this package.
 RENAMED_TARGETS = {
     f"trainopt.{old}": f"trainopt.{new}"
     for old, new in {
+        "data.ReferenceControl": "data.FollowReference",
         "runner.escape.Escape": "runner.training.checkpoint_distance.Escape",
         "runner.fisher_probe.FisherProbe": "runner.probes.fisher.FisherProbe",
         "runner.gradient_noise_probe.GradientNoiseProbe": "runner.probes.gradient_noise.GradientNoiseProbe",

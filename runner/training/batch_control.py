@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainopt.data import ReferenceTrajectory
 
-from ..records.metrics import read_rows
+from ..records.metrics import DamagedMetrics, read_metrics
 from ..system.errors import UserError
 
 if TYPE_CHECKING:  # build checks with what is here
@@ -63,12 +63,12 @@ def read_reference(folder: str, probe: str) -> ReferenceTrajectory:
     try:
         measured = [
             (row["epoch"], row["C_K"], row["L_K"])
-            for row in read_rows(Path(folder))
-            if row["kind"] == "probe" and row["probe"] == probe and None not in (row["C_K"], row["L_K"])
+            for row in read_metrics(Path(folder), "probe")
+            if row["probe"] == probe and None not in (row["C_K"], row["L_K"])
         ]
     except FileNotFoundError:
         raise UserError(f"batching: reference={folder}: holds no run; give the folder of one") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DamagedMetrics, KeyError):
         raise UserError(f"batching: reference={folder}: its metrics.jsonl cannot be read") from None
     if not measured:
         raise UserError(f"batching: reference={folder}: has no rows of the probe; run it with probe=[{probe}]")

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, DataError, Folders, ReferenceControl
+from trainopt.data import Arrays, DataError, Folders, FollowReference
 from trainopt.models import smallest_input
 
 from ..config.durations import Duration
@@ -188,7 +188,7 @@ def build_batching(config: DictConfig, schedule: Any, duration: Duration) -> Any
     node = copy(config.batching)
     offered: dict[str, Any] = {"duration": duration, "levels": partial(levels_of, schedule, duration)}
     target = find(node, "batching")
-    if isinstance(target, type) and issubclass(target, ReferenceControl) and "reference" in node:
+    if isinstance(target, type) and issubclass(target, FollowReference) and "reference" in node:
         offered["reference"] = read_reference(node.pop("reference"), target.needs_probe)
     return construct(node, "batching", **offered)
 

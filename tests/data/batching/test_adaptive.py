@@ -7,11 +7,11 @@ import pytest
 
 from trainopt.data import (
     AdaptiveBatchSize,
+    FollowReference,
     GrowthControl,
     NormTest,
     Position,
     Proposal,
-    ReferenceControl,
     ReferenceTrajectory,
 )
 
@@ -114,7 +114,7 @@ def trajectory(count):
 
 def test_a_run_is_led_back_to_the_path_of_its_reference():
     options = {"size": 64, "smoothing": 0.0, "tolerance": 0.25, "factor": 4.0}
-    batching = ReferenceControl(REFERENCE, **options)
+    batching = FollowReference(REFERENCE, **options)
     # At epoch 1, h = 1: C* = 12 and L* = 4 at epoch 2. With C_K = 10 and L_K = 2 now, C_K is to grow by
     # 9 - 10 = -1 to 15 - 10 = 5, L_K by 3 - 2 = 1 to 5 - 2 = 3.
     rows = [{"C_K": 9.0, "L_K": 1.0}, {"C_K": 10.0, "L_K": 2.0}]  # they grow by 2 and by 2
@@ -131,13 +131,13 @@ def test_a_run_is_led_back_to_the_path_of_its_reference():
 
 def test_a_run_that_is_on_the_path_of_its_reference_stays_as_it_is():
     run = trajectory(8)
-    batching = ReferenceControl(run, smoothing=0.9, tolerance=0.01)
+    batching = FollowReference(run, smoothing=0.9, tolerance=0.01)
     rows = [{"C_K": C, "L_K": L} for C, L in zip(run.C_K, run.L_K, strict=True)]
     assert decisions(batching, rows) == [(32, 1.0)] * 4
 
 
 def test_a_rate_alone_follows_L_and_leaves_C():
-    batching = ReferenceControl(REFERENCE, adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
+    batching = FollowReference(REFERENCE, adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
     # at epoch 1: L* = 4 at epoch 2, so L_K is to grow by 2; it grows by 1
     assert decisions(batching, [{"C_K": 90.0, "L_K": 1.5}, {"C_K": 99.0, "L_K": 2.0}]) == [(32, 2.0)]
 
@@ -242,7 +242,7 @@ def test_resumed_in_the_middle_it_decides_the_same(stop):
         row |= {"gradient_variance": 9.0 * i, "mean_gradient_norm_sq": 1.0}
     kinds = {
         "growth": lambda: GrowthControl(C_growth=[0, 0.5], L_growth=[1, 4], smoothing=0.7),
-        "reference": lambda: ReferenceControl(run, smoothing=0.7),
+        "reference": lambda: FollowReference(run, smoothing=0.7),
         "norm test": lambda: NormTest(smoothing=0.7, size=8),
     }
     for make in kinds.values():

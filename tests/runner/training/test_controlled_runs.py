@@ -205,6 +205,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
             f"{FISHER} batching.drop_last=true batching.max_size=2000",
             "batching.drop_last=true: an epoch of 1437 images then holds no batch at all",
         ),
+        ("batching=controlled_reference", "batching=controlled_reference: is now batching=follow_reference"),
         ("batching=follow_reference", "batching.reference is missing: give it as batching.reference=VALUE"),
         (
             f"batching=follow_reference batching.reference=no/where {FISHER}",
@@ -213,7 +214,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(trainopt, tmp_path, command, message):
-    growth = [] if "follow_reference" in command else ["batching=growth_control", "batching.L_growth=[0,1]"]
+    growth = [] if "reference" in command else ["batching=growth_control", "batching.L_growth=[0,1]"]
     result = trainopt("model=mlp", "duration=1epochs", *growth, *command.split())
     assert result.code == 2
     assert result.err.startswith(f"trainopt: {message}")
