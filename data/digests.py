@@ -1,4 +1,4 @@
-"""What tells one content from another in a few digits."""
+"""Digests of tensors and plain values."""
 
 import hashlib
 from typing import Any
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 def digest_of(*parts: Any) -> str:
-    """Returns 64 hexadecimal digits of tensors (values, dtype, shape) and of plain values.
+    """Returns the SHA-256 digest, 64 hexadecimal digits, of tensors (values, dtype, shape) and plain values.
 
     >>> digest_of(torch.zeros(2), "a")[:8] == digest_of(torch.zeros(2), "b")[:8]
     False
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
-            found.update(f"{part.dtype} {tuple(part.shape)};".encode())
-            found.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
+            digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         else:
-            found.update(f"{part!r};".encode())
-    return found.hexdigest()
+            digest.update(f"{part!r};".encode())
+    return digest.hexdigest()

@@ -1,5 +1,5 @@
-"""What is wrong with data."""
+"""The error of missing, damaged or unsuitable data."""
 
 
 class DataError(Exception):
-    """Data that is missing, damaged or of the wrong form; one line that names it and says what would be right."""
+    """Data is missing, damaged or of the wrong form; the text is one line that says what would be right."""

@@ -1,4 +1,4 @@
-"""Images and labels as arrays, checked once when they are read."""
+"""Images and labels as arrays, checked when they are read."""
 
 import zipfile
 from dataclasses import dataclass, replace
@@ -15,7 +15,14 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 class Arrays:
     """A data set in memory: images (N, H, W, C) uint8 and labels (N,) int64 in [0, num_classes).
 
-    Grey images may come as (N, H, W). Raises DataError, with `where` in front, for anything else.
+    Grayscale images may have the shape (N, H, W).
+
+    Args:
+        where: the origin of the data, with which error messages begin.
+        num_classes: 0: the largest training label, plus 1.
+
+    Raises:
+        DataError: the arrays have another form.
     """
 
     x_train: np.ndarray
@@ -23,7 +30,7 @@ class Arrays:
     x_test: np.ndarray
     y_test: np.ndarray
     where: str
-    num_classes: int = 0  # 0: as many as the training labels name
+    num_classes: int = 0
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -48,19 +55,19 @@ class Arrays:
         return channels, height, width
 
     def with_channels(self, channels: int) -> "Arrays":
-        """Returns the data with so many equal channels, where images are grey; DataError where they are not."""
-        there = self.image_shape[0]
-        if there == channels:
+        """Returns the data with the only channel of grayscale images repeated; DataError where they have several."""
+        current = self.image_shape[0]
+        if current == channels:
             return self
-        if there != 1:
-            raise DataError(f"channels={channels}: images have {there} channels; only grey ones can be given more")
+        if current != 1:
+            raise DataError(f"channels={channels}: images have {current} channels; only grayscale ones can get more")
         x_train, x_test = (np.repeat(images, channels, axis=3) for images in (self.x_train, self.x_test))
         return replace(self, x_train=x_train, x_test=x_test)
 
     def padded(self, pad: int) -> "Arrays":
-        """Returns the data with so many black pixels added on every side of every image."""
-        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        return replace(self, x_train=np.pad(self.x_train, around), x_test=np.pad(self.x_test, around))
+        """Returns the data with zero padding of `pad` pixels on every side of every image."""
+        widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        return replace(self, x_train=np.pad(self.x_train, widths), x_test=np.pad(self.x_test, widths))
 
 
 def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -68,8 +75,8 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
-        got = f"{images.dtype} of shape {images.shape}"
-        raise DataError(f"{data.where}: x_{part} is {got}, must be uint8 of shape (N, H, W, C) or (N, H, W)")
+        form = f"{images.dtype} of shape {images.shape}"
+        raise DataError(f"{data.where}: x_{part} is {form}, must be uint8 of shape (N, H, W, C) or (N, H, W)")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{data.where}: y_{part} is {labels.dtype} of shape {labels.shape}, must be integers of shape (N,)"
@@ -80,20 +87,19 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def arrays(path: str) -> Arrays:
-    """Reads one's own images: x_train, y_train, x_test, y_test from an .npz file (no pickles).
-
-    Args:
-        path: the file.
-    """
+    """Reads the user's own images from an .npz file, as `read_npz` does."""
     return read_npz(path)
 
 
 def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
-    """Reads x_train, y_train, x_test, y_test from an .npz file (no pickles).
+    """Reads x_train, y_train, x_test, y_test from an .npz file (without pickles).
 
     Args:
         path: the file.
-        num_classes: how many classes there are; 0: as many as the training labels name.
+        num_classes: number of classes; 0: the largest training label, plus 1.
+
+    Raises:
+        DataError: the file is missing or damaged, or its arrays are not those of `Arrays`.
     """
     file = Path(path).expanduser()
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Scikit-learn's digits: real images that need no download."""
+"""Scikit-learn's digits: images that need no download."""
 
 import gzip
 from importlib.util import find_spec
@@ -17,13 +17,13 @@ def digits() -> Arrays:
     """Returns the 1,797 handwritten 8x8 digits of scikit-learn, 360 of them (class-balanced) as the test set.
 
     They are the test part of the UCI data set "Optical Recognition of Handwritten Digits" (Alpaydin and
-    Kaynak 1998); grey levels 0 to 16 are scaled to 0 to 255. The file is read from scikit-learn's folder as
+    Kaynak 1998); gray levels 0 to 16 are scaled to 0 to 255. The file is read from scikit-learn's folder as
     `sklearn.datasets.load_digits` does, without importing scikit-learn, which takes as long as importing torch.
     """
-    found = find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
         raise DataError("digits: scikit-learn is not installed; pip install scikit-learn")
-    file = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    file = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(file, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",")
     pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""No data: for what is trained without any."""
+"""A placeholder for networks that are trained without data."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from .arrays import Arrays
 
 
 class NoData(Arrays):
-    """One black pixel in the place of a training set and of a test set: an epoch is one step.
+    """A training set and a test set of one zero pixel each: an epoch is one step.
 
-    For networks that do not look at their inputs, as test functions are.
+    For networks that do not depend on their inputs, such as test functions.
     """
 
     is_placeholder = True

@@ -1,4 +1,4 @@
-"""Made-up images with a class structure that a network can learn."""
+"""Synthetic images with a class structure that a network can learn."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def synthetic(
         train_size: number of training images.
         test_size: number of test images.
         noise: standard deviation of the noise, in units of the patterns' standard deviation.
-        data_seed: decides patterns, noise and labels.
+        data_seed: of patterns, noise and labels.
     """
     channels, height, width = image_shape
     rng = np.random.default_rng(data_seed)

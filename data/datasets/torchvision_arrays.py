@@ -19,15 +19,18 @@ SETS = {
 
 
 def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
-    """Reads MNIST, Fashion-MNIST, CIFAR-10 or CIFAR-100 whole.
+    """Reads MNIST, Fashion-MNIST, CIFAR-10 or CIFAR-100.
 
     Args:
         name: a key of `SETS`.
-        root: folder; <root>/NAME.npz is read where it stands, else torchvision's files below root.
+        root: folder; <root>/NAME.npz is read where it exists, else torchvision's files below root.
         download: let torchvision fetch missing files.
+
+    Raises:
+        DataError: the name is unknown, or files are missing or damaged.
     """
     if name not in SETS:
-        raise DataError(f"data.name={name}: is none of {', '.join(SETS)}")
+        raise DataError(f"data.name={name}: must be one of {', '.join(SETS)}")
     class_name, num_classes = SETS[name]
     folder = Path(root).expanduser()
     packed = folder / f"{name}.npz"
@@ -40,12 +43,15 @@ def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
 
 
 def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
-    """Reads SVHN whole.
+    """Reads SVHN.
 
     Args:
-        root: folder; <root>/svhn.npz is read where it stands, else torchvision's files in root.
+        root: folder; <root>/svhn.npz is read where it exists, else torchvision's files in root.
         download: let torchvision fetch missing files.
-        extra: add the extra images, of extra_32x32.mat in root, after the training images.
+        extra: append the extra images, of extra_32x32.mat in root, to the training images.
+
+    Raises:
+        DataError: files are missing or damaged.
     """
     folder = Path(root).expanduser()
     packed = folder / "svhn.npz"
@@ -69,7 +75,7 @@ def svhn(root: str, download: bool = False, extra: bool = False) -> Arrays:
 
 
 def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (N, H, W[, C]) and labels (N,) of a part of a data set of torchvision."""
+    """Returns images (N, H, W[, C]) and labels (N,) of one part of a torchvision data set."""
     import torchvision.datasets
 
     try:

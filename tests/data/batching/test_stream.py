@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainopt.data import Augmentation, Constant, InMemory, Position, batches, class_balanced, split
+from trainopt.data import Augmentation, Constant, InMemory, Position, batches
 from trainopt.data.sources.order import epoch_generator
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
@@ -108,28 +108,3 @@ def test_batches_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     list(InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=0.5, shift=1)).epoch(0, 0, [(0, 23)]))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@settled
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.data())
-def test_a_balanced_choice_shares_the_classes_out(labels, data):
-    labels = np.array(labels)
-    count = data.draw(st.integers(0, len(labels)))
-    chosen = class_balanced(labels, count)
-    assert len(set(chosen.tolist())) == count
-    assert sorted(chosen) == chosen.tolist()
-    for label in np.unique(labels):
-        share = count * np.mean(labels == label)
-        assert abs(np.sum(labels[chosen] == label) - share) <= 1 + len(np.unique(labels)) / 2
-
-
-def test_validation_is_held_out_and_the_same_under_a_limit():
-    labels = np.repeat(np.arange(10), 20)
-    train, held_out = split(labels, 0.1, None)
-    assert (len(train), len(held_out)) == (180, 20)
-    assert not set(train) & set(held_out)
-    assert np.bincount(labels[held_out]).tolist() == [2] * 10
-    few, few_held_out = split(labels, 0.1, 50)
-    assert set(few) <= set(train)
-    assert len(few) == 50
-    assert few_held_out.tolist() == held_out.tolist()

@@ -1,9 +1,6 @@
-"""Bootstrap samples of the training images: what they hold, and what they leave as it is."""
-
-import math
+"""Runs on a bootstrap sample of the training images: what changes, and what does not."""
 
 import numpy as np
-import pytest
 import torch
 from hydra import compose, initialize_config_module
 from PIL import Image
@@ -24,27 +21,6 @@ def built(*overrides):
 
 def images_of(source):
     return torch.cat([images for images, _ in source.ordered(64)])
-
-
-def test_a_sample_holds_the_share_of_the_images_that_chance_gives():
-    """Each is left out with probability (1 - 1/n)^n; of so many images the share has a deviation of 0.001."""
-    count = 100_000
-    shares = [len(np.unique(bootstrap(count, seed))) / count for seed in range(5)]
-    expected = 1 - (1 - 1 / count) ** count
-    assert expected == pytest.approx(1 - 1 / math.e, abs=1e-5)
-    assert shares == pytest.approx([expected] * 5, abs=0.005)
-    assert len(set(shares)) == 5
-
-
-def test_how_often_an_image_is_drawn_is_poisson():
-    times = np.bincount(np.bincount(bootstrap(100_000, 0), minlength=100_000)) / 100_000
-    assert times[:5] == pytest.approx([math.exp(-1) / math.factorial(k) for k in range(5)], abs=0.005)
-
-
-def test_a_sample_is_a_function_of_the_seed():
-    assert np.array_equal(bootstrap(1000, 7), bootstrap(1000, 7))
-    assert not np.array_equal(bootstrap(1000, 7), bootstrap(1000, 8))
-    assert bootstrap(1000, 7).max() < 1000
 
 
 def test_only_the_training_images_change():

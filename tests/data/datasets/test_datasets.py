@@ -1,4 +1,4 @@
-"""Data sets: what they hold, and what is said of those that are missing or damaged."""
+"""Data sets: their content, and the errors for those that are missing or damaged."""
 
 import pickle
 import struct
@@ -31,20 +31,20 @@ def test_synthetic_images_are_balanced_and_the_same_every_time():
     assert not np.array_equal(one.x_train, synthetic(4, [2, 5, 7], 40, 8, data_seed=1).x_train)
 
 
-def test_grey_images_are_given_equal_channels(npz):
-    grey = arrays(str(npz(shape=(6, 5))))
-    colour = grey.with_channels(3)
-    assert colour.image_shape == (3, 6, 5)
+def test_the_channel_of_grayscale_images_is_repeated(npz):
+    gray = arrays(str(npz(shape=(6, 5))))
+    color = gray.with_channels(3)
+    assert color.image_shape == (3, 6, 5)
     for name in ("x_train", "x_test"):
         for channel in range(3):
-            assert np.array_equal(getattr(colour, name)[..., channel], getattr(grey, name)[..., 0])
-    assert (colour.num_classes, colour.where) == (grey.num_classes, grey.where)
-    assert colour.with_channels(3) is colour
-    with pytest.raises(DataError, match="channels=1: images have 3 channels; only grey ones"):
-        colour.with_channels(1)
+            assert np.array_equal(getattr(color, name)[..., channel], getattr(gray, name)[..., 0])
+    assert (color.num_classes, color.where) == (gray.num_classes, gray.where)
+    assert color.with_channels(3) is color
+    with pytest.raises(DataError, match="channels=1: images have 3 channels; only grayscale ones"):
+        color.with_channels(1)
 
 
-def test_images_are_padded_with_black_pixels_on_every_side(npz):
+def test_images_get_zero_padding_on_every_side(npz):
     plain = arrays(str(npz(shape=(6, 5, 3))))
     padded = plain.padded(2)
     assert padded.image_shape == (3, 10, 9)
@@ -56,7 +56,7 @@ def test_images_are_padded_with_black_pixels_on_every_side(npz):
     assert (padded.num_classes, padded.where) == (plain.num_classes, plain.where)
 
 
-def test_grey_images_may_come_without_channels(npz):
+def test_grayscale_images_may_have_no_channel_axis(npz):
     data = arrays(str(npz(shape=(6, 5))))
     assert data.image_shape == (1, 6, 5)
     assert data.num_classes == 3
@@ -145,7 +145,7 @@ def test_cifar_is_read_from_its_batches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write_svhn(tmp_path, monkeypatch):
-    """Write parts of SVHN as its files hold them: (H, W, 3, N), digits 1 to 9 and 10 for 0; return the images."""
+    """Writes parts of SVHN in the form of its files: (H, W, 3, N), digits 1 to 9 and 10 for 0; returns the images."""
     from scipy.io import savemat
 
     monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5: Path(path).is_file())
@@ -174,7 +174,7 @@ def test_svhn_is_read_from_its_matrices(tmp_path, write_svhn):
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_extra_images_of_svhn_come_after_the_training_images(tmp_path, write_svhn, npz, packed):
     images = write_svhn(train=11, test=5, extra=12)
-    if packed:  # which holds no extra images: these are read from their own file all the same
+    if packed:  # the extra images are not in it, and are read from their own file
         parts = {"x_train": images["train"], "y_train": np.arange(1, 12) % 10}
         npz("svhn.npz", **parts, x_test=images["test"], y_test=np.arange(5))
         for part in ("train", "test"):
@@ -196,7 +196,7 @@ def test_missing_and_damaged_extra_images_of_svhn_are_named(tmp_path, write_svhn
 
 def test_reading_the_extra_images_takes_no_more_than_twice_their_memory(tmp_path, write_svhn):
     write_svhn(train=300, test=100, extra=2000)
-    svhn(str(tmp_path), extra=True)  # once, so that what is imported does not count
+    svhn(str(tmp_path), extra=True)  # once, so that imports do not count
     tracemalloc.start()
     try:
         data = svhn(str(tmp_path), extra=True)
@@ -211,7 +211,7 @@ def test_a_missing_set_says_how_to_get_it(tmp_path, read):
         read(str(tmp_path))
 
 
-def test_an_npz_in_the_root_goes_first(tmp_path, npz):
+def test_an_npz_in_the_root_takes_precedence(tmp_path, npz):
     write_mnist(tmp_path)
     npz("mnist.npz", shape=(4, 4))
     assert torchvision_arrays("mnist", str(tmp_path)).image_shape == (1, 4, 4)
@@ -226,7 +226,7 @@ def test_the_real_sets_are_those_of_the_papers(real_data):
     assert cifar.x_train.mean((0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
 
 
-def test_arrays_checks_what_a_function_of_somebody_elses_returns():
+def test_a_function_of_the_user_may_return_arrays():
     images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4)
-    data = Arrays(images, labels, images, labels, where="theirs")
+    data = Arrays(images, labels, images, labels, where="user")
     assert data.x_train.shape == (4, 2, 2, 1)
