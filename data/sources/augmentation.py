@@ -1,4 +1,4 @@
-"""What training images go through: mirroring, shifts, Cutout and mixup, as functions of (seed, epoch, index)."""
+"""Augmentation of training images: flips, crops, Cutout and mixup, as functions of (seed, epoch, index)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-PADDINGS = ("black", "mean")
+FILLS = ("black", "mean")
 MIXUP_STREAM = 1  # keeps the numbers that mixup draws apart from those of order and augmentation
 
 
@@ -16,11 +16,12 @@ class Augmentation:
     """How training images are changed; by default not at all.
 
     Args:
-        flip: probability of a horizontal mirror image.
-        shift: largest translation in pixels, uniform in both directions; for images kept in memory.
-        shift_probability: of a translation at all. With 1 it is the pad-and-crop of He et al. 2016, section 4.2;
-            with 0.5 the translation of Mandatelli 2018, section 2.4.
-        padding: what a translation brings in: `black`, zero before normalising, or `mean`, zero after it.
+        flip: probability of a horizontal flip.
+        crop_padding: pixels added on every side before a crop of the image's size at a uniformly random place; for
+            images in memory.
+        crop_probability: of a crop at all. With 1 it is the pad-and-crop of He et al. 2016, section 4.2; with 0.5
+            the translation of Mandatelli 2018, section 2.4.
+        fill: colour of the added pixels: `black`, zero before normalising, or `mean`, zero after it.
         cutout: side in pixels of the square that is set to zero after normalising (DeVries and Taylor 2017,
             arXiv 1708.04552); 0: none. See `Cutout`.
         mixup: alpha of Beta(alpha, alpha), which the weight of an image in its mixture with another is drawn from
@@ -31,35 +32,36 @@ class Augmentation:
     """
 
     flip: float = 0.0
-    shift: int = 0
-    shift_probability: float = 1.0
-    padding: str = "black"
+    crop_padding: int = 0
+    crop_probability: float = 1.0
+    fill: str = "black"
     cutout: int = 0
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
         for name, right, rule in (
             ("flip", 0 <= self.flip <= 1, "in [0, 1]"),
-            ("shift", self.shift >= 0, ">= 0"),
-            ("shift_probability", 0 <= self.shift_probability <= 1, "in [0, 1]"),
-            ("padding", self.padding in PADDINGS, f"one of {', '.join(PADDINGS)}"),
+            ("crop_padding", self.crop_padding >= 0, ">= 0"),
+            ("crop_probability", 0 <= self.crop_probability <= 1, "in [0, 1]"),
+            ("fill", self.fill in FILLS, f"one of {', '.join(FILLS)}"),
             ("cutout", self.cutout >= 0, ">= 0"),
             ("mixup", self.mixup >= 0, ">= 0"),
         ):
             if not right:
-                raise ValueError(f"data.{name}={getattr(self, name)}: must be {rule}")
+                raise ValueError(f"{name}={getattr(self, name)}: must be {rule}")
 
     @property
     def is_random(self) -> bool:
         """Whether an image is another one from epoch to epoch."""
-        shifts = self.shift > 0 and self.shift_probability > 0
-        return self.flip > 0 or shifts or self.cutout > 0 or self.mixup > 0
+        crops = self.crop_padding > 0 and self.crop_probability > 0
+        return self.flip > 0 or crops or self.cutout > 0 or self.mixup > 0
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError where the network's inputs are too small for the square of Cutout."""
         if self.cutout > min(height, width):
             raise ValueError(
-                f"data.cutout={self.cutout}: images are {height}x{width} pixels; give at most {min(height, width)}"
+                f"augmentation.cutout={self.cutout}: images are {height}x{width} pixels;"
+                f" give at most {min(height, width)}"
             )
 
 

@@ -141,8 +141,8 @@ class FolderSource:
         is_training = augmentation is not None
         self.augmentation = augmentation = augmentation or Augmentation()
         augmentation.check_size(data.size, data.size)
-        if augmentation.shift:
-            raise ValueError("data.shift: is for data sets kept in memory; folders of images have data.scale")
+        if augmentation.crop_padding:
+            raise ValueError("augmentation.crop_padding: is for data sets in memory; folders of images have data.scale")
         transform = create_transform(
             data.size,
             is_training=is_training,

@@ -55,7 +55,7 @@ class InMemory:
         self.shape = (images.shape[3], images.shape[1], images.shape[2])
         self.input_size = self.shape[1:] if size is None else (size, size)
         augmentation.check_size(*self.input_size)
-        shift = augmentation.shift
+        shift = augmentation.crop_padding
         stored = torch.from_numpy(_copied(images, shift, mirrored=augmentation.flip > 0))
         home = self.device if fits(stored, self.device) else torch.device("cpu")
         self.stored = stored.to(home)
@@ -88,7 +88,7 @@ class InMemory:
         source = order  # which stored image is read: the mirrored ones lie `count` further
         if options.flip > 0:
             source = order + count * (torch.rand(count, generator=generator) < options.flip)
-        if options.shift:
+        if options.crop_padding:
             steps = self._steps(generator)
             source, steps = self._windows.starts(source, steps), steps.to(self.device)
         cutout_and_mixup = CutoutAndMixup(
@@ -97,9 +97,9 @@ class InMemory:
         order, source = order.to(self.labels.device), source.to(self.labels.device)
         for start, stop in spans:
             inside = None
-            if options.shift:
+            if options.crop_padding:
                 pixels = self._windows.read(source[start:stop])
-                if options.padding == "mean":
+                if options.fill == "mean":
                     inside = self._insides(steps[:, start:stop])
             else:
                 pixels = self.stored.index_select(0, source[start:stop])
@@ -108,7 +108,7 @@ class InMemory:
 
     def _steps(self, generator: torch.Generator) -> Tensor:
         """Draws which windows of the padded images are read: rows and columns of their first pixels, (2, N)."""
-        shift, probability = self.augmentation.shift, self.augmentation.shift_probability
+        shift, probability = self.augmentation.crop_padding, self.augmentation.crop_probability
         steps = torch.randint(2 * shift + 1, (2, len(self)), generator=generator)
         if probability < 1:
             steps[:, torch.rand(len(self), generator=generator) >= probability] = shift
@@ -117,7 +117,7 @@ class InMemory:
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields every image once, in order, without augmentation."""
         _, height, width = self.shape
-        s = self.augmentation.shift
+        s = self.augmentation.crop_padding
         for start in range(0, len(self), batch_size):
             stop = min(start + batch_size, len(self))
             pixels = self.stored[start:stop, :, s : s + height, s : s + width]

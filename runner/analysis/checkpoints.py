@@ -1,17 +1,16 @@
 """Checkpoints that are looked at together: of which runs they are, and whether these have the same images."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 
-from trainopt.data import Augmentation
 from trainopt.models import DamagedFile
 
-from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
+from ..records.checkpoint_files import by_step, read
 from ..records.job_table import jobs_below
 from ..records.run_folder import read_config
 from ..system.errors import UserError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 # keys of data that do not choose images: where they lie, how they become inputs, what is done to those of training
 APART = {"root", "download", "workers", "mean", "std", "size", "channels", "crop_share", "interpolation"}
-APART |= {"bootstrap", "scale", "ratio", "color_jitter", *(field.name for field in fields(Augmentation))}
+APART |= {"bootstrap", "scale", "ratio", "color_jitter"}
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Member:
 def state_in(path: Path) -> dict[str, Any]:
     """Returns what is in a checkpoint; UserError if it cannot be read."""
     try:
-        return read_checkpoint(path)
+        return read(path)
     except DamagedFile as error:
         raise UserError(str(error)) from error
 
@@ -61,7 +60,7 @@ def checkpoint_path(folder: Path, which: str) -> Path:
     """
     path = folder / "checkpoints" / f"{which}.pt"
     if which == "last" and not path.exists():  # it was being replaced when the run was killed
-        return next((older for _, older in numbered_checkpoints(path.parent)), path)
+        return next((older for _, older in by_step(path.parent)), path)
     return path
 
 

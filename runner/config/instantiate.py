@@ -1,6 +1,7 @@
 """Calling a class that a configuration names, with its keys compared to the signature first."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,9 +51,21 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     try:
         return instantiate(arguments, _partial_=True, _convert_="all")(*args, **wanted)
     except (ValueError, TypeError, RuntimeError, MemoryError, DataError, WeightsError) as error:
-        raise UserError(f"{section}: {one_line(error)}") from error
+        raise UserError(with_key(one_line(error), section, names)) from error
     except HydraException as error:
-        raise UserError(f"{section}: {one_line(error.__cause__ or error)}") from error
+        raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error
+
+
+def with_key(message: str, section: str, arguments: list[str]) -> str:
+    """Returns what a class says about its arguments as what is wrong with a key of a section.
+
+    >>> with_key("flip=2: must be in [0, 1]", "augmentation", ["flip"])
+    'augmentation.flip=2: must be in [0, 1]'
+    >>> with_key("the network takes no images of 2 channels", "model", ["depth"])
+    'model: the network takes no images of 2 channels'
+    """
+    word = re.match(r"(\w+)[=:]", message)
+    return f"{section}{'.' if word and word[1] in arguments else ': '}{message}"
 
 
 def find(node: DictConfig, section: str) -> Callable[..., Any]:

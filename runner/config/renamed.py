@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from typing import Any
 
 # Keys of config.yaml.
-RENAMED_KEYS: dict[str, str] = {}
+RENAMED_KEYS = {
+    "data.flip": "augmentation.flip",
+    "data.shift": "augmentation.crop_padding",
+    "data.shift_probability": "augmentation.crop_probability",
+    "data.padding": "augmentation.fill",
+    "data.cutout": "augmentation.cutout",
+    "data.mixup": "augmentation.mixup",
+    "early_stopping.minimum_change": "early_stopping.min_delta",
+    "early_stopping.precision": "early_stopping.min_step_norm",
+}
 
 # Keys of a group, by the class of this package that they are arguments of, as in "optimizers.Cyclic": another class
 # may have an argument of the same name.
@@ -52,8 +61,8 @@ RENAMED_TARGETS = {
 }
 
 # Keys and choices that came later, with the value that every run before had.
-ADDED_KEYS: dict[str, Any] = {}
-ADDED_CHOICES: dict[str, str] = {}
+ADDED_KEYS = {"augmentation._target_": "trainopt.data.Augmentation"}
+ADDED_CHOICES = {"augmentation": "none"}
 
 
 def new_key(key: str, known: Iterable[str]) -> str | None:

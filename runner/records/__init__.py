@@ -1,4 +1,4 @@
-"""Files on disk, read and written without building a run: run folders, metrics, job tables, checkpoints, loggers.
+"""What is on disk, read and written without building a run: run folders, metrics, checkpoint files, loggers.
 
-May import config, system and models.
+May import config, system and models (safe_load).
 """

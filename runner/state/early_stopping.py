@@ -17,13 +17,13 @@ class EarlyStopping:
 
     Args:
         patience: evaluations without an improvement after which the run ends; None: it goes on.
-        minimum_change: `metric` must improve on the best by more than this to count: percentage points of top1, or
-            the mean loss.
+        min_delta: `metric` must improve on the best by more than this to count: percentage points of top1, or the
+            mean loss.
         metric: `top1` or `loss`.
-        precision: the run ends after a step of the optimizer that is shorter: ||theta_new - theta_old||_2 over all
-            trained parameters < precision (Menssen 2019, section 2.1, step 9). None: steps are not measured.
+        min_step_norm: the run ends after a step of the optimizer that is shorter: ||theta_new - theta_old||_2 over all
+            trained parameters < min_step_norm (Menssen 2019, section 2.1, step 9). None: steps are not measured.
 
-    >>> stopping = EarlyStopping(patience=2, minimum_change=0.5)
+    >>> stopping = EarlyStopping(patience=2, min_delta=0.5)
     >>> for top1 in (50.0, 60.0, 60.4, 60.6):
     ...     stopping.observe({"validation": {"top1": top1}})
     >>> stopping.waited, stopping.best, stopping.ends
@@ -33,14 +33,14 @@ class EarlyStopping:
     def __init__(
         self,
         patience: int | None = None,
-        minimum_change: float = 0.0,
+        min_delta: float = 0.0,
         metric: str = "top1",
-        precision: float | None = None,
+        min_step_norm: float | None = None,
     ):
         self.patience = patience
-        self.minimum_change = minimum_change
+        self.min_delta = min_delta
         self.metric = metric
-        self.precision = precision
+        self.min_step_norm = min_step_norm
         self.step_is_short = False  # the last one; read after every step
         self._before: list[Tensor] = []
         self._depth = 0
@@ -61,24 +61,24 @@ class EarlyStopping:
             return
         value = rows["validation"][self.metric]
         sign = SIGN[self.metric]
-        if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.minimum_change):
+        if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
 
     def watch(self, optimizer: Any) -> None:
-        """Measures the steps of an optimizer, if `precision` asks for it.
+        """Measures the steps of an optimizer, if `min_step_norm` asks for it.
 
         Costs a copy of the parameters and a norm a step.
 
         Raises:
             UserError: it is no torch.optim.Optimizer.
         """
-        if self.precision is None:
+        if self.min_step_norm is None:
             return
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise UserError(
-                f"early_stopping.precision={self.precision}: needs a torch.optim.Optimizer,"
+                f"early_stopping.min_step_norm={self.min_step_norm}: needs a torch.optim.Optimizer,"
                 f" which {type(optimizer).__name__} is not"
             )
         optimizer.register_step_pre_hook(self._before_step)
@@ -91,15 +91,15 @@ class EarlyStopping:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._depth -= 1
-        if self._depth == 0 and self.precision is not None:
+        if self._depth == 0 and self.min_step_norm is not None:
             steps = [p.detach() - before for p, before in zip(trained(optimizer), self._before, strict=True)]
-            self.step_is_short = get_total_norm(steps).item() < self.precision
+            self.step_is_short = get_total_norm(steps).item() < self.min_step_norm
 
     @property
     def reason(self) -> str | None:
         """Why the run ends here, or None if it does not."""
         if self.step_is_short:
-            return f"the last step was shorter than early_stopping.precision={self.precision:g}"
+            return f"the last step was shorter than early_stopping.min_step_norm={self.min_step_norm:g}"
         if self.patience is not None and self.waited >= self.patience:
             return "the held-out images showed nothing more to gain"
         return None

@@ -67,9 +67,9 @@ def read_reference(folder: str, probe: str) -> ReferenceTrajectory:
             if row["probe"] == probe and None not in (row["C_K"], row["L_K"])
         ]
     except FileNotFoundError:
-        raise UserError(f"batching: reference={folder}: holds no run; give the folder of one") from None
+        raise UserError(f"batching.reference={folder}: holds no run; give the folder of one") from None
     except (OSError, DamagedMetrics, KeyError):
-        raise UserError(f"batching: reference={folder}: its metrics.jsonl cannot be read") from None
+        raise UserError(f"batching.reference={folder}: its metrics.jsonl cannot be read") from None
     if not measured:
-        raise UserError(f"batching: reference={folder}: has no rows of the probe; run it with probe=[{probe}]")
+        raise UserError(f"batching.reference={folder}: has no rows of the probe; run it with probe=[{probe}]")
     return ReferenceTrajectory(*zip(*measured, strict=True))

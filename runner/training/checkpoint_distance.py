@@ -10,7 +10,7 @@ from torch import Tensor
 from trainopt.models import DamagedFile
 from trainopt.optimizers import CheckpointDistance
 
-from ..records.checkpoint_files import read_checkpoint
+from ..records.checkpoint_files import read
 from ..state.early_stopping import EarlyStopping
 from ..system.errors import UserError
 
@@ -39,7 +39,7 @@ class Escape(CheckpointDistance):
         every: a duration: whenever it has passed once more.
         at_restarts: when the schedule begins a new cycle.
         on_plateau: evaluations without an improvement on the held-out images, as early stopping counts them
-            (`early_stopping.metric` and `minimum_change`); counted anew after each snapshot, and not during a push
+            (`early_stopping.metric` and `min_delta`); counted anew after each snapshot, and not during a push
             that is to end.
         files: snapshots from other runs, there from the start: folders of runs (their last.pt) or checkpoints.
         until_distance: a push ends (the strength is 0) after the step that has left every snapshot that is kept so
@@ -188,7 +188,7 @@ class Escape(CheckpointDistance):
 
     def _new_plateau(self, run: "Run") -> EarlyStopping:
         like = run.early_stopping
-        return EarlyStopping(self.on_plateau, like.minimum_change, like.metric)
+        return EarlyStopping(self.on_plateau, like.min_delta, like.metric)
 
 
 def weights_in(file: str, params: dict[str, Tensor]) -> list[Tensor]:
@@ -201,7 +201,7 @@ def weights_in(file: str, params: dict[str, Tensor]) -> list[Tensor]:
     if path.is_dir():
         path = path / "checkpoints" / "last.pt"
     try:
-        weights = read_checkpoint(path)["model"]
+        weights = read(path)["model"]
     except (DamagedFile, UserError) as error:
         raise UserError(f"files: {error}") from error
     found = []

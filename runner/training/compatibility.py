@@ -29,10 +29,11 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
     if config.early_stopping.patience is not None:
         raise UserError(
             f"early_stopping.patience={config.early_stopping.patience}: there are no held-out images to look at;"
-            " early_stopping.precision ends a run where its steps become short"
+            " early_stopping.min_step_norm ends a run where its steps become short"
         )
-    for section in ("data", "objective"):
-        for key, default in shipped("config.yaml")[section].items():
+    defaults = {**shipped("config.yaml"), "augmentation": shipped("augmentation/none.yaml")}
+    for section in ("data", "augmentation", "objective"):
+        for key, default in defaults[section].items():
             value = config[section].get(key, default)
             if value != default and key not in ("root", "download", "auxiliary_weight"):
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")

@@ -1,6 +1,5 @@
 """The sets of images of a run: what it is trained on and what it is evaluated on."""
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from trainopt.data import (
     split,
 )
 
+from ..config.instantiate import construct
 from ..system.errors import UserError, one_line
 
 
@@ -62,12 +62,12 @@ def build_sets(
             images = images[indices]
         return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
 
+    augmentation = construct(config.augmentation, "augmentation")
     sets = {"validation": make("train", held_out)} if len(held_out) else {}
     if train_images:
         chosen = train[class_balanced(labels[train], train_images)]
         sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch
     try:
-        augmentation = Augmentation(**{f.name: options[f.name] for f in fields(Augmentation)})
         if options.bootstrap:
             sample = bootstrap(len(train), config.seed)
             notes.append(f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample")

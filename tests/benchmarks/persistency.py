@@ -21,7 +21,13 @@ BATCH, STEPS, PAIRS = 128, 400, 7
 LR = 1e-6  # nothing is learnt: gradients of batches that are fitted are denormal numbers, with which a CPU is slow
 OVERRIDES = (
     *("model=mlp", "model.hidden=[]", "data=synthetic", "data.image_shape=[3,32,32]", "data.train_size=12800"),
-    *("data.test_size=256", "data.flip=0.5", "data.shift=4", f"batching.size={BATCH}", f"duration={STEPS}steps"),
+    *(
+        "data.test_size=256",
+        "augmentation.flip=0.5",
+        "augmentation.crop_padding=4",
+        f"batching.size={BATCH}",
+        f"duration={STEPS}steps",
+    ),
 )
 
 

@@ -109,7 +109,7 @@ def main() -> bool:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, 50_000)
-    usual = InMemory(images, labels, MEAN, STD, augmentation=Augmentation(flip=0.5, shift=4))
+    usual = InMemory(images, labels, MEAN, STD, augmentation=Augmentation(flip=0.5, crop_padding=4))
     spans = [(i * BATCH, (i + 1) * BATCH) for i in range(BATCHES)]
 
     def ours(source: InMemory = usual) -> float:
@@ -123,7 +123,7 @@ def main() -> bool:
     a, b, ratio = ratios(ours, lambda: drained(shuffled_read(stored, targets, BATCHES)) / BATCHES, 21)
     kept = report(f"cost over a shuffled read: {BATCH / a:,.0f} / {BATCH / b:,.0f}", ratio, 2.0) and kept
     keep_freed_memory()  # as every run on a CPU does: mixing takes a second batch's memory
-    everything = Augmentation(flip=0.5, shift=4, shift_probability=0.5, padding="mean", cutout=16, mixup=1.0)
+    everything = Augmentation(flip=0.5, crop_padding=4, crop_probability=0.5, fill="mean", cutout=16, mixup=1.0)
     source = InMemory(images, labels, MEAN, STD, augmentation=everything, num_classes=10)
     slow = PerSample(images, labels, all_transforms())
     a, b, ratio = ratios(lambda: ours(source), lambda: per_sample(slow, 12, Mixed()) / 12, 7)

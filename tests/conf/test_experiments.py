@@ -11,12 +11,12 @@ from trainopt.runner.config.options import CONF
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.sweeps.jobs import combinations
 
-AUGMENTED = {"flip": 0.5, "shift": 4, "shift_probability": 0.5, "padding": "black", "cutout": 0, "mixup": 0.0}
-PLAIN = {"flip": 0.0, "shift": 0}
+AUGMENTED = {"flip": 0.5, "crop_padding": 4, "crop_probability": 0.5, "fill": "black", "cutout": 0, "mixup": 0.0}
+PLAIN = {"flip": 0.0, "crop_padding": 0}
 NETWORKS = ["alexnet_cifar", "vgg16_cifar", "resnet34_cifar"]
 KS = [1, 2, 5]
 
-# Mandatelli 2018: (model, optimizer, schedule, duration, data, {key: values} of the sweep)
+# Mandatelli 2018: (model, optimizer, schedule, duration, augmentation, {key: values} of the sweep)
 MOMENTUM = {"momentum": 0.5, "nesterov": False, "weight_decay": 0, "dampening": 0}
 NESTEROV = {**MOMENTUM, "nesterov": True, "lr": 0.1}
 ADAPTIVE = {"momentum": 0.9, "gamma": 1.0, "lr_bounds": [0.001, 0.1], "grad_norm_sq_bounds": [1e-4, 1e10]}
@@ -72,14 +72,14 @@ def has(node, wanted):
 
 @pytest.mark.parametrize("name", MANDATELLI)
 def test_mandatelli_2018(name):
-    model, optimizer, schedule, duration, data, sweep = MANDATELLI[name]
+    model, optimizer, schedule, duration, augmentation, sweep = MANDATELLI[name]
     config, choices = composed(f"mandatelli2018/{name}")
     assert (choices["model"], choices["data"]) == (model, "cifar10")
     assert has(config["optimizer"], optimizer)
     assert has(config["schedule"], schedule)
     assert bool(schedule) == (choices["schedule"] != "constant")
     assert config["duration"] == duration
-    assert has(config["data"], data)
+    assert has(config["augmentation"], augmentation)
     assert config["data"]["validation"] == 0  # the study's tables are of the test set
     assert (config["batching"]["size"], config["batching"]["persistency"]) == (512, 1)
     assert swept(config) == sweep
@@ -111,7 +111,8 @@ def test_some_of_mandatelli_2018_are_there_on_digits(name):
     assert [choices[group] for group in kept] == [chosen[group] for group in kept]
     assert has(small["optimizer"], {k: v for k, v in paper["optimizer"].items() if k != "lr"})
     assert [8 * n for n in small["model"]["channels"]] == paper["model"]["channels"]
-    assert (small["data"]["flip"], small["data"]["shift"]) == (0, 1 if paper["data"]["shift"] else 0)
+    cropped = paper["augmentation"]["crop_padding"] > 0
+    assert (small["augmentation"]["flip"], small["augmentation"]["crop_padding"]) == (0, 1 if cropped else 0)
     # the rate falls at the same shares of the run, though not of as many epochs
     ends = [float(config["duration"].removesuffix("epochs")) for config in (small, paper)]
     falls = [[float(m.removesuffix("epochs")) for m in c["schedule"].get("milestones", [])] for c in (small, paper)]
@@ -256,8 +257,9 @@ def test_liao_2018(name):
     assert (config["schedule"]["milestones"], config["schedule"]["gamma"]) == (milestones, 0.1)
     assert config["duration"] == duration
     # "as described by He et al."; the images of the test stay whole
-    assert has(config["data"], {"flip": 0.5, "shift": 4, "shift_probability": 1.0, "padding": "mean", **options})
-    assert has(config["data"], {"validation": 0, "limit": None, "cutout": 0, "mixup": 0})
+    he = {"flip": 0.5, "crop_padding": 4, "crop_probability": 1.0, "fill": "mean", "cutout": 0, "mixup": 0}
+    assert has(config["augmentation"], he)
+    assert has(config["data"], {"validation": 0, "limit": None, **options})
     assert choices["batching"] == ("dynamic" if name in DYNAMIC else "constant")
     assert not config.get("regularizer")
     assert has(config["probe"]["fisher"], {"every": "50steps", "each_epoch": True})  # steps 1, 51, 101, … of each epoch
@@ -298,7 +300,7 @@ def test_each_of_liao_2018_has_its_size_for_a_cpu(name):
     small, choices = composed(f"liao2018/cpu/{name}")
     assert choices["model"] == ("mlp" if name == "mnist_mlp" else "resnet8")
     assert small["data"] == {**paper["data"], "limit": 2000} | ({"extra": False} if "svhn" in name else {})
-    for part in ("optimizer", "batching", "probe"):
+    for part in ("augmentation", "optimizer", "batching", "probe"):
         assert small[part] == paper[part]
     assert (small["duration"], small["schedule"]["milestones"]) == ("10epochs", ["5epochs", "7.5epochs"])
     swept, count = jobs(f"liao2018/cpu/{name}")
@@ -319,7 +321,8 @@ def test_some_of_liao_2018_are_there_on_digits(name, of):
     assert choices["data"] == "digits"
     assert [choices[group] for group in kept] == [chosen[group] for group in kept]
     assert (small["model"], small["optimizer"]) == (paper["model"], paper["optimizer"])
-    assert has(small["data"], {"flip": 0, "shift": 1, "pad": 0, "padding": "mean"})
+    assert has(small["augmentation"], {"flip": 0, "crop_padding": 1, "fill": "mean"})
+    assert small["data"]["pad"] == 0
     assert (small["duration"], small["schedule"]["milestones"]) == ("10epochs", ["5epochs", "7.5epochs"])
     assert has(small["probe"]["fisher"], {"each_epoch": True, "rows": "batch"})
     here, whole = jobs(f"liao2018/digits/{name}")[0], jobs(f"liao2018/{of}")[0]
@@ -358,7 +361,8 @@ def test_von_bachmann_2020(name):
     assert has(config["optimizer"], sgd)
     assert (config["batching"]["size"], config["duration"]) == (128, "900epochs")
     assert config["regularizer"]["l2"]["strength"] == 1e-3
-    assert has(config["data"], {**PLAIN, "validation": 0})
+    assert has(config["augmentation"], PLAIN)
+    assert config["data"]["validation"] == 0
     # equation 1.10, from the initial rate to 0; all cycles are equally long
     assert has(config["schedule"], {"period_mult": 1, "min_lr": 0.0})
     assert cycles(config) == (6 if restarts else 1)

@@ -33,7 +33,7 @@ def shifted(image, dy, dx):
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("shift", [0, 3])
 def test_pixels_are_those_of_a_plain_implementation(flip, shift):
-    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=flip, shift=shift))
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=flip, crop_padding=shift))
     generator = epoch_generator(7, 2)
     order = torch.randperm(23, generator=generator)
     mirror = torch.rand(23, generator=generator) < flip if flip else torch.zeros(23, dtype=torch.bool)
@@ -48,7 +48,7 @@ def test_pixels_are_those_of_a_plain_implementation(flip, shift):
 
 
 def test_evaluation_sees_every_image_once_in_order_and_unchanged():
-    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=1.0, shift=3))
+    source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=1.0, crop_padding=3))
     images, labels = (torch.cat(parts) for parts in zip(*source.ordered(10), strict=True))
     assert labels.tolist() == LABELS.tolist()
     assert images.numpy() == pytest.approx(np.stack([normalised(i) for i in IMAGES]), abs=2e-6)
@@ -69,7 +69,7 @@ settled = settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 50), st.integers(0, 2**40))
 def test_the_stream_from_a_position_is_the_rest_of_the_stream(size, persistency, drop_last, stop, seed):
     batching = Constant(size, persistency=persistency, drop_last=drop_last and size <= 23)
-    options = Augmentation(flip=0.5, shift=2, shift_probability=0.5, padding="mean", cutout=3, mixup=0.4)
+    options = Augmentation(flip=0.5, crop_padding=2, crop_probability=0.5, fill="mean", cutout=3, mixup=0.4)
     source = InMemory(IMAGES, LABELS, MEAN, STD, augmentation=options)
     whole = list(itertools.islice(batches(source, batching, seed, Position()), stop + 6))
     position = whole[stop - 1].after if stop else Position()
@@ -106,5 +106,7 @@ def test_other_seeds_and_epochs_are_other_orders():
 
 def test_batches_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    list(InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=0.5, shift=1)).epoch(0, 0, [(0, 23)]))
+    list(
+        InMemory(IMAGES, LABELS, MEAN, STD, augmentation=Augmentation(flip=0.5, crop_padding=1)).epoch(0, 0, [(0, 23)])
+    )
     assert torch.equal(torch.get_rng_state(), before)

@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 COUNT, HEIGHT, WIDTH = 23, 6, 5
 IMAGES = RNG.integers(1, 256, (COUNT, HEIGHT, WIDTH, 2), dtype=np.uint8)  # none is black: padding stands out
 LABELS = np.arange(COUNT)
-EVERYTHING = Augmentation(flip=0.5, shift=2, shift_probability=0.5, padding="mean", cutout=3, mixup=0.4)
+EVERYTHING = Augmentation(flip=0.5, crop_padding=2, crop_probability=0.5, fill="mean", cutout=3, mixup=0.4)
 
 
 def source(images=IMAGES, labels=LABELS, size=None, **options):
@@ -56,7 +56,7 @@ def windows(image, shift):
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"shift": 4}, {"flip": 0.5, "shift": 4}])
+@pytest.mark.parametrize("options", [{}, {"crop_padding": 4}, {"flip": 0.5, "crop_padding": 4}])
 def test_a_set_is_copied_once_to_where_it_stays(options):
     images = np.zeros((500, 32, 32, 2), np.uint8)
     tracemalloc.start()
@@ -71,7 +71,7 @@ def test_a_set_is_copied_once_to_where_it_stays(options):
 def test_every_mirroring_and_shift_comes_as_often_as_it_should_and_nothing_else_does(probability):
     count, shift, flip = 20_000, 2, 0.25
     image = np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5, 1)
-    options = Augmentation(flip=flip, shift=shift, shift_probability=probability)
+    options = Augmentation(flip=flip, crop_padding=shift, crop_probability=probability)
     data = InMemory(image.repeat(count, 0), np.zeros(count, int), [0.0], [1.0], augmentation=options)
     known, observed = windows(image[0], shift), np.zeros((2, 5, 5), int)
     for row in (255 * an_epoch(data)[0]).round().to(torch.uint8).numpy():
@@ -87,7 +87,7 @@ def test_every_mirroring_and_shift_comes_as_often_as_it_should_and_nothing_else_
 def test_batches_are_those_of_a_plain_implementation_of_the_draws(padding, probability):
     """The draws in this order and no others: configurations from before new ones came keep their batches."""
     s, side = 2, 3
-    options = {"flip": 0.5, "shift": s, "shift_probability": probability, "padding": padding, "cutout": side}
+    options = {"flip": 0.5, "crop_padding": s, "crop_probability": probability, "fill": padding, "cutout": side}
     images, labels = an_epoch(source(**options))
     generator = epoch_generator(7, 2)
     order = torch.randperm(COUNT, generator=generator).tolist()
@@ -114,7 +114,7 @@ def test_batches_are_those_of_a_plain_implementation_of_the_draws(padding, proba
 
 def test_padding_and_squares_are_of_the_size_that_the_network_sees():
     """Padding is of the images, before they are resized; squares are of the inputs."""
-    options = {"shift": 2, "padding": "mean"}
+    options = {"crop_padding": 2, "fill": "mean"}
     small, _ = an_epoch(source(**options))
     large, _ = an_epoch(source(size=12, **options))
     assert torch.equal(large, interpolate(small, (12, 12), mode="bilinear", antialias=True))
@@ -154,8 +154,8 @@ def test_every_centre_of_a_square_comes_as_often_as_it_should():
 def test_mixtures_are_weighted_sums_of_the_images_that_the_targets_name():
     """With a class for each image the targets tell weights and partners; nothing else is looked at."""
     cuts = 10, 17
-    plain, labels = an_epoch(source(flip=0.5, shift=2, cutout=3), 7, 2, *cuts)
-    mixed, targets = an_epoch(source(flip=0.5, shift=2, cutout=3, mixup=1.0), 7, 2, *cuts)
+    plain, labels = an_epoch(source(flip=0.5, crop_padding=2, cutout=3), 7, 2, *cuts)
+    mixed, targets = an_epoch(source(flip=0.5, crop_padding=2, cutout=3, mixup=1.0), 7, 2, *cuts)
     assert targets.shape == (COUNT, COUNT)
     assert targets.sum(1).numpy() == pytest.approx(1, abs=1e-6)
     place = {label: i for i, label in enumerate(labels.tolist())}
@@ -197,7 +197,7 @@ def test_mixtures_are_torchvisions_for_the_same_numbers():
 
 def test_augmentation_does_not_depend_on_where_batches_begin():
     """But for mixtures, which are of a batch: those depend on nothing else."""
-    options = {"flip": 0.5, "shift": 2, "shift_probability": 0.5, "padding": "mean", "cutout": 3}
+    options = {"flip": 0.5, "crop_padding": 2, "crop_probability": 0.5, "fill": "mean", "cutout": 3}
     whole, parts = an_epoch(source(**options)), an_epoch(source(**options), 7, 2, 4, 11, 12)
     assert torch.equal(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
@@ -233,11 +233,11 @@ def test_evaluation_is_never_augmented_and_the_global_generators_are_left_alone(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"flip": 1.5}, r"data.flip=1.5: must be in \[0, 1\]"),
-        ({"shift_probability": -1}, r"data.shift_probability=-1: must be in \[0, 1\]"),
-        ({"padding": "white"}, "data.padding=white: must be one of black, mean"),
-        ({"cutout": 6}, "data.cutout=6: images are 6x5 pixels; give at most 5"),
-        ({"mixup": -0.1}, "data.mixup=-0.1: must be >= 0"),
+        ({"flip": 1.5}, r"flip=1.5: must be in \[0, 1\]"),
+        ({"crop_probability": -1}, r"crop_probability=-1: must be in \[0, 1\]"),
+        ({"fill": "white"}, "fill=white: must be one of black, mean"),
+        ({"cutout": 6}, "cutout=6: images are 6x5 pixels; give at most 5"),
+        ({"mixup": -0.1}, "mixup=-0.1: must be >= 0"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

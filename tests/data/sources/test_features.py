@@ -32,8 +32,8 @@ def test_features_come_in_the_order_of_the_images():
     [
         ({}, False),
         ({"flip": 0.1}, True),
-        ({"shift": 1}, True),
-        ({"shift": 1, "shift_probability": 0.0, "padding": "mean"}, False),
+        ({"crop_padding": 1}, True),
+        ({"crop_padding": 1, "crop_probability": 0.0, "fill": "mean"}, False),
         ({"cutout": 2}, True),
         ({"mixup": 0.5}, True),
     ],

@@ -65,10 +65,10 @@ def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
     assert torch.allclose(mixed, weight * cut + (1 - weight) * cut[partner], atol=1e-6)  # float32
     wanted = weight * torch.eye(2)[labels] + (1 - weight) * torch.eye(2)[labels[partner]]
     assert torch.allclose(targets, wanted)
-    with pytest.raises(ValueError, match="data.cutout=25: images are 24x24 pixels; give at most 24"):
+    with pytest.raises(ValueError, match="augmentation.cutout=25: images are 24x24 pixels; give at most 24"):
         batch(cutout=25)
-    with pytest.raises(ValueError, match="data.shift: is for data sets kept in memory"):
-        batch(shift=1)
+    with pytest.raises(ValueError, match="augmentation.crop_padding: is for data sets in memory"):
+        batch(crop_padding=1)
 
 
 def test_evaluation_sees_every_image_once(images):

@@ -199,7 +199,7 @@ def test_snapshots_of_one_run_are_an_ensemble(two, trainopt):
 def test_a_sweep_and_another_kind_of_network(trainopt, tmp_path):
     short = ("duration=6steps", "logger=none", "data.limit=100")
     assert trainopt("-m", "model=mlp", "seed=0,1", *short, "hydra.sweep.dir=outputs/sweep").code == 0
-    other = ("model=resnet8", "data.size=16", "data.flip=0.5", "data.bootstrap=true")  # of the same test images
+    other = ("model=resnet8", "data.size=16", "augmentation.flip=0.5", "data.bootstrap=true")  # of the same test images
     assert trainopt(*other, *short, "run.name=c").code == 0
     found = evaluate_ensemble([tmp_path / "outputs/sweep", tmp_path / "outputs/c"], checkpoint="best")
     assert len(found["members"]) == 3

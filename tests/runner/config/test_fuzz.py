@@ -35,11 +35,22 @@ VALUES = (
 )
 SENSIBLE = (
     *("seed=3", "optimizer.lr=0.01", "batching.size=16", "batching.persistency=2", "data.validation=0.2"),
-    *("data.shift=1", "data.flip=0.5", "model.hidden=[8]", "objective.label_smoothing=0.1", "run.name=a"),
+    *(
+        "augmentation.crop_padding=1",
+        "augmentation.flip=0.5",
+        "model.hidden=[8]",
+        "objective.label_smoothing=0.1",
+        "run.name=a",
+    ),
     *("early_stopping.patience=2", "keep_checkpoints.every=3", "checkpoint_every=1steps", "++seed=4"),
     *("log_every=0.1epochs", "deterministic=true", "precision=bf16", "channels_last=true", "device=cpu"),
-    *("batching.persistency=[2,1]", "batching.repeat_lr_factor=0.5", "schedule.warmup=1epochs", "data.cutout=3"),
-    *("data.mixup=0.4", "data.padding=mean", "data.shift_probability=0.5"),
+    *(
+        "batching.persistency=[2,1]",
+        "batching.repeat_lr_factor=0.5",
+        "schedule.warmup=1epochs",
+        "augmentation.cutout=3",
+    ),
+    *("augmentation.mixup=0.4", "augmentation.fill=mean", "augmentation.crop_probability=0.5"),
 )
 
 

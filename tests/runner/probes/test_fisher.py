@@ -216,7 +216,7 @@ def test_the_study_measures_steps_1_51_101_of_every_epoch_and_so_does_a_run_that
     trainopt, tmp_path, monkeypatch
 ):
     sampling = [f"probe.{name}.{key}" for name in ("fisher", "gradient_noise") for key in STUDY]
-    command = ("model=mlp", "data.limit=300", "data.flip=0.5", "batching.size=4", "duration=2.5epochs")
+    command = ("model=mlp", "data.limit=300", "augmentation.flip=0.5", "batching.size=4", "duration=2.5epochs")
     command = (*command, "probe=[fisher,gradient_noise]", *sampling, "checkpoint_every=20steps", "logger=none")
     assert trainopt(*command, "run.name=whole").code == 0
     stop_at(monkeypatch, 50, 75, 77, 130)
@@ -248,7 +248,7 @@ RUNS = {
 
 @pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
 def test_a_run_with_all_probes_is_the_run_without(trainopt, tmp_path, case):
-    command = ("duration=6steps", "log_every=1steps", "logger=none", "data.flip=0.5")
+    command = ("duration=6steps", "log_every=1steps", "logger=none", "augmentation.flip=0.5")
     plain = [part for part in case if not part.startswith("probe")]
     assert trainopt(*command, *plain, "run.name=without").code == 0
     assert trainopt(*command, *case, *ALL, "probe.fisher.every=1steps", "run.name=with").code == 0

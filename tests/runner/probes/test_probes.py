@@ -16,7 +16,7 @@ RESNET = (
     *("data.limit=120", "batching.size=8"),
 )
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")
-RUN = ("duration=14steps", "log_every=1steps", "checkpoint_every=5steps", "logger=none", "data.flip=0.5")
+RUN = ("duration=14steps", "log_every=1steps", "checkpoint_every=5steps", "logger=none", "augmentation.flip=0.5")
 CASES = {
     "sgd, batch norm, dropout, stochastic depth": RESNET,
     "adam, dropout, l2": (*MLP, "optimizer=adam"),
@@ -137,7 +137,7 @@ def test_a_checkpoint_from_before_there_was_a_clock_for_probes_is_read():
             "optimizer=adaptive_nesterov optimizer.lr=0.1",
             "optimizer.lr: optimizer=adaptive_nesterov has no such key",
         ),
-        ("optimizer=adaptive_nesterov optimizer.lr_bounds=[1,0]", "optimizer: lr_bounds="),
+        ("optimizer=adaptive_nesterov optimizer.lr_bounds=[1,0]", "optimizer.lr_bounds="),
         (
             "optimizer=adaptive_nesterov optimizer.gamma=0",
             "optimizer.gamma=0: must be a number > 0",

@@ -16,7 +16,7 @@ RUN = (
     "optimizer.lr=0.5",
     "logger=none",
     "early_stopping.patience=3",
-    "early_stopping.minimum_change=0.5",
+    "early_stopping.min_delta=0.5",
 )
 
 
@@ -36,8 +36,8 @@ def test_it_counts_evaluations_without_an_improvement():
 
 
 def test_an_improvement_must_exceed_the_minimum_on_the_best_that_counted():
-    assert waited([50, 50.4, 50.8, 51.5], patience=5, minimum_change=0.5) == [0, 1, 0, 0]
-    assert waited([50, 50.5, 50.6], patience=5, minimum_change=0.5) == [0, 1, 0]
+    assert waited([50, 50.4, 50.8, 51.5], patience=5, min_delta=0.5) == [0, 1, 0, 0]
+    assert waited([50, 50.5, 50.6], patience=5, min_delta=0.5) == [0, 1, 0]
 
 
 def test_what_is_not_finite_is_no_improvement():
@@ -61,7 +61,7 @@ def test_a_run_stops_where_the_figures_say(trainopt, tmp_path):
     assert result.code == 0
     found = summary(tmp_path / "outputs/a")
     top1 = [row["top1"] for row in rows(tmp_path / "outputs/a", "validation")]
-    counts = waited(top1, patience=3, minimum_change=0.5)
+    counts = waited(top1, patience=3, min_delta=0.5)
     assert counts[-1] == 3
     assert 3 not in counts[:-1]
     assert found["status"] == "finished"
@@ -102,21 +102,21 @@ def steps_of_descent(precision, lr):
 
 @pytest.mark.parametrize("precision", [0.3, 1e-3, 1e-6])
 def test_gradient_descent_ends_at_the_step_of_the_closed_form(trainopt, tmp_path, precision):
-    result = trainopt(*DESCENT, f"early_stopping.precision={precision}", "run.name=a")
+    result = trainopt(*DESCENT, f"early_stopping.min_step_norm={precision}", "run.name=a")
     steps = steps_of_descent(precision, 0.02)
     found = summary(tmp_path / "outputs/a")
     assert (found["status"], found["steps"], found["stopped_early"]) == ("finished", steps, True)
-    assert f"stopped early: {steps} steps; the last step was shorter than early_stopping.precision" in result.out
+    assert f"stopped early: {steps} steps; the last step was shorter than early_stopping.min_step_norm" in result.out
     last = [rows(tmp_path / "outputs/a", kind)[-1] for kind in ("train", "test")]
     assert [row["step"] for row in last] == [steps, steps]
     assert last[1]["theta"] == pytest.approx([5 * 0.88**steps, 3 * 0.88**steps], rel=1e-9)
     state = torch.load(tmp_path / "outputs/a/checkpoints/last.pt", weights_only=True)
     assert state["progress"]["step"] == steps
-    assert "already finished" in trainopt(*DESCENT, f"early_stopping.precision={precision}", "run.name=a").out
+    assert "already finished" in trainopt(*DESCENT, f"early_stopping.min_step_norm={precision}", "run.name=a").out
 
 
 def test_newton_ends_where_the_optimum_was_found(trainopt, tmp_path):
-    trainopt(*QUADRATIC, "optimizer=newton", "early_stopping.precision=0.1", "run.name=a")
+    trainopt(*QUADRATIC, "optimizer=newton", "early_stopping.min_step_norm=0.1", "run.name=a")
     found = summary(tmp_path / "outputs/a")
     assert (found["steps"], found["final"]["loss"], found["stopped_early"]) == (2, 5.0, True)
 
@@ -124,7 +124,7 @@ def test_newton_ends_where_the_optimum_was_found(trainopt, tmp_path):
 def test_a_run_that_never_takes_a_short_step_is_the_same_bit_for_bit(trainopt, tmp_path):
     command = ("model=mlp", "duration=2epochs", "logger=none", "log_every=1steps")
     trainopt(*command, "run.name=a")
-    trainopt(*command, "early_stopping.precision=1e-30", "run.name=b")
+    trainopt(*command, "early_stopping.min_step_norm=1e-30", "run.name=b")
     a, b = tmp_path / "outputs/a", tmp_path / "outputs/b"
     assert timeless(rows(a)) == timeless(rows(b))
     assert same_weights(a, b)
@@ -132,7 +132,7 @@ def test_a_run_that_never_takes_a_short_step_is_the_same_bit_for_bit(trainopt, t
 
 
 def test_signals_do_not_change_where_a_run_ends_by_precision(trainopt, tmp_path, monkeypatch):
-    command = (*DESCENT, "early_stopping.precision=0.01")
+    command = (*DESCENT, "early_stopping.min_step_norm=0.01")
     last = steps_of_descent(0.01, 0.02)
     trainopt(*command, "run.name=whole")
     with monkeypatch.context() as patch:
@@ -147,9 +147,9 @@ def test_signals_do_not_change_where_a_run_ends_by_precision(trainopt, tmp_path,
 
 
 def test_patience_and_precision_go_together_and_the_first_ends_the_run(trainopt, tmp_path):
-    patient = trainopt(*RUN, "early_stopping.precision=1e-30", "run.name=a").out
+    patient = trainopt(*RUN, "early_stopping.min_step_norm=1e-30", "run.name=a").out
     assert "the held-out images showed nothing more to gain" in patient
-    short = trainopt(*RUN, "early_stopping.precision=1e9", "run.name=b").out
+    short = trainopt(*RUN, "early_stopping.min_step_norm=1e9", "run.name=b").out
     assert "stopped early: 1 steps; the last step was shorter" in short
     trainopt(*RUN, "run.name=c")
     assert summary(tmp_path / "outputs/a")["steps"] == summary(tmp_path / "outputs/c")["steps"] > 1
@@ -171,19 +171,19 @@ def test_the_length_is_that_of_the_whole_step_over_all_trained_parameters():
     optimizer = Cautious([{"params": [a, frozen]}, {"params": [b], "lr": 2.0}], lr=1.0)
     a.grad, b.grad = torch.tensor([1.0, 2.0]), torch.tensor([[1.0]])  # moves by (2, 4) and (4): 6
     for precision, is_short in ((6.01, True), (5.99, False)):
-        stopping = EarlyStopping(precision=precision)
+        stopping = EarlyStopping(min_step_norm=precision)
         stopping.watch(optimizer)
         optimizer.step()
         assert stopping.step_is_short is is_short
-        again = EarlyStopping(precision=precision)
+        again = EarlyStopping(min_step_norm=precision)
         again.load_state_dict(stopping.state_dict())
         assert again.ends is is_short
 
 
 def test_what_is_no_optimizer_of_torch_cannot_be_measured():
     EarlyStopping().watch(object())
-    with pytest.raises(UserError, match=r"early_stopping.precision=0.1: needs a torch.optim.Optimizer"):
-        EarlyStopping(precision=0.1).watch(object())
+    with pytest.raises(UserError, match=r"early_stopping.min_step_norm=0.1: needs a torch.optim.Optimizer"):
+        EarlyStopping(min_step_norm=0.1).watch(object())
 
 
 def test_nothing_is_measured_where_nobody_asked():

@@ -10,7 +10,13 @@ from helpers.runs import rows, weights
 from trainopt.data.sources.augmentation import mixture
 from trainopt.data.sources.order import epoch_generator
 
-EVERYTHING = ("data.flip=0.5", "data.shift=1", "data.shift_probability=0.5", "data.cutout=3", "data.mixup=0.5")
+EVERYTHING = (
+    "augmentation.flip=0.5",
+    "augmentation.crop_padding=1",
+    "augmentation.crop_probability=0.5",
+    "augmentation.cutout=3",
+    "augmentation.mixup=0.5",
+)
 
 
 def run(trainopt, tmp_path, *command, name="a"):
@@ -26,7 +32,7 @@ def test_rows_are_those_of_a_plain_implementation_of_mixup_with_label_smoothing(
     folder = run(
         trainopt,
         tmp_path,
-        *("data=arrays", f"data.path={path}", "data.mean=[0.0]", "data.std=[1.0]", "data.mixup=0.7", "seed=5"),
+        *("data=arrays", f"data.path={path}", "data.mean=[0.0]", "data.std=[1.0]", "augmentation.mixup=0.7", "seed=5"),
         *("model=mlp", "model.hidden=[]", "batching.size=25", "duration=2epochs"),
         *("optimizer.lr=0", "objective.label_smoothing=0.1"),
     )

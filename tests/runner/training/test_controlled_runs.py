@@ -131,7 +131,7 @@ POLICIES = {
     ),
     "reference, augmentation": (
         *("batching=follow_reference", "batching.reference={reference}", *SMALL, "batching.every=3steps"),
-        *("data.flip=0.5", "data.shift=1", "duration=16steps", "batching.smoothing=0.7"),
+        *("augmentation.flip=0.5", "augmentation.crop_padding=1", "duration=16steps", "batching.smoothing=0.7"),
     ),
     "norm test, batch norm, exponential schedule": (
         *("batching=norm_test", "batching.size=5", "batching.factor=1.5", "batching.every=2steps"),
@@ -186,8 +186,8 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
         (f"{FISHER} batching.every=3epochs", "batching.every=3epochs: never comes in a run of 1epochs"),
         (f"{FISHER} duration=9steps batching.every=20epochs", "batching.every=20epochs: never comes in a run of"),
         (f"{FISHER} batching.L_growth=null", "batching: C_growth and L_growth are both null: give the growth"),
-        (f"{FISHER} batching.L_growth=[2,1]", "batching: L_growth=[2, 1]: must be the lowest and the highest"),
-        (f"{FISHER} batching.size=4", "batching: size=4: must be between min_size=8 and max_size=512"),
+        (f"{FISHER} batching.L_growth=[2,1]", "batching.L_growth=[2, 1]: must be the lowest and the highest"),
+        (f"{FISHER} batching.size=4", "batching.size=4: must be between min_size=8 and max_size=512"),
         (f"{FISHER} batching.adjust=[rate]", "batching.adjust=[rate]: must be a list of one of size, lr"),
         (
             f"{FISHER} optimizer=adaptive_nesterov",
@@ -209,7 +209,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
         ("batching=follow_reference", "batching.reference is missing: give it as batching.reference=VALUE"),
         (
             f"batching=follow_reference batching.reference=no/where {FISHER}",
-            "batching: reference=no/where: holds no run; give the folder of one",
+            "batching.reference=no/where: holds no run; give the folder of one",
         ),
     ],
 )

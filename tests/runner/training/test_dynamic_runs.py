@@ -71,7 +71,7 @@ def test_a_rate_by_rule_is_the_same_run_as_that_rate_from_the_schedule(trainopt,
 RESUMED = {
     "in the middle of epochs, a rule, dropout, augmentation": (
         *("batching.stages=[7,20,11]", "batching.lr_rule=linear", "duration=1.5epochs"),
-        *("model.dropout=0.2", "data.flip=0.5", "optimizer=adam"),
+        *("model.dropout=0.2", "augmentation.flip=0.5", "optimizer=adam"),
     ),
     "in steps, two updates a batch, the rest dropped": (
         *("batching.stages=[30,12,20]", "batching.persistency=2", "batching.drop_last=true", "duration=14steps"),
@@ -130,7 +130,7 @@ def test_a_constant_rate_is_one_level_and_a_schedule_that_says_nothing_has_none(
     assert levels_of(SimpleNamespace(), Duration.parse("3epochs")) is None
 
 
-LEVELS = "batching: scope=learning_rate: needs a schedule with levels in the unit of duration: constant, multistep"
+LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit of duration: constant, multistep"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ LEVELS = "batching: scope=learning_rate: needs a schedule with levels in the uni
         ("schedule=exponential schedule.staircase=false batching.scope=learning_rate", LEVELS),
         ("schedule=exponential duration=50steps batching.scope=learning_rate", LEVELS),
         ("schedule=cosine_restarts schedule.warmup=1epochs batching.scope=learning_rate", LEVELS),
-        ("batching.first=10 batching.last=50", "batching: first=10, last=50: one must be a power of two times"),
-        ("batching.stages=[]", "batching: stages=[]: must have at least one stage"),
+        ("batching.first=10 batching.last=50", "batching.first=10, last=50: one must be a power of two times"),
+        ("batching.stages=[]", "batching.stages=[]: must have at least one stage"),
         ("batching.stages=[8,0]", "batching.stages=[8,0]: must be a list of integer >= 1 or null"),
         ("batching.scope=epoch", "batching.scope=epoch: must be one of run, learning_rate"),
         ("batching.lr_rule=cubic", "batching.lr_rule=cubic: must be one of none, linear, sqrt"),

@@ -11,7 +11,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
-RUN = ("model=resnet8", "device=cuda", "duration=30steps", "data.flip=0.5", "data.shift=1", "log_every=3steps")
+RUN = (
+    "model=resnet8",
+    "device=cuda",
+    "duration=30steps",
+    "augmentation.flip=0.5",
+    "augmentation.crop_padding=1",
+    "log_every=3steps",
+)
 
 
 @pytest.fixture(autouse=True)

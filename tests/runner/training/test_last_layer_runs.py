@@ -19,7 +19,7 @@ RUN = ("model=resnet8", "model.trainable=last_layer", "data.limit=150", "duratio
 CASES = {
     "cached": (),
     "not cached": ("model.feature_cache=none",),
-    "random augmentation": ("data.flip=0.5", "data.shift=1"),
+    "random augmentation": ("augmentation.flip=0.5", "augmentation.crop_padding=1"),
 }
 RESUMED = {
     "dropout": ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "model.weights=null"),
@@ -112,7 +112,7 @@ def test_features_are_computed_once_and_shared(trainopt, tmp_path, computed, cac
     assert environment["features"].startswith("from")
     assert trainopt("evaluate", "outputs/b").code == 0
     assert not computed
-    assert trainopt(*RUN, given, "data.flip=0.5", "run.name=c").code == 0
+    assert trainopt(*RUN, given, "augmentation.flip=0.5", "run.name=c").code == 0
     assert sum(computed) == 3 * 150  # the training images; the test's are in the cache
 
 
@@ -254,10 +254,12 @@ def test_what_cannot_be_is_refused_in_one_line(trainopt, tmp_path, choices, mess
 
 
 def test_every_key_that_makes_images_random_is_known():
-    """A new key of `data` belongs into one of these; what is random, its source must say (`is_random`)."""
+    """A new key belongs into one of these; what is random, its source must say (`is_random`)."""
     fixed = {"root", "download", "limit", "validation", "bootstrap", "mean", "std", "pad", "size", "channels"}
-    of_a_shift = {"shift_probability", "padding"}
-    assert set(shipped("config.yaml")["data"]) - fixed - of_a_shift == {"flip", "shift", "cutout", "mixup"}
+    assert set(shipped("config.yaml")["data"]) == fixed
+    of_a_crop = {"crop_probability", "fill"}
+    random = {"flip", "crop_padding", "cutout", "mixup"}
+    assert set(shipped("augmentation/none.yaml")) - {"_target_"} == random | of_a_crop
 
 
 def test_folders_without_random_transforms_are_cached(trainopt, tmp_path, computed):

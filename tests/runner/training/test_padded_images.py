@@ -37,7 +37,14 @@ def test_the_toy_network_of_liao_2018_sees_mnist_as_32x32(npz, tmp_path, monkeyp
 
 
 def test_images_are_padded_before_they_are_shifted_resized_and_described():
-    run = built("model=mlp", "data.pad=4", "data.shift=1", "data.size=32", "data.limit=50", "data.padding=mean")
+    run = built(
+        "model=mlp",
+        "data.pad=4",
+        "augmentation.crop_padding=1",
+        "data.size=32",
+        "data.limit=50",
+        "augmentation.fill=mean",
+    )
     assert run.image_shape == (1, 32, 32)
     plain = built("model=mlp", "data.limit=50")
     assert run.training_set.shape == (1, 16, 16)

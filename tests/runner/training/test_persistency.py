@@ -14,7 +14,14 @@ from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.update_scale import RepeatRate
 from trainopt.runner.training.build import build
 
-DATA = ("data.limit=100", "batching.size=30", "data.flip=0.5", "data.shift=1", "logger=none", "device=cpu")
+DATA = (
+    "data.limit=100",
+    "batching.size=30",
+    "augmentation.flip=0.5",
+    "augmentation.crop_padding=1",
+    "logger=none",
+    "device=cpu",
+)
 SPANS = [(0, 30), (30, 60), (60, 90), (90, 100)]
 MLP = (*DATA, "model=mlp", "model.hidden=[16]")
 RESNET = (*DATA, "model=resnet8")
@@ -189,10 +196,10 @@ def test_a_run_that_diverges_in_a_repeat_keeps_the_rate_of_the_schedule(trainopt
 
 
 def test_a_repeat_that_is_short_ends_the_run_within_the_batch(trainopt, tmp_path):
-    more = ("batching.persistency=4", "batching.repeat_lr_factor=1e-9", "early_stopping.precision=1e-6")
+    more = ("batching.persistency=4", "batching.repeat_lr_factor=1e-9", "early_stopping.min_step_norm=1e-6")
     folder = run(trainopt, tmp_path, *MLP, *more, "optimizer=sgd", "duration=8steps")
     assert summary(folder)["steps"] == 2
-    assert "shorter than early_stopping.precision" in summary(folder)["stopped_because"]
+    assert "shorter than early_stopping.min_step_norm" in summary(folder)["stopped_because"]
 
 
 RESUMED = {
@@ -246,7 +253,7 @@ class NoRate:
             "batching.persistency=[5,0]: must be an integer >= 1 or a list of integer >= 1",
         ),
         ("batching.persistency=1.5", "batching.persistency=1.5: must be an integer >= 1 or a list of"),
-        ("batching.persistency=[]", "batching: persistency=[]: must have at least one stage"),
+        ("batching.persistency=[]", "batching.persistency=[]: must have at least one stage"),
         ("batching.repeat_lr_factor=0", "batching.repeat_lr_factor=0: must be a number > 0"),
         ("+batching.duration=3epochs", "batching.duration: unknown key"),
         (

@@ -72,7 +72,7 @@ def test_what_it_refuses_is_told_in_one_line(trainopt, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for more, message in (
         ("seed=13", "regularizer.fading: not with this seed"),
-        ("regularizer.fading.strength=2", "regularizer.fading: strength=2: must be at most 1"),
+        ("regularizer.fading.strength=2", "regularizer.fading.strength=2: must be at most 1"),
     ):
         result = trainopt(*RUN[:-1], "+regularizer.fading.strength=1", more, "run.name=a")
         assert result.code == 2

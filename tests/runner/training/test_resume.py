@@ -23,18 +23,18 @@ CASES = {
         "data.limit=300",
         "schedule=exponential",
         "schedule.every=4steps",
-        "data.flip=0.5",
-        "data.shift=1",
+        "augmentation.flip=0.5",
+        "augmentation.crop_padding=1",
     ),
     "every augmentation, label smoothing, persistency": (
         "model=resnet8",
         "data.limit=300",
-        "data.flip=0.5",
-        "data.shift=1",
-        "data.shift_probability=0.5",
-        "data.padding=mean",
-        "data.cutout=3",
-        "data.mixup=0.4",
+        "augmentation.flip=0.5",
+        "augmentation.crop_padding=1",
+        "augmentation.crop_probability=0.5",
+        "augmentation.fill=mean",
+        "augmentation.cutout=3",
+        "augmentation.mixup=0.4",
         "objective.label_smoothing=0.1",
         "batching.persistency=2",
     ),
@@ -58,8 +58,8 @@ CASES = {
     ),
     "a cyclic rate after a warm-up, augmentation": (
         "model=mlp",
-        "data.flip=0.5",
-        "data.shift=1",
+        "augmentation.flip=0.5",
+        "augmentation.crop_padding=1",
         "schedule=cyclic",
         "schedule.mode=exp_range",
         "schedule.window=sinusoidal",
@@ -71,9 +71,9 @@ CASES = {
         "model=alexnet_cifar",
         "model.channels=[4,8,8,8,8]",
         "data.limit=100",
-        "data.flip=0.5",
-        "data.shift=1",
-        "data.shift_probability=0.5",
+        "augmentation.flip=0.5",
+        "augmentation.crop_padding=1",
+        "augmentation.crop_probability=0.5",
         "batching.size=32",
         "batching.persistency=5",
         "batching.repeat_lr_factor=0.8",
@@ -90,7 +90,7 @@ CASES = {
     "pushes that end, with restarts and on plateaus": (
         "model=mlp",
         "data.validation=0.2",
-        "early_stopping.minimum_change=2.0",
+        "early_stopping.min_delta=2.0",
         "schedule=cosine_restarts",
         "schedule.period=11steps",
         "schedule.period_mult=1",
@@ -179,7 +179,7 @@ def test_lost_rows_are_named(trainopt, tmp_path, monkeypatch):
     metrics.write_bytes(metrics.read_bytes()[:20])
     result = trainopt("resume", "outputs/a")
     assert result.code == 2
-    assert "checkpoints/last.pt: belongs to records that metrics.jsonl lacks" in result.err
+    assert "checkpoints/last.pt: counts on rows that metrics.jsonl lacks" in result.err
     assert metrics.stat().st_size == 20
 
 

@@ -134,7 +134,13 @@ def test_another_command_for_the_same_folder_names_the_keys_that_differ(trainopt
 
 def test_two_runs_of_the_same_thing_are_the_same(trainopt, tmp_path):
     for name in ("a", "b"):
-        trainopt("model=resnet8", "duration=15steps", "data.flip=0.5", "data.shift=1", f"run.name={name}")
+        trainopt(
+            "model=resnet8",
+            "duration=15steps",
+            "augmentation.flip=0.5",
+            "augmentation.crop_padding=1",
+            f"run.name={name}",
+        )
     a, b = tmp_path / "outputs/a", tmp_path / "outputs/b"
     assert timeless(rows(a)) == timeless(rows(b))
     assert timeless(summary(a)) == timeless(summary(b))

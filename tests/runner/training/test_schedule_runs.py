@@ -111,29 +111,29 @@ def test_a_class_that_takes_warmup_itself_gets_it(trainopt, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("schedule=cyclic schedule.base_lr=0.2", "schedule: base_lr=0.2: must be below max_lr=0.1, and not below 0"),
-        ("schedule=cyclic schedule.base_lr=1 schedule.max_lr=0.5", "schedule: base_lr=1: must be below max_lr=0.5"),
+        ("schedule=cyclic schedule.base_lr=0.2", "schedule.base_lr=0.2: must be below max_lr=0.1, and not below 0"),
+        ("schedule=cyclic schedule.base_lr=1 schedule.max_lr=0.5", "schedule.base_lr=1: must be below max_lr=0.5"),
         (
             "schedule=cyclic schedule.window=hat",
             "schedule.window=hat: must be one of linear, parabolic, sinusoidal",
         ),
         (
             "schedule=cyclic schedule.mode=saw",
-            "schedule: mode=saw: must be one of triangular, triangular2, exp_range",
+            "schedule.mode=saw: must be one of triangular, triangular2, exp_range",
         ),
         ("schedule=cyclic schedule.gamma=0", "schedule.gamma=0: must be a number > 0"),
-        ("schedule=cyclic schedule.gamma=1.5", "schedule: gamma=1.5: must be in (0, 1]"),
+        ("schedule=cyclic schedule.gamma=1.5", "schedule.gamma=1.5: must be in (0, 1]"),
         ("schedule=cyclic schedule.step_up=10", "schedule.step_up=10: must be a duration"),
         ("schedule=cyclic schedule.max_lrs=1", "schedule.max_lrs: unknown key; did you mean schedule.max_lr?"),
         ("schedule=cosine_restarts schedule.period_mult=0.5", "schedule.period_mult=0.5: must be a number >= 1"),
         ("schedule=cosine_restarts schedule.min_lr=2", "schedule.min_lr=2: must be a number in [0, 1]"),
         (
             "schedule=range_test schedule.base_lr=20",
-            "schedule: base_lr=20, max_lr=10.0: must be numbers, base_lr below",
+            "schedule.base_lr=20, max_lr=10.0: must be numbers, base_lr below",
         ),
         ("schedule=range_test schedule.max_lr=null", "max_lr=None: must be numbers, base_lr below max_lr"),
-        ("schedule=range_test schedule.base_lr=0", "schedule: base_lr=0: must be > 0 with mode=exponential"),
-        ("schedule=range_test schedule.mode=up", "schedule: mode=up: must be one of linear, exponential"),
+        ("schedule=range_test schedule.base_lr=0", "schedule.base_lr=0: must be > 0 with mode=exponential"),
+        ("schedule=range_test schedule.mode=up", "schedule.mode=up: must be one of linear, exponential"),
         (
             "schedule=range_test data.validation=0.1 early_stopping.patience=2",
             "early_stopping.patience=2: a range test begins with rates that improve nothing; give null",
