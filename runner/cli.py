@@ -3,7 +3,8 @@
 import sys
 from importlib import import_module
 
-from .system.errors import UserError, nearest, tell
+from .system.environment import set_variables
+from .system.errors import UserError, exit_code_of, nearest
 
 # trainopt.runner.commands.NAME has `command(arguments, debug)`, which returns the exit code
 COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
@@ -11,18 +12,10 @@ COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
 
 def main() -> None:
     """Runs the command that was typed, and exits with its code."""
-    arguments = sys.argv[1:]
-    sys.exit(run_command([a for a in arguments if a != "--debug"], "--debug" in arguments))
-
-
-def run_command(arguments: list[str], debug: bool) -> int:
-    """Runs a command line; returns its exit code. An error of the user is printed in one line."""
-    try:
-        return dispatch(arguments, debug)
-    except UserError as error:
-        return tell(error, debug)
-    except KeyboardInterrupt:
-        return 130
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = "--debug" in sys.argv[1:]
+    set_variables()
+    sys.exit(exit_code_of(lambda: dispatch(arguments, debug), debug))
 
 
 def dispatch(arguments: list[str], debug: bool) -> int:

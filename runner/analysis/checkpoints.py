@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from trainopt.models import DamagedFile
 
-from ..records.checkpoint_files import by_step, read
+from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
 from ..records.job_table import jobs_below
 from ..records.run_folder import read_config
 from ..system.errors import UserError
@@ -46,7 +46,7 @@ class Member:
 def state_in(path: Path) -> dict[str, Any]:
     """Returns what is in a checkpoint; UserError if it cannot be read."""
     try:
-        return read(path)
+        return read_checkpoint(path)
     except DamagedFile as error:
         raise UserError(str(error)) from error
 
@@ -60,7 +60,7 @@ def checkpoint_path(folder: Path, which: str) -> Path:
     """
     path = folder / "checkpoints" / f"{which}.pt"
     if which == "last" and not path.exists():  # it was being replaced when the run was killed
-        return next((older for _, older in by_step(path.parent)), path)
+        return next((older for _, older in numbered_checkpoints(path.parent)), path)
     return path
 
 

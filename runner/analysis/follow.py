@@ -13,7 +13,7 @@ from rich.table import Table
 from trainopt.models import DamagedFile
 
 from ..config.durations import Duration
-from ..records.checkpoint_files import by_step, read
+from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
 from ..records.metrics import EVALUATIONS, DamagedMetrics, parse_records
 from ..state.run import Run
 from ..system.display import Display, figure
@@ -143,7 +143,7 @@ def next_new(
     checkpoints = folder / "checkpoints"
     paths = [checkpoints / f"{which}.pt"]
     if which == "last":
-        unknown = [path for step, path in by_step(checkpoints) if evaluations.missing(step, kinds)]
+        unknown = [path for step, path in numbered_checkpoints(checkpoints) if evaluations.missing(step, kinds)]
         paths = [*reversed(unknown), *paths]
     for path in paths:
         file = identity(path)
@@ -167,7 +167,7 @@ def evaluate_one(
 ) -> None:
     """Writes the rows of a checkpoint, where they are missing; pass over one that cannot be read."""
     try:
-        state = read(path)
+        state = read_checkpoint(path)
     except (DamagedFile, UserError) as error:
         if identity(path) in looked:  # else the run has replaced or removed it meanwhile
             display.say(f"note: {error}; passed over")

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..reporting.style import COLOURS, PATH_COLOUR, Picture, is_wide, plain, save, tidy
+from ..reporting.style import (
+    SET_COLOURS,
+    TRAJECTORY_COLOUR,
+    SavedFigure,
+    escape_math,
+    needs_log_scale,
+    save_figure,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +26,7 @@ SEEN = 0.2  # of the range of a curve: barriers that are lower get no arrow
 LEGEND_WIDTH = 95  # letters that fit side by side
 
 
-def draw_landscape(found: dict[str, Any], out: Path) -> list[Picture]:
+def draw_landscape(found: dict[str, Any], out: Path) -> list[SavedFigure]:
     """Draws what `landscape` returned into `out`, as SVG and PNG: `line`, and `plane` of three checkpoints."""
     pictures = [draw_lines(found, out)]
     if found["plane"]:
@@ -29,13 +37,13 @@ def draw_landscape(found: dict[str, Any], out: Path) -> list[Picture]:
 def names(found: dict[str, Any]) -> str:
     """Returns which letter is which checkpoint."""
     each = [
-        f"{letter}: {plain(c['name'])}, step {c['step']}"
+        f"{letter}: {escape_math(c['name'])}, step {c['step']}"
         for letter, c in zip(LETTERS, found["checkpoints"], strict=False)
     ]
     return "\n".join(each) if sum(map(len, each)) > LEGEND_WIDTH else "   ".join(each)
 
 
-def draw_lines(found: dict[str, Any], out: Path) -> Picture:
+def draw_lines(found: dict[str, Any], out: Path) -> SavedFigure:
     """Draws loss and error on each line, with the checkpoints and the barriers between them."""
     from matplotlib.figure import Figure
 
@@ -52,17 +60,17 @@ def draw_lines(found: dict[str, Any], out: Path) -> Picture:
             axis.set_xticks(np.arange(np.ceil(t[0] * 4) / 4, t[-1] + 0.01, 0.25))
             axis.set_xlabel(f"t, from {ends[0]} (0) to {ends[1]} (1)")
             axis.set_ylabel(label)
-            tidy(axis)
+            style_axes(axis)
         row[0].set_title(f"distance {line['distance']:.3g}", fontsize=9, loc="left")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     figure.suptitle(names(found), fontsize=10)
-    return save(figure, "line", "Loss and error between checkpoints", out)
+    return save_figure(figure, "line", "Loss and error between checkpoints", out)
 
 
 def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> None:
     """Draws a quantity on one set of images: curve, checkpoints, the straight line between them, a test barrier."""
-    key, colour = f"{kind}_{quantity}", COLOURS[kind]
+    key, colour = f"{kind}_{quantity}", SET_COLOURS[kind]
     t, values = (np.array([p[name] for p in line["points"]], dtype=float) for name in ("t", key))
     ends = np.flatnonzero((t == 0) | (t == 1))
     recorded = values[ends]
@@ -86,11 +94,11 @@ def draw_line(axis: "Axes", line: dict[str, Any], kind: str, quantity: str) -> N
             arrowprops={"arrowstyle": "<->", "color": colour, "linewidth": 1, "shrinkA": 0, "shrinkB": 0},
         )
     known = values[np.isfinite(values)]
-    if quantity == "loss" and len(known) and is_wide(known):
+    if quantity == "loss" and len(known) and needs_log_scale(known):
         axis.set_yscale("log")
 
 
-def draw_plane(found: dict[str, Any], out: Path) -> Picture:
+def draw_plane(found: dict[str, Any], out: Path) -> SavedFigure:
     """Draws the training loss and the test error on the plane, with the checkpoints and the lines between them."""
     from matplotlib.figure import Figure
 
@@ -104,14 +112,14 @@ def draw_plane(found: dict[str, Any], out: Path) -> Picture:
         shade(axis, x, y, np.array(plane["values"][key], dtype=float))
         axis.set_title(label, fontsize=9, loc="left")
         points = np.array([[p["x"], p["y"]] for p in plane["points"]])
-        axis.plot(*points.T, "-", color=PATH_COLOUR, linewidth=1.4, zorder=3)
+        axis.plot(*points.T, "-", color=TRAJECTORY_COLOUR, linewidth=1.4, zorder=3)
         axis.plot(*points.T, "o", color="white", markeredgecolor="black", markersize=13, zorder=4)
         for letter, point in zip(LETTERS, points, strict=True):
             axis.text(*point, letter, ha="center", va="center_baseline", fontsize=9, zorder=5)
         axis.set_xlabel("distance from A along A–B")
         axis.set_ylabel("distance from the line A–B")
     figure.suptitle(names(found), fontsize=10)
-    return save(figure, "plane", "Loss and error on the plane through three checkpoints", out)
+    return save_figure(figure, "plane", "Loss and error on the plane through three checkpoints", out)
 
 
 def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
@@ -126,7 +134,7 @@ def shade(axis: "Axes", x: np.ndarray, y: np.ndarray, values: np.ndarray) -> Non
     values = np.where(np.isfinite(values), values, finite.max())
     if high <= low:
         high = low + 1.0
-    if low > 0 and is_wide(np.array([low, high])):
+    if low > 0 and needs_log_scale(np.array([low, high])):
         levels = np.geomspace(low, high, LEVELS)
     else:
         levels = np.linspace(low, high, LEVELS)

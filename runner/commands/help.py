@@ -5,8 +5,7 @@ import shutil
 import textwrap
 
 from ..config.options import CONF, Vocabulary
-from ..config.overrides import chosen
-from .run import config_folders, typed_overrides
+from ..config.overrides import chosen, config_folders, typed_overrides
 
 USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.

@@ -1,75 +1,102 @@
 """`trainopt [-m] key=value …`: one run, or a sweep."""
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..comparison.tournament_report import report_tournament
+from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
+from ..config.overrides import config_folders, typed_overrides
+from ..sweeps.compose import register_with_hydra
+from ..sweeps.interrupt import SweepInterrupt, stop_mark
+from ..sweeps.jobs import plan_sweep
+from ..sweeps.run_job import Job
+from ..sweeps.search import SearchResult, TournamentResult
+from ..sweeps.search_report import show_searches
+from ..sweeps.status import show_end
 from ..system.errors import UserError, one_line
+from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
+
+
+@dataclass
+class SweepResult:
+    """What a sweep came to.
+
+    Attributes:
+        folder: the sweep's.
+        outcome: what its sweeper returned; None where it was stopped.
+        is_stopped: whether its launcher was stopped, by a signal or by an error.
+    """
+
+    folder: Path
+    outcome: Any
+    is_stopped: bool
 
 
 def command(arguments: list[str], debug: bool) -> int:
-    """Lets Hydra compose the configuration and start the run, or the runs of a sweep."""
-    import hydra
-
-    from ..config.explain import explain
-    from ..sweeps.compose import get_ready
-    from ..sweeps.interrupt import SweepInterrupt, current, last_word, stop_mark
-    from ..sweeps.run_job import run_job
-
-    get_ready()
-    codes: list[int] = []
-    command, launcher = ["trainopt", *arguments], os.getpid()
-
-    def job(config: Any) -> None:
-        codes.append(run_job(config, command, debug, launcher))
-
-    current.set(None)
-    last_word.set(None)
-    error: BaseException | None = None
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
-    typed, sys.argv[1:] = sys.argv[1:], arguments
+    """Lets Hydra compose the configuration and start the run, or the runs of a sweep; returns the exit code."""
+    typed = ["trainopt", *arguments]
     with SweepInterrupt() as interrupt:
-        try:
-            hydra.main(version_base="1.3", config_path="pkg://trainopt.conf", config_name="config")(job)()
-        except KeyboardInterrupt:
-            pass  # told by interrupt.signal
-        except SystemExit as stop:
-            error = stop.__cause__ or stop  # see sweep.Plan
-        except Exception as caught:  # noqa: BLE001 - said in one line below
-            error = caught
-        finally:
-            sys.argv[1:] = typed
-        if isinstance(error, UserError | SystemExit):
-            raise error
-        sweep = current.get()
-        if sweep is None and isinstance(error, Exception):
+        result = compose_and_run(arguments, Job(typed, debug, os.getpid()), interrupt)
+        code = result if isinstance(result, int) else report_sweep(result, typed)
+        return interrupt.code if interrupt.signal else code
+
+
+def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int | SweepResult:
+    """Runs what a command line asks Hydra for; returns a run's exit code, or what a sweep came to.
+
+    Args:
+        arguments: of the command line.
+        job: called with the configuration of each run.
+        interrupt: entered; it is told the folder of the sweep.
+
+    Raises:
+        UserError: the configuration cannot be composed, or a run cannot be started as it was typed.
+    """
+    register_with_hydra()
+    flags = parse_arguments(arguments)
+    outcome, is_stopped = None, False
+    try:
+        if not starts_jobs(flags):
+            show(flags, job)
+            return 0
+        with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
+            if hydra.mode(flags) == RunMode.RUN:
+                return hydra.run(flags.overrides, job)
+            config = hydra.compose_sweep(flags.overrides, with_log_configuration=True)
+            interrupt.sweep = plan_sweep(config)
+            outcome = hydra.sweep(config, job)
+    except KeyboardInterrupt:
+        if interrupt.sweep is None:
+            return interrupt.code
+    except UserError:
+        raise
+    except Exception as error:
+        if interrupt.sweep is None:
             vocabulary = Vocabulary([*config_folders(arguments), CONF])
             raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
-        if sweep is None:
-            return interrupt.code if interrupt.signal else max(codes, default=0)
-        if error is not None:
-            print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
-        stop_mark(sweep, launcher).unlink(missing_ok=True)
-        from ..sweeps.status import show_end
-
-        ended = show_end(sweep, command, stopped=bool(interrupt.signal or error))
-        tell_more = last_word.get()
-        if tell_more is not None:
-            ended = max(ended, tell_more())
-        return interrupt.code if interrupt.signal else ended
+        print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
+        is_stopped = True
+    stop_mark(interrupt.sweep, job.launcher).unlink(missing_ok=True)
+    return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))
 
 
-def typed_overrides(arguments: list[str]) -> list[str]:
-    """Returns the arguments that are overrides, as in `optimizer.lr=0.1`."""
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+def report_sweep(result: SweepResult, typed: list[str]) -> int:
+    """Prints the jobs of a sweep and what its sweeper came to; returns the exit code.
 
+    Args:
+        result: of the sweep.
+        typed: the command, with the program's name.
 
-def config_folders(arguments: list[str]) -> list[Path]:
-    """Returns the folder given with --config-dir, if any."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    folder = parser.parse_known_args(arguments)[0].config_dir
-    return [folder] if folder is not None and folder.is_dir() else []
+    Raises:
+        UserError: it was a tournament, and its methods cannot be compared.
+    """
+    code = show_end(result.folder, typed, result.is_stopped)
+    if isinstance(result.outcome, SearchResult):
+        return max(code, show_searches(result.folder, result.outcome.searches))
+    if isinstance(result.outcome, TournamentResult):
+        return max(code, report_tournament(result.folder, result.outcome))
+    return code

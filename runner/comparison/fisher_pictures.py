@@ -3,14 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..reporting.fisher_curves import SINGLE, SO_FAR
-from ..reporting.style import Picture, running_mean, save
+from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
+from ..reporting.style import SavedFigure, running_mean, save_figure
 from .fisher_plane import draw_plane
 from .methods import AXES, Comparison
 from .pictures import LABELS, Curve, curves_of, draw_lines
 
 
-def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> list[Picture]:
+def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> list[SavedFigure]:
     """Draws what the rows of the fisher probe hold into `out`, as SVG and PNG; nothing where there are none.
 
     Args:
@@ -22,13 +22,13 @@ def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> lis
     def curves(kind: str, column: str) -> dict[str, Curve]:
         return curves_of(comparison, kind, column, AXES[against])
 
-    single = {label: {n: smoothed(c) for n, c in curves("probe", name).items()} for name, label in SINGLE.items()}
-    so_far = {label: curves("probe", name) for name, label in SO_FAR.items()}
+    single = {label: {n: smoothed(c) for n, c in curves("probe", name).items()} for name, label in PER_STEP.items()}
+    so_far = {label: curves("probe", name) for name, label in CUMULATIVE.items()}
     measures = {label: lines for label, lines in (single | so_far).items() if lines}
     if not measures:
         return []
     figure = draw_lines(measures, comparison.methods, LABELS[against], across=2)
-    pictures = [save(figure, "fisher", f"Condition and energy of the gradients against {against}", out)]
+    pictures = [save_figure(figure, "fisher", f"Condition and energy of the gradients against {against}", out)]
     panels = {
         "training error (%), running mean": curves("train", "top1"),
         "test error (%)": curves("test", "top1"),
@@ -36,7 +36,7 @@ def draw_fisher_pictures(comparison: Comparison, against: str, out: Path) -> lis
     errors = {label: {n: error(c) for n, c in lines.items()} for label, lines in panels.items() if lines}
     if errors:
         figure = draw_lines(errors, comparison.methods, LABELS[against])
-        pictures.append(save(figure, "errors", f"Training and test error against {against}", out))
+        pictures.append(save_figure(figure, "errors", f"Training and test error against {against}", out))
     return [*pictures, *draw_plane(comparison, out)]
 
 

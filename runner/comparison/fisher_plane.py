@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..reporting.style import LEGEND_WIDTH, PALETTE, Picture, add_legend, new_figure, save, tidy
+from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
 from .methods import Comparison, Method, as_text
 from .pictures import colour_of
 
@@ -41,7 +41,7 @@ class Way:
     size: int | None
 
 
-def draw_plane(comparison: Comparison, out: Path) -> list[Picture]:
+def draw_plane(comparison: Comparison, out: Path) -> list[SavedFigure]:
     """Draws where the methods end, and how they came there, into `out`; nothing where no rows say so.
 
     Runs that diverged are left out: they end nowhere.
@@ -61,7 +61,7 @@ def draw_plane(comparison: Comparison, out: Path) -> list[Picture]:
         add_legend(figure, draw_points(axis, comparison, ways))
         set_scales(axis)
         axis.set_title(axis.get_title(loc="left") + note, fontsize=9, loc="left")
-        pictures.append(save(figure, name, title, out))
+        pictures.append(save_figure(figure, name, title, out))
     return pictures
 
 
@@ -150,7 +150,7 @@ def set_scales(axis: "Axes") -> None:
     axis.use_sticky_edges = False  # level lines would end the axes at the outermost points
     axis.margins(0.1)
     axis.autoscale()
-    tidy(axis)
+    style_axes(axis)
 
 
 def draw_ends(axis: "Axes", comparison: Comparison, ways: dict[str, Way]) -> dict[str, Any]:

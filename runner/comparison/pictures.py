@@ -10,17 +10,17 @@ import pandas as pd
 
 from ..reporting.loss_terms import term_names, terms_drawn
 from ..reporting.style import (
-    FEW,
     LEGEND_WIDTH,
+    MARKER_LIMIT,
     PALETTE,
-    Picture,
+    SavedFigure,
     add_legend,
-    is_wide,
+    escape_math,
+    needs_log_scale,
     new_figure,
-    plain,
     running_mean,
-    save,
-    tidy,
+    save_figure,
+    style_axes,
 )
 from .methods import AXES, COST, Comparison, Method
 
@@ -52,7 +52,7 @@ class Curve:
     high: np.ndarray
 
 
-def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Picture]:
+def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[SavedFigure]:
     """Draws what the runs hold into `out`, as SVG and PNG; a picture of nothing is left out.
 
     Args:
@@ -84,11 +84,11 @@ def draw_pictures(comparison: Comparison, against: str, out: Path) -> list[Pictu
         panels = {quantity: curves for quantity, curves in every.items() if curves}
         if panels:
             figure = draw_lines(panels, comparison.methods, LABELS[against])
-            pictures.append(save(figure, name, f"{title} against {against}", out))
+            pictures.append(save_figure(figure, name, f"{title} against {against}", out))
     if any(method.to_target[against].n for method in comparison.methods):
         figure = draw_bars(comparison.methods, against)
         title = f"{against.capitalize()} to {comparison.target:g} % top-1 accuracy"
-        pictures.append(save(figure, "time_to_target", title, out))
+        pictures.append(save_figure(figure, "time_to_target", title, out))
     return pictures
 
 
@@ -194,13 +194,13 @@ def draw_lines(panels: dict[str, dict[str, Curve]], methods: list[Method], label
             if name not in curves:
                 continue
             c = curves[name]
-            marker = "o" if len(c.x) < FEW else None
+            marker = "o" if len(c.x) < MARKER_LIMIT else None
             (drawn[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, marker=marker, markersize=3)
             axis.fill_between(c.x, c.low, c.high, color=colour, alpha=0.18, linewidth=0)
         means = np.concatenate([c.mean for c in curves.values()] or [np.ones(1)])
-        if "%" not in quantity and is_wide(means):
+        if "%" not in quantity and needs_log_scale(means):
             axis.set_yscale("log")
-        tidy(axis)
+        style_axes(axis)
         axis.set_ylabel(quantity)
     grid[0, 0].set_title(BAND, fontsize=9, loc="left")
     for axis in grid[-1]:
@@ -229,11 +229,11 @@ def draw_bars(methods: list[Method], against: str) -> "Figure":
         if method.reached < len(method.runs):
             told = f"  {method.reached} of {len(method.runs)} runs"
             axis.annotate(told, (end, place), va="center", fontsize=9, annotation_clip=False)
-    axis.set_yticks(range(len(methods)), [plain(name) for name in names], fontsize=9)
+    axis.set_yticks(range(len(methods)), [escape_math(name) for name in names], fontsize=9)
     axis.set_ylim(len(methods) - 0.4, -0.6)
     axis.margins(x=0.12)
     axis.set_xlim(left=0)
-    tidy(axis)
+    style_axes(axis)
     axis.grid(visible=False, axis="y")
     axis.set_xlabel(LABELS[against].removesuffix(" at each step"))
     axis.set_title("mean of the runs that reached it, and its 95 % interval", fontsize=9, loc="left")

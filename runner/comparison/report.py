@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..reporting.html import data_uri, rendered
-from ..reporting.style import Picture
+from ..reporting.html import data_uri, render
+from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .methods import COST, METRICS, RULE, Comparison, as_text, conclusion
 from .pictures import colour_of
@@ -17,7 +17,7 @@ ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "thre
 
 
 def write_report(
-    comparison: Comparison, table: tuple[list[str], list[list[str]]], pictures: list[Picture], path: Path
+    comparison: Comparison, table: tuple[list[str], list[list[str]]], pictures: list[SavedFigure], path: Path
 ) -> None:
     """Writes the report.
 
@@ -29,7 +29,7 @@ def write_report(
     """
     header, rows = table
     runs = [run for method in comparison.methods for run in method.runs]
-    text = rendered(
+    text = render(
         TEMPLATE,
         comparison=comparison,
         conclusion=conclusion(comparison),

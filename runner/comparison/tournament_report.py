@@ -1,10 +1,11 @@
-"""What a tournament came to: tournament.json and the comparison, told at the end of the sweep."""
+"""The end of a tournament: tournament.json, and the comparison of its methods."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..records.frames import run_folders
+from ..sweeps.search import TournamentResult, TunedMethod
 from ..sweeps.search_report import conclusion
 from ..sweeps.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
 from ..system.display import wide_console
@@ -14,20 +15,21 @@ from .methods import Comparison
 from .read import read_comparison
 from .table import conclude
 
-if TYPE_CHECKING:
-    from ..sweeps.search import Method
-
 NAME = "tournament.json"
 FOLDER = "comparison"
 
 
-def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: list[int]) -> int:
-    """Prints the rates and the table, and write the files; returns the exit code.
+def report_tournament(folder: Path, result: TournamentResult) -> int:
+    """Prints the learning rates and the table, and writes the files; returns the exit code.
+
+    Args:
+        folder: of the tournament.
+        result: what its sweeper returned.
 
     Raises:
-        UserError: the methods were not given the same, or no final run came to an end.
+        UserError: the tuning budgets of the methods differ, or no final run came to an end.
     """
-    console = wide_console()
+    console, methods = wide_console(), result.methods
     for line in (line for method in methods for line in conclusion(method)):
         console.print(line, markup=False, soft_wrap=True)
     lost = FAILED if any(method.chosen is None for method in methods) else 0
@@ -35,8 +37,8 @@ def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: 
         return lost
     comparison = read_comparison([folder])
     content = {
-        "methods": [described(method, comparison, folder) for method in methods],
-        "budget": budget(folder, methods[0], tuning_seeds, seeds),
+        "methods": [method_as_json(method, comparison, folder) for method in methods],
+        "budget": budget_as_json(folder, result),
         "metric": comparison.metric,
         "baseline": comparison.baseline,
         "comparable": not comparison.obstacles,
@@ -53,7 +55,7 @@ def tell(folder: Path, methods: list["Method"], tuning_seeds: list[int], seeds: 
     return lost
 
 
-def described(method: "Method", comparison: Comparison, folder: Path) -> dict[str, Any]:
+def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) -> dict[str, Any]:
     """Returns a method, its search and its figures as JSON's objects and lists."""
     content: dict[str, Any] = {
         "name": method.name,
@@ -78,11 +80,11 @@ def described(method: "Method", comparison: Comparison, folder: Path) -> dict[st
     return content
 
 
-def budget(folder: Path, method: "Method", tuning_seeds: list[int], seeds: list[int]) -> dict[str, Any]:
-    """Returns what each method was given: as planned, and what most of the finished runs did."""
-    there = read_entrants(run_folders([folder])).values()
+def budget_as_json(folder: Path, result: TournamentResult) -> dict[str, Any]:
+    """Returns the budget of each method: as planned, and what most of the finished runs did."""
+    entrants = read_entrants(run_folders([folder])).values()
     parts = {}
-    for name, role, own in (("trials", TRIAL, tuning_seeds), ("final_runs", FINAL, seeds)):
-        steps, samples = usual_length(there, role) or (None, None)
-        parts[name] = {"seeds": own, "steps": steps, "samples": samples}
-    return {**method.described(), "seeds": len(tuning_seeds), **parts}
+    for name, role, seeds in (("trials", TRIAL, result.tuning_seeds), ("final_runs", FINAL, result.seeds)):
+        steps, samples = usual_length(entrants, role) or (None, None)
+        parts[name] = {"seeds": seeds, "steps": steps, "samples": samples}
+    return {**result.methods[0].described(), "seeds": len(result.tuning_seeds), **parts}

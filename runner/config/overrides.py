@@ -1,5 +1,7 @@
 """What was typed: overrides taken apart, without Hydra."""
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 from .options import Vocabulary, default_choices
@@ -25,3 +27,16 @@ def chosen(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
             options = value.strip("[]").split(",")
             choices[key] = options if value.startswith("[") else options[0]
     return choices
+
+
+def typed_overrides(arguments: list[str]) -> list[str]:
+    """Returns the arguments that are overrides, as in `optimizer.lr=0.1`."""
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def config_folders(arguments: list[str]) -> list[Path]:
+    """Returns the folder that --config-dir names, in a list; an empty one where there is none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    folder = parser.parse_known_args(arguments)[0].config_dir
+    return [folder] if folder is not None and folder.is_dir() else []

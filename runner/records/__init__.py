@@ -1,4 +1,4 @@
-"""What is on disk, read and written without building a run: run folders, metrics, checkpoint files, loggers.
+"""Files on disk, read and written without building a run: run folders, metrics, job tables, checkpoints, loggers.
 
-May import config, system and models (safe_load).
+May import config, system and models.
 """

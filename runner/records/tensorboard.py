@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 # parts of a row that are axes, not curves
-AXES = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
+AXIS_KEYS = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
 
 # Training rows that follow the last one drawn within so many seconds of training are left out: more of them than
 # 20 a second are no better picture, and each costs a tenth of a millisecond (a checksum computed in Python).
@@ -56,7 +56,7 @@ class TensorBoard:
         values = [
             self._summary.Value(tag=f"{start}/{name}", simple_value=value)
             for name, value in row.items()
-            if name not in AXES and isinstance(value, int | float)
+            if name not in AXIS_KEYS and isinstance(value, int | float)
         ]
         self._write(self._event(wall_time=time(), step=row["step"], summary=self._summary(value=values)))
 

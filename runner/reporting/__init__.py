@@ -1,4 +1,4 @@
-"""Figures of one run; style, tables and HTML that all figures and reports share.
+"""Figures of one run; style, tables and HTML pages that all figures and reports share.
 
-May import records, config and system.
+May import records, config, system and models.
 """

@@ -1,42 +1,53 @@
-"""A picture of one run: the measures of Liao 2018 over epochs and over steps."""
+"""The Fisher measures of one run (Liao 2018) vs. epochs and vs. steps."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..records.metrics import read_metrics
-from .style import PALETTE, is_wide, running_mean, saved, tidy
+from .style import PALETTE, needs_log_scale, plot_smoothed, save_png, style_axes
 
-SINGLE = {"c_k": "$c_k$", "l_k": "$l_k$"}  # of a step: noisy, so that running means are drawn
-SO_FAR = {"C_K": r"$\bar{C}_K$", "L_K": "$L_K$"}
-
-
-def draw_fisher(folder: Path, title: str) -> Path | None:
-    """Draws a run's measures over epochs and over steps into fisher.png, and returns its path (figures 2 and 4).
-
-    None where no row holds them.
-    """
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    measures = SINGLE | SO_FAR
-    rows = [row for row in read_metrics(folder, "probe") if measures.keys() <= row.keys()]
-    if not rows:
+PER_STEP = {"c_k": "$c_k$", "l_k": "$l_k$"}  # noisy, so that running means are drawn
+CUMULATIVE = {"C_K": r"$\bar{C}_K$", "L_K": "$L_K$"}
+
+
+def draw_fisher_curves(folder: Path, title: str) -> Path | None:
+    """Draws the measures vs. epochs and vs. steps into fisher.png, and returns its path (Liao 2018, figures 2, 4).
+
+    None where no record holds them.
+    """
+    figure = fisher_figure(folder)
+    return None if figure is None else save_png(figure, folder / "fisher.png", title)
+
+
+def fisher_figure(folder: Path) -> "Figure | None":
+    """Returns the figure of a run's measures vs. epochs and vs. steps; None where no record holds them."""
+    from matplotlib.figure import Figure
+
+    measures = PER_STEP | CUMULATIVE
+    records = [record for record in read_metrics(folder, "probe") if measures.keys() <= record.keys()]
+    if not records:
         return None
     figure = Figure(figsize=(10, 9), layout="constrained")
     grid = figure.subplots(len(measures), 2, sharex="col", sharey="row")
     for axes, (measure, label) in zip(grid, measures.items(), strict=True):
-        values = np.array([row[measure] for row in rows], dtype=float)
-        there = np.isfinite(values)
-        for axis, place in zip(axes, ("epoch", "step"), strict=True):
-            x, y = np.array([row[place] for row in rows], dtype=float)[there], values[there]
-            if measure in SINGLE:
-                axis.plot(x, y, color=PALETTE[0], alpha=0.3, linewidth=0.8)
-            axis.plot(x, running_mean(y) if measure in SINGLE else y, color=PALETTE[0])
-            tidy(axis)
-        if there.any() and is_wide(values[there]):
+        values = np.array([record[measure] for record in records], dtype=float)
+        finite = np.isfinite(values)
+        for axis, x_name in zip(axes, ("epoch", "step"), strict=True):
+            x, y = np.array([record[x_name] for record in records], dtype=float)[finite], values[finite]
+            if measure in PER_STEP:
+                plot_smoothed(axis, x, y, PALETTE[0])
+            else:
+                axis.plot(x, y, color=PALETTE[0])
+            style_axes(axis)
+        if finite.any() and needs_log_scale(values[finite]):
             axes[0].set_yscale("log")
         axes[0].set_ylabel(label)
-    grid[0, 0].set_title("faint: single steps; strong: running mean", fontsize=9, loc="left")
-    for axis, place in zip(grid[-1], ("epoch", "step"), strict=True):
-        axis.set_xlabel(place)
-    return saved(figure, folder / "fisher.png", title)
+    grid[0, 0].set_title("faint: single steps; solid: running mean", fontsize=9, loc="left")
+    for axis, x_name in zip(grid[-1], ("epoch", "step"), strict=True):
+        axis.set_xlabel(x_name)
+    return figure

@@ -1,15 +1,14 @@
-"""Pages made from templates."""
+"""HTML pages from templates."""
 
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-def rendered(template: str, **values: Any) -> str:
-    """Returns a page, made from one of the templates of trainopt.runner.reporting."""
-    # where a run is made, nobody needs it
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
+def render(template: str, **values: Any) -> str:
+    """Returns a page from one of the templates of trainopt.runner.reporting, with these values."""
     environment = Environment(
         loader=PackageLoader("trainopt.runner.reporting"),
         autoescape=True,
@@ -21,5 +20,5 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def data_uri(svg: Path) -> str:
-    """Returns a picture as an address that holds the picture itself."""
+    """Returns an address that holds a figure itself, for a page that needs no other file."""
     return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"

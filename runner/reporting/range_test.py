@@ -1,8 +1,8 @@
-"""What a range test of the learning rate found: bounds for a cyclical rate, and accuracy and loss as a picture.
+"""The learning-rate range test: bounds for a cyclical learning rate, and accuracy and loss vs. learning rate.
 
-Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1, let the rate rise during a short
-training and read off the rate with which accuracy begins to rise, and that with which it begins to fall. They do
-so by eye; `read_bounds` says how it is done here.
+Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1, increase the learning rate during a
+short training. They read off the learning rate at which accuracy begins to rise, and that at which it begins to
+fall, by eye; `read_bounds` defines both.
 """
 
 from pathlib import Path
@@ -10,36 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from ..records.metrics import read_metrics
-from .style import COLOURS, FEW, is_wide, running_mean, saved, tidy
+from ..records.metrics import Record, read_metrics
+from ..records.run_folder import read_config
+from .style import SET_COLOURS, needs_log_scale, plot_set, save_png, style_axes
 
-NAME = "range_test.png"
-
-SHARE = 0.1  # of the range that accuracy covers: what is less is no change
-CERTAIN = 8.0  # standard errors between two averages that chance alone does not make; it makes five or six
-NEAR = 3.0  # standard errors within which two averages are the same
-ENOUGH = 20  # evaluations on held-out images from which bounds are read from these
-LEAST = 10  # points from which bounds are read at all
-SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent normal numbers of deviation 1
+MIN_CHANGE = 0.1  # of the range of the average accuracy: a smaller difference is no change
+SIGNIFICANT = 8.0  # standard errors; pure noise gives differences of five or six between two averages
+EQUAL = 3.0  # standard errors within which two averages are equal
+MIN_EVALUATIONS = 20  # on the validation set, for bounds to be read from it
+MIN_POINTS = 10  # for bounds to be read at all
+SECOND_DIFFERENCE = np.sqrt(12 / np.pi)  # mean |x - 2y + z| of independent standard normal numbers
 
 
 def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
-    """Returns the rates `low` and `high`, each with what there is to say of it (`low_note`, `high_note`) or None.
+    """Returns the learning rates `low` and `high` or None, with a note on each (`low_note`, `high_note`) or None.
 
-    Accuracy is averaged over a twentieth of its points, w of them, around each. Its noise is told from second
-    differences, which a slow rise hardly touches: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so that the
-    averages' standard error is e = s / sqrt(w).
+    Accuracy is averaged over windows of w points, a twentieth of all. Its noise is estimated from second
+    differences, which a slow rise hardly changes: s = mean |a[k-1] - 2 a[k] + a[k+1]| / 1.954, so the standard
+    error of an average is e = s / sqrt(w).
 
-    `low` is the last rate before the highest average with which accuracy was near the first one, `high` the last
-    one, up to the lowest average that follows, with which it was near the highest. Near is what differs by no more
-    than 3 e or a tenth of the range that the averages cover, whichever is more. Gains and losses count above 8 e.
+    Two averages are equal if they differ by at most 3 e or a tenth of the range of all averages, whichever is
+    more. A rise or a fall counts above 8 e. `low` is the last learning rate before the highest average with an
+    average equal to the first one. `high` is the last one up to the lowest average after the highest, with an
+    average equal to the highest.
 
-    Where nothing is gained, `low` is None; where nothing is lost either, so is `high`. What was gained and is not
-    lost has its bound at the edge of what was measured, and so has what is gained at once. Bounds have three
-    digits.
+    Without a rise, `low` is None; with neither rise nor fall, `high` is None too. With a rise and no fall, `high`
+    is the highest learning rate of the test; with a rise at once, `low` is the lowest. Bounds have three digits.
 
     Args:
-        rates: rising, of shape (n,).
+        rates: learning rates, increasing, of shape (n,).
         accuracy: in percent, of shape (n,).
 
     >>> rates = np.linspace(0.0, 1.0, 101)
@@ -47,35 +46,35 @@ def read_bounds(rates: np.ndarray, accuracy: np.ndarray) -> dict[str, Any]:
     >>> bounds["low"], bounds["high"]
     (0.21, 0.71)
     """
-    if len(rates) < LEAST:
-        note = f"{len(rates)} measurements of accuracy are too few to tell"
+    if len(rates) < MIN_POINTS:
+        note = f"{len(rates)} measurements of accuracy are too few"
         return {"low": None, "low_note": note, "high": None, "high_note": note}
     half = len(rates) // 40
     width = 2 * half + 1
     means = np.convolve(accuracy, np.ones(width) / width, mode="valid")
     centres = rates[half : len(rates) - half]
     error = np.abs(np.diff(accuracy, 2)).mean() / SECOND_DIFFERENCE / np.sqrt(width)
-    near = max(NEAR * error, SHARE * np.ptp(means))
-    counts = max(CERTAIN * error, near)
+    equal = max(EQUAL * error, MIN_CHANGE * np.ptp(means))
+    significant = max(SIGNIFICANT * error, equal)
     peak = int(means.argmax())
     before, after = means[:peak], means[peak : peak + int(means[peak:].argmin()) + 1]
-    rises, falls = means[peak] - means[0] > counts, after[0] - after[-1] > counts
-    found: dict[str, Any] = {"low": None, "low_note": None, "high": None, "high_note": None}
+    rises, falls = means[peak] - means[0] > significant, after[0] - after[-1] > significant
+    bounds: dict[str, Any] = {"low": None, "low_note": None, "high": None, "high_note": None}
     if not rises:
-        found["low_note"] = "accuracy never rises"
+        bounds["low_note"] = "accuracy never rises"
     else:
-        last = int(np.flatnonzero(before <= means[0] + near)[-1])
+        last = int(np.flatnonzero(before <= means[0] + equal)[-1])
         at_once = last < width
-        found["low"] = rounded(rates[0] if at_once else centres[last])
-        found["low_note"] = "the lowest rate that was measured: accuracy rises at once" if at_once else None
+        bounds["low"] = rounded(rates[0] if at_once else centres[last])
+        bounds["low_note"] = "the lowest learning rate of the test: accuracy rises at once" if at_once else None
     if falls:
-        found["high"] = rounded(centres[peak + int(np.flatnonzero(after >= means[peak] - near)[-1])])
+        bounds["high"] = rounded(centres[peak + int(np.flatnonzero(after >= means[peak] - equal)[-1])])
     elif rises:
-        found["high"] = rounded(rates[-1])
-        found["high_note"] = "the highest rate that was measured: accuracy never falls"
+        bounds["high"] = rounded(rates[-1])
+        bounds["high_note"] = "the highest learning rate of the test: accuracy never falls"
     else:
-        found["high_note"] = "accuracy never falls"
-    return found
+        bounds["high_note"] = "accuracy never falls"
+    return bounds
 
 
 def rounded(value: float) -> float:
@@ -88,75 +87,68 @@ def rounded(value: float) -> float:
 
 
 def summarise_range_test(folder: Path) -> dict[str, Any]:
-    """Returns the bounds that a range test's rows show, where they were read from, and how many points there were.
+    """Returns the bounds of a range test, the set that they were read from, and the number of its points.
 
-    From batches of training images, or from held-out images where these were evaluated at least twenty times;
-    never from the test set.
+    That is the validation set where it was evaluated at least twenty times, otherwise the batches of the training
+    set; never the test set.
     """
-    rows = read_metrics(folder)
-    held_out, _ = over_rate(rows, "validation", "top1")
-    kind = "validation" if len(held_out) >= ENOUGH else "train"
-    rates, values = over_rate(rows, kind, "top1")
+    records = read_metrics(folder)
+    evaluated, _ = by_learning_rate(records, "validation", "top1")
+    kind = "validation" if len(evaluated) >= MIN_EVALUATIONS else "train"
+    rates, values = by_learning_rate(records, kind, "top1")
     return {**read_bounds(rates, values), "from": kind, "points": len(rates)}
 
 
-def over_rate(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the learning rates and what rows of a kind hold.
+def by_learning_rate(records: list[Record], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the learning rates (n,) and the values (n,) of a key in the records of a kind.
 
-    Of an evaluation it is the rate of the step before it, or, where there is none, of the one after it.
+    The learning rate of an evaluation is that of the step before it; of an evaluation before the first step, that
+    of the first step.
     """
-    rate_of: dict[int, float | None] = {row["step"]: row["lr"] for row in rows if row["kind"] == "train"}
-    rate_of[0] = rate_of.get(1)
-    found = [
-        (rate_of[row["step"]], row[key])
-        for row in rows
-        if row["kind"] == kind and rate_of.get(row["step"]) is not None and row.get(key) is not None
+    rates: dict[int, float | None] = {record["step"]: record["lr"] for record in records if record["kind"] == "train"}
+    rates[0] = rates.get(1)
+    pairs = [
+        (rates[record["step"]], record[key])
+        for record in records
+        if record["kind"] == kind and rates.get(record["step"]) is not None and record.get(key) is not None
     ]
-    rates, values = np.array(found, dtype=float).reshape(-1, 2).T
-    return rates, values
+    x, values = np.array(pairs, dtype=float).reshape(-1, 2).T
+    return x, values
 
 
 def draw_range_test(folder: Path, bounds: dict[str, Any]) -> Path:
-    """Draws accuracy and loss over the rate, with the bounds, into range_test.png, and returns its path."""
+    """Draws accuracy and loss vs. learning rate, with the bounds, into range_test.png, and returns its path."""
     from matplotlib.figure import Figure
 
-    from ..records.run_folder import read_config
-
-    rows, (config, _) = read_metrics(folder), read_config(folder)
+    records, (config, _) = read_metrics(folder), read_config(folder)
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots(1, 2)
     quantities = (("top1", "top1", "top-1 accuracy (%)"), ("total", "loss", "loss"))
     for axis, (train_key, key, label) in zip(axes, quantities, strict=True):
         drawn = []
-        for kind, colour in COLOURS.items():
-            rates, values = over_rate(rows, kind, train_key if kind == "train" else key)
-            if not len(rates):
-                continue
-            drawn.append(values)
-            if kind == "train":
-                axis.plot(rates, values, color=colour, alpha=0.25, linewidth=0.8)
-                axis.plot(rates, running_mean(values), color=colour, label="train (batches, running mean)")
-            else:
-                marker = "o" if len(rates) < FEW else None
-                axis.plot(rates, values, color=colour, marker=marker, markersize=3, label=kind)
+        for kind in SET_COLOURS:
+            rates, values = by_learning_rate(records, kind, train_key if kind == "train" else key)
+            if len(rates):
+                drawn.append(values)
+                plot_set(axis, kind, rates, values)
         for name, line in (("low", "--"), ("high", "-.")):
             if bounds[name] is not None:
                 axis.axvline(bounds[name], color="0.25", linestyle=line, label=f"{name} {bounds[name]:g}")
         if config.schedule.get("mode") == "exponential":
             axis.set_xscale("log")
-        if key == "loss" and drawn and is_wide(np.concatenate(drawn)):
+        if key == "loss" and drawn and needs_log_scale(np.concatenate(drawn)):
             axis.set_yscale("log")
         axis.set_xlabel("learning rate")
         axis.set_ylabel(label)
-        tidy(axis)
+        style_axes(axis)
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, frameon=False, fontsize=9)
-    return saved(figure, folder / NAME, folder.name)
+    return save_png(figure, folder / "range_test.png", folder.name)
 
 
-def findings(bounds: dict[str, Any]) -> list[str]:
-    """Returns what the screen says of a range test, the last line ready to be typed."""
-    source = "held-out images" if bounds["from"] == "validation" else "training batches"
+def report_bounds(bounds: dict[str, Any]) -> list[str]:
+    """Returns the lines that show the bounds of a range test; the last one can be typed as it is."""
+    source = "the validation set" if bounds["from"] == "validation" else "training batches"
     lines = [f"range test, from {bounds['points']} points on {source}:"]
     for name, what in (("low", "accuracy begins to rise at"), ("high", "accuracy begins to fall at")):
         value, note = bounds[name], bounds[f"{name}_note"]

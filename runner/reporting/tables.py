@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 
 def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
-    """Returns a table in Markdown, whose columns are aligned in the text, too.
+    """Returns a table in Markdown; its columns are aligned in the source text, too.
 
     >>> print(markdown(["method", "loss"], [["adam", "0.3"]]), end="")
     | method | loss |
@@ -13,8 +13,8 @@ def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (
 
     Args:
         header: a cell for each column.
-        rows: as many cells each.
-        left: numbers of the columns that are aligned to the left.
+        rows: lists of as many cells.
+        left: numbers of the columns that are left-aligned.
     """
     lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
@@ -28,10 +28,10 @@ def markdown(header: list[str], rows: list[list[str]], left: Collection[int] = (
 
 
 def latex(header: list[str], rows: list[list[str]]) -> str:
-    """Returns a table in LaTeX, in the form of the package booktabs."""
+    """Returns a table in LaTeX for the package booktabs."""
 
     def line(cells: list[str]) -> str:
-        return " & ".join(map(tex_text, cells)) + r" \\" + "\n"
+        return " & ".join(map(escape_latex, cells)) + r" \\" + "\n"
 
     body = "".join(map(line, rows))
     columns = "l" + "r" * (len(header) - 1)
@@ -39,10 +39,10 @@ def latex(header: list[str], rows: list[list[str]]) -> str:
     return f"{start}{line(header)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
-def tex_text(text: str) -> str:
-    """Returns text in which LaTeX sees no commands.
+def escape_latex(text: str) -> str:
+    """Returns text that LaTeX prints as it is.
 
-    >>> print(tex_text("lr_a=10 %"))
+    >>> print(escape_latex("lr_a=10 %"))
     lr\\_a=10 \\%
     """
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}

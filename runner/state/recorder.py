@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..records.checkpoint_files import Store
+from ..records.checkpoint_files import CheckpointStore
 from ..system.device import peak_memory
 from ..system.files import append_whole, json_text, to_json, write_text
 from .checkpoint import state_of
@@ -41,7 +41,7 @@ class Record:
         folder: Path,
         constants: dict[str, Any],
         selection: str,
-        store: Store,
+        store: CheckpointStore,
         keep_every: int | None = None,
         cycles: Callable[[], int] | None = None,
         logger: Any = None,

@@ -134,13 +134,15 @@ def of_line(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[in
 def kept_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints that a run kept, in the order of their steps; the last is where it ended."""
     from ..analysis.checkpoints import checkpoint_path
-    from ..records.checkpoint_files import by_step
+    from ..records.checkpoint_files import numbered_checkpoints
 
     last = checkpoint_path(folder, "last")
     if not last.exists():
         raise UserError(f"{folder}: has kept no checkpoint")
     ended = load_run(folder).summary["steps"]
-    return [path for step, path in reversed(by_step(folder / "checkpoints")) if path != last and step != ended] + [last]
+    return [
+        path for step, path in reversed(numbered_checkpoints(folder / "checkpoints")) if path != last and step != ended
+    ] + [last]
 
 
 def chosen(folder: Path, which: Any, name: str) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..comparison.methods import RULE
 from ..comparison.significance import FEWEST, LEVEL
-from ..reporting.style import Picture
+from ..reporting.style import SavedFigure
 from ..system.errors import UserError
 from .checkpoint_metrics import Kept
 from .metrics import Figures, Found, NoSuchRun
@@ -74,7 +74,7 @@ class Page:
     problems: list[str] = field(default_factory=list)
     claims: list[ClaimText] = field(default_factory=list)
     tables: list[TableText] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[SavedFigure] = field(default_factory=list)
     not_run: dict[str, NotRun] = field(default_factory=dict)
     how: str = HOW
     circumstances: Circumstances | None = None
@@ -194,14 +194,14 @@ class Author:
     def add_pictures(self) -> None:
         """Draws what there is to draw."""
         for number, picture in enumerate(self.page.study.pictures):
-            drawn: Picture | str = elsewhere("drawn", picture.scales)
+            drawn: SavedFigure | str = elsewhere("drawn", picture.scales)
             if self.page.scale in picture.scales:
                 try:
                     drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
                 except UserError as error:
                     self.problem(f"pictures[{number}]", error)
                     drawn = IN_VAIN
-            if isinstance(drawn, Picture):
+            if isinstance(drawn, SavedFigure):
                 self.page.pictures.append(drawn)
             else:
                 self.kept_by(drawn).pictures.append(picture.paper)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..comparison.methods import AXES, METRICS, Comparison, compare, text_of
 from ..comparison.pictures import LABELS, curves_of, draw_lines
 from ..comparison.significance import Estimate
-from ..reporting.fisher_curves import SINGLE, SO_FAR
-from ..reporting.style import LEGEND_WIDTH, PALETTE, Picture, add_legend, new_figure, save, tidy
+from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
+from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
 from ..system.errors import UserError, nearest
 from .metrics import Figures, place
 from .schema import StudyPicture, reject_unknown
@@ -31,12 +31,12 @@ QUANTITIES = {
     ("train", "cross_entropy"): "cross-entropy on batches, running mean",
     ("train", "lr"): "learning rate",
     ("train", "l2"): "L2 term of the loss",
-    **{("probe", column): label for column, label in (SINGLE | SO_FAR).items()},
+    **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
 TITLE_WIDTH = 80  # letters
 
 
-def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, folder: Path) -> Picture | str:
+def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, folder: Path) -> SavedFigure | str:
     """Draws one of a study's pictures as SVG and PNG; returns it, or why there is nothing to draw.
 
     Raises:
@@ -64,7 +64,7 @@ def draw_study_picture(picture: StudyPicture, number: int, figures: Figures, fol
     title = f"{picture.title} ({picture.paper})"
     canvas.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
     name = re.sub(r"\W+", "-", picture.title.lower()).strip("-")[:60]
-    return save(canvas, f"picture-{number}-{name}", title, folder)
+    return save_figure(canvas, f"picture-{number}-{name}", title, folder)
 
 
 def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
@@ -167,7 +167,7 @@ def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures)
             color=PALETTE[index % len(PALETTE)],
             capsize=3,
         )
-    tidy(axis)
+    style_axes(axis)
     axis.set_xlabel(label_of(picture.x))
     axis.set_ylabel(label_of(picture.y))
     missing = f"; not in all runs: {', '.join(left_out)}" if left_out else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..reporting.html import data_uri, rendered
+from ..reporting.html import data_uri, render
 from ..reporting.tables import markdown
 from ..system.files import read_json, shown, write_json, write_text
 from .page import Author, Page
@@ -64,7 +64,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
     page = Author(study, scale, folder, sweeps).write()
     write_text(folder / "report.md", as_markdown(page))
     pictures = [(picture, data_uri(picture.svg)) for picture in page.pictures]
-    write_text(folder / "report.html", rendered(TEMPLATE, page=page, pictures=pictures, marks=MARKS))
+    write_text(folder / "report.html", render(TEMPLATE, page=page, pictures=pictures, marks=MARKS))
     dates = page.circumstances.dates if page.circumstances else []
     result = StudyResult(
         study.name,

@@ -1,17 +1,10 @@
-"""Configurations of sweeps, composed as for a command, without running it."""
+"""Composes configurations of sweeps as for a command, without running it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_automatic_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -20,22 +13,23 @@ from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
 from ..config.run_names import register_resolvers
 from ..system.errors import UserError
-from .lr_heuristic import LRHeuristicSweeper, register
+from ..system.hydra_compat import HydraSession, accept_sweeper
+from .lr_heuristic import LRHeuristicSweeper
 from .tournament import TournamentSweeper
 
 
-def get_ready() -> None:
-    """Lets Hydra take our sweepers, and OmegaConf our resolvers."""
+def register_with_hydra() -> None:
+    """Makes Hydra accept our sweepers, and OmegaConf our resolvers."""
     register_resolvers()
-    register(LRHeuristicSweeper)
-    register(TournamentSweeper)
+    accept_sweeper(LRHeuristicSweeper)
+    accept_sweeper(TournamentSweeper)
 
 
 class Composer:
     """Composes what is typed behind `trainopt -m`.
 
     Args:
-        config_dir: of options of one's own, or None.
+        config_dir: a folder of the user's options, or None.
     """
 
     def __init__(self, config_dir: Path | None):
@@ -49,18 +43,9 @@ class Composer:
         Raises:
             UserError: it cannot be composed; one line that says why.
         """
-        get_ready()
-        version.setbase("1.3")
-        search_path = create_automatic_config_search_path(None, None, "pkg://trainopt.conf")
-        if self.config_dir is not None:
-            folder = f"file://{self.config_dir.resolve()}"
-            search_path.prepend("command-line", folder, SearchPathQuery(provider="schema"))  # as Hydra does
-        before = HydraConfig.instance().cfg
+        register_with_hydra()
         try:
-            hydra = Hydra.create_main_hydra2("trainopt", search_path)
-            yield hydra.compose_config("config", typed, RunMode.MULTIRUN, with_log_configuration=False)
+            with HydraSession(self.config_dir) as hydra:
+                yield hydra.compose_sweep(typed, with_log_configuration=False)
         except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
             raise UserError(explain(error, typed, self.vocabulary)) from error
-        finally:
-            HydraConfig.instance().cfg = before
-            GlobalHydra.instance().clear()

@@ -4,9 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
@@ -15,20 +13,20 @@ from ..system.lock import NAME, is_dead_here, read_owner
 
 AGAIN_SECONDS = 0.5  # between looks for jobs that have just begun
 
-# the folder of the sweep that was begun last
-current: ContextVar[Path | None] = ContextVar("current", default=None)
-# what its sweeper tells after the ledger, if anything; returns an exit code
-last_word: ContextVar[Callable[[], int] | None] = ContextVar("last_word", default=None)
-
 
 class SweepInterrupt(Interrupt):
     """While entered, the first signal tells the jobs that run to stop; their launcher comes back when they have.
 
     Where none runs beside this process, and at a second Ctrl-C, it raises KeyboardInterrupt as `Interrupt` does.
+
+    Attributes:
+        sweep: the folder of the sweep; None until it is planned, and for a single run.
     """
 
+    sweep: Path | None = None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        sweep = current.get()
+        sweep = self.sweep
         self.patient = sweep is not None and (self.patient or bool(running_beside(sweep)))
         first = not self.signal
         super()._note(number, frame)

@@ -1,55 +1,34 @@
 """The jobs of a sweep, checked and written down before the first begins."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from ..config.data_files import needs
 from ..config.prepare import prepare
-from ..config.run_names import as_typed, register_resolvers
+from ..config.run_names import as_typed
 from ..records.job_table import write_plan
 from ..records.run_folder import fingerprint
-from ..system.errors import USER_ERROR, UserError
-from .interrupt import current
+from ..system.errors import UserError
+from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
 
-MANY = 50  # jobs: Hydra composes some 15 configurations a second
+ANNOUNCED_FROM = 50  # jobs: Hydra composes about 15 configurations a second
 
 
-class Plan(Callback):
-    """Hydra's callback at the start of a sweep.
+def plan_sweep(config: DictConfig) -> Path:
+    """Checks the jobs that a sweep starts with and writes sweep.json; returns the sweep's folder.
 
     Raises:
-        SystemExit: a job cannot be run as it was typed; its cause says why. (Of other exceptions Hydra makes
-            warnings.)
+        UserError: a job cannot be run as it was typed.
     """
-
-    def __init__(self) -> None:
-        register_resolvers()
-
-    def __reduce__(self) -> tuple[Callable[[], "Plan"], tuple[()]]:
-        """Lets a worker process that gets this one register the resolvers too."""
-        return Plan, ()
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks the jobs and write sweep.json."""
-        del kwargs
-        try:
-            folder = Path(config.hydra.sweep.dir)
-            jobs = planned_jobs(config)
-            write_plan(folder, as_typed(config.hydra.overrides.task), jobs, set_workers(config))
-        except Exception as error:
-            raise SystemExit(USER_ERROR) from error
-        current.set(folder)
+    folder = Path(config.hydra.sweep.dir)
+    write_plan(folder, as_typed(config.hydra.overrides.task), planned_jobs(config), set_workers(config))
+    return folder
 
 
 def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
@@ -59,41 +38,29 @@ def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
     """
     if all_at_once(config):
         return checked_jobs(config, combinations(config))
-    sweeper: Any = Plugins.instance().class_name_to_class.get(config.hydra.sweeper._target_)
+    sweeper: Any = sweeper_class(config)
     return sweeper.first_jobs(config) if hasattr(sweeper, "first_jobs") else []
 
 
 def all_at_once(config: DictConfig) -> bool:
     """Returns whether a sweep has no jobs but those that it begins with, as Hydra's own sweeper has."""
-    return config.hydra.sweeper._target_ == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+    return config.hydra.sweeper._target_ == BASIC_SWEEPER
 
 
 def combinations(config: DictConfig) -> list[list[str]]:
     """Returns the overrides of each combination of the values that were typed."""
-    return product([*swept_by_config(config), *parsed(as_typed(config.hydra.overrides.task))])
+    return product([*swept_by_config(config), *parse_overrides(as_typed(config.hydra.overrides.task))])
 
 
 def swept_by_config(config: DictConfig) -> list[Override]:
     """Returns the overrides that the configuration has for sweeps, as an experiment with a grid does."""
-    return parsed(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
-
-
-def parsed(overrides: Iterable[str]) -> list[Override]:
-    """Returns overrides as Hydra reads them."""
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return parser.parse_overrides(list(overrides))
-
-
-def product(overrides: list[Override]) -> list[list[str]]:
-    """Returns each combination of the values of overrides; of two with the same key the last counts."""
-    (batch,) = BasicSweeper.split_arguments(overrides, None)
-    return batch
+    return parse_overrides(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
 
 
 def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
     """Returns what `planned_job` says of each job; UserError if one cannot be run as it was typed."""
     loader = GlobalHydra.instance().config_loader()
-    if len(batch) >= MANY:
+    if len(batch) >= ANNOUNCED_FROM:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
     jobs: dict[str, dict[str, Any]] = {}
     for overrides in batch:

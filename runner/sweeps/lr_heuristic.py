@@ -21,10 +21,10 @@ from ..records.job_table import PLAN, write_plan
 from ..system.errors import UserError, nearest
 from ..system.files import read_json
 from ..system.lock import living
-from .interrupt import last_word, stop_mark
+from .interrupt import stop_mark
 from .jobs import checked_jobs, combinations
-from .search import SEED, Search, outcome
-from .search_rule import Rule
+from .search import SEED, Search, SearchResult, outcome
+from .search_rule import LRSearchRule
 
 WAIT_SECONDS = 1.0  # between looks for trials that another process runs
 
@@ -55,7 +55,7 @@ class LRHeuristicSweeper(Sweeper):
         over_last: int,
     ):
         self.parameter = parameter
-        self.rule = Rule(base, tuple(exponents), tuple(factors))
+        self.rule = LRSearchRule(base, tuple(exponents), tuple(factors))
         self.duration = f"{steps}steps"
         self.over_last = over_last
         self.launched = 0
@@ -91,18 +91,18 @@ class LRHeuristicSweeper(Sweeper):
         """Returns the jobs of these trials, checked."""
         return checked_jobs(config, [run for search, rate in wanted for run in search.overrides(rate)])
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Searches, write down what was found, and leave it to the end of the sweep to be told."""
+    def sweep(self, arguments: list[str]) -> SearchResult | None:
+        """Searches and writes the searches into the sweep's folder; returns them, or None if it was stopped."""
         del arguments
         folder = Path(self.composed.hydra.sweep.dir)
         searches = self.searches(self.composed)
         if not self.search(folder, searches):
-            return
-        from .search_report import show_searches, write_searches
+            return None
+        from .search_report import write_searches
 
         mark(folder, searches)
         write_searches(folder, searches)
-        last_word.set(lambda: show_searches(folder, searches))
+        return SearchResult(searches)
 
     def search(self, folder: Path, searches: list[Search]) -> bool:
         """Tries what the rule asks for until it asks for nothing more; say whether it came to that."""
@@ -204,14 +204,3 @@ def mark(folder: Path, searches: list[Search]) -> None:
             if job["overrides"][:-1] in search.runs:
                 job["search"] = search.described()
     plan_more(folder, jobs)
-
-
-def register(sweeper: type[Sweeper]) -> None:
-    """Lets Hydra take a sweeper of ours: by itself it takes those of packages below `hydra_plugins` alone."""
-    name = f"{sweeper.__module__}.{sweeper.__name__}"
-    accepted = Plugins.is_in_toplevel_plugins_module
-    if not accepted(name):
-        Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign, assignment]
-            lambda target: target == name or accepted(target)
-        )
-    Plugins.instance().register(sweeper)

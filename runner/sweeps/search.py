@@ -9,8 +9,9 @@ from typing import Any
 from ..records.job_table import job_status
 from ..system.errors import UserError
 from ..system.files import shown
-from .search_rule import Rule, chosen_rate, is_at_edge
+from .search_rule import LRSearchRule, chosen_rate, is_at_edge
 
+SEED = "seed"  # runs that differ in this key only are one trial
 STATUS = {"done": "finished", "missing": "interrupted"}  # states of the job table that have another name here
 
 
@@ -39,7 +40,7 @@ class Search:
 
     name: str
     parameter: str
-    rule: Rule
+    rule: LRSearchRule
     runs: list[list[str]]
     duration: str
     over_last: int
@@ -114,11 +115,11 @@ def end_loss(folder: Path, over_last: int) -> float:
 
 
 @dataclass(eq=False)
-class Method(Search):
-    """What competes: the search of its rate, and its final runs.
+class TunedMethod(Search):
+    """A method of a tournament: the search of its learning rate, and its final runs.
 
     Attributes:
-        typed: its overrides, without seed and rate.
+        typed: its overrides, without seed and learning rate.
     """
 
     typed: list[str] = field(default_factory=list)
@@ -128,8 +129,32 @@ class Method(Search):
         return [*self.typed, f"{self.parameter}={rate}", f"{SEED}={seed}"]
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+@dataclass
+class SearchResult:
+    """What a learning-rate search came to: one search for each combination of what else was swept."""
+
+    searches: list[Search]
 
 
-SEED = "seed"  # runs that differ by it alone are one trial
+@dataclass
+class TournamentResult:
+    """What a tournament came to.
+
+    Attributes:
+        methods: with their searches.
+        tuning_seeds: of the trials.
+        seeds: of the final runs.
+    """
+
+    methods: list[TunedMethod]
+    tuning_seeds: list[int]
+    seeds: list[int]
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> plural(1, "method"), plural(2, "method")
+    ('1 method', '2 methods')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

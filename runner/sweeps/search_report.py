@@ -97,14 +97,14 @@ def draw(searches: list[Search], path: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.style import PALETTE, WIDE, is_wide, tidy
+    from ..reporting.style import LOG_SCALE_RATIO, PALETTE, needs_log_scale, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.set_xscale("log")
     finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
     middle = np.median(finite) if len(finite) else 0.0
-    limit = WIDE * middle if middle > 0 else math.inf
+    limit = LOG_SCALE_RATIO * middle if middle > 0 else math.inf
     for number, search in enumerate(searches):
         colour, losses = PALETTE[number % len(PALETTE)], search.losses
         rates = sorted(losses)
@@ -118,12 +118,12 @@ def draw(searches: list[Search], path: Path) -> None:
             axis.plot(there, [0.97] * len(there), mark, color=colour, transform=axis.get_xaxis_transform())
         if search.chosen is not None:
             axis.plot([search.chosen], [losses[search.chosen]], "o", color=colour, markersize=11, fillstyle="none")
-    if (finite < limit).any() and is_wide(finite[finite < limit]):
+    if (finite < limit).any() and needs_log_scale(finite[finite < limit]):
         axis.set_yscale("log")
     first = searches[0]
     axis.set_xlabel(f"{first.parameter}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
     axis.set_ylabel(f"mean training loss, last {first.over_last} steps")
-    tidy(axis)
+    style_axes(axis)
     if len(searches) > 1:
         axis.legend(frameon=False)
     figure.savefig(path, dpi=120)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True)
-class Rule:
+class LRSearchRule:
     """Stage one tries base^-i for every exponent i, stage two n * base^-i for the best i, while the loss falls.
 
     What is known so far is a dict of losses by rate, in the order in which they were tried; a rate that cannot be
@@ -26,7 +26,7 @@ class Rule:
     def next_rates(self, losses: Mapping[float, float]) -> list[float]:
         """Returns the rates to try next, which may be tried at once; empty at the end.
 
-        >>> rule = Rule(10, (1, 2), (2, 3))
+        >>> rule = LRSearchRule(10, (1, 2), (2, 3))
         >>> rule.next_rates({})
         [0.1, 0.01]
         >>> rule.next_rates({0.1: 5.0, 0.01: 4.0})
@@ -54,7 +54,7 @@ class Rule:
     def all_rates(self) -> set[float]:
         """Returns every rate that it may come to.
 
-        >>> sorted(Rule(10, (1, 2), (2,)).all_rates())
+        >>> sorted(LRSearchRule(10, (1, 2), (2,)).all_rates())
         [0.01, 0.02, 0.1, 0.2]
         """
         return {self._rate(n, i) for n in (1, *self.factors) for i in self.exponents}

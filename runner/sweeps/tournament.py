@@ -13,11 +13,11 @@ from ..config.run_names import as_typed
 from ..records.job_table import PLAN
 from ..system.errors import UserError
 from ..system.files import read_json
-from .interrupt import last_word
-from .jobs import checked_jobs, parsed, product, swept_by_config
+from ..system.hydra_compat import parse_overrides, product
+from .jobs import checked_jobs, swept_by_config
 from .lr_heuristic import LRHeuristicSweeper, plan_more, trial_settings
-from .search import SEED, Method, Search, _number
-from .search_rule import Rule
+from .search import SEED, Search, TournamentResult, TunedMethod, plural
+from .search_rule import LRSearchRule
 from .tuning_budget import FINAL, FORMER, TRIAL
 
 SAME_FOR_ALL = ("data", "duration")  # keys, and sections, that no method has of its own
@@ -104,7 +104,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         jobs = super().checked(config, wanted)
         return [job | trial_mark(of[tuple(job["overrides"])]) for job in jobs]
 
-    def searches(self, config: DictConfig) -> list[Method]:  # type: ignore[override]
+    def searches(self, config: DictConfig) -> list[TunedMethod]:  # type: ignore[override]
         """Returns the methods, with nothing tried yet; UserError where one cannot compete."""
         self.check_length(self.duration)
         trial = trial_settings(self.duration)
@@ -115,12 +115,12 @@ class TournamentSweeper(LRHeuristicSweeper):
             more = [f"{key}={value}" for key, value in trial.items()]
             runs = [[*kept, *more, f"{SEED}={seed}"] for seed in self.tuning_seeds]
             settings = (self.parameter, self.rule, runs, self.duration, self.over_last)
-            found.append(Method(name, *settings, typed=typed))
+            found.append(TunedMethod(name, *settings, typed=typed))
         return found
 
     def named(self, config: DictConfig) -> list[tuple[str, list[str]]]:
         """Returns (name, overrides) of each method; the name is what is its own."""
-        typed = parsed(as_typed(config.hydra.overrides.task))
+        typed = parse_overrides(as_typed(config.hydra.overrides.task))
         given = swept_by_config(config)
         if self.methods:
             given = [o for o in given if not o.is_sweep_override()]
@@ -128,7 +128,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         swept = [o for o in everything.values() if o.is_sweep_override()]
         common = [o for o in everything.values() if not o.is_sweep_override()]
         fields = [(common, swept)] if swept or not self.methods else []
-        fields += [(common, parsed(shlex.split(text))) for text in self.methods]
+        fields += [(common, parse_overrides(shlex.split(text))) for text in self.methods]
         found = []
         for shared, own in fields:
             self.check_keys([*shared, *own], own)
@@ -148,28 +148,27 @@ class TournamentSweeper(LRHeuristicSweeper):
             if key.partition(".")[0] in SAME_FOR_ALL:
                 raise UserError(f"{override.input_line}: must be the same for all methods of a tournament")
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Searches, run the methods, and leave the comparison to the end of the sweep."""
+    def sweep(self, arguments: list[str]) -> TournamentResult | None:  # type: ignore[override]
+        """Searches the learning rates and runs the methods; returns these, or None if it was stopped."""
         del arguments
         folder = Path(self.composed.hydra.sweep.dir)
         methods = self.searches(self.composed)
-        print(f"searching {self.parameter} for {_number(len(methods), 'method')}", flush=True)
+        print(f"searching {self.parameter} for {plural(len(methods), 'method')}", flush=True)
         if not self.search_all(folder, methods):
-            return
+            return None
         batch = {tuple(m.final(seed, m.chosen)): m for m in methods if m.chosen is not None for seed in self.seeds}
         jobs = checked_jobs(self.composed, [list(overrides) for overrides in batch])
         finals = [job | {"role": FINAL, "method": batch[tuple(job["overrides"])].name} for job in jobs]
         mark(folder, methods, finals)
-        print(f"the rates are found: {_number(len(finals), 'final run')}", flush=True)
+        print(f"the rates are found: {plural(len(finals), 'final run')}", flush=True)
         if not self.launch(folder, finals):
-            return
-        from ..comparison.tournament_report import tell
+            return None
         from .search_report import write_searches
 
         write_searches(folder, list(methods))
-        last_word.set(lambda: tell(folder, methods, self.tuning_seeds, self.seeds))
+        return TournamentResult(methods, self.tuning_seeds, self.seeds)
 
-    def search_all(self, folder: Path, methods: list[Method]) -> bool:
+    def search_all(self, folder: Path, methods: list[TunedMethod]) -> bool:
         """Searches, with a wider grid for all where it is too narrow for one; say whether all came to its end."""
         while self.search(folder, list(methods)):
             rule = self.wider(methods)
@@ -181,7 +180,7 @@ class TournamentSweeper(LRHeuristicSweeper):
                 method.outcomes.clear()  # the rule is asked anew, as if it had begun with this grid
         return False
 
-    def wider(self, methods: list[Method]) -> Rule:
+    def wider(self, methods: list[TunedMethod]) -> LRSearchRule:
         """Returns the rule with an exponent more at each end where a best rate lies, while that is allowed."""
         rule, exponents = methods[0].rule, list(methods[0].rule.exponents)
         ends = [(m.chosen, min(m.losses), max(m.losses)) for m in methods if m.chosen is not None]
@@ -190,7 +189,7 @@ class TournamentSweeper(LRHeuristicSweeper):
             exponents.insert(0, min(exponents) - 1)
         if any(rate == lowest for rate, lowest, _ in ends) and max(exponents) - last < self.widen:
             exponents.append(max(exponents) + 1)
-        return Rule(rule.base, tuple(exponents), rule.factors)
+        return LRSearchRule(rule.base, tuple(exponents), rule.factors)
 
 
 def trial_mark(method: Search) -> dict[str, Any]:
@@ -198,7 +197,7 @@ def trial_mark(method: Search) -> dict[str, Any]:
     return {"role": TRIAL, "method": method.name, "search": method.described()}
 
 
-def mark(folder: Path, methods: list[Method], finals: list[dict[str, Any]]) -> None:
+def mark(folder: Path, methods: list[TunedMethod], finals: list[dict[str, Any]]) -> None:
     """Writes into the plan which of its jobs are trials and final runs now, and which are of an earlier command.
 
     A trial at a rate that the grid does not lead to keeps what it was searched for by.

@@ -11,7 +11,7 @@ from ..config.overrides import split_override
 from ..records.job_table import ENDED, job_status, planned_jobs
 from ..system.files import read_json
 from ..system.lock import living
-from .search_rule import Rule
+from .search_rule import LRSearchRule
 
 TRIAL, FINAL, FORMER = "trial", "final", "former"  # what a job is there for; former: of an earlier command
 TRIED = (*ENDED, "failed", "interrupted")  # the rule counts what did not come to its end as infinitely bad
@@ -127,7 +127,7 @@ def _gaps(trials: list[Entrant]) -> list[str]:
         own = [e for e in trials if e.method == method and e.search]
         tried = {(float(e.typed[parameter_of(e)]), e.seed) for e in own}
         for search in {json.dumps(e.search): e.search for e in own}.values():
-            rule = Rule(search["base"], tuple(search["exponents"]), ())
+            rule = LRSearchRule(search["base"], tuple(search["exponents"]), ())
             lacking = [(r, s) for r in rule.next_rates({}) for s in seeds if (r, s) not in tried]
             reasons += [f"{method}: has no trial at the rate {rate} with seed {seed}" for rate, seed in lacking]
     return reasons

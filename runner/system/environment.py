@@ -1,4 +1,4 @@
-"""What a run ran on: versions, code, device, command."""
+"""The process's environment: variables that libraries read, and what a run is recorded to have run on."""
 
 import os
 import platform
@@ -6,15 +6,24 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # the command line starts without torch
+    import torch
 
 PACKAGES = ("trainopt", "torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
 
-def environment(device: torch.device, command: list[str]) -> dict[str, Any]:
-    """Returns what goes into environment.json."""
+def set_variables() -> None:
+    """Sets the variables of this process, and of those that it starts, that libraries read later."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which it would print otherwise
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
+
+
+def environment(device: "torch.device", command: list[str]) -> dict[str, Any]:
+    """Returns the content of environment.json."""
+    import torch
+
     return {
         "command": command,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},

@@ -1,8 +1,9 @@
 """What goes wrong with a command, said in one line, and the nearest right word."""
 
+import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,12 +19,27 @@ class UserError(Exception):
     """
 
 
-def tell(error: UserError, debug: bool) -> int:
+def report_error(error: UserError, debug: bool) -> int:
     """Prints what is wrong, with `debug` after the traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     print(f"trainopt: {error}", file=sys.stderr)
     return USER_ERROR
+
+
+def exit_code_of(work: Callable[[], int], debug: bool) -> int:
+    """Returns the exit code that `work` returns, or that of an error of the user, which is printed in one line.
+
+    Args:
+        work: a command.
+        debug: whether the traceback of an error is shown.
+    """
+    try:
+        return work()
+    except UserError as error:
+        return report_error(error, debug)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from trainopt.models import DamagedFile
 from trainopt.optimizers import CheckpointDistance
 
-from ..records.checkpoint_files import read
+from ..records.checkpoint_files import read_checkpoint
 from ..state.early_stopping import EarlyStopping
 from ..system.errors import UserError
 
@@ -201,7 +201,7 @@ def weights_in(file: str, params: dict[str, Tensor]) -> list[Tensor]:
     if path.is_dir():
         path = path / "checkpoints" / "last.pt"
     try:
-        weights = read(path)["model"]
+        weights = read_checkpoint(path)["model"]
     except (DamagedFile, UserError) as error:
         raise UserError(f"files: {error}") from error
     found = []

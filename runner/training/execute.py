@@ -17,7 +17,7 @@ from ..system.interrupt import Interrupt
 from ..system.lock import RunLock
 
 if TYPE_CHECKING:  # torch is imported when a run begins
-    from ..records.checkpoint_files import Found
+    from ..records.checkpoint_files import ResumePoint
     from ..state.recorder import Record
     from ..state.run import Run
 
@@ -88,12 +88,12 @@ def carry_out(
     debug: bool,
 ) -> int:
     """Builds, train and sum up, from the folder's newest checkpoint where there is one; returns the exit code."""
-    from ..records.checkpoint_files import newest
+    from ..records.checkpoint_files import find_resume_point
     from .build import build
 
     run = build(config, folder)
     metrics = folder / "metrics.jsonl"
-    found = newest(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    found = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     with ExitStack() as opened:
         with writing(folder):
             write_header(config, choices, folder, command, run, resumed=found.state is not None)
@@ -141,10 +141,10 @@ def write_header(
     write_json(folder / "environment.json", here)
 
 
-def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") -> "Record":
+def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoint") -> "Record":
     """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
     from ..config.instantiate import construct
-    from ..records.checkpoint_files import Store
+    from ..records.checkpoint_files import CheckpointStore
     from ..state.recorder import Record
 
     resumed_at = found.state["progress"]["step"] if found.state else None
@@ -158,7 +158,7 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "Found") ->
         folder,
         constants={"fingerprint": fingerprint(config), "seed": config.seed},
         selection=next(iter(run.evaluation_sets)),  # validation, where there is one
-        store=Store(folder / "checkpoints", keep.last, found.last_step),
+        store=CheckpointStore(folder / "checkpoints", keep.last, found.last_step),
         keep_every=keep.every,
         cycles=run.schedule.cycles if keep.at_restarts else None,
         logger=logger,
@@ -218,11 +218,11 @@ def tell_failure(error: str, folder: Path) -> None:
 
 def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     """Says how a run ended, with its curves and figures."""
-    from ..reporting.curves import draw_curves
-    from ..reporting.fisher_curves import draw_fisher
-    from ..reporting.loss_terms import draw_losses
-    from ..reporting.range_test import draw_range_test, findings
-    from ..reporting.trajectory import draw_path
+    from ..reporting.curves import draw_learning_curves
+    from ..reporting.fisher_curves import draw_fisher_curves
+    from ..reporting.loss_terms import draw_loss_terms
+    from ..reporting.range_test import draw_range_test, report_bounds
+    from ..reporting.trajectory import draw_trajectory
 
     range_test = summary.get("range_test")
     if summary["status"] == "failed":
@@ -232,10 +232,10 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     else:
         if not (folder / "curves.png").exists():
             with suppress(OSError):  # a folder that can only be read shows its figures all the same
-                draw_curves(folder, folder.name)
-                draw_losses(folder, folder.name)
-                draw_fisher(folder, folder.name)
-                draw_path(folder)
+                draw_learning_curves(folder, folder.name)
+                draw_loss_terms(folder, folder.name)
+                draw_fisher_curves(folder, folder.name)
+                draw_trajectory(folder)
                 if range_test:
                     draw_range_test(folder, range_test)
         display.result(summary, folder)
@@ -245,7 +245,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         display.say(f"diverged: the loss became {where['loss']} after {at}")
     if summary.get("stopped_early"):
         display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
-    for line in findings(range_test) if range_test else ():
+    for line in report_bounds(range_test) if range_test else ():
         display.say(line)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pairs import seconds
 from trainopt.runner.config.run_names import register_resolvers
-from trainopt.runner.records.checkpoint_files import Store
+from trainopt.runner.records.checkpoint_files import CheckpointStore
 from trainopt.runner.records.tensorboard import TensorBoard
 from trainopt.runner.state.recorder import Record
 from trainopt.runner.state.run import Run
@@ -37,7 +37,7 @@ def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
     run.clocks = type(run.clocks)(run.device)
     display = Display(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {}, "test", Store(Path(folder)), logger=TensorBoard(Path(folder)))
+        record = Record(Path(folder), {}, "test", CheckpointStore(Path(folder)), logger=TensorBoard(Path(folder)))
         elapsed = seconds(lambda: train(run, record, display, Interrupt()))
         record.close()
     return run, elapsed

@@ -1,4 +1,4 @@
-"""Controllers on made-up traces: decisions computed by hand, bounds, smoothing, and from any point on."""
+"""Adaptive batch sizes on synthetic measurements: decisions computed by hand, bounds, smoothing, saved states."""
 
 import json
 from types import SimpleNamespace
@@ -26,45 +26,45 @@ def progress(step, repeat=0, every=10):
 
 
 def decisions(batching, rows, steps=None, every=10):
-    """(size, factor on the rate) after each row that led to a decision; rows come every five steps."""
+    """(size, factor on the learning rate) after each row that led to a decision; rows come every five steps."""
     steps = steps or range(5, 5 * len(rows) + 1, 5)
-    found = [batching.observe(row, progress(step, every=every)) for row, step in zip(rows, steps, strict=True)]
-    return [(row["batch_size"], row["lr_factor"]) for row in found if row is not None]
+    observed = [batching.observe(row, progress(step, every=every)) for row, step in zip(rows, steps, strict=True)]
+    return [(row["batch_size"], row["lr_factor"]) for row in observed if row is not None]
 
 
-def straight(C=0.0, L=0.0, count=8):
-    """Rows at half epochs of C_K and L_K that grow by so much an epoch."""
+def linear(C=0.0, L=0.0, count=8):
+    """Rows at half epochs, with C_K and L_K that grow by so much an epoch."""
     return [{"C_K": 5 + C * i / 2, "L_K": L * i / 2} for i in range(1, count + 1)]
 
 
-def test_a_rate_answers_the_growth_of_L_and_the_size_that_of_C():
+def test_the_learning_rate_responds_to_the_growth_of_L_and_the_size_to_that_of_C():
     # C_K grows by 3 an epoch, at most 2 is allowed: half of the size, at epochs 1, 2, 3 and 4; it begins with 64.
-    # L_K by 6, at most 4: the rate times 4/6 each time
+    # L_K by 6, at most 4: the learning rate times 4/6 each time
     batching = GrowthControl(C_growth=[0, 2], L_growth=[1, 4], size=64, min_size=10, smoothing=0.0)
-    found = decisions(batching, straight(C=3, L=6))
-    assert [size for size, _ in found] == [32, 16, 10, 10]
-    assert [lr for _, lr in found] == pytest.approx([2 / 3, 4 / 9, 8 / 27, 16 / 81])
+    results = decisions(batching, linear(C=3, L=6))
+    assert [size for size, _ in results] == [32, 16, 10, 10]
+    assert [lr for _, lr in results] == pytest.approx([2 / 3, 4 / 9, 8 / 27, 16 / 81])
 
 
-def test_slow_growth_is_answered_the_other_way():
-    # C_K grows by 0.5, at least 1; L_K by 2, at least 3: the rate times 3/2
+def test_slow_growth_has_the_opposite_effect():
+    # C_K grows by 0.5, at least 1; L_K by 2, at least 3: the learning rate times 3/2
     batching = GrowthControl(C_growth=[1, 2], L_growth=[3, 4], size=64, max_size=200, smoothing=0.0)
-    found = decisions(batching, straight(C=0.5, L=2, count=4))
-    assert [size for size, _ in found] == [128, 200]
-    assert [lr for _, lr in found] == pytest.approx([1.5, 2.25])
+    results = decisions(batching, linear(C=0.5, L=2, count=4))
+    assert [size for size, _ in results] == [128, 200]
+    assert [lr for _, lr in results] == pytest.approx([1.5, 2.25])
 
 
-def test_without_the_rate_the_size_answers_the_growth_of_L():
-    # 8 where 1 is allowed: 8^(2/3) = 4 times the size, or 2 times, the most at once; then 1/27 where 1 is wanted
+def test_without_the_learning_rate_the_size_responds_to_the_growth_of_L():
+    # 8 where 1 is allowed: 8^(2/3) = 4 times the size, or 2 times, the largest change; then 1/8 where 1 is the least
     options = {"adjust": ["size"], "size": 64, "smoothing": 0.0, "factor": 100.0}
-    assert decisions(GrowthControl(L_growth=[0, 1], **options), straight(L=8, count=2)) == [(256, 1.0)]
-    assert decisions(GrowthControl(L_growth=[0, 1], **{**options, "factor": 2}), straight(L=8, count=2)) == [(128, 1)]
-    assert decisions(GrowthControl(L_growth=[1, 2], **options, min_size=1), straight(L=1 / 8, count=2)) == [(16, 1.0)]
+    assert decisions(GrowthControl(L_growth=[0, 1], **options), linear(L=8, count=2)) == [(256, 1.0)]
+    assert decisions(GrowthControl(L_growth=[0, 1], **{**options, "factor": 2}), linear(L=8, count=2)) == [(128, 1)]
+    assert decisions(GrowthControl(L_growth=[1, 2], **options, min_size=1), linear(L=1 / 8, count=2)) == [(16, 1.0)]
 
 
-def test_opposite_answers_leave_the_size():
+def test_opposite_proposals_leave_the_size():
     batching = GrowthControl(C_growth=[0, 2], L_growth=[0, 1], adjust=["size"], size=64, smoothing=0.0)
-    rows = straight(C=3, L=8, count=2)
+    rows = linear(C=3, L=8, count=2)
     assert batching.observe(rows[0], progress(5)) is None
     decision = batching.observe(rows[1], progress(10))
     assert (decision["batch_size"], decision["lr_factor"]) == (64, 1.0)
@@ -73,22 +73,22 @@ def test_opposite_answers_leave_the_size():
     )
 
 
-def test_the_average_is_exponential_unbiased_and_begins_anew_after_a_change():
+def test_the_average_is_exponential_unbiased_and_restarts_after_a_change():
     # growth of L_K between measurements, half epochs apart: 2, 4, 8, then 2, 2
     levels = [0, 1, 3, 7, 8, 9]
     rows = [{"C_K": 1.0, "L_K": float(level)} for level in levels]
     batching = GrowthControl(L_growth=[0, 3], adjust=["lr"], smoothing=0.5)
-    found = [batching.observe(row, progress(5 * i, every=15)) for i, row in enumerate(rows, start=1)]
+    results = [batching.observe(row, progress(5 * i, every=15)) for i, row in enumerate(rows, start=1)]
     # the first decision at step 15 over growths 2, 4: (0.5 * 2 + 4) / 1.5; the next at step 30 over 8, 2, 2
     first, second = (0.5 * 2 + 4) / 1.5, (0.25 * 8 + 0.5 * 2 + 2) / 1.75
-    assert [row and row["L_growth"] for row in found] == [
+    assert [row and row["L_growth"] for row in results] == [
         *(None, None, pytest.approx(first), None, None, pytest.approx(second))
     ]
-    assert found[2]["lr_factor"] == pytest.approx(3 / first)
-    assert found[5]["lr_factor"] == found[2]["lr_factor"]  # within the bounds
+    assert results[2]["lr_factor"] == pytest.approx(3 / first)
+    assert results[5]["lr_factor"] == results[2]["lr_factor"]  # within the bounds
 
 
-def test_repeats_of_a_batch_take_no_time():
+def test_repeats_of_a_batch_measure_no_growth():
     batching = GrowthControl(L_growth=[0, 1], smoothing=0.0)
     row = {"C_K": 1.0, "L_K": 1.0}
     assert batching.observe(row, progress(10, repeat=5)) is None
@@ -96,9 +96,9 @@ def test_repeats_of_a_batch_take_no_time():
     assert batching.observe({**row, "L_K": 3.0}, progress(25, repeat=0))["L_growth"] == 1.0  # 2 in 2 epochs
 
 
-def test_what_is_not_finite_is_passed_over():
+def test_values_that_are_not_finite_are_skipped():
     batching = GrowthControl(L_growth=[0, 1], smoothing=0.0)
-    rows = straight(L=1, count=4)
+    rows = linear(L=1, count=4)
     rows[1]["C_K"], rows[2]["L_K"] = float("inf"), None
     assert [batching.observe(row, progress(5 * i)) for i, row in enumerate(rows, start=1)][:3] == [None] * 3
 
@@ -112,7 +112,7 @@ def trajectory(count):
     return ReferenceTrajectory([i / 2 for i in numbers], [10 + i for i in numbers], [1.5 * i for i in numbers])
 
 
-def test_a_run_is_led_back_to_the_path_of_its_reference():
+def test_a_run_is_led_back_to_the_trajectory_of_its_reference():
     options = {"size": 64, "smoothing": 0.0, "tolerance": 0.25, "factor": 4.0}
     batching = FollowReference(REFERENCE, **options)
     # At epoch 1, h = 1: C* = 12 and L* = 4 at epoch 2. With C_K = 10 and L_K = 2 now, C_K is to grow by
@@ -129,30 +129,32 @@ def test_a_run_is_led_back_to_the_path_of_its_reference():
     assert after["reason"] == "the reference has no such epoch"
 
 
-def test_a_run_that_is_on_the_path_of_its_reference_stays_as_it_is():
+def test_a_run_on_the_trajectory_of_its_reference_stays_as_it_is():
     run = trajectory(8)
     batching = FollowReference(run, smoothing=0.9, tolerance=0.01)
     rows = [{"C_K": C, "L_K": L} for C, L in zip(run.C_K, run.L_K, strict=True)]
     assert decisions(batching, rows) == [(32, 1.0)] * 4
 
 
-def test_a_rate_alone_follows_L_and_leaves_C():
+def test_the_learning_rate_alone_follows_L_and_leaves_C():
     batching = FollowReference(REFERENCE, adjust=["lr"], smoothing=0.0, factor=10.0, tolerance=0.0)
     # at epoch 1: L* = 4 at epoch 2, so L_K is to grow by 2; it grows by 1
     assert decisions(batching, [{"C_K": 90.0, "L_K": 1.5}, {"C_K": 99.0, "L_K": 2.0}]) == [(32, 2.0)]
 
 
-def test_the_norm_test_enlarges_to_the_size_that_passes_and_never_shrinks():
+def test_the_norm_test_enlarges_to_the_size_that_passes_and_never_reduces():
     batching = NormTest(theta=0.5, size=10, max_size=100, smoothing=0.0, factor=4.0)
     # allowed is 0.25 |g|^2; variance / 10 must not be more
     rows = [(25.0, 10.0), (25.1, 10.0), (26.0, 1.0), (1.0, 1.0), (30.0, 1.0), (5.0, 0.0)]
     rows = [{"gradient_variance": variance, "mean_gradient_norm_sq": norm} for variance, norm in rows]
-    found = [batching.observe(row, progress(10 * i)) for i, row in enumerate(rows, start=1)]
+    results = [batching.observe(row, progress(10 * i)) for i, row in enumerate(rows, start=1)]
     # 2.5 <= 2.5; 2.51 > 2.5: 25.1 / 2.5 = 10.04; 26 / 0.25 = 104 but four times 11; 1 / 44; 120 but 100; endless
-    assert [row["batch_size"] for row in found] == [10, 11, 44, 44, 100, 100]
-    assert found[0]["reason"] == "norm test: variance / size 2.5 <= theta^2 |g|^2 2.5"
-    assert found[2]["reason"] == "norm test: variance / size 2.364 > theta^2 |g|^2 0.25; clamped, proposed was size 104"
-    assert {row["lr_factor"] for row in found} == {1.0}
+    assert [row["batch_size"] for row in results] == [10, 11, 44, 44, 100, 100]
+    assert results[0]["reason"] == "norm test: variance / size 2.5 <= theta^2 |g|^2 2.5"
+    assert (
+        results[2]["reason"] == "norm test: variance / size 2.364 > theta^2 |g|^2 0.25; clamped, proposed was size 104"
+    )
+    assert {row["lr_factor"] for row in results} == {1.0}
 
 
 class Echo(AdaptiveBatchSize):
@@ -170,7 +172,7 @@ def echo(adjust=("size", "lr"), **more):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("proposed", "expected"),
     [
         ((32, 1.0), (32, 1.0)),
         ((40.4, 1.5), (40, 1.5)),
@@ -179,19 +181,19 @@ def echo(adjust=("size", "lr"), **more):
         ((float("inf"), 1e-300), (64, 0.5)),
     ],
 )
-def test_a_decision_stays_within_its_factor(wanted, expected):
-    decision = echo().observe(dict(zip(("size", "lr"), wanted, strict=True)), progress(10))
+def test_a_decision_stays_within_its_factor(proposed, expected):
+    decision = echo().observe(dict(zip(("size", "lr"), proposed, strict=True)), progress(10))
     assert (decision["batch_size"], decision["lr_factor"]) == expected
     assert ("; clamped, proposed was " in decision["reason"]) == (expected in [(64, 2.0), (16, 0.5), (64, 0.5)])
 
 
-def test_what_is_not_to_be_moved_stays():
-    wanted = [{"size": 1e9, "lr": 1e9}] * 4
-    assert set(decisions(echo(["size"]), wanted)) == {(64, 1.0), (100, 1.0)}
-    assert set(decisions(echo(["lr"]), wanted)) == {(32, 2.0), (32, 3.0)}
+def test_what_is_not_adjusted_stays():
+    proposed = [{"size": 1e9, "lr": 1e9}] * 4
+    assert set(decisions(echo(["size"]), proposed)) == {(64, 1.0), (100, 1.0)}
+    assert set(decisions(echo(["lr"]), proposed)) == {(32, 2.0), (32, 3.0)}
 
 
-def test_bounds_are_kept_whatever_is_asked():
+def test_the_bounds_hold_for_any_proposal():
     batching = echo()
     up = decisions(batching, [{"size": 1e9, "lr": 1e9}] * 6)
     down = decisions(batching, [{"size": 0, "lr": 0}] * 12, steps=range(35, 95, 5))
@@ -199,10 +201,10 @@ def test_bounds_are_kept_whatever_is_asked():
     assert all(8 <= size <= 100 and 0.2 <= lr <= 3 for size, lr in up + down)
 
 
-def test_there_is_at_most_one_decision_each_time():
-    found = [row and row["batch_size"] for row in observed(echo(), range(4, 45, 4))]
+def test_there_is_at_most_one_decision_in_each_period():
+    results = [row and row["batch_size"] for row in observed(echo(), range(4, 45, 4))]
     # due at 10, 20, 30, 40: at the first measurements from there on
-    assert found == [None, None, 64, None, 100, None, None, 100, None, 100, None]
+    assert results == [None, None, 64, None, 100, None, None, 100, None, 100, None]
 
 
 def observed(batching, steps):
@@ -214,7 +216,7 @@ def sizes_from(batching, step, count, updates):
     return [batching.size_at(Position(0, 0, 0, step + i * updates), 1000) for i in range(count)]
 
 
-def test_a_size_and_a_rate_hold_from_the_next_batch_on():
+def test_size_and_learning_rate_hold_from_the_next_batch_on():
     batching = echo(persistency=7)
     # the batch that began at step 7 has had 3 of 7 updates at step 10
     assert batching.observe({"size": 64, "lr": 2.0}, progress(10, repeat=3))["batch_size"] == 64
@@ -227,7 +229,7 @@ def test_a_size_and_a_rate_hold_from_the_next_batch_on():
     assert sizes_from(batching, 35, 2, 7) == [50, 50]
 
 
-def test_two_decisions_within_a_batch_leave_that_batch_alone():
+def test_two_decisions_within_a_batch_leave_that_batch_unchanged():
     batching = echo(persistency=30)
     for step in (10, 20):
         batching.observe({"size": 100, "lr": 1.0}, progress(step, repeat=step))
@@ -247,12 +249,12 @@ def test_resumed_in_the_middle_it_decides_the_same(stop):
     }
     for make in kinds.values():
         whole, one, other = make(), make(), make()
-        all_of_it = [whole.observe(row, progress(5 * i)) for i, row in enumerate(rows, start=1)]
+        expected = [whole.observe(row, progress(5 * i)) for i, row in enumerate(rows, start=1)]
         parts = [one.observe(row, progress(5 * i)) for i, row in enumerate(rows[:stop], start=1)]
         other.load_state_dict(json.loads(json.dumps(one.state_dict())))  # plain values
         parts += [other.observe(row, progress(5 * i)) for i, row in enumerate(rows[stop:], start=stop + 1)]
-        assert parts == all_of_it
-        assert len({row["batch_size"] for row in all_of_it if row}) > 1
+        assert parts == expected
+        assert len({row["batch_size"] for row in expected if row}) > 1
         assert other.state_dict() == whole.state_dict()
 
 
@@ -281,6 +283,6 @@ def test_resumed_in_the_middle_it_decides_the_same(stop):
         (lambda: NormTest(theta=0), "theta=0: must be > 0"),
     ],
 )
-def test_what_is_wrong_is_said(make, message):
+def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()

@@ -1,4 +1,4 @@
-"""Dynamic sampling: sizes and epochs of the study's sequences, by hand; any stage from any position."""
+"""Dynamic sampling: the study's sequences of sizes, computed by hand; any stage from any position."""
 
 import itertools
 from fractions import Fraction
@@ -19,7 +19,7 @@ def images(count):
 
 SOURCE = images(100)
 
-# liao2018, section 4.3 and table 1, by their names there
+# liao2018, section 4.3 and table 1, by the names of the study
 NAMED = {
     "s32-to-512": [32, 64, 128, 256, 512],
     "s512-to-32": [512, 256, 128, 64, 32],
@@ -32,24 +32,24 @@ NAMED = {
 
 
 def named(name, **more):
-    """The batching of a sequence's name."""
+    """The sequence of that name."""
     first, last = (int(number) for number in name.removeprefix("s").split("-to-"))
     return Dynamic(first=first, last=last, **more)
 
 
 def sizes_by_epoch(batching, epochs, count):
-    """The sizes of the batches of each epoch; their ends are where the stream says the run stands."""
-    found, here = [[] for _ in range(epochs)], Position()
-    for batch in batches(images_of(count), batching, 0, here):
-        found[here.epoch].append(batch.size)
-        here = batch.after
-        if here.epoch == epochs:
-            return found
+    """The sizes of the batches of each epoch; epochs end where the positions of the stream say so."""
+    sizes, position = [[] for _ in range(epochs)], Position()
+    for batch in batches(images_of(count), batching, 0, position):
+        sizes[position.epoch].append(batch.size)
+        position = batch.after
+        if position.epoch == epochs:
+            return sizes
     raise AssertionError("unreachable")
 
 
 def images_of(count):
-    """As many images as an epoch of the test has; what is in them does not matter."""
+    """A source of so many samples without content."""
 
     class Source:
         def __len__(self):
@@ -68,20 +68,20 @@ def test_first_and_last_give_the_sequences_of_the_study(name):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_each_size_of_a_sequence_lasts_a_fifth_of_the_epochs(name):
-    found = sizes_by_epoch(named(name, duration=Duration.parse("10epochs")), 10, count=1024)
+    sizes = sizes_by_epoch(named(name, duration=Duration.parse("10epochs")), 10, count=1024)
     one, two, three, four, five = NAMED[name]  # 1024 images are 1024 / size batches
     by_hand = [one, one, two, two, three, three, four, four, five, five]
-    assert found == [[size] * (1024 // size) for size in by_hand]
+    assert sizes == [[size] * (1024 // size) for size in by_hand]
 
 
-def test_within_each_level_of_the_rate_all_stages_come_again():
-    # SVHN and MNIST: 40 epochs, the rate falls after 20 and after 30; fifths of 20, 10 and 10 epochs
+def test_all_stages_come_again_within_each_level_of_the_learning_rate():
+    # SVHN and MNIST: 40 epochs, the learning rate falls after 20 and after 30; fifths of 20, 10 and 10 epochs
     levels = [Fraction(0), Fraction(1, 2), Fraction(3, 4)]
     scoped = named("s16-to-64", scope="learning_rate", duration=Duration.parse("40epochs"), levels=lambda: levels)
-    found = [set(sizes) for sizes in sizes_by_epoch(scoped, 40, count=64)]
+    sizes = [set(sizes) for sizes in sizes_by_epoch(scoped, 40, count=64)]
     first = [16] * 4 + [16] * 4 + [32] * 4 + [32] * 4 + [64] * 4
     second = [16] * 2 + [16] * 2 + [32] * 2 + [32] * 2 + [64] * 2
-    assert found == [{size} for size in [*first, *second, *second]]
+    assert sizes == [{size} for size in [*first, *second, *second]]
     assert scoped.describe() == (
         "16 images, 32 from 20 %, 64 from 40 %, 16 from 50 %, 32 from 60 %, 64 from 70 %,"
         " 16 from 75 %, 32 from 85 %, 64 from 95 % of the run"
@@ -107,7 +107,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("case", BY_HAND.values(), ids=BY_HAND)
-def test_sizes_change_at_the_next_batch_as_a_hand_counts(case):
+def test_sizes_change_at_the_next_batch(case):
     options, expected = case
     batching = Dynamic(**{**options, "duration": Duration.parse(options["duration"])})
     repeats = options.get("persistency", 1)
@@ -141,14 +141,14 @@ def test_the_stream_from_a_position_in_any_stage_is_the_rest_of_the_stream(
 @given(lengths, stages, levels)
 def test_every_sample_is_used_once_an_epoch_whatever_the_sizes(length, sizes, begins):
     batching = Dynamic(sizes, scope="learning_rate", duration=Duration.parse(length), levels=lambda: begins)
-    seen, here = [], Position()
-    for batch in batches(SOURCE, batching, 1, here):
+    seen, position = [], Position()
+    for batch in batches(SOURCE, batching, 1, position):
         seen += (255 * batch.inputs).flatten().round().int().tolist()
-        if batch.after.epoch > here.epoch:
+        if batch.after.epoch > position.epoch:
             assert sorted(seen) == list(range(100))
             seen = []
-        here = batch.after
-        if here.epoch == 3:
+        position = batch.after
+        if position.epoch == 3:
             break
 
 
@@ -172,22 +172,22 @@ def test_one_stage_is_a_constant_size():
 @pytest.mark.parametrize(
     ("rule", "expected"), [("none", [1.0, 1.0, 1.0]), ("linear", [1.0, 4.0, 0.5]), ("sqrt", [1.0, 2.0, 0.5**0.5])]
 )
-def test_the_rate_moves_with_the_size_relative_to_the_first(rule, expected):
+def test_the_learning_rate_follows_the_ratio_of_the_size_to_the_first(rule, expected):
     batching = Dynamic([8, 32, 4], lr_rule=rule, duration=Duration.parse("3epochs"))
     assert [batching.lr_factor(Position(epoch, 50), 100) for epoch in range(3)] == expected
     assert batching.changes_lr == (None if rule == "none" else f"lr_rule={rule}")
 
 
-def test_a_rule_without_a_change_of_size_costs_nothing():
+def test_a_rule_without_a_change_of_size_leaves_the_learning_rate_alone():
     assert Dynamic([8, 8], lr_rule="linear", duration=Duration.parse("3epochs")).changes_lr is None
 
 
-def test_many_changes_are_cut_short():
+def test_of_many_changes_the_first_are_described():
     levels = [Fraction(k, 20) for k in range(20)]
     length = Duration.parse("20epochs")
-    said = Dynamic([8, 16], scope="learning_rate", duration=length, levels=lambda: levels).describe()
-    assert said.startswith("8 images, 16 from 2.5 %, 8 from 5 %, ")
-    assert said.endswith(" of the run, and 27 more changes")
+    text = Dynamic([8, 16], scope="learning_rate", duration=length, levels=lambda: levels).describe()
+    assert text.startswith("8 images, 16 from 2.5 %, 8 from 5 %, ")
+    assert text.endswith(" of the run, and 27 more changes")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,6 @@ def test_many_changes_are_cut_short():
         ),
     ],
 )
-def test_what_is_wrong_is_said(options, message):
+def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Dynamic(**{"duration": Duration.parse("2epochs"), **options})

@@ -1,4 +1,4 @@
-"""Persistency in stages: how many updates each has, by hand, and from any position."""
+"""Batch reuse in stages: updates a batch, counted by hand, and from any position."""
 
 import itertools
 from fractions import Fraction
@@ -17,16 +17,16 @@ SOURCE = InMemory(IMAGES, np.zeros(100, int), [0.0], [1.0])
 
 
 def repeats(duration, persistency, size=10, updates=60):
-    """How often each batch is used until the duration has passed, the last one whole."""
+    """The number of updates on each batch until the duration has passed, the last one complete."""
     length = Duration.parse(duration)
     stream = batches(SOURCE, Constant(size, persistency=persistency, duration=length), 0, Position())
-    found, count, previous = [], 0, None
+    counts, count, previous = [], 0, None
     for batch in itertools.islice(stream, updates):
         if previous is not None and batch.inputs is not previous:
-            found, count = [*found, count], 0
+            counts, count = [*counts, count], 0
         count, previous = count + 1, batch.inputs
         if length.passed(batch.after.step, batch.after.epoch + Fraction(batch.after.offset, 100)) >= 1:
-            return [*found, count]
+            return [*counts, count]
     raise AssertionError("the duration did not pass")
 
 
@@ -41,7 +41,7 @@ BY_HAND = {
     "two stages in steps": ("12steps", [3, 1], [3] * 2 + [1] * 6),
     # at 6.7 and 13.3 steps; batches begin at 0, 5; 10, 12; 14, …
     "thirds of 20 steps": ("20steps", [5, 2, 1], [5, 5, 2, 2] + [1] * 6),
-    # at 2 and 4 steps: the batch that begins at 0 is finished, and passes over the second stage
+    # at 2 and 4 steps: the batch that begins at 0 is completed, and skips the second stage
     "a batch longer than a stage": ("6steps", [5, 2, 1], [5, 1]),
     # at 0.5, 1, … 2.5 steps: step 1 is in the third of six
     "more stages than steps": ("3steps", [1, 9, 2, 9, 9, 9], [1, 2]),
@@ -51,20 +51,20 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("case", BY_HAND.values(), ids=BY_HAND)
-def test_each_stage_has_the_updates_that_a_hand_counts(case):
+def test_each_stage_has_its_number_of_updates(case):
     duration, persistency, expected = case
     assert repeats(duration, persistency) == expected
 
 
-def test_the_smaller_batch_at_the_end_of_an_epoch_belongs_to_the_stage_that_it_begins_in():
+def test_the_smaller_batch_at_the_end_of_an_epoch_belongs_to_the_stage_in_which_it_begins():
     # 30, 30, 30, 10 images in each of three epochs; the boundary is at 150 of 300
     assert repeats("3epochs", [2, 1], size=30) == [2] * 4 + [2, 2, 1, 1] + [1] * 4
 
 
 def test_after_the_duration_the_last_stage_goes_on():
     stages = Stages("ab", Duration.parse("2epochs"))
-    places = [Position(0), Position(0, 99), Position(1), Position(1, 99), Position(2), Position(7, 50)]
-    assert "".join(stages.at(place, 100) for place in places) == "aabbbb"
+    positions = [Position(0), Position(0, 99), Position(1), Position(1, 99), Position(2), Position(7, 50)]
+    assert "".join(stages.at(position, 100) for position in positions) == "aabbbb"
 
 
 durations = st.one_of(
@@ -93,6 +93,6 @@ def test_the_stream_from_a_position_in_any_stage_is_the_rest_of_the_stream(durat
         ([2, 0], r"persistency=\[2, 0\]: must be >= 1"),
     ],
 )
-def test_what_is_wrong_is_said(persistency, message):
+def test_wrong_arguments_are_refused(persistency, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Constant(persistency=persistency)

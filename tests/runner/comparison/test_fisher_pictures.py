@@ -11,8 +11,7 @@ from trainopt.runner.comparison.fisher_pictures import draw_fisher_pictures
 from trainopt.runner.comparison.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
 from trainopt.runner.comparison.methods import compare
 from trainopt.runner.records.frames import load_runs
-from trainopt.runner.reporting import fisher_curves
-from trainopt.runner.reporting.fisher_curves import draw_fisher
+from trainopt.runner.reporting.fisher_curves import draw_fisher_curves, fisher_figure
 
 GRID = [(size, lr) for size in (16, 32, 64) for lr in (0.05, 0.1)]
 
@@ -64,7 +63,7 @@ def test_there_are_pictures_of_everything_in_both_formats(made, tmp_path):
 
 def test_rows_without_the_measures_make_no_picture(tmp_path):
     made_up_run(tmp_path / "run")
-    assert draw_fisher(tmp_path / "run", "run") is None
+    assert draw_fisher_curves(tmp_path / "run", "run") is None
     assert draw_fisher_pictures(compare(load_runs([tmp_path / "run"])), "steps", tmp_path) == []
 
 
@@ -115,13 +114,10 @@ def test_level_lines_need_six_points_that_are_not_in_a_line(made):
     assert not draw_levels(axis_of(), flat)
 
 
-def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path, monkeypatch):
-    drawn = []
-    saved = fisher_curves.saved
-    monkeypatch.setattr(fisher_curves, "saved", lambda figure, *rest: drawn.append(figure) or saved(figure, *rest))
+def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):
     fisher_run(tmp_path / "run", [16], 30.0, 5.0)
-    assert draw_fisher(tmp_path / "run", "run") == tmp_path / "run/fisher.png"
-    axes = drawn[0].axes
+    assert draw_fisher_curves(tmp_path / "run", "run") == tmp_path / "run/fisher.png"
+    axes = fisher_figure(tmp_path / "run").axes
     assert [axis.get_ylabel() for axis in axes[::2]] == ["$c_k$", "$l_k$", r"$\bar{C}_K$", "$L_K$"]
     assert [axis.get_xlabel() for axis in axes[-2:]] == ["epoch", "step"]
     for axis, places in zip(axes[-2:], (np.arange(1, 41) / 2, 5 * np.arange(1, 41)), strict=True):
@@ -138,6 +134,6 @@ def test_measures_that_are_null_leave_gaps(tmp_path):
         if row["kind"] == "probe" and row["step"] < 50:
             row |= {"c_k": None, "C_K": None}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert draw_fisher(tmp_path / "run", "run").exists()
+    assert draw_fisher_curves(tmp_path / "run", "run").exists()
     (way,) = ways_of(compare(load_runs([tmp_path / "run"]))).values()
     assert np.isnan(way.points[:3]).any(axis=1).tolist() == [True, True, False]

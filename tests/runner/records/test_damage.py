@@ -16,7 +16,7 @@ import torch
 
 from helpers.cli import forked
 from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless
-from trainopt.runner.records.checkpoint_files import newest
+from trainopt.runner.records.checkpoint_files import find_resume_point
 from trainopt.runner.system.errors import UserError
 
 RUN = (
@@ -114,12 +114,12 @@ def test_a_flipped_bit_is_found_or_does_no_harm(stopped, tmp_path):
     shutil.copytree(parts / "checkpoints", folder)
     last, rng = folder / "last.pt", random.Random(0)
     content, rows_there = last.read_bytes(), (parts / "metrics.jsonl").stat().st_size
-    intact = newest(folder, rows_there)
+    intact = find_resume_point(folder, rows_there)
     assert intact.name == "last.pt"
     found = 0
     for _ in range(300):
         flip(last, rng.randrange(8 * len(content)))
-        chosen = newest(folder, rows_there)
+        chosen = find_resume_point(folder, rows_there)
         if chosen.name == "last.pt":
             assert equal(chosen.state, intact.state)
         else:
@@ -260,7 +260,7 @@ def test_what_is_no_checkpoint_of_a_run_is_said(stopped):
     for path in (parts / "checkpoints").iterdir():
         torch.save({"model": {}}, path)
     with pytest.raises(UserError, match=r"last.pt: is no checkpoint of a run"):
-        newest(parts / "checkpoints", 10**9)
+        find_resume_point(parts / "checkpoints", 10**9)
 
 
 class Odd(torch.optim.SGD):

@@ -8,24 +8,10 @@ from helpers.runs import rows
 from trainopt.runner.comparison.methods import compare
 from trainopt.runner.comparison.pictures import curves_of, draw_pictures, with_terms
 from trainopt.runner.records.frames import load_runs
-from trainopt.runner.reporting import loss_terms as losses
-from trainopt.runner.reporting.loss_terms import draw_losses, terms_drawn
+from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn
 
 RUN = ("model=mlp", "duration=60steps", "log_every=1steps", "logger=none", "hydra.run.dir=run")
 NAN = float("nan")
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Return the list of the figures that are drawn from now on."""
-    drawn, saved = [], losses.saved
-
-    def saved_and_noted(figure, path, title):
-        drawn.append(figure)
-        return saved(figure, path, title)
-
-    monkeypatch.setattr(losses, "saved", saved_and_noted)
-    return drawn
 
 
 def lines_of(axis) -> dict[str, np.ndarray]:
@@ -34,12 +20,12 @@ def lines_of(axis) -> dict[str, np.ndarray]:
     return {strong.get_label(): faint.get_ydata() for faint, strong in zip(lines[::2], lines[1::2], strict=True)}
 
 
-def test_a_run_with_a_regularizer_leaves_a_picture_of_its_terms(trainopt, tmp_path, figures):
+def test_a_run_with_a_regularizer_leaves_a_picture_of_its_terms(trainopt, tmp_path):
     result = trainopt(*RUN, "regularizer=[l2]")
     assert "curves.png, losses.png, checkpoints/" in result.out
     assert (tmp_path / "run/losses.png").stat().st_size > 10_000
     found = rows(tmp_path / "run", "train")
-    terms, total = figures[0].axes
+    terms, total = loss_terms_figure(tmp_path / "run").axes
     assert list(terms.get_lines()[0].get_xdata()) == [row["step"] for row in found] == list(range(1, 61))
     shown = lines_of(terms)
     assert shown.keys() == {"cross-entropy", "regularization: l2"}
@@ -56,16 +42,16 @@ def test_a_run_with_a_single_term_leaves_none(trainopt, tmp_path):
 
 def test_a_run_without_a_step_leaves_none(tmp_path):
     folder = made_up_run(tmp_path / "run", curve=[10.0], config={"regularizer.l2.strength": 0.1})
-    assert draw_losses(folder, "run") is None
+    assert draw_loss_terms(folder, "run") is None
 
 
-def test_sums_are_drawn_beside_their_parts(tmp_path, figures):
+def test_sums_are_drawn_beside_their_parts(tmp_path):
     terms = {"auxiliary": 0.5, "l2": 0.25, "distance": 0.0}
     chosen = {"regularizer.l2.strength": 0.1, "regularizer.distance.strength": 0.1}
     folder = made_up_run(tmp_path / "run", terms=terms, config=chosen, reports={"power": 1.0})
-    assert draw_losses(folder, "run") == folder / "losses.png"
+    assert draw_loss_terms(folder, "run") == folder / "losses.png"
     main = np.array([3.0 / epoch for epoch in range(1, 5)])
-    shown = lines_of(figures[0].axes[0])
+    shown = lines_of(loss_terms_figure(folder).axes[0])
     expected = {
         "cross-entropy with auxiliary": main + 0.5,
         "cross-entropy": main,
@@ -79,11 +65,11 @@ def test_sums_are_drawn_beside_their_parts(tmp_path, figures):
         assert list(shown[label]) == list(values)
 
 
-def test_the_legend_lies_beside_the_curves(tmp_path, figures):
+def test_the_legend_lies_beside_the_curves(tmp_path):
     terms = {"auxiliary": 0.5, "l2": 0.25, "distance": 0.1}
     chosen = {"regularizer.l2.strength": 0.1, "regularizer.distance.strength": 0.1}
-    draw_losses(made_up_run(tmp_path / "run", terms=terms, config=chosen), "run")
-    (figure,) = figures
+    figure = loss_terms_figure(made_up_run(tmp_path / "run", terms=terms, config=chosen))
+    figure.draw_without_rendering()  # computes the layout
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)

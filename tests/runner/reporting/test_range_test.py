@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.runs import rows, same_weights, stop_at, summary, timeless
-from trainopt.runner.reporting.range_test import findings, over_rate, read_bounds
+from trainopt.runner.reporting.range_test import by_learning_rate, read_bounds, report_bounds
 
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
 
@@ -46,34 +46,34 @@ def test_noise_alone_has_no_bounds(seed):
     bounds = read_bounds(rates, accuracy)
     assert (bounds["low"], bounds["high"]) == (None, None)
     assert (bounds["low_note"], bounds["high_note"]) == ("accuracy never rises", "accuracy never falls")
-    assert not any("schedule.base_lr" in line for line in findings({**bounds, "from": "train", "points": 500}))
+    assert not any("schedule.base_lr" in line for line in report_bounds({**bounds, "from": "train", "points": 500}))
 
 
 def test_what_never_falls_has_its_bound_at_the_edge():
     bounds = read_bounds(*curve(300, [1e-3, 1e-2], [10, 90], 3.0))
     assert 1e-3 < bounds["low"] < 2.2e-3
     assert bounds["high"] == 10
-    assert bounds["high_note"] == "the highest rate that was measured: accuracy never falls"
+    assert bounds["high_note"] == "the highest learning rate of the test: accuracy never falls"
 
 
 def test_what_rises_at_once_has_its_bound_at_the_edge():
     bounds = read_bounds(*curve(300, [1e-5, 1e-4, 0.1, 1], [10, 90, 90, 10], 2.0))
     assert bounds["low"] == 1e-5
-    assert bounds["low_note"] == "the lowest rate that was measured: accuracy rises at once"
+    assert bounds["low_note"] == "the lowest learning rate of the test: accuracy rises at once"
 
 
 def test_a_trained_network_never_rises_and_falls():
     bounds = read_bounds(*curve(300, [0.1, 1], [95, 10], 2.0))
     assert (bounds["low"], bounds["low_note"]) == (None, "accuracy never rises")
     assert 0.07 < bounds["high"] < 0.16
-    last = findings({**bounds, "from": "validation", "points": 300})[-1]
+    last = report_bounds({**bounds, "from": "validation", "points": 300})[-1]
     assert last == f"schedule=cyclic schedule.base_lr=null schedule.max_lr={bounds['high']:g}"
 
 
 def test_a_few_points_have_no_bounds():
     bounds = read_bounds(np.arange(1.0, 10.0), np.arange(9.0))
     assert bounds["low"] is bounds["high"] is None
-    assert bounds["low_note"] == "9 measurements of accuracy are too few to tell"
+    assert bounds["low_note"] == "9 measurements of accuracy are too few"
 
 
 def hashes(folder):
@@ -167,11 +167,11 @@ def test_an_interrupted_one_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch)
 
 def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(trainopt, tmp_path):
     command = (*RUN, "data.validation=0.2", "duration=54steps", "evaluate_every=2steps")
-    assert "points on held-out images" in trainopt(*command).out
+    assert "points on the validation set" in trainopt(*command).out
     folder = tmp_path / "outputs/a"
     found = summary(folder)["range_test"]
     assert (found["from"], found["points"]) == ("validation", 28)
-    rates, values = over_rate(rows(folder), "validation", "top1")
+    rates, values = by_learning_rate(rows(folder), "validation", "top1")
     by_step = {0: 1e-5, **{row["step"]: row["lr"] for row in rows(folder, "train")}}
     assert rates.tolist() == [by_step[row["step"]] for row in rows(folder, "validation")]
     assert values.tolist() == [row["top1"] for row in rows(folder, "validation")]
@@ -184,4 +184,4 @@ def test_a_test_function_has_no_accuracy_to_read_bounds_from(trainopt, tmp_path)
     found = json.loads((tmp_path / "outputs/a/summary.json").read_text())["range_test"]
     assert found["low"] is found["high"] is None
     assert png_size(tmp_path / "outputs/a/range_test.png") > 10_000
-    assert "none; 0 measurements of accuracy are too few to tell" in result.out
+    assert "none; 0 measurements of accuracy are too few" in result.out

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.sweeps.search_rule import Rule, chosen_rate, is_at_edge
+from trainopt.runner.sweeps.search_rule import LRSearchRule, chosen_rate, is_at_edge
 
 INF = math.inf
 
@@ -101,7 +101,7 @@ def tables(count: int):
 
 
 def test_the_rule_is_that_of_the_thesis():
-    rule = Rule(10, tuple(range(1, 8)), tuple(range(2, 10)))
+    rule = LRSearchRule(10, tuple(range(1, 8)), tuple(range(2, 10)))
     lengths = set()
     for table in tables(1000):
         losses: dict[float, float] = {}

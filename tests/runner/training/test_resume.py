@@ -179,7 +179,7 @@ def test_lost_rows_are_named(trainopt, tmp_path, monkeypatch):
     metrics.write_bytes(metrics.read_bytes()[:20])
     result = trainopt("resume", "outputs/a")
     assert result.code == 2
-    assert "checkpoints/last.pt: counts on rows that metrics.jsonl lacks" in result.err
+    assert "checkpoints/last.pt: belongs to records that metrics.jsonl lacks" in result.err
     assert metrics.stat().st_size == 20
 
 

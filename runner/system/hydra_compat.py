@@ -1,0 +1,158 @@
+"""Hydra's private parts, in this one file. Written for hydra-core 1.3; tests/runner/system/test_hydra_compat.py.
+
+Each is used because Hydra's public interface has nothing for it:
+
+* `_internal.utils.get_args_parser`, `_run_hydra`: `hydra.main` reads sys.argv and takes no list of arguments.
+* `_internal.hydra.Hydra`, `_internal.utils.create_automatic_config_search_path`: `hydra.compose` composes the
+  configuration of a run only, not that of a sweep, and `hydra.main` drops what a run or a sweep returns.
+* `_internal.callbacks.Callbacks`: `Hydra.multirun` has no place between composing a sweep and starting it.
+* `BasicSweeper.split_arguments`: the combinations of values as Hydra's own sweeper forms them.
+* `Plugins.class_name_to_class`, and `Plugins.is_in_toplevel_plugins_module`, which is replaced: Hydra accepts
+  sweepers of packages below `hydra_plugins` only.
+"""
+
+import os
+import warnings
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import _run_hydra, create_automatic_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import SearchPathException
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from .errors import UserError
+
+VERSION_BASE = "1.3"
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"  # by name: Hydra loads its plugins once more
+CONFIG_PATH, CONFIG_NAME = "pkg://trainopt.conf", "config"
+
+
+def parse_arguments(arguments: list[str]) -> Namespace:
+    """Returns a command line as Hydra reads it.
+
+    Raises:
+        SystemExit: its flags are wrong; argparse has said why.
+        UserError: a flag is not supported.
+    """
+    flags = get_args_parser().parse_args(arguments)
+    if flags.experimental_rerun is not None:
+        raise UserError("--experimental-rerun: is not supported; trainopt resume RUN continues a run")
+    return flags
+
+
+def starts_jobs(flags: Namespace) -> bool:
+    """Returns whether a command line starts a run or a sweep, rather than showing something."""
+    shows = (flags.help, flags.hydra_help, flags.cfg, flags.resolve, flags.shell_completion, flags.info)
+    return not any(shows) and not (flags.run and flags.multirun)
+
+
+def show(flags: Namespace, job: TaskFunction) -> None:
+    """Carries out a command line that starts no job, as `--cfg job`."""
+    version.setbase(VERSION_BASE)
+    _run_hydra(flags, get_args_parser(), job, CONFIG_PATH, CONFIG_NAME)
+
+
+class HydraSession:
+    """Hydra with our configuration folder; while entered, it composes configurations and starts jobs.
+
+    Args:
+        config_dir: a folder that is searched before ours, or None.
+        config_path: replaces our folder, if not None.
+        config_name: replaces `config`, if not None.
+
+    Raises:
+        SearchPathException: `config_dir` is no folder.
+    """
+
+    def __init__(self, config_dir: str | Path | None, config_path: str | None = None, config_name: str | None = None):
+        self._config_name = config_name or CONFIG_NAME
+        version.setbase(VERSION_BASE)
+        self._search_path = create_automatic_config_search_path(None, __package__, config_path or CONFIG_PATH)
+        if config_dir is not None:
+            folder = os.path.abspath(config_dir)
+            if not os.path.isdir(folder):
+                raise SearchPathException(f"Additional config directory '{folder}' not found")
+            self._search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+
+    def __enter__(self) -> "HydraSession":
+        self._config_before = HydraConfig.instance().cfg
+        self._hydra = Hydra.create_main_hydra2("trainopt", self._search_path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        HydraConfig.instance().cfg = self._config_before
+        GlobalHydra.instance().clear()
+
+    def mode(self, flags: Namespace) -> RunMode:
+        """Returns whether a command line starts a run or a sweep; adds it to its overrides where none says it."""
+        chosen = RunMode.MULTIRUN if flags.multirun else RunMode.RUN
+        configured = self._hydra.get_mode(self._config_name, flags.overrides)
+        if configured is not None and not (flags.multirun and configured == RunMode.RUN):
+            return configured
+        if configured is not None:
+            message = "\n\tRunning Hydra app with --multirun, overriding with `hydra.mode=MULTIRUN`."
+            warnings.warn(message, UserWarning, stacklevel=2)
+        flags.overrides.append(f"hydra.mode={chosen.name}")
+        return chosen
+
+    def run(self, overrides: list[str], job: TaskFunction) -> Any:
+        """Composes the configuration of a run and calls `job` with it; returns what that returns."""
+        return self._hydra.run(self._config_name, job, overrides).return_value
+
+    def compose_sweep(self, overrides: list[str], with_log_configuration: bool) -> DictConfig:
+        """Returns the configuration of a sweep; while the session is entered, those of its jobs can be composed."""
+        return self._hydra.compose_config(self._config_name, overrides, RunMode.MULTIRUN, with_log_configuration)
+
+    def sweep(self, config: DictConfig, job: TaskFunction) -> Any:
+        """Starts the sweep of a configuration, as Hydra.multirun does; returns what its sweeper returns."""
+        callbacks = Callbacks(config)
+        callbacks.on_multirun_start(config=config, config_name=self._config_name)
+        context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)
+        sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=job)
+        arguments: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        result = sweeper.sweep(arguments=arguments)
+        callbacks.on_multirun_end(config=config, config_name=self._config_name)
+        return result
+
+
+def accept_sweeper(sweeper: type[Sweeper]) -> None:
+    """Makes Hydra accept a sweeper class from outside of `hydra_plugins`."""
+    name = f"{sweeper.__module__}.{sweeper.__name__}"
+    accepted = Plugins.is_in_toplevel_plugins_module
+    if not accepted(name):
+        Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign, assignment]
+            lambda target: target == name or accepted(target)
+        )
+    Plugins.instance().register(sweeper)
+
+
+def sweeper_class(config: DictConfig) -> type[Plugin] | None:
+    """Returns the class of a sweep's sweeper; None where Hydra does not know it."""
+    return Plugins.instance().class_name_to_class.get(config.hydra.sweeper._target_)
+
+
+def parse_overrides(overrides: Iterable[str]) -> list[Override]:
+    """Returns overrides as Hydra reads them; a session must be entered."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return parser.parse_overrides(list(overrides))
+
+
+def product(overrides: list[Override]) -> list[list[str]]:
+    """Returns each combination of the values of overrides; of two with the same key the last counts."""
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
+    return batch
