@@ -246,5 +246,5 @@ def test_a_reference_run_is_read_without_what_is_not_finite_and_other_rows(tmp_p
 def test_a_reference_that_cannot_be_followed_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(UserError, match=f"^batching: reference={tmp_path}: {message}$"):
+    with pytest.raises(UserError, match=f"^batching.reference={tmp_path}: {message}$"):
         read_reference(str(tmp_path), "fisher")
