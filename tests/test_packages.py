@@ -18,7 +18,7 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 # Whatever an entry names stands below it in this table, so there is no circle and no import upwards.
 ALLOWED = {
     "runner.cli": {"runner.commands", "runner.config", "runner.system"},
-    "runner": {"runner.analysis", "runner.records", "optimizers"},
+    "runner": {"runner.analysis", "runner.training", "runner.records", "runner.system", "optimizers"},
     "runner.commands": {
         *("runner.studies", "runner.comparison", "runner.sweeps", "runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),
@@ -41,7 +41,7 @@ ALLOWED = {
         *("runner.probes", "runner.state", "runner.reporting", "runner.records", "runner.config"),
         *("runner.system", "data", "models", "optimizers"),
     },
-    "runner.probes": {"runner.state", "runner.config", "data", "optimizers"},
+    "runner.probes": {"runner.state", "runner.config", "runner.system", "data", "optimizers"},
     "runner.state": {"runner.records", "runner.config", "runner.system", "data", "optimizers"},
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
     "runner.records": {"runner.config", "runner.system", "models"},

@@ -52,11 +52,11 @@ RENAMED_TARGETS = {
     f"trainopt.{old}": f"trainopt.{new}"
     for old, new in {
         "data.ReferenceControl": "data.FollowReference",
-        "runner.escape.Escape": "runner.training.checkpoint_distance.Escape",
-        "runner.fisher_probe.FisherProbe": "runner.probes.fisher.FisherProbe",
-        "runner.gradient_noise_probe.GradientNoiseProbe": "runner.probes.gradient_noise.GradientNoiseProbe",
-        "runner.taylor_probe.TaylorProbe": "runner.probes.taylor.TaylorProbe",
-        "runner.tensorboard.TensorBoard": "runner.records.tensorboard.TensorBoard",
+        "runner.escape.Escape": "runner.ScheduledCheckpointDistance",
+        "runner.fisher_probe.FisherProbe": "runner.probes.FisherProbe",
+        "runner.gradient_noise_probe.GradientNoiseProbe": "runner.probes.GradientNoiseProbe",
+        "runner.taylor_probe.TaylorProbe": "runner.probes.TaylorProbe",
+        "runner.tensorboard.TensorBoard": "runner.TensorBoard",
     }.items()
 }
 

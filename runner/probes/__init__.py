@@ -1,4 +1,24 @@
 """Diagnostics: what is measured at some steps of a run (group `probe`).
 
-May import state, config, data and optimizers.
+May import state, config, system, data and optimizers.
 """
+
+from typing import TYPE_CHECKING
+
+from ..system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .fisher import FisherProbe
+    from .gradient_noise import GradientNoiseProbe
+    from .taylor import TaylorProbe
+
+__all__ = ["FisherProbe", "GradientNoiseProbe", "TaylorProbe"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FisherProbe": "trainopt.runner.probes.fisher",
+        "GradientNoiseProbe": "trainopt.runner.probes.gradient_noise",
+        "TaylorProbe": "trainopt.runner.probes.taylor",
+    },
+)

@@ -21,8 +21,8 @@ from .tournament import TournamentSweeper
 def register_with_hydra() -> None:
     """Makes Hydra accept our sweepers, and OmegaConf our resolvers."""
     register_resolvers()
-    accept_sweeper(LRHeuristicSweeper)
-    accept_sweeper(TournamentSweeper)
+    for sweeper in (LRHeuristicSweeper, TournamentSweeper):
+        accept_sweeper(sweeper, __package__)
 
 
 class Composer:

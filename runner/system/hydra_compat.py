@@ -130,15 +130,16 @@ class HydraSession:
         return result
 
 
-def accept_sweeper(sweeper: type[Sweeper]) -> None:
-    """Makes Hydra accept a sweeper class from outside of `hydra_plugins`."""
-    name = f"{sweeper.__module__}.{sweeper.__name__}"
+def accept_sweeper(sweeper: type[Sweeper], package: str) -> None:
+    """Makes Hydra accept a sweeper class from outside of `hydra_plugins` under the name that a package has for it."""
+    name = f"{package}.{sweeper.__name__}"
     accepted = Plugins.is_in_toplevel_plugins_module
     if not accepted(name):
         Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[method-assign, assignment]
             lambda target: target == name or accepted(target)
         )
     Plugins.instance().register(sweeper)
+    Plugins.instance().class_name_to_class[name] = sweeper
 
 
 def sweeper_class(config: DictConfig) -> type[Plugin] | None:

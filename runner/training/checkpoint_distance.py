@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-9  # of a duration: so close to its end, it has passed
 
 
-class Escape(CheckpointDistance):
+class ScheduledCheckpointDistance(CheckpointDistance):
     """`CheckpointDistance` that takes its snapshots in the course of a run, and lets go once it is far away.
 
         settle, until an occasion  ->  snapshot, push, until the distance is reached  ->  settle, ...

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,19 @@ def test_the_keys_are_those_of_the_signature(option):
     group = option.split("/")[0]
     apart = {"_target_", *Vocabulary([CONF]).common_keys(group), *OFFERED.get(group, ())}
     assert set(node) - apart == set(inspect.signature(get_object(node["_target_"])).parameters) - apart
+
+
+@pytest.mark.parametrize("option", COMPONENTS)
+def test_a_class_is_named_by_its_public_name(option):
+    """The package that it is named in lists it; where its module lies may change."""
+    target = node_of(option)["_target_"]
+    if target is None or not target.startswith("trainopt."):
+        return
+    package, _, name = target.rpartition(".")
+    module = import_module(package)
+    assert Path(module.__file__).name == "__init__.py"
+    assert name in module.__all__
+    assert callable(getattr(module, name))
 
 
 @pytest.mark.parametrize("option", ["config.yaml", *OPTIONS])
