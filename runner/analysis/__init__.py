@@ -1,4 +1,4 @@
-"""What is done with checkpoints after training: evaluate, ensemble, loss landscape, follow a run.
+"""Checkpoints after training: evaluation, ensembles, the loss landscape between them, and following a run.
 
 May import training, state, reporting, records, config, system, data and models.
 """

@@ -1,4 +1,4 @@
-"""`trainopt evaluate RUN`: a run's weights on its evaluation sets."""
+"""`trainopt evaluate RUN`: the weights of a checkpoint on the evaluation sets of its run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,22 +16,22 @@ from ..training.build import build
 
 
 @contextmanager
-def enough_memory() -> Iterator[None]:
-    """Says in one line where a GPU, as one that is being trained on, has too little memory left."""
+def out_of_memory_explained() -> Iterator[None]:
+    """Turns an error of a GPU with too little memory, as while another process trains on it, into a UserError."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError("the GPU has too little memory left; --device DEVICE evaluates on another") from error
 
 
-def prepared(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
-    """Builds the pieces of a run, on its own device or on another, to evaluate it.
+def rebuild_run(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
+    """Rebuilds a run for evaluation, with fresh weights.
 
     Args:
         folder: the run's.
-        device: as in the configuration; None: the run's.
+        device: as in the configuration; None: the run's own.
         display: for notes.
-        train_images: as in `build`.
+        train_images: number of training images in an evaluation set `train`; 0: there is no such set.
     """
     config, _ = read_config(folder)
     if device is not None:
@@ -42,8 +42,8 @@ def prepared(folder: Path, device: str | None, display: Display, train_images: i
     return build(config, folder, training=False, train_images=train_images)
 
 
-def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
-    """Sets a run's weights and its counts to those of a checkpoint; UserError if it is that of something else."""
+def load_weights(run: Run, state: dict[str, Any], path: Path) -> None:
+    """Loads a checkpoint's weights and counts into a run; UserError if the checkpoint does not belong to it."""
     try:
         run.network.load_state_dict(state["model"])
         run.progress.load_state_dict(state["progress"])
@@ -51,6 +51,6 @@ def set_state(run: Run, state: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: is no checkpoint of this run") from error
 
 
-def figures(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns what rows say of the run's present weights, for each of these sets."""
+def evaluate_sets(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns the metrics of a run's present weights on each of these evaluation sets."""
     return {kind: run.evaluate(kind) for kind in kinds}

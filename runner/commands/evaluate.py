@@ -31,7 +31,7 @@ def command(arguments: list[str], debug: bool) -> int:
     parser.add_argument(
         "--weights",
         metavar="fit|W,W,…",
-        help="--ensemble: also a weighted mean; fit: the best weights on held-out images (data.validation)",
+        help="--ensemble: also a weighted mean; fit: the best weights on the validation set (data.validation)",
     )
     parser.add_argument("--json", action="store_true", help="--ensemble: print an object instead of tables")
     given = parser.parse_intermixed_args(arguments)
@@ -90,16 +90,16 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
         which: `best`, `last`, or a checkpoint file.
         device: as in the configuration; None: the run's.
     """
-    from ..analysis.checkpoints import checkpoint_path, state_in
-    from ..analysis.evaluate import enough_memory, figures, prepared, set_state
+    from ..analysis.checkpoints import checkpoint_path, read_state
+    from ..analysis.evaluate import evaluate_sets, load_weights, out_of_memory_explained, rebuild_run
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
-    state = state_in(path)
+    state = read_state(path)
     display = Display()
-    with enough_memory():
-        run = prepared(folder, device, display)
-        set_state(run, state, path)
-        rows = figures(run, run.evaluation_sets)
+    with out_of_memory_explained():
+        run = rebuild_run(folder, device, display)
+        load_weights(run, state, path)
+        rows = evaluate_sets(run, run.evaluation_sets)
     step = run.progress.step
     if run.objective.returns_loss:
         (row,) = rows.values()

@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..analysis.landscape import NO_BARRIER, landscape
-from ..analysis.landscape_pictures import LETTERS, draw_landscape
+from ..analysis.landscape_figures import LETTERS, draw_landscape
 from ..system.display import PLAIN_WIDTH, Display
 from ..system.errors import UserError
 from ..system.files import json_text, shown, write_text

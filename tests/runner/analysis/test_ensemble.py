@@ -15,8 +15,9 @@ from helpers.runs import rows, summary
 from trainopt.data import digits
 from trainopt.models import MLP
 from trainopt.runner import evaluate_ensemble
-from trainopt.runner.analysis import evaluate as evaluation
-from trainopt.runner.analysis.ensemble import combined, fitted_weights, pairs
+from trainopt.runner.analysis.checkpoints import find_checkpoints, rebuilt_runs
+from trainopt.runner.analysis.ensemble import ensemble_metrics, fit_weights, pairwise_metrics
+from trainopt.runner.system.display import Display
 from trainopt.runner.system.errors import UserError
 
 RUN = ("model=mlp", "model.hidden=[6]", "duration=25steps", "optimizer.lr=0.1", "logger=none")
@@ -101,7 +102,7 @@ def test_disagreement_and_correlation_of_errors_by_hand():
     labels = np.array([0, 0, 1, 1])
     classes = np.array([[0, 1, 1, 0], [0, 1, 0, 1], [1, 2, 1, 1], [0, 0, 1, 1]])
     # wrong: [0 1 0 1], [0 1 1 0], [1 1 0 0], never
-    found = {tuple(p["members"]): (p["disagreement"], p["correlation"]) for p in pairs(classes, labels)}
+    found = {tuple(p["members"]): (p["disagreement"], p["correlation"]) for p in pairwise_metrics(classes, labels)}
     assert found == {
         (0, 1): (50.0, 0.0),
         (0, 2): (75.0, 0.0),
@@ -111,14 +112,14 @@ def test_disagreement_and_correlation_of_errors_by_hand():
         (2, 3): (50.0, None),
     }
     same, opposite = np.array([[0, 1, 1, 0]] * 2), np.array([[0, 1, 1, 0], [1, 0, 0, 1]])
-    assert pairs(same, labels)[0]["correlation"] == pytest.approx(1.0)
-    assert pairs(opposite, labels)[0] == {"members": [0, 1], "disagreement": 100.0, "correlation": -1.0}
+    assert pairwise_metrics(same, labels)[0]["correlation"] == pytest.approx(1.0)
+    assert pairwise_metrics(opposite, labels)[0] == {"members": [0, 1], "disagreement": 100.0, "correlation": -1.0}
 
 
 def test_equal_networks_are_an_ensemble_as_good_as_one():
     p = np.random.default_rng(0).dirichlet(np.ones(7), 50)
     labels = np.arange(50) % 7
-    found = combined(np.stack([p, p, p]), labels, [{}, {}, {}])
+    found = ensemble_metrics(np.stack([p, p, p]), labels, [{}, {}, {}])
     assert found["ensemble"] == pytest.approx(found["members"][0])
     assert all(pair["disagreement"] == 0 for pair in found["pairs"])
 
@@ -140,7 +141,7 @@ def softmax_fit(p):
 def test_fitted_weights_are_the_best(count, images):
     rng = np.random.default_rng(count)
     p = rng.beta(0.5 + np.arange(count)[:, None], 1.0, (count, images))  # the last is the best
-    w, gap = fitted_weights(p)
+    w, gap = fit_weights(p)
     ours = -np.log(w @ p).mean()
     assert w.sum() == pytest.approx(1)
     assert w.min() >= 0
@@ -153,15 +154,15 @@ def test_fitted_weights_are_the_best(count, images):
 def test_a_network_that_helps_nothing_gets_no_weight():
     p = np.full((2, 30), 0.9)
     p[1] = 0.3
-    assert fitted_weights(p)[0] == pytest.approx([1, 0], abs=1e-6)
+    assert fit_weights(p)[0] == pytest.approx([1, 0], abs=1e-6)
     p[:, 0] = 0  # an image that both are certain to be of another class
-    assert fitted_weights(p)[0] == pytest.approx([1, 0], abs=1e-5)
+    assert fit_weights(p)[0] == pytest.approx([1, 0], abs=1e-5)
 
 
 def test_the_bound_of_a_fit_holds():
     """max_k g_k - 1 bounds how far any weights are from the best; here for those that are far."""
     p = np.random.default_rng(1).uniform(0.05, 1, (3, 100))
-    best = -np.log(fitted_weights(p)[0] @ p).mean()
+    best = -np.log(fit_weights(p)[0] @ p).mean()
     for w in np.random.default_rng(2).dirichlet(np.ones(3), 20):
         bound = (p / (w @ p)).mean(1).max() - 1
         assert 0 <= -np.log(w @ p).mean() - best <= bound
@@ -235,7 +236,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         (["outputs/a", "outputs/b/checkpoints"], "is no run's or sweep's folder"),
         (["outputs/a", "stray.pt"], "stray.pt: lies in no run's folder, as RUN/checkpoints/stray.pt does"),
         (f, "outputs/f: is of a test function, which classifies nothing"),
-        ([*whole, "--weights", "fit"], "--weights fit: needs held-out images"),
+        ([*whole, "--weights", "fit"], "--weights fit: needs a validation set"),
         ([*both, "--weights", "1"], "--weights 1: must be fit, or 2 numbers >= 0, one a network, and not all 0"),
         ([*both, "--weights", "1,-1"], "--weights 1,-1: must be fit, or 2 numbers"),
         ([*both, "--weights", "0,0"], "not all 0"),
@@ -256,7 +257,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         assert (result.code, message in result.err) == (2, True), result.err
 
 
-def test_other_labels_in_the_files_are_noticed(trainopt, npz, tmp_path, monkeypatch):
+def test_other_labels_in_the_files_are_noticed(trainopt, npz, tmp_path):
     """Of two runs that read the same file, which was another one in between."""
     contents = {}
     for name, labels in (("a", np.arange(30) % 3), ("b", (np.arange(30) + 1) % 3)):
@@ -264,12 +265,10 @@ def test_other_labels_in_the_files_are_noticed(trainopt, npz, tmp_path, monkeypa
         contents[name] = path.read_bytes()
         command = ("model=mlp", "data=arrays", f"data.path={path}", "duration=1steps", "logger=none")
         assert trainopt(*command, f"run.name={name}").code == 0
-    prepared = evaluation.prepared
-
-    def with_its_own_file(folder, *rest):
-        path.write_bytes(contents[folder.name])
-        return prepared(folder, *rest)
-
-    monkeypatch.setattr(evaluation, "prepared", with_its_own_file)
+    path.write_bytes(contents["a"])
+    checkpoints = find_checkpoints([tmp_path / "outputs/a", tmp_path / "outputs/b"], "last")
+    runs = rebuilt_runs(checkpoints, None, Display(quiet=True))
+    next(runs)
+    path.write_bytes(contents["b"])
     with pytest.raises(UserError, match="its test images have other labels than those of outputs/a"):
-        evaluate_ensemble([tmp_path / "outputs/a", tmp_path / "outputs/b"])
+        next(runs)

@@ -34,7 +34,7 @@ FOLLOW = ("evaluate", "run", "--follow")
 
 def quick() -> None:
     """Let a follower look often."""
-    follow.LOOK_SECONDS = 0.02
+    follow.POLL_SECONDS = 0.02
 
 
 def slow(step: int = 0, act=lambda: None):
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_is_passed_over(trainopt, ran):
 
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(trainopt, ran, monkeypatch):
     """As on a network's file system, where the old file can then no longer be read."""
-    read, last = follow.read, ran / "checkpoints/last.pt"
+    read, last = follow.read_checkpoint, ran / "checkpoints/last.pt"
 
     def replaced_first(path):
         if path == Path("run/checkpoints/last.pt") and not (ran / "older").exists():
@@ -220,7 +220,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(trainopt, r
             raise DamagedFile("run/checkpoints/last.pt: cannot be read (Stale file handle)")
         return read(path)
 
-    monkeypatch.setattr(follow, "read", replaced_first)
+    monkeypatch.setattr(follow, "read_checkpoint", replaced_first)
     result = trainopt(*FOLLOW)
     assert result.code == 0
     assert "cannot be read" not in result.out
@@ -228,14 +228,14 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(trainopt, r
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_read_is_missed(trainopt, ran, monkeypatch):
-    read = follow.read
+    read = follow.read_checkpoint
 
     def removed_first(path):
         if path.name in ("step-00000010.pt", "step-00000030.pt"):
             path.unlink()
         return read(path)
 
-    monkeypatch.setattr(follow, "read", removed_first)
+    monkeypatch.setattr(follow, "read_checkpoint", removed_first)
     result = trainopt(*FOLLOW)
     assert result.code == 0
     assert "cannot be read" not in result.out
@@ -258,7 +258,7 @@ def test_what_was_missed_is_counted(every, read):
             if steps % read == 0:
                 found.append({"step": step, "epoch": progress.epochs})
     there = steps // read * read  # up to the last that was read
-    assert follow.missed(found, Duration.parse(every)) == there - there // read
+    assert follow.count_missed(found, Duration.parse(every)) == there - there // read
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch.optim.swa_utils import update_bn
 from helpers.runs import equal, rows, summary
 from trainopt.models import MLP, ResNet
 from trainopt.runner import landscape
-from trainopt.runner.analysis.evaluate import prepared
-from trainopt.runner.analysis.landscape import barrier, shares, triangle
+from trainopt.runner.analysis.evaluate import rebuild_run
+from trainopt.runner.analysis.landscape import barrier, barycentric_coordinates, triangle
 from trainopt.runner.system.display import Display
 
 COMMON = ("duration=8steps", "data.limit=120", "batching.size=40", "logger=none", "checkpoint_every=4steps")
@@ -59,7 +59,7 @@ def checkpoint(folder, name="last"):
 
 def images_of(folder, kind, count=90):
     """The images that a landscape looks at."""
-    run = prepared(folder, None, Display(quiet=True), count)
+    run = rebuild_run(folder, None, Display(quiet=True), count)
     return next(run.evaluation_sets[kind].ordered(1000))
 
 
@@ -185,9 +185,9 @@ def test_coordinates_of_a_plane_are_those_of_garipov():
     corners = triangle(*(np.linalg.norm(w[i] - w[j]) for i, j in ((0, 1), (0, 2), (1, 2))))
     for x, y in [*corners, (0.3, -2.0), (4.0, 1.0)]:
         theirs = w[0] + x * u / np.linalg.norm(u) + y * v / np.linalg.norm(v)
-        assert np.allclose(shares(corners, x, y) @ w, theirs, rtol=1e-12, atol=1e-12)
+        assert np.allclose(barycentric_coordinates(corners, x, y) @ w, theirs, rtol=1e-12, atol=1e-12)
     for k, corner in enumerate(corners):
-        assert shares(corners, *corner) == pytest.approx(np.eye(3)[k], abs=1e-12)
+        assert barycentric_coordinates(corners, *corner) == pytest.approx(np.eye(3)[k], abs=1e-12)
 
 
 def test_a_plane_goes_through_its_three_corners(trainopt, runs, tmp_path):
