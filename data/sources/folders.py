@@ -14,18 +14,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..digests import digest_of
 from ..errors import DataError
-from .augmentation import Augmentation, CutoutAndMixup
+from .augmentation import Augmentation, BatchAugmentation
 from .order import epoch_generator
 
 
 @dataclass
 class Folders:
-    """Two folders of images, as torchvision's ImageFolder reads them, and how images become inputs."""
+    """The training and the test images of an image folder, and the arguments of their transforms."""
 
     train: Any  # torchvision.datasets.ImageFolder without transform
     test: Any
     size: int
-    crop_share: float
+    crop_pct: float
     scale: tuple[float, float]
     ratio: tuple[float, float]
     color_jitter: float
@@ -34,7 +34,7 @@ class Folders:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, one a folder."""
+        """Number of classes: of the folders in train/."""
         return len(self.train.classes)
 
     @property
@@ -46,7 +46,7 @@ class Folders:
 def image_folder(
     path: str,
     size: int = 224,
-    crop_share: float = 0.875,
+    crop_pct: float = 0.875,
     scale: tuple[float, float] | list[float] = (0.08, 1.0),
     ratio: tuple[float, float] | list[float] = (0.75, 1.3333),
     color_jitter: float = 0.0,
@@ -58,12 +58,15 @@ def image_folder(
     Args:
         path: the folder that holds train/ and val/.
         size: inputs are size x size pixels.
-        crop_share: evaluation keeps the centre of an image whose shorter side became size / crop_share.
-        scale: training: smallest and largest share of the area of a random crop.
+        crop_pct: evaluation uses the center of an image whose shorter side is resized to size / crop_pct.
+        scale: training: smallest and largest fraction of the area of a random crop.
         ratio: training: smallest and largest ratio of width to height of a random crop.
         color_jitter: training: strength of random brightness, contrast and saturation.
         interpolation: bilinear or bicubic.
-        workers: processes that read and transform; 0: the run's own.
+        workers: number of processes that read and transform images; 0: the process of the run does.
+
+    Raises:
+        DataError: a folder is missing, or train/ and val/ hold different classes.
     """
     from torchvision.datasets import ImageFolder
 
@@ -76,16 +79,16 @@ def image_folder(
     except FileNotFoundError as error:
         raise DataError(f"{top}: {' '.join(str(error).split())}") from error
     if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))[0]
-        raise DataError(f"{top}: train/ and val/ must hold the same classes; {odd} is in one of them only")
+        different = sorted(set(train.classes) ^ set(test.classes))[0]
+        raise DataError(f"{top}: train/ and val/ must hold the same classes; {different} is in one of them only")
     lower, upper = scale
     return Folders(
-        train, test, size, crop_share, (lower, upper), (ratio[0], ratio[1]), color_jitter, interpolation, workers
+        train, test, size, crop_pct, (lower, upper), (ratio[0], ratio[1]), color_jitter, interpolation, workers
     )
 
 
 class _Images(Dataset):
-    """Transformed images by (epoch, index); random transforms are a function of (seed, epoch, index)."""
+    """Transformed images by (epoch, index); random transforms are functions of (seed, epoch, index)."""
 
     def __init__(self, folder: Any, indices: np.ndarray, transform: Any, seed: int):
         self.folder, self.indices, self.transform, self.seed = folder, indices, transform, seed
@@ -94,7 +97,7 @@ class _Images(Dataset):
         epoch, index = key
         path, label = self.folder.samples[self.indices[index]]
         words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(3)
-        kept = random.getstate(), np.random.get_state()
+        states = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             random.seed(int(words[0]))
             np.random.seed(words[1])
@@ -104,8 +107,8 @@ class _Images(Dataset):
             except OSError as error:
                 raise DataError(f"{path}: cannot be read as an image ({error})") from error
             finally:
-                random.setstate(kept[0])
-                np.random.set_state(kept[1])
+                random.setstate(states[0])
+                np.random.set_state(states[1])
         return image, label
 
 
@@ -115,13 +118,16 @@ class FolderSource:
     Args:
         data: the folders.
         part: `train` or `test`.
-        indices: which images of the folder, as positions in its list.
+        indices: of the images, in the list of the folder.
         mean, std: per channel, on the [0, 1] scale.
-        augmentation: mirror images, Cutout and mixup, beside random crops and colours; None: the fixed transform
-            of the evaluation.
+        augmentation: flips, Cutout and mixup, beside random crops and color jitter; None: the deterministic transform
+            of evaluations.
         seed: of the random transforms.
-        device: where batches go.
-        channels_last: give batches in NHWC memory order.
+        device: of the batches.
+        channels_last: whether batches have the NHWC memory order.
+
+    Raises:
+        ValueError: the augmentation crops, or its Cutout is larger than the images.
     """
 
     def __init__(
@@ -151,7 +157,7 @@ class FolderSource:
             hflip=augmentation.flip,
             color_jitter=data.color_jitter,
             interpolation=data.interpolation,
-            crop_pct=data.crop_share,
+            crop_pct=data.crop_pct,
             mean=tuple(mean),
             std=tuple(std),
         )
@@ -168,40 +174,41 @@ class FolderSource:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Returns what tells the inputs of `ordered` from others: files (names, sizes, times) and transforms."""
+        """Returns a digest of what the inputs of `ordered` depend on: files (names, sizes, times) and the transform."""
         top = Path(self.images.folder.root)
         files = [Path(self.images.folder.samples[index][0]) for index in self.images.indices]
         entries = [(str(f.relative_to(top)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         return digest_of(str(self.images.transform), entries)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches of an epoch's order that `spans` name as (start, stop).
+        """Yields the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
 
-        With mixup targets are probabilities, (B, classes).
+        Order and augmentation are functions of (seed, epoch, index). With mixup targets are probabilities,
+        (B, num_classes).
         """
         generator = epoch_generator(seed, epoch)
         order = torch.randperm(len(self), generator=generator).tolist()
-        cutout_and_mixup = CutoutAndMixup(
+        augment = BatchAugmentation(
             self.augmentation, seed, epoch, generator, len(self), self.shape[1:], self.num_classes, self.device
         )
         spans, ahead = tee(spans)
         loaded = self._load([(epoch, i) for i in order[start:stop]] for start, stop in ahead)
         for (start, _), (images, labels) in zip(spans, loaded, strict=True):
-            yield cutout_and_mixup(images, labels, start)
+            yield augment(images, labels, start)
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every image once, in order."""
+        """Yields every image once, in order, without augmentation."""
         starts = range(0, len(self), batch_size)
         return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
 
     def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader = DataLoader(
             self.images,
-            batch_sampler=keys,  # keys are (epoch, index), and read once
+            batch_sampler=keys,  # keys are (epoch, index); iterated once
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # its own, so that torch's global one is left alone
+            generator=torch.Generator(),  # leaves torch's global one alone
         )
         for images, labels in loader:
-            moved = images.to(self.device, non_blocking=True, memory_format=self.format)
-            yield moved, labels.to(self.device, non_blocking=True)
+            inputs = images.to(self.device, non_blocking=True, memory_format=self.format)
+            yield inputs, labels.to(self.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Images kept in memory as uint8, augmented and normalised a whole batch at a time."""
+"""Images in memory as uint8, augmented and normalised a whole batch at a time."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,17 +8,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..digests import digest_of
-from .augmentation import Augmentation, CutoutAndMixup, Rectangles
+from .augmentation import Augmentation, BatchAugmentation
+from .crops import CropReader
+from .cutout import RectangleMasks
+from .devices import storage_device, to_device
 from .order import epoch_generator
-from .windows import Windows
 
 
 class InMemory:
-    """A set of images that gives batches of normalised float32 images (B, C, H, W).
+    """A set of images that yields batches of normalised float32 images (B, C, H, W).
 
-    Shifted and mirrored images are read as windows of a zero-padded (and, for mirroring, doubled) copy of the
-    set: one gather of rows of W bytes, whatever the shift. That costs memory, 2 (H + 2s)(W + 2s) / HW of the
-    set's own, and makes augmentation cheaper than the arithmetic that normalises.
+    Augmented images are read as crops of a copy of the set with zero padding p, followed by the flipped images: one
+    gather of rows of W bytes, whatever the crop. That takes 2 (H + 2p)(W + 2p) / HW of the set's memory, and makes
+    flips and crops cheaper than normalising.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -26,9 +28,9 @@ class InMemory:
         mean, std: per channel, on the [0, 1] scale.
         size: side in pixels to which images are resized (bilinear, antialiased); None: as they are.
         augmentation: of the batches of an epoch; None: none.
-        num_classes: length of the rows of mixed targets; None: as many classes as the labels name.
-        device: where batches go; on a GPU the set itself lies there where it fits into half of the free memory.
-        channels_last: give batches in NHWC memory order.
+        num_classes: length of the rows of targets after mixup; None: the largest label, plus 1.
+        device: of the batches; the set is stored on a GPU where it takes at most half of the free memory.
+        channels_last: whether batches have the NHWC memory order.
     """
 
     def __init__(
@@ -55,26 +57,26 @@ class InMemory:
         self.shape = (images.shape[3], images.shape[1], images.shape[2])
         self.input_size = self.shape[1:] if size is None else (size, size)
         augmentation.check_size(*self.input_size)
-        shift = augmentation.crop_padding
-        stored = torch.from_numpy(_copied(images, shift, mirrored=augmentation.flip > 0))
-        home = self.device if fits(stored, self.device) else torch.device("cpu")
+        padding = augmentation.crop_padding
+        stored = torch.from_numpy(_padded_copy(images, padding, flipped=augmentation.flip > 0))
+        home = storage_device(stored, self.device)
         self.stored = stored.to(home)
         self.labels = torch.from_numpy(labels).to(home)
-        if shift:
-            self._windows = Windows(self.stored, self.shape[1:])
-            corners = range(shift, -shift - 1, -1)  # of the image in its window, for each step of the window
-            self._insides = Rectangles((corners, corners), self.shape[1:], self.shape[1:], self.device)
+        if padding:
+            self._crops = CropReader(self.stored, self.shape[1:])
+            corners = range(padding, -padding - 1, -1)  # of the image in its crop, for each corner of the crop
+            self._image_masks = RectangleMasks((corners, corners), self.shape[1:], self.shape[1:], self.device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def is_random(self) -> bool:
-        """Whether an image is another one from epoch to epoch."""
+        """Whether an image differs from epoch to epoch."""
         return self.augmentation.is_random
 
     def digest(self) -> str:
-        """Returns what tells the inputs of `ordered` from others: images, their order, size and normalisation."""
+        """Returns a digest of what the inputs of `ordered` depend on: images, their order, size and normalisation."""
         return digest_of(self.stored, self.scale, self.offset, self.size)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -85,75 +87,65 @@ class InMemory:
         """
         count, generator, options = len(self), epoch_generator(seed, epoch), self.augmentation
         order = torch.randperm(count, generator=generator)
-        source = order  # which stored image is read: the mirrored ones lie `count` further
+        stored = order  # indices into the stored images; a flipped one is `count` after the original
         if options.flip > 0:
-            source = order + count * (torch.rand(count, generator=generator) < options.flip)
+            stored = order + count * (torch.rand(count, generator=generator) < options.flip)
         if options.crop_padding:
-            steps = self._steps(generator)
-            source, steps = self._windows.starts(source, steps), steps.to(self.device)
-        cutout_and_mixup = CutoutAndMixup(
+            corners = self._draw_corners(generator)
+            stored, corners = self._crops.starts(stored, corners), corners.to(self.device)
+        augment = BatchAugmentation(
             options, seed, epoch, generator, count, self.input_size, self.num_classes, self.device
         )
-        order, source = order.to(self.labels.device), source.to(self.labels.device)
+        order, stored = order.to(self.labels.device), stored.to(self.labels.device)
         for start, stop in spans:
-            inside = None
+            mask = None
             if options.crop_padding:
-                pixels = self._windows.read(source[start:stop])
+                pixels = self._crops.read(stored[start:stop])
                 if options.fill == "mean":
-                    inside = self._insides(steps[:, start:stop])
+                    mask = self._image_masks(corners[:, start:stop])
             else:
-                pixels = self.stored.index_select(0, source[start:stop])
+                pixels = self.stored.index_select(0, stored[start:stop])
             labels = self.labels.index_select(0, order[start:stop])
-            yield cutout_and_mixup(*self._finished(pixels, labels, inside), start)
+            yield augment(*self._normalised(pixels, labels, mask), start)
 
-    def _steps(self, generator: torch.Generator) -> Tensor:
-        """Draws which windows of the padded images are read: rows and columns of their first pixels, (2, N)."""
-        shift, probability = self.augmentation.crop_padding, self.augmentation.crop_probability
-        steps = torch.randint(2 * shift + 1, (2, len(self)), generator=generator)
+    def _draw_corners(self, generator: torch.Generator) -> Tensor:
+        """Returns the corners of random crops of the padded images: rows and columns (2, N)."""
+        padding, probability = self.augmentation.crop_padding, self.augmentation.crop_probability
+        corners = torch.randint(2 * padding + 1, (2, len(self)), generator=generator)
         if probability < 1:
-            steps[:, torch.rand(len(self), generator=generator) >= probability] = shift
-        return steps
+            corners[:, torch.rand(len(self), generator=generator) >= probability] = padding
+        return corners
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields every image once, in order, without augmentation."""
         _, height, width = self.shape
-        s = self.augmentation.crop_padding
+        p = self.augmentation.crop_padding
         for start in range(0, len(self), batch_size):
             stop = min(start + batch_size, len(self))
-            pixels = self.stored[start:stop, :, s : s + height, s : s + width]
-            yield self._finished(pixels, self.labels[start:stop])
+            pixels = self.stored[start:stop, :, p : p + height, p : p + width]
+            yield self._normalised(pixels, self.labels[start:stop])
 
-    def _finished(self, pixels: Tensor, labels: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns a batch on its device, normalised, zero where `inside` (B, 1, H, W) is, and of its final size."""
-        if pixels.device != self.device:
-            pixels = pixels.contiguous().pin_memory().to(self.device, non_blocking=True)
-            labels = labels.pin_memory().to(self.device, non_blocking=True)
+    def _normalised(self, pixels: Tensor, labels: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns a batch on its device, normalised, multiplied by a mask (B, 1, H, W), and resized."""
+        pixels, labels = to_device(pixels, labels, self.device)
         images = pixels.to(torch.float32, memory_format=self.format).mul_(self.scale).add_(self.offset)
-        if inside is not None:
-            images.mul_(inside)
+        if mask is not None:
+            images.mul_(mask)
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return images, labels
 
 
-def _copied(images: np.ndarray, shift: int, mirrored: bool) -> np.ndarray:
-    """Returns images (N, H, W, C) as (N, C, H + 2 shift, W + 2 shift), black around, then their mirror images.
+def _padded_copy(images: np.ndarray, padding: int, flipped: bool) -> np.ndarray:
+    """Returns images (N, H, W, C) with zero padding as (N, C, H + 2p, W + 2p), then, if asked, the flipped ones.
 
-    They are written once, to where they stay: for copies on the way a large set leaves no room.
+    They are written once, to their final place: a large set leaves no memory for intermediate copies.
     """
     count, height, width, channels = images.shape
-    shape = (count * (1 + mirrored), channels, height + 2 * shift, width + 2 * shift)
+    shape = (count * (1 + flipped), channels, height + 2 * padding, width + 2 * padding)
     stored = np.zeros(shape, np.uint8)
-    inside = stored[:, :, shift : shift + height, shift : shift + width]
+    inside = stored[:, :, padding : padding + height, padding : padding + width]
     inside[:count] = images.transpose(0, 3, 1, 2)
-    if mirrored:
+    if flipped:
         inside[count:] = inside[:count, :, :, ::-1]
     return stored
-
-
-def fits(stored: Tensor, device: torch.device) -> bool:
-    """Returns whether a tensor takes at most half of the memory that is free on a GPU; on a CPU it always fits."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return stored.nbytes <= free // 2

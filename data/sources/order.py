@@ -5,6 +5,6 @@ import torch
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Returns the generator of an epoch's order and augmentation; independent of torch's global one."""
+    """Returns the generator of an epoch's order and augmentation, independent of torch's global one."""
     words = np.random.SeedSequence([seed, epoch]).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

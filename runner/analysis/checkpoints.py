@@ -21,7 +21,7 @@ from .evaluate import load_weights, rebuild_run
 
 # Keys of data that have no effect on which images a set holds: paths, preprocessing, augmentation.
 KEYS_WITHOUT_IMAGES = (
-    *("root", "download", "workers", "mean", "std", "size", "channels", "crop_share", "interpolation"),
+    *("root", "download", "workers", "mean", "std", "size", "channels", "crop_pct", "interpolation"),
     *("bootstrap", "scale", "ratio", "color_jitter"),
 )
 

@@ -22,6 +22,7 @@ RENAMED_KEYS = {
 # Keys of a group, by the class of this package that they are arguments of, as in "optimizers.Cyclic": another class
 # may have an argument of the same name.
 RENAMED_ARGUMENTS: dict[str, dict[str, str]] = {
+    "data.image_folder": {"data.crop_share": "data.crop_pct"},
     "optimizers.Multistep": {"schedule.factor": "schedule.gamma"},
     "optimizers.Exponential": {"schedule.rate": "schedule.gamma"},
     "optimizers.CosineRestarts": {"schedule.growth": "schedule.period_mult", "schedule.lowest": "schedule.min_lr"},

@@ -49,7 +49,7 @@ def test_folders_of_images_are_sampled_too(tmp_path):
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
-    options = ("data=imagefolder", f"data.path={tmp_path}", "data.size=16", "data.workers=0", "data.crop_share=1")
+    options = ("data=imagefolder", f"data.path={tmp_path}", "data.size=16", "data.workers=0", "data.crop_pct=1")
     options += ("data.scale=[1,1]", "data.ratio=[1,1]")  # no random crops: the images themselves
     whole, sample = (built(*options, f"data.bootstrap={on}") for on in ("false", "true"))
     assert whole.evaluation_sets["test"].digest() == sample.evaluation_sets["test"].digest()

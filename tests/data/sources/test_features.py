@@ -1,4 +1,4 @@
-"""Features in the place of images: the same order; and which sets of images never change."""
+"""Features in place of images: the same order; digests; which augmentations are random."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_features_come_in_the_order_of_the_images():
         ({"mixup": 0.5}, True),
     ],
 )
-def test_augmented_images_are_said_to_be_random(options, is_random):
+def test_augmentation_is_random_where_images_differ_from_epoch_to_epoch(options, is_random):
     source = InMemory(**IMAGE_SET, augmentation=Augmentation(**options), num_classes=23)
     assert source.is_random is is_random
     (one, _), (two, _) = (next(source.epoch(0, epoch, [(0, 23)])) for epoch in (0, 1))
@@ -47,7 +47,7 @@ def test_augmented_images_are_said_to_be_random(options, is_random):
     assert torch.equal(one, two) is not is_random
 
 
-def test_a_digest_tells_what_features_depend_on():
+def test_a_digest_depends_on_what_features_depend_on():
     other_image, swapped = IMAGES.copy(), IMAGES[::-1]
     other_image[5, 2, 2, 0] ^= 1
     changes = [{}, {"images": other_image}, {"images": swapped}, {"mean": [0.31]}, {"std": [0.21]}, {"size": 8}]

@@ -1,4 +1,4 @@
-"""Folders of images: the same batches whoever reads them."""
+"""Folders of images: the same batches for any number of workers."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
-from trainopt.data.sources.augmentation import mixture
+from trainopt.data.sources.mixup import draw_mixup
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def source(path, workers, augmentation=AUGMENTATION):
     return FolderSource(data, part, np.arange(count), mean, std, augmentation, seed=3, device=torch.device("cpu"))
 
 
-def some(path, workers, start=(0, 0, 0), count=6):
+def some_batches(path, workers, start=(0, 0, 0), count=6):
     stream = batches(source(path, workers), Constant(4), 3, Position(*start))
     return [next(stream) for _ in range(count)]
 
@@ -41,17 +41,17 @@ def some(path, workers, start=(0, 0, 0), count=6):
 def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(images):
     random.seed(1)
     before = torch.get_rng_state(), random.getstate()
-    alone = some(images, workers=0)
+    alone = some_batches(images, workers=0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    for a, b in zip(alone, some(images, workers=2), strict=True):
+    for a, b in zip(alone, some_batches(images, workers=2), strict=True):
         assert torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.targets, b.targets)
-    again = some(images, workers=0, start=alone[3].after, count=2)
+    again = some_batches(images, workers=0, start=alone[3].after, count=2)
     assert torch.equal(again[0].inputs, alone[4].inputs)
 
 
-def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
+def test_cutout_and_mixup_come_after_all_other_transforms(images):
     def batch(**options):
         return next(source(images, 0, augmentation=Augmentation(**options)).epoch(3, 1, [(4, 10)]))
 
@@ -59,12 +59,12 @@ def test_squares_are_cut_out_and_batches_mixed_after_everything_else(images):
     cut, _ = batch(cutout=8)
     holes = (cut == 0).all(1, keepdim=True)
     assert torch.equal(cut, plain.masked_fill(holes, 0.0))
-    assert ((holes.sum((1, 2, 3)) >= 16) & (holes.sum((1, 2, 3)) <= 64)).all()  # a quarter where a corner is the centre
+    assert ((holes.sum((1, 2, 3)) >= 16) & (holes.sum((1, 2, 3)) <= 64)).all()  # a quarter where the center is a corner
     mixed, targets = batch(cutout=8, mixup=1.0)
-    weight, partner = mixture(1.0, seed=3, epoch=1, start=4, count=6)
+    weight, partner = draw_mixup(1.0, seed=3, epoch=1, start=4, count=6)
     assert torch.allclose(mixed, weight * cut + (1 - weight) * cut[partner], atol=1e-6)  # float32
-    wanted = weight * torch.eye(2)[labels] + (1 - weight) * torch.eye(2)[labels[partner]]
-    assert torch.allclose(targets, wanted)
+    expected = weight * torch.eye(2)[labels] + (1 - weight) * torch.eye(2)[labels[partner]]
+    assert torch.allclose(targets, expected)
     with pytest.raises(ValueError, match="augmentation.cutout=25: images are 24x24 pixels; give at most 24"):
         batch(cutout=25)
     with pytest.raises(ValueError, match="augmentation.crop_padding: is for data sets in memory"):
@@ -77,7 +77,7 @@ def test_evaluation_sees_every_image_once(images):
     assert torch.cat(inputs).shape == (6, 3, 24, 24)
 
 
-def test_what_is_wrong_with_a_folder_is_said(images, tmp_path):
+def test_missing_and_damaged_folders_are_named(images, tmp_path):
     with pytest.raises(DataError, match=r"nowhere/train: no such folder; images must lie in"):
         image_folder(str(tmp_path / "nowhere"))
     (images / "val" / "dog").rename(images / "val" / "wolf")
@@ -86,4 +86,4 @@ def test_what_is_wrong_with_a_folder_is_said(images, tmp_path):
     (images / "val" / "wolf").rename(images / "val" / "dog")
     (images / "train" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="0.png: cannot be read as an image"):
-        some(images, workers=0)
+        some_batches(images, workers=0)

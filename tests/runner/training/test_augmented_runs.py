@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.runs import rows, weights
-from trainopt.data.sources.augmentation import mixture
+from trainopt.data.sources.mixup import draw_mixup
 from trainopt.data.sources.order import epoch_generator
 
 EVERYTHING = (
@@ -42,7 +42,7 @@ def test_rows_are_those_of_a_plain_implementation_of_mixup_with_label_smoothing(
     for row, (epoch, start) in zip(found, [(e, s) for e in (0, 1) for s in (0, 25, 50)], strict=True):
         order = torch.randperm(60, generator=epoch_generator(5, epoch)).numpy()[start : start + 25]
         pixels, classes = data["x_train"][order].reshape(-1, 64) / 255, np.eye(3)[data["y_train"][order]]
-        share, partner = mixture(0.7, 5, epoch, start, len(order))
+        share, partner = draw_mixup(0.7, 5, epoch, start, len(order))
         targets = share * classes + (1 - share) * classes[partner]
         logits = (share * pixels + (1 - share) * pixels[partner]) @ matrix.T + bias
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))

@@ -1,0 +1,25 @@
+"""Where a set in memory is stored, and how its batches get to the device that trains on them."""
+
+import torch
+from torch import Tensor
+
+
+def storage_device(values: Tensor, device: torch.device) -> torch.device:
+    """Returns the device on which to store a set: a GPU where it takes at most half of the free memory, else the CPU.
+
+    Args:
+        values: the set.
+        device: that its batches go to.
+    """
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if values.nbytes <= free // 2 else torch.device("cpu")
+
+
+def to_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns a batch on a device; a copy does not wait for the device."""
+    if inputs.device == device:
+        return inputs, labels
+    inputs, labels = (part.contiguous().pin_memory().to(device, non_blocking=True) for part in (inputs, labels))
+    return inputs, labels
