@@ -16,11 +16,11 @@ from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
 from ..records.metrics import EVALUATIONS, DamagedMetrics, Record, parse_records
 from ..records.run_folder import read_summary
 from ..state.run import Run
-from ..system.display import Display, figure
+from ..system.display import Display, plain_table, value_text
 from ..system.errors import FAILED, UserError, reason
-from ..system.files import append_whole, shown, to_json
+from ..system.files import append_whole, json_line, shown
 from ..system.interrupt import Interrupt
-from ..system.lock import NAME, RunLock, is_written
+from ..system.lock import LOCK_FILE, RunLock, is_being_written
 from .evaluate import evaluate_sets, load_weights, out_of_memory_explained, rebuild_run
 
 POLL_SECONDS = 1.0  # between two looks for a new checkpoint
@@ -32,7 +32,7 @@ class FollowLock(RunLock):
     """One process at a time follows a run."""
 
     name = "evaluations.lock"
-    told = "is being followed"
+    busy = "is being followed"
     advice = f"it writes the same records into {EVALUATIONS}"
 
 
@@ -63,7 +63,7 @@ def follow(folder: Path, which: str, device: str | None = None) -> int:
                 display.say(f"{shown(folder)}: {end_message(folder)}")
                 return show_best(run, records, which, folder, display)
         except KeyboardInterrupt:
-            display.say("stopped; the same command goes on with it")
+            display.say("stopped; the same command continues it")
             return interrupt.code
 
 
@@ -111,7 +111,7 @@ class Evaluations:
 
     def append(self, records: list[Record]) -> None:
         """Appends records."""
-        append_whole(self._file, "".join(to_json(record) + "\n" for record in records).encode())
+        append_whole(self._file, "".join(json_line(record) + "\n" for record in records).encode())
         self.records += records
         self._done |= {(record["kind"], record["step"]) for record in records}
 
@@ -138,7 +138,7 @@ class Follower:
     def run_to_end(self) -> None:
         """Evaluates the present checkpoints and those to come, until the run has ended and none is left."""
         while True:
-            alive = is_written(self.folder)  # asked first: what a run writes at its end is seen below
+            alive = is_being_written(self.folder)  # asked first: what a run writes at its end is seen below
             while (path := self.next_checkpoint()) is not None:
                 self.evaluate(path)
             if not alive:
@@ -179,7 +179,7 @@ class Follower:
         counts = self.run.progress.counts()
         start = {**counts, "train_seconds": state["clocks"]["train"], "checkpoint": path.name}
         self.evaluations.append([{"kind": kind, **start, **values} for kind, values in metrics.items()])
-        self.display.evaluated(metrics, {}, counts)
+        self.display.show_evaluation(metrics, {}, counts)
 
 
 def file_id(path: Path) -> FileId | None:
@@ -195,7 +195,7 @@ def end_message(folder: Path) -> str:
     """Returns in words how a run ended that no living process writes."""
     summary = read_summary(folder)
     status = summary.get("status")
-    if (folder / NAME).exists() or status in (None, "running"):  # a run that ends by itself removes its lock
+    if (folder / LOCK_FILE).exists() or status in (None, "running"):  # a run that ends by itself removes its lock
         return f"the run's process is gone; go on from its last checkpoint with: trainopt resume {shown(folder)}"
     if status == "failed":
         return f"the run failed: {summary.get('error')}"
@@ -238,9 +238,7 @@ def count_missed(records: list[Record], every: Duration) -> int:
 
 def best_table(records: list[Record], kind: str) -> Table:
     """Returns a table of the highest accuracy and the lowest loss; of equal values the first."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "value", "step", "epoch"):
-        table.add_column(name, justify="right" if name else "left")
+    table = plain_table("", "value", "step", "epoch")
     loss_form = ".4f" if "top1" in records[0] else ".6g"
     for name, key, sign, form, unit in (
         ("best top-1", "top1", 1, ".2f", " %"),
@@ -249,5 +247,7 @@ def best_table(records: list[Record], kind: str) -> Table:
         finite = [record for record in records if record.get(key) is not None and math.isfinite(record[key])]
         if finite:
             best = max(sorted(finite, key=lambda record: record["step"]), key=lambda record: sign * record[key])
-            table.add_row(f"{name} ({kind})", figure(best[key], form, unit), str(best["step"]), f"{best['epoch']:.2f}")
+            table.add_row(
+                f"{name} ({kind})", value_text(best[key], form, unit), str(best["step"]), f"{best['epoch']:.2f}"
+            )
     return table

@@ -1,7 +1,6 @@
-"""`trainopt compare RUN|SWEEP …`."""
+"""`trainopt compare RUN|SWEEP …`: methods over seeds, a test against a baseline, a report."""
 
 import argparse
-from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,32 +17,34 @@ def command(arguments: list[str], debug: bool) -> int:
     from ..comparison.methods import AXES, METRICS
 
     parser = argparse.ArgumentParser(
-        "trainopt compare", description="Compare methods: figures over seeds, a test against a baseline, a report."
+        "trainopt compare", description="Compare methods: metrics over seeds, a test against a baseline, a report."
     )
     parser.add_argument("paths", type=Path, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them")
-    parser.add_argument("--by", metavar="KEY,KEY", help="what makes a method; default: all that differs but the seed")
+    parser.add_argument(
+        "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, but for the seed"
+    )
     parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
     parser.add_argument(
         "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
     )
-    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy that the way to is measured")
-    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="axis of the curves")
+    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
+    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis of the curves")
     parser.add_argument("--tuning", type=Path, action="append", metavar="SWEEP", help="learning-rate searches")
     out = Path("outputs/comparison")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
-    parser.add_argument("--force", action="store_true", help="compare what should not be compared")
+    parser.add_argument("--force", action="store_true", help="compare runs that should not be compared")
     compare(parser.parse_args(arguments))
     return 0
 
 
-def compare(given: Namespace) -> None:
-    """Reads, compare, prints and write; UserError where the runs should not be compared."""
+def compare(options: argparse.Namespace) -> None:
+    """Reads, compares, prints and writes; UserError where the runs should not be compared."""
     console = wide_console()
 
     def follow(folders: list[Path]) -> Iterable[Path]:
         return track(folders, "reading", console=console, transient=True, disable=not console.is_terminal)
 
-    by = given.by.split(",") if given.by else None
-    choices = {"by": by, "baseline": given.baseline, "metric": given.metric, "target": given.target}
-    comparison = read_comparison(given.paths, given.tuning or [], follow, **choices)
-    conclude(comparison, given.against, given.out, given.force, console)
+    by = options.by.split(",") if options.by else None
+    choices = {"by": by, "baseline": options.baseline, "metric": options.metric, "target": options.target}
+    comparison = read_comparison(options.paths, options.tuning or [], follow, **choices)
+    conclude(comparison, options.against, options.out, options.force, console)

@@ -1,18 +1,24 @@
-"""`trainopt evaluate RUN|CHECKPOINT …`: a checkpoint on a run's evaluation sets, or several as an ensemble."""
+"""`trainopt evaluate RUN|CHECKPOINT …`: one checkpoint on a run's evaluation sets, or several as an ensemble."""
 
 import argparse
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from rich.table import Table
 
-from ..system.display import Display
+from ..records.run_folder import read_config, wait_until_begun
+from ..system.display import Display, plain_table
 from ..system.errors import UserError
+from ..system.files import json_text
+
+LARGEST_MATRIX = 9  # networks; of more, means over the pairs are printed in place of a matrix
 
 
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt evaluate RUN`, `trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
     del debug
-    parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate a checkpoint of a run, or several.")
+    parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate one checkpoint of a run, or several.")
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="RUN", help="a run's folder; --ensemble: runs, sweeps, checkpoints"
     )
@@ -34,56 +40,29 @@ def command(arguments: list[str], debug: bool) -> int:
         help="--ensemble: also a weighted mean; fit: the best weights on the validation set (data.validation)",
     )
     parser.add_argument("--json", action="store_true", help="--ensemble: print an object instead of tables")
-    given = parser.parse_intermixed_args(arguments)
-    if given.ensemble:
-        return evaluate_together(given)
-    if given.weights is not None or given.json:
-        raise UserError(f"{'--json' if given.weights is None else '--weights'}: is for --ensemble")
-    if len(given.paths) > 1:
-        raise UserError(f"evaluate: takes one run, and got {len(given.paths)}; --ensemble takes several")
-    (run,) = given.paths
-    if given.follow and given.checkpoint not in ("best", "last"):
-        raise UserError(f"--checkpoint {given.checkpoint}: is one checkpoint; --follow takes best or last")
-    from ..records.run_folder import read_config, wait_until_begun
-
-    if given.follow:
+    options = parser.parse_intermixed_args(arguments)
+    if options.ensemble:
+        return evaluate_together(options)
+    if options.weights is not None or options.json:
+        raise UserError(f"{'--json' if options.weights is None else '--weights'}: is for --ensemble")
+    if len(options.paths) > 1:
+        raise UserError(f"evaluate: takes one run, and got {len(options.paths)}; --ensemble takes several")
+    (run,) = options.paths
+    if options.follow and options.checkpoint not in ("best", "last"):
+        raise UserError(f"--checkpoint {options.checkpoint}: is one checkpoint; --follow takes best or last")
+    if options.follow:
         wait_until_begun(run)
     read_config(run)  # says what is wrong before torch is imported
-    if given.follow:
+    if options.follow:
         from ..analysis.follow import follow
 
-        return follow(run, given.checkpoint, given.device)
-    evaluate_run(run, given.checkpoint, given.device)
+        return follow(run, options.checkpoint, options.device)
+    evaluate_run(run, options.checkpoint, options.device)
     return 0
-
-
-def evaluate_together(given: argparse.Namespace) -> int:
-    """`trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
-    if given.follow:
-        raise UserError("--follow: is for one run; leave --ensemble out")
-    from ..analysis.ensemble import evaluate_ensemble
-    from ..system.files import json_text
-    from .ensemble_table import show_ensemble
-
-    display = Display(quiet=given.json)
-    found = evaluate_ensemble(given.paths, weights_in(given.weights), given.checkpoint, given.device, display)
-    if given.json:
-        print(json_text(found), end="")
-    else:
-        show_ensemble(found, display)
-    return 0
-
-
-def weights_in(text: str | None) -> list[float] | str | None:
-    """Returns the numbers in a text like `0.5,0.3,0.2`; a text that is no list of numbers as it is."""
-    try:
-        return None if text is None else [float(part) for part in text.split(",")]
-    except ValueError:
-        return text
 
 
 def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
-    """Evaluates a checkpoint of a run and prints the figures.
+    """Evaluates a checkpoint of a run and prints its losses and accuracies.
 
     Args:
         folder: the run's.
@@ -106,10 +85,89 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
         point = f" at theta = {row['theta']}" if "theta" in row else ""
         display.say(f"{path.name}, step {step}: value {row['loss']:.6g}{point}")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=f"{path.name}, step {step}")
-    for name in ("set", "images", "loss", "top-1 (%)", "top-5 (%)"):
-        table.add_column(name, justify="left" if name == "set" else "right")
+    table = plain_table("set", "images", "loss", "top-1 (%)", "top-5 (%)")
+    table.title = f"{path.name}, step {step}"
     for kind, row in rows.items():
-        cells = (f"{row['loss']:.4f}", f"{row['top1']:.2f}", f"{row['top5']:.2f}")
-        table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *cells)
+        table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *metric_cells(row))
     display.say(table)
+
+
+def evaluate_together(options: argparse.Namespace) -> int:
+    """Evaluates an ensemble and prints the result; returns the exit code."""
+    if options.follow:
+        raise UserError("--follow: is for one run; leave --ensemble out")
+    from ..analysis.ensemble import evaluate_ensemble
+
+    display = Display(quiet=options.json)
+    weights = parse_weights(options.weights)
+    result = evaluate_ensemble(options.paths, weights, options.checkpoint, options.device, display)
+    if options.json:
+        print(json_text(result), end="")
+    else:
+        show_ensemble(result, display)
+    return 0
+
+
+def parse_weights(text: str | None) -> list[float] | str | None:
+    """Returns the numbers in a text like `0.5,0.3,0.2`; a text that is no list of numbers as it is."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+
+
+def show_ensemble(result: dict[str, Any], display: Display) -> None:
+    """Prints what `evaluate_ensemble` returned."""
+    weighted, members, pairs = result["weighted"], result["members"], result["pairs"]
+    weights = (weighted or {}).get("weights")
+    table = plain_table("", "", *(["weight"] if weights else []), "loss", "top-1 (%)", "top-5 (%)", left=2)
+
+    def add(number: str, name: str, weight: str, metrics: dict[str, Any]) -> None:
+        table.add_row(number, name, *([weight] if weights else []), *metric_cells(metrics))
+
+    for k, member in enumerate(members):
+        weight = f"{weights[k]:.3f}" if weights else ""
+        add(str(k + 1), f"{member['name']}, step {member['step']}", weight, member)
+    add("", "mean of these", "", result["mean_of_members"])
+    add("", "ensemble, equal weights", "", result["ensemble"])
+    if weighted:
+        add("", f"ensemble, {'fitted' if weighted['fitted_on'] else 'given'} weights", "", weighted)
+    display.say(table)
+    display.say(f"on {result['images']:,} test images")
+    if len(members) <= LARGEST_MATRIX:
+        display.say(pair_matrix(len(members), pairs))
+        display.say("below the diagonal: images that two take for different classes (%); above: correlation of errors")
+        return
+    disagreements = [pair["disagreement"] for pair in pairs]
+    correlations = [pair["correlation"] for pair in pairs if pair["correlation"] is not None]
+    display.say(f"each two take {mean_and_range(disagreements, '.2f')} % for different classes")
+    if correlations:
+        display.say(f"correlation of errors of each two: {mean_and_range(correlations, '.3f')}")
+
+
+def metric_cells(metrics: dict[str, Any]) -> tuple[str, str, str]:
+    """Returns loss, top-1 and top-5 accuracy as text."""
+    return f"{metrics['loss']:.4f}", f"{metrics['top1']:.2f}", f"{metrics['top5']:.2f}"
+
+
+def pair_matrix(count: int, pairs: list[dict[str, Any]]) -> Table:
+    """Returns disagreement and correlation of each two networks, below and above the diagonal."""
+    cells = [["·" if i == j else "" for j in range(count)] for i in range(count)]
+    for pair in pairs:
+        i, j = pair["members"]
+        cells[j][i] = f"{pair['disagreement']:.2f}"
+        cells[i][j] = "—" if pair["correlation"] is None else f"{pair['correlation']:.3f}"
+    table = plain_table("", *(str(k + 1) for k in range(count)))
+    table.columns[0].style = "bold"
+    for k, row in enumerate(cells):
+        table.add_row(str(k + 1), *row)
+    return table
+
+
+def mean_and_range(values: list[float], form: str) -> str:
+    """Returns the mean of values and their range.
+
+    >>> mean_and_range([1.0, 2.0, 6.0], ".1f")
+    '3.0 (1.0 to 6.0)'
+    """
+    return f"{fmean(values):{form}} ({min(values):{form}} to {max(values):{form}})"

@@ -1,4 +1,4 @@
-"""`trainopt --help`: commands, options, and the keys of the choices made, as conf/ explains them."""
+"""`trainopt --help`: commands, options, and the keys of the chosen options with the comments of conf/."""
 
 import re
 import shutil
@@ -11,19 +11,19 @@ USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
-  trainopt -m key=a,b …                   a sweep: one run for every combination; again: what is left of it
+  trainopt -m key=a,b …                   a sweep: one run for every combination; again: those not done yet
   trainopt -m hydra/launcher=joblib …     several at a time
   trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
-  trainopt resume RUN                     go on from the last checkpoint in a run's folder
+  trainopt resume RUN                     continue from the last checkpoint in a run's folder
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
-  trainopt evaluate RUN --follow          every checkpoint of a run beside it, on another device if asked
-  trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks, alone and together
-  trainopt status SWEEP [--json]          what became of a sweep's jobs
-  trainopt compare RUN|SWEEP … [--out DIR]   the table, the test, the curves, the report
+  trainopt evaluate RUN --follow          every checkpoint of a run while it trains, also on another device
+  trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
+  trainopt status SWEEP [--json]          the state of each job of a sweep
+  trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
-  trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   a published study's figures beside ours
+  trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 
-  --help              this page, with the keys of the options that are typed before it
+  --help              this page, with the keys of the options of the command line
   --cfg job           show the configuration of a command without running it
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   --debug             show the traceback of an error
@@ -59,13 +59,13 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
 
 def _without(text: str, *sections: str) -> list[str]:
     """Returns the lines of a YAML text without some top-level sections."""
-    kept, inside = [], False
+    lines, inside = [], False
     for line in text.splitlines():
         if re.match(r"\S", line) and not line.startswith("#"):
             inside = line.partition(":")[0] in sections
         if not inside:
-            kept.append(line)
-    return kept
+            lines.append(line)
+    return lines
 
 
 def _indented(lines: list[str]) -> list[str]:

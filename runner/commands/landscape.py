@@ -1,25 +1,28 @@
-"""What `trainopt landscape` prints and writes."""
+"""`trainopt landscape RUN|CHECKPOINT …`: loss and error between two checkpoints, or on the plane through three."""
 
 import argparse
-from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
-from rich.table import Table
 
 from ..analysis.landscape import NO_BARRIER, landscape
 from ..analysis.landscape_figures import LETTERS, draw_landscape
-from ..system.display import PLAIN_WIDTH, Display
+from ..system.display import Display, plain_table, wide_console
 from ..system.errors import UserError
 from ..system.files import json_text, shown, write_text
 
-RULE = (
-    "barrier: the most, on the way from one to the other, that a figure lies above the straight line between its"
-    " values at the two ends (Entezari et al. 2022);"
+DEFINITION = (
+    "barrier: the largest height of a loss or an error, on the way between two checkpoints, above the straight line"
+    " between its values at the two (Entezari et al. 2022);"
     f" less than {NO_BARRIER:g} points of test error count as none (Frankle et al. 2020)"
 )
+BATCH_NORM = {
+    "recompute": "; statistics of batch norm between checkpoints: recomputed from these training images",
+    "interpolate": "; statistics of batch norm between checkpoints: interpolated",
+    None: "",  # the network has none
+}
 
 
 def command(arguments: list[str], debug: bool) -> int:
@@ -36,109 +39,103 @@ def command(arguments: list[str], debug: bool) -> int:
         metavar="RUN|CHECKPOINT",
         help="a run's folder, or a file in its checkpoints/",
     )
-    parser.add_argument("--points", type=int, metavar="N", help="on the way (21), or along each side of a plane (15)")
+    parser.add_argument("--points", type=int, metavar="N", help="on a line (21), or along each side of a plane (15)")
     parser.add_argument(
-        "--beyond", type=float, default=0.2, metavar="SHARE", help="how far to go on beyond; default: 0.2"
+        "--beyond",
+        type=float,
+        default=0.2,
+        metavar="FRACTION",
+        help="how far a line extends beyond the checkpoints, in units of their distance; default: 0.2",
     )
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images; default: 1000")
     parser.add_argument(
         "--batch-norm",
         default="recompute",
         metavar="recompute|interpolate",
-        help="its statistics between checkpoints: anew from training images (default), or interpolated",
+        help="its statistics between checkpoints: recomputed from training images (default), or interpolated",
     )
     parser.add_argument("--checkpoint", default="last", metavar="best|last", help="of a run; default: last")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the first run's")
-    parser.add_argument("--json", action="store_true", help="print what landscape.json holds, instead of tables")
+    parser.add_argument("--json", action="store_true", help="print the content of landscape.json instead of tables")
     out = Path("outputs/landscape")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
-    show_and_write(parser.parse_args(arguments))
+    run(parser.parse_args(arguments))
     return 0
 
 
-def show_and_write(given: Namespace) -> None:
-    """Evaluates, prints and write; UserError where that cannot be done."""
-    display = Display(quiet=given.json)
-    if not display.console.is_terminal:
-        display.console.width = max(display.console.width, PLAIN_WIDTH)
+def run(options: argparse.Namespace) -> None:
+    """Evaluates, prints and writes; UserError where that is not possible."""
+    display = Display(wide_console(), quiet=options.json)
 
     def follow(steps: Iterable[Any], what: str) -> Iterable[Any]:
-        shows = display.console.is_terminal and not given.json
+        shows = display.console.is_terminal and not options.json
         return track(list(steps), what, console=display.console, transient=True, disable=not shows)
 
-    found = landscape(
-        given.paths,
-        given.points,
-        given.beyond,
-        given.images,
-        given.batch_norm,
-        given.checkpoint,
-        given.device,
+    result = landscape(
+        options.paths,
+        options.points,
+        options.beyond,
+        options.images,
+        options.batch_norm,
+        options.checkpoint,
+        options.device,
         display,
         follow,
     )
     try:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_text(given.out / "landscape.json", json_text(found))
-        pictures = draw_landscape(found, given.out)
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_text(options.out / "landscape.json", json_text(result))
+        figures = draw_landscape(result, options.out)
     except OSError as error:
-        raise UserError(f"{shown(given.out)}: cannot be written ({error.strerror}); give --out DIR") from error
-    if given.json:
-        print(json_text(found), end="")
+        raise UserError(f"{shown(options.out)}: cannot be written ({error.strerror}); give --out DIR") from error
+    if options.json:
+        print(json_text(result), end="")
         return
-    show_landscape(found, display)
-    files = ", ".join(f"{p.name}.png, {p.name}.svg" for p in pictures)
-    display.say(f"files: {shown(given.out)}/ (landscape.json, {files})")
+    show_landscape(result, display)
+    files = ", ".join(f"{figure.name}.png, {figure.name}.svg" for figure in figures)
+    display.say(f"files: {shown(options.out)}/ (landscape.json, {files})")
 
 
-def show_landscape(found: dict[str, Any], display: Display) -> None:
+def show_landscape(result: dict[str, Any], display: Display) -> None:
     """Prints the checkpoints, the barriers between them, and what these mean."""
     ends: dict[int, dict[str, float]] = {}
-    for line in found["lines"]:
+    for line in result["lines"]:
         at = {point["t"]: point for point in line["points"]}
         ends |= {line["from"]: at[0.0], line["to"]: at[1.0]}
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("", "", "train loss", "test loss", "train error (%)", "test error (%)"):
-        table.add_column(head, justify="right" if head else "left", no_wrap=True)
-    for k, checkpoint in enumerate(found["checkpoints"]):
-        cells = figures_of({key: ends[k][key] for key in found["lines"][0]["barriers"]})
-        table.add_row(LETTERS[k], f"{checkpoint['name']}, step {checkpoint['step']}", *cells)
-    for line in found["lines"]:
+    table = plain_table("", "", "train loss", "test loss", "train error (%)", "test error (%)", left=2)
+    for k, checkpoint in enumerate(result["checkpoints"]):
+        table.add_row(LETTERS[k], f"{checkpoint['name']}, step {checkpoint['step']}", *metric_cells(ends[k]))
+    for line in result["lines"]:
         heights = {key: barrier["height"] for key, barrier in line["barriers"].items()}
-        table.add_row("", f"barrier {way(line)}", *figures_of(heights))
+        table.add_row("", f"barrier {line_name(line)}", *metric_cells(heights))
     display.say(table)
-    for line in found["lines"]:
-        display.say(verdict(line))
-    display.say(RULE)
-    images = f"{found['images']['train']:,} training images and {found['images']['test']:,} test images"
-    how = {
-        "recompute": "; statistics of batch norm between checkpoints: computed anew from these training images",
-        "interpolate": "; statistics of batch norm between checkpoints: interpolated",
-        None: "",
-    }[found["batch_norm"]]
-    display.say(f"on {images}{how}")
+    for line in result["lines"]:
+        display.say(conclusion(line))
+    display.say(DEFINITION)
+    images = f"{result['images']['train']:,} training images and {result['images']['test']:,} test images"
+    display.say(f"on {images}{BATCH_NORM[result['batch_norm']]}")
 
 
-def figures_of(values: dict[str, float]) -> list[str]:
-    """Returns losses and errors as text, training and test of the one, then of the other."""
-    order = ("train_loss", "test_loss", "train_error", "test_error")
-    return [f"{values[key]:.4f}" if key.endswith("loss") else f"{values[key]:.2f}" for key in order]
+def metric_cells(values: dict[str, float]) -> list[str]:
+    """Returns train and test loss, then train and test error, as text."""
+    losses = [f"{values[key]:.4f}" for key in ("train_loss", "test_loss")]
+    return losses + [f"{values[key]:.2f}" for key in ("train_error", "test_error")]
 
 
-def way(line: dict[str, Any]) -> str:
+def line_name(line: dict[str, Any]) -> str:
     """Returns a line as the letters of its ends."""
     return f"{LETTERS[line['from']]}–{LETTERS[line['to']]}"
 
 
-def verdict(line: dict[str, Any]) -> str:
-    """Says in words whether there is a barrier between two checkpoints."""
+def conclusion(line: dict[str, Any]) -> str:
+    """Returns a sentence on whether there is a barrier between two checkpoints."""
     loss, error = line["barriers"]["test_loss"], line["barriers"]["test_error"]
-    share = f"{100 * line['relative_distance']:.3g} % of the length of {LETTERS[line['from']]}"
-    apart = f"distance {line['distance']:.4g}, {share}"
+    percent = f"{100 * line['relative_distance']:.3g} % of the length of {LETTERS[line['from']]}"
+    distance = f"distance {line['distance']:.4g}, {percent}"
     if line["one_basin"]:
         rise = f"{error['height']:.2f} points in the test error, {loss['height']:.4f} in the test loss"
-        return f"{way(line)}: no barrier lies between them: they lie in one basin ({rise}; {apart})"
+        return f"{line_name(line)}: no barrier lies between them: they lie in one basin ({rise}; {distance})"
     return (
-        f"{way(line)}: a barrier of {error['height']:.2f} points of test error lies between them, at t ="
-        f" {error['t']:.2f}, and of {loss['height']:.4f} in the test loss, at t = {loss['t']:.2f} ({apart})"
+        f"{line_name(line)}: a barrier of {error['height']:.2f} points of test error lies between them, at t ="
+        f" {error['t']:.2f}, and of {loss['height']:.4f} in the test loss, at t = {loss['t']:.2f} ({distance})"
     )

@@ -7,17 +7,16 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
-
 from ..studies.cost import foreseen, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
 from ..studies.schema import SCALES, Study, find_studies, read_study
 from ..sweeps.compose import Composer
 from ..sweeps.run_job import import_once
+from ..system.display import wide_console
 from ..system.errors import FAILED, UserError, exit_code_of, nearest, reason
 from ..system.files import shown
 from ..system.interrupt import Interrupt
-from ..system.isolation import isolated
+from ..system.isolation import run_isolated
 from .run import command as run
 
 ALL = "all"
@@ -58,7 +57,7 @@ def reproduce(options: argparse.Namespace, arguments: list[str], debug: bool) ->
     with Interrupt() as interrupt:
         try:
             plans = read_plans(options)
-            console = Console(highlight=False)
+            console = wide_console()
             for plan in plans:
                 show_plan(plan, console)
             if options.dry_run:
@@ -66,11 +65,11 @@ def reproduce(options: argparse.Namespace, arguments: list[str], debug: bool) ->
             code = max([run_study(plan, debug) for plan in plans])
             if len(plans) > 1:
                 path = options.out / f"{options.scale}.md"
-                code = max(code, isolated(lambda: write_table(plans, path)))
+                code = max(code, run_isolated(lambda: write_table(plans, path)))
             return code
         except KeyboardInterrupt:
             again = shlex.join(["trainopt", "reproduce", *arguments])
-            print(f"stopped; the same command goes on with it: {again}", file=sys.stderr)
+            print(f"stopped; the same command continues it: {again}", file=sys.stderr)
             return interrupt.code
 
 
@@ -135,7 +134,7 @@ def run_study(plan: StudyPlan, debug: bool) -> int:
         return FAILED
     states |= plan.apart()
     in_order = {name: states[name] for name in plan.study.sweeps}
-    report_code = isolated(lambda: write_report(plan, in_order, debug))
+    report_code = run_isolated(lambda: write_report(plan, in_order, debug))
     return FAILED if report_code or any(s.state == "incomplete" for s in states.values()) else 0
 
 
@@ -158,7 +157,7 @@ def run_sweep(plan: StudyPlan, sweep: PlannedSweep, before: dict[str, SweepState
         import_once()  # here, and not again in the process of each sweep
         arguments = plan.command(sweep)
         print(f"{plan.study.name}, {sweep.name}: trainopt {shlex.join(arguments)}", flush=True)
-        sweep.is_complete = isolated(lambda: exit_code_of(lambda: run(arguments, debug), debug)) == 0
+        sweep.is_complete = run_isolated(lambda: exit_code_of(lambda: run(arguments, debug), debug)) == 0
         plan.keep()
     return sweep.state()
 

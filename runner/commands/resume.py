@@ -3,19 +3,18 @@
 import argparse
 from pathlib import Path
 
+from ..records.job_table import PLAN
+from ..records.run_folder import read_config
 from ..system.errors import UserError
+from ..training.execute import start
 
 
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt resume RUN`."""
-    parser = argparse.ArgumentParser("trainopt resume", description="Go on from the last checkpoint of a run.")
+    parser = argparse.ArgumentParser("trainopt resume", description="Continue a run from its last checkpoint.")
     parser.add_argument("run", type=Path, help="the run's folder")
     folder = parser.parse_args(arguments).run
-    from ..records.job_table import PLAN
-    from ..records.run_folder import read_config
-    from ..training.execute import start
-
     if (folder / PLAN).exists():
-        raise UserError(f"{folder}: is a sweep; its command again goes on with it")
+        raise UserError(f"{folder}: is a sweep; type its command again to continue it")
     config, choices = read_config(folder)
     return start(config, choices, folder, ["trainopt", "resume", *arguments], debug)

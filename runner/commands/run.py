@@ -11,7 +11,7 @@ from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders, typed_overrides
 from ..sweeps.compose import register_with_hydra
-from ..sweeps.interrupt import SweepInterrupt, stop_mark
+from ..sweeps.interrupt import SweepInterrupt, stop_file
 from ..sweeps.jobs import plan_sweep
 from ..sweeps.run_job import Job
 from ..sweeps.search import SearchResult, TournamentResult
@@ -80,7 +80,7 @@ def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -
             raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
         print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
         is_stopped = True
-    stop_mark(interrupt.sweep, job.launcher).unlink(missing_ok=True)
+    stop_file(interrupt.sweep, job.launcher).unlink(missing_ok=True)
     return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from ..reporting.tables import latex, markdown
+from ..system.display import plain_table
 from ..system.errors import UserError
 from ..system.files import shown
 from .fisher_pictures import draw_fisher_pictures
@@ -96,9 +96,7 @@ def show(comparison: Comparison, against: str, console: Console) -> None:
     header, rows = table_of(comparison, [against], SHOWN)
     without_tuning = not any(m.trials for m in comparison.methods)
     kept = [i for i, name in enumerate(header) if not (without_tuning and name.startswith("tuning"))]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for index in kept:
-        table.add_column(header[index], justify="left" if index == 0 else "right", overflow="fold")
+    table = plain_table(*(header[index] for index in kept))
     for row in rows:
         table.add_row(*(row[index].replace("[", r"\[") for index in kept))
     console.print(table)

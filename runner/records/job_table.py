@@ -10,7 +10,7 @@ from typing import Any
 from ..config.durations import Duration
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
-from ..system.lock import living
+from ..system.lock import folders_being_written
 from .metrics import METRICS, Record, last_record
 from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
@@ -97,7 +97,7 @@ def read_job_table(folder: Path) -> list[JobStatus]:
     jobs = jobs_below(folder)
     if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
-    alive = living([folder / name for name in jobs])
+    alive = folders_being_written([folder / name for name in jobs])
     return [job_status(folder, name, job, folder / name in alive) for name, job in jobs.items()]
 
 

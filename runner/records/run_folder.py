@@ -16,7 +16,7 @@ from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves
 from ..system.errors import UserError, reason
 from ..system.files import read_json, write_json
-from ..system.lock import is_written
+from ..system.lock import is_being_written
 
 CONFIG = "run.yaml"
 SUMMARY = "summary.json"
@@ -82,7 +82,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def wait_until_begun(folder: Path, look_seconds: float = 0.2) -> None:
     """Waits while a living process prepares the run of a folder; then there is a run.yaml, or the run failed."""
-    while not (folder / CONFIG).exists() and is_written(folder):
+    while not (folder / CONFIG).exists() and is_being_written(folder):
         time.sleep(look_seconds)
 
 

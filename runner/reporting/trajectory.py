@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from ..config.options import COMMON
 from ..records.run_folder import read_config
-from ..system.display import figure as value_text
+from ..system.display import value_text
 from .curves import function_trajectory
 from .style import MARKER_LIMIT, TRAJECTORY_COLOUR, needs_log_scale
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..records.checkpoint_files import CheckpointStore
 from ..system.device import peak_memory
-from ..system.files import append_whole, json_text, to_json, write_text
+from ..system.files import append_whole, json_line, json_text, write_text
 from .checkpoint import state_of
 from .evaluation import accuracies
 from .objective import Output
@@ -231,7 +231,7 @@ class Record:
             row["top1"] = top1
         # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
         rows = [{**start, **row, **start} for start, row in pending]
-        append_whole(self._metrics, "".join(to_json(row) + "\n" for row in rows).encode())
+        append_whole(self._metrics, "".join(json_line(row) + "\n" for row in rows).encode())
         if self.logger is not None:
             for row in rows:
                 self.logger.row(row)

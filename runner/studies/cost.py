@@ -4,11 +4,10 @@ from fractions import Fraction
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..config.durations import Duration
 from ..records.job_table import ENDED
-from ..sweeps.status import PLAIN_WIDTH
+from ..system.display import plain_table
 from .plan import StudyPlan, SweepState
 
 Cost = dict[str, Fraction]  # by unit
@@ -20,11 +19,7 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
     minutes = "" if scale.minutes is None else f"; about {scale.minutes:g} min"
     say(console, f"{name}: {plan.study.title} ({plan.study.source})")
     say(console, f"{plan.scale_name}: {scale.about}{minutes}; in {plan.folder}")
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("sweep", "runs", "done", "each", "in sum"):
-        table.add_column(column, justify="left" if column == "sweep" else "right", no_wrap=True)
+    table = plain_table("sweep", "runs", "done", "each", "in sum")
     runs, done, cost = 0, 0, Cost()
     states = foreseen(plan)
     for sweep in plan.sweeps.values():

@@ -19,7 +19,7 @@ from ..sweeps.compose import Composer
 from ..sweeps.jobs import all_at_once, planned_jobs
 from ..system.errors import UserError, nearest
 from ..system.files import read_json, write_json
-from ..system.lock import living
+from ..system.lock import folders_being_written
 from .schema import Study, StudySweep
 
 KEPT = "plan.json"  # what was composed, in the folder of a study at a scale
@@ -75,7 +75,7 @@ class PlannedSweep:
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
             jobs = {job["folder"]: job for job in read_json(self.folder / PLAN).get("jobs", [])} | jobs
-        alive = living([self.folder / name for name in jobs])
+        alive = folders_being_written([self.folder / name for name in jobs])
         return [job_status(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
 
     def state(self) -> SweepState:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a sweep whose jobs other processes run: they write their checkpoints first."""
+"""Ctrl-C and SIGTERM during a sweep with jobs in other processes: the jobs write their checkpoints first."""
 
 import os
 import signal
@@ -9,15 +9,16 @@ from pathlib import Path
 from types import FrameType
 
 from ..system.interrupt import Interrupt
-from ..system.lock import NAME, is_dead_here, read_owner
+from ..system.lock import LOCK_FILE, is_dead_here, read_owner
 
-AGAIN_SECONDS = 0.5  # between looks for jobs that have just begun
+POLL_SECONDS = 0.5  # between two looks for jobs that have just begun
 
 
 class SweepInterrupt(Interrupt):
-    """While entered, the first signal tells the jobs that run to stop; their launcher comes back when they have.
+    """Handles Ctrl-C and SIGTERM of a sweep while entered: the first signal stops the running jobs.
 
-    Where none runs beside this process, and at a second Ctrl-C, it raises KeyboardInterrupt as `Interrupt` does.
+    Their launcher returns when they have stopped. Where no job runs in another process, and at a second Ctrl-C,
+    KeyboardInterrupt is raised as by `Interrupt`.
 
     Attributes:
         sweep: the folder of the sweep; None until it is planned, and for a single run.
@@ -25,40 +26,40 @@ class SweepInterrupt(Interrupt):
 
     sweep: Path | None = None
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         sweep = self.sweep
-        self.patient = sweep is not None and (self.patient or bool(running_beside(sweep)))
+        self.patient = sweep is not None and (self.patient or bool(running_jobs(sweep)))
         first = not self.signal
-        super()._note(number, frame)
-        if first and sweep is not None:  # patient, or that had raised
+        super()._handle(number, frame)
+        if first and sweep is not None:  # and no KeyboardInterrupt was raised above
             with suppress(OSError):
-                stop_mark(sweep, os.getpid()).touch()
-            threading.Thread(target=_tell_jobs, args=(sweep,), daemon=True).start()
+                stop_file(sweep, os.getpid()).touch()
+            threading.Thread(target=_stop_jobs, args=(sweep,), daemon=True).start()
 
 
-def stop_mark(sweep: Path, launcher: int) -> Path:
-    """Returns the file that says that a process begins no further job of a sweep."""
+def stop_file(sweep: Path, launcher: int) -> Path:
+    """Returns the file whose existence says that a launching process starts no further job of a sweep."""
     return sweep / f"stopped-{launcher}"
 
 
-def running_beside(sweep: Path) -> list[int]:
-    """Returns the numbers of the processes that run jobs of a sweep, on this machine and in this session."""
-    found = []
-    for lock in sweep.rglob(NAME):
+def running_jobs(sweep: Path) -> list[int]:
+    """Returns the numbers of the other processes that run jobs of a sweep, on this machine and in this session."""
+    pids = []
+    for lock in sweep.rglob(LOCK_FILE):
         owner = read_owner(lock)
         if owner and is_dead_here(owner) is False and owner["pid"] != os.getpid():
             with suppress(OSError):
                 if os.getsid(owner["pid"]) == os.getsid(0):
-                    found.append(owner["pid"])
-    return found
+                    pids.append(owner["pid"])
+    return pids
 
 
-def _tell_jobs(sweep: Path) -> None:
-    """Sends SIGTERM to every job, once; also to one that begins only now."""
-    told: set[int] = set()
-    while stop_mark(sweep, os.getpid()).exists():
-        for pid in set(running_beside(sweep)) - told:
+def _stop_jobs(sweep: Path) -> None:
+    """Sends SIGTERM to every running job once, also to those that begin later, until the stop file is removed."""
+    stopped: set[int] = set()
+    while stop_file(sweep, os.getpid()).exists():
+        for pid in set(running_jobs(sweep)) - stopped:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            told.add(pid)
-        time.sleep(AGAIN_SECONDS)
+            stopped.add(pid)
+        time.sleep(POLL_SECONDS)

@@ -99,9 +99,9 @@ def set_workers(config: DictConfig) -> int:
     if launcher.n_jobs == 0:
         raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 for what suits the machine")
     if launcher.n_jobs == -1:
-        from ..system.device import fitting_workers  # imports torch
+        from ..system.device import default_workers  # imports torch
 
-        workers = fitting_workers(config.device)
+        workers = default_workers(config.device)
     else:
         from joblib import effective_n_jobs
 

@@ -20,8 +20,8 @@ from ..config.validate import check_value, leaves
 from ..records.job_table import PLAN, write_plan
 from ..system.errors import UserError, nearest
 from ..system.files import read_json
-from ..system.lock import living
-from .interrupt import stop_mark
+from ..system.lock import folders_being_written
+from .interrupt import stop_file
 from .jobs import checked_jobs, combinations
 from .search import SEED, Search, SearchResult, outcome
 from .search_rule import LRSearchRule
@@ -126,7 +126,7 @@ class LRHeuristicSweeper(Sweeper):
 
         Those that another process runs, as the same command typed twice does, are waited for.
         """
-        stopped = stop_mark(folder, os.getpid()).exists
+        stopped = stop_file(folder, os.getpid()).exists
         jobs = [job for job in jobs if job["folder"] not in self.ended]
         self.ended |= {job["folder"] for job in jobs}
         while jobs and not stopped():
@@ -134,13 +134,13 @@ class LRHeuristicSweeper(Sweeper):
                 _ = result.return_value  # raises what the job raised
             self.launched += len(jobs)
             places = {folder / job["folder"]: job for job in jobs}
-            elsewhere = living(list(places))
+            elsewhere = folders_being_written(list(places))
             jobs = [places[place] for place in places if place in elsewhere]
             if jobs:
                 print(f"waiting for {len(jobs)} of the trials, which another process runs", flush=True)
             while elsewhere and not stopped():
                 time.sleep(WAIT_SECONDS)
-                elsewhere = living(list(elsewhere))
+                elsewhere = folders_being_written(list(elsewhere))
         return not stopped()
 
     def searches(self, config: DictConfig) -> list[Search]:

@@ -20,10 +20,10 @@ from ..system.display import Display
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
 from ..system.interrupt import SIGNALS
-from ..system.isolation import isolated
+from ..system.isolation import run_isolated
 from ..system.lock import Busy
 from ..training.execute import start
-from .interrupt import stop_mark
+from .interrupt import stop_file
 
 RECORD_WRITER = "tensorboard.summary.writer.record_writer"  # what records/tensorboard.py imports
 
@@ -84,7 +84,7 @@ class Job:
         if summary is not None:
             print(f"already {summary['status']}: {name}", flush=True)
             return 0
-        if stop_mark(sweep, self.launcher).exists():
+        if stop_file(sweep, self.launcher).exists():
             return FAILED
         import_once()
         from ..system.device import shared_machine
@@ -98,10 +98,10 @@ class Job:
                     record_failure(folder, error)
                 return report_error(error, self.debug)
 
-        code = isolated(work, is_worker=os.getpid() != self.launcher)
+        code = run_isolated(work, is_worker=os.getpid() != self.launcher)
         if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
             number = Signals(code - 128).name
-            print(f"trainopt: {name}: was killed ({number}); the same command goes on with it", file=sys.stderr)
+            print(f"trainopt: {name}: was killed ({number}); the same command continues it", file=sys.stderr)
         if in_a_line:
             found = job_status(sweep, name, {}, alive=False)
             figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config.run_names import folder_name
+from ..system.display import plain_table
 from ..system.errors import FAILED
-from ..system.files import plain, shown, write_json
+from ..system.files import shown, write_json
 from .search import Search
 
 NAME = "lr_heuristic"
@@ -30,7 +31,7 @@ def file_name(search: Search) -> str:
 
 
 def as_json(search: Search) -> dict[str, Any]:
-    """Returns a search as JSON's objects and lists; a loss that is infinite becomes null."""
+    """Returns the content of a search's JSON file."""
     trials = [
         {
             "lr": rate,
@@ -41,7 +42,7 @@ def as_json(search: Search) -> dict[str, Any]:
         }
         for rate, outcomes in search.outcomes.items()
     ]
-    return plain({**search.described(), "trials": trials, "chosen": search.chosen, "edge": search.at_edge})
+    return {**search.described(), "trials": trials, "chosen": search.chosen, "edge": search.at_edge}
 
 
 def show_searches(folder: Path, searches: list[Search]) -> int:
@@ -59,9 +60,8 @@ def show_searches(folder: Path, searches: list[Search]) -> int:
 def table_of(search: Search) -> Table:
     """Returns the trials by their rate."""
     title = search.name.replace("[", r"\[") or None
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left")
-    for name in (search.parameter, "loss", "stage"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(search.parameter, "loss", "stage", left=0)
+    table.title, table.title_justify = title, "left"
     table.add_column("status", no_wrap=True)
     for rate in sorted(search.outcomes):
         loss, status = search.losses[rate], search.status(rate)

@@ -1,87 +1,70 @@
-"""The job table of a sweep, printed."""
+"""Prints the job table of a sweep."""
 
-import json
 import shlex
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
-from ..system.display import duration_text, figure
+from ..system.display import duration_text, plain_table, value_text, wide_console
 from ..system.files import shown
 
-SETTLE_SECONDS = 30.0  # that jobs which were told to stop are waited for
+SETTLE_SECONDS = 30.0  # the longest wait for jobs that were told to stop
 COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
-PLAIN_WIDTH = 160  # where the output is no terminal
 
 
-def show(entries: list[JobStatus]) -> None:
-    """Prints the job table."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("job", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("step", "progress", "time", "left", "top-1", "loss"):
-        table.add_column(name, justify="right", no_wrap=True)
-    roles = any(entry.role for entry in entries)
-    if roles:
+def show_job_table(jobs: list[JobStatus]) -> None:
+    """Prints the job table, the errors of failed jobs, and how many jobs are in which state."""
+    console = wide_console()
+    table = plain_table("job", "state", "step", "progress", "time", "left", "top-1", "loss", left=2)
+    has_roles = any(job.role for job in jobs)
+    if has_roles:
         table.add_column("role")
-    for label, entry in zip(labels(entries), entries, strict=True):
-        colour = COLOURS.get(entry.state, "")
+    for label, job in zip(job_labels(jobs), jobs, strict=True):
+        colour = COLOURS.get(job.state, "")
         table.add_row(
             label,
-            f"[{colour}]{entry.state}[/]" if colour else entry.state,
-            "" if entry.step is None else str(entry.step),
-            "" if entry.share is None else f"{entry.share:.0%}",
-            "" if entry.wall_seconds is None else duration_text(entry.wall_seconds),
-            "" if entry.seconds_left is None else duration_text(entry.seconds_left),
-            "" if entry.top1 is None else figure(entry.top1, ".2f", " %"),
-            "" if entry.loss is None else figure(entry.loss, ".4f", ""),
-            *([entry.role or ""] if roles else []),
+            f"[{colour}]{job.state}[/]" if colour else job.state,
+            "" if job.step is None else str(job.step),
+            "" if job.share is None else f"{job.share:.0%}",
+            "" if job.wall_seconds is None else duration_text(job.wall_seconds),
+            "" if job.seconds_left is None else duration_text(job.seconds_left),
+            "" if job.top1 is None else value_text(job.top1, ".2f", " %"),
+            "" if job.loss is None else value_text(job.loss, ".4f", ""),
+            *([job.role or ""] if has_roles else []),
         )
     console.print(table)
-    for entry in entries:
-        if entry.error:
-            console.print(f"{entry.name}: {entry.error}", markup=False, soft_wrap=True)
-    console.print(count_states(entries))
+    for job in jobs:
+        if job.error:
+            console.print(f"{job.name}: {job.error}", markup=False, soft_wrap=True)
+    console.print(count_states(jobs))
 
 
-def labels(entries: list[JobStatus]) -> list[str]:
-    """Returns what tells the jobs apart: the overrides that not all of a role have, or else the folder's name."""
-    roles = Counter(e.role for e in entries)
-    number = Counter((e.role, text) for e in entries for text in set(e.overrides))
-    found = [" ".join(t for t in e.overrides if number[e.role, t] < roles[e.role]) or e.name for e in entries]
-    return [text.replace("[", r"\[") for text in found]
+def job_labels(jobs: list[JobStatus]) -> list[str]:
+    """Returns a label for each job: the overrides that not all jobs of its role have, or else the folder's name."""
+    roles = Counter(job.role for job in jobs)
+    number = Counter((job.role, text) for job in jobs for text in set(job.overrides))
+    labels = [" ".join(t for t in job.overrides if number[job.role, t] < roles[job.role]) or job.name for job in jobs]
+    return [label.replace("[", r"\[") for label in labels]
 
 
-def as_json(entries: list[JobStatus]) -> str:
-    """Returns the job table as a JSON list."""
-    return json.dumps([asdict(e) for e in entries], indent=2)
-
-
-def show_end(sweep: Path, command: list[str], stopped: bool) -> int:
-    """Prints what became of a sweep, and how to go on; returns its exit code.
+def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
+    """Prints the job table at the end of a sweep, and how to continue it; returns its exit code.
 
     Args:
         sweep: its folder.
         command: what was typed.
-        stopped: whether it was cut short; jobs that still write their checkpoints are waited for then.
+        is_stopped: whether its launcher was stopped; jobs that still write their checkpoints are waited for then.
     """
-    until = time.monotonic() + (SETTLE_SECONDS if stopped else 0.0)
-    entries = read_job_table(sweep)
-    while any(e.state == "running" for e in entries) and time.monotonic() < until:
+    until = time.monotonic() + (SETTLE_SECONDS if is_stopped else 0.0)
+    jobs = read_job_table(sweep)
+    while any(job.state == "running" for job in jobs) and time.monotonic() < until:
         time.sleep(0.2)
-        entries = read_job_table(sweep)
-    show(entries)
-    if any(e.state not in (*ENDED, "outdated", "running") for e in entries):
-        print(f"the same command goes on with it: {shlex.join(command)}")
+        jobs = read_job_table(sweep)
+    show_job_table(jobs)
+    if any(job.state not in (*ENDED, "outdated", "running") for job in jobs):
+        print(f"the same command continues it: {shlex.join(command)}")
     print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()
-    return exit_code(entries)
+    return exit_code(jobs)

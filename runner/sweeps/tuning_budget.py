@@ -10,7 +10,7 @@ from typing import Any
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, job_status, planned_jobs
 from ..system.files import read_json
-from ..system.lock import living
+from ..system.lock import folders_being_written
 from .search_rule import LRSearchRule
 
 TRIAL, FINAL, FORMER = "trial", "final", "former"  # what a job is there for; former: of an earlier command
@@ -48,7 +48,7 @@ class Entrant:
 def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
     """Returns those of these folders that are jobs of tournaments."""
     jobs = {folder: place for folder, place in planned_jobs(folders).items() if "role" in place[1]}
-    alive = living(list(jobs))
+    alive = folders_being_written(list(jobs))
     found = {}
     for folder, (sweep, job) in jobs.items():
         state = job_status(sweep, job["folder"], job, folder in alive).state

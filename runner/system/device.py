@@ -1,4 +1,4 @@
-"""Where and how precisely to compute."""
+"""The device, its numerics, and its share among runs at a time."""
 
 import ctypes
 import os
@@ -16,21 +16,21 @@ from .errors import UserError
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; UserError where there is none."""
+def choose_device(name: str) -> torch.device:
+    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` names; UserError where there is none."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto" and count:
+    if name == "auto" and count:
         return torch.device("cuda", torch.cuda.current_device())
-    if wanted in ("auto", "cpu"):
+    if name in ("auto", "cpu"):
         return torch.device("cpu")
-    kind, _, number = wanted.partition(":")
-    if kind != "cuda" or (":" in wanted and not number.isdigit()):
-        raise UserError(f"device={wanted}: must be auto, cpu, cuda or cuda:N")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (":" in name and not number.isdigit()):
+        raise UserError(f"device={name}: must be auto, cpu, cuda or cuda:N")
     if not count:
-        raise UserError(f"device={wanted}: no CUDA GPU is visible here; use device=cpu or device=auto")
+        raise UserError(f"device={name}: no CUDA GPU is visible here; use device=cpu or device=auto")
     index = int(number) if number else torch.cuda.current_device()
     if index >= count:
-        raise UserError(f"device={wanted}: there are only cuda:0 to cuda:{count - 1}")
+        raise UserError(f"device={name}: there are only cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", index)
 
 
@@ -39,34 +39,34 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fitting_workers(device: str) -> int:
-    """Returns how many runs at a time suit this machine: one for each GPU, without GPUs one for each core."""
+def default_workers(device: str) -> int:
+    """Returns the default number of runs at a time: one for each GPU, without GPUs one for each core."""
     gpus = 0 if device == "cpu" else torch.cuda.device_count()  # starts nothing on a GPU
     return gpus or cores()
 
 
 @contextmanager
 def shared_machine(workers: int, device: str) -> Iterator[None]:
-    """Takes this run's part of a machine on which others run beside it.
+    """Takes this run's part of a machine on which several train at a time.
 
-    CPU threads are divided. Where there are several GPUs, `auto` and `cuda` mean one that no other run which came
-    this way has taken, and this one waits until there is such a GPU.
+    CPU threads are divided. Where there are several GPUs, `auto` and `cuda` mean one that no other run has taken
+    by this function; the run waits until there is one.
 
     Args:
-        workers: how many runs there are at a time.
+        workers: number of runs at a time.
         device: the configuration's.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if workers > 1:
             torch.set_num_threads(max(1, cores() // workers))
             if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-                torch.cuda.set_device(held.enter_context(free_gpu(torch.cuda.device_count())))
+                torch.cuda.set_device(stack.enter_context(free_gpu(torch.cuda.device_count())))
         yield
 
 
 @contextmanager
 def free_gpu(count: int) -> Iterator[int]:
-    """Waits for a GPU that nobody else holds this way; it is ours while entered. Yields its index."""
+    """Waits for a GPU that no other process holds by this function; holds it while entered. Yields its index."""
     import fcntl
 
     folder = Path(tempfile.gettempdir()) / f"trainopt-{os.getuid()}"
@@ -86,7 +86,7 @@ def free_gpu(count: int) -> Iterator[int]:
 
 
 def set_numerics(precision: str, deterministic: bool, device: torch.device) -> None:
-    """Sets torch's global switches for a precision and for determinism; UserError if the device cannot do it."""
+    """Sets torch's global switches for a precision and for determinism; UserError if the device lacks the precision."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("precision=tf32: is for CUDA GPUs; on a CPU use precision=float32 or bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -105,8 +105,8 @@ def set_numerics(precision: str, deterministic: bool, device: torch.device) -> N
 def keep_freed_memory() -> None:
     """Lets this process keep the memory that it frees, for the next step.
 
-    glibc gives large pieces back to the system at once, and the system clears each page that is asked for again:
-    up to half the time of a step on a CPU. Where `MALLOC_…` variables say something else, nothing is changed.
+    glibc returns large blocks to the system at once, and the system clears each page of the next allocation: up to
+    half the time of a step on a CPU. Where a `MALLOC_…` variable is set, nothing is changed.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -116,19 +116,18 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def describe(device: torch.device) -> str:
-    """Returns the device in words."""
+def describe_device(device: torch.device) -> str:
+    """Returns the device as text, with its model or its number of threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Returns the most memory in use so far, in bytes: on the GPU of tensors, on a CPU of the process."""
+    """Returns the peak memory so far in bytes: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
+    import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

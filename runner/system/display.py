@@ -1,4 +1,4 @@
-"""What people see while a run goes on: a live display on a terminal, plain lines elsewhere."""
+"""What a run prints: a live display on a terminal, plain lines elsewhere; tables and numbers as text."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,15 +13,16 @@ from rich.table import Table
 from .files import shown
 
 REFRESH_SECONDS = 0.25
-PICTURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may leave
+FILE_WIDTH = 200  # of a wide console that is no terminal
+FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
 
 
 class Display:
-    """Prints to the terminal and, without the live part, to a run's log.txt.
+    """Prints to the terminal and, all but the live display, to a run's log.txt.
 
     Args:
         console: where to print; None: standard output.
-        quiet: print nothing there, as for one of several runs at a time; log.txt has it all.
+        quiet: print to log.txt only, as for one of several runs at a time.
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False):
@@ -32,11 +33,11 @@ class Display:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._next_refresh = 0.0
-        self._first: tuple[float, float] | None = None  # when this part of the run began, and its share then
-        self._figures = ""
+        self._first: tuple[float, float] | None = None  # time and elapsed fraction of the first refresh
+        self._accuracy = ""
 
     def log_to(self, path: Path) -> None:
-        """Also append what is printed to a file."""
+        """Appends what is printed to a file as well."""
         self._log = Console(file=open(path, "a"), width=100, highlight=False)  # noqa: SIM115 - closed by close()
 
     def close(self) -> None:
@@ -47,14 +48,14 @@ class Display:
             self._log = None
 
     def say(self, *what: Any) -> None:
-        """Prints lines or tables on both; a log that cannot be written, as on a full disk, stops nothing."""
+        """Prints lines or tables to both; a log that cannot be written, as on a full disk, is passed over."""
         self.console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
         if self._log is not None:
             with suppress(OSError):
                 self._log.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
 
-    def start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
-        """Says what will be run."""
+    def show_start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
+        """Prints a table of what will be run, and notes about it."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
@@ -79,7 +80,7 @@ class Display:
             finally:
                 self._bar = None
 
-    def trained(self, row: dict[str, Any], progress: Any, train_seconds: float) -> None:
+    def show_step(self, row: dict[str, Any], progress: Any, train_seconds: float) -> None:
         """Updates the live display, at most every `REFRESH_SECONDS`."""
         if self._bar is None:
             return
@@ -87,19 +88,21 @@ class Display:
         if now < self._next_refresh:
             return
         self._next_refresh = now + REFRESH_SECONDS
-        share = min(1.0, progress.elapsed(self._duration))
-        self._first = self._first or (now, share)
-        began, share_then = self._first
-        left = (now - began) * (1 - share) / (share - share_then) if share > share_then else None
-        rate = progress.samples / train_seconds if train_seconds > 0 else 0.0
+        elapsed = min(1.0, progress.elapsed(self._duration))  # fraction of the duration
+        self._first = self._first or (now, elapsed)
+        began, elapsed_then = self._first
+        left = (now - began) * (1 - elapsed) / (elapsed - elapsed_then) if elapsed > elapsed_then else None
+        throughput = progress.samples / train_seconds if train_seconds > 0 else 0.0
         text = (
-            f"step {progress.step}  epoch {progress.epochs:.2f}  loss {row['total']:.4f}{self._figures}"
-            f"  {rate:,.0f} images/s  {duration_text(left)} left"
+            f"step {progress.step}  epoch {progress.epochs:.2f}  loss {row['total']:.4f}{self._accuracy}"
+            f"  {throughput:,.0f} images/s  {duration_text(left)} left"
         )
-        self._bar.update(self._task, completed=share, description=text, refresh=True)
+        self._bar.update(self._task, completed=elapsed, description=text, refresh=True)
 
-    def evaluated(self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]) -> None:
-        """Prints one line about an evaluation."""
+    def show_evaluation(
+        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]
+    ) -> None:
+        """Prints an evaluation in one line."""
         if not any("top1" in row for row in rows.values()):  # a function of its parameters alone
             self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
             return
@@ -108,22 +111,19 @@ class Display:
             parts.append(f"train loss {train_row['total']:.4f}")
         for kind, row in rows.items():
             parts.append(f"{kind} loss {row['loss']:.4f}  top-1 {row['top1']:5.2f} %")
-            self._figures = f"  {kind} top-1 {row['top1']:.2f} %"
+            self._accuracy = f"  {kind} top-1 {row['top1']:.2f} %"
         self.say("  ".join(parts))
 
-    def happened(self, name: str, event: dict[str, Any], counts: dict[str, Any]) -> None:
-        """Prints one line about what a regularizer did."""
-        more = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items() if k != "event")
+    def show_event(self, name: str, event: dict[str, Any], counts: dict[str, Any]) -> None:
+        """Prints an event of a regularizer in one line."""
+        values = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items() if k != "event")
         self.say(
-            f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}  {name}: {event['event']} ({', '.join(more)})"
+            f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}  {name}: {event['event']} ({', '.join(values)})"
         )
 
-    def result(self, summary: dict[str, Any], folder: Path) -> None:
-        """Prints the table at the end of a run."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name, justify in (("", "left"), ("value", "right"), ("step", "right"), ("epoch", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        table.add_column("training time", justify="right")
+    def show_summary(self, summary: dict[str, Any], folder: Path) -> None:
+        """Prints the table of final and best values, and the files of a run."""
+        table = plain_table("", "value", "step", "epoch", "training time")
         final, kind, trained = summary["final"], summary["best_on"], summary["train_seconds"]
         is_function = summary["best_top1"] is None  # of its parameters alone: there are no accuracies
         losses = ".6g" if is_function else ".4f"
@@ -132,7 +132,7 @@ class Display:
                 continue  # the loss is then the function's value
             unit = "" if key == "loss" else " %"
             where = (str(final["step"]), f"{final['epoch']:.2f}", duration_text(trained))
-            table.add_row(f"final test {name}", figure(final[key], form, unit), *where)
+            table.add_row(f"final test {name}", value_text(final[key], form, unit), *where)
         for name, key, form, unit in (
             ("best top-1", "best_top1", ".2f", " %"),
             ("lowest loss", "lowest_loss", losses, ""),
@@ -141,19 +141,19 @@ class Display:
             if best is None:
                 continue
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
-            table.add_row(f"{name} ({kind})", figure(best["value"], form, unit), *where)
+            table.add_row(f"{name} ({kind})", value_text(best["value"], form, unit), *where)
         self.say(table)
-        pictures = "".join(f", {name}" for name in PICTURES if (folder / name).exists())
-        self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{pictures}, checkpoints/, …)")
+        figures = "".join(f", {name}" for name in FIGURES if (folder / name).exists())
+        self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{figures}, checkpoints/, …)")
 
 
-def figure(value: float | None, form: str, unit: str) -> str:
-    """Writes a figure; one that was not finite stands in a summary as null."""
+def value_text(value: float | None, form: str, unit: str) -> str:
+    """Returns a value as text; None, which stands in a summary for a value that is not finite, as `not finite`."""
     return "not finite" if value is None else f"{value:{form}}{unit}"
 
 
 def duration_text(seconds: float | None) -> str:
-    """Writes seconds as people do.
+    """Returns seconds as text, in a unit that suits them.
 
     >>> duration_text(4.21), duration_text(75), duration_text(3725)
     ('4.2 s', '1:15 min', '1:02 h')
@@ -166,12 +166,22 @@ def duration_text(seconds: float | None) -> str:
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-PLAIN_WIDTH = 200  # where the output is no terminal
+def plain_table(*headers: str, left: int = 1) -> Table:
+    """Returns an empty table without borders, with bold headers.
+
+    Args:
+        headers: of the columns.
+        left: how many of the first columns are aligned left, as names are; the others are aligned right.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index < left else "right", overflow="fold")
+    return table
 
 
 def wide_console() -> Console:
-    """Returns a console in which a table keeps its lines where the output is no terminal."""
+    """Returns a console in which the rows of a table are not folded where the output is no terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
+        console.width = max(console.width, FILE_WIDTH)
     return console

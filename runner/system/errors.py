@@ -1,4 +1,4 @@
-"""What goes wrong with a command, said in one line, and the nearest right word."""
+"""Errors of the user in one line, exit codes, and the nearest word to a misspelt one."""
 
 import signal
 import sys
@@ -13,14 +13,14 @@ FAILED, USER_ERROR = 1, 2  # exit codes
 
 
 class UserError(Exception):
-    """Something that the user can put right; its text is one line that says what would be right.
+    """An error that the user can correct; its text is one line that says what would be right.
 
     The command line prints it without a traceback and ends with exit code 2.
     """
 
 
 def report_error(error: UserError, debug: bool) -> int:
-    """Prints what is wrong, with `debug` after the traceback; returns the exit code."""
+    """Prints an error, with `debug` after its traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     print(f"trainopt: {error}", file=sys.stderr)
@@ -67,14 +67,14 @@ def one_line(text: object) -> str:
 
 
 def cannot_write(error: OSError, path: Path | None = None) -> str:
-    """Says that a run's files cannot be written, and what would be right."""
+    """Returns the message that a run's files cannot be written, and what would be right."""
     where = Path(error.filename) if error.filename else path
     place = f"{shown(where)}: " if where is not None else ""
     return f"{place}cannot be written ({error.strerror}); hydra.run.dir=DIR puts a run elsewhere"
 
 
 def reason(error: Exception) -> str:
-    """Returns in one line what ended a run.
+    """Returns an error that ended a run in one line.
 
     >>> reason(OSError(28, "No space left on device", "a/last.pt")), reason(ValueError("no"))
     ('a/last.pt: No space left on device', 'ValueError: no')

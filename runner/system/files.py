@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their names as people see them."""
+"""Files that are written completely or not at all, strict JSON, and paths in messages."""
 
 import json
 import math
@@ -8,12 +8,14 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
 
 def write_temporary(path: Path, content: bytes | memoryview) -> Path:
-    """Writes what `path` is to hold beside it, flushed to disk, for `os.replace`; returns where.
+    """Writes the content of `path` to a temporary file beside it, flushed to disk, for `os.replace`; returns its path.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; names the path. What was written is removed.
+        OSError: it cannot be written, as on a full disk; names `path`. The temporary file is removed.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -29,14 +31,14 @@ def write_temporary(path: Path, content: bytes | memoryview) -> Path:
 
 
 def append_whole(file: FileIO, text: bytes) -> None:
-    """Appends to a file that was opened without a buffer.
+    """Appends to a file opened without a buffer: everything or nothing.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; names the file, which then is as it was.
+        OSError: it cannot be written, as on a full disk; names the file, which is as before.
     """
     start, rest = file.tell(), memoryview(text)
     try:
-        while rest:  # a disk that fills up takes a part
+        while rest:  # a full disk takes only a part
             rest = rest[file.write(rest) :]
     except OSError as error:
         with suppress(OSError):
@@ -46,7 +48,7 @@ def append_whole(file: FileIO, text: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes renames within a folder last, on systems where folders can be opened."""
+    """Flushes renames within a folder to disk, on systems where folders can be opened."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -67,8 +69,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def json_text(content: dict[str, Any]) -> str:
-    """Returns what `write_json` writes: strict JSON; numbers that it lacks (nan, inf) become null."""
-    return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    """Returns the text that `write_json` writes: strict JSON; numbers that it lacks (nan, inf) become null."""
+    return json.dumps(without_nonfinite(content), indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -80,34 +82,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def plain(value: Any) -> Any:
-    """Returns a value with null in place of numbers that JSON lacks."""
+def without_nonfinite(value: Any) -> Any:
+    """Returns a value with None in place of numbers that JSON lacks (nan, inf)."""
     if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
+        return {k: without_nonfinite(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [plain(v) for v in value]
+        return [without_nonfinite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shared_cache() -> Path:
-    """Returns the folder of what is computed once for all runs: TRAINOPT_CACHE, or one in the home folder."""
+    """Returns the folder of results that all runs share: TRAINOPT_CACHE, or one in the home folder."""
     return Path(os.environ.get("TRAINOPT_CACHE", "~/.cache/trainopt")).expanduser()
 
 
 def shown(path: Path) -> str:
-    """Writes a path relative to the working directory where it lies below it."""
+    """Returns a path as text, relative to the working directory where it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
 
 
-_encode = json.JSONEncoder(allow_nan=False).encode
-
-
-def to_json(row: dict[str, Any]) -> str:
-    """Returns a row as strict JSON; numbers that JSON lacks (nan, inf) become null."""
+def json_line(record: dict[str, Any]) -> str:
+    """Returns a record as strict JSON in one line; numbers that JSON lacks (nan, inf) become null."""
     try:
-        return _encode(row)
+        return _encode(record)
     except ValueError:
-        return _encode(plain(row))
+        return _encode(without_nonfinite(record))

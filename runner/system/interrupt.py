@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, write a checkpoint, stop. A second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM: the step is finished and a checkpoint written. A second Ctrl-C stops at once."""
 
 import signal
 import threading
@@ -9,20 +9,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While entered, remembers the first signal in `signal` (0: none); exit code is 128 + signal.
+    """Handles Ctrl-C and SIGTERM while entered. A signal raises KeyboardInterrupt unless `patient` is true.
 
-    A signal raises KeyboardInterrupt unless `patient` is true, and the second Ctrl-C does in any case.
+    Attributes:
+        signal: the number of the first signal; 0: none came.
+        patient: whether who entered looks at `signal` by itself; a second Ctrl-C raises KeyboardInterrupt even then.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self.patient = False
-        self._typed = False  # whether there was a Ctrl-C
+        self._had_ctrl_c = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,13 +33,13 @@ class Interrupt:
 
     @property
     def code(self) -> int:
-        """The exit code that says which signal ended the run."""
+        """The exit code: 128 + the number of the signal."""
         return 128 + (self.signal or signal.SIGINT)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        again = self._typed and number == signal.SIGINT
-        self._typed |= number == signal.SIGINT
+        again = self._had_ctrl_c and number == signal.SIGINT
+        self._had_ctrl_c |= number == signal.SIGINT
         self.signal = self.signal or number
         if again or not self.patient:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A job of a sweep in a process of its own: what kills it, kills it alone."""
+"""Runs a function in a forked process: whatever kills that process leaves this one alive."""
 
 import os
 import signal
@@ -13,17 +13,17 @@ from typing import Any
 from .interrupt import SIGNALS
 
 
-def isolated(work: Callable[[], int], is_worker: bool = False) -> int:
-    """Calls `work` in a copy of this process, and returns its exit code; 128 + number where a signal ended it.
+def run_isolated(work: Callable[[], int], is_worker: bool = False) -> int:
+    """Calls `work` in a fork of this process; returns its exit code, or 128 + number where a signal ended it.
 
-    What was imported need not be imported again. Ctrl-C and SIGTERM are handed on to the copy, and have their
-    usual effect here when it has ended; should this process die, the copy gets SIGTERM. Where processes cannot be
-    copied (Windows) the work is done in this one. Nothing on a GPU may have been computed before.
+    The fork need not import modules again. Ctrl-C and SIGTERM are forwarded to it, and take their usual effect here
+    when it has ended; if this process dies, the fork gets SIGTERM. Where the system cannot fork (Windows), `work` is
+    called in this process. Nothing may have been computed on a GPU before.
 
     Args:
         work: returns an exit code.
-        is_worker: this process does what another asks of it: Ctrl-C, which the terminal sends to both, is the
-            other's business, now and later; and after a SIGTERM it returns to that one.
+        is_worker: this process serves another one, as joblib's workers do. It then ignores Ctrl-C, now and later,
+            because the terminal sends it to the other one as well; after a SIGTERM it returns to that one.
     """
     if not hasattr(os, "fork"):
         return work()
@@ -32,13 +32,13 @@ def isolated(work: Callable[[], int], is_worker: bool = False) -> int:
     reader, writer = os.pipe()
     if is_worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _handing_on((signal.SIGTERM,) if is_worker else SIGNALS) as (begun, caught):
+    with _forwarding((signal.SIGTERM,) if is_worker else SIGNALS) as (set_target, caught):
         child = os.fork()
         if child == 0:
             os.close(writer)
-            _be_the_copy(work, reader)
+            _run_child(work, reader)
         os.close(reader)
-        begun(child)
+        set_target(child)
         status = os.waitpid(child, 0)[1]
     os.close(writer)
     if caught and not is_worker:
@@ -48,41 +48,45 @@ def isolated(work: Callable[[], int], is_worker: bool = False) -> int:
 
 
 @contextmanager
-def _handing_on(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None], list[int]]]:
-    """While entered, hand signals on to a process, once it is named; yields what names it, and those that came."""
+def _forwarding(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None], list[int]]]:
+    """Forwards signals to a process while entered.
+
+    Yields:
+        A function that takes the number of the process, and the list of the signals that came.
+    """
     caught: list[int] = []
     child = 0
 
-    def begun(number: int) -> None:
+    def set_target(pid: int) -> None:
         nonlocal child
-        child = number
-        for signal_number in caught:
-            os.kill(child, signal_number)
+        child = pid
+        for number in caught:
+            os.kill(child, number)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         del frame
         caught.append(number)
         if child:
             os.kill(child, number)
 
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield begun, caught
+        yield set_target, caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _be_the_copy(work: Callable[[], int], reader: int) -> None:
-    """Does the work and end this process."""
+def _run_child(work: Callable[[], int], reader: int) -> None:
+    """Calls `work` and ends this process."""
     code = 1
     try:
-        os.setpgid(0, 0)  # the terminal's Ctrl-C goes to the other process, which hands it on: it comes once
+        os.setpgid(0, 0)  # the terminal's Ctrl-C reaches the parent only, which forwards it: it comes once
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
         code = work()
-    except BaseException:  # noqa: BLE001 - nothing above this frame is ours to run
+    except BaseException:  # noqa: BLE001 - the frames above belong to the parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -93,9 +97,9 @@ def _be_the_copy(work: Callable[[], int], reader: int) -> None:
 
 
 def end_workers() -> None:
-    """Ends the workers of joblib that this process has started, and remove what they share.
+    """Ends the workers of joblib that this process has started, and removes the files that they share.
 
-    A process that ends by os._exit has to: workers would wait for ever, and joblib complain of what they left.
+    A process that ends by os._exit has to do so: otherwise workers wait for ever, and joblib warns of leaked files.
     """
     loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
     executor = None if loky is None else loky._executor
@@ -106,7 +110,7 @@ def end_workers() -> None:
         util._run_finalizers()  # type: ignore[attr-defined]
 
 
-def _watch(reader: int) -> None:
-    """Waits until the process at the other end is gone."""
+def _end_with_parent(reader: int) -> None:
+    """Waits until the parent, at the other end of a pipe, is gone; then ends this process."""
     os.read(reader, 1)
     os.kill(os.getpid(), signal.SIGTERM)

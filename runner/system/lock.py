@@ -1,4 +1,4 @@
-"""One process writes a run: the file `lock` in its folder says which, and gives signs of life."""
+"""One process writes a run: the file `lock` in its folder names it, and its time is the process's heartbeat."""
 
 import json
 import os
@@ -13,43 +13,43 @@ from typing import Any
 from .errors import UserError
 from .files import shown
 
-NAME = "lock"
-HEARTBEAT_SECONDS = 4.0  # between signs of life
-SILENCE_SECONDS = 30.0  # without any, an owner on another machine is taken to be dead
-SETTLE_SECONDS = 0.3  # after a dead owner's lock was replaced, whoever else did the same has done so by then
+LOCK_FILE = "lock"
+HEARTBEAT_SECONDS = 4.0  # between two heartbeats
+SILENCE_SECONDS = 30.0  # without a heartbeat, after which an owner on another machine counts as dead
+SETTLE_SECONDS = 0.3  # after a dead owner's lock was replaced; another process that did the same has finished then
 
 
 class Busy(UserError):
-    """Another process that lives writes the run."""
+    """A living process writes the run."""
 
 
 class RunLock:
-    """Held while entered; the file is removed at the end.
+    """The lock of a run's folder: held while entered, removed at the end.
 
-    The owner renews the time of the file every `HEARTBEAT_SECONDS`. A process of this machine (the same start of
-    the same kernel, the same process numbers) that is gone is known to be dead at once. Of one on another machine
-    that shares the file system only the signs of life are seen: it is watched until it gives one, or was silent
-    for `SILENCE_SECONDS`. Nothing but creating, renaming and reading files is asked of the file system, and no
-    clocks of two machines are compared.
+    The owner renews the time of the file every `HEARTBEAT_SECONDS`. An owner on this machine (the same boot and the
+    same process numbers) is known to be dead as soon as its process is gone. Of an owner on another machine that
+    shares the file system only the heartbeat is seen: the file is watched until there is one, or for
+    `SILENCE_SECONDS`. The file system must create, rename and read files only, and clocks of two machines are never
+    compared.
 
     Args:
-        folder: the run's; created if it is not there.
+        folder: the run's; created where it is missing.
 
     Raises:
-        Busy: another process holds the lock, and lives.
+        Busy: a living process holds the lock.
         OSError: the folder cannot be written.
     """
 
-    name = NAME
-    told = "is being written"  # who finds the folder locked is told so, and what to do
-    advice = "wait for it, or give run.name=NAME for another folder"
+    name = LOCK_FILE
+    busy = "is being written"  # the message of `Busy`, with the advice
+    advice = "wait for it, or give run.name=LOCK_FILE for another folder"
 
     def __init__(self, folder: Path):
         self.path = folder / self.name
-        owner = {**whoami(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "token": os.urandom(8).hex()}
+        owner = {**this_process(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "token": os.urandom(8).hex()}
         self._content = json.dumps(owner)
         self._end = threading.Event()
-        self._beat = threading.Thread(target=self._give_signs, daemon=True)
+        self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "RunLock":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,15 +59,15 @@ class RunLock:
                 continue
             if not self._is_dead(owner):
                 process = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
-                raise Busy(f"{shown(self.path.parent)}: {self.told} by {process}; {self.advice}")
+                raise Busy(f"{shown(self.path.parent)}: {self.busy} by {process}; {self.advice}")
             if self._replaced(owner):
                 break
-        self._beat.start()
+        self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._beat.join()
+        self._heart.join()
         if self._read() == self._content:
             self.path.unlink(missing_ok=True)
 
@@ -84,17 +84,17 @@ class RunLock:
         if dead is None:
             print(
                 f"trainopt: watching the lock of process {owner.get('pid')} on {owner.get('host')}"
-                f" for a sign of life, up to {SILENCE_SECONDS:.0f} s",
+                f" for a heartbeat, up to {SILENCE_SECONDS:.0f} s",
                 file=sys.stderr,
             )
-            dead = not moving([self.path], SILENCE_SECONDS)
+            dead = not changing_files([self.path], SILENCE_SECONDS)
         return dead
 
     def _replaced(self, dead: dict[str, Any]) -> bool:
-        """Puts our lock in a dead owner's place; say whether it stands.
+        """Replaces a dead owner's lock by ours; returns whether ours stands.
 
-        Of two processes that do this, the later may take away the lock that the other has just made: so who did
-        it looks again a little later.
+        Of two processes that do this, the later one may remove the lock that the other has just created, so each
+        looks again after `SETTLE_SECONDS`.
         """
         if read_owner(self.path) == dead:
             aside = self.path.with_name(f"{self.name}.{os.urandom(4).hex()}")
@@ -107,7 +107,7 @@ class RunLock:
         return self._read() == self._content
 
     def _read(self) -> str | None:
-        """Returns what the file holds now; empty where there is none, None where that cannot be said."""
+        """Returns the content of the file; empty where it is missing, None where it cannot be read."""
         try:
             return self.path.read_text()
         except FileNotFoundError:
@@ -115,30 +115,30 @@ class RunLock:
         except OSError:
             return None
 
-    def _give_signs(self) -> None:
+    def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):
-                found = self._read()
-                if found == self._content:
+                content = self._read()
+                if content == self._content:
                     os.utime(self.path)
-                elif found == "":
+                elif content == "":
                     self._created()
-                elif found is not None:
+                elif content is not None:
                     print(
                         f"trainopt: {shown(self.path.parent)}: another process has taken over; stopping",
                         file=sys.stderr,
                     )
-                    os._exit(1)  # what this process would still write belongs to nobody
+                    os._exit(1)  # nothing that this process would still write is of use
 
 
-def whoami() -> dict[str, Any]:
-    """Returns what tells this process from all others, as far as the system says."""
+def this_process() -> dict[str, Any]:
+    """Returns what identifies this process, as far as the system says: host, process number, start, PID namespace."""
     pid = os.getpid()
-    return {"host": platform.node(), "pid": pid, "started": _stat(pid)[1], "place": _place()}
+    return {"host": platform.node(), "pid": pid, "started": _stat(pid)[1], "place": _pid_namespace()}
 
 
 def read_owner(path: Path) -> dict[str, Any] | None:
-    """Returns who holds a lock: {} where the file says nothing (yet), None where there is no file."""
+    """Returns the owner in a lock file: {} where the file is empty or damaged, None where it is missing."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -149,9 +149,9 @@ def read_owner(path: Path) -> dict[str, Any] | None:
 
 
 def is_dead_here(owner: dict[str, Any]) -> bool | None:
-    """Returns whether a lock's owner is a process of this machine that is gone; None where that cannot be known."""
+    """Returns whether a lock's owner is a dead process of this machine; None where that is unknown."""
     pid = owner.get("pid")
-    if owner.get("place") != _place() or not isinstance(pid, int):
+    if owner.get("place") != _pid_namespace() or not isinstance(pid, int):
         return None
     try:
         os.kill(pid, 0)
@@ -167,33 +167,33 @@ def is_dead_here(owner: dict[str, Any]) -> bool | None:
     return started != owner["started"]
 
 
-def living(folders: list[Path]) -> set[Path]:
-    """Returns those of the runs' folders that a living process writes.
+def folders_being_written(folders: list[Path]) -> set[Path]:
+    """Returns those of some run folders that a living process writes.
 
-    Owners on other machines are watched for two heartbeats, all at once.
+    Locks of other machines are watched for two heartbeats, all at once.
     """
     alive, unknown = set(), []
     for folder in folders:
-        owner = read_owner(folder / NAME)
+        owner = read_owner(folder / LOCK_FILE)
         dead = None if owner is None else is_dead_here(owner)
         if dead is False:
             alive.add(folder)
         elif owner is not None and dead is None:
-            unknown.append(folder / NAME)
-    return alive | {path.parent for path in moving(unknown, 2 * HEARTBEAT_SECONDS)}
+            unknown.append(folder / LOCK_FILE)
+    return alive | {path.parent for path in changing_files(unknown, 2 * HEARTBEAT_SECONDS)}
 
 
-def is_written(folder: Path) -> bool:
-    """Returns whether a living process writes a run; one on another machine is watched for `SILENCE_SECONDS`."""
-    owner = read_owner(folder / NAME)
+def is_being_written(folder: Path) -> bool:
+    """Returns whether a living process writes a run; a lock of another machine is watched for `SILENCE_SECONDS`."""
+    owner = read_owner(folder / LOCK_FILE)
     dead = None if owner is None else is_dead_here(owner)
     if owner is not None and dead is None:
-        return bool(moving([folder / NAME], SILENCE_SECONDS))
+        return bool(changing_files([folder / LOCK_FILE], SILENCE_SECONDS))
     return dead is False
 
 
-def moving(paths: list[Path], seconds: float) -> list[Path]:
-    """Watches files for so long; returns those whose time changed."""
+def changing_files(paths: list[Path], seconds: float) -> list[Path]:
+    """Watches files for a number of seconds; returns those whose time changed."""
     first = {path: _time(path) for path in paths}
     until = time.monotonic() + seconds
     moved: list[Path] = []
@@ -207,7 +207,7 @@ def moving(paths: list[Path], seconds: float) -> list[Path]:
 
 
 def _time(path: Path) -> int | None:
-    """Returns when a file was last changed, None where there is none; opening it, a shared system looks anew."""
+    """Returns when a file was last changed, None where it is missing; opened, so that no cached time is returned."""
     try:
         with open(path, "rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns
@@ -215,8 +215,8 @@ def _time(path: Path) -> int | None:
         return None
 
 
-def _place() -> str:
-    """Returns what processes share among which a process number says which one is meant."""
+def _pid_namespace() -> str:
+    """Returns what all processes share among which a process number is unique: boot and PID namespace."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -225,7 +225,7 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> tuple[str | None, int | None]:
-    """Returns a process's state and when it began, in the kernel's ticks; None where the system does not say."""
+    """Returns the state of a process and its start in the kernel's ticks; None where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -106,7 +106,7 @@ def carry_out(
         if found.state is not None:
             restore(run, record, found.state, folder / "checkpoints" / found.name)
             display.say(f"continuing from step {run.progress.step} ({found.name})")
-        display.start(facts(config, choices, run, folder), run.notes)
+        display.show_start(facts(config, choices, run, folder), run.notes)
         code, outcome = attempt(run, record, display, folder, interrupt, debug)
         try:
             if run.range_test and outcome["status"] in DONE:
@@ -238,7 +238,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
                 draw_trajectory(folder)
                 if range_test:
                     draw_range_test(folder, range_test)
-        display.result(summary, folder)
+        display.show_summary(summary, folder)
     if summary["status"] == "diverged":
         where = summary["diverged_at"]
         at = f"step {where['step']} (epoch {where['epoch']:.2f})"
@@ -253,7 +253,7 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     """Returns what the start says of a run, as (name, value)."""
     from trainopt.data import Position, spans_of
 
-    from ..system.device import describe as describe_device
+    from ..system.device import describe_device
 
     images = ", ".join(f"{len(s):,} {kind}" for kind, s in run.evaluation_sets.items())
     shape = "x".join(map(str, run.image_shape))

@@ -63,7 +63,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         row |= {"total": finite.value, "lr": rate.lr, "batch_size": batch.size}
         row |= regularizers.report(terms) | (optimizer.last_step if reports else {})
         record.trained(row, output, batch.targets, progress.counts(), clocks.seconds["train"])
-        display.trained(row, progress, clocks.seconds["train"])
+        display.show_step(row, progress, clocks.seconds["train"])
         clocks.switch("train")
 
     def evaluate_all() -> None:
@@ -79,7 +79,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
                 record.evaluated(kind, row, progress.counts(), clocks.seconds["train"])
             regularizers.after_evaluation(rows)
             record.keep_best(run)
-            display.evaluated(rows, record.last_train_row, progress.counts())
+            display.show_evaluation(rows, record.last_train_row, progress.counts())
 
     def stop() -> bool:
         return interrupt.signal != 0

@@ -64,4 +64,4 @@ class Regularizers:
             with self._run.clocks.running("other"):
                 counts = self._run.progress.counts()
                 self._record.happened(name, event, counts, self._run.clocks.seconds["train"])
-                self._display.happened(name, event, counts)
+                self._display.show_event(name, event, counts)

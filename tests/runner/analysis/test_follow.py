@@ -191,7 +191,7 @@ def test_a_signal_ends_it_and_the_run_goes_on(tmp_path, number):
     assert ended(run) == 143
     said = (tmp_path / "output").read_text()
     assert f"trainopt: run: is being followed by process {follower} on" in said
-    assert "stopped; the same command goes on with it" in said
+    assert "stopped; the same command continues it" in said
     assert "Traceback" not in said
     assert not list(folder.glob("*lock*"))
 

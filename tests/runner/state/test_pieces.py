@@ -20,7 +20,7 @@ from trainopt.runner.state.clocks import Clocks
 from trainopt.runner.state.evaluation import accuracies, evaluate
 from trainopt.runner.state.objective import Objective
 from trainopt.runner.state.progress import Agenda, Progress
-from trainopt.runner.system.files import to_json
+from trainopt.runner.system.files import json_line
 from trainopt.runner.training.divergence import Diverged, finite_check
 
 CPU = torch.device("cpu")
@@ -190,7 +190,9 @@ def test_accuracies_of_mixed_images_are_what_the_targets_give_to_the_classes_fou
 
 
 def test_rows_are_strict_json():
-    assert to_json({"a": 1.5, "b": float("nan"), "c": {"d": float("inf")}}) == '{"a": 1.5, "b": null, "c": {"d": null}}'
+    assert (
+        json_line({"a": 1.5, "b": float("nan"), "c": {"d": float("inf")}}) == '{"a": 1.5, "b": null, "c": {"d": null}}'
+    )
 
 
 @pytest.mark.parametrize(

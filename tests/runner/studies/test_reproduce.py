@@ -354,7 +354,7 @@ def test_told_to_stop_it_says_how_to_go_on(study, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
     told = (tmp_path / "output").read_text()
     assert "1 interrupted" in told
-    assert "the same command goes on with it: trainopt reproduce tiny --config-dir mine --launcher basic" in told
+    assert "the same command continues it: trainopt reproduce tiny --config-dir mine --launcher basic" in told
     assert not (tmp_path / "outputs/studies/tiny/smoke/states.json").exists()
     assert forked(*command, folder=tmp_path) == 0
     assert states(tmp_path)["long"] == ["done", None]

@@ -12,7 +12,7 @@ import torch
 
 from helpers.runs import summary
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.system.isolation import isolated
+from trainopt.runner.system.isolation import run_isolated
 
 # An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
 THEIRS = """
@@ -132,7 +132,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path,
     out, _ = started.communicate(timeout=60)
     assert started.returncode == 128 + signal.SIGTERM
     assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
-    assert "the same command goes on with it: trainopt -m" in out
+    assert "the same command continues it: trainopt -m" in out
     for entry in ledger(tmp_path)[:at_a_time]:
         folder = tmp_path / "sweep" / entry.name
         state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
@@ -205,13 +205,13 @@ def test_a_sweep_is_no_run_to_resume(trainopt):
     trainopt("-m", "model=mlp", "duration=1steps", "seed=0,1", "hydra.sweep.dir=sweep")
     result = trainopt("resume", "sweep")
     assert result.code == 2
-    assert "sweep: is a sweep; its command again goes on with it" in result.err
+    assert "sweep: is a sweep; type its command again to continue it" in result.err
 
 
 def test_a_process_of_its_own_tells_how_it_ended():
-    assert isolated(lambda: 3) == 3
-    assert isolated(lambda: os.kill(os.getpid(), signal.SIGKILL)) == 128 + signal.SIGKILL
-    assert isolated(lambda: time.sleep(60) if os.kill(os.getpid(), signal.SIGTERM) else 0) == 128 + signal.SIGTERM
+    assert run_isolated(lambda: 3) == 3
+    assert run_isolated(lambda: os.kill(os.getpid(), signal.SIGKILL)) == 128 + signal.SIGKILL
+    assert run_isolated(lambda: time.sleep(60) if os.kill(os.getpid(), signal.SIGTERM) else 0) == 128 + signal.SIGTERM
 
 
 def test_a_process_of_its_own_is_told_when_the_other_dies(tmp_path):
@@ -226,7 +226,7 @@ def test_a_process_of_its_own_is_told_when_the_other_dies(tmp_path):
 
     between = os.fork()
     if between == 0:
-        os._exit(isolated(job))
+        os._exit(run_isolated(job))
     until = time.monotonic() + 20
     while not (tmp_path / "ready").exists():
         assert time.monotonic() < until

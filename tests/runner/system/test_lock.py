@@ -13,7 +13,14 @@ import pytest
 from helpers.cli import forked, start_fork
 from helpers.runs import summary
 from trainopt.runner.system import lock
-from trainopt.runner.system.lock import Busy, RunLock, is_dead_here, is_written, living, whoami
+from trainopt.runner.system.lock import (
+    Busy,
+    RunLock,
+    folders_being_written,
+    is_being_written,
+    is_dead_here,
+    this_process,
+)
 
 ELSEWHERE = {"host": "node7", "pid": 1234, "started": 99, "place": "node7 another-boot pid:[1]", "since": "then"}
 
@@ -44,13 +51,13 @@ def test_it_is_there_while_held_and_gone_after(tmp_path):
     with RunLock(tmp_path / "run"):
         owner = json.loads((tmp_path / "run/lock").read_text())
         assert owner["pid"] == os.getpid()
-        assert living([tmp_path / "run", tmp_path]) == {tmp_path / "run"}
-        assert is_written(tmp_path / "run")
+        assert folders_being_written([tmp_path / "run", tmp_path]) == {tmp_path / "run"}
+        assert is_being_written(tmp_path / "run")
         with pytest.raises(Busy, match=f"is being written by process {os.getpid()} on {owner['host']} since"):
             RunLock(tmp_path / "run").__enter__()
     assert list((tmp_path / "run").iterdir()) == []
-    assert living([tmp_path / "run"]) == set()
-    assert not is_written(tmp_path / "run")
+    assert folders_being_written([tmp_path / "run"]) == set()
+    assert not is_being_written(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_it_is_there_while_held_and_gone_after(tmp_path):
     ],
 )
 def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path, change):
-    owner = {**whoami(), **change}
+    owner = {**this_process(), **change}
     owner["pid"] = owner["pid"] or dead_pid()
     held_by(tmp_path, owner)
     began = time.monotonic()
@@ -78,7 +85,7 @@ def test_a_process_that_nobody_has_waited_for_is_dead(tmp_path):
     while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert is_dead_here({**whoami(), "pid": pid})
+    assert is_dead_here({**this_process(), "pid": pid})
     os.waitpid(pid, 0)
 
 
@@ -86,7 +93,7 @@ def test_a_silent_owner_on_another_machine_is_taken_over(tmp_path, quick, capsys
     held_by(tmp_path, ELSEWHERE)
     with RunLock(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-    assert "watching the lock of process 1234 on node7 for a sign of life" in capsys.readouterr().err
+    assert "watching the lock of process 1234 on node7 for a heartbeat" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,14 +110,14 @@ def test_an_owner_on_another_machine_that_gives_signs_is_left_alone(tmp_path, qu
     try:
         with pytest.raises(Busy, match="process 1234 on node7 since then"):
             RunLock(tmp_path).__enter__()
-        assert living([tmp_path]) == {tmp_path}
-        assert is_written(tmp_path)
+        assert folders_being_written([tmp_path]) == {tmp_path}
+        assert is_being_written(tmp_path)
     finally:
         end.set()
         thread.join()
     assert json.loads(path.read_text()) == ELSEWHERE
-    assert living([tmp_path]) == set()
-    assert not is_written(tmp_path)
+    assert folders_being_written([tmp_path]) == set()
+    assert not is_being_written(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}'])
@@ -125,7 +132,7 @@ def test_of_many_that_take_over_at_once_one_holds_it_at_a_time(tmp_path):
     """Each notes when it held the lock; no two overlap."""
     folder = tmp_path / "run"
     folder.mkdir()
-    held_by(folder, {**whoami(), "pid": dead_pid()})
+    held_by(folder, {**this_process(), "pid": dead_pid()})
     children = []
     for number in range(8):
         pid = os.fork()

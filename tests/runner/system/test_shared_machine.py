@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainopt.runner.system import device
-from trainopt.runner.system.device import fitting_workers, free_gpu, shared_machine
+from trainopt.runner.system.device import default_workers, free_gpu, shared_machine
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def machine(monkeypatch, tmp_path):
 
 def test_as_many_at_a_time_as_gpus_or_cores(machine):
     machine(0)
-    assert fitting_workers("auto") == 6
+    assert default_workers("auto") == 6
     machine(4)
-    assert fitting_workers("auto") == 4
-    assert fitting_workers("cpu") == 6
+    assert default_workers("auto") == 4
+    assert default_workers("cpu") == 6
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(2, 3), (4, 1), (9, 1)])
