@@ -7,8 +7,9 @@ from .batching.dynamic import Dynamic
 from .batching.follow_reference import FollowReference, ReferenceTrajectory
 from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
+from .batching.protocols import Batching, Position, Source
 from .batching.stages import Stages
-from .batching.stream import Batch, Position, batches, spans_of
+from .batching.stream import Batch, batches, spans_of
 from .datasets.arrays import Arrays, arrays
 from .datasets.digits import digits
 from .datasets.no_data import NoData
@@ -28,6 +29,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BatchUse",
+    "Batching",
     "Constant",
     "DataError",
     "Dynamic",
@@ -43,6 +45,7 @@ __all__ = [
     "Position",
     "Proposal",
     "ReferenceTrajectory",
+    "Source",
     "Stages",
     "VariableBatchSize",
     "arrays",

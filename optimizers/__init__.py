@@ -7,9 +7,10 @@ from .curvature.double_backward_mode import Trace
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
 from .newton import Newton
+from .protocols import Optimizer, Regularizer, Schedule
 from .regularizers.checkpoint_distance import CheckpointDistance
 from .regularizers.l2 import L2
-from .schedules.base import Schedule
+from .schedules.base import ProgressSchedule
 from .schedules.cosine import CosineRestarts
 from .schedules.cyclic import Cyclic
 from .schedules.range_test import RangeTest
@@ -29,7 +30,10 @@ __all__ = [
     "Exponential",
     "Multistep",
     "Newton",
+    "Optimizer",
+    "ProgressSchedule",
     "RangeTest",
+    "Regularizer",
     "Schedule",
     "TaylorEstimates",
     "Trace",

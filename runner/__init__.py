@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from .analysis.ensemble import evaluate_ensemble
     from .analysis.landscape import landscape
     from .records.frames import load_run, load_runs
+    from .records.logger import Logger
     from .records.tensorboard import TensorBoard
     from .training.checkpoint_distance import ScheduledCheckpointDistance
 
 __all__ = [
+    "Logger",
     "ScheduledCheckpointDistance",
     "TensorBoard",
     "evaluate_ensemble",
@@ -29,6 +31,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "Logger": "trainopt.runner.records.logger",
         "ScheduledCheckpointDistance": "trainopt.runner.training.checkpoint_distance",
         "TensorBoard": "trainopt.runner.records.tensorboard",
         "evaluate_ensemble": "trainopt.runner.analysis.ensemble",

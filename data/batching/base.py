@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .protocols import Batching, Position
 from .stages import Duration, Stages
-from .stream import Position
 
 
 @dataclass(kw_only=True, eq=False)
-class BatchUse:
+class BatchUse(Batching):
     """Batch reuse, and what happens to a smaller batch at the end of an epoch.
 
     A batch keeps the K of the stage in which it begins: a stage of a run in steps may end up to K - 1 steps late.

@@ -1,19 +1,12 @@
 """The stream of batches of a run, from any position, with exact positions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import tee
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
-
-class Position(NamedTuple):
-    """Where in the stream of batches a run stands."""
-
-    epoch: int = 0  # epochs that are complete
-    offset: int = 0  # samples of the current epoch that are used up
-    repeat: int = 0  # updates already made on the current batch (persistency)
-    step: int = 0  # updates already made; stages in steps count them
+from .protocols import Position, Source
 
 
 class Batch(NamedTuple):
@@ -23,15 +16,6 @@ class Batch(NamedTuple):
     targets: Tensor  # (B,) int64, or with mixup probabilities (B, classes) float32
     size: int  # B
     after: Position  # where the run stands after the update
-
-
-class Source(Protocol):
-    """A training set that gives the batches of an epoch as a function of (seed, epoch)."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (inputs, targets) of the batches that `spans` name as (start, stop) in the epoch's order."""
 
 
 def spans_of(batching, begun: Position, epoch_size: int) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,6 @@ class NoData(Arrays):
     For networks that do not depend on their inputs, such as test functions.
     """
 
-    is_placeholder = True
-
     def __init__(self) -> None:
         pixel, label = np.zeros((1, 1, 1, 1), dtype=np.uint8), np.zeros(1, dtype=np.int64)
         super().__init__(pixel, label, pixel, label, where="none")

@@ -1,4 +1,4 @@
 """Terms that are added to the loss.
 
-Imports nothing else of the optimizers but vectors and arguments.
+Imports nothing else of the optimizers but vectors, arguments and protocols.
 """

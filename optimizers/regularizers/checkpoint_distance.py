@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_choice
+from ..protocols import Regularizer
 from ..vectors import flatten
 from .gaussian_hills import Hills, height
 from .l2 import L2
@@ -15,7 +16,7 @@ UNITS = ("absolute", "snapshot_norm", "root_parameters")
 LAYERS = ("all", "weights")
 
 
-class CheckpointDistance:
+class CheckpointDistance(Regularizer):
     """A hill of the loss on each snapshot of the weights, from which training rolls down (von Bachmann 2020).
 
         s * sum_c exp(-||theta - theta_c||^2 / (2 sigma_c^2))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from ..protocols import Regularizer
+
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -16,7 +18,7 @@ def sum_of_squares(param: Tensor) -> Tensor:
     return param.square().sum()
 
 
-class L2:
+class L2(Regularizer):
     """strength * sum w^2 over the weights of convolution and fully connected layers.
 
     Without 1/2, without biases and norms, a term of the loss and not the optimizer's weight decay

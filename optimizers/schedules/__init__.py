@@ -1,4 +1,4 @@
 """Learning-rate schedules: functions of the position in a run.
 
-Imports nothing else of the optimizers but arguments.
+Imports nothing else of the optimizers but arguments and protocols.
 """

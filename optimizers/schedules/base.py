@@ -5,6 +5,8 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .. import protocols
+
 STATE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
@@ -15,11 +17,8 @@ class Progress(Protocol):
         """Returns how many such durations have passed since the run began."""
 
 
-class Schedule(LRScheduler):
+class ProgressSchedule(LRScheduler, protocols.Schedule):
     """Sets the rate of every parameter group to `rate_of` its own rate, after each step.
-
-    A schedule that restarts has a method `cycles()` beside: the number of its cycles that are complete, 0 before
-    the first restart. It is a function of `progress` too.
 
     What a subclass needs for that it sets before it calls `super().__init__`, which sets the first rates. As
     rates follow from `progress` alone, there is nothing that a resumed run could have lost: the state is the
@@ -46,13 +45,6 @@ class Schedule(LRScheduler):
         """Returns the rate of each group now."""
         return [self.rate_of(float(initial)) for initial in self.base_lrs]
 
-    def levels(self) -> list[str] | str | None:
-        """Returns the durations after which the rate is another, from the start of the run; None: it has no levels.
-
-        One duration alone, as text, is one after which the rate changes each time that it has passed again.
-        """
-        return None
-
     def ratio(self, initial: float) -> float:
         """Returns what absolute rates, which are those of the first group, are multiplied by for another one."""
         first = float(self.base_lrs[0])
@@ -71,7 +63,7 @@ class Schedule(LRScheduler):
         super().load_state_dict({name: state_dict[name] for name in STATE})
 
 
-def rates(optimizer: Optimizer) -> list[float]:
+def rates(optimizer: Optimizer | protocols.Optimizer) -> list[float]:
     """Returns the learning rate of every group of an optimizer.
 
     Raises:

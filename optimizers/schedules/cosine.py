@@ -4,12 +4,12 @@ from math import cos, floor, log, log1p, pi
 
 from torch.optim import Optimizer
 
-from .base import Progress, Schedule
+from .base import Progress, ProgressSchedule
 
 ROUNDING = 1e-9  # of a cycle: so close to its end, the next one has begun
 
 
-class CosineRestarts(Schedule):
+class CosineRestarts(ProgressSchedule):
     """The learning rate falls along a cosine and begins again.
 
     That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group

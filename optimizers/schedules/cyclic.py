@@ -5,7 +5,7 @@ from math import cos, floor, pi
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, Schedule, first_rate
+from .base import Progress, ProgressSchedule, first_rate
 
 MODES = ("triangular", "triangular2", "exp_range")
 WINDOWS = {
@@ -15,7 +15,7 @@ WINDOWS = {
 }
 
 
-class Cyclic(Schedule):
+class Cyclic(ProgressSchedule):
     """The learning rate cycles between two bounds (Smith 2017, arXiv 1506.01186, section 3.1).
 
     With e = t / `step_up`, the half cycles passed, and c = floor(e / 2), the whole cycles passed:

@@ -3,12 +3,12 @@
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, Schedule
+from .base import Progress, ProgressSchedule
 
 MODES = ("linear", "exponential")
 
 
-class RangeTest(Schedule):
+class RangeTest(ProgressSchedule):
     """The learning rate rises from `base_lr` to `max_lr`.
 
     That is the range test of Smith 2017 (arXiv 1506.01186), section 3.3, and Mandatelli 2018, section 3.1. With s

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from .base import Progress, Schedule
+from ..protocols import Schedule
+from .base import Progress, ProgressSchedule
 
 
-class Constant:
+class Constant(Schedule):
     """The learning rate stays as it is; costs nothing."""
 
     def __init__(self, optimizer: Optimizer):
@@ -35,7 +36,7 @@ class Constant:
         """Accepts the state, which is none."""
 
 
-class Multistep(Schedule):
+class Multistep(ProgressSchedule):
     """lr = lr0 * gamma^(number of milestones passed).
 
     Args:
@@ -59,7 +60,7 @@ class Multistep(Schedule):
         return list(self.milestones)
 
 
-class Exponential(Schedule):
+class Exponential(ProgressSchedule):
     """lr = lr0 * gamma^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
 
     Args:

@@ -1,13 +1,16 @@
 """Warm-up in front of any schedule."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch.optim import Optimizer
+import torch
+from torch.optim.lr_scheduler import LRScheduler
 
+from ..protocols import Optimizer, Schedule
 from .base import Progress, rates
 
 
-class WarmUp:
+class WarmUp(Schedule):
     """The learning rate rises linearly to what a schedule says (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
 
     With s the share of `over` that has passed, at most 1:
@@ -44,7 +47,14 @@ class WarmUp:
     [0.2, 0.4, 0.6, 0.8, 1.0, 0.5]
     """
 
-    def __init__(self, schedule: Any, optimizer: Optimizer, progress: Progress, over: str, start: float = 0.1):
+    def __init__(
+        self,
+        schedule: Schedule | LRScheduler,
+        optimizer: Optimizer | torch.optim.Optimizer,
+        progress: Progress,
+        over: str,
+        start: float = 0.1,
+    ):
         if not 0 <= start <= 1:
             raise ValueError(f"start={start}: must be in [0, 1], a share of the learning rate")
         self.schedule = schedule
@@ -52,8 +62,6 @@ class WarmUp:
         self.progress = progress
         self.over = over
         self.start = start
-        if hasattr(schedule, "cycles"):
-            self.cycles = schedule.cycles  # those of a schedule that restarts
         self._rates = rates(optimizer)  # what the schedule says
         self._lower()
 
@@ -65,8 +73,12 @@ class WarmUp:
         self._rates = rates(self.optimizer)
         self._lower()
 
-    def levels(self) -> Any:
-        """Returns the levels of the schedule that this stands in front of; None where it says none."""
+    def cycles(self) -> int | None:
+        """Returns the number of complete cycles of the schedule; None: it has no restarts."""
+        return self.schedule.cycles() if hasattr(self.schedule, "cycles") else None
+
+    def levels(self) -> Sequence[str] | str | None:
+        """Returns the levels of the schedule; None: it has none."""
         return self.schedule.levels() if hasattr(self.schedule, "levels") else None
 
     def _lower(self) -> None:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..state.run import Probe
     from .fisher import FisherProbe
     from .gradient_noise import GradientNoiseProbe
     from .taylor import TaylorProbe
 
-__all__ = ["FisherProbe", "GradientNoiseProbe", "TaylorProbe"]
+__all__ = ["FisherProbe", "GradientNoiseProbe", "Probe", "TaylorProbe"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "FisherProbe": "trainopt.runner.probes.fisher",
         "GradientNoiseProbe": "trainopt.runner.probes.gradient_noise",
+        "Probe": "trainopt.runner.state.run",
         "TaylorProbe": "trainopt.runner.probes.taylor",
     },
 )

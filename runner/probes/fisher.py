@@ -8,11 +8,11 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers.per_sample.spectrum import moments, spectrum
 
-from ..state.run import Run
+from ..state.run import Probe, Run
 from .step_gram import StepGram, check_rows
 
 
-class FisherProbe:
+class FisherProbe(Probe):
     r"""Measures the approximate Fisher matrix of each due step, from J, whose row i is the gradient of sample i.
 
     c_k = sigma_max / sigma_min      over the singular values of J that are not zero
@@ -71,11 +71,7 @@ class FisherProbe:
     def attach(self, run: Run) -> None:
         """Finds out what there is to record; ValueError where the network cannot be measured."""
         self._step_gram = StepGram.of(run, self.rows)
-
-    @property
-    def records_step(self) -> bool:
-        """Whether the step's own pass is recorded."""
-        return self._step_gram.records_step
+        self.records_step = self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
         """Asks for the step's matrix."""

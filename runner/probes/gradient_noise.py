@@ -9,11 +9,11 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers.per_sample.spectrum import moments
 
-from ..state.run import Run
+from ..state.run import Probe, Run
 from .step_gram import StepGram, check_rows
 
 
-class GradientNoiseProbe:
+class GradientNoiseProbe(Probe):
     r"""Measures the simple gradient noise scale, and the angle between the gradients of successive steps.
 
     B_simple = tr(Sigma) / |G|^2
@@ -63,12 +63,8 @@ class GradientNoiseProbe:
     def attach(self, run: Run) -> None:
         """Finds out what there is to record; ValueError where the network cannot be measured."""
         self._step_gram = StepGram.of(run, self.rows)
+        self.records_step = self._step_gram.records_step
         self._params = [p for p in run.network.parameters() if p.requires_grad]
-
-    @property
-    def records_step(self) -> bool:
-        """Whether the step's own pass is recorded."""
-        return self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
         """Asks for the step's matrix, and keep the gradient of the step before."""

@@ -11,7 +11,7 @@ What a probe costs is on a clock of its own; its passes are not counted among th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from trainopt.data import Batch
 
@@ -20,33 +20,6 @@ from ..state.progress import Agenda
 from ..state.recorder import Record
 from ..state.rng import rng_state, set_rng_state
 from ..state.run import Run
-
-
-class Probe(Protocol):
-    """What is measured.
-
-    It leaves weights, gradients, buffers and modes as it found them (`Moment` is of help); the generators are set
-    back after each call.
-
-    What it may have beside the members below:
-
-    * `attach(run)`: is called with the run once that is built; a ValueError that it raises ends the run before it
-      begins, with its text as the one line.
-    * `state_dict()` and `load_state_dict(state)`: what it keeps from one due step to the next, as tensors and
-      plain values; it is a part of checkpoints. Without them, a run that is resumed builds the probe anew.
-    * `each_epoch = True`, with `every` in steps, n: due are the steps 1, 1 + n, 1 + 2n, ... of every epoch.
-    * `records_step = True`: it records the step's own pass. It looks last before the step and first after it, so
-      that what other probes compute is not taken for that pass.
-    * `needs_graph = True`: it differentiates gradients, which is refused with compile=true.
-    """
-
-    every: str  # a duration; due are the steps that complete it, as those are that evaluate_every asks for
-
-    def before_step(self, run: Run, batch: Batch) -> None:
-        """Looks at the run before a step that is due."""
-
-    def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Returns what was measured, by name: numbers, or what else JSON can hold."""
 
 
 class Probes:
@@ -61,9 +34,7 @@ class Probes:
         self._run, self._record = run, record
         self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
         self._in_epochs = {  # by name: every so many steps of each epoch
-            name: int(Duration.parse(probe.every).amount)
-            for name, probe in run.probes.items()
-            if getattr(probe, "each_epoch", False)
+            name: int(Duration.parse(probe.every).amount) for name, probe in run.probes.items() if probe.each_epoch
         }
         durations = {name: probe.every for name, probe in run.probes.items() if name not in self._in_epochs}
         self._agenda = Agenda(self._ahead, **durations)
@@ -90,7 +61,7 @@ class Probes:
         return measured
 
     def _records_step(self, name: str) -> bool:
-        return getattr(self._run.probes[name], "records_step", False)
+        return self._run.probes[name].records_step
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ class StepGram:
         self._is_begun = False
         self._step: int | None = None
         self._gram: Tensor | None = None
-        passes_itself = getattr(run.optimizer, "needs_graph", False) or run.compiled
+        passes_itself = run.optimizer.needs_graph or run.compiled
         self.records_step = rows == "batch" and not passes_itself
 
     @classmethod

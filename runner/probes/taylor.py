@@ -5,11 +5,11 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers import taylor_estimates
 
-from ..state.run import Run
+from ..state.run import Probe, Run
 from ..state.snapshot import Moment
 
 
-class TaylorProbe:
+class TaylorProbe(Probe):
     """Compares L(w + d), d being the step that was made, with its first- and second-order Taylor estimates at w.
 
     L is the whole loss of the step's own batch, regularizers included, in training mode and with the dropout mask

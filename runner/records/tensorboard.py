@@ -6,6 +6,8 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from .logger import Logger
+
 # parts of a row that are axes, not curves
 AXIS_KEYS = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
 
@@ -16,7 +18,7 @@ SPACING_SECONDS = 0.05
 FORMAT = "brain.Event:2"  # what the first event of a file says
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """Writes an event for a row, with a curve `kind/name` (`probe/NAME/name`) for each number in it.
 
     Every evaluation is drawn, and training rows that are `SPACING_SECONDS` apart. Events are written by the

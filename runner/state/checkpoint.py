@@ -1,9 +1,12 @@
 """All of a run's state as tensors and plain values."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from trainopt.optimizers import Regularizer
+
 from .rng import rng_state, set_rng_state
-from .run import Run
+from .run import Probe, Run
 
 
 def state_of(run: Run) -> dict[str, Any]:
@@ -12,12 +15,12 @@ def state_of(run: Run) -> dict[str, Any]:
         "model": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
-        "batching": run.batching.state_dict() if hasattr(run.batching, "state_dict") else {},
-        "regularizers": {name: r.state_dict() for name, r in remembering(run).items()},
+        "batching": run.batching.state_dict(),
+        "regularizers": states({name: r for name, (r, _) in run.objective.regularizers.items()}),
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
         "clocks": run.clocks.state_dict(),
-        "probes": {name: p.state_dict() for name, p in run.probes.items() if hasattr(p, "state_dict")},
+        "probes": states(run.probes),
         "rng": rng_state(run.device),
     }
 
@@ -30,19 +33,17 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.network.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
-    if hasattr(run.batching, "load_state_dict"):
-        run.batching.load_state_dict(state["batching"])
-    for name, regularizer in remembering(run).items():
-        regularizer.load_state_dict(state["regularizers"][name])
+    run.batching.load_state_dict(state["batching"])
+    for name, (regularizer, _) in run.objective.regularizers.items():
+        regularizer.load_state_dict(state["regularizers"].get(name, {}))
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
-    for name, kept in state.get("probes", {}).items():
-        if hasattr(run.probes.get(name), "load_state_dict"):
-            run.probes[name].load_state_dict(kept)
+    for name, probe_state in state.get("probes", {}).items():
+        run.probes[name].load_state_dict(probe_state)
     set_rng_state(state["rng"], run.device)
 
 
-def remembering(run: Run) -> dict[str, Any]:
-    """Returns by name the regularizers that have a state."""
-    return {name: r for name, (r, _) in run.objective.regularizers.items() if hasattr(r, "state_dict")}
+def states(plugins: Mapping[str, Probe | Regularizer]) -> dict[str, Any]:
+    """Returns by name the states of plug-ins, but for those that have none: they leave a checkpoint as it is."""
+    return {name: state for name, plugin in plugins.items() if (state := plugin.state_dict())}

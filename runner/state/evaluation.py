@@ -1,24 +1,17 @@
 """Exact evaluation: every image once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .objective import reported
+from trainopt.data import Source
 
-
-class EvaluationSet(Protocol):
-    """A set of images to evaluate on."""
-
-    def __len__(self) -> int: ...
-
-    def ordered(self, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yields (inputs (B, ...), targets (B,)) of every image once, in order."""
+from .objective import reported, returns_loss
 
 
 class Abandoned(Exception):
@@ -45,7 +38,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def predictions(
     forward: Callable[[Tensor], Any],
-    source: EvaluationSet,
+    source: Source,
     batch_size: int,
     autocast: str | None = None,
     stop: Callable[[], object] = never,
@@ -74,7 +67,7 @@ def predictions(
 def evaluate(
     network: nn.Module,
     forward: Callable[[Tensor], Any],
-    source: EvaluationSet,
+    source: Source,
     batch_size: int,
     autocast: str | None = None,
     stop: Callable[[], object] = never,
@@ -99,7 +92,7 @@ def evaluate(
     top1 = torch.zeros((), dtype=torch.int64)
     top5 = torch.zeros((), dtype=torch.int64)
     with evaluation_mode(network):
-        if getattr(network, "returns_loss", False):
+        if returns_loss(network):
             return _value(network, forward, source, stop)
         for logits, targets in predictions(forward, source, batch_size, autocast, stop):
             loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
@@ -111,11 +104,11 @@ def evaluate(
 
 
 def _value(
-    network: nn.Module, forward: Callable[[Tensor], Tensor], source: EvaluationSet, stop: Callable[[], object]
+    network: nn.Module, forward: Callable[[Tensor], Tensor], source: Source, stop: Callable[[], object]
 ) -> dict[str, Any]:
     if stop():
         raise Abandoned
-    inputs, _ = next(iter(source.ordered(1)))  # which the loss does not depend on
+    inputs, _ = next(source.ordered(1))  # which the loss does not depend on
     return {"loss": forward(inputs).item(), **reported(network)}
 
 

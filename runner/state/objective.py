@@ -1,11 +1,13 @@
 """What is minimised: a sum of named terms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from trainopt.optimizers import Regularizer
 
 Output = Tensor | dict[str, Any]
 
@@ -17,7 +19,7 @@ class Objective:
         network: returns logits (B, classes), or (logits, auxiliary logits) while training; or, where its class
             says `returns_loss = True`, the loss itself: it is the term `value`, in place of cross-entropy, and the
             network may have a method `report()` that returns what rows say beside it.
-        regularizers: by name, a function of parameters that returns a scalar, and its parameters.
+        regularizers: by name, each with its parameters.
         label_smoothing: share of the target that is spread over all classes.
         auxiliary_weight: weight of the auxiliary cross-entropy.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
@@ -26,7 +28,7 @@ class Objective:
     def __init__(
         self,
         network: Callable[[Tensor], Any],
-        regularizers: dict[str, tuple[Callable[[Sequence[Tensor]], Tensor], list[Tensor]]],
+        regularizers: dict[str, tuple[Regularizer, list[Tensor]]],
         label_smoothing: float = 0.0,
         auxiliary_weight: float = 0.4,
         autocast: str | None = None,
@@ -36,7 +38,7 @@ class Objective:
         self.label_smoothing = label_smoothing
         self.auxiliary_weight = auxiliary_weight
         self.autocast = autocast
-        self.returns_loss = getattr(network, "returns_loss", False)
+        self.returns_loss = returns_loss(network)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         """Returns the total (a scalar with its graph), its terms by name, and the logits (B, classes).
@@ -78,20 +80,21 @@ class Objective:
         return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
 
 
+def returns_loss(network: Any) -> bool:
+    """Returns whether the output of a network is the loss itself, as that of a test function."""
+    return getattr(network, "returns_loss", False)
+
+
 def reported(network: Any) -> dict[str, Any]:
     """Returns what a network that returns its loss says of the point where it is, for rows of metrics.jsonl."""
     return network.report() if hasattr(network, "report") else {}
 
 
-def covered_parameters(network: nn.Module, penalty: Callable) -> list[Tensor]:
-    """Returns the trainable parameters that a regularizer is meant for.
-
-    A regularizer may say so with a method `covers(layer, name)`; without it, it is given all of them.
-    """
-    covers = getattr(penalty, "covers", lambda layer, name: True)
+def covered_parameters(network: nn.Module, regularizer: Regularizer) -> list[Tensor]:
+    """Returns the trainable parameters that a regularizer covers."""
     return [
         parameter
         for layer in network.modules()
         for name, parameter in layer.named_parameters(recurse=False)
-        if parameter.requires_grad and covers(layer, name)
+        if parameter.requires_grad and regularizer.covers(layer, name)
     ]

@@ -1,7 +1,7 @@
 """How far a run is: counts, position in the data, and when something is due."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from typing import Any, Protocol
@@ -52,7 +52,7 @@ class Progress:
         self.epoch_step = self.epoch_step + 1 if epoch == before else 0
         self.samples_passed = epoch * self.epoch_size + offset
 
-    def count_products(self, last_step: dict[str, Any]) -> None:
+    def count_products(self, last_step: Mapping[str, Any]) -> None:
         """Counts what an optimizer reports of its last step.
 
         `hvps` are Hessian-vector products; `gradient_equivalents` is what it computed beside gradients, in units

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..records.checkpoint_files import CheckpointStore
+from ..records.logger import Logger
 from ..system.device import peak_memory
 from ..system.files import append_whole, json_line, json_text, write_text
 from .checkpoint import state_of
@@ -44,7 +45,7 @@ class Record:
         store: CheckpointStore,
         keep_every: int | None = None,
         cycles: Callable[[], int] | None = None,
-        logger: Any = None,
+        logger: Logger | None = None,
     ):
         self.folder = folder
         self.store = store

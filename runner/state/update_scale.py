@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from trainopt.data import Position
+from trainopt.data import Batching, Position
+from trainopt.optimizers import Optimizer
 
 from .progress import Progress
 
@@ -24,17 +25,17 @@ class RepeatRate:
         step: makes an update with a closure. Where the factors are 1, the optimizer's own `step`: no cost.
     """
 
-    def __init__(self, optimizer: Any, batching: Any, progress: Progress):
+    def __init__(self, optimizer: Optimizer, batching: Batching, progress: Progress):
         self._optimizer, self._batching, self._progress = optimizer, batching, progress
-        self._is_scaled = factor_of(batching) != 1 or changes_lr(batching) is not None
+        self._is_scaled = batching.repeat_lr_factor != 1 or batching.changes_lr is not None
         self._scale = 1.0
         self.step = self._scaled_step if self._is_scaled else optimizer.step
 
     @property
     def lr(self) -> Any:
         """The learning rate of the last update, in the first group; None where the optimizer has none."""
-        lr = self._optimizer.param_groups[0].get("lr")
-        return lr * self._scale if self._is_scaled else lr
+        group = self._optimizer.param_groups[0]
+        return group["lr"] * self._scale if self._is_scaled else group.get("lr")
 
     def _scaled_step(self, closure: Any) -> Any:
         groups = self._optimizer.param_groups
@@ -49,20 +50,10 @@ class RepeatRate:
                 group["lr"] = rate
 
 
-def scale_of_next(batching: Any, progress: Progress) -> float:
+def scale_of_next(batching: Batching, progress: Progress) -> float:
     """Returns what the schedule's learning rate is multiplied by for the next update of a run."""
-    scale = factor_of(batching) ** progress.repeat
-    if changes_lr(batching) is None:
+    scale = batching.repeat_lr_factor**progress.repeat
+    if batching.changes_lr is None:
         return scale
     begun = Position(progress.epoch, progress.offset, 0, progress.step - progress.repeat)
     return scale * batching.lr_factor(begun, progress.epoch_size)
-
-
-def factor_of(batching: Any) -> float:
-    """Returns what a batching multiplies the learning rate by from one repeat to the next."""
-    return getattr(batching, "repeat_lr_factor", 1.0)
-
-
-def changes_lr(batching: Any) -> str | None:
-    """Returns the key and value, as KEY=VALUE, by which a batching changes the learning rate; None: it does not."""
-    return getattr(batching, "changes_lr", None)

@@ -25,7 +25,7 @@ class Control:
 
     def __init__(self, run: "Run", record: "Record", display: "Display"):
         self._run, self._record, self._display = run, record, display
-        self._probe = getattr(run.batching, "needs_probe", None)
+        self._probe = run.batching.needs_probe
 
     def observe(self, measured: dict[str, dict[str, Any]]) -> None:
         """Lets the batching decide, where its probe measured something.

@@ -11,9 +11,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, DataError, Folders, FollowReference
+from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, NoData
 from trainopt.models import smallest_input
+from trainopt.optimizers import Optimizer, Regularizer, Schedule
 
+from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
@@ -21,7 +23,7 @@ from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
 from ..state.objective import Objective, covered_parameters
 from ..state.progress import Progress
-from ..state.run import Run
+from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
@@ -66,7 +68,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     early_stopping.check(evaluation_sets)
     progress = Progress(epoch_size=len(training_set))
     params = [p for p in network.parameters() if p.requires_grad]
-    optimizer = construct(config.optimizer, "optimizer", params)
+    optimizer = complete(construct(config.optimizer, "optimizer", params), Optimizer, "optimizer")
     early_stopping.watch(optimizer)
     check_schedule(config, optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
@@ -77,7 +79,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     if range_test:
         notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     check_loss_function(optimizer, network)
-    probes = construct_each(config, "probe")
+    probes = complete_each(construct_each(config, "probe"), Probe, "probe")
     check_probes(probes)
     check_control(batching, probes, config.duration, len(training_set))
     check_compile(config, [optimizer, *probes.values()])
@@ -138,7 +140,7 @@ def load_data(config: DictConfig) -> Arrays | Folders:
             key = f"channels={channels}" if pad == 0 else f"pad={pad}"
             raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
         return data
-    if getattr(data, "is_placeholder", False):
+    if isinstance(data, NoData):
         return data
     try:
         data = data if channels is None else data.with_channels(channels)
@@ -183,19 +185,20 @@ def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, n
     return needed
 
 
-def build_batching(config: DictConfig, schedule: Any, duration: Duration) -> Any:
+def build_batching(config: DictConfig, schedule: Schedule, duration: Duration) -> Batching:
     """Builds the rule for batch sizes; the reference run that a configuration names becomes its trajectory."""
     node = copy(config.batching)
     offered: dict[str, Any] = {"duration": duration, "levels": partial(levels_of, schedule, duration)}
     target = find(node, "batching")
     if isinstance(target, type) and issubclass(target, FollowReference) and "reference" in node:
         offered["reference"] = read_reference(node.pop("reference"), target.needs_probe)
-    return construct(node, "batching", **offered)
+    plugin = construct(node, "batching", **offered)
+    return complete(plugin, Batching, "batching", one_of=("spans", "spans_from"))
 
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
     """Builds the loss with its regularizers, each with the parameters that it is meant for."""
-    penalties = construct_each(config, "regularizer")
+    penalties = complete_each(construct_each(config, "regularizer"), Regularizer, "regularizer")
     covered = {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()}
     for name, (_, params) in covered.items():
         if not params:
@@ -212,18 +215,16 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
 def begin_regularizers(run: "Run") -> None:
     """Lets regularizers look at the run that they are part of; UserError where one refuses it."""
     for name, (regularizer, params) in run.objective.regularizers.items():
-        if hasattr(regularizer, "begin"):
-            try:
-                regularizer.begin(run, params)
-            except (UserError, ValueError) as error:
-                raise UserError(f"regularizer.{name}: {one_line(error)}") from error
+        try:
+            regularizer.begin(run, params)
+        except (UserError, ValueError) as error:
+            raise UserError(f"regularizer.{name}: {one_line(error)}") from error
 
 
 def attach_probes(run: "Run") -> None:
     """Lets probes look at the run that they will measure; UserError where one cannot."""
     for name, probe in run.probes.items():
-        if hasattr(probe, "attach"):
-            try:
-                probe.attach(run)
-            except ValueError as error:
-                raise UserError(f"probe.{name}: {one_line(error)}") from error
+        try:
+            probe.attach(run)
+        except ValueError as error:
+            raise UserError(f"probe.{name}: {one_line(error)}") from error

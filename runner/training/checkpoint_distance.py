@@ -90,7 +90,7 @@ class ScheduledCheckpointDistance(CheckpointDistance):
 
     def begin(self, run: "Run", params: Sequence[Tensor]) -> None:
         """Checks that what decides is there, and read the files; UserError where one does not fit."""
-        if self.at_restarts and not hasattr(run.schedule, "cycles"):
+        if self.at_restarts and run.schedule.cycles() is None:
             raise UserError("at_restarts=true: needs a schedule that restarts, as schedule=cosine_restarts")
         if self.on_plateau is not None and "validation" not in run.evaluation_sets:
             raise UserError(
@@ -173,7 +173,7 @@ class ScheduledCheckpointDistance(CheckpointDistance):
         if self.every is not None:
             found["every"] = floor(elapsed(self.every))
         if self.at_restarts:
-            found["restart"] = run.schedule.cycles()
+            found["restart"] = run.cycles
         return found
 
     def _taken_for(self, reasons: list[str], run: "Run", params: Sequence[Tensor]) -> list[dict[str, Any]]:

@@ -1,25 +1,24 @@
 """Refusing pieces of a run that do not fit together, before its first batch."""
 
+from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Folders, Position, spans_of
+from trainopt.data import Arrays, Batching, Folders, NoData, Position, spans_of
+from trainopt.optimizers import Optimizer
 
 from ..config.durations import Duration
 from ..config.options import shipped
-from ..state.update_scale import changes_lr, factor_of
+from ..state.objective import returns_loss
+from ..state.run import Probe
 from ..system.errors import UserError
-
-if TYPE_CHECKING:  # build checks with what is here
-    pass
 
 
 def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
     """Refuses data for a network that returns its loss, no data for one that needs them, and keys about images."""
-    is_function, is_empty = getattr(network, "returns_loss", False), getattr(data, "is_placeholder", False)
+    is_function, is_empty = returns_loss(network), isinstance(data, NoData)
     if is_empty and not is_function:
         raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
     if not is_function:
@@ -39,15 +38,14 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
 
 
-def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
+def check_batches(batching: Batching, epoch_size: int, network: nn.Module) -> None:
     """Refuses batches that cannot be trained on."""
     sizes = [stop - start for start, stop in spans_of(batching, Position(), epoch_size)]
-    smallest, largest = getattr(batching, "smallest", None), getattr(batching, "largest", 0)
-    if not sizes or (getattr(batching, "drop_last", False) and largest > epoch_size):
+    if not sizes or (batching.drop_last and batching.largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
     trained = [m for m in network.train().modules() if m.training]
     has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
-    if has_batch_norm and smallest == 1:
+    if has_batch_norm and batching.smallest == 1:
         raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
     if has_batch_norm and min(sizes) == 1:
         raise UserError(
@@ -56,37 +54,33 @@ def check_batches(batching: Any, epoch_size: int, network: nn.Module) -> None:
         )
 
 
-def check_loss_function(optimizer: Any, network: nn.Module) -> None:
+def check_loss_function(optimizer: Optimizer, network: nn.Module) -> None:
     """Refuses an optimizer that looks at the loss function where the network is the loss itself."""
-    if getattr(optimizer, "needs_loss_function", False) and getattr(network, "returns_loss", False):
+    if optimizer.needs_loss_function and returns_loss(network):
         raise UserError("optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian")
 
 
-def check_probes(probes: dict[str, Any]) -> None:
-    """Refuses what is no probe."""
+def check_probes(probes: dict[str, Probe]) -> None:
+    """Refuses probes of which it cannot be said when they are due."""
     for name, probe in probes.items():
-        for method in ("before_step", "after_step"):
-            if not callable(getattr(probe, method, None)):
-                raise UserError(f"probe.{name}: {type(probe).__name__} is no probe; it has no method {method}")
-        every: Any = getattr(probe, "every", None)
-        if not Duration.is_valid(every):
-            raise UserError(f"probe.{name}: its `every` is {every}, and must be a duration, as in 50steps")
-        if getattr(probe, "each_epoch", False) and Duration.parse(every).unit != "steps":
+        if not Duration.is_valid(probe.every):
+            raise UserError(f"probe.{name}: its `every` is {probe.every}, and must be a duration, as in 50steps")
+        if probe.each_epoch and Duration.parse(probe.every).unit != "steps":
             raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
 
 
-def check_compile(config: DictConfig, pieces: list[Any]) -> None:
+def check_compile(config: DictConfig, plugins: Sequence[Optimizer | Probe]) -> None:
     """Refuses to compile for an optimizer or a probe that differentiates the gradient."""
-    for name in (type(piece).__name__ for piece in pieces if getattr(piece, "needs_graph", False)):
+    for name in (type(plugin).__name__ for plugin in plugins if plugin.needs_graph):
         if config.compile:
             raise UserError(
                 f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
             )
 
 
-def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_size: int) -> None:
+def check_control(batching: Batching, probes: dict[str, Probe], duration: str, epoch_size: int) -> None:
     """Refuses a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
-    name = getattr(batching, "needs_probe", None)
+    name = batching.needs_probe
     if name is None:
         return
     if name not in probes:
@@ -96,7 +90,7 @@ def check_control(batching: Any, probes: dict[str, Any], duration: str, epoch_si
             raise UserError(f"{key}={every}: never comes in a run of {duration}; give a shorter one")
 
 
-def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bool:
+def never_comes(every: str, duration: str, batching: Batching, epoch_size: int) -> bool:
     """Returns whether a duration is longer than a run, however large batches will be."""
     one, run = Duration.parse(every), Duration.parse(duration)
     if one.unit == run.unit:
@@ -106,14 +100,14 @@ def never_comes(every: str, duration: str, batching: Any, epoch_size: int) -> bo
     return one.amount > ceil(run.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats
 
 
-def check_repeat_rate(batching: Any, optimizer: Any, range_test: str | None) -> None:
+def check_repeat_rate(batching: Batching, optimizer: Optimizer, range_test: str | None) -> None:
     """Refuses factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
-    factor, key, name = factor_of(batching), changes_lr(batching), type(optimizer).__name__
+    factor, key, name = batching.repeat_lr_factor, batching.changes_lr, type(optimizer).__name__
     changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
     if not changed:
         return
     right = "give 1" if factor != 1 else "leave the rate alone"
-    if getattr(optimizer, "sets_lr", False):
+    if optimizer.sets_lr:
         raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
     if not all("lr" in group for group in optimizer.param_groups):
         raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")

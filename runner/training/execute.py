@@ -143,8 +143,10 @@ def write_header(
 
 def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoint") -> "Record":
     """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
+    from ..config.contracts import complete
     from ..config.instantiate import construct
     from ..records.checkpoint_files import CheckpointStore
+    from ..records.logger import Logger
     from ..state.recorder import Record
 
     resumed_at = found.state["progress"]["step"] if found.state else None
@@ -152,7 +154,8 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoin
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     logger = None
     if config.logger.get("_target_"):
-        logger = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
+        plugin = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
+        logger = complete(plugin, Logger, "logger")
     keep = config.keep_checkpoints
     return Record(
         folder,
@@ -160,7 +163,7 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoin
         selection=next(iter(run.evaluation_sets)),  # validation, where there is one
         store=CheckpointStore(folder / "checkpoints", keep.last, found.last_step),
         keep_every=keep.every,
-        cycles=run.schedule.cycles if keep.at_restarts else None,
+        cycles=(lambda: run.cycles) if keep.at_restarts else None,
         logger=logger,
     )
 
@@ -267,8 +270,8 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
     spans = sum(1 for _ in spans_of(run.batching, Position(), len(run.training_set)))
-    describe = getattr(run.batching, "describe", None)  # of batches whose size changes
-    sizes = [] if describe is None else [("batches", describe())]
+    changes = run.batching.describe()
+    sizes = [("batches", changes)] if changes else []
     an_epoch = f"{spans} {'batch' if spans == 1 else 'batches'} an epoch{' at first' if sizes else ''}"
     features = [] if run.features is None else [("features", run.features)]
     return [

@@ -27,7 +27,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
     """
     network, optimizer, schedule, objective = run.network, run.optimizer, run.schedule, run.objective
     progress, clocks, finite, rate = run.progress, run.clocks, finite_check(run.device), run.rate
-    needs_graph, reports = getattr(optimizer, "needs_graph", False), hasattr(optimizer, "last_step")
+    needs_graph = optimizer.needs_graph
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     agenda = Agenda(progress, **run.durations)
     probes = Probes(run, record) if run.probes else None
@@ -61,7 +61,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
         clocks.switch("other")
         row = {name: finite.value if term is total else term.item() for name, term in terms.items()}
         row |= {"total": finite.value, "lr": rate.lr, "batch_size": batch.size}
-        row |= regularizers.report(terms) | (optimizer.last_step if reports else {})
+        row |= {**regularizers.report(terms), **optimizer.last_step}
         record.trained(row, output, batch.targets, progress.counts(), clocks.seconds["train"])
         display.show_step(row, progress, clocks.seconds["train"])
         clocks.switch("train")
@@ -102,8 +102,7 @@ def train(run: Run, record: Record, display: Display, interrupt: Interrupt) -> N
                 probes.before_step(batch)
             rate.step(closure)
             progress.advance(batch)
-            if reports:
-                progress.count_products(optimizer.last_step)
+            progress.count_products(optimizer.last_step)
             if probes:
                 control.observe(probes.after_step(batch))
             due = agenda.due()

@@ -12,6 +12,7 @@ the screen. `params` are those that the regularizer is meant for. Events follow 
 from the regularizer's `state_dict`, which is part of a checkpoint: so a resumed run is the same.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -34,32 +35,26 @@ class Regularizers:
     def __init__(self, run: "Run", record: "Record", display: "Display"):
         self._run, self._record, self._display = run, record, display
         self._all = run.objective.regularizers
-        self._after_step = self._with("after_step")
-        self._after_evaluation = self._with("after_evaluation")
-        self._report = self._with("report")
 
     def after_step(self) -> None:
         """Tells them that a step was made."""
-        for name, after_step in self._after_step.items():
-            self._tell(name, after_step(self._run, self._all[name][1]))
+        for name, (regularizer, params) in self._all.items():
+            self._tell(name, regularizer.after_step(self._run, params))
 
     def after_evaluation(self, rows: dict[str, dict[str, Any]]) -> None:
         """Tells them what an evaluation found, by kind of row."""
-        for name, after_evaluation in self._after_evaluation.items():
-            self._tell(name, after_evaluation(self._run, self._all[name][1], rows))
+        for name, (regularizer, params) in self._all.items():
+            self._tell(name, regularizer.after_evaluation(self._run, params, rows))
 
     def report(self, terms: dict[str, Tensor]) -> dict[str, Any]:
         """Returns what they say of the terms that they added to the loss of a step, as NAME_key."""
         return {
-            f"{name}_{key}": figure
-            for name, report in self._report.items()
-            for key, figure in report(self._all[name][1], terms[name]).items()
+            f"{name}_{key}": value
+            for name, (regularizer, params) in self._all.items()
+            for key, value in regularizer.report(params, terms[name]).items()
         }
 
-    def _with(self, method: str) -> dict[str, Any]:
-        return {name: getattr(r, method) for name, (r, _) in self._all.items() if hasattr(r, method)}
-
-    def _tell(self, name: str, events: list[dict[str, Any]]) -> None:
+    def _tell(self, name: str, events: Sequence[dict[str, Any]]) -> None:
         for event in events:
             with self._run.clocks.running("other"):
                 counts = self._run.progress.counts()

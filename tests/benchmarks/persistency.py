@@ -14,7 +14,8 @@ import torch
 
 from pairs import hardware, ratios, report
 from training import built, trained
-from trainopt.data import Constant, Position, batches
+from trainopt.data import Batching, Constant, Position, batches
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.state.run import Run
 
 BATCH, STEPS, PAIRS = 128, 400, 7
@@ -34,7 +35,7 @@ OVERRIDES = (
 def seconds_an_update(run: Run, start: dict, persistency: int) -> float:
     """Train with so many updates a batch; return the seconds of an update by the clock of training."""
     run = copy.copy(run)
-    run.batching = Constant(BATCH, persistency=persistency)
+    run.batching = complete(Constant(BATCH, persistency=persistency), Batching, "batching")
     run, _ = trained(run, start, LR)
     return run.clocks.seconds["train"] / run.progress.step
 

@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_module
 from rich.console import Console
 
 from pairs import seconds
+from trainopt.optimizers import Optimizer
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.checkpoint_files import CheckpointStore
 from trainopt.runner.records.tensorboard import TensorBoard
@@ -32,7 +34,8 @@ def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
     """Train with our loop, records and TensorBoard events from a state; return the run at its end, and seconds."""
     run = copy.copy(run)
     run.network.load_state_dict(start)
-    run.optimizer = torch.optim.SGD(run.network.parameters(), lr=lr, momentum=0.9)
+    optimizer = torch.optim.SGD(run.network.parameters(), lr=lr, momentum=0.9)
+    run.optimizer = complete(optimizer, Optimizer, "optimizer")
     run.progress = type(run.progress)(run.progress.epoch_size)
     run.clocks = type(run.clocks)(run.device)
     display = Display(Console(file=io.StringIO()))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainopt.optimizers import L2
+from trainopt.optimizers import L2, Regularizer
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.state.objective import covered_parameters
 
 
@@ -28,7 +29,8 @@ def test_frozen_weights_are_not_penalised_and_a_penalty_without_a_choice_gets_al
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     network[0].weight.requires_grad_(False)
     assert covered_parameters(network, L2()) == []
-    assert len(covered_parameters(network, lambda params: params[0].sum())) == 3
+    penalty = complete(lambda params: params[0].sum(), Regularizer, "regularizer.sum")
+    assert len(covered_parameters(network, penalty)) == 3
 
 
 def test_a_negative_strength_is_refused():

@@ -8,8 +8,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless
+from trainopt.data import Batching
+from trainopt.optimizers import Optimizer
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.optimizers.per_sample.spectrum import moments, spectrum
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.probes.fisher import FisherProbe
 from trainopt.runner.probes.probes import Probes
 
@@ -67,7 +70,7 @@ def test_the_measures_are_those_of_a_dense_singular_value_decomposition(case):
 
 def test_of_a_step_that_makes_several_passes_the_first_is_measured():
     run = float64_run(*MLP, *FISHER, "probe.fisher.spectrum=true")
-    run.optimizer = torch.optim.LBFGS(run.network.parameters(), lr=0.3, max_iter=3)
+    run.optimizer = complete(torch.optim.LBFGS(run.network.parameters(), lr=0.3, max_iter=3), Optimizer, "optimizer")
     (row,), (j,) = stepped(run)
     assert run.optimizer.state_dict()["state"][0]["func_evals"] == 3
     compare(run, row, j, lr=0.3)
@@ -107,7 +110,7 @@ def test_adaptive_nesterov_is_measured_where_it_looks_ahead_to():
     assert row["trace"] == pytest.approx(j.square().sum().item(), rel=1e-10)
 
 
-class Halves:
+class Halves(Batching):
     """The first half of an epoch in batches of one size, the second in batches of another."""
 
     def spans(self, epoch_size, offset):

@@ -4,9 +4,14 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
 
 from helpers.runs import rows, same_weights, stop_at, summary, timeless
-from trainopt.optimizers import Constant
+from trainopt.data import Batching
+from trainopt.optimizers import Constant, Schedule
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.config.durations import Duration
 from trainopt.runner.state.run import Run
 from trainopt.runner.training.schedule import levels_of
@@ -102,7 +107,8 @@ def test_stopped_again_and_again_it_goes_on_bit_for_bit(trainopt, tmp_path, monk
 
 def test_evaluations_are_as_large_as_the_largest_batch():
     def evaluated_with(**sizes):
-        return Run.evaluation_batch_size.fget(SimpleNamespace(batching=SimpleNamespace(**sizes)))
+        batching = complete(SimpleNamespace(**sizes), Batching, "batching")
+        return Run.evaluation_batch_size.fget(SimpleNamespace(batching=batching))
 
     assert [evaluated_with(largest=600, smallest=8), evaluated_with(size=500), evaluated_with()] == [600, 500, 256]
 
@@ -127,7 +133,8 @@ def test_levels_are_shares_of_the_run(said, duration, expected):
 
 def test_a_constant_rate_is_one_level_and_a_schedule_that_says_nothing_has_none():
     assert levels_of(Constant(None), Duration.parse("3epochs")) == [0]
-    assert levels_of(SimpleNamespace(), Duration.parse("3epochs")) is None
+    torchs = StepLR(SGD([torch.zeros(1, requires_grad=True)]), 1)
+    assert levels_of(complete(torchs, Schedule, "schedule"), Duration.parse("3epochs")) is None
 
 
 LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit of duration: constant, multistep"

@@ -8,7 +8,9 @@ from hydra import compose, initialize_config_module
 from torch.nn.functional import cross_entropy
 
 from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless, weights
+from trainopt.data import Batching
 from trainopt.optimizers import EHNewton
+from trainopt.runner.config.contracts import complete
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.update_scale import RepeatRate
@@ -170,7 +172,7 @@ def test_every_group_gets_the_factor_and_loses_it_where_the_update_fails():
     one, two = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(1.0))
     optimizer = torch.optim.SGD([{"params": one, "lr": 0.5}, {"params": two, "lr": torch.tensor(2.0)}])
     progress = Progress(epoch_size=1, repeat=2)
-    batching = SimpleNamespace(repeat_lr_factor=0.5)
+    batching = complete(SimpleNamespace(repeat_lr_factor=0.5), Batching, "batching")
     repeat_rate = RepeatRate(optimizer, batching, progress)
 
     def closure():
@@ -238,6 +240,8 @@ class NoRate:
 
     def __init__(self, params):
         pass
+
+    step = state_dict = load_state_dict = lambda self, *_: None
 """
 
 

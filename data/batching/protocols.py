@@ -1,0 +1,125 @@
+"""What sources of images and rules for batches are made of: the contracts between them and a run.
+
+A rule for batches that a configuration names need not derive from `Batching`. What it leaves out is as it stands
+there. A run is refused where a member is missing or misspelt.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Position(NamedTuple):
+    """Where in the stream of batches a run stands."""
+
+    epoch: int = 0  # epochs that are complete
+    offset: int = 0  # samples of the current epoch that are used up
+    repeat: int = 0  # updates already made on the current batch (persistency)
+    step: int = 0  # updates already made; stages in steps count them
+
+
+class Source(Protocol):
+    """A set of images, or of their features, that gives batches.
+
+    Attributes:
+        labels: class of each sample, (N,) int64.
+        device: where batches go.
+    """
+
+    labels: Tensor
+    device: torch.device
+
+    @property
+    @abstractmethod
+    def is_random(self) -> bool:
+        """Whether the inputs of a sample differ from epoch to epoch."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+
+    @abstractmethod
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (inputs (B, ...), targets) of the batches that `spans` name as (start, stop) in the epoch's order.
+
+        Order and augmentation are functions of (seed, epoch, index). Targets are classes (B,) int64, or
+        probabilities (B, classes) float32.
+        """
+
+    @abstractmethod
+    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (inputs (B, ...), targets (B,)) of every sample once, in order, without augmentation."""
+
+
+class Batching(Protocol):
+    """How large batches are, how often each is used, and with which factor on the learning rate.
+
+    It may take the arguments `duration` (`duration.passed(step, epochs)` is how many durations of the run have passed)
+    and `levels` (`levels()` is where levels of the learning rate begin, as rising fractions of the run, or None).
+    Either `spans` or `spans_from` is needed. A run that is resumed asks again, so all methods are functions of their
+    arguments, and of what `state_dict` returns.
+
+    Attributes:
+        size: samples a batch; 0: not said.
+        smallest: no batch is planned smaller; 0: not said.
+        largest: no batch is larger; 0: not said.
+        most_repeats: the most updates on a batch.
+        drop_last: whether the smaller last batch of an epoch is left out.
+        repeat_lr_factor: factor on the learning rate from one update on a batch to the next.
+        changes_lr: KEY=VALUE by which the learning rate follows the batch size (see `lr_factor`); None: it does not.
+        needs_probe: name of the probe whose rows `observe` gets; None: of none.
+        every: with `needs_probe`, a duration: how often it may decide.
+    """
+
+    size: int = 0
+    smallest: int = 0
+    largest: int = 0
+    most_repeats: int = 1
+    drop_last: bool = False
+    repeat_lr_factor: float = 1.0
+    changes_lr: str | None = None
+    needs_probe: ClassVar[str | None] = None
+    every: str = ""
+
+    def spans(self, epoch_size: int, offset: int, /) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of the batches of an epoch of `epoch_size` samples, from `offset` on."""
+        raise NotImplementedError
+
+    def spans_from(self, begun: Position, epoch_size: int, /) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of the batches of an epoch, from the one on that begins at a position."""
+        return self.spans(epoch_size, begun.offset)
+
+    def repeats(self, begun: Position, epoch_size: int, /) -> int:
+        """Returns how many updates are made on the batch that begins at a position."""
+        return 1
+
+    def lr_factor(self, begun: Position, epoch_size: int, /) -> float:
+        """Returns the factor on the schedule's learning rate for the batch that begins at a position."""
+        return 1.0
+
+    def describe(self) -> str:
+        """Returns what the start of a run says of sizes that change; empty where they do not."""
+        return ""
+
+    def observe(self, values: Mapping[str, Any], progress: Any, /) -> dict[str, Any] | None:
+        """Decides about the batches to come, by what the probe `needs_probe` measured at the last update.
+
+        Args:
+            values: the probe's row.
+            progress: of the run, after the update.
+
+        Returns:
+            A row of kind `control`: `batch_size`, `lr_factor`, both also as `..._before`, and `reason`; None: it was
+            not time to decide.
+        """
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns its state as plain values: a part of checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Goes on from what `state_dict` returned."""

@@ -1,0 +1,22 @@
+"""What a logger is made of."""
+
+from abc import abstractmethod
+from typing import Any, Protocol
+
+
+class Logger(Protocol):
+    """Gets every row of metrics.jsonl, to show it elsewhere.
+
+    It may take the arguments `folder` (the run's) and `resumed_at` (the step from which the run goes on, or None). An
+    OSError that a method raises ends the run.
+    """
+
+    @abstractmethod
+    def row(self, row: dict[str, Any], /) -> None:
+        """Takes a row."""
+
+    def flush(self) -> None:
+        """Writes what it holds back; called after every evaluation."""
+
+    def close(self) -> None:
+        """Ends; called once."""
