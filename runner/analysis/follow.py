@@ -13,7 +13,7 @@ from trainopt.models import DamagedFile
 
 from ..config.durations import Duration
 from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
-from ..records.metrics import EVALUATIONS, DamagedMetrics, Record, parse_records
+from ..records.metrics import EVALUATIONS_FILE, DamagedMetrics, Record, parse_records
 from ..records.run_folder import read_summary
 from ..state.run import Run
 from ..system.display import Display, plain_table, value_text
@@ -33,7 +33,7 @@ class FollowLock(RunLock):
 
     name = "evaluations.lock"
     busy = "is being followed"
-    advice = f"it writes the same records into {EVALUATIONS}"
+    advice = f"it writes the same records into {EVALUATIONS_FILE}"
 
 
 def follow(folder: Path, which: str, device: str | None = None) -> int:
@@ -89,13 +89,13 @@ class Evaluations:
     """
 
     def __init__(self, folder: Path):
-        self._file = open(folder / EVALUATIONS, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._file = open(folder / EVALUATIONS_FILE, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._file.seek(0)
         try:
-            self.records, size = parse_records(self._file.read(), EVALUATIONS)
+            self.records, size = parse_records(self._file.read(), EVALUATIONS_FILE)
         except DamagedMetrics as error:
             self._file.close()
-            raise UserError(f"{shown(folder / EVALUATIONS)}: is damaged; remove it to evaluate anew") from error
+            raise UserError(f"{shown(folder / EVALUATIONS_FILE)}: is damaged; remove it to evaluate anew") from error
         self._done = {(record["kind"], record["step"]) for record in self.records}
         self._file.seek(self._file.truncate(size))  # a follower that was killed leaves an incomplete record
 
@@ -215,7 +215,7 @@ def show_best(run: Run, records: list[Record], which: str, folder: Path, display
             " keep_checkpoints.last=N or keep_checkpoints.every=N keeps more"
         )
     display.say(best_table(selected, selection))
-    display.say(f"records: {shown(folder / EVALUATIONS)}")
+    display.say(f"records: {shown(folder / EVALUATIONS_FILE)}")
     return 0
 
 

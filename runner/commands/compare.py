@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import track
 
 from ..comparison.read import read_comparison
-from ..comparison.table import conclude
+from ..comparison.table import report_comparison
 from ..system.display import wide_console
 
 
@@ -28,7 +28,7 @@ def command(arguments: list[str], debug: bool) -> int:
         "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
     )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
-    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis of the curves")
+    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")
     parser.add_argument("--tuning", type=Path, action="append", metavar="SWEEP", help="learning-rate searches")
     out = Path("outputs/comparison")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
@@ -47,4 +47,4 @@ def compare(options: argparse.Namespace) -> None:
     by = options.by.split(",") if options.by else None
     choices = {"by": by, "baseline": options.baseline, "metric": options.metric, "target": options.target}
     comparison = read_comparison(options.paths, options.tuning or [], follow, **choices)
-    conclude(comparison, options.against, options.out, options.force, console)
+    report_comparison(comparison, options.against, options.out, options.force, console)

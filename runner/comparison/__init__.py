@@ -1,4 +1,4 @@
-"""Runs compared: methods, tests of significance, tables, curves and the report of `trainopt compare`.
+"""Runs compared: methods over seeds, tests of significance, tables, figures and the report of `trainopt compare`.
 
-May import sweeps (tuning_budget), state, reporting, records and system.
+May import sweeps, state, reporting, records, config and system.
 """

@@ -1,9 +1,9 @@
-"""From runs to methods: what differs, figures with their spread, and tests against a baseline."""
+"""From runs to methods: configuration differences, metrics over seeds, and tests against a baseline."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -13,16 +13,25 @@ from ..state.progress import HVP_COST
 from ..system.errors import UserError, nearest
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 
-# name: (column of the summaries, what it is, whether more is better)
+
+class Metric(NamedTuple):
+    """A metric of a run: its column in the summaries, its label, and whether more is better."""
+
+    column: str
+    label: str
+    more_is_better: bool
+
+
 METRICS = {
-    "final_top1": ("final.top1", "final top-1 (%)", True),
-    "final_top5": ("final.top5", "final top-5 (%)", True),
-    "final_loss": ("final.loss", "final loss", False),
-    "best_top1": ("best_top1.value", "best top-1 (%)", True),
-    "best_top5": ("best_top5.value", "best top-5 (%)", True),
-    "lowest_loss": ("lowest_loss.value", "lowest loss", False),
-    "train_seconds": ("train_seconds", "training time (s)", False),
+    "final_top1": Metric("final.top1", "final top-1 (%)", True),
+    "final_top5": Metric("final.top5", "final top-5 (%)", True),
+    "final_loss": Metric("final.loss", "final loss", False),
+    "best_top1": Metric("best_top1.value", "best top-1 (%)", True),
+    "best_top5": Metric("best_top5.value", "best top-5 (%)", True),
+    "lowest_loss": Metric("lowest_loss.value", "lowest loss", False),
+    "train_seconds": Metric("train_seconds", "training time (s)", False),
 }
+# axes of curves, and units of the cost to reach a target: columns of the metrics
 AXES = {
     "steps": "step",
     "epochs": "epoch",
@@ -31,36 +40,35 @@ AXES = {
     "seconds": "train_seconds",
 }
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
-SEED = "seed"
-NAMES = ("choices.logger", "choices.experiment", "choices.debug")  # what these choose has keys of its own
-RULE = (
-    "A diverged run counts as a network that knows nothing: accuracy 100 / classes, loss ln(classes), target never"
-    " reached. One of a test function counts as not a number."
+CHOICES_WITH_KEYS = ("choices.logger", "choices.experiment", "choices.debug")  # their keys are compared instead
+DIVERGED_RULE = (
+    "A diverged run counts as a network that predicts at random: accuracy 100 / classes, loss ln(classes), target"
+    " never reached. One of a test function counts as not a number."
 )
 
 
 @dataclass
 class Method:
-    """Runs that differ by nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
-        name: what tells it from the other methods, as in `optimizer=adam optimizer.lr=0.01`.
-        runs: their folders.
-        seeds: theirs, in the same order.
-        diverged: how many of them did.
-        figures: an estimate for each of METRICS.
+        name: its configuration differences to the other methods, as in `optimizer=adam optimizer.lr=0.01`.
+        runs: folders of the runs.
+        seeds: of the runs, in the same order.
+        diverged: number of runs that diverged.
+        estimates: an estimate for each of METRICS.
         to_target: for each of AXES, an estimate over the runs that reached the target.
-        reached: how many runs did.
-        trials: folders of the runs of learning-rate searches for it.
-        trial_gradients: what these cost, in gradient equivalents.
-        verdict: against the baseline, on the chosen metric; None for the baseline.
+        reached: number of these runs.
+        trials: folders of the runs of its learning-rate searches.
+        trial_gradients: cost of the trials, in gradient equivalents.
+        verdict: against the baseline, on the selected metric; None for the baseline.
     """
 
     name: str
     runs: list[str]
     seeds: list[int]
     diverged: int = 0
-    figures: dict[str, Estimate] = field(default_factory=dict)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
     to_target: dict[str, Estimate] = field(default_factory=dict)
     reached: int = 0
     trials: list[str] = field(default_factory=list)
@@ -73,14 +81,14 @@ class Comparison:
     """Methods side by side.
 
     Attributes:
-        methods: in the order in which their runs were given.
-        baseline: the name of the one that the others are compared with.
-        metric: on which.
-        target: top-1 accuracy (%) that the way to is measured.
-        differing: the keys that tell the methods apart.
-        obstacles: why the runs should not be compared; empty where nothing speaks against it.
-        runs: the frames; `summaries` with diverged runs replaced as RULE says, `metrics` with
-            `gradient_equivalents`.
+        methods: in the order of their first runs.
+        baseline: the name of the method that the others are compared with.
+        metric: the name of the metric that is tested.
+        target: top-1 accuracy (%), to which the cost is measured.
+        differing: the keys in which the methods differ.
+        obstacles: reasons not to compare the runs; empty where there are none.
+        runs: the frames; in `summaries` the metrics of diverged runs are replaced as DIVERGED_RULE says, `metrics`
+            has a column `gradient_equivalents`.
     """
 
     methods: list[Method]
@@ -93,19 +101,19 @@ class Comparison:
 
     @property
     def has_accuracies(self) -> bool:
-        """Whether any of the runs has: those of test functions have none."""
+        """Whether any of the runs has accuracies: those of test functions have none."""
         return has_accuracies(self.runs.summaries)
 
 
-def usable(summary: dict[str, Any]) -> str | None:
-    """Says why a run is left out, or None."""
+def exclusion_reason(summary: dict[str, Any]) -> str | None:
+    """Returns why a run is left out, from its summary; None where it is not."""
     status = summary.get("status")
     if status in DONE:
         return None
     return "is still running, or was killed" if status == "running" else f"is {status}"
 
 
-def compare(
+def compare_methods(
     runs: Runs,
     by: list[str] | None = None,
     baseline: str | None = None,
@@ -113,108 +121,106 @@ def compare(
     target: float | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compares methods.
+    """Groups runs into methods and compares these.
 
     Args:
         runs: finished and diverged ones.
-        by: keys whose values make a method, as `optimizer` or `optimizer.lr`; None: whatever differs.
-        baseline: a method's name or a part of it that no other has; None: the first.
+        by: keys whose values define a method, as `optimizer` or `optimizer.lr`; None: all that differ.
+        baseline: a method's name or a part of it that no other has; None: the first method.
         metric: one of METRICS; None: final_top1, or final_loss where the runs have no accuracies.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
-        names: the method of each run, where that is known; `by` is then None.
+        names: the method of each run, where the plan of a tournament says so; `by` is then None.
 
     Raises:
-        UserError: there are no runs, or a key, a baseline or a metric that is none of theirs.
+        UserError: there are no runs; or a key, a baseline or a metric does not exist.
     """
     if runs.summaries.empty:
         raise UserError("compare: none of the folders holds a run that has ended")
     if metric is not None and metric not in METRICS:
-        known = f"there are {', '.join(METRICS)}"
-        raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {known}")
-    runs = derived(runs)
+        names_of_metrics = f"there are {', '.join(METRICS)}"
+        raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {names_of_metrics}")
+    runs = with_derived_metrics(runs)
     metric = metric or ("final_top1" if has_accuracies(runs.summaries) else "final_loss")
-    differing = chosen_keys(runs.configs, by) if by else differing_keys(runs.configs)
-    methods = group(runs, differing, names)
-    obstacles = incomparable(runs, differing)
+    differing = selected_keys(runs.configs, by) if by else differing_keys(runs.configs)
+    methods = group_runs(runs, differing, names)
+    obstacles = find_obstacles(runs, differing)
     if target is None:
-        ended = runs.summaries[runs.summaries["status"] != "diverged"]
-        lowest = ended["best_top1.value"].min()
+        converged = runs.summaries[runs.summaries["status"] != "diverged"]
+        lowest = converged["best_top1.value"].min()
         target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
-    reached = first_reached(runs, target)
+    at_target = first_at_target(runs, target)
+    recorded = {name for name, (column, _, _) in METRICS.items() if runs.summaries[column].notna().any()}
     for method in methods:
-        chosen = runs.summaries.loc[method.runs]
-        method.diverged = int((chosen["status"] == "diverged").sum())
-        there_is = {name: runs.summaries[column].notna().any() for name, (column, _, _) in METRICS.items()}
-        method.figures = {
-            name: estimate(list(chosen[column]) if there_is[name] else []) for name, (column, _, _) in METRICS.items()
+        summaries = runs.summaries.loc[method.runs]
+        method.diverged = int((summaries["status"] == "diverged").sum())
+        method.estimates = {
+            name: estimate(list(summaries[column]) if name in recorded else [])
+            for name, (column, _, _) in METRICS.items()
         }
-        there = reached.loc[reached.index.intersection(method.runs)]
-        method.reached = len(there)
-        method.to_target = {axis: estimate(list(there[column])) for axis, column in AXES.items()}
-    chosen_baseline = find_baseline(methods, baseline)
-    judge(methods, chosen_baseline, runs.summaries[METRICS[metric][0]])
-    return Comparison(methods, chosen_baseline.name, metric, target, differing, obstacles, runs)
+        reached = at_target.loc[at_target.index.intersection(method.runs)]
+        method.reached = len(reached)
+        method.to_target = {axis: estimate(list(reached[column])) for axis, column in AXES.items()}
+    baseline_method = find_baseline(methods, baseline)
+    add_verdicts(methods, baseline_method, runs.summaries[METRICS[metric].column])
+    return Comparison(methods, baseline_method.name, metric, target, differing, obstacles, runs)
 
 
-def derived(runs: Runs) -> Runs:
-    """Returns runs with `gradient_equivalents` in their rows, and summaries with the best top-5, as RULE says."""
+def with_derived_metrics(runs: Runs) -> Runs:
+    """Returns runs with gradient equivalents in their metrics, and the best top-5 and DIVERGED_RULE in summaries."""
     runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
     if "top5" in runs.metrics:  # summaries have no such entry
         best_top5 = selection_rows(runs).groupby("run")["top5"].max()
         runs = replace(runs, summaries=runs.summaries.assign(**{"best_top5.value": best_top5}))
-    return replace(runs, summaries=with_rule(runs.summaries))
+    return replace(runs, summaries=score_diverged(runs.summaries))
 
 
-def with_rule(summaries: pd.DataFrame) -> pd.DataFrame:
-    """Returns summaries in which diverged runs have the figures that RULE gives them."""
-    found = summaries.reindex(columns=dict.fromkeys([*summaries, *(column for column, _, _ in METRICS.values())]))
-    for run in found.index[found["status"] == "diverged"]:
-        if pd.isna(found.at[run, "classes"]):
-            found.loc[run, ["final.loss", "lowest_loss.value"]] = math.nan
+def score_diverged(summaries: pd.DataFrame) -> pd.DataFrame:
+    """Returns summaries in which diverged runs have the metrics that DIVERGED_RULE gives them."""
+    columns = [metric.column for metric in METRICS.values()]
+    scored = summaries.reindex(columns=dict.fromkeys([*summaries, *columns]))
+    for run in scored.index[scored["status"] == "diverged"]:
+        if pd.isna(scored.at[run, "classes"]):
+            scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.nan
             continue
-        classes = int(found.at[run, "classes"])
+        classes = int(scored.at[run, "classes"])
         top1, top5, loss = 100 / classes, 100 * min(5, classes) / classes, math.log(classes)
-        found.loc[run, ["final.top1", "best_top1.value"]] = top1
-        found.loc[run, ["final.top5", "best_top5.value"]] = top5
-        found.loc[run, ["final.loss", "lowest_loss.value"]] = loss
-    columns = [column for column, _, _ in METRICS.values()]
-    found[columns] = found[columns].apply(pd.to_numeric)  # what was not finite is null in a summary
-    return found
+        scored.loc[run, ["final.top1", "best_top1.value"]] = top1
+        scored.loc[run, ["final.top5", "best_top5.value"]] = top5
+        scored.loc[run, ["final.loss", "lowest_loss.value"]] = loss
+    scored[columns] = scored[columns].apply(pd.to_numeric)  # a value that is not finite is null in a summary
+    return scored
 
 
 def has_accuracies(summaries: pd.DataFrame) -> bool:
-    """Returns whether any of the runs has: those of test functions have none."""
+    """Returns whether any of the runs has accuracies: those of test functions have none."""
     return bool(summaries["final.top1"].notna().any())
 
 
-def text_of(value: Any) -> str:
-    """Returns a value of a configuration as one types it."""
+def typed_text(value: Any) -> str:
+    """Returns a value of a configuration as one types it on the command line."""
     if isinstance(value, float) and math.isnan(value):
         return ""
     words = {True: "true", False: "false", None: "null"}
     return words[value] if value is None or isinstance(value, bool) else str(value).replace(" ", "")
 
 
-def as_text(configs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the configurations as text."""
-    return configs.map(text_of)
+def configs_as_text(configs: pd.DataFrame) -> pd.DataFrame:
+    """Returns configurations with all values as text."""
+    return configs.map(typed_text)
 
 
 def varied_keys(text: pd.DataFrame) -> list[str]:
-    """Returns the keys that differ, but for the seed and for what changes nothing about a run's numbers."""
-    return [
-        key
-        for key in text
-        if key != SEED and key not in NAMES and not key.startswith(KEYS_WITHOUT_EFFECT) and text[key].nunique() > 1
-    ]
+    """Returns the keys that differ, without the seed and those without effect on a run's results."""
+    keys = [key for key in text if key not in ("seed", *CHOICES_WITH_KEYS) and not key.startswith(KEYS_WITHOUT_EFFECT)]
+    return [key for key in keys if text[key].nunique() > 1]
 
 
 def differing_keys(configs: pd.DataFrame) -> list[str]:
-    """Returns the keys that tell the methods apart: choices, and keys that differ within the same choices.
+    """Returns the keys in which methods differ: choices, and keys that differ within the same choices.
 
     That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own.
     """
-    text = as_text(configs)
+    text = configs_as_text(configs)
     varied = varied_keys(text)
     choices = [key for key in varied if key.startswith("choices.")]
     others = [key for key in varied if key not in choices]
@@ -224,27 +230,27 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
     return [*choices, *others]
 
 
-def chosen_keys(configs: pd.DataFrame, by: Iterable[str], what: str = "--by") -> list[str]:
-    """Returns the columns that keys as people type them mean; UserError, about `what`, for one that no run has."""
-    found = []
+def selected_keys(configs: pd.DataFrame, by: Iterable[str], option: str = "--by") -> list[str]:
+    """Returns the columns of keys as people type them; UserError, about `option`, for a key that no run has."""
+    columns = []
     for key in by:
         column = f"choices.{key}" if f"choices.{key}" in configs else key
         if column not in configs:
-            known = [c.removeprefix("choices.") for c in configs]
-            raise UserError(f"{what} {key}: none of the runs has such a key{nearest(key, known)}")
-        found.append(column)
-    return found
+            keys = [c.removeprefix("choices.") for c in configs]
+            raise UserError(f"{option} {key}: none of the runs has such a key{nearest(key, keys)}")
+        columns.append(column)
+    return columns
 
 
-def group(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
-    """Returns the methods, in the order in which their first runs come; the same run twice counts once.
+def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
+    """Returns the methods, in the order of their first runs; the same run twice counts once.
 
-    They are the runs with the same values of these keys or, where the runs have names, with the same name.
+    A method is the runs with the same values of these keys or, where the runs have names, with the same name.
 
     Raises:
-        UserError: runs of one method differ by more than their seed.
+        UserError: runs of one method differ in more than their seed.
     """
-    text = as_text(runs.configs)
+    text = configs_as_text(runs.configs)
     methods: dict[tuple[str, ...], Method] = {}
     seen: dict[str, str] = {}
     for run in runs.configs.index:
@@ -260,29 +266,29 @@ def group(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[
             values, name = (names[run],), names[run]
         method = methods.setdefault(values, Method(name or "all runs", [], []))
         method.runs.append(run)
-        method.seeds.append(int(runs.summaries.at[run, SEED]))
+        method.seeds.append(int(runs.summaries.at[run, "seed"]))
     for method in methods.values():
         more = varied_keys(text.loc[method.runs])
         if more:
             shown = ", ".join(key.removeprefix("choices.") for key in more[:5])
-            raise UserError(f"--by: runs of {method.name} differ by more than their seed: {shown}; add a key")
+            raise UserError(f"--by: runs of {method.name} differ in more than their seed: {shown}; add a key")
     return list(methods.values())
 
 
-def incomparable(runs: Runs, differing: list[str]) -> list[str]:
-    """Returns why these runs should not be compared, a line each."""
+def find_obstacles(runs: Runs, differing: list[str]) -> list[str]:
+    """Returns the reasons not to compare these runs, a line each."""
     obstacles = []
     data = [key for key in differing if key == "choices.data" or key.startswith("data.")]
-    other_sets = [
+    sizes = [
         key
         for key in ("training_images", "validation_images", "test_images")
         if key in runs.summaries and runs.summaries[key].nunique(dropna=False) > 1
     ]
-    if data or other_sets:
-        keys = ", ".join([key.removeprefix("choices.") for key in data] or other_sets)
+    if data or sizes:
+        keys = ", ".join([key.removeprefix("choices.") for key in data] or sizes)
         obstacles.append(f"different data: {keys}")
     if runs.summaries["best_on"].nunique() > 1:
-        obstacles.append("best figures are taken on the validation set in some runs, on the test set in others")
+        obstacles.append("best metrics are those on the validation set in some runs, on the test set in others")
     code = {"commit": "commits", "versions.trainopt": "versions", "dirty": "states (uncommitted changes or none)"}
     for column, what in code.items():
         values = runs.environments[column].dropna().unique() if column in runs.environments else []
@@ -292,39 +298,39 @@ def incomparable(runs: Runs, differing: list[str]) -> list[str]:
 
 
 def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:
-    """Returns what gradients and Hessian-vector products cost together, in gradient evaluations."""
+    """Returns the cost of gradients and Hessian-vector products together, in gradient evaluations."""
     by_counts = counts["gradients"] + HVP_COST * counts["hvps"]
     return counts["gradient_equivalents"].fillna(by_counts) if "gradient_equivalents" in counts else by_counts
 
 
 def selection_rows(runs: Runs) -> pd.DataFrame:
-    """Returns the evaluations that best figures are taken from: of the validation set, or else of the test set."""
+    """Returns the evaluations that best metrics come from: on the validation set, or else on the test set."""
     kind = runs.metrics["run"].map(runs.summaries["best_on"])
     return runs.metrics[runs.metrics["kind"] == kind]
 
 
-def first_reached(runs: Runs, target: float) -> pd.DataFrame:
-    """Returns the first evaluation of each run at which its accuracy is at least `target` (top-1, percent)."""
+def first_at_target(runs: Runs, target: float) -> pd.DataFrame:
+    """Returns the first evaluation of each run with an accuracy of at least `target` (top-1, percent)."""
     rows = selection_rows(runs)
     rows = rows.reindex(columns=dict.fromkeys([*rows, "top1"]))
-    ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
-    there = rows[(rows["top1"] >= target) & rows["run"].isin(ended)]
-    return there.drop_duplicates("run").set_index("run")[list(AXES.values())]
+    converged = runs.summaries.index[runs.summaries["status"] != "diverged"]
+    at_target = rows[(rows["top1"] >= target) & rows["run"].isin(converged)]
+    return at_target.drop_duplicates("run").set_index("run")[list(AXES.values())]
 
 
-def find_baseline(methods: list[Method], wanted: str | None) -> Method:
-    """Returns the method that `wanted` names, whole or by a part that no other has; None: the first."""
-    if wanted is None:
+def find_baseline(methods: list[Method], name: str | None) -> Method:
+    """Returns the method of this name, or with this unique part in its name; None: the first."""
+    if name is None:
         return methods[0]
-    found = [m for m in methods if m.name == wanted] or [m for m in methods if wanted in m.name]
-    if len(found) != 1:
-        what = "several methods" if found else "no method"
-        raise UserError(f"--baseline {wanted}: means {what}; there are {'; '.join(m.name for m in methods)}")
-    return found[0]
+    matches = [m for m in methods if m.name == name] or [m for m in methods if name in m.name]
+    if len(matches) != 1:
+        what = "several methods" if matches else "no method"
+        raise UserError(f"--baseline {name}: means {what}; there are {'; '.join(m.name for m in methods)}")
+    return matches[0]
 
 
-def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
-    """Compares every other method with the baseline, and correct for their number."""
+def add_verdicts(methods: list[Method], baseline: Method, values: pd.Series) -> None:
+    """Tests every other method against the baseline, with a correction for their number."""
 
     def by_seed(method: Method) -> dict[int, float]:
         return dict(zip(method.seeds, values.loc[method.runs], strict=True))
@@ -335,21 +341,20 @@ def judge(methods: list[Method], baseline: Method, values: pd.Series) -> None:
         method.verdict = replace(verdict, adjusted=p)
 
 
-def conclusion(comparison: Comparison) -> str:
-    """Returns what the tests say, in a sentence."""
-    what = METRICS[comparison.metric][1]
+def conclusion_text(comparison: Comparison) -> str:
+    """Returns the result of the tests, in a sentence."""
+    metric = METRICS[comparison.metric]
     others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
     if not others:
         return "There is one method: nothing to compare it with."
-    told = [(name, v) for name, v in others if v.says_something]
-    if not told:
+    tests = [(name, v) for name, v in others if v.has_p_value]
+    if not tests:
         return f"No test: {others[0][1].kind}."
-    more_is_better = METRICS[comparison.metric][2]
     parts = [
-        f"{name} is {'better' if (v.difference > 0) == more_is_better else 'worse'} than {comparison.baseline}"
-        for name, v in told
+        f"{name} is {'better' if (v.difference > 0) == metric.more_is_better else 'worse'} than {comparison.baseline}"
+        for name, v in tests
         if v.is_significant
     ]
     if parts:
-        return f"On {what}: {'; '.join(parts)}."
-    return f"On {what} no method differs significantly from {comparison.baseline}."
+        return f"On {metric.label}: {'; '.join(parts)}."
+    return f"On {metric.label} no method differs significantly from {comparison.baseline}."

@@ -1,4 +1,4 @@
-"""From folders to a comparison."""
+"""From folders to a comparison: the runs that compete, and the searches that tuned them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..records.job_table import ENDED, planned_jobs
 from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
 from ..system.errors import UserError
 from ..system.files import shown
-from .methods import Comparison, compare, usable
+from .methods import Comparison, compare_methods, exclusion_reason
 from .tuning_effort import add_effort, add_trials
 
 
@@ -17,47 +17,47 @@ def read_comparison(
     paths: Iterable[Path],
     tuning: Sequence[Path] = (),
     progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
-    **choices: Any,
+    **options: Any,
 ) -> Comparison:
-    """Compares the runs at and below these paths; of tournaments the final runs, whose trials are their tuning.
+    """Compares the runs at and below these paths; of tournaments the final runs, with their trials as tuning.
 
     Args:
         paths: of runs, of sweeps, or of folders with runs below them.
         tuning: the same, of learning-rate searches.
         progress: wraps lists of folders, as a progress bar does.
-        choices: for `comparison.compare`: by, baseline, metric and target.
+        options: for `compare_methods`: by, baseline, metric and target.
 
     Raises:
-        UserError: as `comparison.compare`.
+        UserError: a tournament has no final run yet; or as `compare_methods`.
     """
     folders = run_folders(paths)
-    there = read_entrants(folders)
-    competing = competitors(folders, there)
-    runs = load_runs(competing if there else paths, usable, progress)
-    one = all(folder in there for folder in competing) and len({e.sweep for e in there.values()}) == 1
-    by_plan = one and not choices.get("by") and not tuning
-    names = {shown(folder): there[folder].method for folder in competing} if by_plan else None
-    comparison = compare(runs, names=names, **choices)
-    runs.problems += without_rate(there.values())
-    trials = {shown(folder): e.method for folder, e in there.items() if e.role == TRIAL}
+    entrants = read_entrants(folders)
+    competing = competing_folders(folders, entrants)
+    runs = load_runs(competing if entrants else paths, exclusion_reason, progress)
+    one = all(folder in entrants for folder in competing) and len({e.sweep for e in entrants.values()}) == 1
+    by_plan = one and not options.get("by") and not tuning
+    names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
+    comparison = compare_methods(runs, names=names, **options)
+    runs.problems += without_rate(entrants.values())
+    trials = {shown(folder): e.method for folder, e in entrants.items() if e.role == TRIAL}
     if names is not None:
         add_trials(comparison, load_runs(trials, progress=progress), trials)
     elif trials or tuning:
         add_effort(comparison, load_runs([*tuning, *trials], progress=progress))
-    comparison.obstacles += unequal_budget(there.values())
+    comparison.obstacles += unequal_budget(entrants.values())
     return comparison
 
 
-def competitors(folders: list[Path], there: dict[Path, Entrant]) -> list[Path]:
-    """Returns the folders of runs that are compared: of a tournament's its final runs that came to an end.
+def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> list[Path]:
+    """Returns the folders of runs that are compared: of a tournament only its final runs that have ended.
 
     Raises:
         UserError: a tournament has no final run yet.
     """
-    sweeps = dict.fromkeys(e.sweep for e in there.values())
-    for sweep in sweeps:
-        if not any(e.role == FINAL for e in there.values() if e.sweep == sweep):
+    tournaments = dict.fromkeys(e.sweep for e in entrants.values())
+    for sweep in tournaments:
+        if not any(e.role == FINAL for e in entrants.values() if e.sweep == sweep):
             raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    apart = {folder for folder, (sweep, _) in planned_jobs(folders).items() if sweep in sweeps}
-    ended = {folder for folder, e in there.items() if e.role == FINAL and e.state in ENDED}
-    return [folder for folder in folders if folder in ended or folder not in apart]
+    jobs = {folder for folder, (sweep, _) in planned_jobs(folders).items() if sweep in tournaments}
+    ended = {folder for folder, e in entrants.items() if e.role == FINAL and e.state in ENDED}
+    return [folder for folder in folders if folder in ended or folder not in jobs]

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing beside it."""
+"""A comparison as one HTML file that needs no other file."""
 
 from pathlib import Path
 from typing import Any
@@ -8,37 +8,36 @@ import pandas as pd
 from ..reporting.html import data_uri, render
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
-from .methods import COST, METRICS, RULE, Comparison, as_text, conclusion
-from .pictures import colour_of
+from .figures import method_styles
+from .methods import COST, DIVERGED_RULE, METRICS, Comparison, conclusion_text, configs_as_text
 from .significance import LEVEL
 
-TEMPLATE = "report.html.jinja"
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
 
 
-def write_report(
-    comparison: Comparison, table: tuple[list[str], list[list[str]]], pictures: list[SavedFigure], path: Path
+def write_comparison_report(
+    comparison: Comparison, table: tuple[list[str], list[list[str]]], figures: list[SavedFigure], path: Path
 ) -> None:
     """Writes the report.
 
     Args:
         comparison: the methods and their runs.
         table: (header, rows of text); the first column holds the methods' names.
-        pictures: these go into the file themselves.
+        figures: these go into the file themselves.
         path: of the file.
     """
     header, rows = table
     runs = [run for method in comparison.methods for run in method.runs]
     text = render(
-        TEMPLATE,
+        "report.html.jinja",
         comparison=comparison,
-        conclusion=conclusion(comparison),
-        metric=METRICS[comparison.metric][1],
+        conclusion=conclusion_text(comparison),
+        metric=METRICS[comparison.metric].label,
         header=header,
         rows=rows,
-        colours={name: colour for name, (colour, _) in colour_of(comparison.methods).items()},
-        pictures=[(picture, data_uri(picture.svg)) for picture in pictures],
-        rule=RULE,
+        colours={name: colour for name, (colour, _) in method_styles(comparison.methods).items()},
+        figures=[(figure, data_uri(figure.svg)) for figure in figures],
+        rule=DIVERGED_RULE,
         cost=COST,
         level=LEVEL,
         run_count=len(runs),
@@ -51,7 +50,7 @@ def write_report(
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:
     """Returns (name, its value of each differing key, seeds) of the methods."""
-    text = as_text(comparison.runs.configs)
+    text = configs_as_text(comparison.runs.configs)
     return [
         (
             method.name,
@@ -63,12 +62,11 @@ def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]
 
 
 def environment_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[Any, int]]]]:
-    """Returns (what, its values, each with the number of runs that have it); what no run knows is left out."""
+    """Returns (name, its values, each with the number of runs that have it); what no run recorded is left out."""
     versions = [column for column in environments if column.startswith("versions.")]
-    found = []
+    rows = []
     for column in [*versions, *(key for key in ENVIRONMENT if key in environments)]:
         counts = environments[column].dropna().map(str).value_counts()
         if len(counts):
-            name = column.removeprefix("versions.")
-            found.append((name, [(value, int(count)) for value, count in counts.items()]))
-    return found
+            rows.append((column.removeprefix("versions."), [(value, int(count)) for value, count in counts.items()]))
+    return rows

@@ -1,4 +1,4 @@
-"""What can be said of two methods from the figures of their runs."""
+"""Statistics over seeds: means with intervals, tests against a baseline, correction for the number of tests."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,15 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-ROUNDING = 1e-12  # of the figures: what is no larger comes from adding them up
-FEWEST = 3  # runs of each method, below which nothing is said
+ROUNDING_ERROR = 1e-12  # relative: a spread that is no larger comes from adding up
+MIN_SEEDS = 3  # of each method, below which there is no test
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Mean, standard deviation (n - 1) and number of values; the 95 % interval of the mean, by Student's t.
 
-    Where there is one value, `std`, `low` and `high` are nan; where there is none, all but `n` are.
+    With one value, `std`, `low` and `high` are nan; with none, all but `n` are.
     """
 
     mean: float
@@ -28,12 +28,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A comparison of a method with the baseline.
+    """A test of a method against the baseline.
 
-    `kind` is `paired` (Student's t on the differences of equal seeds), `Welch` (unequal variances), or why nothing
-    can be said, with `p` nan. `p` is two-sided, `adjusted` is p after Holm's correction over the family, `effect`
-    is Hedges' g with the mean of the two variances: by how many standard deviations the method lies above the
-    baseline.
+    Attributes:
+        kind: `paired` (Student's t on the differences of equal seeds), `Welch` (unequal variances), or why there is
+            no test; `p` is nan then.
+        difference: of the means, the method's minus the baseline's.
+        p: two-sided.
+        effect: Hedges' g with the mean of the two variances: the difference in standard deviations.
+        adjusted: p after Holm's correction for the number of methods.
     """
 
     kind: str
@@ -43,18 +46,18 @@ class Verdict:
     adjusted: float = math.nan
 
     @property
-    def says_something(self) -> bool:
-        """Whether there is a p."""
+    def has_p_value(self) -> bool:
+        """Whether there was a test."""
         return not math.isnan(self.p)
 
     @property
     def is_significant(self) -> bool:
-        """Whether the corrected p lies below `LEVEL`."""
+        """Whether the corrected p is below `LEVEL`."""
         return self.adjusted < LEVEL
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Returns mean, spread and interval of values.
+    """Returns mean, standard deviation and interval of values.
 
     >>> e = estimate([1.0, 2.0, 3.0])
     >>> e.mean, e.std, e.n, round(e.high, 3)
@@ -73,26 +76,26 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, float]) -> Verdict:
-    """Compares two methods by their values, given by seed.
+    """Tests whether two methods differ, from their values by seed.
 
-    Runs with the same seeds are paired; where the seeds differ, even in one, Welch's test takes all of them.
+    Runs with the same seeds are paired; if the seeds differ, even in one, Welch's test takes all runs.
     """
     a, b = list(method.values()), list(baseline.values())
     difference = (float(np.mean(a)) - float(np.mean(b))) if a and b else math.nan
-    if min(len(a), len(b)) < FEWEST:
-        return Verdict("too few seeds to say", difference, math.nan, math.nan)
+    if min(len(a), len(b)) < MIN_SEEDS:
+        return Verdict(f"fewer than {MIN_SEEDS} seeds", difference, math.nan, math.nan)
     if not np.isfinite([*a, *b]).all():
-        return Verdict("a figure is not finite", difference, math.nan, math.nan)
+        return Verdict("a value is not finite", difference, math.nan, math.nan)
     effect = hedges_g(a, b)
     if method.keys() == baseline.keys():
         differences = np.array([method[seed] - baseline[seed] for seed in method])
         kind, spread = "paired", np.ptp(differences)
     else:
         kind, spread = "Welch", max(np.ptp(a), np.ptp(b))
-    nothing = ROUNDING * max(map(abs, [*a, *b]))
-    if spread <= nothing:  # rounded figures can agree to the last digit: no spread, no test
-        same = abs(difference) <= nothing
-        return Verdict(kind if same else "no spread to judge by", difference, 1.0 if same else math.nan, effect)
+    negligible = ROUNDING_ERROR * max(map(abs, [*a, *b]))
+    if spread <= negligible:  # rounded values can agree in every digit: without spread there is no test
+        same = abs(difference) <= negligible
+        return Verdict(kind if same else "no spread over the seeds", difference, 1.0 if same else math.nan, effect)
     result = stats.ttest_rel(a, [baseline[seed] for seed in method]) if kind == "paired" else None
     if result is None:
         result = stats.ttest_ind(a, b, equal_var=False)
@@ -113,15 +116,15 @@ def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number (Holm 1979); nan is no member of the family, and stays.
+    """Returns p-values corrected for their number (Holm 1979); nan does not count as a test, and stays nan.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    members = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    tests = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
-    for rank, (p, index) in enumerate(members):
-        highest = max(highest, min(1.0, p * (len(members) - rank)))
+    for rank, (p, index) in enumerate(tests):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
         adjusted[index] = highest
     return adjusted

@@ -1,4 +1,4 @@
-"""`trainopt compare RUN|SWEEP …`: from run folders to a conclusion."""
+"""The table of a comparison, on the terminal and in files, with its figures and its report."""
 
 import csv
 import math
@@ -11,57 +11,69 @@ from ..reporting.tables import latex, markdown
 from ..system.display import plain_table
 from ..system.errors import UserError
 from ..system.files import shown
-from .fisher_pictures import draw_fisher_pictures
-from .methods import AXES, COST, METRICS, RULE, Comparison, Method, conclusion
-from .pictures import draw_pictures
-from .report import write_report
+from .figures import draw_comparison_figures
+from .fisher_figures import draw_fisher_figures
+from .methods import AXES, COST, DIVERGED_RULE, METRICS, Comparison, Method, conclusion_text
+from .report import write_comparison_report
 from .significance import Estimate, Verdict
 
-FORMS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two digits
-SHOWN = ("final_top1", "final_loss", "train_seconds")  # on the terminal; the files have all
-WAYS = ("steps", "gradients", "seconds")  # to the target, in the files
+FORMATS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two decimals
+TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
+TARGET_AXES = ("steps", "gradients", "seconds")  # of the cost to the target, in the files
 
 
-def conclude(comparison: Comparison, against: str, out: Path, force: bool, console: Console) -> None:
-    """Prints the table and write the files; UserError where the methods should not be compared, unless by force."""
+def report_comparison(comparison: Comparison, x_axis: str, out: Path, force: bool, console: Console) -> None:
+    """Prints the table and writes the files.
+
+    Args:
+        comparison: the methods and their runs.
+        x_axis: of the curves, one of AXES.
+        out: folder of the files.
+        force: whether obstacles are printed as warnings.
+        console: to print on.
+
+    Raises:
+        UserError: there are obstacles, and no `force`; or the files cannot be written.
+    """
     for name, reason in comparison.runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not force:
         raise UserError(f"compare: {'; '.join(comparison.obstacles)}; --force compares all the same")
     for obstacle in comparison.obstacles:
-        console.print(f"careful: {obstacle}", markup=False, soft_wrap=True)
-    show(comparison, against, console)
+        console.print(f"warning: {obstacle}", markup=False, soft_wrap=True)
+    show_comparison(comparison, x_axis, console)
     try:
-        write_files(comparison, against, out)
+        write_files(comparison, x_axis, out)
     except OSError as error:
         raise UserError(f"{shown(out)}: cannot be written ({error.strerror}); give --out DIR") from error
     console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
 
 
-def table_of(comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """Returns (header, rows of text): a row a method, what the tests are about first.
+def comparison_table(
+    comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Returns (header, rows of text), a row for each method; the tested metric comes first.
 
     Args:
         comparison: the methods.
-        axes: those of AXES on which the way to the target is shown.
-        metrics: those of METRICS that have a column beside the one that was tested.
+        axes: those of AXES for which the cost to reach the target is shown.
+        metrics: those of METRICS that have a column besides the tested one.
     """
     axes = list(axes) if comparison.has_accuracies else []
-    tested = comparison.metric
-    there = comparison.runs.summaries
-    others = [name for name in metrics if name != tested and there[METRICS[name][0]].notna().any()]
-    header = ["method", "runs", "diverged", METRICS[tested][1], "95 % interval"]
-    header += ["difference", "p (Holm)", "effect (g)", "test", *(METRICS[name][1] for name in others)]
+    tested, summaries = comparison.metric, comparison.runs.summaries
+    others = [name for name in metrics if name != tested and summaries[METRICS[name].column].notna().any()]
+    header = ["method", "runs", "diverged", METRICS[tested].label, "95 % interval"]
+    header += ["difference", "p (Holm)", "effect (g)", "test", *(METRICS[name].label for name in others)]
     header += [f"{axis} to {comparison.target:g} %" for axis in axes]
     header += ["tuning trials", "tuning gradients"]
     rows = []
     for method in comparison.methods:
-        figure, form = method.figures[tested], FORMS.get(tested, ".2f")
-        row = [method.name, str(len(method.runs)), str(method.diverged), estimate_text(figure, form)]
-        row += ["" if math.isnan(figure.low) else f"{figure.low:{form}} to {figure.high:{form}}"]
+        value, form = method.estimates[tested], FORMATS.get(tested, ".2f")
+        row = [method.name, str(len(method.runs)), str(method.diverged), estimate_text(value, form)]
+        row += ["" if math.isnan(value.low) else f"{value.low:{form}} to {value.high:{form}}"]
         row += verdict_cells(method.verdict, form)
-        row += [estimate_text(method.figures[name], FORMS.get(name, ".2f")) for name in others]
-        row += [way_text(method, axis) for axis in axes]
+        row += [estimate_text(method.estimates[name], FORMATS.get(name, ".2f")) for name in others]
+        row += [target_text(method, axis) for axis in axes]
         rows.append([*row, str(len(method.trials)), f"{method.trial_gradients:,}"])
     return header, rows
 
@@ -73,11 +85,11 @@ def estimate_text(value: Estimate, form: str) -> str:
     return f"{value.mean:{form}}" if value.n == 1 else f"{value.mean:{form}} ± {value.std:{form}}"
 
 
-def way_text(method: Method, against: str) -> str:
-    """Returns what it took to reach the target, and in how many of the runs where not in all."""
-    form = ",.0f" if against in ("steps", "samples", "gradients") else ".2f"
+def target_text(method: Method, axis: str) -> str:
+    """Returns the cost to reach the target, and the number of runs that did unless all did."""
+    form = ",.0f" if axis in ("steps", "samples", "gradients") else ".2f"
     missed = f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
-    return estimate_text(method.to_target[against], form) + missed
+    return estimate_text(method.to_target[axis], form) + missed
 
 
 def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
@@ -85,45 +97,45 @@ def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
     if verdict is None:
         return ["", "", "", "baseline"]
     difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
-    if not verdict.says_something:
+    if not verdict.has_p_value:
         return [difference, "", "", verdict.kind]
     p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
     return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]
 
 
-def show(comparison: Comparison, against: str, console: Console) -> None:
-    """Prints the table and what it means."""
-    header, rows = table_of(comparison, [against], SHOWN)
-    without_tuning = not any(m.trials for m in comparison.methods)
-    kept = [i for i, name in enumerate(header) if not (without_tuning and name.startswith("tuning"))]
-    table = plain_table(*(header[index] for index in kept))
+def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> None:
+    """Prints the table, the result of the tests and a legend."""
+    header, rows = comparison_table(comparison, [x_axis], TERMINAL_METRICS)
+    tuned = any(m.trials for m in comparison.methods)
+    columns = [i for i, name in enumerate(header) if tuned or not name.startswith("tuning")]
+    table = plain_table(*(header[index] for index in columns))
     for row in rows:
-        table.add_row(*(row[index].replace("[", r"\[") for index in kept))
+        table.add_row(*(row[index].replace("[", r"\[") for index in columns))
     console.print(table)
-    console.print(conclusion(comparison), soft_wrap=True, markup=False)
+    console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
-        f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric][1]} against {comparison.baseline},"
+        f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric].label} vs. {comparison.baseline},"
         f" corrected by Holm's method, * below 0.05; {COST}.",
         soft_wrap=True,
         markup=False,
     )
     if any(m.diverged for m in comparison.methods):
-        console.print(RULE, soft_wrap=True)
+        console.print(DIVERGED_RULE, soft_wrap=True)
 
 
-def write_files(comparison: Comparison, against: str, out: Path) -> None:
-    """Writes table.csv, table.md, table.tex, the pictures and report.html."""
+def write_files(comparison: Comparison, x_axis: str, out: Path) -> None:
+    """Writes table.csv, table.md, table.tex, the figures and report.html."""
     out.mkdir(parents=True, exist_ok=True)
-    table = table_of(comparison, dict.fromkeys([against, *WAYS]), METRICS)
+    table = comparison_table(comparison, dict.fromkeys([x_axis, *TARGET_AXES]), METRICS)
     write_csv(comparison, out / "table.csv")
     (out / "table.md").write_text(markdown(*table))
     (out / "table.tex").write_text(latex(*table))
-    pictures = [*draw_pictures(comparison, against, out), *draw_fisher_pictures(comparison, against, out)]
-    write_report(comparison, table, pictures, out / "report.html")
+    figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_fisher_figures(comparison, x_axis, out)]
+    write_comparison_report(comparison, table, figures, out / "report.html")
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Writes all figures as numbers, a row a method: mean, std, n, low and high of each."""
+    """Writes all estimates as numbers, a row for each method: mean, std, n, low and high of each metric."""
     parts = ("mean", "std", "n", "low", "high")
     header = ["method", "runs", "diverged", "seeds"]
     header += [f"{name}_{part}" for name in METRICS for part in parts]
@@ -133,11 +145,11 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(header)
         for m in comparison.methods:
-            estimates = [getattr(m.figures[name], part) for name in METRICS for part in parts]
-            ways = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
+            estimates = [getattr(m.estimates[name], part) for name in METRICS for part in parts]
+            costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
             start = [m.name, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
             effort = [len(m.trials), m.trial_gradients]
-            row = [*start, *estimates, comparison.target, m.reached, *ways, *effort, *verdict]
+            row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)

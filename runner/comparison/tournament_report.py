@@ -13,10 +13,9 @@ from ..system.errors import FAILED, UserError
 from ..system.files import shown, write_json
 from .methods import Comparison
 from .read import read_comparison
-from .table import conclude
+from .table import report_comparison
 
-NAME = "tournament.json"
-FOLDER = "comparison"
+TOURNAMENT_FILE = "tournament.json"
 
 
 def report_tournament(folder: Path, result: TournamentResult) -> int:
@@ -44,19 +43,19 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
         "comparable": not comparison.obstacles,
         "reasons": comparison.obstacles,
     }
-    write_json(folder / NAME, content)
-    console.print(f"files: {shown(folder)}/ ({NAME}, lr_heuristic.png)", markup=False, soft_wrap=True)
+    write_json(folder / TOURNAMENT_FILE, content)
+    console.print(f"files: {shown(folder)}/ ({TOURNAMENT_FILE}, lr_heuristic.png)", markup=False, soft_wrap=True)
     if comparison.obstacles:
         raise UserError(
             f"tournament: {'; '.join(comparison.obstacles)};"
             f" trainopt compare {shown(folder)} --force compares all the same"
         )
-    conclude(comparison, "epochs", folder / FOLDER, force=False, console=console)
+    report_comparison(comparison, "epochs", folder / "comparison", force=False, console=console)
     return lost
 
 
 def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) -> dict[str, Any]:
-    """Returns a method, its search and its figures as JSON's objects and lists."""
+    """Returns a method, its search and its metrics as an object of JSON."""
     content: dict[str, Any] = {
         "name": method.name,
         "overrides": method.typed,
@@ -66,16 +65,16 @@ def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) ->
         "trials": 0,
         "seeds": [],
     }
-    for found in comparison.methods:
-        if found.name == method.name:
+    for compared in comparison.methods:
+        if compared.name == method.name:
             content |= {
-                "trials": len(found.trials),
-                "trial_gradients": found.trial_gradients,
-                "seeds": found.seeds,
-                "diverged": found.diverged,
-                "runs": [str(Path(run).resolve().relative_to(folder.resolve())) for run in found.runs],
-                "figures": {name: asdict(value) for name, value in found.figures.items()},
-                "verdict": asdict(found.verdict) if found.verdict else None,
+                "trials": len(compared.trials),
+                "trial_gradients": compared.trial_gradients,
+                "seeds": compared.seeds,
+                "diverged": compared.diverged,
+                "runs": [str(Path(run).resolve().relative_to(folder.resolve())) for run in compared.runs],
+                "figures": {name: asdict(value) for name, value in compared.estimates.items()},
+                "verdict": asdict(compared.verdict) if compared.verdict else None,
             }
     return content
 

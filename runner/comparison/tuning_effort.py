@@ -1,48 +1,49 @@
-"""What went into the learning rates of the methods that are compared."""
+"""The effort that went into the learning rates of the methods that are compared."""
 
 from pathlib import Path
 from typing import Any
 
 from ..records.frames import Runs
 from ..records.job_table import planned_jobs
-from .methods import NAMES, Comparison, Method, as_text, gradient_equivalents
+from .methods import CHOICES_WITH_KEYS, Comparison, Method, configs_as_text, gradient_equivalents
 
 
 def add_effort(comparison: Comparison, tuning: Runs) -> None:
-    """Counts, for each method, the runs of learning-rate searches with its choices, and what they cost.
+    """Counts for each method the runs of learning-rate searches with its choices, and their cost.
 
-    Of runs that a sweeper's rule asked for it is known which key was searched: such a run is a method's only where
-    the other keys agree, too, that tell the methods apart, as the iterations of two variants of an optimizer.
+    For a run of a sweeper's search rule, the plan says which key was searched. Such a run belongs to a method only
+    if all other keys that differ between the methods agree too, as the iterations of two variants of an optimizer.
     Unequal effort is added to the obstacles.
 
     Args:
         comparison: its methods get their `trials` and `trial_gradients`.
-        tuning: all runs of the searches, whatever became of them.
+        tuning: all runs of the searches, whatever their status.
     """
     methods, configs = comparison.methods, comparison.runs.configs
     jobs = planned_jobs(Path(run).resolve() for run in tuning.summaries.index)
-    found = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
-    searches = {run: job["search"] for run, job in found.items() if "search" in job}
+    entries = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
+    searches = {run: entry["search"] for run, entry in entries.items() if "search" in entry}
     if not tuning.summaries.empty:
-        text, tried = as_text(configs), as_text(tuning.configs)
-        keys = [key for key in configs if key.startswith("choices.") and key in tried and key not in NAMES]
+        text, tried = configs_as_text(configs), configs_as_text(tuning.configs)
+        choices = [key for key in configs if key.startswith("choices.") and key in tried]
+        keys = [key for key in choices if key not in CHOICES_WITH_KEYS]
         if searches:
             searched = {search["parameter"].lstrip("+") for search in searches.values()}
             others = [key for key in comparison.differing if key in tried and key not in (*keys, *searched)]
             keys += [key for key in others if set(text[key]) & set(tried[key])]
         cost = gradient_equivalents(tuning.summaries)
         for method in methods:
-            own = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
-            method.trials, method.trial_gradients = list(own), int(cost.loc[own].sum())
+            trials = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
+            method.trials, method.trial_gradients = list(trials), int(cost.loc[trials].sum())
     comparison.obstacles += unequal_effort(methods, searches)
 
 
 def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) -> None:
-    """Counts, for each method, its trials and what they cost, where it is known which are its own.
+    """Counts for each method its trials and their cost, where the plan of a tournament says which these are.
 
     Args:
         comparison: as for `add_effort`.
-        trials: all runs of the searches, whatever became of them.
+        trials: all runs of the searches, whatever their status.
         methods: the name of the method of each run.
     """
     if trials.summaries.empty:
@@ -54,10 +55,14 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
 
 
 def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns in a line why the methods were not tuned alike, if so.
+    """Returns in a line why the methods were not tuned with equal effort; empty if they were.
 
-    Where a sweeper's rule found the rates, its grid, the seeds and the length of a trial have to be the same; how
-    many trials that leads to is up to the rule.
+    Searches by a sweeper's rule must have the same grid, seeds and length of a trial; the number of trials may
+    differ, as the rule decides it.
+
+    Args:
+        methods: with their trials.
+        searches: the plan's entry of each search, by run.
     """
     rules = [searches.get(run, {}) for method in methods for run in method.trials]
     if all(rules) and all(method.trials for method in methods):

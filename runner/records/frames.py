@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..system.files import read_json, shown
 from .job_table import jobs_below
-from .metrics import EVALUATIONS, METRICS, DamagedMetrics, Record, read_records
+from .metrics import EVALUATIONS_FILE, METRICS_FILE, DamagedMetrics, Record, read_records
 from .run_folder import CONFIG, SUMMARY, load_config, read_summary
 
 REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
@@ -72,8 +72,8 @@ def load_run(path: str | Path) -> LoadedRun:
     """
     folder = Path(path)
     summary, config, choices, environment = read_header(folder)
-    metrics = pd.DataFrame(read_file(folder / METRICS))
-    evaluations = pd.DataFrame(read_file(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else [])
+    metrics = pd.DataFrame(read_file(folder / METRICS_FILE))
+    evaluations = pd.DataFrame(read_file(folder / EVALUATIONS_FILE) if (folder / EVALUATIONS_FILE).exists() else [])
     return LoadedRun(folder, summary, config, choices, environment, metrics, evaluations)
 
 
@@ -98,7 +98,7 @@ def load_runs(
             reason = exclude(summary)
             if reason is not None:
                 raise RunError(reason)
-            of_run = read_file(folder / METRICS)
+            of_run = read_file(folder / METRICS_FILE)
         except RunError as error:
             problems.append((name, str(error)))
             continue

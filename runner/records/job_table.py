@@ -11,7 +11,7 @@ from ..config.durations import Duration
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import folders_being_written
-from .metrics import METRICS, Record, last_record
+from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
 PLAN = "sweep.json"
@@ -113,7 +113,7 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     folder = sweep / name
     summary, header = read_summary(folder), _header(folder)
     state = _state(summary.get("status"), header.get("fingerprint"), job.get("fingerprint"), alive)
-    record = last_record(folder / METRICS)
+    record = last_record(folder / METRICS_FILE)
     fraction = _fraction(header.get("duration", ""), record)
     final = summary.get("final") or {}
     return JobStatus(

@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-METRICS = "metrics.jsonl"
-EVALUATIONS = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
+METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
 TAIL_BYTES = 16384  # of a file, in which its last record lies
 
 Record = dict[str, Any]
@@ -37,7 +37,7 @@ def read_metrics(folder: Path, *kinds: str) -> list[Record]:
         OSError: the file cannot be read.
         DamagedMetrics: it is damaged, or its last record is incomplete.
     """
-    records = read_records(folder / METRICS)
+    records = read_records(folder / METRICS_FILE)
     return [record for record in records if record["kind"] in kinds] if kinds else records
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.methods import AXES, as_text, chosen_keys, derived, differing_keys, text_of, usable
+from ..comparison.methods import (
+    AXES,
+    configs_as_text,
+    differing_keys,
+    exclusion_reason,
+    selected_keys,
+    typed_text,
+    with_derived_metrics,
+)
 from ..comparison.significance import Estimate, estimate
 from ..config.durations import Duration
 from ..config.overrides import split_override
@@ -89,12 +97,12 @@ class SweepRuns:
     @cached_property
     def text(self) -> pd.DataFrame:
         """The configurations as text."""
-        return as_text(self.runs.configs)
+        return configs_as_text(self.runs.configs)
 
     def having(self, where: Mapping[str, Any]) -> list[str]:
         """Returns the runs that have given values; UserError for a key that none has."""
         kept = list(self.text.index)
-        for column, value in zip(chosen_keys(self.text, where, "where:"), where.values(), strict=True):
+        for column, value in zip(selected_keys(self.text, where, "where:"), where.values(), strict=True):
             kept = [run for run in kept if same(self.text.at[run, column], value)]
         return kept
 
@@ -109,9 +117,9 @@ def read_sweep(folder: Path) -> SweepRuns:
     """Reads the runs of a sweep; the trials of a search, and final runs of an earlier one, are left out."""
     below = jobs_below(folder).items()
     jobs = {name: job for name, job in below if "search" not in job and job.get("role", FINAL) == FINAL}
-    runs = load_runs([folder / name for name in jobs], usable)
+    runs = load_runs([folder / name for name in jobs], exclusion_reason)
     if not runs.summaries.empty:
-        runs = derived(runs)
+        runs = with_derived_metrics(runs)
     out = {name for name, _ in runs.problems}
     overrides = {shown((folder / name).resolve()): job.get("overrides", []) for name, job in jobs.items()}
     return SweepRuns(folder, runs, [typed for name, typed in overrides.items() if name in out])
@@ -207,8 +215,8 @@ class Figures:
         if not kept:
             if may_come:
                 return {}
-            wanted = " ".join(f"{key}={text_of(value)}" for key, value in where.items())
-            known = "; ".join(values_there(text, column) for column in chosen_keys(text, where))
+            wanted = " ".join(f"{key}={typed_text(value)}" for key, value in where.items())
+            known = "; ".join(values_there(text, column) for column in selected_keys(text, where))
             raise NoSuchRun(f"where: no run of the sweep {sweep} has {wanted}; there are {known}")
         differ = differing_keys(there.runs.configs.loc[kept])
         if differ:
@@ -252,7 +260,7 @@ def same(text: str, wanted: Any) -> bool:
     >>> same("20.0", 20), same("[1.0,2.0]", [1, 2]), same("null", None), same("adam", "sgd")
     (True, True, True, False)
     """
-    theirs = text_of(wanted)
+    theirs = typed_text(wanted)
     if text.startswith("[") and theirs.startswith("["):
         one, other = (value.strip("[]").split(",") for value in (text, theirs))
         return len(one) == len(other) and all(map(same, one, other))

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..comparison.methods import RULE
-from ..comparison.significance import FEWEST, LEVEL
+from ..comparison.methods import DIVERGED_RULE
+from ..comparison.significance import LEVEL, MIN_SEEDS
 from ..reporting.style import SavedFigure
 from ..system.errors import UserError
 from .checkpoint_metrics import Kept
@@ -22,7 +22,7 @@ KEPT = "figures.json"
 HOW = (
     "± is half the 95 % interval of the mean over n values, one a seed. A claim of an order is reproduced where"
     f" the difference has its sign and p < {LEVEL:g} (two-sided, paired where the seeds agree, else Welch's, not"
-    f" corrected for the number of claims); with fewer than {FEWEST} seeds the sign decides. A published figure is"
+    f" corrected for the number of claims); with fewer than {MIN_SEEDS} seeds the sign decides. A published figure is"
     " reproduced where it lies within our interval, widened by the study's tolerance and by its own interval."
 )
 IN_VAIN = "the study's file asks for what is not there, as said above"
@@ -120,7 +120,7 @@ class Author:
         self.add_pictures()
         self.figures.kept.close()
         if any(found.diverged for found in self._all):
-            page.how += f" {RULE}"
+            page.how += f" {DIVERGED_RULE}"
         if not all(found.is_finite for found in self._all):
             page.how += f" {LATE}"
         page.circumstances = circumstances(page.study, page.scale, self.folder, self.figures)

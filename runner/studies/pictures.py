@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.methods import AXES, METRICS, Comparison, compare, text_of
-from ..comparison.pictures import LABELS, curves_of, draw_lines
+from ..comparison.figures import AXIS_LABELS, draw_curve_panels, method_curves
+from ..comparison.methods import AXES, METRICS, Comparison, compare_methods, typed_text
 from ..comparison.significance import Estimate
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
@@ -72,10 +72,10 @@ def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
     there = figures.runs_of(picture.sweep)
     names = there.having(picture.where)
     if not names:
-        wanted = " ".join(f"{key}={text_of(value)}" for key, value in picture.where.items())
+        wanted = " ".join(f"{key}={typed_text(value)}" for key, value in picture.where.items())
         raise UserError(f"where: no run of the sweep {picture.sweep} has {wanted}")
     try:
-        comparison = compare(there.only(names), picture.by)
+        comparison = compare_methods(there.only(names), picture.by)
     except UserError as error:
         raise UserError(str(error).removeprefix("--")) from error
     return replace(comparison, methods=short_methods(comparison))
@@ -83,7 +83,7 @@ def methods_of(picture: StudyPicture, figures: Figures) -> Comparison:
 
 def short_methods(comparison: Comparison) -> list[Any]:
     """Returns the methods by names that say only what tells them apart, as in `adam` or `sgd lr=0.1`."""
-    text = comparison.runs.configs.map(text_of)
+    text = comparison.runs.configs.map(typed_text)
     columns = [key for key in comparison.differing if text[key].nunique() > 1]
 
     def short(run: str) -> str:
@@ -120,7 +120,7 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
         axis, amount = place(picture.since, "since")
         rows = comparison.runs.metrics
         drawn = replace(comparison, runs=replace(comparison.runs, metrics=rows[rows[axis] >= amount]))
-    curves = curves_of(drawn, kind, column, AXES[str(picture.x)])
+    curves = method_curves(drawn, kind, column, AXES[str(picture.x)])
     if not curves and picture.since is not None:
         return None
     if not curves:
@@ -131,7 +131,7 @@ def draw_curves(picture: StudyPicture, comparison: Comparison, figures: Figures)
             raise UserError(f"y: kind: {kind}: there are no such rows, but of {kinds}")
         raise UserError(f"y: column: {column}: rows of kind {kind} have none{nearest(str(column), map(str, known))}")
     quantity = QUANTITIES.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
-    return draw_lines({quantity: curves}, comparison.methods, LABELS[str(picture.x)])
+    return draw_curve_panels({quantity: curves}, comparison.methods, AXIS_LABELS[str(picture.x)])
 
 
 def draw_points(picture: StudyPicture, comparison: Comparison, figures: Figures) -> "Canvas | None":

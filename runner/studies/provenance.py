@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.methods import compare
+from ..comparison.methods import compare_methods
 from ..comparison.report import environment_rows
 from ..comparison.tuning_effort import add_effort
 from ..records.frames import load_runs
@@ -115,7 +115,7 @@ def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], 
         return [], []
     searched = {search["parameter"].lstrip("+") for search in trials.values()}
     try:
-        comparison = compare(figures.runs_of(name).runs)
+        comparison = compare_methods(figures.runs_of(name).runs)
     except UserError as error:
         return [], [f"the sweep {name}: {error}"]
     comparison.obstacles.clear()

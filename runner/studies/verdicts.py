@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from ..comparison.significance import FEWEST, LEVEL, ROUNDING, Estimate, compare_with_baseline, estimate
+from ..comparison.significance import LEVEL, MIN_SEEDS, ROUNDING_ERROR, Estimate, compare_with_baseline, estimate
 from ..system.errors import UserError
 from .metrics import Found, Values
 from .schema import Claim
@@ -105,7 +105,7 @@ def judge_equal(found: Difference, within: float) -> Outcome:
     """Returns whether two figures are equal but for `within`: the whole interval of their difference has to be."""
     if math.isnan(found.mean):
         return Outcome(NOT_REPRODUCED, "one of them is not reached in all runs", found)
-    limit = within * (1 + ROUNDING)
+    limit = within * (1 + ROUNDING_ERROR)
     if abs(found.mean) > limit:
         return Outcome(NOT_REPRODUCED, f"they differ by more than {within:g}", found)
     if math.isnan(found.low):
@@ -136,7 +136,7 @@ def judge_cell(ours: Found, reference: float | Sequence[float], tolerance: float
     number, reach = reference_interval(reference)
     found = ours.estimate
     low, high = (found.mean, found.mean) if found.n == 1 else (found.low, found.high)
-    more = tolerance + reach + ROUNDING * abs(number)
+    more = tolerance + reach + ROUNDING_ERROR * abs(number)
     return Outcome(REPRODUCED if low - more <= number <= high + more else NOT_REPRODUCED)
 
 
@@ -181,12 +181,12 @@ def difference(a: Values, b: Values) -> Difference:
     finite = all(map(math.isfinite, [*a.values(), *b.values()]))
     verdict = compare_with_baseline(a, b) if finite else compare_with_baseline(*ranks(a, b))
     test = verdict.kind
-    if not verdict.says_something:
-        test = f"fewer than {FEWEST} seeds" if min(len(a), len(b)) < FEWEST else "no spread over the seeds"
+    if not verdict.has_p_value:
+        test = f"fewer than {MIN_SEEDS} seeds" if min(len(a), len(b)) < MIN_SEEDS else "no spread over the seeds"
     if not finite:
-        told = f"{test}, on ranks" if verdict.says_something else test
+        told = f"{test}, on ranks" if verdict.has_p_value else test
         return Difference(verdict.difference, math.nan, math.nan, math.nan, verdict.p, told)
-    span = interval(a, b) if min(len(a), len(b)) >= FEWEST else None
+    span = interval(a, b) if min(len(a), len(b)) >= MIN_SEEDS else None
     low, high = (span.low, span.high) if span else (math.nan, math.nan)
     return Difference(verdict.difference, verdict.difference, low, high, verdict.p, test)
 
@@ -197,7 +197,7 @@ def interval(a: Values, b: Values) -> Estimate:
         return estimate([a[seed] - b[seed] for seed in a])
     one, two = estimate(list(a.values())), estimate(list(b.values()))
     mean = one.mean - two.mean
-    if max(one.std, two.std) <= ROUNDING * max(abs(one.mean), abs(two.mean)):
+    if max(one.std, two.std) <= ROUNDING_ERROR * max(abs(one.mean), abs(two.mean)):
         return Estimate(mean, 0.0, one.n + two.n, mean, mean)
     span = stats.ttest_ind(list(a.values()), list(b.values()), equal_var=False).confidence_interval(0.95)
     return Estimate(mean, math.nan, one.n + two.n, float(span.low), float(span.high))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
-from trainopt.runner.comparison.methods import compare, usable
+from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.records.frames import RunError
 from trainopt.runner.system.errors import UserError
 
@@ -35,7 +35,7 @@ def two(tmp_path):
 
 
 def methods(folder, **options):
-    comparison = compare(load_runs([folder], usable), **options)
+    comparison = compare_methods(load_runs([folder], exclusion_reason), **options)
     return comparison, {m.name: m for m in comparison.methods}
 
 
@@ -75,7 +75,7 @@ def test_a_key_that_differs_within_a_choice_is_part_of_the_method(two):
         "optimizer=sgd optimizer.lr=0.1",
         "optimizer=sgd optimizer.lr=0.01",
     }
-    with pytest.raises(UserError, match=r"runs of optimizer=sgd differ by more than their seed: optimizer.lr"):
+    with pytest.raises(UserError, match=r"runs of optimizer=sgd differ in more than their seed: optimizer.lr"):
         methods(two, by=["optimizer"])
 
 
@@ -88,7 +88,7 @@ def test_what_changes_no_number_tells_no_methods_apart(two):
 
 def test_figures_and_verdict_are_those_computed_by_hand(two):
     comparison, found = methods(two, baseline="sgd")
-    sgd, adam = found["optimizer=sgd"].figures["final_top1"], found["optimizer=adam"].figures["final_top1"]
+    sgd, adam = found["optimizer=sgd"].estimates["final_top1"], found["optimizer=adam"].estimates["final_top1"]
     assert (sgd.mean, adam.mean, sgd.n) == (np.mean(SGD), np.mean(ADAM), 4)
     assert sgd.std == pytest.approx(np.std(SGD, ddof=1))
     verdict = found["optimizer=adam"].verdict
@@ -137,10 +137,10 @@ def test_a_diverged_run_counts_as_one_that_knows_nothing(two):
     _, found = methods(two, baseline="sgd", target=20.0)
     adam = found["optimizer=adam"]
     assert adam.diverged == 1
-    assert adam.figures["final_top1"].mean == pytest.approx(np.mean([*ADAM[:3], 10.0]))
-    assert adam.figures["final_top5"].mean == pytest.approx(np.mean([99.0, 99.0, 99.0, 50.0]))
-    assert adam.figures["best_top5"].mean == adam.figures["final_top5"].mean
-    assert adam.figures["final_loss"].mean == pytest.approx(np.mean([0.3, 0.3, 0.3, math.log(10)]))
+    assert adam.estimates["final_top1"].mean == pytest.approx(np.mean([*ADAM[:3], 10.0]))
+    assert adam.estimates["final_top5"].mean == pytest.approx(np.mean([99.0, 99.0, 99.0, 50.0]))
+    assert adam.estimates["best_top5"].mean == adam.estimates["final_top5"].mean
+    assert adam.estimates["final_loss"].mean == pytest.approx(np.mean([0.3, 0.3, 0.3, math.log(10)]))
     assert adam.reached == 3
 
 
@@ -148,9 +148,9 @@ def test_a_loss_that_was_not_finite_is_no_figure(two):
     shutil.rmtree(two / "sgd3")
     made_up_run(two / "sgd3", 3, SGD[3], summary={"final": {"loss": None, "top1": SGD[3], "top5": 99.0}})
     _, found = methods(two, baseline="sgd", metric="final_loss")
-    assert math.isnan(found["optimizer=sgd"].figures["final_loss"].mean)
-    assert found["optimizer=adam"].verdict.kind == "a figure is not finite"
-    assert found["optimizer=sgd"].figures["final_top1"].mean == np.mean(SGD)
+    assert math.isnan(found["optimizer=sgd"].estimates["final_loss"].mean)
+    assert found["optimizer=adam"].verdict.kind == "a value is not finite"
+    assert found["optimizer=sgd"].estimates["final_top1"].mean == np.mean(SGD)
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
     [
         ({"choices": {"data": "mnist", "optimizer": "x"}}, "different data: data"),
         ({"choices": {"optimizer": "x"}, "summary": {"test_images": 40}}, "different data: test_images"),
-        ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best figures are taken on"),
+        ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best metrics are those on"),
         ({"choices": {"optimizer": "x"}, "environment": {"commit": "def"}}, "different commits of the program"),
         ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "different states (uncommitted changes"),
     ],
@@ -196,7 +196,7 @@ def test_what_should_not_be_compared_is_refused_unless_forced(trainopt, two, opt
     assert "--force compares all the same" in result.err
     forced = trainopt("compare", str(two), "--force")
     assert forced.code == 0
-    assert f"careful: {reason}" in forced.out
+    assert f"warning: {reason}" in forced.out
 
 
 def test_unequal_tuning_effort_is_shown_and_refused(trainopt, two, tmp_path):
@@ -239,7 +239,7 @@ def test_the_terminal_says_what_the_tests_say(trainopt, two):
     assert "On final top-1 (%): optimizer=adam is better than optimizer=sgd." in text
     shutil.rmtree(two / "adam3")
     shutil.rmtree(two / "adam2")
-    assert "No test: too few seeds to say." in trainopt("compare", str(two), "--baseline", "sgd").out
+    assert "No test: fewer than 3 seeds." in trainopt("compare", str(two), "--baseline", "sgd").out
 
 
 def test_tables_are_written(trainopt, two, tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_run
-from trainopt.runner.comparison.methods import METRICS, compare, usable
-from trainopt.runner.comparison.pictures import colour_of, curves_of, draw_pictures
-from trainopt.runner.comparison.report import write_report
-from trainopt.runner.comparison.table import table_of
+from trainopt.runner.comparison.figures import draw_comparison_figures, method_curves, method_styles
+from trainopt.runner.comparison.methods import METRICS, compare_methods, exclusion_reason
+from trainopt.runner.comparison.report import write_comparison_report
+from trainopt.runner.comparison.table import comparison_table
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.style import PALETTE
 
@@ -75,10 +75,12 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_runs(folder / "runs")
     write_run(folder / "runs" / "going-on", "sgd", 9, status="running")
-    comparison = compare(load_runs([folder / "runs"], usable), target=90.0)
+    comparison = compare_methods(load_runs([folder / "runs"], exclusion_reason), target=90.0)
     comparison.obstacles.append("different data: data.size")
-    pictures = draw_pictures(comparison, "epochs", folder)
-    write_report(comparison, table_of(comparison, ["epochs"], METRICS), pictures, folder / "report.html")
+    pictures = draw_comparison_figures(comparison, "epochs", folder)
+    write_comparison_report(
+        comparison, comparison_table(comparison, ["epochs"], METRICS), pictures, folder / "report.html"
+    )
     return comparison, pictures, folder / "report.html"
 
 
@@ -95,7 +97,7 @@ def test_there_is_a_picture_of_everything_in_both_formats(made):
 
 def test_a_method_has_the_same_colour_in_all_pictures(made):
     comparison, pictures, _ = made
-    colours = [colour.lower() for colour, _ in colour_of(comparison.methods).values()]
+    colours = [colour.lower() for colour, _ in method_styles(comparison.methods).values()]
     assert len(set(colours)) == len(comparison.methods)
     others = {colour.lower() for colour in PALETTE} - {*colours, "#000000"}  # black is the text's as well
     for picture in pictures:
@@ -108,19 +110,19 @@ def test_a_method_has_the_same_colour_in_all_pictures(made):
 def test_past_eight_methods_lines_differ_by_their_style(made):
     comparison, _, _ = made
     methods = [type(comparison.methods[0])(f"method {i}", [], []) for i in range(20)]
-    assert len(set(colour_of(methods).values())) == 20
+    assert len(set(method_styles(methods).values())) == 20
 
 
 def test_equal_runs_make_equal_pictures(made, tmp_path):
     comparison, pictures, _ = made
-    for first, second in zip(pictures, draw_pictures(comparison, "epochs", tmp_path), strict=True):
+    for first, second in zip(pictures, draw_comparison_figures(comparison, "epochs", tmp_path), strict=True):
         assert first.svg.read_bytes() == second.svg.read_bytes()
 
 
-@pytest.mark.parametrize("against", ["steps", "samples", "gradients", "seconds"])
-def test_every_axis_can_be_drawn(made, tmp_path, against):
+@pytest.mark.parametrize("x_axis", ["steps", "samples", "gradients", "seconds"])
+def test_every_axis_can_be_drawn(made, tmp_path, x_axis):
     comparison, pictures, _ = made
-    assert len(draw_pictures(comparison, against, tmp_path)) == len(pictures)
+    assert len(draw_comparison_figures(comparison, x_axis, tmp_path)) == len(pictures)
 
 
 def test_lines_are_means_and_bands_the_range_of_the_seeds(made):
@@ -128,19 +130,19 @@ def test_lines_are_means_and_bands_the_range_of_the_seeds(made):
     method = comparison.methods[1]
     rows = comparison.runs.metrics
     ends = rows[rows["run"].isin(method.runs) & (rows["kind"] == "test") & (rows["step"] == 200)]
-    curve = curves_of(comparison, "test", "top1", "train_seconds")[method.name]
+    curve = method_curves(comparison, "test", "top1", "train_seconds")[method.name]
     assert curve.x[-1] == pytest.approx(ends["train_seconds"].mean())
     assert curve.mean[-1] == pytest.approx(ends["top1"].mean())
     assert (curve.low[-1], curve.high[-1]) == (ends["top1"].min(), ends["top1"].max())
-    dear = curves_of(comparison, "test", "top1", "gradient_equivalents")[method.name]
+    dear = method_curves(comparison, "test", "top1", "gradient_equivalents")[method.name]
     assert dear.x[-1] == 200 + 2 * 400  # a Hessian-vector product counts as two gradients
 
 
 def test_a_run_that_ended_early_never_turns_the_axis_back(tmp_path):
     write_run(tmp_path / "0", "sgd", 0)
     write_run(tmp_path / "1", "sgd", 8, evaluations=11)  # the slower one
-    comparison = compare(load_runs([tmp_path]))
-    (curve,) = curves_of(comparison, "test", "top1", "train_seconds").values()
+    comparison = compare_methods(load_runs([tmp_path]))
+    (curve,) = method_curves(comparison, "test", "top1", "train_seconds").values()
     assert len(curve.x) == 21
     assert (np.diff(curve.x) > 0).all()
 
@@ -148,11 +150,11 @@ def test_a_run_that_ended_early_never_turns_the_axis_back(tmp_path):
 def test_what_is_not_there_is_not_drawn(tmp_path):
     for seed in range(2):
         write_run(tmp_path / "runs" / str(seed), "sgd", seed, evaluations=1)
-    comparison = compare(load_runs([tmp_path / "runs"]), target=99.0)
-    pictures = draw_pictures(comparison, "steps", tmp_path / "out")
+    comparison = compare_methods(load_runs([tmp_path / "runs"]), target=99.0)
+    pictures = draw_comparison_figures(comparison, "steps", tmp_path / "out")
     assert [picture.name for picture in pictures] == ["test_top1", "test_loss"]
     report = tmp_path / "report.html"
-    write_report(comparison, table_of(comparison, ["steps"], METRICS), pictures, report)
+    write_comparison_report(comparison, comparison_table(comparison, ["steps"], METRICS), pictures, report)
     assert "nothing to compare it with" in report.read_text()
 
 
@@ -182,8 +184,8 @@ def test_environments_that_differ_are_counted(tmp_path):
     write_runs(tmp_path / "runs", seeds=1)
     other = {"versions": {"torch": "2.10.0"}, "device": "cuda"}
     (tmp_path / "runs" / "0-0" / "environment.json").write_text(json.dumps(other))
-    comparison = compare(load_runs([tmp_path / "runs"]))
-    write_report(comparison, table_of(comparison, ["steps"], METRICS), [], tmp_path / "report.html")
+    comparison = compare_methods(load_runs([tmp_path / "runs"]))
+    write_comparison_report(comparison, comparison_table(comparison, ["steps"], METRICS), [], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "2.15.0 (2 of 3 runs); 2.10.0 (1 of 3 runs)" in text
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainopt.runner.comparison.significance import FEWEST, LEVEL, compare_with_baseline, estimate, hedges_g, holm
+from trainopt.runner.comparison.significance import LEVEL, MIN_SEEDS, compare_with_baseline, estimate, hedges_g, holm
 
 
 def by_seed(values) -> dict[int, float]:
@@ -60,10 +60,10 @@ def test_unequal_seeds_are_compared_by_welch(rng, seeds):
 
 
 def test_with_too_few_seeds_nothing_is_said():
-    for n in range(1, FEWEST):
+    for n in range(1, MIN_SEEDS):
         found = compare_with_baseline(by_seed([1.0] * n), by_seed([2.0, 3.0, 4.0]))
-        assert found.kind == "too few seeds to say"
-        assert not found.says_something
+        assert found.kind == "fewer than 3 seeds"
+        assert not found.has_p_value
         assert not found.is_significant
 
 
@@ -71,16 +71,16 @@ def test_ties_are_no_difference_and_no_spread_no_proof():
     tied = compare_with_baseline(by_seed([90, 90, 91]), by_seed([90, 90, 91]))
     assert (tied.p, tied.difference) == (1.0, 0.0)
     constant = compare_with_baseline(by_seed([91, 91, 92]), by_seed([90, 90, 91]))
-    assert constant.kind == "no spread to judge by"
-    assert not constant.says_something
+    assert constant.kind == "no spread over the seeds"
+    assert not constant.has_p_value
     flat = compare_with_baseline({5: 91.0, 6: 91.0, 7: 91.0}, by_seed([90, 90, 90]))
-    assert flat.kind == "no spread to judge by"
+    assert flat.kind == "no spread over the seeds"
 
 
 def test_a_figure_that_is_not_finite_is_no_evidence():
     found = compare_with_baseline(by_seed([1.0, math.nan, 2.0]), by_seed([1.0, 2.0, 3.0]))
-    assert found.kind == "a figure is not finite"
-    assert not found.says_something
+    assert found.kind == "a value is not finite"
+    assert not found.has_p_value
 
 
 def test_hedges_g_by_hand():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trainopt.runner.records.metrics import (
-    METRICS,
+    METRICS_FILE,
     TAIL_BYTES,
     DamagedMetrics,
     last_record,
@@ -22,7 +22,7 @@ def as_lines(records) -> bytes:
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / METRICS).write_bytes(as_lines(RECORDS))
+    (tmp_path / METRICS_FILE).write_bytes(as_lines(RECORDS))
     return tmp_path
 
 
@@ -31,21 +31,21 @@ def test_records_are_read_in_order_and_by_kind(run):
     assert read_metrics(run, "test") == [record for record in RECORDS if record["kind"] == "test"]
     assert read_metrics(run, "train", "test") == RECORDS
     assert read_metrics(run, "probe") == []
-    assert last_record(run / METRICS) == RECORDS[-1]
+    assert last_record(run / METRICS_FILE) == RECORDS[-1]
 
 
 def test_an_empty_file_holds_no_records(run):
-    (run / METRICS).write_bytes(b"")
+    (run / METRICS_FILE).write_bytes(b"")
     assert read_metrics(run) == []
-    assert last_record(run / METRICS) == {}
+    assert last_record(run / METRICS_FILE) == {}
 
 
 @pytest.mark.parametrize("end", [b'{"kind": "te', b'{"kind": "test", "step": 3}'])
 def test_what_follows_the_last_end_of_line_is_incomplete(run, end):
     content = as_lines(RECORDS) + end
-    (run / METRICS).write_bytes(content)
-    assert parse_records(content, METRICS) == (RECORDS, len(content) - len(end))
-    assert last_record(run / METRICS) == RECORDS[-1]
+    (run / METRICS_FILE).write_bytes(content)
+    assert parse_records(content, METRICS_FILE) == (RECORDS, len(content) - len(end))
+    assert last_record(run / METRICS_FILE) == RECORDS[-1]
     with pytest.raises(DamagedMetrics, match=r"metrics.jsonl ends with an incomplete record"):
         read_metrics(run)
 
@@ -61,19 +61,19 @@ def test_what_follows_the_last_end_of_line_is_incomplete(run, end):
     ],
 )
 def test_a_damaged_line_is_an_error(run, line, message):
-    (run / METRICS).write_bytes(as_lines(RECORDS) + line)
+    (run / METRICS_FILE).write_bytes(as_lines(RECORDS) + line)
     with pytest.raises(DamagedMetrics, match=rf"metrics.jsonl {message}"):
         read_metrics(run)
-    assert last_record(run / METRICS) == {}
+    assert last_record(run / METRICS_FILE) == {}
 
 
 def test_a_missing_file_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_metrics(tmp_path)
-    assert last_record(tmp_path / METRICS) == {}
+    assert last_record(tmp_path / METRICS_FILE) == {}
 
 
 def test_the_last_record_of_a_long_file_is_found_in_its_tail(run):
     many = [{"kind": "train", "step": step} for step in range(TAIL_BYTES // 20)]
-    (run / METRICS).write_bytes(as_lines(many))
-    assert last_record(run / METRICS) == many[-1]
+    (run / METRICS_FILE).write_bytes(as_lines(many))
+    assert last_record(run / METRICS_FILE) == many[-1]

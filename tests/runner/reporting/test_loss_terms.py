@@ -5,8 +5,8 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from helpers.runs import rows
-from trainopt.runner.comparison.methods import compare
-from trainopt.runner.comparison.pictures import curves_of, draw_pictures, with_terms
+from trainopt.runner.comparison.figures import draw_comparison_figures, method_curves, with_loss_terms
+from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn
 
@@ -96,23 +96,23 @@ def test_a_comparison_draws_each_term_of_the_runs_that_have_it(tmp_path):
         made_up_run(tmp_path / f"runs/plain-{seed}", seed)
         terms, chosen = {"l2": 0.1 * (1 + seed)}, {"regularizer.l2.strength": 0.1}
         made_up_run(tmp_path / f"runs/l2-{seed}", seed, terms=terms, config=chosen)
-    comparison, labels = with_terms(compare(load_runs([tmp_path / "runs"])))
+    comparison, labels = with_loss_terms(compare_methods(load_runs([tmp_path / "runs"])))
     assert labels == ["cross-entropy", "regularization: l2"]
-    both = curves_of(comparison, "train", "cross-entropy", "step")
+    both = method_curves(comparison, "train", "cross-entropy", "step")
     assert len(both) == 2
     for curve in both.values():
         assert list(curve.x) == [10, 20, 30, 40]
         assert curve.mean == pytest.approx([3.0, 1.5, 1.0, 0.75])
-    (penalty,) = curves_of(comparison, "train", "regularization: l2", "step").values()
+    (penalty,) = method_curves(comparison, "train", "regularization: l2", "step").values()
     assert penalty.mean == pytest.approx([0.2] * 4)
     assert (penalty.low, penalty.high) == (pytest.approx([0.1] * 4), pytest.approx([0.3] * 4))
-    titles = {p.name: p.title for p in draw_pictures(comparison, "steps", tmp_path / "out")}
-    assert titles["loss_terms"] == "Terms of the training loss against steps"
-    assert titles["train_loss"] == "Training loss against steps"
+    titles = {p.name: p.title for p in draw_comparison_figures(comparison, "steps", tmp_path / "out")}
+    assert titles["loss_terms"] == "Terms of the training loss vs. steps"
+    assert titles["train_loss"] == "Training loss vs. steps"
 
 
 def test_a_comparison_of_single_terms_has_no_such_picture(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / f"runs/{seed}", seed)
-    pictures = draw_pictures(compare(load_runs([tmp_path / "runs"])), "steps", tmp_path / "out")
+    pictures = draw_comparison_figures(compare_methods(load_runs([tmp_path / "runs"])), "steps", tmp_path / "out")
     assert "loss_terms" not in {picture.name for picture in pictures}

@@ -7,9 +7,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from helpers.fixtures import made_up_run
-from trainopt.runner.comparison.fisher_pictures import draw_fisher_pictures
-from trainopt.runner.comparison.fisher_plane import draw_ends, draw_levels, draw_ways, ways_of
-from trainopt.runner.comparison.methods import compare
+from trainopt.runner.comparison.fisher_figures import draw_fisher_figures
+from trainopt.runner.comparison.fisher_plane import (
+    draw_end_points,
+    draw_error_contours,
+    draw_trajectories,
+    method_trajectories,
+)
+from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.fisher_curves import draw_fisher_curves, fisher_figure
 
@@ -43,7 +48,7 @@ def made(tmp_path_factory):
             fisher_run(folder / f"{size}-{lr}-{seed}", [size], c, l_, seed, 80 + size / 8 + 50 * lr, lr)
     fisher_run(folder / "grows", [16, 32, 64], 50.0, 4.0, top1=91.0, batching="dynamic")
     fisher_run(folder / "lost", [64], 900.0, 800.0, lr=9.0, status="diverged")
-    return compare(load_runs([folder]))
+    return compare_methods(load_runs([folder]))
 
 
 def axis_of():
@@ -51,25 +56,25 @@ def axis_of():
 
 
 def test_there_are_pictures_of_everything_in_both_formats(made, tmp_path):
-    pictures = draw_fisher_pictures(made, "steps", tmp_path)
+    pictures = draw_fisher_figures(made, "steps", tmp_path)
     assert [p.name for p in pictures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]
     for picture in pictures:
         assert "</svg>" in picture.svg.read_text()
         assert picture.png.stat().st_size > 10_000
     text = (tmp_path / "fisher_plane.svg").read_text()
     assert "<!-- point: mean over seeds at the end; s: batch size;" in text
-    assert "grey lines: test error (%)" in text
+    assert "grey: contours of the test error (%)" in text
 
 
 def test_rows_without_the_measures_make_no_picture(tmp_path):
     made_up_run(tmp_path / "run")
     assert draw_fisher_curves(tmp_path / "run", "run") is None
-    assert draw_fisher_pictures(compare(load_runs([tmp_path / "run"])), "steps", tmp_path) == []
+    assert draw_fisher_figures(compare_methods(load_runs([tmp_path / "run"])), "steps", tmp_path) == []
 
 
 def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_error_and_size(made):
-    axis, ways = axis_of(), ways_of(made)
-    drawn = draw_ends(axis, made, ways)
+    axis, ways = axis_of(), method_trajectories(made)
+    drawn = draw_end_points(axis, made, ways)
     assert len(drawn) == len(GRID) + 1  # a run that diverged ends nowhere
     size, lr = GRID[2]
     (label,) = [name for name in drawn if f"size={size}" in name and f"lr={lr}" in name and "constant" in name]
@@ -79,8 +84,8 @@ def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_error_and_size(mad
 
 
 def test_points_that_differ_by_the_batch_size_alone_are_joined_by_size(made):
-    axis, ways = axis_of(), ways_of(made)
-    points = len(draw_ends(axis, made, ways))
+    axis, ways = axis_of(), method_trajectories(made)
+    points = len(draw_end_points(axis, made, ways))
     joined = [line.get_xdata() for line in axis.get_lines()[:-points]]
     assert len(joined) == 2
     for line in joined:
@@ -90,7 +95,7 @@ def test_points_that_differ_by_the_batch_size_alone_are_joined_by_size(made):
 
 def test_runs_of_one_size_are_dotted_and_others_solid_through_points_at_shares_of_the_epochs(made):
     axis = axis_of()
-    drawn = draw_ways(axis, made, ways_of(made))
+    drawn = draw_trajectories(axis, made, method_trajectories(made))
     shares = np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
     solid = [line for line in drawn.values() if line.get_linestyle() == "-"]
     assert [line.get_linestyle() for line in drawn.values()].count(":") == len(GRID)
@@ -104,14 +109,14 @@ def test_runs_of_one_size_are_dotted_and_others_solid_through_points_at_shares_o
 
 
 def test_level_lines_need_six_points_that_are_not_in_a_line(made):
-    ways = list(ways_of(made).values())
-    assert draw_levels(axis_of(), ways)
-    assert draw_levels(axis_of(), ways[:6])
-    assert not draw_levels(axis_of(), ways[:5])
+    ways = list(method_trajectories(made).values())
+    assert draw_error_contours(axis_of(), ways)
+    assert draw_error_contours(axis_of(), ways[:6])
+    assert not draw_error_contours(axis_of(), ways[:5])
     in_line = [type(w)(w.points, np.array([2.0**i, 4.0**i]), float(i), w.size) for i, w in enumerate(ways)]
-    assert not draw_levels(axis_of(), in_line)
+    assert not draw_error_contours(axis_of(), in_line)
     flat = [type(w)(w.points, w.end, 3.0, w.size) for w in ways]
-    assert not draw_levels(axis_of(), flat)
+    assert not draw_error_contours(axis_of(), flat)
 
 
 def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):
@@ -135,5 +140,5 @@ def test_measures_that_are_null_leave_gaps(tmp_path):
             row |= {"c_k": None, "C_K": None}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert draw_fisher_curves(tmp_path / "run", "run").exists()
-    (way,) = ways_of(compare(load_runs([tmp_path / "run"]))).values()
+    (way,) = method_trajectories(compare_methods(load_runs([tmp_path / "run"]))).values()
     assert np.isnan(way.points[:3]).any(axis=1).tolist() == [True, True, False]

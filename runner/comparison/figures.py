@@ -1,0 +1,238 @@
+"""Figures of a comparison: a curve for each method with the range over its seeds, and bars of the cost to a target."""
+
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..reporting.loss_terms import term_names, terms_drawn
+from ..reporting.style import (
+    LEGEND_WIDTH,
+    MARKER_LIMIT,
+    PALETTE,
+    SavedFigure,
+    add_legend,
+    escape_math,
+    needs_log_scale,
+    new_figure,
+    running_mean,
+    save_figure,
+    style_axes,
+)
+from .methods import AXES, COST, Comparison, Method
+
+LINES = ("-", "--", ":", "-.")  # the next style for every eight methods
+AXIS_LABELS = {
+    "steps": "steps",
+    "epochs": "epochs",
+    "samples": "samples",
+    "gradients": f"gradients ({COST})",
+    "seconds": "training time (s), mean over the seeds at each step",
+}
+BAND = "line: mean over seeds; band: minimum to maximum over seeds"
+POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
+BAR_NAME_WIDTH = 38  # characters of a name beside its bar
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over the runs of a method: arrays of one length, without nan."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def draw_comparison_figures(comparison: Comparison, x_axis: str, out: Path) -> list[SavedFigure]:
+    """Draws the curves of all methods into `out`, as SVG and PNG; figures without data are left out.
+
+    Args:
+        comparison: the methods and their runs.
+        x_axis: one of AXES.
+        out: a folder; it is made where it is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    comparison, terms = with_loss_terms(comparison)
+
+    def curves(kind: str, column: str) -> dict[str, Curve]:
+        return method_curves(comparison, kind, column, AXES[x_axis])
+
+    top1 = curves("test", "top1")
+    lines = {
+        "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
+        "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
+        "test_loss": ("Test loss", {"test loss": curves("test", "loss")}),
+        "train_top1": ("Training accuracy", {"top-1 on batches (%), running mean": curves("train", "top1")}),
+        "train_loss": ("Training loss", {"total loss on batches, running mean": curves("train", "total")}),
+        "lr": (
+            "Learning rate",
+            {"learning rate": curves("train", "lr"), "step size": curves("train", "step_size")},
+        ),
+        "loss_terms": ("Terms of the training loss", {t: curves("train", t) for t in terms}),
+    }
+    figures = []
+    for name, (title, quantities) in lines.items():
+        panels = {quantity: curves for quantity, curves in quantities.items() if curves}
+        if panels:
+            figure = draw_curve_panels(panels, comparison.methods, AXIS_LABELS[x_axis])
+            figures.append(save_figure(figure, name, f"{title} vs. {x_axis}", out))
+    if any(method.to_target[x_axis].n for method in comparison.methods):
+        figure = draw_bars(comparison.methods, x_axis)
+        title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
+        figures.append(save_figure(figure, "time_to_target", title, out))
+    return figures
+
+
+def method_styles(methods: list[Method]) -> dict[str, tuple[str, str]]:
+    """Returns a colour and a line style for each method's name; line styles differ where colours repeat."""
+    count = len(PALETTE)
+    return {m.name: (PALETTE[i % count], LINES[i // count % len(LINES)]) for i, m in enumerate(methods)}
+
+
+def with_loss_terms(comparison: Comparison) -> tuple[Comparison, list[str]]:
+    """Returns the comparison with a column for each term of the training loss that is drawn, and their labels."""
+    metrics, configs = comparison.runs.metrics, comparison.runs.configs
+    regularizers = list(dict.fromkeys(k.split(".")[1] for k in configs if k.startswith("regularizer.")))
+    names = [name for name in term_names(regularizers) if name in metrics]
+    columns = {name: pd.to_numeric(metrics[name], errors="coerce").to_numpy(float) for name in names}
+    terms = terms_drawn(columns, regularizers)
+    return replace(comparison, runs=replace(comparison.runs, metrics=metrics.assign(**terms))), list(terms)
+
+
+def method_curves(comparison: Comparison, kind: str, column: str, axis: str) -> dict[str, Curve]:
+    """Returns a curve for each method that has such records.
+
+    Args:
+        comparison: the methods and their runs.
+        kind: of the records of metrics.jsonl; those of training are smoothed, except for the learning rate.
+        column: the quantity.
+        axis: the column of the x-axis, one of the values of AXES.
+    """
+    metrics = comparison.runs.metrics
+    if column not in metrics:
+        return {}
+    rows = metrics[metrics["kind"] == kind]
+    frame = pd.DataFrame({"run": rows["run"], "step": rows["step"], "x": rows[axis]})
+    frame["value"] = pd.to_numeric(rows[column], errors="coerce")
+    frame = frame.dropna().drop_duplicates(["run", "step"], keep="last")
+    by_run = {str(run): part for run, part in frame.groupby("run", sort=False)}
+    curves = {}
+    for method in comparison.methods:
+        parts = [by_run[run] for run in method.runs if run in by_run]
+        if kind == "train" and column != "lr":
+            parts = [part.assign(value=running_mean(part["value"].to_numpy())) for part in parts]
+        if parts:
+            curves[method.name] = mean_curve(parts)
+    return curves
+
+
+def mean_curve(parts: list[pd.DataFrame]) -> Curve:
+    """Returns the mean and the range over runs, aligned by step; between its own steps a run is interpolated.
+
+    A run that ended early counts up to its end.
+
+    Args:
+        parts: for each run, columns `step` (increasing), `x` and `value`.
+    """
+    steps = np.unique(np.concatenate([part["step"] for part in parts]))
+    if len(steps) > POINTS:
+        steps = steps[np.linspace(0, len(steps) - 1, POINTS).astype(int)]
+
+    def aligned(column: str) -> np.ndarray:
+        rows = [np.interp(steps, p["step"], p[column], left=np.nan, right=np.nan) for p in parts]
+        return np.array(rows, dtype=float)
+
+    values, x = aligned("value"), aligned("x")
+    covered = ~np.isnan(values).all(axis=0)
+    values, x = values[:, covered], x[:, covered]
+    # the cumulative sum of mean lengths of steps: a mean of x would jump back where a slow run ends
+    lengths = np.diff(x, axis=1)
+    known = ~np.isnan(lengths)
+    mean_lengths = np.where(known, lengths, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    mean_x = np.nanmean(x[:, 0]) + np.concatenate([[0.0], np.cumsum(mean_lengths)])
+    return Curve(mean_x, np.nanmean(values, axis=0), np.nanmin(values, axis=0), np.nanmax(values, axis=0))
+
+
+def last_quarter(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Returns the last quarter of each curve's own length; empty where none has two points there.
+
+    A last quarter of the common axis would show only the slowest method, where the axis is time.
+    """
+    ends = {}
+    for name, c in curves.items():
+        last = c.x >= 0.75 * c.x[-1]
+        ends[name] = Curve(c.x[last], c.mean[last], c.low[last], c.high[last])
+    return ends if any(len(c.x) > 1 for c in ends.values()) else {}
+
+
+def draw_curve_panels(
+    panels: dict[str, dict[str, Curve]], methods: list[Method], label: str, across: int = 1
+) -> Figure:
+    """Draws curves, a panel for each quantity, with one legend below all of them.
+
+    Args:
+        panels: for the label of each quantity, curves by the names of their methods.
+        methods: all of them, so that each has the same colour in all figures.
+        label: of the x-axis.
+        across: panels side by side.
+    """
+    names = [m.name for m in methods if any(m.name in curves for curves in panels.values())]
+    columns = max(1, LEGEND_WIDTH // (8 + max(map(len, names))))
+    down = -(-len(panels) // across)
+    figure = new_figure(3.6 * down / across**0.5 + 0.6 + 0.2 * -(-len(names) // columns))
+    handles: dict[str, Any] = {}
+    grid = figure.subplots(down, across, sharex=True, squeeze=False)
+    for axis, (quantity, curves) in zip(grid.flat, panels.items(), strict=True):
+        for name, (colour, line) in method_styles(methods).items():
+            if name not in curves:
+                continue
+            c = curves[name]
+            marker = "o" if len(c.x) < MARKER_LIMIT else None
+            (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, marker=marker, markersize=3)
+            axis.fill_between(c.x, c.low, c.high, color=colour, alpha=0.18, linewidth=0)
+        means = np.concatenate([c.mean for c in curves.values()] or [np.ones(1)])
+        if "%" not in quantity and needs_log_scale(means):
+            axis.set_yscale("log")
+        style_axes(axis)
+        axis.set_ylabel(quantity)
+    grid[0, 0].set_title(BAND, fontsize=9, loc="left")
+    for axis in grid[-1]:
+        axis.set_xlabel(label)
+    add_legend(figure, {name: handles[name] for name in names if name in handles}, columns)
+    return figure
+
+
+def draw_bars(methods: list[Method], x_axis: str) -> Figure:
+    """Draws the cost to reach the target, a bar for each method, the first at the top."""
+    names = ["\n".join(textwrap.wrap(m.name, BAR_NAME_WIDTH)) for m in methods]
+    longest = max(name.count("\n") + 1 for name in names)
+    figure = new_figure(1.2 + max(0.5, 0.18 * longest) * len(methods))
+    axis = figure.subplots()
+    styles = method_styles(methods)
+    for y, method in enumerate(methods):
+        cost = method.to_target[x_axis]
+        end = 0.0
+        if cost.n:
+            axis.barh(y, cost.mean, height=0.6, color=styles[method.name][0])
+            end = cost.mean
+        if cost.n > 1:
+            low = max(cost.low, 0.0)  # no cost is negative, but a bound of Student's t may be
+            axis.errorbar(cost.mean, y, xerr=[[cost.mean - low], [cost.high - cost.mean]], color="0.25", capsize=3)
+            end = cost.high
+        if method.reached < len(method.runs):
+            note = f"  {method.reached} of {len(method.runs)} runs"
+            axis.annotate(note, (end, y), va="center", fontsize=9, annotation_clip=False)
+    axis.set_yticks(range(len(methods)), [escape_math(name) for name in names], fontsize=9)
+    axis.set_ylim(len(methods) - 0.4, -0.6)
+    axis.margins(x=0.12)
+    axis.set_xlim(left=0)
+    style_axes(axis)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel(AXIS_LABELS[x_axis].removesuffix(" at each step"))
+    axis.set_title("mean over the runs that reached it, with its 95 % interval", fontsize=9, loc="left")
+    return figure
