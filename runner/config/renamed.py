@@ -7,6 +7,9 @@ new names. A fingerprint is taken under the names of version 0.1.0, so that no c
 from collections.abc import Iterable
 from typing import Any
 
+from .options import CONF, shipped
+from .overrides import split_override
+
 # Keys of config.yaml.
 RENAMED_KEYS = {
     "data.flip": "augmentation.flip",
@@ -111,6 +114,32 @@ def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if key not in ADDED_KEYS or value != ADDED_KEYS[key]
     }
+
+
+def with_new_overrides(overrides: list[str]) -> list[str]:
+    """Returns the overrides of a job, as a sweep.json has them, under the present names.
+
+    >>> with_new_overrides(["schedule=exponential", "schedule.rate=0.9", "data.flip=0.5"])
+    ['schedule=exponential', 'schedule.gamma=0.9', 'augmentation.flip=0.5']
+    """
+    parts = [split_override(override) for override in overrides]
+    typed = {key: value for _, key, value in parts}
+    names = dict(RENAMED_KEYS)
+    for target, arguments in RENAMED_ARGUMENTS.items():
+        names |= {old: new for old, new in arguments.items() if _may_name(typed, old.partition(".")[0], target)}
+    renamed = []
+    for sign, key, value in parts:
+        new = names.get(key, key) if sign != "+" else key  # what was added is an argument of a class of the user
+        option = RENAMED_OPTIONS.get(key, {}).get(value, value)
+        renamed.append(f"{sign}{new}={option}" if value else f"{sign}{new}")
+    return renamed
+
+
+def _may_name(typed: dict[str, str], group: str, target: str) -> bool:
+    """Returns whether a class of ours can be that of a group, by the options that were typed."""
+    option = f"{group}/{typed.get(group)}.yaml"
+    is_shipped = (CONF / option).is_file() and shipped(option)["_target_"] == f"trainopt.{target}"
+    return f"{group}._target_" not in typed and (group not in typed or is_shipped)
 
 
 def _new_option(group: str, option: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.durations import Duration
+from ..config.renamed import with_new_overrides
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import folders_being_written
@@ -62,13 +63,19 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
         workers: how many jobs run at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    by_folder = {job["folder"]: job for job in [*read_json(folder / PLAN).get("jobs", []), *jobs]}
+    by_folder = {job["folder"]: job for job in [*read_jobs(folder), *jobs]}
     write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": list(by_folder.values())})
+
+
+def read_jobs(folder: Path) -> list[dict[str, Any]]:
+    """Returns the jobs in the plan of a sweep, as `write_plan` takes them; none where there is no plan."""
+    jobs = read_json(folder / PLAN).get("jobs", [])
+    return [{**job, "overrides": with_new_overrides(job["overrides"])} for job in jobs]
 
 
 def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns the plan's entry of each job by the name of its folder; then {} for each run that is not in the plan."""
-    jobs = {job["folder"]: job for job in read_json(folder / PLAN).get("jobs", [])}
+    jobs = {job["folder"]: job for job in read_jobs(folder)}
     runs = {path.parent for name in (CONFIG, SUMMARY) for path in folder.rglob(name)}
     names = sorted(str(run.relative_to(folder)) for run in runs)
     return jobs | {name: {} for name in names if name not in jobs}
@@ -81,7 +88,7 @@ def planned_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, An
     for folder in folders:
         for sweep in folder.parents:
             if sweep not in plans:
-                plans[sweep] = {sweep / job["folder"]: job for job in read_json(sweep / PLAN).get("jobs", [])}
+                plans[sweep] = {sweep / job["folder"]: job for job in read_jobs(sweep)}
             if folder in plans[sweep]:
                 jobs[folder] = sweep, plans[sweep][folder]
                 break

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ..config.data_files import is_below, missing
 from ..config.options import CONF, STUDIES, shipped
 from ..config.overrides import split_override
-from ..records.job_table import ENDED, PLAN, STATES, JobStatus, job_status
+from ..records.job_table import ENDED, STATES, JobStatus, job_status, read_jobs
 from ..sweeps.compose import Composer
 from ..sweeps.jobs import all_at_once, planned_jobs
 from ..system.errors import UserError, nearest
@@ -74,7 +74,7 @@ class PlannedSweep:
         """Returns the state of every job that is known; those of earlier versions of the study are left out."""
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
-            jobs = {job["folder"]: job for job in read_json(self.folder / PLAN).get("jobs", [])} | jobs
+            jobs = {job["folder"]: job for job in read_jobs(self.folder)} | jobs
         alive = folders_being_written([self.folder / name for name in jobs])
         return [job_status(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
 

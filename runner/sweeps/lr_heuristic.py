@@ -17,7 +17,7 @@ from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import key_of
 from ..config.validate import check_value, leaves
-from ..records.job_table import PLAN, write_plan
+from ..records.job_table import PLAN, read_jobs, write_plan
 from ..system.errors import UserError, nearest
 from ..system.files import read_json
 from ..system.lock import folders_being_written
@@ -107,7 +107,7 @@ class LRHeuristicSweeper(Sweeper):
     def search(self, folder: Path, searches: list[Search]) -> bool:
         """Tries what the rule asks for until it asks for nothing more; say whether it came to that."""
         first = [tuple(run) for s in searches for rate in s.rule.next_rates({}) for run in s.overrides(rate)]
-        planned = {tuple(job["overrides"]): job for job in read_json(folder / PLAN)["jobs"]}
+        planned = {tuple(job["overrides"]): job for job in read_jobs(folder)}
         jobs = {run: planned[run] for run in first if run in planned}  # these are checked already
         while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
             trials = {(s, rate): [tuple(run) for run in s.overrides(rate)] for s, rate in wanted}
@@ -198,7 +198,7 @@ def plan_more(folder: Path, jobs: list[dict[str, Any]]) -> None:
 
 def mark(folder: Path, searches: list[Search]) -> None:
     """Writes into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
-    jobs = read_json(folder / PLAN)["jobs"]
+    jobs = read_jobs(folder)
     for search in searches:
         for job in jobs:
             if job["overrides"][:-1] in search.runs:

@@ -10,9 +10,8 @@ from omegaconf import DictConfig
 
 from ..config.overrides import split_override
 from ..config.run_names import as_typed
-from ..records.job_table import PLAN
+from ..records.job_table import read_jobs
 from ..system.errors import UserError
-from ..system.files import read_json
 from ..system.hydra_compat import parse_overrides, product
 from .jobs import checked_jobs, swept_by_config
 from .lr_heuristic import LRHeuristicSweeper, plan_more, trial_settings
@@ -203,7 +202,7 @@ def mark(folder: Path, methods: list[TunedMethod], finals: list[dict[str, Any]])
     A trial at a rate that the grid does not lead to keeps what it was searched for by.
     """
     of = {tuple(run): method for method in methods for run in method.runs}
-    jobs = read_json(folder / PLAN)["jobs"]
+    jobs = read_jobs(folder)
     for job in jobs:
         *run, last = job["overrides"]
         method = of.get(tuple(run))
