@@ -66,7 +66,7 @@ def check_resumed(folder: Path) -> None:
     state, expected = (torch.load(p, weights_only=True) for p in (folder / "checkpoints/last.pt", KEPT / "resumed.pt"))
     here = environment(torch.device("cpu"), [])
     instructions = torch.backends.cpu.get_cpu_capability()
-    if MADE_ON == {"cpu": here["cpu"], "torch": here["versions"]["torch"], "instructions": instructions}:
+    if {"cpu": here["cpu"], "torch": here["versions"]["torch"], "instructions": instructions} == MADE_ON:
         for part in ("model", "optimizer", "batching", "regularizers", "rng"):
             assert equal(state[part], expected[part]), part
     for name, value in expected["model"].items():
