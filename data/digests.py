@@ -1,13 +1,12 @@
 """Digests of tensors and plain values."""
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def digest_of(*parts: Any) -> str:
+def digest_of(*parts: object) -> str:
     """Returns the SHA-256 digest, 64 hexadecimal digits, of tensors (values, dtype, shape) and plain values.
 
     >>> digest_of(torch.zeros(2), "a")[:8] == digest_of(torch.zeros(2), "b")[:8]

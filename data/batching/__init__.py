@@ -1,4 +1,4 @@
-"""How many samples a batch has, how often it is used, and the stream of batches.
+"""The size of batches over a run, batch reuse, and the stream of batches.
 
-May import sources.
+May import sources, digests and errors.
 """

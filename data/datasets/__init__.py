@@ -1,4 +1,4 @@
-"""Data sets by name, and how they are split.
+"""Data sets by name, and their splits.
 
-May import sources.
+May import sources, digests and errors.
 """

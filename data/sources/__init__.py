@@ -1,4 +1,4 @@
-"""Where the samples of a batch come from: memory, files, features; augmentation.
+"""Sources of batches: images in memory, images in folders, features; and augmentation.
 
-Imports nothing else of data but digests.
+May import digests and errors.
 """
