@@ -9,7 +9,7 @@ from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
 from .batching.protocols import Batching, Position, Source
 from .batching.stages import Stages
-from .batching.stream import Batch, batches, spans_of
+from .batching.stream import Batch, batches
 from .datasets.arrays import Arrays, arrays
 from .datasets.digits import digits
 from .datasets.no_data import NoData
@@ -55,7 +55,6 @@ __all__ = [
     "digest_of",
     "digits",
     "image_folder",
-    "spans_of",
     "split",
     "svhn",
     "synthetic",

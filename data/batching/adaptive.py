@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from .base import VariableBatchSize
-from .stream import Position
+from .protocols import Position, Progress
 
 ADJUSTABLE = ("size", "lr")
 
@@ -17,20 +17,6 @@ class Proposal(NamedTuple):
     size: float
     lr_factor: float
     reason: str
-
-
-class Progress(Protocol):
-    """The position of a run in time, as far as a decision depends on it."""
-
-    step: int  # updates made
-    repeat: int  # of these, on the current batch; 0: it is used up
-
-    @property
-    def epochs(self) -> float:
-        """Epochs so far."""
-
-    def elapsed(self, duration: str) -> float:
-        """Returns how many such durations have passed since the run began."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -58,9 +58,6 @@ class VariableBatchSize(BatchUse):
     train on it, and where sizes change during a run nobody can foresee it.
     """
 
-    smallest: int
-    largest: int
-
     def size_at(self, begun: Position, epoch_size: int) -> int:
         """Returns the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
         raise NotImplementedError

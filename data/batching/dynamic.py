@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from .base import VariableBatchSize
+from .protocols import Position
 from .stages import Stages
-from .stream import Position
 
 SCOPES = ("run", "learning_rate")
 LR_RULES: dict[str, float | None] = {"none": None, "linear": 1.0, "sqrt": 0.5}  # powers of the ratio of sizes

@@ -1,7 +1,7 @@
-"""What sources of images and rules for batches are made of: the contracts between them and a run.
+"""The contracts of sources of batches and of rules for batch sizes.
 
-A rule for batches that a configuration names need not derive from `Batching`. What it leaves out is as it stands
-there. A run is refused where a member is missing or misspelt.
+A rule that a configuration names need not derive from `Batching`. What it leaves out has the default of `Batching`. A
+run is refused where a member is missing or misspelt.
 """
 
 from abc import abstractmethod
@@ -13,20 +13,34 @@ from torch import Tensor
 
 
 class Position(NamedTuple):
-    """Where in the stream of batches a run stands."""
+    """A position of a run in the stream of batches."""
 
-    epoch: int = 0  # epochs that are complete
+    epoch: int = 0  # complete epochs
     offset: int = 0  # samples of the current epoch that are used up
-    repeat: int = 0  # updates already made on the current batch (persistency)
-    step: int = 0  # updates already made; stages in steps count them
+    repeat: int = 0  # updates made on the current batch (batch reuse)
+    step: int = 0  # updates made
+
+
+class Progress(Protocol):
+    """The position of a run in time, as far as a decision depends on it."""
+
+    step: int  # updates made
+    repeat: int  # of these, on the current batch; 0: it is used up
+
+    @property
+    def epochs(self) -> float:
+        """Epochs so far."""
+
+    def elapsed(self, duration: str) -> float:
+        """Returns how many such durations have passed since the run began."""
 
 
 class Source(Protocol):
-    """A set of images, or of their features, that gives batches.
+    """A set of images, or of their features, that yields batches.
 
     Attributes:
         labels: class of each sample, (N,) int64.
-        device: where batches go.
+        device: of the batches.
     """
 
     labels: Tensor
@@ -55,23 +69,23 @@ class Source(Protocol):
 
 
 class Batching(Protocol):
-    """How large batches are, how often each is used, and with which factor on the learning rate.
+    """A rule for batches: their size, the number of updates on each, and the factor on the learning rate.
 
-    It may take the arguments `duration` (`duration.passed(step, epochs)` is how many durations of the run have passed)
-    and `levels` (`levels()` is where levels of the learning rate begin, as rising fractions of the run, or None).
-    Either `spans` or `spans_from` is needed. A run that is resumed asks again, so all methods are functions of their
+    It may take the arguments `duration` (`duration.passed(step, epochs)`: how many durations of the run have passed)
+    and `levels` (`levels()`: where levels of the learning rate begin, as increasing fractions of the run, or None).
+    Either `spans` or `spans_from` is needed. A resumed run calls the methods again, so all are functions of their
     arguments, and of what `state_dict` returns.
 
     Attributes:
-        size: samples a batch; 0: not said.
-        smallest: no batch is planned smaller; 0: not said.
-        largest: no batch is larger; 0: not said.
-        most_repeats: the most updates on a batch.
+        size: samples a batch; 0: unknown.
+        smallest: lower bound of the size, but at the end of an epoch; 0: unknown.
+        largest: upper bound of the size; 0: unknown.
+        most_repeats: largest number of updates on a batch.
         drop_last: whether the smaller last batch of an epoch is left out.
         repeat_lr_factor: factor on the learning rate from one update on a batch to the next.
         changes_lr: KEY=VALUE by which the learning rate follows the batch size (see `lr_factor`); None: it does not.
-        needs_probe: name of the probe whose rows `observe` gets; None: of none.
-        every: with `needs_probe`, a duration: how often it may decide.
+        needs_probe: name of the probe whose rows `observe` gets; None: none.
+        every: with `needs_probe`, a duration: the time between decisions.
     """
 
     size: int = 0
@@ -93,7 +107,7 @@ class Batching(Protocol):
         return self.spans(epoch_size, begun.offset)
 
     def repeats(self, begun: Position, epoch_size: int, /) -> int:
-        """Returns how many updates are made on the batch that begins at a position."""
+        """Returns the number of updates on the batch that begins at a position."""
         return 1
 
     def lr_factor(self, begun: Position, epoch_size: int, /) -> float:
@@ -101,11 +115,11 @@ class Batching(Protocol):
         return 1.0
 
     def describe(self) -> str:
-        """Returns what the start of a run says of sizes that change; empty where they do not."""
+        """Returns a description of sizes that change, for the start of a run; empty where they do not."""
         return ""
 
-    def observe(self, values: Mapping[str, Any], progress: Any, /) -> dict[str, Any] | None:
-        """Decides about the batches to come, by what the probe `needs_probe` measured at the last update.
+    def observe(self, values: Mapping[str, Any], progress: Progress, /) -> dict[str, Any] | None:
+        """Decides about the batches to come, by what the probe measured at the last update.
 
         Args:
             values: the probe's row.
@@ -122,4 +136,4 @@ class Batching(Protocol):
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
 
-from .stream import Position
+from .protocols import Position
 
 T = TypeVar("T")
 

@@ -165,7 +165,7 @@ class FolderSource:
         self.images = _Images(folder, indices, transform, seed)
         crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
         self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
-        self.labels = np.asarray(folder.targets)[indices]
+        self.labels = torch.from_numpy(np.asarray(folder.targets)[indices])
         self.workers, self.device = data.workers, device
         self.shape, self.num_classes = data.image_shape, data.num_classes
         self.format = torch.channels_last if channels_last else torch.contiguous_format

@@ -6,7 +6,7 @@ from math import ceil
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Batching, Folders, NoData, Position, spans_of
+from trainopt.data import Arrays, Batching, Folders, NoData, Position
 from trainopt.optimizers import Optimizer
 
 from ..config.durations import Duration
@@ -40,7 +40,7 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
 
 def check_batches(batching: Batching, epoch_size: int, network: nn.Module) -> None:
     """Refuses batches that cannot be trained on."""
-    sizes = [stop - start for start, stop in spans_of(batching, Position(), epoch_size)]
+    sizes = [stop - start for start, stop in batching.spans_from(Position(), epoch_size)]
     if not sizes or (batching.drop_last and batching.largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
     trained = [m for m in network.train().modules() if m.training]

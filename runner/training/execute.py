@@ -254,7 +254,7 @@ def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
 
 def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
     """Returns what the start says of a run, as (name, value)."""
-    from trainopt.data import Position, spans_of
+    from trainopt.data import Position
 
     from ..system.device import describe_device
 
@@ -269,7 +269,7 @@ def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -
     at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
-    spans = sum(1 for _ in spans_of(run.batching, Position(), len(run.training_set)))
+    spans = sum(1 for _ in run.batching.spans_from(Position(), len(run.training_set)))
     changes = run.batching.describe()
     sizes = [("batches", changes)] if changes else []
     an_epoch = f"{spans} {'batch' if spans == 1 else 'batches'} an epoch{' at first' if sizes else ''}"

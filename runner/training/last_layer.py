@@ -153,7 +153,7 @@ class FeatureStore:
                 values = self.cache.read(key)
         if values is None:
             raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
-        return Features(torch.from_numpy(values), torch.as_tensor(source.labels), source.device)
+        return Features(torch.from_numpy(values), source.labels, source.device)
 
     def _blocks(self, source: Any) -> Iterator[np.ndarray]:
         began, done, told = perf_counter(), 0, False

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainopt.data import Constant, Dynamic, InMemory, Position, batches, spans_of
+from trainopt.data import Constant, Dynamic, InMemory, Position, batches
 from trainopt.runner.config.durations import Duration
 
 
@@ -156,7 +156,7 @@ def test_every_sample_is_used_once_an_epoch_whatever_the_sizes(length, sizes, be
 @given(lengths, st.lists(st.integers(2, 60), min_size=1, max_size=5), st.integers(2, 130), st.integers(0, 5))
 def test_no_batch_is_of_one_sample_where_sizes_are_larger(length, sizes, count, epoch):
     batching = Dynamic(sizes, duration=Duration.parse(length))
-    spans = list(spans_of(batching, Position(epoch, step=7 * epoch), count))
+    spans = list(batching.spans_from(Position(epoch, step=7 * epoch), count))
     assert min(stop - start for start, stop in spans) > 1
     assert [spans[0][0], *(stop for _, stop in spans)] == [*(start for start, _ in spans), count]
 
