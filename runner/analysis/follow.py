@@ -23,7 +23,7 @@ from ..system.interrupt import Interrupt
 from ..system.lock import LOCK_FILE, RunLock, is_being_written
 from .evaluate import evaluate_sets, load_weights, out_of_memory_explained, rebuild_run
 
-POLL_SECONDS = 1.0  # between two looks for a new checkpoint
+CHECKPOINT_POLL_SECONDS = 1.0  # between two looks for a new checkpoint
 
 FileId = tuple[int, int, int, int]
 
@@ -143,7 +143,7 @@ class Follower:
                 self.evaluate(path)
             if not alive:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(CHECKPOINT_POLL_SECONDS)
 
     def next_checkpoint(self) -> Path | None:
         """Returns the oldest file that was not read and, as far as its name tells, has no records; None: there is none.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import load_runs, run_folders
-from ..records.job_table import ENDED, planned_jobs
+from ..records.job_table import ENDED, sweep_jobs
 from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
 from ..system.errors import UserError
 from ..system.files import shown
@@ -58,6 +58,6 @@ def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> lis
     for sweep in tournaments:
         if not any(e.role == FINAL for e in entrants.values() if e.sweep == sweep):
             raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    jobs = {folder for folder, (sweep, _) in planned_jobs(folders).items() if sweep in tournaments}
+    jobs = {folder for folder, (sweep, _) in sweep_jobs(folders).items() if sweep in tournaments}
     ended = {folder for folder, e in entrants.items() if e.role == FINAL and e.state in ENDED}
     return [folder for folder in folders if folder in ended or folder not in jobs]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import Runs
-from ..records.job_table import planned_jobs
+from ..records.job_table import sweep_jobs
 from .methods import CHOICES_WITH_KEYS, Comparison, Method, configs_as_text, gradient_equivalents
 
 
@@ -20,7 +20,7 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         tuning: all runs of the searches, whatever their status.
     """
     methods, configs = comparison.methods, comparison.runs.configs
-    jobs = planned_jobs(Path(run).resolve() for run in tuning.summaries.index)
+    jobs = sweep_jobs(Path(run).resolve() for run in tuning.summaries.index)
     entries = {run: jobs.get(Path(run).resolve(), (None, {}))[1] for run in tuning.summaries.index}
     searches = {run: entry["search"] for run, entry in entries.items() if "search" in entry}
     if not tuning.summaries.empty:

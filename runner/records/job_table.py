@@ -81,7 +81,7 @@ def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
     return jobs | {name: {} for name in names if name not in jobs}
 
 
-def planned_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
+def sweep_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
     """Returns, for those of these folders that are jobs of a sweep, the sweep's folder and the plan's entry."""
     plans: dict[Path, dict[Path, dict[str, Any]]] = {}
     jobs = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.overrides import split_override
-from ..records.job_table import ENDED, job_status, planned_jobs
+from ..records.job_table import ENDED, job_status, sweep_jobs
 from ..system.files import read_json
 from ..system.lock import folders_being_written
 from .search_rule import LRSearchRule
@@ -47,7 +47,7 @@ class Entrant:
 
 def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
     """Returns those of these folders that are jobs of tournaments."""
-    jobs = {folder: place for folder, place in planned_jobs(folders).items() if "role" in place[1]}
+    jobs = {folder: place for folder, place in sweep_jobs(folders).items() if "role" in place[1]}
     alive = folders_being_written(list(jobs))
     found = {}
     for folder, (sweep, job) in jobs.items():

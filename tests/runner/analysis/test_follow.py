@@ -34,7 +34,7 @@ FOLLOW = ("evaluate", "run", "--follow")
 
 def quick() -> None:
     """Let a follower look often."""
-    follow.POLL_SECONDS = 0.02
+    follow.CHECKPOINT_POLL_SECONDS = 0.02
 
 
 def slow(step: int = 0, act=lambda: None):
