@@ -1,4 +1,4 @@
-"""Figures of a study that are computed from checkpoints: ensembles, and the line between two."""
+"""Metrics that are computed from checkpoints: of ensembles, and of the line between two checkpoints."""
 
 import json
 import math
@@ -11,89 +11,89 @@ from typing import Any
 from ..records.frames import load_run
 from ..system.errors import UserError
 from ..system.files import json_text, read_json, write_json
-from .schema import reject_unknown
+from .schema import parse, reject_unknown
 
-SHORT = {
+ABBREVIATED = {  # keys that may be named without the part that holds them
     "ensemble": ("loss", "top1", "top5"),
     "pairs": ("disagreement", "correlation"),
-}  # may be named without these
+}
+
+CacheEntry = dict[str, Any]
 
 
-Entry = dict[str, Any]
+class ResultCache:
+    """Results by query and checkpoints, in a JSON file.
 
-
-class Kept:
-    """Results by what was asked and by the files that it was asked of, in figures.json.
-
-    A checkpoint is the same if its path, its length and the time of its last change are; where one differs, what
-    was computed from it is computed again.
+    A checkpoint is unchanged if its path, size and modification time are; results of a changed one are computed again.
 
     Args:
-        path: of figures.json; it is read where it is there, and rewritten after each result.
+        path: of the file; it is read if it exists, and written after each new result.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._known: dict[str, Entry] = {name_of(entry): entry for entry in read_json(path).get("kept", [])}
-        self._used: dict[str, Entry] = {}
+        entries: list[CacheEntry] = read_json(path).get("results", [])
+        self._entries = {cache_key(entry): entry for entry in entries}
+        self._used: dict[str, CacheEntry] = {}
 
-    def get(self, asked: Entry, checkpoints: Sequence[Path], compute: Callable[[], Entry]) -> Entry:
-        """Returns what is kept, or else compute it and keep it; numbers that are not finite become None.
+    def get(self, query: dict[str, Any], checkpoints: Sequence[Path], compute: Callable[[], Any]) -> Any:
+        """Returns a result, computed unless it is cached; numbers that are not finite become None.
 
         Args:
-            asked: what is computed, with its arguments.
-            checkpoints: of which.
-            compute: does it.
+            query: what is computed, with its arguments.
+            checkpoints: from which.
+            compute: returns it.
         """
-        entry = {"asked": asked, "checkpoints": [self._identity(path) for path in checkpoints]}
-        name = name_of(entry)
-        if name not in self._known:
-            self._known[name] = {**entry, "found": json.loads(json_text(compute()))}
-            write_json(self.path, {"kept": list(self._known.values())})
-        self._used[name] = self._known[name]
-        return self._known[name]["found"]
+        entry: CacheEntry = {"query": query, "checkpoints": [self._identity(path) for path in checkpoints]}
+        key = cache_key(entry)
+        if key not in self._entries:
+            self._entries[key] = {**entry, "result": json.loads(json_text(compute()))}
+            write_json(self.path, {"results": list(self._entries.values())})
+        self._used[key] = self._entries[key]
+        return self._entries[key]["result"]
 
-    def close(self) -> None:
-        """Leaves in the file only what was asked for since it was read."""
-        if self._used or self._known:
-            write_json(self.path, {"kept": list(self._used.values())})
+    def prune(self) -> None:
+        """Drops from the file the results that were not used since it was read."""
+        if self._used or self._entries:
+            write_json(self.path, {"results": list(self._used.values())})
 
-    def _identity(self, path: Path) -> Entry:
-        there = path.stat()
-        place = os.path.relpath(path.resolve(), self.path.parent.resolve())
-        return {"path": place, "bytes": there.st_size, "changed_ns": there.st_mtime_ns}
-
-
-def name_of(entry: Entry) -> str:
-    """Returns what an entry is found by."""
-    return json.dumps([entry.get("asked"), entry.get("checkpoints")], sort_keys=True)
+    def _identity(self, path: Path) -> dict[str, Any]:
+        status = path.stat()
+        relative = os.path.relpath(path.resolve(), self.path.parent.resolve())
+        return {"path": relative, "bytes": status.st_size, "changed_ns": status.st_mtime_ns}
 
 
-def of_checkpoints(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[int, float]:
-    """Returns what ensembles of checkpoints do, as `trainopt evaluate --ensemble` says it.
+def cache_key(entry: CacheEntry) -> str:
+    """Returns the key of an entry of the cache."""
+    return json.dumps([entry.get("query"), entry.get("checkpoints")], sort_keys=True)
+
+
+def ensemble_values(runs: dict[int, Path], query: dict[str, Any], cache: ResultCache) -> dict[int, float]:
+    """Returns values of ensembles by seed, as `trainopt evaluate --ensemble` computes them.
 
     Args:
         runs: folders by seed.
-        asked: `of: checkpoints`, those that each run kept (with `which`, some of them), a value a seed; or
-            `of: seeds`, the last ones of so many (`size`) runs with successive seeds, a value a group, by its
-            first seed; a group that is not complete is left out. `value` is a number of `evaluate_ensemble`,
-            dotted; of several, as of pairs, the mean.
-        kept: what was computed before.
+        query: `of: checkpoints`, an ensemble of each run's checkpoints (of those in `which`, if it is set); or
+            `of: seeds`, an ensemble of the last checkpoints of each `size` runs with successive seeds, whose value is
+            that of the first seed, and of which an incomplete last one is left out. `value` is a dotted key of the
+            result of `evaluate_ensemble`; of several numbers, as for pairs, the mean.
+        cache: of earlier results.
     """
-    of = asked.get("of")
+    of = query.get("of")
     if of not in ("checkpoints", "seeds"):
         raise UserError(f"ensemble: of: must be checkpoints or seeds, and is {of}")
     if of == "checkpoints":
-        check_asked("ensemble", asked, ("of", "value"), ("which",))
-        groups = {seed: chosen(folder, asked.get("which"), "ensemble: which") for seed, folder in runs.items()}
+        check_keys_of("ensemble", query, ("of", "value"), ("which",))
+        which = query.get("which")
+        groups = {seed: select_checkpoints(folder, which, "ensemble: which") for seed, folder in runs.items()}
     else:
-        check_asked("ensemble", asked, ("of", "size", "value"))
-        size, seeds = asked["size"], sorted(runs)
+        check_keys_of("ensemble", query, ("of", "size", "value"))
+        size, seeds = query["size"], sorted(runs)
         if not isinstance(size, int) or size < 2:
             raise UserError(f"ensemble: size: must be an integer >= 2, and is {size}")
         starts = range(0, len(seeds) - size + 1, size)
-        groups = {seeds[i]: [kept_checkpoints(runs[s])[-1] for s in seeds[i : i + size]] for i in starts}
-    found = {}
+        groups = {seeds[i]: [checkpoints_of(runs[s])[-1] for s in seeds[i : i + size]] for i in starts}
+    values = {}
     for seed, paths in groups.items():
 
         def compute(paths: list[Path] = paths) -> dict[str, Any]:
@@ -101,90 +101,102 @@ def of_checkpoints(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> 
 
             return evaluate_ensemble(paths)
 
-        found[seed] = number_at(kept.get({"ensemble": {}}, paths, compute), asked["value"], "ensemble")
-    return found
+        values[seed] = value_at(cache.get({"ensemble": {}}, paths, compute), query["value"], "ensemble")
+    return values
 
 
-def of_line(runs: dict[int, Path], asked: dict[str, Any], kept: Kept) -> dict[int, float]:
-    """Returns what lies between two checkpoints of each run, as `trainopt landscape` says it of a line.
+def landscape_values(runs: dict[int, Path], query: dict[str, Any], cache: ResultCache) -> dict[int, float]:
+    """Returns values of the line between two checkpoints of each run, as `trainopt landscape` computes them.
 
     Args:
         runs: folders by seed.
-        asked: `between`, two numbers of checkpoints that the run kept; `value`, as `distance` or
-            `barriers.test_error` (its height); `points` and `images` as the command takes them.
-        kept: what was computed before.
+        query: `between`, the indices of two checkpoints of a run; `value`, as `distance` or `barriers.test_error`
+            (its height); `points` and `images` as the command takes them.
+        cache: of earlier results.
     """
-    check_asked("landscape", asked, ("between", "value"), ("points", "images"))
-    if not isinstance(asked["between"], list) or len(asked["between"]) != 2:
-        raise UserError(f"landscape: between: must be two numbers of checkpoints, and is {asked['between']}")
-    arguments = {key: asked[key] for key in ("points", "images") if key in asked}
-    found = {}
+    check_keys_of("landscape", query, ("between", "value"), ("points", "images"))
+    if not isinstance(query["between"], list) or len(query["between"]) != 2:
+        raise UserError(f"landscape: between: must be two indices of checkpoints, and is {query['between']}")
+    arguments = {key: query[key] for key in ("points", "images") if key in query}
+    values = {}
     for seed, folder in runs.items():
-        paths = chosen(folder, asked["between"], "landscape: between")
+        paths = select_checkpoints(folder, query["between"], "landscape: between")
 
         def compute(paths: list[Path] = paths) -> dict[str, Any]:
             from ..analysis.landscape import landscape
 
             return landscape(paths, beyond=0.0, **arguments)["lines"][0]
 
-        found[seed] = number_at(kept.get({"landscape": arguments}, paths, compute), asked["value"], "landscape")
-    return found
+        values[seed] = value_at(cache.get({"landscape": arguments}, paths, compute), query["value"], "landscape")
+    return values
 
 
-def kept_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints that a run kept, in the order of their steps; the last is where it ended."""
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a run's folder by step; the last is that of its end."""
     from ..analysis.checkpoints import checkpoint_path
     from ..records.checkpoint_files import numbered_checkpoints
 
     last = checkpoint_path(folder, "last")
     if not last.exists():
-        raise UserError(f"{folder}: has kept no checkpoint")
-    ended = load_run(folder).summary["steps"]
-    return [
-        path for step, path in reversed(numbered_checkpoints(folder / "checkpoints")) if path != last and step != ended
-    ] + [last]
+        raise UserError(f"{folder}: has no checkpoint")
+    steps = load_run(folder).summary["steps"]
+    numbered = reversed(numbered_checkpoints(folder / "checkpoints"))
+    return [path for step, path in numbered if path != last and step != steps] + [last]
 
 
-def chosen(folder: Path, which: Any, name: str) -> list[Path]:
-    """Returns some of the checkpoints that a run kept, by their numbers; negative ones count from the end."""
-    there = kept_checkpoints(folder)
+def select_checkpoints(folder: Path, which: Any, key: str) -> list[Path]:
+    """Returns the checkpoints of a run with these indices, of which negative ones count from the end; None: all.
+
+    Args:
+        folder: of the run.
+        which: the indices.
+        key: that has them, for errors.
+    """
+    checkpoints = checkpoints_of(folder)
     if which is None:
-        return there
-    if not isinstance(which, list) or not all(isinstance(i, int) for i in which):
-        raise UserError(f"{name}: must be a list of numbers, and is {which}")
-    for i in which:
-        if not -len(there) <= i < len(there):
-            raise UserError(f"{name}: {i}: the runs have kept {len(there)} checkpoints, 0 to {len(there) - 1}")
-    return [there[i] for i in which]
+        return checkpoints
+    count = len(checkpoints)
+    for i in parse(key, which, list[int]):
+        if not -count <= i < count:
+            raise UserError(f"{key}: {i}: the runs have {count} checkpoints, 0 to {count - 1}")
+    return [checkpoints[i] for i in which]
 
 
-def number_at(found: Any, name: Any, what: str) -> float:
-    """Returns a number by its dotted name; of a list the mean, of a barrier the height; nan where there is none.
+def value_at(result: Any, name: Any, what: str) -> float:
+    """Returns a number by its dotted key; of a list the mean, of a barrier the height; nan where it is None.
 
-    >>> number_at({"pairs": [{"disagreement": 1.0}, {"disagreement": 3.0}]}, "disagreement", "ensemble")
+    >>> value_at({"pairs": [{"disagreement": 1.0}, {"disagreement": 3.0}]}, "disagreement", "ensemble")
     2.0
     """
     first = str(name).partition(".")[0]
-    part = next((part for part, names in SHORT.items() if part in found and first in names), None)
-    places = [found]
-    for key in ([part] if part else []) + str(name).split("."):
-        places = [item for place in places for item in (place if isinstance(place, list) else [place])]
-        if not all(isinstance(place, dict) and key in place for place in places):
-            known = [key for place in places[:1] if isinstance(place, dict) for key in place]
-            there = f"; there are {', '.join(known)}" if known else ""
-            raise UserError(f"{what}: value: {name}: is not there{there}")
-        places = [place[key] for place in places]
-    numbers = [place.get("height") if isinstance(place, dict) else place for place in places]
+    omitted = [part for part, names in ABBREVIATED.items() if part in result and first in names]
+    nodes = [result]
+    for key in omitted + str(name).split("."):
+        nodes = [item for node in nodes for item in (node if isinstance(node, list) else [node])]
+        if not all(isinstance(node, dict) and key in node for node in nodes):
+            known = [name for node in nodes[:1] if isinstance(node, dict) for name in node]
+            raise UserError(
+                f"{what}: value: {name}: no such value" + (f"; there are {', '.join(known)}" if known else "")
+            )
+        nodes = [node[key] for node in nodes]
+    numbers = [node.get("height") if isinstance(node, dict) else node for node in nodes]
     known_numbers = [float(number) for number in numbers if isinstance(number, int | float)]
     if not known_numbers and any(number is not None for number in numbers):
-        raise UserError(f"{what}: value: {name}: is no number")
+        raise UserError(f"{what}: value: {name}: is not a number")
     return fmean(known_numbers) if known_numbers else math.nan
 
 
-def check_asked(name: str, asked: dict[str, Any], needed: Iterable[str], more: Iterable[str] = ()) -> None:
-    """Raises UserError for an unknown key of a part of a figure, or one that is not there."""
-    needed = list(needed)
-    reject_unknown(f"{name}: ", asked, [*needed, *more])
-    for key in needed:
-        if key not in asked:
-            raise UserError(f"{name}: lacks {key}")
+def check_keys_of(source: str, query: dict[str, Any], required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises UserError for an unknown or a missing key of a metric's source.
+
+    Args:
+        source: its key.
+        query: its keys and values.
+        required: keys that must be set.
+        optional: keys that may be set.
+    """
+    required = list(required)
+    reject_unknown(f"{source}: ", query, [*required, *optional])
+    for key in required:
+        if key not in query:
+            raise UserError(f"{source}: {key}: is missing")

@@ -1,4 +1,4 @@
-"""What stands in the report of a study, as text and pictures."""
+"""The content of a study's report: verdicts, tables, figures and provenance."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,29 +9,30 @@ from ..comparison.methods import DIVERGED_RULE
 from ..comparison.significance import LEVEL, MIN_SEEDS
 from ..reporting.style import SavedFigure
 from ..system.errors import UserError
-from .checkpoint_metrics import Kept
-from .metrics import Figures, Found, NoSuchRun
+from .checkpoint_metrics import ResultCache
+from .metrics import MetricReader, MetricResult, NoMatchingRun
 from .pictures import draw_study_picture
 from .plan import SweepState
-from .provenance import Circumstances, circumstances
+from .provenance import Provenance, read_provenance
 from .schema import Claim, MetricSpec, Study, StudyTable
 from .text import Cell, ClaimText, TableText, claim_text, reference_text, table_text, verdicts_text
-from .verdicts import NOT_COMPARABLE, NOT_RUN, Outcome, judge_cell, judge_claim
+from .verdicts import NOT_COMPARABLE, NOT_RUN, Judgement, judge_cell, judge_claim
 
-KEPT = "figures.json"
-HOW = (
-    "± is half the 95 % interval of the mean over n values, one a seed. A claim of an order is reproduced where"
-    f" the difference has its sign and p < {LEVEL:g} (two-sided, paired where the seeds agree, else Welch's, not"
-    f" corrected for the number of claims); with fewer than {MIN_SEEDS} seeds the sign decides. A published figure is"
-    " reproduced where it lies within our interval, widened by the study's tolerance and by its own interval."
+CACHE = "checkpoint_metrics.json"
+METHOD = (
+    "± is half the 95 % confidence interval of the mean over n seeds. A claim about an order is reproduced if the"
+    f" difference has the claimed sign and p < {LEVEL:g} (two-sided t-test, paired if the seeds are the same, else"
+    f" Welch's; not corrected for the number of claims); with fewer than {MIN_SEEDS} seeds the sign decides. A"
+    " published value is reproduced if it lies in our confidence interval, widened by the study's tolerance and by"
+    " half of the value's own confidence interval."
 )
-IN_VAIN = "the study's file asks for what is not there, as said above"
-LATE = "A run that never got there counts as later than all others, and tests are then on ranks."
+RANKS = "A run that never reaches a level counts as later than all others, and tests are then on ranks."
+INVALID = "the study's file asks for something that does not exist; see the warnings"
 
 
 @dataclass
 class NotRun:
-    """What a reason keeps from a verdict: numbers of claims, published figures by their table, pictures."""
+    """Items without a result for the same reason: numbers of claims, published values by table, figures."""
 
     claims: list[str] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
@@ -39,34 +40,34 @@ class NotRun:
 
     @property
     def text(self) -> str:
-        """All of it in words.
+        """All of them in words.
 
         >>> NotRun(["1", "3"], Counter(["table 2", "table 2"]), ["figure 5"]).text
-        'claims 1, 3; table 2 (2 figures); picture of figure 5'
+        'claims 1, 3; table 2 (2 values); plot of figure 5'
         """
-        parts = [f"{name} ({n} figure{'s' if n > 1 else ''})" for name, n in self.cells.items()]
+        parts = [f"{name} ({n} value{'s' if n > 1 else ''})" for name, n in self.cells.items()]
         if self.claims:
             parts.insert(0, f"claim{'s' if len(self.claims) > 1 else ''} {', '.join(self.claims)}")
         if self.pictures:
-            parts.append(f"picture{'s' if len(self.pictures) > 1 else ''} of {', '.join(self.pictures)}")
+            parts.append(f"plot{'s' if len(self.pictures) > 1 else ''} of {', '.join(self.pictures)}")
         return "; ".join(parts)
 
 
 @dataclass
 class Page:
-    """A report.
+    """The content of a report.
 
     Attributes:
-        study: of which.
+        study: that was run.
         scale: at which.
-        problems: what the study's file asks for in vain, a line each.
+        problems: a line for each part of the study's file that asks for something that does not exist.
         claims: with verdicts.
-        tables: published figures beside ours.
-        pictures: on disk.
-        not_run: reasons, each with what it keeps from a verdict.
-        how: how to read the verdicts.
-        circumstances: of the runs.
-        claim_counts, cell_counts: how many of each verdict.
+        tables: of published values and ours.
+        pictures: the figures' files.
+        not_run: items without a result, by reason.
+        method: how verdicts are reached.
+        provenance: of the runs.
+        claim_counts, cell_counts: numbers of claims and of published values by verdict.
     """
 
     study: Study
@@ -76,41 +77,40 @@ class Page:
     tables: list[TableText] = field(default_factory=list)
     pictures: list[SavedFigure] = field(default_factory=list)
     not_run: dict[str, NotRun] = field(default_factory=dict)
-    how: str = HOW
-    circumstances: Circumstances | None = None
+    method: str = METHOD
+    provenance: Provenance | None = None
     claim_counts: Counter[str] = field(default_factory=Counter)
     cell_counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def reasons(self) -> list[str]:
-        """Why what was not run was not, a line each."""
-
-        return [f"{reason}: {what.text}" for reason, what in self.not_run.items()]
+        """A line for each reason, with the items that have no result."""
+        return [f"{reason}: {items.text}" for reason, items in self.not_run.items()]
 
     @property
-    def sentence(self) -> str:
-        """What became of the claims and the published figures."""
+    def summary(self) -> str:
+        """How many claims and published values have which verdict."""
         return verdicts_text(self.claim_counts, self.cell_counts)
 
 
-class Author:
-    """Puts a page together.
+class PageBuilder:
+    """Builds the page of a study, and writes its figures.
 
     Args:
-        study: which.
+        study: that was run.
         scale: at which.
-        folder: of the report; pictures and what was computed from checkpoints go there.
-        sweeps: what became of them.
+        folder: of the report; figures and results from checkpoints are written there.
+        sweeps: the state of each sweep, by name.
     """
 
     def __init__(self, study: Study, scale: str, folder: Path, sweeps: Mapping[str, SweepState]):
         self.folder = folder
-        self.figures = Figures(study, scale, sweeps, Kept(folder / KEPT))
+        self.reader = MetricReader(study, scale, sweeps, ResultCache(folder / CACHE))
         self.page = Page(study, scale)
-        self._found: dict[str, Found] = {}
-        self._all: list[Found] = []
+        self._by_name: dict[str, MetricResult] = {}
+        self._results: list[MetricResult] = []
 
-    def write(self) -> Page:
+    def build(self) -> Page:
         """Returns the page."""
         page = self.page
         for number, claim in enumerate(page.study.claims, start=1):
@@ -118,103 +118,121 @@ class Author:
         for number, table in enumerate(page.study.tables):
             self.add_table(table, f"tables[{number}]")
         self.add_pictures()
-        self.figures.kept.close()
-        if any(found.diverged for found in self._all):
-            page.how += f" {DIVERGED_RULE}"
-        if not all(found.is_finite for found in self._all):
-            page.how += f" {LATE}"
-        page.circumstances = circumstances(page.study, page.scale, self.folder, self.figures)
+        self.reader.cache.prune()
+        if any(result.diverged for result in self._results):
+            page.method += f" {DIVERGED_RULE}"
+        if not all(result.is_finite for result in self._results):
+            page.method += f" {RANKS}"
+        page.provenance = read_provenance(page.study, page.scale, self.folder, self.reader)
         return page
 
     def add_claim(self, claim: Claim, number: str) -> None:
         """Judges a claim."""
         if self.page.scale in claim.scales:
-            found = [self.named(figure) for figure in claim.of]
-            outcome = judge_claim(claim, found)
+            results = [self.metric(name) for name in claim.of]
+            judgement = judge_claim(claim, results)
         else:
-            found = []
-            outcome = Outcome(NOT_RUN, elsewhere("checked", claim.scales))
-        self.page.claims.append(claim_text(claim, found, outcome))
-        self.page.claim_counts[outcome.verdict] += 1
-        if outcome.verdict == NOT_RUN:
-            self.kept_by(outcome.reason).claims.append(number)
+            results = []
+            judgement = Judgement(NOT_RUN, only_at("checked", claim.scales))
+        self.page.claims.append(claim_text(claim, results, judgement))
+        self.page.claim_counts[judgement.verdict] += 1
+        if judgement.verdict == NOT_RUN:
+            self.not_run(judgement.reason).claims.append(number)
 
-    def named(self, figure: str | float) -> Found:
-        """Returns a figure of the study by its name, or a number."""
-        if not isinstance(figure, str):
-            return Found({0: float(figure)}, is_number=True)
-        if figure not in self._found:
-            self._found[figure] = self.find(f"figures.{figure}", self.page.study.figures[figure])
-        return self._found[figure]
+    def metric(self, name: str | float) -> MetricResult:
+        """Returns the result of a metric of the study by its name; of a number, that number."""
+        if not isinstance(name, str):
+            return MetricResult({0: float(name)}, is_constant=True)
+        if name not in self._by_name:
+            self._by_name[name] = self.read(f"figures.{name}", self.page.study.figures[name])
+        return self._by_name[name]
 
-    def find(self, name: str, figure: MetricSpec, expected: bool = True) -> Found:
-        """Returns a figure; one that cannot be found lacks, and is a problem where it is expected at this scale."""
+    def read(self, key: str, metric: MetricSpec, expected: bool = True) -> MetricResult:
+        """Returns the result of a metric; one that does not exist is unavailable, and a problem if it is expected.
+
+        Args:
+            key: of the metric in the study's file.
+            metric: to be read.
+            expected: whether the runs of this scale should have it.
+        """
         try:
-            found = self.figures.find(figure)
+            result = self.reader.read(metric)
         except UserError as error:
-            if isinstance(error, NoSuchRun) and not expected:
-                return Found({}, lacks=f"no run of it at scale {self.page.scale}")
-            self.problem(name, error)
-            found = Found({}, lacks=IN_VAIN)
-        self._all.append(found)
-        return found
+            if isinstance(error, NoMatchingRun) and not expected:
+                return MetricResult({}, unavailable=f"no such run at scale {self.page.scale}")
+            self.add_problem(key, error)
+            result = MetricResult({}, unavailable=INVALID)
+        self._results.append(result)
+        return result
 
-    def problem(self, name: str, error: UserError) -> None:
-        """Puts on the page what the study's file asks for in vain; the same of many cells once."""
+    def add_problem(self, key: str, error: UserError) -> None:
+        """Adds a problem of the study's file, unless another key has the same."""
         if not any(line.endswith(f": {error}") for line in self.page.problems):
-            self.page.problems.append(f"{self.page.study.name}.yaml: {name}: {error}")
+            self.page.problems.append(f"{self.page.study.name}.yaml: {key}: {error}")
 
-    def add_table(self, table: StudyTable, name: str) -> None:
+    def add_table(self, table: StudyTable, key: str) -> None:
         """Judges the cells of a table."""
         cells, expected = [], self.page.scale in table.comparable
         for column in table.columns:
             for row in table.rows:
-                found = self.find(f"{name}, {row}, {column}", table.cell(row, column), expected)
-                published, outcome = "–", None
+                result = self.read(f"{key}, {row}, {column}", table.cell(row, column), expected)
+                published, judgement = "–", None
                 if column in table.reference.get(row, {}):
-                    published, outcome = self.judge(table, row, column, found, name)
-                    self.page.cell_counts[outcome.verdict] += 1
-                    if outcome.verdict == NOT_RUN:
-                        self.kept_by(outcome.reason).cells[table.paper] += 1
-                cells.append(Cell(row, column, found, published, outcome))
+                    published, judgement = self.judge(table, row, column, result, key)
+                    self.page.cell_counts[judgement.verdict] += 1
+                    if judgement.verdict == NOT_RUN:
+                        self.not_run(judgement.reason).cells[table.paper] += 1
+                cells.append(Cell(row, column, result, published, judgement))
         self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
 
-    def judge(self, table: StudyTable, row: str, column: str, found: Found, name: str) -> tuple[str, Outcome]:
-        """Returns what was published in a cell, and the verdict on it."""
+    def judge(self, table: StudyTable, row: str, column: str, result: MetricResult, key: str) -> tuple[str, Judgement]:
+        """Returns the published value of a cell as text, and the verdict on it.
+
+        Args:
+            table: has the published value.
+            row: label of the cell.
+            column: label of the cell.
+            result: ours.
+            key: of the table in the study's file.
+        """
         reference = table.reference[row][column]
         try:
             published = reference_text(reference, table.digits)
         except UserError as error:
-            self.problem(f"{name}.reference.{row}.{column}", error)
-            return "–", Outcome(NOT_RUN, IN_VAIN)
-        if not found.lacks and self.page.scale not in table.comparable:
-            return published, Outcome(NOT_COMPARABLE)
-        return published, judge_cell(found, reference, table.tolerance)
+            self.add_problem(f"{key}.reference.{row}.{column}", error)
+            return "–", Judgement(NOT_RUN, INVALID)
+        if not result.unavailable and self.page.scale not in table.comparable:
+            return published, Judgement(NOT_COMPARABLE)
+        return published, judge_cell(result, reference, table.tolerance)
 
     def add_pictures(self) -> None:
-        """Draws what there is to draw."""
+        """Draws the figures, and removes those of an earlier report."""
         for number, picture in enumerate(self.page.study.pictures):
-            drawn: SavedFigure | str = elsewhere("drawn", picture.scales)
+            drawn: SavedFigure | str = only_at("drawn", picture.scales)
             if self.page.scale in picture.scales:
                 try:
-                    drawn = draw_study_picture(picture, number + 1, self.figures, self.folder)
+                    drawn = draw_study_picture(picture, number + 1, self.reader, self.folder)
                 except UserError as error:
-                    self.problem(f"pictures[{number}]", error)
-                    drawn = IN_VAIN
+                    self.add_problem(f"pictures[{number}]", error)
+                    drawn = INVALID
             if isinstance(drawn, SavedFigure):
                 self.page.pictures.append(drawn)
             else:
-                self.kept_by(drawn).pictures.append(picture.paper)
+                self.not_run(drawn).pictures.append(picture.paper)
         files = {path.name for picture in self.page.pictures for path in (picture.svg, picture.png)}
         for path in self.folder.glob("picture-*"):
-            if path.name not in files:  # of an earlier report
+            if path.name not in files:
                 path.unlink()
 
-    def kept_by(self, reason: str) -> NotRun:
-        """Returns what a reason keeps from a verdict."""
+    def not_run(self, reason: str) -> NotRun:
+        """Returns the items without a result for a reason."""
         return self.page.not_run.setdefault(reason, NotRun())
 
 
-def elsewhere(done: str, scales: list[str]) -> str:
-    """Returns why something is not there at another scale than those where it is drawn or checked."""
-    return f"it is {done} at scale {' and '.join(scales)} only"
+def only_at(action: str, scales: list[str]) -> str:
+    """Returns that something is done at other scales.
+
+    >>> only_at("checked", ["small", "paper"])
+    'checked at scale small and paper only'
+    """
+    return f"{action} at scale {' and '.join(scales)} only"

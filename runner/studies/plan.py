@@ -1,4 +1,4 @@
-"""The sweeps of a study at one scale: what is typed, the jobs that this leads to, and what became of them."""
+"""The sweeps of a study at one scale: their commands, their jobs and their state."""
 
 import hashlib
 import json
@@ -22,27 +22,27 @@ from ..system.files import read_json, write_json
 from ..system.lock import folders_being_written
 from .schema import Study, StudySweep
 
-KEPT = "plan.json"  # what was composed, in the folder of a study at a scale
-PLACE = re.compile(r"[\w/.+@%: -]*")  # needs no quotes in a value, and may stand in quotes
-APART = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra.launcher")  # what typed says nothing of
+PLAN_CACHE = "plan.json"  # the composed jobs, in the folder of a study at a scale
+UNQUOTED = re.compile(r"[\w/.+@%: -]*")  # needs no quotes in a value, and may stand in quotes
+RESERVED = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra.launcher")  # keys that no study may set
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """What became of one sweep of a study.
+    """The state of a sweep.
 
     Attributes:
         folder: of the sweep.
-        state: `done`, also where runs diverged; `incomplete`: runs failed or are missing; `not_run`.
-        reason: in words, where it is not done.
+        state: `done`, also if runs diverged; `incomplete` if runs failed or are missing; `not_run`.
+        reason: in words, unless it is done.
     """
 
     folder: Path
     state: str
     reason: str | None = None
 
-    def said(self) -> str:
-        """Returns state and reason as words."""
+    def __str__(self) -> str:
+        """Returns state and reason in words."""
         return f"{self.state.replace('_', ' ')}: {self.reason}" if self.reason else self.state
 
 
@@ -51,27 +51,27 @@ class PlannedSweep:
     """A sweep of a study at a scale, composed and checked.
 
     Attributes:
-        name: of the study's.
+        name: of the sweep.
         folder: of its runs.
-        after: names of the sweeps of this scale that have to be done before.
-        typed: what is typed behind `trainopt -m`.
-        jobs: those that it begins with, as `sweep.planned_jobs` says them.
-        grows: whether more may follow, as in a search.
-        missing: a line for each data set or file that is needed and not there.
-        is_complete: of one that grows, whether its command has come to its end.
+        after: names of the sweeps of this scale that have to be done first.
+        overrides: of its command `trainopt -m`.
+        jobs: the first ones, as `planned_jobs` returns them.
+        grows: whether its command adds jobs, as a search does.
+        missing_files: a line for each data set or file that it needs and that does not exist.
+        is_complete: of a sweep that grows, whether its command has ended.
     """
 
     name: str
     folder: Path
     after: list[str]
-    typed: list[str]
+    overrides: list[str]
     jobs: list[dict[str, Any]] = field(default_factory=list)
     grows: bool = False
-    missing: list[str] = field(default_factory=list)
+    missing_files: list[str] = field(default_factory=list)
     is_complete: bool = False
 
-    def entries(self) -> list[JobStatus]:
-        """Returns the state of every job that is known; those of earlier versions of the study are left out."""
+    def job_statuses(self) -> list[JobStatus]:
+        """Returns the state of each planned job; jobs of earlier versions of the study are left out."""
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
             jobs = {job["folder"]: job for job in read_jobs(self.folder)} | jobs
@@ -79,40 +79,45 @@ class PlannedSweep:
         return [job_status(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
 
     def state(self) -> SweepState:
-        """Returns what became of it, as its folder says."""
-        entries = self.entries()
-        left = [e for e in entries if e.state not in ENDED]
-        if not left and (self.is_complete or not self.grows):
+        """Returns the state of the sweep, from its folder."""
+        jobs = self.job_statuses()
+        unfinished = [job for job in jobs if job.state not in ENDED]
+        if not unfinished and (self.is_complete or not self.grows):
             return SweepState(self.folder, "done")
-        return SweepState(self.folder, "incomplete", what_is_left(entries, left))
+        return SweepState(self.folder, "incomplete", unfinished_text(unfinished, len(jobs)))
 
-    def hindrance(self, before: dict[str, SweepState]) -> str | None:
-        """Returns why it cannot be run, if so.
+    def obstacle(self, states: dict[str, SweepState]) -> str | None:
+        """Returns why it cannot be run, or None.
 
         Args:
-            before: what became of other sweeps.
+            states: of other sweeps, by name.
         """
-        reasons = list(self.missing)
+        reasons = list(self.missing_files)
         for name in self.after:
-            if name in before and before[name].state != "done":
-                reasons.append(f"needs {name}, which is {before[name].said()}")
+            if name in states and states[name].state != "done":
+                reasons.append(f"needs {name}, which is {states[name]}")
         return "; ".join(reasons) or None
 
-    def can_go_on(self) -> bool:
-        """Returns whether its command would start a job; outdated and running ones it leaves alone."""
-        states = {e.state for e in self.entries()} - {*ENDED, "running", "outdated"}
+    def can_start_jobs(self) -> bool:
+        """Returns whether its command would start a job; running and outdated ones are left alone."""
+        states = {job.state for job in self.job_statuses()} - {*ENDED, "running", "outdated"}
         return bool(states) or (self.grows and not self.is_complete)
 
 
-def what_is_left(entries: list[JobStatus], left: list[JobStatus]) -> str:
-    """Returns in a line how many runs are not done, and why."""
-    if not left:
-        return "its command has not come to its end"
-    number = Counter(e.state for e in left)
-    parts = [f"{number[state]} {state}" for state in STATES if number[state]]
-    text = f"of {len(entries)} runs {', '.join(parts)}"
-    errors = [f"{e.name}: {e.error}" for e in left if e.error]
-    outdated = [e.name for e in left if e.state == "outdated"]
+def unfinished_text(unfinished: list[JobStatus], job_count: int) -> str:
+    """Returns in one line how many jobs of a sweep have which state, and why.
+
+    Args:
+        unfinished: the jobs that have not ended.
+        job_count: number of all jobs of the sweep.
+    """
+    if not unfinished:
+        return "its command has not ended"
+    counts = Counter(job.state for job in unfinished)
+    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    text = f"of {job_count} runs {', '.join(parts)}"
+    errors = [f"{job.name}: {job.error}" for job in unfinished if job.error]
+    outdated = [job.name for job in unfinished if job.state == "outdated"]
     if errors:
         text += f" ({errors[0]})"
     if outdated:
@@ -124,131 +129,133 @@ class StudyPlan:
     """All sweeps of a study at a scale.
 
     Args:
-        study: what it says.
+        study: to be run.
         scale: one of its scales.
-        folder: for its sweeps and its report.
+        folder: of its sweeps and its report.
         composer: of configurations.
-        launcher: what is typed about it.
+        launcher: overrides of Hydra's launcher.
 
     Raises:
-        UserError: a sweep cannot be composed, or a job not be run as it was typed; one line that says where.
+        UserError: a sweep cannot be composed, or a job not be run; one line that names the key in the study's file.
     """
 
     def __init__(self, study: Study, scale: str, folder: Path, composer: Composer, launcher: list[str]):
         self.study, self.scale, self.folder = study, study.scales[scale], folder
         self.scale_name, self.root = scale, data_root()
         self._launcher, self._composer = launcher, composer
-        self._check_sets()
-        kept = read_json(folder / KEPT)
+        self._check_datasets()
+        cached = read_json(folder / PLAN_CACHE)
         files = composition_files(composer.vocabulary.folders)
         options = digest([[str(file), file.read_text(errors="replace")] for file in files])
         variables = {name: value for name, value in os.environ.items() if name.startswith("TRAINOPT_")}
-        self._marks: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self.sweeps: dict[str, PlannedSweep] = {}
         for name, sweep in study.sweeps.items():
             if scale in sweep.typed:
-                planned = self._typed(name, sweep)
-                self._marks[name] = digest([options, self._command(planned), variables])
-                self._fill(planned, kept.get(name, {}))
+                planned = self._without_jobs(name, sweep)
+                self._digests[name] = digest([options, self._sweep_command(planned), variables])
+                self._add_jobs(planned, cached.get(name, {}))
                 self.sweeps[name] = planned
-        self._find_missing()
+        self._find_missing_files()
 
     def command(self, sweep: PlannedSweep) -> list[str]:
-        """Returns the words behind `trainopt` that run a sweep; one job needs no workers of joblib."""
+        """Returns the arguments of `trainopt` that run a sweep; a single job is run without workers."""
         is_single = len(sweep.jobs) == 1 and not sweep.grows and "hydra/launcher=joblib" in self._launcher
-        return [*self._command(sweep), *(["hydra/launcher=basic"] if is_single else self._launcher)]
+        return [*self._sweep_command(sweep), *(["hydra/launcher=basic"] if is_single else self._launcher)]
 
-    def apart(self) -> dict[str, SweepState]:
-        """Returns the state of the sweeps that are no part of the scale."""
+    def of_other_scales(self) -> dict[str, SweepState]:
+        """Returns the state of the study's sweeps that are not part of the scale, by name."""
         others = [name for name in self.study.sweeps if name not in self.sweeps]
-        reason = f"no part of scale {self.scale_name}"
+        reason = f"not part of scale {self.scale_name}"
         return {name: SweepState(self.folder / "sweeps" / name, "not_run", reason) for name in others}
 
-    def keep(self) -> None:
-        """Writes down what was composed, so that it is not composed again."""
+    def save(self) -> None:
+        """Writes the composed jobs, so that a later command need not compose them again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
             name: {
-                "of": self._marks[name],
+                "digest": self._digests[name],
                 "jobs": sweep.jobs,
                 "grows": sweep.grows,
                 "is_complete": sweep.is_complete,
             }
             for name, sweep in self.sweeps.items()
         }
-        write_json(self.folder / KEPT, content)
+        write_json(self.folder / PLAN_CACHE, content)
 
-    def _command(self, sweep: PlannedSweep) -> list[str]:
+    def _sweep_command(self, sweep: PlannedSweep) -> list[str]:
         folder = self._composer.config_dir
-        return [*(["--config-dir", str(folder)] if folder else []), "-m", *sweep.typed]
+        return [*(["--config-dir", str(folder)] if folder else []), "-m", *sweep.overrides]
 
-    def _typed(self, name: str, sweep: StudySweep) -> PlannedSweep:
-        """Returns a sweep with what is typed for it, places filled in."""
+    def _without_jobs(self, name: str, sweep: StudySweep) -> PlannedSweep:
+        """Returns a sweep with its overrides, in which folders stand for {sweeps} and {data}."""
         sweeps = self.folder / "sweeps"
-        where = self._where(name)
-        typed = []
-        for text in sweep.typed[self.scale_name]:
-            sign, key, _ = split_override(text)
-            if text.startswith("-") or not ("=" in text or sign == "~"):
-                raise UserError(f"{where}: {text}: must be KEY=VALUE, as behind trainopt -m")
-            if any(key == part or key.startswith(f"{part}.") for part in APART):
-                raise UserError(f"{where}: {text}: is not the study's to say; leave it out")
-            for mark, place in (("{sweeps}", sweeps), ("{data}", self.root)):
-                if mark in text and not PLACE.fullmatch(str(place)):
-                    raise UserError(f"{place}: must hold letters, digits and . _ - + only: {where} has it in a command")
-                text = text.replace(mark, str(place))  # noqa: PLW2901
-            typed.append(text)
+        key = self._key(name)
+        overrides = []
+        for override in sweep.typed[self.scale_name]:
+            sign, parameter, _ = split_override(override)
+            if override.startswith("-") or not ("=" in override or sign == "~"):
+                raise UserError(f"{key}: {override}: must be KEY=VALUE, as behind trainopt -m")
+            if any(parameter == reserved or parameter.startswith(f"{reserved}.") for reserved in RESERVED):
+                raise UserError(f"{key}: {override}: cannot be set by a study; leave it out")
+            for placeholder, folder in (("{sweeps}", sweeps), ("{data}", self.root)):
+                if placeholder in override and not UNQUOTED.fullmatch(str(folder)):
+                    raise UserError(
+                        f"{folder}: must consist of letters, digits and . _ - +, as {key} has it in a command"
+                    )
+                override = override.replace(placeholder, str(folder))  # noqa: PLW2901
+            overrides.append(override)
         folder = sweeps / name
         after = [other for other in sweep.after if other in self.sweeps]
-        return PlannedSweep(name, folder, after, [*typed, f"hydra.sweep.dir={quoted(str(folder))}"])
+        return PlannedSweep(name, folder, after, [*overrides, f"hydra.sweep.dir={hydra_value(str(folder))}"])
 
-    def _fill(self, sweep: PlannedSweep, kept: dict[str, Any]) -> None:
-        """Fills in the jobs: those that are kept, if nothing has changed since."""
-        if kept.get("of") == self._marks[sweep.name]:
-            sweep.jobs, sweep.grows, sweep.is_complete = kept["jobs"], kept["grows"], kept["is_complete"]
+    def _add_jobs(self, sweep: PlannedSweep, cached: dict[str, Any]) -> None:
+        """Adds its jobs to a sweep: the cached ones if nothing that they depend on has changed."""
+        if cached.get("digest") == self._digests[sweep.name]:
+            sweep.jobs, sweep.grows, sweep.is_complete = cached["jobs"], cached["grows"], cached["is_complete"]
             return
         try:
-            with self._composer.composed([*sweep.typed, *self._launcher]) as config:
+            with self._composer.composed([*sweep.overrides, *self._launcher]) as config:
                 sweep.jobs, sweep.grows = planned_jobs(config), not all_at_once(config)
         except UserError as error:
-            raise UserError(f"{self._where(sweep.name)}: {error}") from error
+            raise UserError(f"{self._key(sweep.name)}: {error}") from error
 
-    def _where(self, name: str) -> str:
+    def _key(self, name: str) -> str:
         return f"{self.study.name}.yaml: sweeps.{name}.typed.{self.scale_name}"
 
-    def _check_sets(self) -> None:
-        """Raises UserError for a data set of the scale that no YAML names."""
+    def _check_datasets(self) -> None:
+        """Raises UserError for a data set of the scale that is no option of data."""
         known = self._composer.vocabulary.options("data")
         for name in self.scale.data:
             if name not in known:
-                where = f"{self.study.name}.yaml: scales.{self.scale_name}.data"
-                raise UserError(f"{where}: {name}: no such data set{nearest(name, known)}")
+                key = f"{self.study.name}.yaml: scales.{self.scale_name}.data"
+                raise UserError(f"{key}: {name}: no such data set{nearest(name, known)}")
 
-    def _find_missing(self) -> None:
-        """Says for each sweep what its jobs need and is not there, but for what earlier sweeps leave.
+    def _find_missing_files(self) -> None:
+        """Finds the missing files of each sweep, except results of earlier sweeps.
 
-        What the scale names and no job, all need.
+        Data sets and files of the scale that no job uses are needed by all sweeps.
         """
         sweeps = str(self.folder / "sweeps")
         needed = {}
         for name, sweep in self.sweeps.items():
-            found = {json.dumps(job["needs"]): job["needs"] for job in sweep.jobs}.values()
-            needed[name] = [{k: v for k, v in need.items() if not is_below(v, sweeps)} for need in found]
-        named = {Path(v).expanduser() for all_of in needed.values() for need in all_of for v in need.values()}
-        sets = {need["data"] for all_of in needed.values() for need in all_of}
-        common = [{"data": name} for name in self.scale.data if name not in sets]
+            needs = {json.dumps(job["needs"]): job["needs"] for job in sweep.jobs}.values()
+            needed[name] = [{k: v for k, v in need.items() if not is_below(v, sweeps)} for need in needs]
+        used_files = {Path(v).expanduser() for needs in needed.values() for need in needs for v in need.values()}
+        used_datasets = {need["data"] for needs in needed.values() for need in needs}
+        common = [{"data": name} for name in self.scale.data if name not in used_datasets]
         common += [
             {"data": "", f"scales.{self.scale_name}.files": str(self.root / file)}
             for file in self.scale.files
-            if self.root / file not in named
+            if self.root / file not in used_files
         ]
         for name, sweep in self.sweeps.items():
             lines = [line for need in [*needed[name], *common] for line in missing(need, self.root)]
-            sweep.missing = list(dict.fromkeys(lines))
+            sweep.missing_files = list(dict.fromkeys(lines))
 
 
 def data_root() -> Path:
-    """Returns data.root as it is where nobody types it."""
+    """Returns the default of data.root."""
     return Path(str(OmegaConf.create({"root": shipped("config.yaml")["data"]["root"]}).root)).expanduser()
 
 
@@ -269,14 +276,14 @@ def composition_files(folders: list[Path]) -> list[Path]:
 
 
 def digest(content: Any) -> str:
-    """Returns 16 hexadecimal digits that tell a content from others."""
+    """Returns a hash of JSON content, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def quoted(text: str) -> str:
-    """Returns a text as a value on Hydra's command line, in quotes where it needs them.
+def hydra_value(text: str) -> str:
+    """Returns a text as a value on Hydra's command line, in quotes if it needs them.
 
-    >>> print(quoted("it's, here"))
+    >>> print(hydra_value("it's, here"))
     'it\\'s, here'
     """
-    return text if PLACE.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"
+    return text if UNQUOTED.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"

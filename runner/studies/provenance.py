@@ -1,4 +1,4 @@
-"""Under which circumstances the runs of a study were made: where, when, for how long, after what tuning."""
+"""The provenance of a study's runs: commands, dates, durations, tuning effort and environment."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from ..records.job_table import jobs_below
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown
-from .metrics import Figures
+from .metrics import MetricReader
 from .pictures import short_methods
 from .schema import Study
 
@@ -26,55 +26,56 @@ DEFAULT_OUT = "outputs/studies"
 
 
 @dataclass
-class Circumstances:
-    """What a report ends with.
+class Provenance:
+    """The last section of a report.
 
     Attributes:
-        commands: that make it; the first one makes the others.
-        sweeps: a table, a row a sweep.
-        efforts: a table, a row a method whose learning rate was searched for; no rows where none was.
-        careful: why the efforts are not equal, a line each.
-        environment: (what, its values, each with the number of runs that have it).
-        run_count: how many runs there are.
-        dates: of the first run's begin and the last one's end; empty where nothing was run.
+        commands: of the study, and of each of its sweeps.
+        sweeps: a table with a row for each sweep.
+        tuning: a table with a row for each method whose learning rate was searched; no rows without a search.
+        warnings: a line for each reason why the tuning efforts are not equal.
+        environment: (name, values), each value with the number of runs that have it.
+        run_count: number of runs.
+        dates: on which the first run began and the last one ended; empty without runs.
     """
 
     commands: list[str]
     sweeps: Table
-    efforts: Table
-    careful: list[str] = field(default_factory=list)
+    tuning: Table
+    warnings: list[str] = field(default_factory=list)
     environment: list[tuple[str, list[tuple[Any, int]]]] = field(default_factory=list)
     run_count: int = 0
     dates: list[str] = field(default_factory=list)
 
 
-def circumstances(study: Study, scale: str, folder: Path, figures: Figures) -> Circumstances:
-    """Returns under which circumstances the runs of a study were made.
+def read_provenance(study: Study, scale: str, folder: Path, reader: MetricReader) -> Provenance:
+    """Returns the provenance of a study's runs.
 
     Args:
-        study: whose.
+        study: that was run.
         scale: at which.
         folder: of the report, OUT/STUDY/SCALE.
-        figures: have read the runs.
+        reader: of the study's runs.
     """
     out = shown(folder.resolve().parent.parent)
     more = "" if out == DEFAULT_OUT else f" --out {shlex.quote(out)}"
-    found = Circumstances(
+    provenance = Provenance(
         [f"trainopt reproduce {study.name} --scale {scale}{more}"],
-        (["sweep", "runs", "diverged", "seeds", "time of all"], []),
-        (["sweep", "method", "found", "trials", "gradients in trials"], []),
+        (["sweep", "runs", "diverged", "seeds", "total time"], []),
+        (["sweep", "method", "selected", "trials", "gradients in trials"], []),
     )
     environments, times = [], []
     for name, sweep in study.sweeps.items():
-        if figures.lacking(name) is not None:
+        if reader.why_unavailable(name) is not None:
             continue
-        state = figures.sweeps[name]
-        places = {"sweeps": shown(state.folder.parent), "data": "$TRAINOPT_DATA"}
-        found.commands.append(f"trainopt -m {' '.join(quoted(text, places) for text in sweep.typed[scale])}")
-        runs = figures.runs_of(name).runs
+        state = reader.sweeps[name]
+        folders = {"sweeps": shown(state.folder.parent), "data": "$TRAINOPT_DATA"}
+        words = [shell_word(override, folders) for override in sweep.typed[scale]]
+        provenance.commands.append(f"trainopt -m {' '.join(words)}")
+        runs = reader.sweep_runs(name).runs
         environments.append(runs.environments)
-        times += [path.stat().st_mtime for run in runs.summaries.index for path in moments(Path(run))]
-        found.sweeps[1].append(
+        times += [path.stat().st_mtime for run in runs.summaries.index for path in timestamped_files(Path(run))]
+        provenance.sweeps[1].append(
             [
                 name,
                 str(len(runs.summaries)),
@@ -83,39 +84,39 @@ def circumstances(study: Study, scale: str, folder: Path, figures: Figures) -> C
                 duration_text(float(runs.summaries["wall_seconds"].sum())),
             ]
         )
-        rows, careful = effort(name, state.folder, figures)
-        found.efforts[1].extend(rows)
-        found.careful.extend(careful)
+        rows, warnings = tuning_rows(name, state.folder, reader)
+        provenance.tuning[1].extend(rows)
+        provenance.warnings.extend(warnings)
     if environments:
         joined = pd.concat(environments)
-        found.environment, found.run_count = environment_rows(joined), len(joined)
+        provenance.environment, provenance.run_count = environment_rows(joined), len(joined)
         days = [datetime.fromtimestamp(time).date().isoformat() for time in (min(times), max(times))]
-        found.dates = list(dict.fromkeys(days))
-    return found
+        provenance.dates = list(dict.fromkeys(days))
+    return provenance
 
 
-def quoted(text: str, places: Mapping[str, str]) -> str:
-    """Returns what was typed as a shell takes it, with folders in the place of {sweeps} and {data}."""
-    for name, place in places.items():
-        text = text.replace(f"{{{name}}}", place)
-    if "$TRAINOPT_DATA" in text:
-        return f'"{text}"'
-    return shlex.quote(text)
+def shell_word(override: str, folders: Mapping[str, str]) -> str:
+    """Returns an override as a shell takes it, with these folders for {sweeps} and {data}."""
+    for name, folder in folders.items():
+        override = override.replace(f"{{{name}}}", folder)
+    if "$TRAINOPT_DATA" in override:
+        return f'"{override}"'
+    return shlex.quote(override)
 
 
-def moments(run: Path) -> list[Path]:
-    """Returns the files whose last changes are a run's begin and end."""
+def timestamped_files(run: Path) -> list[Path]:
+    """Returns the files of a run whose modification times are its begin and end."""
     return [path for path in (run / "environment.json", run / "summary.json") if path.exists()]
 
 
-def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], list[str]]:
-    """Returns what went into the learning rates of a sweep's methods, a row each, and why it is not equal."""
+def tuning_rows(name: str, folder: Path, reader: MetricReader) -> tuple[list[list[str]], list[str]]:
+    """Returns a row for each method of a sweep whose learning rate was searched, and why the efforts are not equal."""
     trials = {folder / job: about["search"] for job, about in jobs_below(folder).items() if "search" in about}
     if not trials:
         return [], []
     searched = {search["parameter"].lstrip("+") for search in trials.values()}
     try:
-        comparison = compare_methods(figures.runs_of(name).runs)
+        comparison = compare_methods(reader.sweep_runs(name).runs)
     except UserError as error:
         return [], [f"the sweep {name}: {error}"]
     comparison.obstacles.clear()
@@ -129,7 +130,7 @@ def effort(name: str, folder: Path, figures: Figures) -> tuple[list[list[str]], 
 
 
 def ranges(numbers: list[int]) -> str:
-    """Returns rising numbers with those in a row as a range.
+    """Returns increasing integers as text, successive ones as a range.
 
     >>> ranges([0, 1, 2, 3, 7])
     '0 to 3, 7'

@@ -231,28 +231,28 @@ def parse_fields(prefix: str, part: dict[str, Any], kind: Any) -> Any:
     return kind(**{name: parse(f"{prefix}{name}", value, known[name].type) for name, value in part.items()})
 
 
-def reject_unknown(prefix: str, names: Iterable[Any], known: Iterable[str], what: str = "key") -> None:
+def reject_unknown(prefix: str, names: Iterable[Any], known: Iterable[str], problem: str = "unknown key") -> None:
     """Raises UserError for a name that is not one of the known.
 
     Args:
         prefix: of the line, before the name.
         names: what the file names.
         known: what it may name.
-        what: that the names are of.
+        problem: with other names.
     """
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)
-            raise UserError(f"{prefix}{name}: unknown {what}{hint}; there are {', '.join(map(str, known))}")
+            raise UserError(f"{prefix}{name}: {problem}{hint}; there are {', '.join(map(str, known))}")
 
 
 def check(study: Study) -> None:
     """Raises UserError where a part refers to something that the study does not have, or contradicts itself."""
-    reject_unknown("scales.", study.scales, SCALES, "scale")
+    reject_unknown("scales.", study.scales, SCALES, "no such scale")
     before: list[str] = []
     for name, sweep in study.sweeps.items():
-        reject_unknown(f"sweeps.{name}.typed.", sweep.typed, study.scales, "scale")
-        reject_unknown(f"sweeps.{name}.after: ", sweep.after, study.sweeps, "sweep")
+        reject_unknown(f"sweeps.{name}.typed.", sweep.typed, study.scales, "no such scale")
+        reject_unknown(f"sweeps.{name}.after: ", sweep.after, study.sweeps, "no such sweep")
         for other in sweep.after:
             if other not in before:
                 raise UserError(f"sweeps.{name}.after: {other}: has to stand before {name}")
@@ -264,16 +264,16 @@ def check(study: Study) -> None:
     for i, table in enumerate(study.tables):
         check_table(study, f"tables[{i}]", table)
     for i, picture in enumerate(study.pictures):
-        reject_unknown(f"pictures[{i}].sweep: ", [picture.sweep], study.sweeps, "sweep")
-        reject_unknown(f"pictures[{i}].log: ", picture.log, LOG_AXES, "axis")
-        reject_unknown(f"pictures[{i}].scales: ", picture.scales, SCALES, "scale")
+        reject_unknown(f"pictures[{i}].sweep: ", [picture.sweep], study.sweeps, "no such sweep")
+        reject_unknown(f"pictures[{i}].log: ", picture.log, LOG_AXES, "no such axis")
+        reject_unknown(f"pictures[{i}].scales: ", picture.scales, SCALES, "no such scale")
 
 
 def check_claim(study: Study, key: str, claim: Claim) -> None:
     """Raises UserError where a claim refers to something that the study does not have, or contradicts itself."""
-    reject_unknown(f"{key}.order: ", [claim.order], ORDERS, "order")
-    reject_unknown(f"{key}.of: ", [name for name in claim.of if isinstance(name, str)], study.figures, "figure")
-    reject_unknown(f"{key}.scales: ", claim.scales, SCALES, "scale")
+    reject_unknown(f"{key}.order: ", [claim.order], ORDERS, "no such order")
+    reject_unknown(f"{key}.of: ", [name for name in claim.of if isinstance(name, str)], study.figures, "no such figure")
+    reject_unknown(f"{key}.scales: ", claim.scales, SCALES, "no such scale")
     if len(claim.of) < 2 or (len(claim.of) > 2 and claim.order in ("above", "below", "equal")):
         raise UserError(f"{key}.of: {claim.order} takes two figures, rising and falling two or more")
     if (claim.order == "equal") != (claim.within is not None):
@@ -287,11 +287,11 @@ def check_table(study: Study, key: str, table: StudyTable) -> None:
     for row in table.rows:
         for column in table.columns:
             check_metric(study, f"{key}, {row}, {column}", table.cell(row, column))
-    reject_unknown(f"{key}.reference.", table.reference, table.rows, "row")
+    reject_unknown(f"{key}.reference.", table.reference, table.rows, "no such row")
     for row, cells in table.reference.items():
-        reject_unknown(f"{key}.reference.{row}.", cells, table.columns, "column")
-    reject_unknown(f"{key}.comparable: ", table.comparable, SCALES, "scale")
-    reject_unknown(f"{key}.differs.", table.differs, SCALES, "scale")
+        reject_unknown(f"{key}.reference.{row}.", cells, table.columns, "no such column")
+    reject_unknown(f"{key}.comparable: ", table.comparable, SCALES, "no such scale")
+    reject_unknown(f"{key}.differs.", table.differs, SCALES, "no such scale")
 
 
 def check_metric(study: Study, key: str, metric: MetricSpec) -> None:
@@ -300,6 +300,6 @@ def check_metric(study: Study, key: str, metric: MetricSpec) -> None:
     parse(f"{key}: where", metric.get("where", {}), MetricSpec)
     if "sweep" not in metric:
         raise UserError(f"{key}: sweep: is missing")
-    reject_unknown(f"{key}: sweep: ", [metric["sweep"]], study.sweeps, "sweep")
+    reject_unknown(f"{key}: sweep: ", [metric["sweep"]], study.sweeps, "no such sweep")
     if sum(source in metric for source in SOURCES) != 1:
         raise UserError(f"{key}: must have one of {', '.join(SOURCES)}")

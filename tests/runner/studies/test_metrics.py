@@ -1,4 +1,4 @@
-"""The figures of a study, against numbers computed by hand from made-up runs, and against the commands' own."""
+"""The metrics of a study, against numbers computed by hand from synthetic runs, and against the commands' own."""
 
 import json
 import math
@@ -10,8 +10,8 @@ import pytest
 from helpers.fixtures import made_up_sweep
 from trainopt.runner.analysis import ensemble
 from trainopt.runner.analysis import landscape as landscapes
-from trainopt.runner.studies.checkpoint_metrics import Kept
-from trainopt.runner.studies.metrics import Figures
+from trainopt.runner.studies.checkpoint_metrics import ResultCache
+from trainopt.runner.studies.metrics import MetricReader
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.schema import Scale, Study, StudySweep
 from trainopt.runner.system.errors import UserError
@@ -21,16 +21,16 @@ SGD = {"choices": {"optimizer": "sgd"}, "config": {"optimizer.lr": 0.1}}
 CURVE = [10.0, 50.0, 80.0, 70.0, 75.0]  # at 0, 10, … 40 steps, 0 to 4 epochs
 
 
-def figures_of(folder, state="done", reason=None, typed=("smoke",)):
-    """What finds figures in one sweep, `methods`, at scale smoke."""
+def reader_of(folder, state="done", reason=None, typed=("smoke",)):
+    """Returns a reader of metrics of one sweep, `methods`, at scale smoke."""
     sweep = StudySweep({scale: [] for scale in typed})
     study = Study("made_up", "", "", {"smoke": Scale("")}, {"methods": sweep}, {}, [], [], [])
     sweeps = {"methods": SweepState(folder / "methods", state, reason)}
-    return Figures(study, "smoke", sweeps, Kept(folder / "figures.json"))
+    return MetricReader(study, "smoke", sweeps, ResultCache(folder / "cache.json"))
 
 
-def find(folder, where=None, state="done", reason=None, **what):
-    return figures_of(folder, state, reason).find({"sweep": "methods", "where": where or {}, **what})
+def read(folder, where=None, state="done", reason=None, **source):
+    return reader_of(folder, state, reason).read({"sweep": "methods", "where": where or {}, **source})
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def two_methods(tmp_path):
     ],
 )
 def test_a_column_of_the_summary_has_a_value_a_seed(two_methods, column, values):
-    found = find(two_methods, {"optimizer": "adam"}, value=column)
-    assert found.values == values
-    assert found.lacks is None
+    result = read(two_methods, {"optimizer": "adam"}, value=column)
+    assert result.values == values
+    assert result.unavailable is None
 
 
 @pytest.mark.parametrize(
@@ -84,56 +84,56 @@ def test_a_column_of_the_summary_has_a_value_a_seed(two_methods, column, values)
     ],
 )
 def test_rows_become_a_number(two_methods, way, number):
-    found = find(two_methods, {"optimizer": "adam"}, row={"kind": "test", "column": "top1", **way})
-    assert found.values == {0: number, 1: number, 2: number}
-    assert found.reached == (0 if number == math.inf else 3)
+    result = read(two_methods, {"optimizer": "adam"}, row={"kind": "test", "column": "top1", **way})
+    assert result.values == {0: number, 1: number, 2: number}
+    assert result.finite_count == (0 if number == math.inf else 3)
 
 
 def test_rows_of_other_kinds_and_columns_are_found_too(tmp_path):
     made_up_sweep(tmp_path / "methods", [{**SGD, "hvps": 5, "reports": {"power": 2.0}}])
-    assert find(tmp_path, row={"kind": "train", "column": "power", "take": "sum"}).values == {0: 8.0}
-    lr = find(tmp_path, row={"kind": "train", "column": "lr", "at": "2epochs"})
+    assert read(tmp_path, row={"kind": "train", "column": "power", "take": "sum"}).values == {0: 8.0}
+    lr = read(tmp_path, row={"kind": "train", "column": "lr", "at": "2epochs"})
     assert lr.values == {0: pytest.approx(0.05)}
-    dear = find(tmp_path, row={"kind": "test", "column": "top1", "reach": 72, "axis": "gradients"})
+    dear = read(tmp_path, row={"kind": "test", "column": "top1", "reach": 72, "axis": "gradients"})
     assert dear.values == {0: 20 + 2 * 10}  # a Hessian-vector product counts as two gradients
 
 
 def test_diverged_runs_count_as_networks_that_know_nothing(tmp_path):
     runs = [{**SGD, "seed": seed, "status": "diverged" if seed else "finished"} for seed in range(2)]
     made_up_sweep(tmp_path / "methods", runs)
-    final = find(tmp_path, value="final.top1")
+    final = read(tmp_path, value="final.top1")
     assert (final.values, final.diverged) == ({0: 90.0, 1: 10.0}, 1)
-    assert find(tmp_path, value="final.loss").values[1] == pytest.approx(math.log(10))
+    assert read(tmp_path, value="final.loss").values[1] == pytest.approx(math.log(10))
     rows = {"kind": "test", "column": "top1"}
-    assert find(tmp_path, row={**rows, "take": "max"}).values == {0: 90.0, 1: 10.0}
-    assert find(tmp_path, row={**rows, "at": "1epochs"}).values == {0: 45.0, 1: 10.0}
-    assert find(tmp_path, row={**rows, "reach": 40}).values == {0: 10.0, 1: math.inf}
-    assert find(tmp_path, row={"kind": "train", "column": "lr", "take": "first"}).values == {0: 0.1, 1: 0.1}
-    snapshots = find(tmp_path, ensemble={"of": "checkpoints", "value": "top1"})
-    assert snapshots.lacks == "1 of 2 runs diverged, whose weights say nothing"
+    assert read(tmp_path, row={**rows, "take": "max"}).values == {0: 90.0, 1: 10.0}
+    assert read(tmp_path, row={**rows, "at": "1epochs"}).values == {0: 45.0, 1: 10.0}
+    assert read(tmp_path, row={**rows, "reach": 40}).values == {0: 10.0, 1: math.inf}
+    assert read(tmp_path, row={"kind": "train", "column": "lr", "take": "first"}).values == {0: 0.1, 1: 0.1}
+    snapshots = read(tmp_path, ensemble={"of": "checkpoints", "value": "top1"})
+    assert snapshots.unavailable == "1 of 2 runs diverged, and their weights have no use"
 
 
 @pytest.mark.parametrize("where", [{"optimizer.steps": 20}, {"optimizer.steps": "20"}, {"choices.optimizer": "adam"}])
 def test_values_are_compared_as_they_are_typed(tmp_path, where):
     newton = {"choices": {"optimizer": "adam"}, "config": {"optimizer.steps": 20}}
     made_up_sweep(tmp_path / "methods", [{**newton, "top1": 70.0}, {**SGD, "top1": 60.0}])
-    assert find(tmp_path, where, value="final.top1").values == {0: 70.0}
+    assert read(tmp_path, where, value="final.top1").values == {0: 70.0}
 
 
 def test_trials_of_a_search_are_no_runs_of_a_figure(tmp_path):
     made_up_sweep(tmp_path / "methods", [{**SGD, "top1": 60.0}], [{**SGD, "seed": 7, "top1": 50.0}])
-    assert find(tmp_path, value="final.top1").values == {0: 60.0}
+    assert read(tmp_path, value="final.top1").values == {0: 60.0}
 
 
 def test_runs_that_are_missing_keep_figures_from_a_verdict_that_they_may_belong_to(tmp_path):
     runs = [{**ADAM, "seed": seed, "status": "failed" if seed == 2 else "finished"} for seed in range(3)]
     runs += [{**ADAM, "seed": 3, "status": "missing"}, {**SGD, "seed": 0}]
     made_up_sweep(tmp_path / "methods", runs)
-    adam = find(tmp_path, {"optimizer": "adam"}, "incomplete", "2 of 5 runs are not done", value="final.top1")
-    assert adam.lacks == "2 of 4 runs of the sweep methods failed or are missing"
+    adam = read(tmp_path, {"optimizer": "adam"}, "incomplete", "2 of 5 runs are not done", value="final.top1")
+    assert adam.unavailable == "2 of 4 runs of the sweep methods failed or are missing"
     assert list(adam.values) == [0, 1]
-    assert find(tmp_path, {"optimizer": "sgd"}, "incomplete", "2 of 5", value="final.top1").lacks is None
-    assert find(tmp_path, {"seed": 3}, "incomplete", "2 of 5 runs are not done", value="final.top1").lacks == (
+    assert read(tmp_path, {"optimizer": "sgd"}, "incomplete", "2 of 5", value="final.top1").unavailable is None
+    assert read(tmp_path, {"seed": 3}, "incomplete", "2 of 5 runs are not done", value="final.top1").unavailable == (
         "2 of 5 runs are not done"
     )
 
@@ -141,32 +141,32 @@ def test_runs_that_are_missing_keep_figures_from_a_verdict_that_they_may_belong_
 def test_a_key_that_only_missing_runs_have_is_no_mistake(tmp_path):
     newton = {"choices": {"optimizer": "newton"}, "config": {"optimizer.steps": 20}, "status": "missing"}
     made_up_sweep(tmp_path / "methods", [newton, SGD])
-    assert find(tmp_path, {"optimizer.steps": 20}, "incomplete", "1 of 2", value="final.top1").lacks == "1 of 2"
+    assert read(tmp_path, {"optimizer.steps": 20}, "incomplete", "1 of 2", value="final.top1").unavailable == "1 of 2"
 
 
 def test_what_was_not_run_says_why(two_methods):
-    figure = {"sweep": "methods", "value": "final.top1"}
-    other = figures_of(two_methods, typed=["paper"]).find(figure)
-    assert other.lacks == "a part of scale paper only"
+    metric = {"sweep": "methods", "value": "final.top1"}
+    other = reader_of(two_methods, typed=["paper"]).read(metric)
+    assert other.unavailable == "part of scale paper only"
     missing = "mnist is missing: put mnist.npz into DIR"
-    assert figures_of(two_methods, "not_run", missing).find(figure).lacks == missing
+    assert reader_of(two_methods, "not_run", missing).read(metric).unavailable == missing
 
 
 def test_a_figure_that_is_no_number_in_some_runs_is_none(tmp_path):
     made_up_sweep(tmp_path / "methods", [{**SGD, "seed": 0}, {**SGD, "seed": 1, "summary": {"final": {"top1": None}}}])
-    assert find(tmp_path, value="final.top1").lacks == "1 of 2 runs have no such number"
+    assert read(tmp_path, value="final.top1").unavailable == "1 of 2 runs have no such value"
 
 
 def test_runs_that_end_before_a_place_have_no_number_there(two_methods):
     row = {"kind": "test", "column": "top1"}
-    assert find(two_methods, {"optimizer": "sgd"}, row={**row, "at": "4epochs"}).values == {0: 60.0, 1: 60.0}
-    early = find(two_methods, {"optimizer": "sgd"}, row={**row, "at": "41steps"})
-    assert early.lacks == "2 of 2 runs did not get to 41steps, or have no row before it"
+    assert read(two_methods, {"optimizer": "sgd"}, row={**row, "at": "4epochs"}).values == {0: 60.0, 1: 60.0}
+    early = read(two_methods, {"optimizer": "sgd"}, row={**row, "at": "41steps"})
+    assert early.unavailable == "2 of 2 runs ended before 41steps, or have no record before it"
 
 
 def test_a_key_of_runs_that_an_unfinished_search_will_add_is_no_mistake(two_methods):
-    found = find(two_methods, {"optimizer.steps": 20}, "incomplete", "the search goes on", value="final.top1")
-    assert found.lacks == "the search goes on"
+    result = read(two_methods, {"optimizer.steps": 20}, "incomplete", "the search goes on", value="final.top1")
+    assert result.unavailable == "the search goes on"
 
 
 ROW = {"kind": "test", "column": "top1", "take": "last"}
@@ -178,23 +178,27 @@ ROW = {"kind": "test", "column": "top1", "take": "last"}
         ({"optimzer": "adam"}, {"value": "final.top1"}, "where: optimzer: none of the runs .* mean optimizer"),
         ({"optimizer": "adma"}, {"value": "final.top1"}, "has optimizer=adma; there are optimizer=adam, sgd"),
         ({}, {"value": "final.top1"}, "differ in more than their seed; add one of: optimizer=adam, sgd"),
-        ({"optimizer": "sgd"}, {"value": "final.top"}, "value: final.top: no summary .* final.top1"),
-        ({"optimizer": "sgd"}, {"value": "status"}, "value: status: is no number"),
-        ({"optimizer": "sgd"}, {"row": "test"}, "row: must be keys with values, and is test"),
+        (
+            {"optimizer": "sgd"},
+            {"value": "final.top"},
+            "final.top: no such value in summary.json; .* final.top1",
+        ),
+        ({"optimizer": "sgd"}, {"value": "status"}, "value: status: is not a number"),
+        ({"optimizer": "sgd"}, {"row": "test"}, "row: must be keys and values, and is test"),
         (
             {"optimizer": "sgd"},
             {"row": {**ROW, "kind": "tst"}},
-            "row: kind: tst: there are no such rows, but of test",
+            "row: kind: tst: no such records; there are test, train",
         ),
         (
             {"optimizer": "sgd"},
             {"row": {**ROW, "column": "top"}},
-            "row: column: top: rows of kind test have none; did",
+            "row: column: top: records of kind test have no such column; did",
         ),
         ({"optimizer": "sgd"}, {"row": {**ROW, "take": "median"}}, "row: take: must be one of last, first"),
         ({"optimizer": "sgd"}, {"row": {**ROW, "reach": 80}}, "row: must have one of .* and has take, reach"),
         ({"optimizer": "sgd"}, {"row": {"kind": "test", "column": "top1"}}, "row: must have one of .* none"),
-        ({"optimizer": "sgd"}, {"row": {"kind": "test", "take": "last"}}, "row: lacks column"),
+        ({"optimizer": "sgd"}, {"row": {"kind": "test", "take": "last"}}, "row: column: is missing"),
         ({"optimizer": "sgd"}, {"row": {**ROW, "colour": 1}}, "row: colour: unknown key"),
         ({"optimizer": "sgd"}, {"row": {**ROW, "axis": "steps"}}, "axis: belongs to reach and fall_to"),
         (
@@ -214,23 +218,23 @@ ROW = {"kind": "test", "column": "top1", "take": "last"}
             "axis: must be one of steps, epochs",
         ),
         ({"optimizer": "sgd"}, {"ensemble": {"of": "runs"}}, "ensemble: of: must be checkpoints or seeds"),
-        ({"optimizer": "sgd"}, {"ensemble": {"of": "seeds", "value": "top1"}}, "ensemble: lacks size"),
+        ({"optimizer": "sgd"}, {"ensemble": {"of": "seeds", "value": "top1"}}, "ensemble: size: is missing"),
         (
             {"optimizer": "sgd"},
             {"ensemble": {"of": "seeds", "size": 1, "value": "top1"}},
             "size: must be an integer",
         ),
-        ({"optimizer": "sgd"}, {"ensemble": {"of": "checkpoints", "value": "top1"}}, "has kept no checkpoint"),
+        ({"optimizer": "sgd"}, {"ensemble": {"of": "checkpoints", "value": "top1"}}, "has no checkpoint"),
         (
             {"optimizer": "sgd"},
             {"landscape": {"between": [0], "value": "distance"}},
-            "between: must be two numbers",
+            "between: must be two indices",
         ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(two_methods, where, what, says):
     with pytest.raises(UserError, match=says) as error:
-        find(two_methods, where, **what)
+        read(two_methods, where, **what)
     assert "\n" not in str(error.value)
 
 
@@ -266,14 +270,14 @@ def test_ensembles_are_those_of_the_command(trainopt, snapshots, tmp_path):
         "pairs.correlation": of_one["pairs"][0]["correlation"],
     }
     for name, number in names.items():
-        found = find(tmp_path, ensemble={"of": "checkpoints", "which": [-2, -1], "value": name})
-        assert list(found.values) == [0, 1, 2]
-        assert found.values[1] == number
+        result = read(tmp_path, ensemble={"of": "checkpoints", "which": [-2, -1], "value": name})
+        assert list(result.values) == [0, 1, 2]
+        assert result.values[1] == number
     of_two = json.loads(trainopt("evaluate", *map(str, snapshots[:2]), "--ensemble", "--json").out)
-    of_seeds = find(tmp_path, ensemble={"of": "seeds", "size": 2, "value": "ensemble.loss"})
+    of_seeds = read(tmp_path, ensemble={"of": "seeds", "size": 2, "value": "ensemble.loss"})
     assert of_seeds.values == {0: of_two["ensemble"]["loss"]}  # one run is left over
-    few = find(tmp_path, ensemble={"of": "seeds", "size": 4, "value": "top1"})
-    assert few.lacks == "3 runs are too few for an ensemble"
+    few = read(tmp_path, ensemble={"of": "seeds", "size": 4, "value": "top1"})
+    assert few.unavailable == "3 runs are too few for an ensemble"
 
 
 def test_lines_are_those_of_the_command(trainopt, snapshots, tmp_path):
@@ -286,14 +290,14 @@ def test_lines_are_those_of_the_command(trainopt, snapshots, tmp_path):
         "barriers.train_loss.t": line["barriers"]["train_loss"]["t"],
         "one_basin": float(line["one_basin"]),
     }.items():
-        found = find(tmp_path, landscape={"between": [0, -1], "points": 3, "images": 50, "value": name})
-        assert found.values[0] == number
+        result = read(tmp_path, landscape={"between": [0, -1], "points": 3, "images": 50, "value": name})
+        assert result.values[0] == number
 
 
 def test_what_was_computed_from_checkpoints_is_not_computed_again(snapshots, tmp_path, monkeypatch):
     asked = {"of": "checkpoints", "which": [0, 1], "value": "top1"}
     between = {"between": [0, 1], "points": 3, "images": 50, "value": "distance"}
-    first = find(tmp_path, ensemble=asked), find(tmp_path, landscape=between)
+    first = read(tmp_path, ensemble=asked), read(tmp_path, landscape=between)
     calls = []
 
     def counted(original):
@@ -305,32 +309,35 @@ def test_what_was_computed_from_checkpoints_is_not_computed_again(snapshots, tmp
 
     monkeypatch.setattr(ensemble, "evaluate_ensemble", counted(ensemble.evaluate_ensemble))
     monkeypatch.setattr(landscapes, "landscape", counted(landscapes.landscape))
-    assert (find(tmp_path, ensemble=asked), find(tmp_path, landscape=between)) == first
+    assert (read(tmp_path, ensemble=asked), read(tmp_path, landscape=between)) == first
     assert calls == []
     touched = snapshots[2] / "checkpoints/step-00000010.pt"
     touched.write_bytes(touched.read_bytes())
-    assert find(tmp_path, ensemble=asked) == first[0]
+    assert read(tmp_path, ensemble=asked) == first[0]
     assert calls == [["step-00000010.pt", "last.pt"]]  # of one of the three runs
 
 
 def test_what_is_no_longer_asked_for_is_dropped(snapshots, tmp_path):
-    find(tmp_path, ensemble={"of": "checkpoints", "which": [0, 1], "value": "top1"})
-    figures = figures_of(tmp_path)
+    read(tmp_path, ensemble={"of": "checkpoints", "which": [0, 1], "value": "top1"})
+    reader = reader_of(tmp_path)
     asked = {"of": "seeds", "size": 2, "value": "top1"}
-    figures.find({"sweep": "methods", "ensemble": asked})
-    figures.kept.close()
-    (entry,) = json.loads((tmp_path / "figures.json").read_text())["kept"]
+    reader.read({"sweep": "methods", "ensemble": asked})
+    reader.cache.prune()
+    (entry,) = json.loads((tmp_path / "cache.json").read_text())["results"]
     assert [Path(place["path"]).name for place in entry["checkpoints"]] == ["last.pt", "last.pt"]
 
 
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ({"ensemble": {"of": "checkpoints", "which": [7, 0], "value": "top1"}}, "which: 7: the runs have kept"),
-        ({"ensemble": {"of": "checkpoints", "which": 0, "value": "top1"}}, "which: must be a list of numbers"),
+        (
+            {"ensemble": {"of": "checkpoints", "which": [7, 0], "value": "top1"}},
+            "7: the runs have 2 checkpoints, 0 to 1",
+        ),
+        ({"ensemble": {"of": "checkpoints", "which": 0, "value": "top1"}}, "which: must be a list, and is 0"),
         (
             {"ensemble": {"of": "checkpoints", "which": [0, 1], "value": "top"}},
-            "value: top: is not there; there are",
+            "value: top: no such value; there are",
         ),
         ({"ensemble": {"of": "checkpoints", "which": [0], "value": "top1"}}, "takes two checkpoints or more"),
         ({"landscape": {"between": [0, 0], "value": "distance"}}, "landscape: takes two or three"),
@@ -338,4 +345,4 @@ def test_what_is_no_longer_asked_for_is_dropped(snapshots, tmp_path):
 )
 def test_checkpoints_that_are_not_there_are_said_in_one_line(snapshots, tmp_path, what, says):
     with pytest.raises(UserError, match=says):
-        find(tmp_path, **what)
+        read(tmp_path, **what)

@@ -89,7 +89,7 @@ def report_of(folder, study=None, made=None, state="done", searched=None):
 
 
 def body(text):
-    return text.partition("## Circumstances")[0]
+    return text.partition("## Provenance")[0]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_verdicts_are_counted(made):
     result, text = made
     assert result.claims == {"reproduced": 1, "not reproduced": 1, "not run": 2}
     assert result.cells == {"reproduced": 1, "not reproduced": 1, "not comparable": 1, "not run": 2}
-    sentence = "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published figures: 1 reproduced, 1 not reproduced"
+    sentence = "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published values: 1 reproduced, 1 not reproduced"
     assert f"**{sentence}" in text
     first, last = result.lines
     assert first.startswith(f"made_up, scale smoke. {sentence}")
@@ -117,9 +117,9 @@ def test_claims_stand_with_their_figures(made):
     assert (
         "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004" in text
     )
-    assert "2. **✗ not reproduced** (the other way round): SGD ends above Adam" in text
+    assert "2. **✗ not reproduced** (opposite sign): SGD ends above Adam" in text
     assert f"3. **○ not run** ({NO_MNIST}): Adam on MNIST" in text
-    assert "4. **○ not run** (it is checked at scale paper only): All differs" in text
+    assert "4. **○ not run** (checked at scale paper only): All differs" in text
 
 
 def test_tables_stand_beside_what_was_published(made):
@@ -130,24 +130,24 @@ def test_tables_stand_beside_what_was_published(made):
     assert ["digits", "Adam", "82.30", "82.15 ± 0.21", "✓ reproduced"] in rows
     assert ["", "SGD", "90.00 (sd 0.10)", "79.85 ± 0.21", "✗ not reproduced"] in rows
     assert ["MNIST", "Adam", "99.00", "–", "○ not run"] in rows
-    assert "≠ not comparable with what was published: digits instead of ImageNet." in text
+    assert "≠ not comparable with the published values: digits instead of ImageNet." in text
     assert ["Adam", "0.20", "0.30 ± 0.00"] in rows
     assert f"### Table 5: on MNIST\n\n○ not run: {NO_MNIST}.\n" in text
 
 
 def test_reasons_are_gathered_with_all_that_they_concern(made):
     (line,) = [line for line in made[1].splitlines() if line.startswith(f"- {NO_MNIST}: ")]
-    assert line.endswith("claim 3; table 1 (1 figure); table 5 (1 figure); picture of figure 9")
+    assert line.endswith("claim 3; table 1 (1 value); table 5 (1 value); plot of figure 9")
 
 
 def test_the_circumstances_are_told(made):
-    end = made[1].partition("## Circumstances")[2]
+    end = made[1].partition("## Provenance")[2]
     assert re.search(r"Run \d{4}-\d\d-\d\d\.", end)
     assert re.search(r"\| methods +\| +8 \| +0 \| +0 to 3 \|", end)
     assert "trainopt reproduce made_up --scale smoke --out" in end
     assert re.search(r"trainopt -m optimizer=adam,sgd model.weights=\S+/sweeps/a.pt\n", end)
     assert "\n- commit: abc\n" in end
-    assert "searched for" not in end
+    assert "Tuned learning rates" not in end
 
 
 def test_nothing_is_empty(made):
@@ -156,7 +156,7 @@ def test_nothing_is_empty(made):
     for head, after in zip(lines, [*lines[1:], "## "], strict=True):
         level = len(head) - len(head.lstrip("#"))
         assert not level or not after.startswith("#") or after.startswith("#" * (level + 1))
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
     assert "None" not in text
     assert "\n\n\n" not in text
 
@@ -179,10 +179,10 @@ def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path,
 
     def draw(curves, *rest):
         drawn.append(curves)
-        return draw_lines(curves, *rest)
+        return draw_curve_panels(curves, *rest)
 
-    draw_lines = study_pictures.draw_lines
-    monkeypatch.setattr(study_pictures, "draw_lines", draw)
+    draw_curve_panels = study_pictures.draw_curve_panels
+    monkeypatch.setattr(study_pictures, "draw_curve_panels", draw)
     about = ("methods", "epochs", {"kind": "test", "column": "top1"})
     pictures = [
         StudyPicture("A", "figure 1", *about),
@@ -197,8 +197,8 @@ def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path,
     for name, epochs in whole.items():
         assert min(epochs) < 2
         assert list(later[name]) == [e for e in epochs if e >= 2] != []
-    assert "- its runs have nothing to draw: picture of figure 3\n" in text
-    assert "- it is drawn at scale paper only: picture of figure 4\n" in text
+    assert "- its runs have no such records: plot of figure 3\n" in text
+    assert "- drawn at scale paper only: plot of figure 4\n" in text
 
 
 def test_the_page_needs_nothing_from_elsewhere(made):
@@ -233,8 +233,8 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         "pictures[0]: x: must be one of",
     ]
     for problem in result.problems:
-        assert f"> Careful: {problem}" in text
-        assert f"careful: {problem}" in result.lines
+        assert f"> Warning: {problem}" in text
+        assert f"warning: {problem}" in result.lines
     assert result.claims["not run"] == 4
 
 
@@ -244,13 +244,16 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         ({"by": ["optimzer"]}, "by optimzer: none of the runs .* mean optimizer"),
         ({"where": {"optimzer": "adam"}}, "where: optimzer: none of the runs"),
         ({"where": {"optimizer": "adma"}}, "where: no run of the sweep methods"),
-        ({"y": {"kind": "tst", "column": "top1"}}, "y: kind: tst: there are no such rows, but of test, train"),
+        ({"y": {"kind": "tst", "column": "top1"}}, "y: kind: tst: no such records; there are test, train"),
         (
             {"y": {"kind": "test", "column": "top"}},
-            "y: column: top: rows of kind test have none; did you mean top",
+            "y: column: top: records of kind test have no such column; did you mean top",
         ),
-        ({"y": {"kind": "test"}}, "y: must have kind and column"),
-        ({"x": {"value": "final.top"}, "y": {"value": "final.top1"}}, "value: final.top: no summary"),
+        ({"y": {"kind": "test"}}, "y: column: is missing"),
+        (
+            {"x": {"value": "final.top"}, "y": {"value": "final.top1"}},
+            "value: final.top: no such value in summary.json",
+        ),
         ({"since": "soon"}, "since: must be as 300steps"),
         ({"x": {"value": "final.top1"}, "y": {"value": "final.top1"}, "since": "1steps"}, "since: belongs to"),
     ],
@@ -274,7 +277,7 @@ def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
     ]
     result, text = report_of(tmp_path, study_of(figures=figures, claims=claims, tables=[], pictures=[]), made)
     assert "adam: reached in 3 of 4 runs, 1 diverged; sgd: reached in 0 of 4 runs" in text
-    assert ", 1 diverged (n = 4) against 50; difference: " in text
+    assert ", 1 diverged (n = 4) vs. 50; difference: " in text
     assert "A diverged run counts as" in text
     assert "later than all others" in text
     assert sum(result.claims.values()) == 2
@@ -306,7 +309,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
     assert "trainopt reproduce made_up" in text
     study = study_of(claims=[], tables=[], pictures=[])
     empty, text = report_of(tmp_path / "none", study)
-    assert "It claims nothing" in empty.lines[0]
+    assert "No claims" in empty.lines[0]
     assert "## Claims" not in text
 
 
@@ -331,7 +334,7 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
         "smoke",
         "1 of 2",
         "1 of 2",
-        "2 claims, 2 figures",
+        "2 claims, 2 values",
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[6])
     assert head.count("|") == row.count("|")
@@ -340,7 +343,7 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(nothing))
     write_overview([tmp_path], tmp_path / "all.md")
     cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
-    assert cells[2:] == ["paper", "none checked", "none checked", "1 figure", "–"]
+    assert cells[2:] == ["paper", "none checked", "none checked", "1 value", "–"]
 
 
 def test_a_picture_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
@@ -349,4 +352,4 @@ def test_a_picture_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
     study = study_of(claims=[], tables=[], pictures=[picture])
     result, text = report_of(tmp_path, study, state="incomplete")
     assert result.problems == []
-    assert "- 8 of 8 runs are not done: picture of figure 1\n" in text
+    assert "- 8 of 8 runs are not done: plot of figure 1\n" in text

@@ -107,8 +107,8 @@ def test_the_plan_says_what_is_run_and_what_it_costs_and_writes_nothing(trainopt
     assert "smoke: an MLP on digits; about 2 min; in outputs/studies/tiny/smoke" in result.out
     assert row(result.out, "first") == ["first", "1", "0", "4 steps", "4 steps"]
     assert row(result.out, "second") == ["second", "2", "0", "0.5 epochs", "1 epoch"]
-    assert row(result.out, "in sum") == ["in sum", "3", "0", "4 steps, 1 epoch"]
-    assert "not run: other, behind: no part of scale smoke" in result.out
+    assert row(result.out, "total") == ["total", "3", "0", "4 steps, 1 epoch"]
+    assert "not run: other, behind: not part of scale smoke" in result.out
     assert times(tmp_path) == before
     assert not (tmp_path / "outputs").exists()
 
@@ -120,7 +120,7 @@ def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
     assert first.code == 0, first.err
     assert "tiny, first: trainopt --config-dir mine -m model=mlp" in first.out
     assert first.out.rstrip().endswith("report of tiny at smoke")
-    apart = ["not_run", "no part of scale smoke"]
+    apart = ["not_run", "not part of scale smoke"]
     assert states(tmp_path) == {"first": ["done", None], "second": ["done", None], "other": apart, "behind": apart}
     sweeps = tmp_path / "outputs/studies/tiny/smoke/sweeps"
     assert len(list(sweeps.glob("second/*/summary.json"))) == 2
@@ -128,7 +128,7 @@ def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
     again = trainopt(*command)
     assert again.code == 0
     assert "tiny: nothing is left to run" in again.out
-    assert row(again.out, "in sum")[:3] == ["in sum", "3", "3"]
+    assert row(again.out, "total")[:3] == ["total", "3", "3"]
     assert times(sweeps) == before
 
     lost = next(sweeps.glob("second/*seed=1"))
@@ -181,8 +181,8 @@ MISTAKES = [
     (one("optimizer=sgdd"), "optimizer=sgdd: no such option; did you mean sgd?"),
     (one("optimizer.lr=0.1,-1"), "sweeps.one.typed.smoke: optimizer.lr=-1: must be"),
     (one("--multirun"), "--multirun: must be KEY=VALUE"),
-    (one("hydra.sweep.dir=x"), "hydra.sweep.dir=x: is not the study's to say"),
-    (one("hydra/launcher=basic"), "hydra/launcher=basic: is not the study's to say"),
+    (one("hydra.sweep.dir=x"), "hydra.sweep.dir=x: cannot be set by a study"),
+    (one("hydra/launcher=basic"), "hydra/launcher=basic: cannot be set by a study"),
     (
         {"scales": {"smoke": {"about": "", "data": ["mnits"]}}, **one()},
         "scales.smoke.data: mnits: no such data set; did you mean mnist?",
@@ -209,7 +209,7 @@ def test_a_mistake_in_a_study_costs_one_line_and_no_run(trainopt, study, tmp_pat
         (["tiny", "--scale", "paper"], "tiny: has no scale paper; there are smoke, small"),
         (["tiny", "--launcher", "joblibb"], "hydra/launcher=joblibb: no such option; did you mean joblib?"),
         (["tiny", "hydra.launcher.n_job=2"], "hydra.launcher.n_job"),
-        (["tiny", "seed=3"], "seed=3: a study says what is run"),
+        (["tiny", "seed=3"], "seed=3: a study sets what is run"),
         ([], "which study?"),
     ],
 )

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainopt.runner.studies.metrics import Found
+from trainopt.runner.studies.metrics import MetricResult
 from trainopt.runner.studies.schema import Claim
 from trainopt.runner.studies.verdicts import (
     NOT_REPRODUCED,
     NOT_RUN,
     REPRODUCED,
-    as_reference,
     difference,
     judge_cell,
     judge_claim,
+    parse_reference,
     reference_interval,
 )
 from trainopt.runner.system.errors import UserError
@@ -23,22 +23,22 @@ from trainopt.runner.system.errors import UserError
 LOW, HIGH = [80.0, 80.4, 80.1, 80.3], [82.0, 82.3, 82.2, 82.6]
 
 
-def found(values, first=0, **more):
-    return Found(dict(enumerate(values, start=first)), **more)
+def measured(values, first=0, **more):
+    return MetricResult(dict(enumerate(values, start=first)), **more)
 
 
 def judged(order, *figures, within=None):
-    numbers = [Found({0: float(f)}, is_number=True) if isinstance(f, int | float) else f for f in figures]
+    numbers = [MetricResult({0: float(f)}, is_constant=True) if isinstance(f, int | float) else f for f in figures]
     return judge_claim(Claim("", "", order, [], within), numbers)
 
 
 def test_above_and_below_need_a_significant_difference_of_the_right_sign():
-    high, low = found(HIGH), found(LOW)
+    high, low = measured(HIGH), measured(LOW)
     for order, one, other in (("above", high, low), ("below", low, high)):
         assert judged(order, one, other).verdict == REPRODUCED
         wrong = judged(order, other, one)
-        assert (wrong.verdict, wrong.reason) == (NOT_REPRODUCED, "the other way round")
-    noisy = found([70.0, 95.0, 81.0, 84.0])
+        assert (wrong.verdict, wrong.reason) == (NOT_REPRODUCED, "opposite sign")
+    noisy = measured([70.0, 95.0, 81.0, 84.0])
     unclear = judged("above", noisy, low)
     assert noisy.estimate.mean > low.estimate.mean
     assert (unclear.verdict, unclear.reason) == (NOT_REPRODUCED, "no significant difference")
@@ -62,75 +62,75 @@ def test_equal_seeds_are_paired_and_others_are_not():
 
 
 def test_with_too_few_seeds_the_sign_decides_and_it_is_said():
-    right = judged("above", found([82.0, 81.0]), found([80.0, 85.0]))
+    right = judged("above", measured([82.0, 81.0]), measured([80.0, 85.0]))
     assert right.verdict == NOT_REPRODUCED
-    assert right.reason == "the other way round; no test: fewer than 3 seeds"
-    right = judged("above", found([82.0]), found(LOW))
+    assert right.reason == "opposite sign; no test: fewer than 3 seeds"
+    right = judged("above", measured([82.0]), measured(LOW))
     assert (right.verdict, right.reason) == (REPRODUCED, "no test: fewer than 3 seeds")
     assert math.isnan(right.difference.low)
-    same = judged("above", found([82.0]), found([82.0]))
+    same = judged("above", measured([82.0]), measured([82.0]))
     assert same.reason.startswith("no difference")
 
 
 def test_without_spread_the_sign_decides_and_it_is_said():
-    three, five = found([3.0] * 4), found([5.0] * 4)
-    for other in (five, found([5.0] * 4, first=9)):
-        outcome = judged("below", three, other)
-        assert (outcome.verdict, outcome.reason) == (REPRODUCED, "no test: no spread over the seeds")
+    three, five = measured([3.0] * 4), measured([5.0] * 4)
+    for other in (five, measured([5.0] * 4, first=9)):
+        judgement = judged("below", three, other)
+        assert (judgement.verdict, judgement.reason) == (REPRODUCED, "no test: no variance over the seeds")
         assert judged("above", three, other).verdict == NOT_REPRODUCED
     assert judged("above", three, three).reason == "no significant difference"
 
 
 def test_equal_asks_for_the_whole_interval():
-    a = found([80.0, 80.2, 80.1, 80.3])
-    b = found([80.2, 80.1, 80.3, 80.2])
+    a = measured([80.0, 80.2, 80.1, 80.3])
+    b = measured([80.2, 80.1, 80.3, 80.2])
     reach = max(-judged("equal", a, b, within=9.0).difference.low, judged("equal", a, b, within=9.0).difference.high)
     assert judged("equal", a, b, within=1.01 * reach).verdict == REPRODUCED
     wide = judged("equal", a, b, within=0.99 * reach)
-    assert (wide.verdict, wide.reason[:38]) == (NOT_REPRODUCED, "the interval of the difference goes be")
-    assert judged("equal", found(HIGH), a, within=0.5).reason == "they differ by more than 0.5"
-    assert judged("equal", found([80.0]), found([80.5]), within=0.5).verdict == REPRODUCED
-    assert judged("equal", found([80.0]), found([80.6]), within=0.5).verdict == NOT_REPRODUCED
+    assert (wide.verdict, wide.reason[:45]) == (NOT_REPRODUCED, "the confidence interval of the difference exc")
+    assert judged("equal", measured(HIGH), a, within=0.5).reason == "they differ by more than 0.5"
+    assert judged("equal", measured([80.0]), measured([80.5]), within=0.5).verdict == REPRODUCED
+    assert judged("equal", measured([80.0]), measured([80.6]), within=0.5).verdict == NOT_REPRODUCED
 
 
 def test_a_number_is_a_figure_without_spread():
-    outcome = judged("above", found(HIGH), 82.0)
-    assert outcome.difference.p == pytest.approx(stats.ttest_1samp(HIGH, 82.0).pvalue)
-    assert judged("above", found(HIGH), 80.0).verdict == REPRODUCED
-    assert judged("below", 80.0, found(HIGH)).verdict == REPRODUCED
+    judgement = judged("above", measured(HIGH), 82.0)
+    assert judgement.difference.p == pytest.approx(stats.ttest_1samp(HIGH, 82.0).pvalue)
+    assert judged("above", measured(HIGH), 80.0).verdict == REPRODUCED
+    assert judged("below", 80.0, measured(HIGH)).verdict == REPRODUCED
 
 
 def test_rising_asks_for_every_step_and_for_the_whole_way():
-    steps = [found([x + spread for spread in (0.0, 0.1, 0.2)]) for x in (1.0, 2.0, 3.0)]
+    steps = [measured([x + spread for spread in (0.0, 0.1, 0.2)]) for x in (1.0, 2.0, 3.0)]
     assert judged("rising", *steps).verdict == REPRODUCED
     assert judged("falling", *reversed(steps)).verdict == REPRODUCED
     assert judged("falling", *steps).verdict == NOT_REPRODUCED
     broken = judged("rising", steps[0], steps[2], steps[1])
     assert (broken.verdict, broken.reason) == (NOT_REPRODUCED, "number 3 is not above the one before")
-    flat = [found([x, x + 5.0, x - 5.0]) for x in (1.0, 1.5)] + [found([3.0, 9.0, -4.0])]
+    flat = [measured([x, x + 5.0, x - 5.0]) for x in (1.0, 1.5)] + [measured([3.0, 9.0, -4.0])]
     assert judged("rising", *flat).reason == "no significant difference"
     assert judged("rising", 0.0, *steps).verdict == REPRODUCED
 
 
 def test_runs_that_never_got_there_are_later_than_all_others():
-    fast, never = found([10.0, 12.0, 11.0, 13.0]), found([math.inf] * 4)
-    some = found([20.0, math.inf, 25.0, math.inf])
+    fast, never = measured([10.0, 12.0, 11.0, 13.0]), measured([math.inf] * 4)
+    some = measured([20.0, math.inf, 25.0, math.inf])
     for slow in (never, some):
         assert judged("below", fast, slow).verdict == REPRODUCED
-        assert judged("above", fast, slow).reason == "the other way round"
+        assert judged("above", fast, slow).reason == "opposite sign"
     assert judged("below", never, never).reason == "no significant difference"
     assert judged("equal", fast, never, within=1.0).verdict == NOT_REPRODUCED
-    assert judged("below", found([10.0]), found([math.inf])).reason == "no test: fewer than 3 seeds"
-    outcome = judged("below", fast, some)
-    assert math.isnan(outcome.difference.mean)
+    assert judged("below", measured([10.0]), measured([math.inf])).reason == "no test: fewer than 3 seeds"
+    judgement = judged("below", fast, some)
+    assert math.isnan(judgement.difference.mean)
     ranks = [[1, 3, 2, 4], [5, 7.5, 6, 7.5]]
-    assert outcome.difference.p == pytest.approx(stats.ttest_rel(*ranks).pvalue)
+    assert judgement.difference.p == pytest.approx(stats.ttest_rel(*ranks).pvalue)
 
 
 def test_what_lacks_is_not_run():
-    lacking = found([], lacks="mnist is missing: put mnist.npz into DIR")
-    outcome = judged("above", found(HIGH), lacking)
-    assert (outcome.verdict, outcome.reason) == (NOT_RUN, "mnist is missing: put mnist.npz into DIR")
+    lacking = measured([], unavailable="mnist is missing: put mnist.npz into DIR")
+    judgement = judged("above", measured(HIGH), lacking)
+    assert (judgement.verdict, judgement.reason) == (NOT_RUN, "mnist is missing: put mnist.npz into DIR")
     assert judge_cell(lacking, 1.0, 0.5).verdict == NOT_RUN
 
 
@@ -153,11 +153,11 @@ def test_what_lacks_is_not_run():
     ],
 )
 def test_a_published_figure_lies_within_the_intervals_and_the_tolerance(values, reference, tolerance, verdict):
-    assert judge_cell(found(values), reference, tolerance).verdict == verdict
+    assert judge_cell(measured(values), reference, tolerance).verdict == verdict
 
 
 def test_the_spread_of_a_reference_is_of_five_seeds_unless_it_says():
     assert reference_interval([70.0, 2.0])[1] == pytest.approx(stats.t.ppf(0.975, 4) * 2.0 / math.sqrt(5))
     for wrong in ("73", [], [1, 2, 3, 4], {"a": 1}):
         with pytest.raises(UserError, match=r"reference: must be a number, \[number, deviation\]"):
-            as_reference(wrong)
+            parse_reference(wrong)
