@@ -1,4 +1,4 @@
-"""`trainopt reproduce`: the plan, what is missing is run and nothing twice, and what cannot be run is said."""
+"""`trainopt reproduce`: the plan, what is missing is run and nothing twice, and errors are one line each."""
 
 import json
 import os
@@ -16,6 +16,10 @@ from helpers import ROOT
 from helpers.cli import forked, others_in, start_fork
 from helpers.runs import rows, same_weights, summary, timeless
 from trainopt.runner.config.options import CONF, Vocabulary
+from trainopt.runner.studies.plan import StudyPlan
+from trainopt.runner.studies.schema import read_study
+from trainopt.runner.sweeps.compose import Composer
+from trainopt.runner.system.errors import UserError
 
 RUN = ["model=mlp", "logger=none"]
 TINY = {
@@ -79,6 +83,12 @@ def study(tmp_path):
 def one(*typed):
     """Sweeps with one at smoke."""
     return {"sweeps": {"one": {"typed": {"smoke": [*RUN, "duration=2steps", *typed]}}}}
+
+
+def plan(tmp_path, scale="smoke"):
+    """The plan of the study tiny."""
+    tiny = read_study(tmp_path / "mine/study/tiny.yaml")
+    return StudyPlan(tiny, scale, tmp_path / "out", Composer(None), ["hydra/launcher=basic"])
 
 
 OURS = ("--config-dir", "mine", "--launcher", "basic")
@@ -155,24 +165,20 @@ def test_sweeps_whose_data_is_missing_are_not_run_until_it_is_there(trainopt, st
     assert reason in result.out
     assert not (tmp_path / "outputs/studies/tiny/small/sweeps").exists()
 
+    assert plan(tmp_path, "small").sweeps["other"].missing_files == [reason]
     npz("data/mnist.npz", shape=(28, 28, 1))
-    assert trainopt(*command).code == 0
-    found = states(tmp_path, scale="small")
-    assert found["other"] == found["behind"] == ["done", None]
+    assert all(not sweep.missing_files for sweep in plan(tmp_path, "small").sweeps.values())
 
 
-def test_files_below_the_data_are_looked_for(trainopt, study, tmp_path, npz):
+def test_files_below_the_data_are_looked_for(study, tmp_path, npz):
     scales = {"smoke": {"about": "", "files": ["for_all.txt"]}}
     study(scales=scales, **one("data=arrays", "data.path={data}/mine.npz"))
-    trainopt("reproduce", "tiny", *OURS)
-    state, reason = states(tmp_path)["one"]
-    assert state == "not_run"
-    assert f"{tmp_path}/data/mine.npz (data.path): is not there; One's own images" in reason
-    assert f"{tmp_path}/data/for_all.txt (scales.smoke.files): is not there; it has to be put there" in reason
+    mine, for_all = plan(tmp_path).sweeps["one"].missing_files
+    assert f"{tmp_path}/data/mine.npz (data.path): is not there; One's own images" in mine
+    assert f"{tmp_path}/data/for_all.txt (scales.smoke.files): is not there; it has to be put there" in for_all
     npz("data/mine.npz")
     (tmp_path / "data/for_all.txt").touch()
-    assert trainopt("reproduce", "tiny", *OURS).code == 0
-    assert states(tmp_path)["one"] == ["done", None]
+    assert plan(tmp_path).sweeps["one"].missing_files == []
 
 
 MISTAKES = [
@@ -191,12 +197,20 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("parts", "said"), MISTAKES)
-def test_a_mistake_in_a_study_costs_one_line_and_no_run(trainopt, study, tmp_path, parts, said):
-    study("right", **one())
+def test_a_mistake_in_a_study_costs_one_line(study, tmp_path, parts, said):
     study(**parts)
+    with pytest.raises(UserError) as refused:
+        plan(tmp_path)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_mistake_in_one_study_costs_no_run_of_another(trainopt, study, tmp_path):
+    study("right", **one())
+    study(**one("optimizer.lrr=1"))
     result = trainopt("reproduce", "right", "tiny", *OURS)
     assert result.code == 2
-    assert said in result.err
+    assert "tiny.yaml: sweeps.one.typed.smoke: optimizer.lrr: unknown key" in result.err
     assert len(result.err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
 
@@ -248,8 +262,8 @@ def test_a_report_that_fails_is_said(trainopt, study, monkeypatch):
         raise ArithmeticError("no further")
 
     monkeypatch.setattr(sys.modules["trainopt.runner.studies.report"], "write_study_report", write)
-    study(**one())
-    result = trainopt("reproduce", "tiny", *OURS)
+    study()
+    result = trainopt("reproduce", "tiny", *OURS, "--scale", "small")  # runs nothing without its data
     assert result.code == 1
     assert "tiny: no report: ArithmeticError: no further" in result.err
 
@@ -288,13 +302,29 @@ def test_runs_of_another_configuration_are_left_alone_and_named(trainopt, study,
     assert times(tmp_path / "outputs/studies/tiny/smoke/sweeps") == before
 
 
+# An optimizer of a user's that takes its time.
+THEIRS = """
+import time, torch
+
+class Slow(torch.optim.SGD):
+    def step(self, closure):
+        time.sleep(0.03)
+        return super().step(closure)
+"""
+SLOW = ["model=function", "data=none", "logger=none", "optimizer._target_=their_slow.Slow"]
+OFTEN = ["duration=60steps", "checkpoint_every=20steps", "log_every=1steps"]
 LONG = {
-    "first": {"typed": {"smoke": [*RUN, "duration=2steps"]}},
-    "long": {
-        "after": ["first"],
-        "typed": {"smoke": [*RUN, "duration=150steps", "seed=0,1", "checkpoint_every=20steps", "log_every=1steps"]},
-    },
+    "first": {"typed": {"smoke": [*SLOW, "duration=2steps"]}},
+    "long": {"after": ["first"], "typed": {"smoke": [*SLOW, *OFTEN, "seed=0,1"]}},
 }
+
+
+@pytest.fixture
+def long_study(study, tmp_path, monkeypatch):
+    """A study of runs that are not over at once."""
+    (tmp_path / "their_slow.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    study(sweeps=LONG)
 
 
 def wait_for(folder, runs, lines):
@@ -318,12 +348,11 @@ def kill_session(number):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes below /proc")
-def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, tmp_path):
-    study(sweeps=LONG)
+def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(long_study, tmp_path):
     command = ("reproduce", "tiny", *OURS)
     killed = tmp_path / "outputs/studies/tiny/smoke/sweeps"
     pid = start_fork(*command, folder=tmp_path, before=os.setsid)
-    wait_for(killed, runs=2, lines=40)
+    wait_for(killed, runs=2, lines=30)
     kill_session(pid)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     ended = [p.parent for p in killed.glob("*/*/summary.json")]
@@ -334,19 +363,15 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(study, t
     assert states(tmp_path) == {"first": ["done", None], "long": ["done", None]}
     assert {p: t for folder in whole for p, t in times(folder).items()} == before
 
-    assert forked(*command, "--out", "undisturbed", folder=tmp_path) == 0
-    undisturbed = tmp_path / "undisturbed/tiny/smoke/sweeps"
-    found = sorted(p.parent for p in undisturbed.glob("*/*/summary.json"))
-    assert len(found) == 3
-    for there in found:
-        here = killed / there.relative_to(undisturbed)
-        assert timeless(rows(here)) == timeless(rows(there))
-        assert same_weights(here, there)
+    (resumed,) = killed.glob("long/*seed=1")
+    assert resumed not in whole
+    assert forked(*SLOW, *OFTEN, "seed=1", "hydra.run.dir=undisturbed", folder=tmp_path) == 0
+    assert timeless(rows(resumed)) == timeless(rows(tmp_path / "undisturbed"))
+    assert same_weights(resumed, tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
-def test_told_to_stop_it_says_how_to_go_on(study, tmp_path):
-    study(sweeps=LONG)
+def test_told_to_stop_it_says_how_to_go_on(long_study, tmp_path):
     command = ("reproduce", "tiny", *OURS)
     pid = start_fork(*command, folder=tmp_path)
     wait_for(tmp_path / "outputs/studies/tiny/smoke/sweeps", runs=1, lines=30)
