@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from helpers.cli import forked
+from helpers.runs import go_on
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other
@@ -43,6 +44,19 @@ def trainopt(tmp_path, monkeypatch, capfd):
         return Result(exit_info.value.code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Trains the run of a command line, in a scratch folder, and returns its folder; nothing is shown or drawn."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(*typed: str, name: str = "a") -> Path:
+        folder = tmp_path / "outputs" / name
+        assert go_on(folder, *typed) == 0
+        return folder
+
+    return train
 
 
 @pytest.fixture

@@ -1,11 +1,53 @@
-"""What stands in for the real thing: folders of runs that no training made, a probe that measures nothing."""
+"""What tests run with: a line for each option, folders of runs that no training made, a probe that measures nothing."""
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.utils import get_object
+from torch import nn
+
+from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
+
+# what an option needs beside its choice; {reference} is the folder of a run with the fisher probe
+NEEDS = {
+    "optimizer=newton": "optimizer.lr=0.1 model.hidden=[2]",
+    "schedule=multistep": "schedule.milestones=[3steps,1epochs]",
+    "schedule=exponential": "schedule.every=2steps",
+    "schedule=cosine_restarts": "schedule.period=3steps",
+    "schedule=cyclic": "schedule.step_up=2steps",
+    "batching=growth_control": "batching.C_growth=[0,3] batching.L_growth=[0.2,1]",
+    "batching=follow_reference": "batching.reference={reference}",
+    "regularizer=[checkpoint_distance]": "regularizer.checkpoint_distance.at=[2steps]",
+}
+
+
+def lines_of(*groups: str) -> dict[str, str]:
+    """Returns a command line for each option of these groups, by its choice, as in optimizer=sgd."""
+    lines = {}
+    for group in groups:
+        for option in Vocabulary([CONF]).options(group):
+            choice = f"{group}=[{option}]" if group in list_groups() else f"{group}={option}"
+            target = get_object(read(CONF / f"{group}/{option}.yaml").get("_target_", "builtins.object"))
+            probe = f"probe.{option}.every=2steps" if group == "probe" else ""
+            lines[choice] = " ".join([choice, NEEDS.get(choice, ""), probe, *probe_of(target)])
+    return lines
+
+
+class LinearTimesOne(nn.Module):
+    """A linear classifier of images, times one: EHNewton does not see that a softmax's inputs are a linear layer's."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, ...]):
+        super().__init__()
+        self.linear = nn.Linear(math.prod(image_shape), num_classes)
+
+    def forward(self, images):
+        """Return the logits."""
+        return 1.0 * self.linear(images.flatten(1))
+
 
 FISHER = "+probe.fisher._target_=helpers.fixtures.Measured"
 
@@ -15,7 +57,7 @@ def probe_of(target) -> list[str]:
     name = getattr(target, "needs_probe", None)
     if name is None:
         return []
-    return [f"probe=[{name}]"]
+    return [f"probe=[{name}]", f"probe.{name}.every=2steps"]
 
 
 class Measured:

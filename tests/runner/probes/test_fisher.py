@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless
+from helpers.cli import refusal
+from helpers.runs import closure_of, double, equal, float64_run, go_on, jacobian, rows, stop_at, timeless
 from trainopt.data import Batching
 from trainopt.optimizers import Optimizer
 from trainopt.optimizers.per_sample.recorder import GramRecorder
@@ -216,17 +217,16 @@ def test_samples_that_are_twice_in_a_batch_are_found_in_float32():
 
 
 def test_the_study_measures_steps_1_51_101_of_every_epoch_and_so_does_a_run_that_goes_on(
-    trainopt, tmp_path, monkeypatch
+    trained, tmp_path, monkeypatch
 ):
     sampling = [f"probe.{name}.{key}" for name in ("fisher", "gradient_noise") for key in STUDY]
     command = ("model=mlp", "data.limit=300", "augmentation.flip=0.5", "batching.size=4", "duration=2.5epochs")
     command = (*command, "probe=[fisher,gradient_noise]", *sampling, "checkpoint_every=20steps", "logger=none")
-    assert trainopt(*command, "run.name=whole").code == 0
+    trained(*command, name="whole")
     stop_at(monkeypatch, 50, 75, 77, 130)
     for _ in range(4):
-        assert trainopt(*command, "run.name=parts").code == 128 + signal.SIGINT
-    assert trainopt(*command, "run.name=parts").code == 0
-    one, other = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
+        assert go_on(tmp_path / "outputs/parts", *command) == 128 + signal.SIGINT
+    one, other = tmp_path / "outputs/whole", trained(*command, name="parts")
     for name in ("fisher", "gradient_noise"):
         found = [row["step"] for row in rows(one, "probe") if row["probe"] == name]
         assert found == [1, 51, 76, 126, 151]
@@ -250,11 +250,11 @@ RUNS = {
 
 
 @pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
-def test_a_run_with_all_probes_is_the_run_without(trainopt, tmp_path, case):
+def test_a_run_with_all_probes_is_the_run_without(trained, tmp_path, case):
     command = ("duration=6steps", "log_every=1steps", "logger=none", "augmentation.flip=0.5")
     plain = [part for part in case if not part.startswith("probe")]
-    assert trainopt(*command, *plain, "run.name=without").code == 0
-    assert trainopt(*command, *case, *ALL, "probe.fisher.every=1steps", "run.name=with").code == 0
+    trained(*command, *plain, name="without")
+    trained(*command, *case, *ALL, "probe.fisher.every=1steps", name="with")
     one, other = tmp_path / "outputs/without", tmp_path / "outputs/with"
     assert timeless(rows(one)) == timeless([row for row in rows(other) if row["kind"] != "probe"])
     states = [torch.load(f / "checkpoints/last.pt", weights_only=True) for f in (one, other)]
@@ -304,18 +304,10 @@ class Scaled(nn.Module):
         ("model=mlp model._target_=own_layer_network.Scaled", "probe.fisher: the network (Scaled): per-sample"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_a_line_before_the_run(
-    trainopt, tmp_path, monkeypatch, arguments, message
-):
-    library = tmp_path / "library"
-    library.mkdir()
-    (library / "own_layer_network.py").write_text(OWN_LAYER)
-    monkeypatch.syspath_prepend(str(library))
-    result = trainopt("probe=[fisher]", *arguments.split())
-    assert result.code == 2
-    assert message in result.err
-    assert result.err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == [library]
+def test_what_cannot_be_measured_is_refused_in_a_line_before_the_run(tmp_path, monkeypatch, arguments, message):
+    (tmp_path / "own_layer_network.py").write_text(OWN_LAYER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert message in refusal("probe=[fisher]", *arguments.split())
 
 
 def test_a_value_out_of_range_is_refused_where_a_library_gives_it():

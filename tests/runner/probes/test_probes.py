@@ -1,12 +1,11 @@
 """Probes: a run with one is the run without, bit for bit; what they say is right; one's own works."""
 
-import signal
-
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers.runs import equal, rows, stop_at, summary, timeless, weights
+from helpers.cli import refusal
+from helpers.runs import equal, rows, state, summary, timeless, weights
 from trainopt.runner.state.clocks import Clocks
 
 TAYLOR = ("probe=[taylor]", "probe.taylor.every=4steps")
@@ -25,41 +24,21 @@ CASES = {
 }
 
 
-def state(folder):
-    """The last checkpoint, without times and the length of metrics.jsonl."""
-    found = torch.load(folder / "checkpoints/last.pt", weights_only=True)
-    del found["clocks"], found["record"]["metrics_bytes"]
-    return timeless(found)
-
-
 def apart(folder):
     """The rows that are no probe's, without times."""
     return timeless([row for row in rows(folder) if row["kind"] != "probe"])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_run_with_a_probe_is_the_run_without(trainopt, tmp_path, case):
-    assert trainopt(*RUN, *case, "run.name=without").code == 0
-    assert trainopt(*RUN, *case, *TAYLOR, "run.name=with").code == 0
+def test_a_run_with_a_probe_is_the_run_without(trained, tmp_path, case):
+    trained(*RUN, *case, name="without")
+    trained(*RUN, *case, *TAYLOR, name="with")
     one, other = tmp_path / "outputs/without", tmp_path / "outputs/with"
     assert equal(state(one), state(other))  # weights, buffers, the optimizer's state, generators, counts
     assert apart(one) == apart(other)
     assert [row["step"] for row in rows(other, "probe")] == [4, 8, 12]
     assert summary(one)["seconds"]["probes"] == 0 < summary(other)["seconds"]["probes"]
     assert summary(one)["gradients"] == summary(other)["gradients"] == 14
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_run_with_a_probe_that_is_stopped_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, case):
-    command = (*RUN, *case, *TAYLOR)
-    assert trainopt(*command, "run.name=whole").code == 0
-    stop_at(monkeypatch, 3, 4, 11)
-    for _ in range(3):
-        assert trainopt(*command, "run.name=parts").code == 128 + signal.SIGINT
-    assert trainopt(*command, "run.name=parts").code == 0
-    one, other = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    assert timeless(rows(one)) == timeless(rows(other))
-    assert equal(state(one), state(other))
 
 
 THEIR_PROBES = """
@@ -79,7 +58,7 @@ class Spread:
 """
 
 
-def test_a_probe_of_ones_own_needs_a_yaml_alone(trainopt, tmp_path, monkeypatch):
+def test_a_probe_of_ones_own_needs_a_yaml_alone(trained, trainopt, tmp_path, monkeypatch):
     (tmp_path / "their_probes.py").write_text(THEIR_PROBES)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "more/probe").mkdir(parents=True)
@@ -87,7 +66,7 @@ def test_a_probe_of_ones_own_needs_a_yaml_alone(trainopt, tmp_path, monkeypatch)
         "spread: {_target_: their_probes.Spread, every: 2steps, factor: 0.5}\n"
     )
     command = (*RUN, *MLP, "duration=4steps")
-    assert trainopt(*command, "run.name=without").code == 0
+    trained(*command, name="without")
     both = trainopt("--config-dir", "more", *command, "probe=[taylor,spread]", *TAYLOR[1:], "run.name=with")
     assert both.code == 0, both.err
     found = rows(tmp_path / "outputs/with", "probe")
@@ -96,8 +75,8 @@ def test_a_probe_of_ones_own_needs_a_yaml_alone(trainopt, tmp_path, monkeypatch)
     assert equal(weights(tmp_path / "outputs/with"), weights(tmp_path / "outputs/without"))
 
 
-def test_values_are_drawn_by_tensorboard(trainopt, tmp_path):
-    assert trainopt(*RUN, *MLP, *TAYLOR, "logger=tensorboard", "run.name=a").code == 0
+def test_values_are_drawn_by_tensorboard(trained, tmp_path):
+    trained(*RUN, *MLP, *TAYLOR, "logger=tensorboard")
     events = EventAccumulator(str(tmp_path / "outputs/a"))
     events.Reload()
     drawn = [(e.step, e.value) for e in events.Scalars("probe/taylor/actual_change")]
@@ -144,10 +123,14 @@ def test_a_checkpoint_from_before_there_was_a_clock_for_probes_is_read():
         ),
     ],
 )
-def test_bad_input(trainopt, tmp_path, arguments, message):
-    result = trainopt("model=mlp", *arguments.split())
+def test_bad_input_is_refused_in_one_line(arguments, message):
+    assert message in refusal("model=mlp", *arguments.split())
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=mlp", "probe=[taylor]", "compile=true")
     assert result.code == 2
-    assert message in result.err
+    assert result.err.startswith("trainopt: compile=true: TaylorProbe needs the graph of the gradient")
     assert result.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

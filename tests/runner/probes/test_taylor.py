@@ -4,26 +4,21 @@ import json
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
+from helpers.cli import built
 from helpers.runs import equal, rows, summary
-from trainopt.runner.config.options import CONF, Vocabulary, default_choices
-from trainopt.runner.config.run_names import register_resolvers
-from trainopt.runner.config.validate import check_config
 from trainopt.runner.probes.taylor import TaylorProbe
 from trainopt.runner.state.snapshot import Moment
-from trainopt.runner.training.build import build
 
 RUN = ("duration=14steps", "log_every=1steps", "logger=none", "probe=[taylor]", "probe.taylor.every=1steps")
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")
 
 
-def test_the_loss_before_is_that_of_the_training_row_and_the_changes_belong_together(trainopt, tmp_path):
+def test_the_loss_before_is_that_of_the_training_row_and_the_changes_belong_together(trained, tmp_path):
     """The same batch, dropout mask, stochastic depth and regularizer: the same loss, bit for bit."""
     resnet = ("model=timm", "model.name=test_resnet", "model.drop_rate=0.3", "model.drop_path_rate=0.2")
     command = (*RUN, *resnet, "data.limit=120", "batching.size=4", "regularizer=[l2]", "optimizer.lr=0.01")
-    assert trainopt(*command, "run.name=a").code == 0
+    trained(*command)
     trained, probed = rows(tmp_path / "outputs/a", "train"), rows(tmp_path / "outputs/a", "probe")
     assert [row["loss"] for row in probed] == [row["total"] for row in trained]
     for row in probed:
@@ -35,23 +30,13 @@ def test_the_loss_before_is_that_of_the_training_row_and_the_changes_belong_toge
     assert [[r[k] for k in keys] for r in probed] == [[r[k] for k in keys] for r in trained]
 
 
-def test_the_first_order_change_is_what_the_optimizer_took_it_for(trainopt, tmp_path):
+def test_the_first_order_change_is_what_the_optimizer_took_it_for(trained, tmp_path):
     """EHNewton says g.p of its own gradient, at the same weights and with the same dropout mask; d = lr p."""
     command = (*RUN, *MLP, "optimizer=ehnewton", "optimizer.lr=0.1")
-    assert trainopt(*command, "run.name=a").code == 0
+    trained(*command)
     trained, probed = rows(tmp_path / "outputs/a", "train"), rows(tmp_path / "outputs/a", "probe")
     expected = [0.1 * row["directional_derivative"] for row in trained]
     assert [row["first_order_change"] for row in probed] == pytest.approx(expected, rel=1e-4)  # float32
-
-
-def built(*overrides):
-    """A run that stands before its first step."""
-    register_resolvers()
-    with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", list(overrides))
-    OmegaConf.set_struct(config, False)
-    check_config(config, default_choices(), Vocabulary([CONF]))
-    return build(config)
 
 
 def test_what_the_taylor_probe_says_is_what_plain_gradients_say():
@@ -128,9 +113,9 @@ def test_every_evaluation_between_steps_leaves_no_gradient(trainopt, tmp_path, m
     assert seen == [True] * 28
 
 
-def test_rows_of_a_loss_that_is_no_number_are_json(trainopt, tmp_path):
+def test_rows_of_a_loss_that_is_no_number_are_json(trained, tmp_path):
     """The step throws the weights far out: the run diverges at the next, and the probe's row says null."""
-    assert trainopt(*RUN, *MLP, "optimizer.lr=1e30", "run.name=a").code == 0
+    trained(*RUN, *MLP, "optimizer.lr=1e30")
     assert summary(tmp_path / "outputs/a")["status"] == "diverged"
     lines = (tmp_path / "outputs/a/metrics.jsonl").read_text().splitlines()
     found = [json.loads(line, parse_constant=pytest.fail) for line in lines]

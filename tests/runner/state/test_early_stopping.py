@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.cli import refusal
+from helpers.runs import check_same_run, go_on, rows, same_weights, stop_at, summary, timeless
 from trainopt.runner.state.early_stopping import EarlyStopping
 from trainopt.runner.system.errors import UserError
 
@@ -71,23 +72,9 @@ def test_a_run_stops_where_the_figures_say(trainopt, tmp_path):
     assert "already finished" in trainopt(*RUN, "run.name=a").out
 
 
-def test_a_run_stopped_by_a_signal_stops_early_at_the_same_step(trainopt, tmp_path, monkeypatch):
-    trainopt(*RUN, "run.name=whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 20, 41)
-        for _ in range(2):
-            assert trainopt(*RUN, "run.name=parts").code == 130
-    assert trainopt(*RUN, "run.name=parts").code == 0
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
-
-
-def test_without_a_validation_split_it_is_refused(trainopt):
-    result = trainopt("model=mlp", "early_stopping.patience=3")
-    assert result.code == 2
-    assert "needs held-out images to look at, as with data.validation=0.1" in result.err
+def test_without_a_validation_split_it_is_refused():
+    line = refusal("model=mlp", "early_stopping.patience=3")
+    assert "needs held-out images to look at, as with data.validation=0.1" in line
 
 
 QUADRATIC = ("model=function", "data=none", "model.function=quadratic", "logger=none", "duration=400steps")
@@ -115,45 +102,42 @@ def test_gradient_descent_ends_at_the_step_of_the_closed_form(trainopt, tmp_path
     assert "already finished" in trainopt(*DESCENT, f"early_stopping.min_step_norm={precision}", "run.name=a").out
 
 
-def test_newton_ends_where_the_optimum_was_found(trainopt, tmp_path):
-    trainopt(*QUADRATIC, "optimizer=newton", "early_stopping.min_step_norm=0.1", "run.name=a")
+def test_newton_ends_where_the_optimum_was_found(trained, tmp_path):
+    trained(*QUADRATIC, "optimizer=newton", "early_stopping.min_step_norm=0.1")
     found = summary(tmp_path / "outputs/a")
     assert (found["steps"], found["final"]["loss"], found["stopped_early"]) == (2, 5.0, True)
 
 
-def test_a_run_that_never_takes_a_short_step_is_the_same_bit_for_bit(trainopt, tmp_path):
+def test_a_run_that_never_takes_a_short_step_is_the_same_bit_for_bit(trained, tmp_path):
     command = ("model=mlp", "duration=2epochs", "logger=none", "log_every=1steps")
-    trainopt(*command, "run.name=a")
-    trainopt(*command, "early_stopping.min_step_norm=1e-30", "run.name=b")
+    trained(*command)
+    trained(*command, "early_stopping.min_step_norm=1e-30", name="b")
     a, b = tmp_path / "outputs/a", tmp_path / "outputs/b"
     assert timeless(rows(a)) == timeless(rows(b))
     assert same_weights(a, b)
     assert summary(b)["stopped_early"] is False
 
 
-def test_signals_do_not_change_where_a_run_ends_by_precision(trainopt, tmp_path, monkeypatch):
+def test_signals_do_not_change_where_a_run_ends_by_precision(trained, tmp_path, monkeypatch):
     command = (*DESCENT, "early_stopping.min_step_norm=0.01")
     last = steps_of_descent(0.01, 0.02)
-    trainopt(*command, "run.name=whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 20, last)  # the second one cuts the last evaluation short
-        for _ in range(2):
-            assert trainopt(*command, "run.name=parts").code == 130
-    result = trainopt(*command, "run.name=parts")
-    assert "the last step was shorter" in result.out
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
+    whole, parts = trained(*command), tmp_path / "parts"
+    stop_at(monkeypatch, 20, last)  # the second one cuts the last evaluation short
+    for _ in range(2):
+        assert go_on(parts, *command) == 130
+    assert go_on(parts, *command) == 0
+    check_same_run(parts, whole)
 
 
-def test_patience_and_precision_go_together_and_the_first_ends_the_run(trainopt, tmp_path):
-    patient = trainopt(*RUN, "early_stopping.min_step_norm=1e-30", "run.name=a").out
-    assert "the held-out images showed nothing more to gain" in patient
-    short = trainopt(*RUN, "early_stopping.min_step_norm=1e9", "run.name=b").out
-    assert "stopped early: 1 steps; the last step was shorter" in short
-    trainopt(*RUN, "run.name=c")
-    assert summary(tmp_path / "outputs/a")["steps"] == summary(tmp_path / "outputs/c")["steps"] > 1
-    assert timeless(rows(tmp_path / "outputs/a")) == timeless(rows(tmp_path / "outputs/c"))
+def test_patience_and_precision_go_together_and_the_first_ends_the_run(trained):
+    patient = trained(*RUN, "early_stopping.min_step_norm=1e-30", name="patient")
+    assert "the held-out images showed nothing more to gain" in summary(patient)["stopped_because"]
+    short = trained(*RUN, "early_stopping.min_step_norm=1e9", name="short")
+    assert summary(short)["steps"] == 1
+    assert "the last step was shorter" in summary(short)["stopped_because"]
+    plain = trained(*RUN, name="plain")
+    assert summary(patient)["steps"] == summary(plain)["steps"] > 1
+    assert timeless(rows(patient)) == timeless(rows(plain))
 
 
 class Cautious(torch.optim.SGD):

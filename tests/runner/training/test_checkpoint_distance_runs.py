@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from helpers.cli import forked
+from helpers.cli import forked, refusal
 from helpers.runs import equal, rows, same_weights, summary, timeless
 from trainopt.runner import load_run
 from trainopt.runner.state.progress import Progress
@@ -20,11 +20,14 @@ def options(**values):
     return [f"regularizer.checkpoint_distance.{key}={value}" for key, value in values.items()]
 
 
-def pushed(trainopt, name, *overrides, duration="20steps", term=TERM, **values):
-    """Make a run of ten steps an epoch, and return its events."""
-    result = trainopt(*QUICK, term, f"duration={duration}", f"run.name={name}", *options(**values), *overrides)
-    assert result.code == 0, result.err
-    return result
+@pytest.fixture
+def pushed(trained):
+    """Trains a run with the term, of ten steps an epoch, and returns its folder."""
+
+    def train(*typed, name="a", duration="20steps", **values):
+        return trained(*QUICK, TERM, f"duration={duration}", *options(**values), *typed, name=name)
+
+    return train
 
 
 def events(folder):
@@ -65,29 +68,30 @@ WHEN = {
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_snapshots_are_taken_at(trainopt, tmp_path, when):
+def test_snapshots_are_taken_at(pushed, when):
     values, more, expected = WHEN[when]
-    result = pushed(trainopt, "a", *more, **values)
-    assert events(tmp_path / "outputs/a") == [(step, "snapshot", because) for step, because in expected]
+    folder = pushed(*more, **values)
+    assert events(folder) == [(step, "snapshot", because) for step, because in expected]
     step, because = expected[0]
-    assert f"step {step:6d}  checkpoint_distance: snapshot (because {because}, snapshots 1)" in result.out
+    assert (
+        f"step {step:6d}  checkpoint_distance: snapshot (because {because}, snapshots 1)"
+        in (folder / "log.txt").read_text()
+    )
 
 
-def test_until_the_first_snapshot_the_run_is_the_one_without_the_term_and_then_another(trainopt, tmp_path):
-    a, b, c = (tmp_path / "outputs" / name for name in "abc")
-    trainopt(*QUICK, "duration=12steps", "run.name=a")
-    pushed(trainopt, "b", duration="12steps", at="[12steps]")
-    pushed(trainopt, "c", duration="12steps", at="[10steps]")
+def test_until_the_first_snapshot_the_run_is_the_one_without_the_term_and_then_another(trained, pushed):
+    a = trained(*QUICK, "duration=12steps")
+    b = pushed(name="b", duration="12steps", at="[12steps]")
+    c = pushed(name="c", duration="12steps", at="[10steps]")
     assert same_weights(a, b)
     assert not same_weights(a, c)
     assert [row["checkpoint_distance"] for row in rows(b, "train")] == [0.0] * 12
 
 
-def test_rows_say_how_far_it_was_from_each_snapshot_and_how_hard_it_was_pushed(trainopt, tmp_path):
+def test_rows_say_how_far_it_was_from_each_snapshot_and_how_hard_it_was_pushed(pushed):
     """Against the checkpoints of every step."""
-    folder = tmp_path / "outputs/a"
     steps = ("checkpoint_every=1steps", "keep_checkpoints.last=50")
-    pushed(trainopt, "a", *steps, strength=0.4, sigma=0.3, every="5steps", keep=2, duration="18steps")
+    folder = pushed(*steps, strength=0.4, sigma=0.3, every="5steps", keep=2, duration="18steps")
     weights = dict(vector(folder, path.name) for path in (folder / "checkpoints").glob("[sl]*.pt"))
     for row in rows(folder, "train"):
         taken = [step for step in (5, 10, 15) if step < row["step"]][-2:]
@@ -106,11 +110,10 @@ def test_rows_say_how_far_it_was_from_each_snapshot_and_how_hard_it_was_pushed(t
     assert row["total"] == pytest.approx(row["cross_entropy"] + row["checkpoint_distance"], rel=1e-5)
 
 
-def test_the_strategy_pushes_until_it_is_far_settles_and_does_so_again(trainopt, tmp_path):
-    folder = tmp_path / "outputs/a"
+def test_the_strategy_pushes_until_it_is_far_settles_and_does_so_again(pushed):
     steps = ("checkpoint_every=1steps", "keep_checkpoints.last=99")
-    result = pushed(
-        trainopt, "a", *steps,
+    folder = pushed(
+        *steps,
         strength=3, units="snapshot_norm", sigma=0.1, at="[4steps]", until_distance=0.2, settle="5steps", times=2,
         duration="40steps",
     )  # fmt: skip
@@ -120,7 +123,7 @@ def test_the_strategy_pushes_until_it_is_far_settles_and_does_so_again(trainopt,
         ("snapshot", "at"), ("far enough", None), ("snapshot", "settled"), ("far enough", None)
     ]  # fmt: skip
     assert (first, second) == (4, far + 5)
-    assert f"step {far:6d}  checkpoint_distance: far enough (nearest " in result.out
+    assert f"step {far:6d}  checkpoint_distance: far enough (nearest " in (folder / "log.txt").read_text()
     weights = dict(vector(folder, path.name) for path in (folder / "checkpoints").glob("[sl]*.pt"))
 
     def left(step, *snapshots):
@@ -136,20 +139,11 @@ def test_the_strategy_pushes_until_it_is_far_settles_and_does_so_again(trainopt,
     assert min(row["checkpoint_distance"] for row in pushing) > 0
 
 
-def test_snapshots_of_other_runs_are_there_from_the_start(trainopt, tmp_path):
-    trainopt(*QUICK, "duration=6steps", "run.name=one", "checkpoint_every=3steps")
-    one = tmp_path / "outputs/one"
+def test_snapshots_of_other_runs_are_there_from_the_start(trained, pushed):
+    one = trained(*QUICK, "duration=6steps", "checkpoint_every=3steps", name="one")
     files = "[outputs/one,outputs/one/checkpoints/step-00000003.pt]"
-    pushed(
-        trainopt,
-        "two",
-        "seed=1",
-        "checkpoint_every=1steps",
-        "keep_checkpoints.last=9",
-        duration="2steps",
-        files=files,
-    )
-    two = tmp_path / "outputs/two"
+    kept = ("checkpoint_every=1steps", "keep_checkpoints.last=9")
+    two = pushed("seed=1", *kept, name="two", duration="2steps", files=files)
     there = vector(two, "step-00000001.pt")[1]
     distances = [(there - vector(one, name)[1]).norm().item() for name in ("last.pt", "step-00000003.pt")]
     assert rows(two, "train")[1]["checkpoint_distance_distances"] == pytest.approx(distances, rel=1e-5)
@@ -207,19 +201,19 @@ def test_a_run_that_is_killed_in_a_push_goes_on_bit_for_bit(tmp_path):
     ],
     ids=lambda o: o[-1],
 )
-def test_every_kind_of_optimizer_runs_with_it(trainopt, tmp_path, optimizer):
-    pushed(trainopt, "a", "model.hidden=[4]", *optimizer, "data.size=4", at="[2steps]", duration="5steps")
-    at_it, *late = rows(tmp_path / "outputs/a", "train")[2:]
+def test_every_kind_of_optimizer_runs_with_it(pushed, optimizer):
+    folder = pushed("model.hidden=[4]", *optimizer, "data.size=4", at="[2steps]", duration="5steps")
+    at_it, *late = rows(folder, "train")[2:]
     assert at_it["checkpoint_distance"] == pytest.approx(1.0, rel=0.01)  # Nesterov's looks ahead of the snapshot
     assert all(0 <= row["checkpoint_distance"] < 1 and row["checkpoint_distance_nearest"] > 0 for row in late)
     # what needs the graph leaves no gradients to compare with
     assert all(("checkpoint_distance_gradient_ratio" in row) == ("nesterov" in optimizer[0]) for row in late)
 
 
-def test_what_is_made_of_rows_copes_with_events(trainopt, tmp_path):
-    trainopt(*QUICK, "duration=8steps", "run.name=bare")
-    pushed(trainopt, "pushed", "logger=tensorboard", at="[2steps]", until_distance=0.1, duration="8steps")
-    metrics = load_run(tmp_path / "outputs/pushed").metrics
+def test_what_is_made_of_rows_copes_with_events(trained, pushed, trainopt):
+    trained(*QUICK, "duration=8steps", name="bare")
+    folder = pushed("logger=tensorboard", name="pushed", at="[2steps]", until_distance=0.1, duration="8steps")
+    metrics = load_run(folder).metrics
     assert metrics[metrics["kind"] == "event"]["regularizer"].tolist() == ["checkpoint_distance"] * 2
     result = trainopt("compare", "outputs")
     assert result.code == 0, result.err
@@ -243,12 +237,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_what_cannot_be_is_refused_in_one_line_before_anything_is_written(trainopt, tmp_path, why):
+def test_what_cannot_be_is_refused_in_one_line(trained, why):
     values, message = REFUSED[why]
     if "other" in str(values):
-        trainopt(*QUICK, "model.hidden=[9]", "duration=1steps", "run.name=other")
-    result = trainopt(*QUICK, TERM, "run.name=a", *options(**values))
+        trained(*QUICK, "model.hidden=[9]", "duration=1steps", name="other")
+    assert message in refusal(*QUICK, TERM, *options(**values))
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt(*QUICK, TERM, *options(at_restarts="true"))
     assert result.code == 2
-    assert message in result.err
-    assert len(result.err.splitlines()) == 1
-    assert not (tmp_path / "outputs/a").exists()
+    assert "at_restarts=true: needs a schedule that restarts" in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()

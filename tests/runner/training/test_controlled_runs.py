@@ -1,4 +1,4 @@
-"""Runs whose batches follow a probe: what is decided, when it holds, what is written, interruptions, refusals."""
+"""Runs whose batches follow a probe: what is decided, when it holds, what is written, refusals."""
 
 import itertools
 import json
@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.fixtures import FISHER, reference_run
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.cli import refusal
+from helpers.fixtures import FISHER
+from helpers.runs import rows, summary
 from trainopt.data import InMemory, NormTest, Position
 from trainopt.runner import load_run
 from trainopt.runner.state.progress import Progress
@@ -26,15 +27,8 @@ SMALL = ("batching.min_size=4", "batching.size=16", "batching.max_size=32", "bat
 GROWTH = ("batching=growth_control", *SMALL, "batching.C_growth=[0,3]", "batching.L_growth=[0.24,1]")
 
 
-def run(trainopt, tmp_path, *command, name="a"):
-    """The folder of a run that went well."""
-    result = trainopt(*command, f"run.name={name}")
-    assert result.code == 0, result.err
-    return tmp_path / "outputs" / name
-
-
-def test_decisions_hold_from_the_next_batch_on_and_are_written_with_their_reasons(trainopt, tmp_path):
-    folder = run(trainopt, tmp_path, *RUN, *GROWTH, "duration=4epochs", "logger=tensorboard", "optimizer.lr=0.1")
+def test_decisions_hold_from_the_next_batch_on_and_are_written_with_their_reasons(trained):
+    folder = trained(*RUN, *GROWTH, "duration=4epochs", "logger=tensorboard", "optimizer.lr=0.1")
     # epochs of 4, 8, 16 and 16 steps; the probe measures every second step, and decides as each ends
     assert summary(folder)["steps"] == 4 + 8 + 16 + 16
     trained = rows(folder, "train")
@@ -60,11 +54,11 @@ def test_decisions_hold_from_the_next_batch_on_and_are_written_with_their_reason
     assert kinds == ["probe", "control", "train", "test"]
 
 
-def test_what_reads_rows_reads_decisions_too(trainopt, tmp_path):
-    folder = run(trainopt, tmp_path, *RUN, *GROWTH, "duration=2epochs")
+def test_what_reads_rows_reads_decisions_too(trained, trainopt):
+    folder = trained(*RUN, *GROWTH, "duration=2epochs")
     metrics = load_run(folder).metrics
     assert metrics[metrics["kind"] == "control"]["batch_size"].tolist() == [8, 4]
-    other = run(trainopt, tmp_path, *RUN, "duration=2epochs", name="b")
+    other = trained(*RUN, "duration=2epochs", name="b")
     assert trainopt("compare", str(folder), str(other)).code == 0
     assert trainopt("evaluate", str(folder)).code == 0
 
@@ -120,51 +114,10 @@ def test_a_change_of_size_within_repeats_leaves_the_batch_as_it_is():
     assert Position(progress.epoch, progress.offset, progress.repeat, progress.step) == (0, 16, 0, 9)
 
 
-POLICIES = {
-    "growth, three updates a batch, dropout": (
-        *(*GROWTH, "batching.every=4steps", "batching.persistency=3", "batching.repeat_lr_factor=0.5"),
-        *("model.dropout=0.2", "+probe.fisher.every=1steps", "duration=24steps", "batching.smoothing=0.5"),
-    ),
-    "growth, the rest dropped, adam": (
-        *(*GROWTH, "batching.every=0.3epochs", "batching.drop_last=true", "optimizer=adam", "duration=2epochs"),
-        "data.limit=75",
-    ),
-    "reference, augmentation": (
-        *("batching=follow_reference", "batching.reference={reference}", *SMALL, "batching.every=3steps"),
-        *("augmentation.flip=0.5", "augmentation.crop_padding=1", "duration=16steps", "batching.smoothing=0.7"),
-    ),
-    "norm test, batch norm, exponential schedule": (
-        *("batching=norm_test", "batching.size=5", "batching.factor=1.5", "batching.every=2steps"),
-        *("model=resnet8", "data.limit=51", "schedule=exponential", "duration=16steps"),
-    ),
-}
-
-
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("options", POLICIES.values(), ids=POLICIES)
-def test_stopped_again_and_again_it_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, options, every):
-    place = reference_run(tmp_path / "reference")
-    model = RUN[2:] if "model=resnet8" in options else RUN
-    command = [*model, *(option.format(reference=place) for option in options)]
-    command += ["evaluate_every=0.4epochs", "checkpoint_every=1000steps"]
-    whole = run(trainopt, tmp_path, *command, name="whole")
-    assert len({row["batch_size"] for row in rows(whole, "control")}) >= 2
-    stops = range(every, summary(whole)["steps"], every)
-    stop_at(monkeypatch, *stops)
-    for _ in stops:
-        assert trainopt(*command, "run.name=parts").code == 130
-    parts = run(trainopt, tmp_path, *command, name="parts")
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
-
-
-def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
+def test_batch_norm_never_gets_a_batch_of_one(trained):
     # 43 images: batches of 6 and of 7 leave a single one
     command = ("batching=norm_test", "batching.size=6", "batching.max_size=7", "batching.factor=1.2")
-    folder = run(
-        trainopt,
-        tmp_path,
+    folder = trained(
         *RUN[3:],
         *command,
         "model=resnet8",
@@ -213,12 +166,16 @@ def test_batch_norm_never_gets_a_batch_of_one(trainopt, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_run_is_said_in_one_line(trainopt, tmp_path, command, message):
+def test_what_cannot_be_run_is_refused_in_one_line(command, message):
     growth = [] if "reference" in command else ["batching=growth_control", "batching.L_growth=[0,1]"]
-    result = trainopt("model=mlp", "duration=1epochs", *growth, *command.split())
+    assert refusal("model=mlp", "duration=1epochs", *growth, *command.split()).startswith(message)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=mlp", "batching=growth_control", "batching.L_growth=[0,1]")
     assert result.code == 2
-    assert result.err.startswith(f"trainopt: {message}")
-    assert result.err.count("\n") == 1
+    message = "batching: GrowthControl acts on what a probe measures; give probe=[fisher]"
+    assert result.err == f"trainopt: {message}\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Runs with dynamic sampling: sizes and rates of every step, interruptions, refusals."""
+"""Runs with dynamic sampling: sizes and rates of every step, refusals."""
 
 from fractions import Fraction
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.cli import refusal
+from helpers.runs import rows, same_weights, summary, timeless
 from trainopt.data import Batching
 from trainopt.optimizers import Constant, Schedule
 from trainopt.runner.config.contracts import complete
@@ -22,13 +23,6 @@ DYNAMIC = ("batching=dynamic", "batching.stages=[8,16]", "duration=8epochs")
 STEPWISE = ("schedule=multistep", "schedule.milestones=[4epochs,6epochs]", "optimizer.lr=0.1")
 
 
-def run(trainopt, tmp_path, *command, name="a"):
-    """The folder of a run that went well."""
-    result = trainopt(*command, f"run.name={name}")
-    assert result.code == 0, result.err
-    return tmp_path / "outputs" / name
-
-
 def by_epoch(folder, key, epochs=8):
     """What training rows hold, each epoch's as a set; a step that completes an epoch is of that."""
     found = [set() for _ in range(epochs)]
@@ -37,10 +31,10 @@ def by_epoch(folder, key, epochs=8):
     return found
 
 
-def test_stages_over_the_run_and_within_each_level_of_the_rate(trainopt, tmp_path):
-    over_run = run(trainopt, tmp_path, *RUN, *DYNAMIC, *STEPWISE, name="O")
+def test_stages_over_the_run_and_within_each_level_of_the_rate(trained):
+    over_run = trained(*RUN, *DYNAMIC, *STEPWISE, name="O")
     assert by_epoch(over_run, "batch_size") == [{8}] * 4 + [{16}] * 4
-    in_levels = run(trainopt, tmp_path, *RUN, *DYNAMIC, *STEPWISE, "batching.scope=learning_rate", name="MS")
+    in_levels = trained(*RUN, *DYNAMIC, *STEPWISE, "batching.scope=learning_rate", name="MS")
     assert by_epoch(in_levels, "batch_size") == [{8}] * 2 + [{16}] * 2 + [{8}] + [{16}] + [{8}] + [{16}]
     rates = [0.1] * 4 + [pytest.approx(0.01)] * 2 + [pytest.approx(0.001)] * 2
     for folder in (over_run, in_levels):  # "the same amount of units of mini-batch sizes", section 4.3
@@ -54,55 +48,23 @@ def test_the_start_says_sizes_and_when_they_change(trainopt):
     assert "8 images, 16 from 50 % of the run" in said
 
 
-def test_the_rate_moves_with_the_size_on_top_of_the_schedule(trainopt, tmp_path):
+def test_the_rate_moves_with_the_size_on_top_of_the_schedule(trained):
     options = ("schedule=exponential", "schedule.gamma=0.5", "schedule.every=2epochs", "optimizer.lr=0.2")
     repeats = ("batching.persistency=2", "batching.repeat_lr_factor=0.5")
     command = (*RUN, *DYNAMIC, *options, *repeats, "batching.lr_rule=sqrt")
-    found = [row["lr"] for row in rows(run(trainopt, tmp_path, *command), "train")]
+    found = [row["lr"] for row in rows(trained(*command), "train")]
     rates = [0.2 * 0.5 ** (epoch // 2) * (1 if epoch < 4 else 2**0.5) for epoch in range(8)]
     batches = [rate for epoch, rate in enumerate(rates) for _ in range(8 if epoch < 4 else 4)]
     assert found == pytest.approx([rate / updates for rate in batches for updates in (1, 2)])
 
 
-def test_a_rate_by_rule_is_the_same_run_as_that_rate_from_the_schedule(trainopt, tmp_path):
+def test_a_rate_by_rule_is_the_same_run_as_that_rate_from_the_schedule(trained):
     command = (*RUN, "batching=dynamic", "batching.stages=[16,8]", "duration=8epochs")
-    ruled = run(trainopt, tmp_path, *command, "batching.lr_rule=linear", "optimizer.lr=0.25", name="ruled")
+    ruled = trained(*command, "batching.lr_rule=linear", "optimizer.lr=0.25", name="ruled")
     halved = ("schedule=multistep", "schedule.milestones=[4epochs]", "schedule.gamma=0.5", "optimizer.lr=0.25")
-    planned = run(trainopt, tmp_path, *command, *halved, name="planned")
+    planned = trained(*command, *halved, name="planned")
     assert timeless(rows(ruled)) == timeless(rows(planned))
     assert same_weights(ruled, planned)
-
-
-RESUMED = {
-    "in the middle of epochs, a rule, dropout, augmentation": (
-        *("batching.stages=[7,20,11]", "batching.lr_rule=linear", "duration=1.5epochs"),
-        *("model.dropout=0.2", "augmentation.flip=0.5", "optimizer=adam"),
-    ),
-    "in steps, two updates a batch, the rest dropped": (
-        *("batching.stages=[30,12,20]", "batching.persistency=2", "batching.drop_last=true", "duration=14steps"),
-        "batching.repeat_lr_factor=0.5",
-    ),
-    "in levels, after a warm-up": (
-        *("batching.first=8", "batching.last=32", "batching.scope=learning_rate", "duration=16steps"),
-        *("schedule=multistep", "schedule.milestones=[8steps,12steps]", "schedule.warmup=3steps"),
-    ),
-}
-
-
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
-def test_stopped_again_and_again_it_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, options, every):
-    command = (*RUN, "batching=dynamic", *options, "evaluate_every=0.4epochs", "checkpoint_every=1000steps")
-    whole = run(trainopt, tmp_path, *command, name="whole")
-    assert len({row["batch_size"] for row in rows(whole, "train")}) >= 3
-    stops = range(every, summary(whole)["steps"], every)
-    stop_at(monkeypatch, *stops)
-    for _ in stops:
-        assert trainopt(*command, "run.name=parts").code == 130
-    parts = run(trainopt, tmp_path, *command, name="parts")
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
 
 
 def test_evaluations_are_as_large_as_the_largest_batch():
@@ -172,9 +134,13 @@ LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit
         ),
     ],
 )
-def test_what_cannot_be_run_is_said_in_one_line(trainopt, tmp_path, command, message):
-    result = trainopt("model=mlp", "batching=dynamic", *command.split())
+def test_what_cannot_be_run_is_refused_in_one_line(command, message):
+    assert refusal("model=mlp", "batching=dynamic", *command.split()).startswith(message)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=resnet8", "batching=dynamic", "batching.stages=[8,1]")
     assert result.code == 2
-    assert result.err.startswith(f"trainopt: {message}")
-    assert result.err.count("\n") == 1
+    message = "batching: has batches of one, which batch norm cannot train on; give larger sizes"
+    assert result.err == f"trainopt: {message}\n"
     assert not list(tmp_path.iterdir())

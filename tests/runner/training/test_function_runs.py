@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.optimize import rosen, rosen_der
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.cli import refusal
+from helpers.runs import rows, summary
 from trainopt.models import FUNCTIONS
 from trainopt.runner import load_run
-from trainopt.runner.reporting.trajectory import window
+from trainopt.runner.reporting.trajectory import draw_trajectory, window
 
 FUNCTION = ("model=function", "data=none", "logger=none", "log_every=1steps")
 RUN = (*FUNCTION, "optimizer.lr=0.001", "optimizer.momentum=0", "duration=12steps", "evaluate_every=3steps")
@@ -24,8 +25,8 @@ def descent(start, gradient, lr, steps):
     return points
 
 
-def test_a_run_is_gradient_descent_and_each_row_is_of_one_point(trainopt, tmp_path):
-    assert trainopt(*RUN, "run.name=a").code == 0
+def test_a_run_is_gradient_descent_and_each_row_is_of_one_point(trained, tmp_path):
+    trained(*RUN)
     points = descent([-1.2, 1.0], rosen_der, 0.001, 12)
     trains, tests = rows(tmp_path / "outputs/a", "train"), rows(tmp_path / "outputs/a", "test")
     assert [row["step"] for row in trains] == list(range(1, 13))
@@ -61,23 +62,8 @@ def test_the_summary_has_no_accuracies_and_the_lowest_loss_is_the_best(trainopt,
     assert "already finished" in trainopt(*RUN, "run.name=a", "logger=tensorboard").out
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "newton"])
-def test_a_run_that_was_interrupted_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, optimizer):
-    command = (*FUNCTION, f"optimizer={optimizer}", "duration=9steps", "model.function=beale", "model.start=[2,0]")
-    trainopt(*command, "run.name=whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2, 7)
-        for _ in range(2):
-            assert trainopt(*command, "run.name=parts").code == 130
-    assert trainopt("resume", "outputs/parts").code == 0
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
-
-
-def test_evaluate_prints_value_and_point(trainopt):
-    trainopt(*FUNCTION, "model.function=quadratic", "optimizer=newton", "duration=1steps", "run.name=a")
+def test_evaluate_prints_value_and_point(trained, trainopt):
+    trained(*FUNCTION, "model.function=quadratic", "optimizer=newton", "duration=1steps")
     result = trainopt("evaluate", "outputs/a", "--checkpoint", "last")
     assert result.code == 0
     assert "last.pt, step 1: value 5 at theta = [0.0, 0.0]" in result.out
@@ -114,11 +100,12 @@ def test_points_of_many_coordinates_are_not_written_and_no_path_is_drawn(trainop
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("optimizer", ["sgd", "newton"])
-def test_every_function_is_run_and_drawn(trainopt, tmp_path, name, optimizer):
-    command = (*FUNCTION, f"model.function={name}", f"optimizer={optimizer}", "optimizer.lr=0.01", "run.name=a")
-    assert trainopt(*command, "duration=2steps").code == 0
-    assert (tmp_path / "outputs/a/path.png").stat().st_size > 10_000
+def test_every_function_is_run_and_drawn(trained, name):
+    for optimizer in ("sgd", "newton"):
+        command = (*FUNCTION, f"model.function={name}", f"optimizer={optimizer}", "optimizer.lr=0.01")
+        folder = trained(*command, "duration=2steps", name=optimizer)
+    draw_trajectory(folder)
+    assert (folder / "path.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -142,10 +129,14 @@ def test_every_function_is_run_and_drawn(trainopt, tmp_path, name, optimizer):
         ((*FUNCTION, "batching.drop_last=true"), "batching.drop_last=true: an epoch of 1"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(trainopt, tmp_path, typed, message):
-    result = trainopt(*typed)
+def test_what_cannot_be_is_refused_in_one_line(typed, message):
+    assert message in refusal(*typed)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=function")
     assert result.code == 2
-    assert message in result.err
+    assert result.err.endswith("the network is a function of its parameters alone; give data=none\n")
     assert result.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
 

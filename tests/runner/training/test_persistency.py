@@ -1,20 +1,18 @@
-"""Persistency: K updates on a batch are K updates by hand; stages, the rate of repeats, counts, interruptions."""
+"""Persistency: K updates on a batch are K updates by hand; stages, the rate of repeats, counts, refusals."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from torch.nn.functional import cross_entropy
 
-from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless, weights
+from helpers.cli import built, refusal
+from helpers.runs import equal, go_on, rows, same_weights, stop_at, summary, timeless, weights
 from trainopt.data import Batching
 from trainopt.optimizers import EHNewton
 from trainopt.runner.config.contracts import complete
-from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.update_scale import RepeatRate
-from trainopt.runner.training.build import build
 
 DATA = (
     "data.limit=100",
@@ -29,13 +27,6 @@ MLP = (*DATA, "model=mlp", "model.hidden=[16]")
 RESNET = (*DATA, "model=resnet8")
 
 
-def run(trainopt, tmp_path, *command, name="a"):
-    """The folder of a run that went well."""
-    result = trainopt(*command, f"run.name={name}")
-    assert result.code == 0, result.err
-    return tmp_path / "outputs" / name
-
-
 def by_hand(command, make_optimizer, repeats, epochs=2, lr=None):
     """The weights that a plain loop over epochs, batches and repeats ends in, from the same weights and images.
 
@@ -46,10 +37,8 @@ def by_hand(command, make_optimizer, repeats, epochs=2, lr=None):
         epochs: passes over the data.
         lr: of (step, repeat); None: the optimizer's own.
     """
-    register_resolvers()
-    with initialize_config_module("trainopt.conf", version_base="1.3"):
-        built = build(compose("config", list(command)))
-    network, images = built.network, built.training_set
+    run = built(*command)
+    network, images = run.network, run.training_set
     optimizer, step = make_optimizer(network.parameters()), 0
     network.train()
     for epoch in range(epochs):
@@ -84,9 +73,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_three_updates_a_batch_are_those_of_a_loop_by_hand(trainopt, tmp_path, case):
+def test_three_updates_a_batch_are_those_of_a_loop_by_hand(trained, case):
     command, make_optimizer = case
-    folder = run(trainopt, tmp_path, *command, "duration=2epochs", "batching.persistency=3")
+    folder = trained(*command, "duration=2epochs", "batching.persistency=3")
     assert equal(weights(folder), dict(by_hand(command, make_optimizer, repeats=3)))
     found = summary(folder)
     # two passes over the data, of four batches each, three times
@@ -104,20 +93,20 @@ class Plain:
 """
 
 
-def test_one_update_a_batch_is_no_persistency(trainopt, tmp_path, monkeypatch):
+def test_one_update_a_batch_is_no_persistency(trained, tmp_path, monkeypatch):
     (tmp_path / "without_repeats.py").write_text(WITHOUT_REPEATS)
     monkeypatch.syspath_prepend(tmp_path)
     command = (*RESNET, "duration=3epochs", "log_every=1steps", "optimizer=adam")
-    plain = run(trainopt, tmp_path, *command, "batching._target_=without_repeats.Plain", name="plain")
+    plain = trained(*command, "batching._target_=without_repeats.Plain", name="plain")
     for name, persistency in (("one", "1"), ("stages", "[1,1]")):
-        one = run(trainopt, tmp_path, *command, f"batching.persistency={persistency}", name=name)
+        one = trained(*command, f"batching.persistency={persistency}", name=name)
         assert timeless(rows(one)) == timeless(rows(plain))
         assert same_weights(one, plain)
 
 
-def test_stages_are_counted_and_evaluated_in_passes_over_the_data(trainopt, tmp_path):
+def test_stages_are_counted_and_evaluated_in_passes_over_the_data(trained):
     command = (*MLP, "batching.size=10", "duration=1epochs", "batching.persistency=[5,2,1]")
-    folder = run(trainopt, tmp_path, *command, "evaluate_every=0.5epochs", "log_every=1steps")
+    folder = trained(*command, "evaluate_every=0.5epochs", "log_every=1steps")
     # stages end at 33.3 and 66.7 images: 4, 3 and 3 batches begin in them
     found = summary(folder)
     assert (found["steps"], found["epochs"], found["gradients"], found["samples"]) == (29, 1.0, 29, 290)
@@ -128,11 +117,11 @@ def test_stages_are_counted_and_evaluated_in_passes_over_the_data(trainopt, tmp_
     assert [row["samples"] for row in rows(folder, "train")] == [10 * step for step in range(1, 30)]
 
 
-def test_evaluations_and_probes_between_repeats_change_nothing(trainopt, tmp_path):
+def test_evaluations_and_probes_between_repeats_change_nothing(trained):
     command = (*RESNET, "duration=14steps", "batching.persistency=4", "log_every=1steps")
-    alone = run(trainopt, tmp_path, *command, "evaluate_every=100steps", name="alone")
+    alone = trained(*command, "evaluate_every=100steps", name="alone")
     more = ("evaluate_every=3steps", "checkpoint_every=2steps", "probe=[taylor]", "probe.taylor.every=5steps")
-    watched = run(trainopt, tmp_path, *command, *more, name="watched")
+    watched = trained(*command, *more, name="watched")
     assert [row["step"] for row in rows(watched, "test")] == [0, 3, 6, 9, 12, 14]
     assert [row["step"] for row in rows(watched, "probe")] == [5, 10]
     assert timeless(rows(watched, "train")) == timeless(rows(alone, "train"))
@@ -151,19 +140,19 @@ def rate(step, repeat):
     return 0.4 * 0.5 ** (step // 4) * 0.7**repeat
 
 
-def test_each_repeat_has_a_factor_on_what_the_schedule_says(trainopt, tmp_path):
-    folder = run(trainopt, tmp_path, *RESNET, *RATED)
+def test_each_repeat_has_a_factor_on_what_the_schedule_says(trained):
+    folder = trained(*RESNET, *RATED)
     assert [row["lr"] for row in rows(folder, "train")] == [rate(step, step % 3) for step in range(24)]
     plain = by_hand(RESNET, lambda params: torch.optim.SGD(params, lr=1.0, momentum=0.5), repeats=3, lr=rate)
     assert equal(weights(folder), dict(plain))
 
 
-def test_a_checkpoint_between_repeats_holds_the_rate_of_the_schedule(trainopt, tmp_path, monkeypatch):
+def test_a_checkpoint_between_repeats_holds_the_rate_of_the_schedule(tmp_path, monkeypatch):
     stop_at(monkeypatch, 5)
     # a schedule that never sets the rate: what is in the optimizer is what repeats left there
     options = ("optimizer.lr=0.4", "batching.persistency=3", "batching.repeat_lr_factor=0.7", "duration=9steps")
-    assert trainopt(*MLP, *options, "run.name=a").code == 130
-    state = torch.load(tmp_path / "outputs/a/checkpoints/last.pt", weights_only=True)
+    assert go_on(tmp_path, *MLP, *options) == 130
+    state = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
     assert (state["progress"]["step"], state["progress"]["repeat"]) == (5, 2)
     assert state["optimizer"]["param_groups"][0]["lr"] == 0.4
 
@@ -188,50 +177,20 @@ def test_every_group_gets_the_factor_and_loses_it_where_the_update_fails():
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 2.0]
 
 
-def test_a_run_that_diverges_in_a_repeat_keeps_the_rate_of_the_schedule(trainopt, tmp_path):
+def test_a_run_that_diverges_in_a_repeat_keeps_the_rate_of_the_schedule(trained):
     wild = ("optimizer=sgd", "optimizer.lr=1e30", "batching.persistency=8", "batching.repeat_lr_factor=0.5")
-    folder = run(trainopt, tmp_path, *MLP, *wild, "duration=8steps")
+    folder = trained(*MLP, *wild, "duration=8steps")
     assert summary(folder)["status"] == "diverged"
     state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
     assert state["progress"]["repeat"] > 0
     assert state["optimizer"]["param_groups"][0]["lr"] == 1e30
 
 
-def test_a_repeat_that_is_short_ends_the_run_within_the_batch(trainopt, tmp_path):
+def test_a_repeat_that_is_short_ends_the_run_within_the_batch(trained):
     more = ("batching.persistency=4", "batching.repeat_lr_factor=1e-9", "early_stopping.min_step_norm=1e-6")
-    folder = run(trainopt, tmp_path, *MLP, *more, "optimizer=sgd", "duration=8steps")
+    folder = trained(*MLP, *more, "optimizer=sgd", "duration=8steps")
     assert summary(folder)["steps"] == 2
     assert "shorter than early_stopping.min_step_norm" in summary(folder)["stopped_because"]
-
-
-RESUMED = {
-    # (options, steps to stop at): within repeats of two batches, of two stages
-    "five updates": (["batching.persistency=5", "duration=24steps"], [3, 22]),
-    "stages of epochs and a factor": (
-        ["batching.persistency=[5,2,1]", "batching.repeat_lr_factor=0.5", "duration=3epochs"],
-        [7, 21],
-    ),
-    "stages of steps": (["batching.persistency=[5,2,1]", "duration=24steps"], [7, 11]),
-}
-
-
-@pytest.mark.parametrize("case", RESUMED.values(), ids=RESUMED)
-def test_stopped_within_repeats_it_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch, case):
-    options, steps = case
-    schedule = ("schedule=exponential", "schedule.gamma=0.9", "schedule.every=3steps")
-    command = (*MLP, "model.dropout=0.2", *schedule, *options, "log_every=1steps", "evaluate_every=4steps")
-    whole = run(trainopt, tmp_path, *command, name="whole")
-    stop_at(monkeypatch, *steps)
-    parts = tmp_path / "outputs/parts"
-    for step in steps:
-        assert trainopt(*command, "run.name=parts").code == 130
-        state = torch.load(parts / "checkpoints/last.pt", weights_only=True)
-        assert state["progress"]["step"] == step
-        assert state["progress"]["repeat"] > 0
-    assert trainopt("resume", "outputs/parts").code == 0
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
 
 
 THEIRS = """
@@ -270,11 +229,14 @@ class NoRate:
         ),
     ],
 )
-def test_bad_values_are_said_in_one_line(trainopt, tmp_path, monkeypatch, command, message):
+def test_bad_values_are_refused_in_one_line(tmp_path, monkeypatch, command, message):
     (tmp_path / "without_a_rate.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(tmp_path)
-    result = trainopt("model=mlp", *command.split())
+    assert refusal("model=mlp", *command.split()).startswith(message)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=mlp", "batching.repeat_lr_factor=0")
     assert result.code == 2
-    assert result.err.startswith(f"trainopt: {message}")
-    assert result.err.count("\n") == 1
+    assert result.err == "trainopt: batching.repeat_lr_factor=0: must be a number > 0\n"
     assert not (tmp_path / "outputs").exists()

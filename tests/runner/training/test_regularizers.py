@@ -1,6 +1,9 @@
 """A regularizer that somebody wrote outside the repository, which follows the run it is part of."""
 
-from helpers.runs import equal, rows, stop_at, timeless
+import pytest
+
+from helpers.cli import refusal
+from helpers.runs import check_same_run, go_on, rows, stop_at
 
 THEIRS = '''
 class Fading:
@@ -43,38 +46,38 @@ RUN = (
 )  # fmt: skip
 
 
-def test_it_is_told_of_steps_and_evaluations_and_its_events_and_figures_are_rows(trainopt, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def theirs(tmp_path, monkeypatch):
+    """Their module can be imported."""
     (tmp_path / "someones_fading.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(tmp_path)
-    result = trainopt(*RUN, "run.name=whole")
-    assert result.code == 0, result.err
-    whole = rows(tmp_path / "outputs/whole")
-    events = [(row["step"], row["event"], row.get("strength")) for row in whole if row["kind"] == "event"]
+
+
+def test_it_is_told_of_steps_and_evaluations_and_its_events_and_figures_are_rows(trained, tmp_path, monkeypatch):
+    whole, parts = trained(*RUN), tmp_path / "parts"
+    events = [(row["step"], row["event"], row.get("strength")) for row in rows(whole, "event")]
     assert events == [
         (0, "halved", 0.25), (3, "third step", None), (3, "halved", 0.125), (6, "third step", None),
         (6, "halved", 0.0625), (8, "halved", 0.03125),
     ]  # fmt: skip
-    assert {row["regularizer"] for row in whole if row["kind"] == "event"} == {"fading"}
-    assert "step      3  fading: third step (tensors 4)" in result.out
-    for row in (row for row in whole if row["kind"] == "train"):
+    assert {row["regularizer"] for row in rows(whole, "event")} == {"fading"}
+    assert "step      3  fading: third step (tensors 4)" in (whole / "log.txt").read_text()
+    for row in rows(whole, "train"):
         strength = {3: 0.25, 6: 0.125}.get(3 * ((row["step"] + 2) // 3), 0.0625)
         assert row["fading_share"] * strength == row["fading"]
         assert row["fading_count"] == 4
-    with monkeypatch.context() as patch:
-        stop_at(patch, 4)
-        assert trainopt(*RUN, "run.name=parts").code == 130
-    assert trainopt(*RUN, "run.name=parts").code == 0
-    assert equal(timeless(rows(tmp_path / "outputs/parts")), timeless(whole))
+    stop_at(monkeypatch, 4)
+    assert go_on(parts, *RUN) == 130
+    assert go_on(parts, *RUN) == 0
+    check_same_run(parts, whole)
 
 
-def test_what_it_refuses_is_told_in_one_line(trainopt, tmp_path, monkeypatch):
-    (tmp_path / "someones_fading.py").write_text(THEIRS)
-    monkeypatch.syspath_prepend(tmp_path)
-    for more, message in (
-        ("seed=13", "regularizer.fading: not with this seed"),
-        ("regularizer.fading.strength=2", "regularizer.fading.strength=2: must be at most 1"),
-    ):
-        result = trainopt(*RUN[:-1], "+regularizer.fading.strength=1", more, "run.name=a")
-        assert result.code == 2
-        assert result.err.strip() == f"trainopt: {message}"
-        assert not (tmp_path / "outputs/a").exists()
+@pytest.mark.parametrize(
+    ("strength", "seed", "message"),
+    [
+        (1, 13, "regularizer.fading: not with this seed"),
+        (2, 0, "regularizer.fading.strength=2: must be at most 1"),
+    ],
+)
+def test_what_it_refuses_is_told_in_one_line(strength, seed, message):
+    assert refusal(*RUN[:-1], f"+regularizer.fading.strength={strength}", f"seed={seed}") == message

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless
+from helpers.runs import check_same_run, equal, go_on, rows, stop_at
 
 RUN = (
     "model=mlp",
@@ -42,8 +42,8 @@ def kept(folder):
         ),
     ],
 )
-def test_the_end_of_each_cycle_is_kept_beside_the_newest(trainopt, tmp_path, schedule, ends, low):
-    assert trainopt(*RUN, *schedule, "run.name=a").code == 0
+def test_the_end_of_each_cycle_is_kept_beside_the_newest(trained, tmp_path, schedule, ends, low):
+    trained(*RUN, *schedule)
     folder = tmp_path / "outputs/a"
     assert kept(folder) == [*ends, 44]  # 44: the one before last.pt
     rate = {row["step"]: row["lr"] for row in rows(folder, "train")}
@@ -53,28 +53,24 @@ def test_the_end_of_each_cycle_is_kept_beside_the_newest(trainopt, tmp_path, sch
         assert low < rate[step] < min(0.03, rate[step - 1])  # where the rate is lowest
 
 
-def test_what_is_kept_is_what_a_run_up_to_there_ends_with(trainopt, tmp_path):
-    assert trainopt(*RUN, *COSINE, "run.name=a").code == 0
+def test_what_is_kept_is_what_a_run_up_to_there_ends_with(trained, tmp_path):
+    trained(*RUN, *COSINE)
     short = [word.replace("47steps", "18steps") for word in RUN]
-    assert trainopt(*short, *COSINE, "run.name=b").code == 0
+    trained(*short, *COSINE, name="b")
     kept_state = torch.load(tmp_path / "outputs/a/checkpoints/step-00000018.pt", weights_only=True)
     last = torch.load(tmp_path / "outputs/b/checkpoints/last.pt", weights_only=True)
     assert equal(kept_state["model"], last["model"])
 
 
-def test_an_interrupted_run_keeps_the_same(trainopt, tmp_path, monkeypatch):
+def test_an_interrupted_run_keeps_the_same(trained, tmp_path, monkeypatch):
     steps = (5, 18, 20)  # 18: where a cycle ends
-    assert trainopt(*RUN, *COSINE, "run.name=whole").code == 0
-    with monkeypatch.context() as patch:
-        stop_at(patch, *steps)
-        for _ in steps:
-            assert trainopt(*RUN, *COSINE, "run.name=parts").code == 130
-    assert trainopt("resume", "outputs/parts").code == 0
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
+    whole, parts = trained(*RUN, *COSINE), tmp_path / "parts"
+    stop_at(monkeypatch, *steps)
+    for _ in steps:
+        assert go_on(parts, *RUN, *COSINE) == 130
+    assert go_on(parts, *RUN, *COSINE) == 0
     assert kept(parts) == kept(whole)
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
+    check_same_run(parts, whole)
     for path in (whole / "checkpoints").glob("step-*.pt"):
         one, two = (torch.load(f, weights_only=True) for f in (path, parts / "checkpoints" / path.name))
         assert equal(one["model"], two["model"])
@@ -100,13 +96,12 @@ def test_a_run_killed_between_best_and_last_at_the_end_of_a_cycle_keeps_it(train
     assert {6, 18, 42} <= set(kept(tmp_path / "outputs/a"))
 
 
-def test_asked_for_midway_it_begins_with_the_next_cycle(trainopt, tmp_path, monkeypatch):
+def test_asked_for_midway_it_begins_with_the_next_cycle(tmp_path, monkeypatch):
     """What is kept changes nothing about a run: the same command with another wish goes on with it."""
-    with monkeypatch.context() as patch:
-        stop_at(patch, 20)
-        assert trainopt(*RUN, *COSINE, "keep_checkpoints.at_restarts=false", "run.name=a").code == 130
-    assert trainopt(*RUN, *COSINE, "run.name=a").code == 0
-    assert kept(tmp_path / "outputs/a") == [42, 44]
+    stop_at(monkeypatch, 20)
+    assert go_on(tmp_path, *RUN, *COSINE, "keep_checkpoints.at_restarts=false") == 130
+    assert go_on(tmp_path, *RUN, *COSINE) == 0
+    assert kept(tmp_path) == [42, 44]
 
 
 def test_a_schedule_without_restarts_is_refused(trainopt, tmp_path):

@@ -1,153 +1,148 @@
-"""A run that is interrupted and resumed is the run that was not: rows, summary and weights, bit for bit."""
+"""A run that is interrupted and resumed is the run that was not: rows, summary and all state, bit for bit."""
 
 import json
 import shutil
 import signal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.fixtures import FISHER, lines_of, reference_run
+from helpers.runs import check_same_run, go_on, rows, stop_at, summary, timeless
 
-COMMON = (
-    "duration=30steps",
-    "log_every=3steps",
-    "evaluate_every=0.7epochs",
-    "checkpoint_every=1000steps",
-    "logger=none",
+RUN = "duration=7steps log_every=2steps evaluate_every=0.7epochs checkpoint_every=1000steps logger=none device=cpu"
+IMAGES = "data.limit=64"
+MLP = "model=mlp model.hidden=[8] model.dropout=0.2"
+LINEAR = "model=mlp model.hidden=[]"
+RESNET = "model=resnet8 data.limit=40 batching.size=10"
+FUNCTION = "model=function data=none model.function=beale model.start=[2,0] batching.size=1"
+TIMM = "model=timm model.name=test_resnet model.drop_rate=0.3 model.drop_path_rate=0.2 data.limit=32 batching.size=8"
+SHIFTED = "augmentation.flip=0.5 augmentation.crop_padding=1"
+CYCLES = "schedule=cyclic schedule.step_up=3steps schedule.warmup=3steps"
+LEVELS = "schedule=multistep schedule.milestones=[4steps,8steps] schedule.warmup=3steps"
+DISTANCE = "regularizer.checkpoint_distance"
+GROWTH = (
+    f"batching=growth_control {FISHER} batching.size=16 batching.min_size=4 batching.max_size=32 batching.smoothing=0.5"
+    " batching.C_growth=[0,3] batching.L_growth=[0.24,1]"
 )
-CASES = {
-    "sgd, exponential schedule, augmentation": (
-        "model=resnet8",
-        "data.limit=300",
-        "schedule=exponential",
-        "schedule.every=4steps",
-        "augmentation.flip=0.5",
-        "augmentation.crop_padding=1",
+TAYLOR = "probe=[taylor] probe.taylor.every=2steps"
+
+# What is added to RUN, and to IMAGES and MLP where a line chooses no data, no model. A new option of the groups in the
+# first row needs no line of its own.
+LINES = {
+    **lines_of("optimizer", "schedule", "batching", "augmentation", "regularizer", "probe"),
+    # networks
+    "batch norm": RESNET,
+    "dropout and stochastic depth": f"{TIMM} optimizer=adagrad",
+    "function": f"{FUNCTION} optimizer=adam",
+    "function, newton": f"{FUNCTION} optimizer=newton",
+    "last layer, features from the cache": "model=resnet8 model.trainable=last_layer",
+    "last layer, features of each batch": "model=resnet8 model.trainable=last_layer model.feature_cache=none",
+    "last layer, augmentation": f"model=resnet8 model.trainable=last_layer {SHIFTED}",
+    "last layer, dropout": f"{MLP} model.trainable=last_layer",
+    "last layer, a batch of one": "model=resnet8 model.trainable=last_layer data.limit=33 optimizer=adam",
+    # images
+    "validation, milestones": "data.validation=0.2 schedule=multistep schedule.milestones=[0.3epochs,5steps]",
+    "augmentation, exponential schedule": f"{RESNET} {SHIFTED} schedule=exponential schedule.every=2steps",
+    "every augmentation": (
+        f"{RESNET} {SHIFTED} augmentation.crop_probability=0.5 augmentation.fill=mean augmentation.cutout=3"
+        " augmentation.mixup=0.4 objective.label_smoothing=0.1 batching.persistency=2"
     ),
-    "every augmentation, label smoothing, persistency": (
-        "model=resnet8",
-        "data.limit=300",
-        "augmentation.flip=0.5",
-        "augmentation.crop_padding=1",
-        "augmentation.crop_probability=0.5",
-        "augmentation.fill=mean",
-        "augmentation.cutout=3",
-        "augmentation.mixup=0.4",
-        "objective.label_smoothing=0.1",
-        "batching.persistency=2",
+    # learning rates
+    "a smooth schedule, l2": "schedule=exponential schedule.staircase=false schedule.gamma=0.5 regularizer=[l2]",
+    "cycles after a warm-up": f"{CYCLES} schedule.mode=exp_range schedule.window=sinusoidal {SHIFTED}",
+    "cycles, adam": f"{CYCLES} optimizer=adam",
+    "cycles, ehnewton": f"{CYCLES} optimizer=ehnewton",
+    "restarts, adam": "schedule=cosine_restarts schedule.period=2steps schedule.period_mult=1.5 optimizer=adam",
+    # batches
+    "five updates a batch": "batching.persistency=5 batching.repeat_lr_factor=0.8 schedule=exponential",
+    "persistency in stages of epochs": "batching.persistency=[5,2,1] batching.repeat_lr_factor=0.5 duration=1epochs",
+    "persistency in stages of steps": "batching.persistency=[5,2,1] schedule=exponential schedule.every=3steps",
+    "sizes in stages, by a rule": "batching=dynamic batching.stages=[7,20,11] batching.lr_rule=linear optimizer=adam",
+    "sizes in stages of steps, the rest dropped": (
+        "batching=dynamic batching.stages=[30,12,20] batching.persistency=2 batching.drop_last=true"
+        " batching.repeat_lr_factor=0.5 duration=9steps"
     ),
-    "adam, milestones, dropout": (
-        "model=mlp",
-        "model.hidden=[20]",
-        "model.dropout=0.3",
-        "optimizer=adam",
-        "schedule=multistep",
-        "schedule.milestones=[0.3epochs,20steps]",
-        "data.validation=0.1",
+    "sizes in stages in levels": (
+        f"batching=dynamic batching.first=8 batching.last=32 batching.scope=learning_rate {LEVELS} duration=10steps"
     ),
-    "rmsprop, persistency, l2, smooth schedule": (
-        "model=mlp",
-        "optimizer=rmsprop",
-        "batching.persistency=3",
-        "regularizer=[l2]",
-        "schedule=exponential",
-        "schedule.staircase=false",
-        "schedule.gamma=0.5",
+    "sizes by growth, three updates a batch": (
+        f"{GROWTH} batching.every=4steps batching.persistency=3 +probe.fisher.every=1steps duration=14steps"
     ),
-    "a cyclic rate after a warm-up, augmentation": (
-        "model=mlp",
-        "augmentation.flip=0.5",
-        "augmentation.crop_padding=1",
-        "schedule=cyclic",
-        "schedule.mode=exp_range",
-        "schedule.window=sinusoidal",
-        "schedule.gamma=0.9",
-        "schedule.step_up=0.3epochs",
-        "schedule.warmup=9steps",
+    "sizes by growth, the rest dropped": (
+        f"{GROWTH} batching.every=0.3epochs batching.drop_last=true optimizer=adam data.limit=75"
     ),
-    "persistency 5 with smaller steps on repeats, a cyclic rate, augmentation": (
-        "model=alexnet_cifar",
-        "model.channels=[4,8,8,8,8]",
-        "data.limit=100",
-        "augmentation.flip=0.5",
-        "augmentation.crop_padding=1",
-        "augmentation.crop_probability=0.5",
-        "batching.size=32",
-        "batching.persistency=5",
-        "batching.repeat_lr_factor=0.8",
-        "schedule=cyclic",
-        "schedule.step_up=7steps",
+    "sizes by a reference": (
+        f"batching=follow_reference batching.reference={{reference}} {FISHER} batching.size=16 batching.min_size=4"
+        f" batching.max_size=32 batching.every=3steps batching.smoothing=0.7 {SHIFTED}"
     ),
-    "adam, warm restarts": (
-        "model=mlp",
-        "optimizer=adam",
-        "schedule=cosine_restarts",
-        "schedule.period=4steps",
-        "schedule.period_mult=1.5",
+    "sizes by the norm test, batch norm": (
+        f"batching=norm_test {FISHER} batching.size=5 batching.factor=1.5 batching.every=2steps"
+        " model=resnet8 data.limit=31 schedule=exponential"
     ),
-    "pushes that end, with restarts and on plateaus": (
-        "model=mlp",
-        "data.validation=0.2",
-        "early_stopping.min_delta=2.0",
-        "schedule=cosine_restarts",
-        "schedule.period=11steps",
-        "schedule.period_mult=1",
-        "regularizer=[l2,checkpoint_distance]",
-        "regularizer.checkpoint_distance.units=snapshot_norm",
-        "regularizer.checkpoint_distance.sigma=0.05",
-        "regularizer.checkpoint_distance.at=[2steps]",
-        "regularizer.checkpoint_distance.at_restarts=true",
-        "regularizer.checkpoint_distance.on_plateau=2",
-        "regularizer.checkpoint_distance.until_distance=0.1",
-        "regularizer.checkpoint_distance.settle=3steps",
-        "regularizer.checkpoint_distance.keep=3",
+    # early stopping
+    "patience": (
+        "data.validation=0.2 optimizer.lr=0.5 early_stopping.patience=3 early_stopping.min_delta=0.5"
+        " evaluate_every=3steps duration=200steps"
     ),
-    "drop path of a timm network, adagrad": (
-        "model=timm",
-        "model.name=test_resnet",
-        "model.drop_rate=0.2",
-        "data.limit=200",
-        "batching.size=16",
-        "optimizer=adagrad",
+    # regularizers
+    "pushes that end, at restarts and on plateaus": (
+        "data.validation=0.2 early_stopping.min_delta=2.0 evaluate_every=2steps duration=20steps"
+        " schedule=cosine_restarts schedule.period=5steps schedule.period_mult=1"
+        f" regularizer=[l2,checkpoint_distance] {DISTANCE}.units=snapshot_norm {DISTANCE}.sigma=0.05"
+        f" {DISTANCE}.at=[2steps] {DISTANCE}.at_restarts=true {DISTANCE}.on_plateau=2 {DISTANCE}.until_distance=0.1"
+        f" {DISTANCE}.settle=3steps {DISTANCE}.keep=3"
     ),
+    # probes
+    "probe, dropout, stochastic depth": f"{TIMM} {TAYLOR}",
+    "probe, adaptive nesterov": f"{TAYLOR} optimizer=adaptive_nesterov regularizer=[l2]",
+    "probe, ehnewton": f"{TAYLOR} optimizer=ehnewton optimizer.lr=0.1 regularizer=[l2]",
+    "probes, each epoch": (
+        "probe=[fisher,gradient_noise] probe.fisher.every=3steps probe.fisher.each_epoch=true"
+        " probe.gradient_noise.every=3steps probe.gradient_noise.each_epoch=true"
+    ),
+    # second order
+    "ehnewton, what it remembers": (
+        "optimizer=ehnewton optimizer.momentum=0.5 optimizer.warm_start=0.9 optimizer.adapt_damping=true"
+        " optimizer.cg_max_iter=3"
+    ),
+    "ehnewton, backtracking": "optimizer=ehnewton optimizer.backtracking=3 optimizer.momentum=0.9",
+    "ehnewton, a share of the batch": (
+        "optimizer=ehnewton optimizer.curvature_share=0.5 optimizer.blocks=parameter optimizer.cg_max_iter=2"
+    ),
+    # a linear classifier goes the short way: few samples or many, one iteration or several
+    **{
+        f"ehnewton, linear classifier, {size} images, {options}": (
+            f"{LINEAR} optimizer=ehnewton regularizer=[l2] objective.label_smoothing=0.1 data.limit=140"
+            f" batching.size={size} optimizer.{options}"
+        )
+        for size in (20, 70)
+        for options in ("momentum=0.5", "cg_max_iter=20")
+    },
 }
-stops = st.lists(st.integers(1, 29), min_size=1, max_size=4, unique=True).map(sorted)
+STOPS = {"twice": (2, 6), "after every step": (1, 2, 3, 4, 5, 6)}
+SLOW = {"after every step": pytest.mark.slow}
 
 
-def check_stops(trainopt, tmp_path, monkeypatch, case, at, number=signal.SIGINT):
-    """Run a case whole (once) and in parts; compare."""
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    command = (*COMMON, *CASES[case])
-    if not whole.exists():
-        assert trainopt(*command, "run.name=whole").code == 0
-    if parts.exists():
-        shutil.rmtree(parts)
-    with monkeypatch.context() as patch:
-        stop_at(patch, *at, number=number)
-        for _ in at:
-            assert trainopt(*command, "run.name=parts").code == 128 + number
-        assert trainopt("resume", "outputs/parts").code == 0
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
+def typed_in(line, reference):
+    """What is typed for a line."""
+    size = "" if "batching=" in line else "batching.size=16"
+    images = "" if "data=" in line else IMAGES
+    model = "" if "model=" in line else MLP
+    return f"{model} {images} {RUN} {size} {line.format(reference=reference)}".split()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "timm" not in case])  # that one: below
-def test_stopped_at_two_steps(trainopt, tmp_path, monkeypatch, case):
-    check_stops(trainopt, tmp_path, monkeypatch, case, [4, 17])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_stopped_anywhere(trainopt, tmp_path, monkeypatch, case):
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(stops, st.sampled_from([signal.SIGINT, signal.SIGTERM]))
-    def at(steps, number):
-        check_stops(trainopt, tmp_path, monkeypatch, case, steps, number)
-
-    at()
+@pytest.mark.parametrize("stops", [pytest.param(STOPS[name], id=name, marks=SLOW.get(name, ())) for name in STOPS])
+@pytest.mark.parametrize("name", LINES)
+def test_stopped_and_resumed_it_is_the_run_that_was_not(trained, tmp_path, monkeypatch, name, stops):
+    typed = typed_in(LINES[name], reference_run(tmp_path / "reference"))
+    whole, parts = trained(*typed, name="whole"), tmp_path / "outputs/parts"
+    stop_at(monkeypatch, *stops)
+    for _ in stops:
+        assert go_on(parts, *typed) == 128 + signal.SIGINT
+    assert go_on(parts, *typed) == 0
+    check_same_run(parts, whole)
+    if name.startswith("sizes"):
+        assert len({row["batch_size"] for row in rows(whole, "train")}) > 1
 
 
 def test_rows_after_the_checkpoint_are_written_anew(trainopt, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_validation_decides_what_is_best(trainopt, tmp_path):
     assert torch.load(folder / "checkpoints/best.pt", weights_only=True)["progress"]["step"] == best["step"]
 
 
-def test_a_loss_that_is_not_finite_is_an_outcome(trainopt, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_outcome(trained, trainopt, tmp_path):
     command = ("model=resnet8", "optimizer.lr=1e20", "duration=1epochs", "run.name=a")
     result = trainopt(*command)
     assert result.code == 0
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_is_an_outcome(trainopt, tmp_path):
     assert found["status"] == "diverged"
     assert found["diverged_at"]["step"] == found["steps"] == 1
     # the update was not made: the weights are those of the step before
-    trainopt("model=resnet8", "optimizer.lr=1e20", "duration=1steps", "run.name=b")
+    trained("model=resnet8", "optimizer.lr=1e20", "duration=1steps", name="b")
     assert all(torch.equal(v, weights(tmp_path / "outputs/b")[k]) for k, v in weights(folder).items() if "bn" not in k)
     assert "already diverged" in trainopt(*command).out
 
@@ -250,13 +250,13 @@ def test_numeric_options_train(trainopt, tmp_path, options):
     torch.use_deterministic_algorithms(False)
 
 
-def test_resized_images_reach_the_network_as_it_was_built(trainopt, tmp_path):
-    assert trainopt("model=mlp", "data.size=12", "duration=2steps", "run.name=a").code == 0
+def test_resized_images_reach_the_network_as_it_was_built(trained, tmp_path):
+    trained("model=mlp", "data.size=12", "duration=2steps")
     assert summary(tmp_path / "outputs/a")["parameters"] == 144 * 12 + 12 + 156 + 130
 
 
-def test_persistency_uses_each_batch_so_often(trainopt, tmp_path):
-    trainopt("model=mlp", "duration=1epochs", "batching.persistency=3", "log_every=1steps", "run.name=a")
+def test_persistency_uses_each_batch_so_often(trained, tmp_path):
+    trained("model=mlp", "duration=1epochs", "batching.persistency=3", "log_every=1steps")
     found = summary(tmp_path / "outputs/a")
     assert (found["steps"], found["samples"], found["gradients"], found["epochs"]) == (36, 3 * 1437, 36, 1.0)
 
@@ -295,7 +295,7 @@ def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, 
     assert not (tmp_path / "outputs/c").exists()
 
 
-def test_an_optimizer_that_needs_the_graph_gets_it(trainopt, tmp_path, monkeypatch):
+def test_an_optimizer_that_needs_the_graph_gets_it(trained, trainopt, tmp_path, monkeypatch):
     (tmp_path / "second.py").write_text(
         "import torch\n"
         "class Graph(torch.optim.SGD):\n"
@@ -312,8 +312,8 @@ def test_an_optimizer_that_needs_the_graph_gets_it(trainopt, tmp_path, monkeypat
     )
     monkeypatch.syspath_prepend(tmp_path)
     target = "optimizer._target_=second.Graph"
-    assert trainopt("model=mlp", target, "optimizer.lr=0.1", "duration=5steps", "run.name=a").code == 0
-    trainopt("model=mlp", "optimizer.momentum=0", "duration=5steps", "run.name=b")
+    trained("model=mlp", target, "optimizer.lr=0.1", "duration=5steps")
+    trained("model=mlp", "optimizer.momentum=0", "duration=5steps", name="b")
     assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
     refused = trainopt("model=mlp", target, "compile=true", "run.name=c")
     assert refused.code == 2

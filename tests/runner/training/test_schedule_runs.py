@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from helpers.runs import rows, stop_at
+from helpers.cli import refusal
+from helpers.runs import go_on, rows, stop_at
 
-RUN = ("model=mlp", "logger=none", "log_every=1steps", "run.name=a")
+RUN = ("model=mlp", "logger=none", "log_every=1steps")
 
 OUTSIDE = '''
 from torch.optim.lr_scheduler import ExponentialLR
@@ -55,24 +56,20 @@ def wave(k, half):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "ehnewton"])
-def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trainopt, tmp_path, optimizer):
-    """After an interruption in the middle of the second, and a warm-up over half of the first."""
+def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trained, optimizer):
+    """After a warm-up over half of the first."""
     options = ("schedule.base_lr=0.001", "schedule.max_lr=0.01", "schedule.step_up=6steps", "schedule.warmup=6steps")
-    command = (*RUN, f"optimizer={optimizer}", "schedule=cyclic", *options, "duration=36steps")
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, 16)
-        assert trainopt(*command).code == 130
-    assert trainopt("resume", "outputs/a").code == 0
-    wanted = [min(1, 0.1 + 0.9 * k / 6) * (0.001 + 0.009 * wave(k, 6)) for k in range(36)]
-    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+    folder = trained(*RUN, f"optimizer={optimizer}", "schedule=cyclic", *options, "duration=36steps")
+    expected = [min(1, 0.1 + 0.9 * k / 6) * (0.001 + 0.009 * wave(k, 6)) for k in range(36)]
+    assert lrs(folder) == pytest.approx(expected, rel=1e-12)
 
 
-def test_durations_in_epochs_and_a_period_that_is_the_runs(trainopt, tmp_path):
+def test_durations_in_epochs_and_a_period_that_is_the_runs(trained):
     period = "schedule.period=${duration}"
-    assert trainopt(*RUN, "schedule=cosine_restarts", period, "optimizer.lr=0.2", "duration=3epochs").code == 0
+    folder = trained(*RUN, "schedule=cosine_restarts", period, "optimizer.lr=0.2", "duration=3epochs")
     epochs = [k // 12 + k % 12 * 128 / 1437 for k in range(36)]  # the last of 12 batches is smaller
-    wanted = [0.1 * (1 + math.cos(math.pi * epoch / 3)) for epoch in epochs]
-    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-9)
+    expected = [0.1 * (1 + math.cos(math.pi * epoch / 3)) for epoch in epochs]
+    assert lrs(folder) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_start_says_what_the_first_rate_is(trainopt):
@@ -80,32 +77,27 @@ def test_the_start_says_what_the_first_rate_is(trainopt):
     assert "SGD, lr 0.05 at first, schedule constant, warm-up over 2epochs" in result.out
 
 
-def test_a_schedule_of_torch_gets_a_warm_up(trainopt, tmp_path):
+def test_a_schedule_of_torch_gets_a_warm_up(trained):
     target = "schedule._target_=torch.optim.lr_scheduler.ExponentialLR"
     options = ("+schedule.gamma=0.9", "schedule.warmup=5steps", "schedule.warmup_from=0")
-    assert trainopt(*RUN, target, *options, "duration=12steps").code == 0
-    wanted = [0.1 * 0.9**k * min(1, k / 5) for k in range(12)]
-    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+    expected = [0.1 * 0.9**k * min(1, k / 5) for k in range(12)]
+    assert lrs(trained(*RUN, target, *options, "duration=12steps")) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.usefixtures("outside")
-def test_a_schedule_of_somebody_outside_gets_a_warm_up_and_goes_on(trainopt, tmp_path):
-    target = "schedule._target_=schedules_of_somebody.Halves"
-    command = (*RUN, target, "schedule.warmup=10steps", "duration=15steps")
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, 3, 7)
-        for _ in range(2):
-            assert trainopt(*command).code == 130
-    assert trainopt("resume", "outputs/a").code == 0
-    wanted = [0.1 * 0.5 ** (k // 4) * min(1, 0.1 + 0.9 * k / 10) for k in range(15)]
-    assert lrs(tmp_path / "outputs/a") == pytest.approx(wanted, rel=1e-12)
+def test_a_schedule_of_somebody_outside_gets_a_warm_up_and_goes_on(tmp_path, monkeypatch):
+    command = (*RUN, "schedule._target_=schedules_of_somebody.Halves", "schedule.warmup=10steps", "duration=15steps")
+    stop_at(monkeypatch, 3, 7)
+    assert [go_on(tmp_path / "a", *command) for _ in range(3)] == [130, 130, 0]
+    expected = [0.1 * 0.5 ** (k // 4) * min(1, 0.1 + 0.9 * k / 10) for k in range(15)]
+    assert lrs(tmp_path / "a") == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.usefixtures("outside")
-def test_a_class_that_takes_warmup_itself_gets_it(trainopt, tmp_path):
+def test_a_class_that_takes_warmup_itself_gets_it(trained):
     target = "schedule._target_=schedules_of_somebody.WithItsOwnWarmup"
-    assert trainopt(*RUN, target, "schedule.warmup=10steps", "duration=3steps").code == 0
-    assert lrs(tmp_path / "outputs/a") == pytest.approx([0.1, 0.05, 0.025])
+    folder = trained(*RUN, target, "schedule.warmup=10steps", "duration=3steps")
+    assert lrs(folder) == pytest.approx([0.1, 0.05, 0.025])
 
 
 @pytest.mark.parametrize(
@@ -148,9 +140,13 @@ def test_a_class_that_takes_warmup_itself_gets_it(trainopt, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(trainopt, tmp_path, typed, message):
-    result = trainopt("model=mlp", *typed.split())
+def test_what_cannot_be_is_refused_in_one_line(typed, message):
+    assert message in refusal("model=mlp", *typed.split())
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("model=mlp", "schedule.warmup=soon")
     assert result.code == 2
-    assert message in result.err
+    assert result.err.startswith("trainopt: schedule.warmup=soon: must be a duration")
     assert result.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
