@@ -52,10 +52,10 @@ class FollowReference(GrowthController):
         at, *trajectories = self.reference
         if not at[0] <= epochs + ahead <= at[-1]:
             return None
+        factors = 1 - self.tolerance, 1 + self.tolerance
         C, L = (
-            [(share * np.interp(epochs + ahead, at, trajectory).item() - value) / ahead for share in shares]
+            [(factor * np.interp(epochs + ahead, at, trajectory).item() - value) / ahead for factor in factors]
             for trajectory, value in zip(trajectories, values, strict=True)
-            for shares in [(1 - self.tolerance, 1 + self.tolerance)]
         )
         return (C if "size" in self.adjust else None), L
 
