@@ -1,12 +1,16 @@
-"""How weights move: update rules, curvature, learning-rate schedules, regularizers. Needs torch alone."""
+"""Optimizers, curvature, per-sample gradients, learning-rate schedules and regularizers.
+
+Needs torch alone, and imports no other package of trainopt.
+"""
 
 from .adaptive_nesterov import AdaptiveNesterov
 from .curvature.conjugate_gradient import CGInfo, conjugate_gradient
 from .curvature.curvature import Curvature, hessian_vector_product
-from .curvature.double_backward_mode import Trace
+from .curvature.double_backward_mode import FastDoubleBackward
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
 from .newton import Newton
+from .per_sample.gram import gradient_gram
 from .protocols import Optimizer, Regularizer, Schedule
 from .regularizers.checkpoint_distance import CheckpointDistance
 from .regularizers.l2 import L2
@@ -28,6 +32,7 @@ __all__ = [
     "Cyclic",
     "EHNewton",
     "Exponential",
+    "FastDoubleBackward",
     "Multistep",
     "Newton",
     "Optimizer",
@@ -36,9 +41,9 @@ __all__ = [
     "Regularizer",
     "Schedule",
     "TaylorEstimates",
-    "Trace",
     "WarmUp",
     "conjugate_gradient",
+    "gradient_gram",
     "hessian_vector_product",
     "taylor_estimates",
 ]

@@ -8,11 +8,11 @@ from torch import Tensor
 
 Bounds = tuple[float, float] | None
 
-JOINT = ("gamma", "loss_floor", "lr_bounds", "grad_norm_sq_bounds")  # one value for all parameter groups
+SHARED = ("gamma", "loss_floor", "lr_bounds", "grad_norm_sq_bounds")  # cannot differ between parameter groups
 
 
 class AdaptiveNesterov(torch.optim.Optimizer):
-    r"""Nesterov momentum with one learning rate for all parameters, computed anew at every step.
+    r"""Nesterov momentum with one learning rate for all parameters, computed at every step.
 
     theta' = theta - alpha v
     eta = gamma |L(theta') - f*| / ||g(theta')||^2
@@ -23,10 +23,10 @@ class AdaptiveNesterov(torch.optim.Optimizer):
     3.4. The closure is called at theta', once a step, and the loss that `step` returns is the one there.
 
     Warning:
-        eta is right where the loss can fall to f*. Where f* lies below what is attainable (a loss with
-        regularizers, label smoothing or noise, and f* = 0), |L - f*| stays while ||g|| vanishes: near the minimum
-        eta grows to the upper of `lr_bounds`, and without bounds the weights are thrown out of it again. Where
-        `lr` sits at a bound, this is Nesterov SGD with a constant learning rate.
+        eta is a good step size where the loss can fall to f*. Where f* lies below the lowest attainable loss (with
+        regularizers, label smoothing or noise, and f* = 0), |L - f*| stays positive while ||g|| vanishes: near the
+        minimum eta grows to the upper of `lr_bounds`, and without bounds the weights leave the minimum again. While
+        `lr` is at a bound, this is Nesterov SGD with a constant learning rate.
 
     >>> w = torch.nn.Parameter(torch.tensor([6.0, 8.0]))
     >>> optimizer = AdaptiveNesterov([w], momentum=0.0, lr_bounds=None)
@@ -42,12 +42,12 @@ class AdaptiveNesterov(torch.optim.Optimizer):
     3.125 [0.75, 1.0] 0.5
 
     Args:
-        params: parameters or groups of them; a group may have a `momentum` of its own.
+        params: parameters or groups of them; a group may have its own `momentum`.
         momentum: alpha, in [0, 1).
-        gamma: confidence in the step, > 0; Polyak's method on convex functions wants it below 2.
+        gamma: factor on the step size, > 0; below 2 for Polyak's method on convex functions.
         loss_floor: f*, the lowest value that the loss can take.
-        lr_bounds: (low, high) that eta is clipped to; None: it is not.
-        grad_norm_sq_bounds: (low, high) that ||g||^2, over all parameters jointly, is clipped to; None: it is not.
+        lr_bounds: (low, high) to which eta is clipped; None: no bounds.
+        grad_norm_sq_bounds: (low, high) to which ||g||^2, over all parameters together, is clipped; None: no bounds.
 
     Attributes:
         last_step: of the last step, as floats: `lr` (eta, also in `param_groups`), `unclipped_lr` (before
@@ -55,11 +55,11 @@ class AdaptiveNesterov(torch.optim.Optimizer):
             1).
 
     Raises:
-        ValueError: an argument is out of its range, a group has a value of its own for what is one for all, or
-            `step` is called without a closure.
+        ValueError: an argument is out of its range, a group has its own value of an option that cannot differ between
+            groups, or `step` is called without a closure.
     """
 
-    sets_lr = True  # a schedule would be overwritten
+    sets_lr = True  # it overwrites the learning rate of a schedule
 
     last_step: dict[str, float]
 
@@ -82,16 +82,16 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         lr_bounds, grad_norm_sq_bounds = (b and (b[0], b[1]) for b in (lr_bounds, grad_norm_sq_bounds))
         values = (gamma, loss_floor, lr_bounds, grad_norm_sq_bounds)
         self.last_step = {}
-        super().__init__(params, {"momentum": momentum, **dict(zip(JOINT, values, strict=True))})
+        super().__init__(params, {"momentum": momentum, **dict(zip(SHARED, values, strict=True))})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters, as `{"params": ..., "momentum": ...}`."""
         momentum = param_group.get("momentum", self.defaults["momentum"])
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be in [0, 1)")
-        for name in ("lr", *(n for n in JOINT if param_group.get(n, self.defaults[n]) != self.defaults[n])):
+        for name in ("lr", *(n for n in SHARED if param_group.get(n, self.defaults[n]) != self.defaults[n])):
             if name in param_group:
-                raise ValueError(f"{name}={param_group[name]}: a group has none of its own; only its momentum")
+                raise ValueError(f"{name}={param_group[name]}: cannot differ between groups; only momentum can")
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,8 +102,8 @@ class AdaptiveNesterov(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
         """Makes an update; returns the loss at theta'.
 
-        Parameters that get no gradient stay as they are. Where the closure raises, parameters and state are, bit
-        for bit, what they were.
+        Parameters without a gradient are unchanged. Where the closure raises an error, parameters and state are
+        unchanged, bit for bit.
 
         Args:
             closure: clears the gradients, computes the loss (a scalar), calls `backward` and returns the loss.
@@ -111,16 +111,16 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         if closure is None:
             raise ValueError("AdaptiveNesterov.step: needs a closure, as the gradient is taken at another point")
         loss = self._look_ahead(closure)
-        moved = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        gradients = [p.grad for params in moved for p in params]
+        used = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        gradients = [p.grad for params in used for p in params]
         if not gradients:
             return loss
         norms = torch._foreach_norm(gradients)
         grad_norm_sq = torch.stack([n.to(norms[0].device) for n in norms]).double().square().sum()
-        # `tolist` is the one moment at which the host waits for the device
+        # only `tolist` makes the host wait for the device
         value = torch.as_tensor(loss, dtype=torch.float64, device=grad_norm_sq.device)
         eta = self._learning_rate(*torch.stack([value, grad_norm_sq]).tolist())
-        for group, params in zip(self.param_groups, moved, strict=True):
+        for group, params in zip(self.param_groups, used, strict=True):
             group["lr"] = eta
             if params:
                 for p in params:
@@ -133,29 +133,29 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         return loss
 
     def _look_ahead(self, closure: Callable[[], Tensor]) -> Tensor:
-        """Returns the closure's loss at theta', with the parameters back at theta."""
+        """Returns the closure's loss at theta'; the parameters are theta again afterwards."""
         thetas: list[Tensor] = []
-        kept: list[Tensor] = []
+        originals: list[Tensor] = []
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if "v" in self.state.get(p, ())]
                 if params and group["momentum"] != 0:
                     copies = [torch.empty_like(p) for p in params]
                     torch._foreach_copy_(copies, params)  # adding alpha v again would not give the same bits
-                    thetas, kept = [*thetas, *params], [*kept, *copies]
+                    thetas, originals = [*thetas, *params], [*originals, *copies]
                     torch._foreach_sub_(params, [self.state[p]["v"] for p in params], alpha=group["momentum"])
             with torch.enable_grad():
                 return closure()
         finally:
             if thetas:
-                torch._foreach_copy_(thetas, kept)
+                torch._foreach_copy_(thetas, originals)
 
     def _learning_rate(self, loss: float, grad_norm_sq: float) -> float:
-        """Returns eta, and say in `last_step` how it came about."""
-        gamma, f, lr_bounds, norm_bounds = (self.param_groups[0][name] for name in JOINT)
-        divisor = clipped(grad_norm_sq, norm_bounds)
+        """Returns eta, and sets `last_step`."""
+        gamma, f, lr_bounds, norm_bounds = (self.param_groups[0][name] for name in SHARED)
+        divisor = clip(grad_norm_sq, norm_bounds)
         unclipped = gamma * abs(loss - f) / divisor if divisor != 0 else 0.0  # without a gradient, no step along it
-        eta = clipped(unclipped, lr_bounds)
+        eta = clip(unclipped, lr_bounds)
         self.last_step = {
             "lr": eta,
             "unclipped_lr": unclipped,
@@ -166,8 +166,8 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         return eta
 
 
-def clipped(value: float, bounds: Bounds) -> float:
-    """Returns the value or the bound that it is beyond; what is no number stays none."""
+def clip(value: float, bounds: Bounds) -> float:
+    """Returns the value, or the bound that it exceeds; nan stays nan."""
     if bounds is None:
         return value
     low, high = bounds

@@ -1,9 +1,9 @@
-"""Checks of arguments that several classes take."""
+"""Checks of arguments."""
 
-from typing import Any
+from collections.abc import Collection
 
 
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raises ValueError if a value is none of the choices."""
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises ValueError if the value of an argument is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value}: must be one of {', '.join(choices)}")

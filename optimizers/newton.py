@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 
 class Newton(Optimizer):
-    """Newton's method: with the whole Hessian, the step to where the gradient's linear model is zero.
+    """Newton's method with the whole Hessian: the step to the zero of the gradient's linear model.
 
         theta <- theta - lr (H + damping I)^-1 g
 
@@ -20,7 +20,7 @@ class Newton(Optimizer):
     text means the step's length ||x_sought - x_start||: `last_step["step_length"]`.)
 
     The closure returns the loss with its graph and does not call `backward`; no `.grad` is touched. Parameters
-    that are frozen or that the loss does not depend on stay, and are no part of H. A Hessian that is not finite
+    that are frozen or that the loss does not depend on are unchanged, and not part of H. A Hessian that is not finite
     makes the step nan, as a gradient that is not finite does elsewhere.
 
     >>> theta = torch.tensor([5.0, 3.0], dtype=torch.float64, requires_grad=True)
@@ -32,19 +32,19 @@ class Newton(Optimizer):
     >>> optimizer.last_step["hvps"], optimizer.last_step["directional_derivative"]
     (2, -204.0)
 
-    Known failure: what it finds is a stationary point, which may as well be a saddle point or a maximum;
-    `last_step["negative_eigenvalues"] > 0` says that the model has no minimum.
+    Known failure: it converges to a stationary point, which may be a saddle point or a maximum;
+    `last_step["negative_eigenvalues"] > 0` shows that the quadratic model has no minimum.
 
     Args:
-        params: tensors, or groups of them, each with an `lr` and a `damping` of its own where wanted.
-        lr: share of the step that is made.
-        damping: >= 0, added to the Hessian's diagonal. As it grows the steps become short ones along -g.
-        max_parameters: the most that are allowed. Memory grows as the square, time as the cube of their number.
+        params: tensors, or groups of them; a group may have its own `lr` and `damping`.
+        lr: factor on the step.
+        damping: >= 0, added to the Hessian's diagonal. As it grows, the steps become short ones along -g.
+        max_parameters: the largest number allowed. Memory grows as the square, time as the cube of their number.
 
     Attributes:
         last_step: of the last step: `hvps` (rows of the Hessian), `step_length` (norm of the step, lr included),
             `directional_derivative` (g times the step), `singular` (1 where the step is the least-squares one,
-            else 0), `negative_eigenvalues` (how many H + damping I has).
+            else 0), `negative_eigenvalues` (their number in H + damping I).
 
     Raises:
         ValueError: lr or damping is negative, or there are too many parameters.
@@ -67,24 +67,27 @@ class Newton(Optimizer):
         self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters; ValueError if they become too many, or its lr or damping is negative."""
+        """Adds a group of parameters.
+
+        Raises:
+            ValueError: there are too many parameters, or the group's lr or damping is negative.
+        """
         super().add_param_group(param_group)
         for key in ("lr", "damping"):
             if self.param_groups[-1][key] < 0:
                 raise ValueError(f"{key}={self.param_groups[-1][key]}: must be >= 0")
-        self._trained()
+        self._trained_parameters()
 
-    def _trained(self) -> list[tuple[Tensor, dict[str, Any]]]:
+    def _trained_parameters(self) -> list[tuple[Tensor, dict[str, Any]]]:
         """Returns the parameters that are not frozen, each with its group."""
-        found = [(p, group) for group in self.param_groups for p in group["params"] if p.requires_grad]
-        count = sum(p.numel() for p, _ in found)
-        most = self.defaults["max_parameters"]
-        if count > most:
+        pairs = [(p, group) for group in self.param_groups for p in group["params"] if p.requires_grad]
+        count, largest = sum(p.numel() for p, _ in pairs), self.defaults["max_parameters"]
+        if count > largest:
             raise ValueError(
-                f"newton: {count:,} parameters are more than max_parameters={most}: their Hessian"
+                f"newton: {count:,} parameters are more than max_parameters={largest}: their Hessian"
                 " is a matrix with as many rows and columns; use ehnewton, which needs none"
             )
-        return found
+        return pairs
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
@@ -95,7 +98,7 @@ class Newton(Optimizer):
         """
         with torch.enable_grad():
             loss = closure()
-            trained = self._trained()
+            trained = self._trained_parameters()
             gradients = grad(loss, [p for p, _ in trained], create_graph=True, allow_unused=True)
             used = [(p, group, g) for (p, group), g in zip(trained, gradients, strict=True) if g is not None]
             params = [p for p, _, _ in used]
@@ -105,22 +108,22 @@ class Newton(Optimizer):
             hessian = hessian_matrix(gradient, params)
         gradient = gradient.detach()
         hessian.diagonal().add_(torch.cat([p.new_full((p.numel(),), group["damping"]) for p, group, _ in used]))
-        move, singular, negative = newton_step(hessian, gradient)
-        move *= torch.cat([p.new_full((p.numel(),), float(group["lr"])) for p, group, _ in used])
-        for p, part in zip(params, move.split([p.numel() for p in params]), strict=True):
+        step, is_singular, negative = newton_step(hessian, gradient)
+        step *= torch.cat([p.new_full((p.numel(),), float(group["lr"])) for p, group, _ in used])
+        for p, part in zip(params, step.split([p.numel() for p in params]), strict=True):
             p.add_(part.view_as(p))
         self.last_step = {
             "hvps": len(gradient),
-            "step_length": torch.linalg.vector_norm(move).item(),
-            "directional_derivative": (gradient @ move).item(),
-            "singular": int(singular),
+            "step_length": torch.linalg.vector_norm(step).item(),
+            "directional_derivative": (gradient @ step).item(),
+            "singular": int(is_singular),
             "negative_eigenvalues": negative,
         }
         return loss.detach()
 
 
 def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
-    """Returns the matrix (n, n) of the derivatives of a gradient (n,) that has its graph, row by row.
+    """Returns the Hessian (n, n), row by row, from a gradient (n,) with its graph.
 
     Args:
         gradient: with respect to params, flattened; its graph is freed.
@@ -137,10 +140,10 @@ def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
 
 
 def newton_step(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, bool, int]:
-    """Returns -matrix^-1 gradient, whether the matrix is singular, and how many negative eigenvalues it has.
+    """Returns -matrix^-1 gradient, whether the matrix is singular, and its number of negative eigenvalues.
 
-    Eigenvalues of a size below n eps times the largest count as zero, as in torch.linalg.matrix_rank; there the
-    step is the least-squares solution of least norm.
+    Eigenvalues of an absolute value below n eps times the largest count as zero, as in torch.linalg.matrix_rank; where
+    there are some, the step is the least-squares solution of least norm.
 
     Args:
         matrix: (n, n), symmetric.
@@ -150,6 +153,6 @@ def newton_step(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, bool, int]:
         return torch.full_like(gradient, torch.nan), False, 0
     values, vectors = torch.linalg.eigh(matrix)
     sizes = values.abs()
-    kept = sizes > len(values) * torch.finfo(values.dtype).eps * sizes.max()
-    coordinates = torch.where(kept, vectors.T @ gradient / torch.where(kept, values, 1.0), 0.0)
-    return -(vectors @ coordinates), not bool(kept.all()), int((kept & (values < 0)).sum())
+    nonzero = sizes > len(values) * torch.finfo(values.dtype).eps * sizes.max()
+    coordinates = torch.where(nonzero, vectors.T @ gradient / torch.where(nonzero, values, 1.0), 0.0)
+    return -(vectors @ coordinates), not bool(nonzero.all()), int((nonzero & (values < 0)).sum())

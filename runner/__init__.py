@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from trainopt.optimizers.per_sample.gram import gradient_gram
+    from trainopt.optimizers import gradient_gram
 
     from .analysis.ensemble import evaluate_ensemble
     from .analysis.landscape import landscape
@@ -35,7 +35,7 @@ __getattr__ = lazy_names(
         "ScheduledCheckpointDistance": "trainopt.runner.training.checkpoint_distance",
         "TensorBoard": "trainopt.runner.records.tensorboard",
         "evaluate_ensemble": "trainopt.runner.analysis.ensemble",
-        "gradient_gram": "trainopt.optimizers.per_sample.gram",
+        "gradient_gram": "trainopt.optimizers",
         "landscape": "trainopt.runner.analysis.landscape",
         "load_run": "trainopt.runner.records.frames",
         "load_runs": "trainopt.runner.records.frames",

@@ -53,14 +53,21 @@ ALLOWED = {
     },
     "optimizers.ehnewton": {
         *("optimizers.curvature", "optimizers.regularizers", "optimizers.vectors", "optimizers.arguments"),
+        *("optimizers.functional_signatures", "optimizers.compat_torch"),
     },
-    "optimizers.curvature": {"optimizers.vectors", "optimizers.arguments"},
+    "optimizers.curvature": {
+        *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
+    },
     "optimizers.schedules": {"optimizers.arguments", "optimizers.protocols"},
     "optimizers.regularizers": {"optimizers.vectors", "optimizers.arguments", "optimizers.protocols"},
-    "optimizers.per_sample": {"optimizers.vectors", "optimizers.arguments"},
+    "optimizers.per_sample": {
+        *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
+    },
     "optimizers.vectors": set(),
     "optimizers.arguments": set(),
     "optimizers.protocols": set(),
+    "optimizers.functional_signatures": set(),
+    "optimizers.compat_torch": set(),
     "data": {"data.datasets", "data.batching", "data.sources", "data.digests", "data.errors"},
     "data.datasets": {"data.sources", "data.digests", "data.errors"},
     "data.batching": {"data.sources", "data.digests", "data.errors"},

@@ -1,4 +1,4 @@
-"""Exact products with the Hessian, and what is computed from them.
+"""Exact products with the Hessian, and what is computed with them: conjugate gradients and Taylor estimates.
 
-Imports nothing else of the optimizers but vectors and arguments.
+May import vectors, arguments, functional_signatures and compat_torch.
 """

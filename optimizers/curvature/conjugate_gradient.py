@@ -11,10 +11,13 @@ from ..vectors import flatten, unflatten
 
 
 class CGInfo(NamedTuple):
-    """How a solution was reached.
+    """How conjugate gradients ended.
 
-    `iterations` made; `residual`, the norm ||b - A x||_2 that is left; `reason` why it stopped: "converged",
-    "max_iter", "negative_curvature" (d A d <= 0 along a direction d) or "not_finite"; `products` with A.
+    Attributes:
+        iterations: their number.
+        residual: ||b - A x||_2 at the end.
+        reason: "converged", "max_iter", "negative_curvature" (d A d <= 0 along a direction d) or "not_finite".
+        products: the number of products with A.
     """
 
     iterations: int
@@ -35,7 +38,7 @@ def conjugate_gradient(
     """Solves A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
 
     The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
-    the x that was reached is returned, and at the first iteration b (steepest descent, where b is -gradient).
+    the current x is returned, and at the first iteration b (steepest descent, where b is -gradient).
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
     >>> x, info = conjugate_gradient(lambda v: [A @ v[0]], [torch.tensor([1.0, 2.0])])
@@ -45,7 +48,7 @@ def conjugate_gradient(
     Args:
         product: returns A v for a list of tensors v.
         b: right-hand side, a list of tensors of one dtype and device.
-        max_iter: most iterations.
+        max_iter: the largest number of iterations.
         tol: stop where ||b - A x||_2 <= tol, or tol * ||b||_2 if `relative`.
         relative: whether tol is relative to ||b||_2.
         x0: where to start; None is 0, and saves a product.
@@ -53,7 +56,7 @@ def conjugate_gradient(
     Returns:
         x, of the shapes of b, and a CGInfo.
     """
-    x, info = solve(
+    x, info = conjugate_gradient_flat(
         lambda v: flatten(product(unflatten(v, b))),
         flatten(b),
         max_iter,
@@ -64,10 +67,10 @@ def conjugate_gradient(
     return unflatten(x, b), info
 
 
-def solve(
+def conjugate_gradient_flat(
     product: Callable[[Tensor], Tensor], b: Tensor, max_iter: int, tol: float, relative: bool, x0: Tensor | None
 ) -> tuple[Tensor, CGInfo]:
-    """Does the same with vectors (n,)."""
+    """Does the same as `conjugate_gradient` with vectors (n,)."""
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - product(x)
     d = r.clone()

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ..compat_torch import is_second_backward
 from ..vectors import flatten, unflatten
-from .double_backward import Sweep
-from .double_backward_mode import Trace
+from .double_backward import BackwardRequest, Quantity
+from .double_backward_mode import FastDoubleBackward
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -28,17 +29,17 @@ def hessian_vector_product(
     [tensor([ 6., 12.])]
 
     Args:
-        loss: a scalar with its graph; computed inside `Trace()` the product is faster.
+        loss: a scalar with its graph; computed inside `FastDoubleBackward()` the product is faster.
         params: tensors that require gradients; where the loss does not depend on one, its part is 0.
         vectors: v, of the shapes of params.
         retain_graph: keep the graph of the loss, for another product.
     """
     gradients = [_edge(g) for g in grad(loss, params, create_graph=True, allow_unused=True)]
-    found = _differentiated(gradients, params, vectors, retain_graph)
-    return [_sum(p, f) for p, f in zip(params, found, strict=True)]
+    product = _differentiate(gradients, params, vectors, retain_graph)
+    return [_sum(p, part) for p, part in zip(params, product, strict=True)]
 
 
-def _differentiated(
+def _differentiate(
     gradients: Sequence[GradientEdge | None],
     inputs: Sequence[Tensor],
     vectors: Sequence[Tensor | None],
@@ -52,54 +53,62 @@ def _differentiated(
     return grad(outputs, inputs, weights, retain_graph=retain_graph, allow_unused=True)
 
 
-def evaluated(
+def evaluate(
     closure: Callable[[], Tensor],
     kind: str,
-    along_only: bool = False,
+    quadratic_form_only: bool = False,
     keep_statistics: bool = False,
-    beside: AbstractContextManager | None = None,
-) -> tuple[Tensor, Trace]:
-    """Returns a closure's loss, and the `Trace` that it was computed in; `beside` is a further context inside that.
+    inner: AbstractContextManager | None = None,
+) -> tuple[Tensor, FastDoubleBackward]:
+    """Returns a closure's loss, and the mode that it was computed in.
+
+    Args:
+        closure: as for `Curvature`.
+        kind: as for `Curvature`.
+        quadratic_form_only: as for `Curvature`.
+        keep_statistics: as for `Curvature`.
+        inner: a context that is entered inside the mode.
 
     Raises:
         ValueError: the loss has no graph; or for Gauss-Newton, the closure called none of the loss functions.
     """
-    short = along_only and kind == "hessian"
-    trace = Trace(split=short or kind == "gauss_newton", keep_statistics=keep_statistics, along=short)
-    with torch.enable_grad(), trace, beside or nullcontext():
+    is_short = quadratic_form_only and kind == "hessian"
+    mode = FastDoubleBackward(is_short or kind == "gauss_newton", keep_statistics, quadratic_form=is_short)
+    with torch.enable_grad(), mode, inner or nullcontext():
         loss = closure()
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise ValueError("the closure must return the loss with its graph: a scalar that depends on the weights")
-    if kind == "gauss_newton" and not trace.outputs:
+    if kind == "gauss_newton" and not mode.outputs:
         raise ValueError(
             "curvature=gauss_newton: the closure must call a loss function of torch.nn.functional"
             " (cross_entropy, mse_loss, ...) on the network's outputs"
         )
-    return loss, trace
+    return loss, mode
 
 
 class Curvature:
-    """The gradient of a loss, and its curvature in any direction, at the weights as they are.
+    """The gradient of a loss, and products with its curvature matrix C, at the current weights.
 
-    `kind` is the matrix C: "hessian", the second derivatives; or "gauss_newton", J^T L J with J the derivatives of
-    the network's outputs and L those of the loss with respect to them (Schraudolph 2002), positive semi-definite
-    for convex losses. What the loss says of the weights beside the outputs, as a regularizer, counts in full. The
-    outputs are what a loss function of torch.nn.functional (`trace.LOSSES`) is given in the closure.
+    `kind` says which matrix C is: "hessian", the second derivatives; or "gauss_newton", J^T L J with J the derivatives
+    of the network's outputs and L those of the loss with respect to them (Schraudolph 2002), positive semi-definite
+    for convex losses. Terms of the loss that do not depend on the outputs, as regularizers, enter with their Hessian.
+    The outputs are the first argument of the loss functions of torch.nn.functional (`double_backward_mode.LOSSES`)
+    that the closure calls.
 
-    In units of a gradient, by counting operations, a product costs 2 (Gauss-Newton 4/3) and the curvature v C v
-    along a direction 1 (2/3): for that, no layer has to be gone through backwards.
+    In units of a gradient, by counting operations, a product C v costs 2 (Gauss-Newton 4/3), and the quadratic form
+    v C v costs 1 (2/3), as it needs no pass back through the layers.
 
     Args:
         closure: returns the loss, a scalar with its graph, and does not call backward.
         params: tensors that require gradients.
         kind: one of KINDS.
-        along_only: `product` will not be called; then `along` of the Hessian takes the short way.
-        keep_statistics: batch norm leaves its running statistics as they are.
+        quadratic_form_only: `matvec` will not be called; `quadratic_form` of the Hessian then costs 1 instead of 2.
+        keep_statistics: batch norm does not update its running statistics.
 
     Attributes:
-        loss: as the closure returned it.
-        params: those of the parameters that the loss depends on; the others have no part in this.
-        gradient: of the loss with respect to them.
+        loss: the closure's, detached.
+        params: the parameters that the loss depends on.
+        gradient: of the loss with respect to these.
 
     Raises:
         ValueError: the closure's loss has no graph; or for Gauss-Newton, it called none of the loss functions.
@@ -110,33 +119,33 @@ class Curvature:
         closure: Callable[[], Tensor],
         params: Sequence[Tensor],
         kind: str = "hessian",
-        along_only: bool = False,
+        quadratic_form_only: bool = False,
         keep_statistics: bool = False,
     ):
-        self._differentiate(*evaluated(closure, kind, along_only, keep_statistics), params, kind)
+        self._differentiate_loss(*evaluate(closure, kind, quadratic_form_only, keep_statistics), params, kind)
 
     @classmethod
-    def of_loss(cls, loss: Tensor, trace: Trace, params: Sequence[Tensor], kind: str) -> "Curvature":
-        """Returns the curvature of what `evaluated` returned, for the same kind."""
+    def of_loss(cls, loss: Tensor, mode: FastDoubleBackward, params: Sequence[Tensor], kind: str) -> "Curvature":
+        """Returns the curvature of a loss that `evaluate` returned, for the same kind."""
         self = cls.__new__(cls)
-        self._differentiate(loss, trace, params, kind)
+        self._differentiate_loss(loss, mode, params, kind)
         return self
 
-    def _differentiate(self, loss: Tensor, trace: Trace, params: Sequence[Tensor], kind: str) -> None:
-        outputs, copies = [z for z, _ in trace.outputs], [leaf for _, leaf in trace.outputs]
+    def _differentiate_loss(self, loss: Tensor, mode: FastDoubleBackward, params: Sequence[Tensor], kind: str) -> None:
+        outputs, copies = [z for z, _ in mode.outputs], [copy for _, copy in mode.outputs]
         with torch.enable_grad():
-            found = gradient_with_graph(loss, [*copies, *params])
+            of_loss = gradient_with_graph(loss, [*copies, *params])
             at_outputs = [
-                (torch.zeros_like(c) if f is None else f.detach()).requires_grad_()
-                for c, f in zip(copies, found, strict=False)
+                (torch.zeros_like(c) if g is None else g.detach()).requires_grad_()
+                for c, g in zip(copies, of_loss, strict=False)
             ]
             through: Sequence[Tensor | None] = [None] * len(params)
             if outputs:
                 through = grad(outputs, params, at_outputs, create_graph=True, allow_unused=True)
         self.loss: Tensor | None = loss.detach()
-        self._kind, self._sweep = kind, trace.sweep
+        self._kind, self._request = kind, mode.request
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
-        self._set(params, found, through)
+        self._set_gradients(params, of_loss, through)
 
     @classmethod
     def of_gradients(cls, params: Sequence[Tensor]) -> "Curvature":
@@ -145,31 +154,36 @@ class Curvature:
         Raises:
             ValueError: no gradient has a graph.
         """
-        there = [p for p in params if p.grad is not None]
-        if not any(p.grad.requires_grad for p in there):  # type: ignore[union-attr]
+        used = [p for p in params if p.grad is not None]
+        if not any(p.grad.requires_grad for p in used):  # type: ignore[union-attr]
             raise ValueError("give a closure that returns the loss, or call loss.backward(create_graph=True) before")
         self = cls.__new__(cls)
-        self.loss, self._kind, self._sweep = None, "hessian", Sweep()
+        self.loss, self._kind, self._request = None, "hessian", BackwardRequest()
         self._outputs, self._copies, self._at_outputs = [], [], []
-        self._set(there, [p.grad for p in there], [None] * len(there))
+        self._set_gradients(used, [p.grad for p in used], [None] * len(used))
         return self
 
-    def _set(
+    def _set_gradients(
         self, params: Sequence[Tensor], of_loss: Sequence[Tensor | None], through: Sequence[Tensor | None]
     ) -> None:
-        """Keeps what is of parameters that the loss depends on."""
+        """Sets the gradients with respect to the parameters that the loss depends on.
+
+        Args:
+            params: those of the constructor.
+            of_loss: gradients of the loss with respect to the copies of the outputs, then to params.
+            through: gradients of <at_outputs, outputs> with respect to params.
+        """
         first = len(self._copies)
         direct = of_loss[first:]
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
         self.params = [params[i] for i in used]
-        # gradients of the loss as a function of outputs and weights, and of <at_outputs, outputs>
         self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
         self._through = [_edge(through[i]) for i in used]
         self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]
 
     @property
     def like(self) -> list[Tensor]:
-        """The shapes of vectors."""
+        """Tensors of the shapes of vectors."""
         return self.params
 
     @property
@@ -178,14 +192,14 @@ class Curvature:
         return 2.0 if self._kind == "hessian" else 4 / 3
 
     @property
-    def cost_of_along(self) -> float:
+    def cost_of_quadratic_form(self) -> float:
         """In gradients, by counting operations."""
         if not self._outputs:
             return self.cost_of_product
         return 1.0 if self._kind == "hessian" else 2 / 3
 
     def block(self, index: int) -> "Curvature":
-        """Returns the curvature as one parameter sees it: the block of C on the diagonal."""
+        """Returns the curvature with respect to one parameter: its block on the diagonal of C."""
         one = copy(self)
         one.params, one._through = [self.params[index]], [self._through[index]]
         first = len(self._copies)
@@ -194,89 +208,103 @@ class Curvature:
         return one
 
     @torch.no_grad()
-    def product(self, vectors: Sequence[Tensor], last: bool = False) -> list[Tensor]:
-        """Returns C v, of the shapes of the parameters; the `last` one lets go of the graph as it goes."""
+    def matvec(self, vectors: Sequence[Tensor], free_graph: bool = False) -> list[Tensor]:
+        """Returns C v, of the shapes of the parameters.
+
+        Args:
+            vectors: v, of the shapes of the parameters.
+            free_graph: free the graph on the way, as no product will follow.
+        """
         if not self._outputs:
-            found = self._swept("product", self._of_loss, self.params, vectors, last)
-            return [torch.zeros_like(p) if f is None else f for p, f in zip(self.params, found, strict=True)]
-        at_outputs, direct = self._second_of_loss(self._tangents(vectors, last), vectors, last)
-        through = _differentiated([_edge(z) for z in self._outputs], self.params, at_outputs, retain_graph=not last)
+            parts = self._backward("product", self._of_loss, self.params, vectors, free_graph)
+            return [torch.zeros_like(p) if part is None else part for p, part in zip(self.params, parts, strict=True)]
+        at_outputs, direct = self._second_of_loss(self._tangents(vectors, free_graph), vectors, free_graph)
+        outputs = [_edge(z) for z in self._outputs]
+        through = _differentiate(outputs, self.params, at_outputs, retain_graph=not free_graph)
         return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
 
-    def times(self, vector: Tensor, last: bool = False) -> Tensor:
-        """Returns C v for a vector of one dimension."""
-        return flatten(self.product(unflatten(vector, self.params), last))
+    def matvec_flat(self, vector: Tensor, free_graph: bool = False) -> Tensor:
+        """Returns C v for a vector (n,)."""
+        return flatten(self.matvec(unflatten(vector, self.params), free_graph))
 
     @torch.no_grad()
-    def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
-        """Returns v C v, a scalar; `last` as for `product`."""
+    def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
+        """Returns v C v, a scalar; arguments as for `matvec`."""
         if not self._outputs:
-            return torch.as_tensor(_dot(vectors, self.product(vectors, last)))
-        rest: Tensor | float = 0.0
+            return torch.as_tensor(_dot(vectors, self.matvec(vectors, free_graph)))
+        of_layers: Tensor | float = 0.0
         if self._kind == "gauss_newton":
-            tangents = self._tangents(vectors, last)
+            tangents = self._tangents(vectors, free_graph)
         else:
-            tangents, rest = self._tangents_and_curvature(vectors, last)
-        at_outputs, direct = self._second_of_loss(tangents, vectors, last)
-        total = _dot(tangents, at_outputs) + _dot(vectors, direct)
-        return torch.as_tensor(total + rest)
+            tangents, of_layers = self._tangents_and_quadratic_form(vectors, free_graph)
+        at_outputs, direct = self._second_of_loss(tangents, vectors, free_graph)
+        of_loss = _dot(tangents, at_outputs) + _dot(vectors, direct)
+        return torch.as_tensor(of_loss + of_layers)
 
-    def _tangents(self, vectors: Sequence[Tensor], last: bool) -> Sequence[Tensor | None]:
+    def _tangents(self, vectors: Sequence[Tensor], free_graph: bool) -> Sequence[Tensor | None]:
         """Returns the derivatives J v of the outputs along v."""
-        return self._swept("tangent", self._through, self._at_outputs, vectors, last)
+        return self._backward("tangent", self._through, self._at_outputs, vectors, free_graph)
 
-    def _tangents_and_curvature(
-        self, vectors: Sequence[Tensor], last: bool
+    def _tangents_and_quadratic_form(
+        self, vectors: Sequence[Tensor], free_graph: bool
     ) -> tuple[Sequence[Tensor | None], Tensor | float]:
-        """Returns J v, and the curvature along v of <g, outputs>, with g the loss's derivatives there."""
-        self._sweep.curvature = 0.0
-        found = self._swept("curvature", self._through, [*self._at_outputs, *self.params], vectors, last)
-        rest = _dot(vectors, found[len(self._copies) :])  # of layers that the trace does not know
-        return found[: len(self._copies)], rest + self._sweep.curvature
+        """Returns J v, and v M v with M the Hessian of <g, outputs>, g the loss's derivatives at the outputs."""
+        self._request.quadratic_form = 0.0
+        inputs = [*self._at_outputs, *self.params]
+        parts = self._backward("quadratic_form", self._through, inputs, vectors, free_graph)
+        first = len(self._copies)
+        of_other_layers = _dot(vectors, parts[first:])  # those that autograd differentiates
+        return parts[:first], of_other_layers + self._request.quadratic_form
 
     def _second_of_loss(
-        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor], last: bool
+        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor], free_graph: bool
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """Returns the loss's second derivatives along (tangents, vectors), at the outputs and at the weights."""
-        found = self._swept("product", self._of_loss, [*self._copies, *self.params], [*tangents, *vectors], last)
-        return found[: len(self._copies)], found[len(self._copies) :]
+        inputs = [*self._copies, *self.params]
+        parts = self._backward("product", self._of_loss, inputs, [*tangents, *vectors], free_graph)
+        return parts[: len(self._copies)], parts[len(self._copies) :]
 
-    def _swept(
+    def _backward(
         self,
-        sweep: str,
+        quantity: Quantity,
         gradients: Sequence[GradientEdge | None],
         inputs: Sequence[Tensor],
         vectors: Sequence[Tensor | None],
-        last: bool,
+        free_graph: bool,
     ) -> Sequence[Tensor | None]:
-        self._sweep.wanted = sweep
-        return _differentiated(gradients, inputs, vectors, retain_graph=not last)
+        """Makes a backward pass through gradients in which the layers compute a quantity."""
+        self._request.quantity = quantity
+        return _differentiate(gradients, inputs, vectors, retain_graph=not free_graph)
 
 
 def _edge(tensor: Tensor | None) -> GradientEdge | None:
-    """Returns a tensor's place in the graph, which does not keep its values."""
+    """Returns a tensor's place in the graph, which does not keep its values; None where it has none."""
     return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
 
 
 def gradient_with_graph(loss: Tensor, inputs: Sequence[Tensor | GradientEdge]) -> Sequence[Tensor | None]:
-    """Returns the gradient, None where the loss does not depend on an input; ValueError after `backward`."""
+    """Returns the gradient, None where the loss does not depend on an input.
+
+    Raises:
+        ValueError: `backward` was called on the loss before.
+    """
     try:
         return grad(loss, inputs, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
     except RuntimeError as error:
-        if "second time" in str(error):
+        if is_second_backward(error):
             raise ValueError("the closure must return the loss without calling backward") from error
         raise
 
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor | float:
     """Returns the inner product; None is 0."""
-    given = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return sum((torch.dot(x, y) for x, y in given), start=0.0)
+    pairs = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    return sum((torch.dot(x, y) for x, y in pairs), start=0.0)
 
 
 def _sum(param: Tensor, *parts: Tensor | None) -> Tensor:
-    """Returns the sum of the parts that are there, detached, or zeros like the parameter."""
-    given = [part.detach() for part in parts if part is not None]
-    if not given:
+    """Returns the sum of the parts that are not None, detached; zeros like the parameter where all are."""
+    terms = [part.detach() for part in parts if part is not None]
+    if not terms:
         return torch.zeros_like(param)
-    return given[0] if len(given) == 1 else given[0] + given[1]
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]

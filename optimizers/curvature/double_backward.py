@@ -1,20 +1,20 @@
-"""Layers whose second derivatives cost what the operations in them cost.
+"""Layers whose second derivatives take as few passes over memory as the formulas need.
 
-Differentiating a gradient, as autograd does it, composes the second derivative of batch norm of about thirty
-passes over its input, that of a convolution of transposed copies, and lets zeros flow back from a ReLU. The
-functions here compute the same numbers with as few passes as the formulas need.
+Autograd differentiates a gradient by composition: the second derivative of batch norm takes about thirty passes over
+its input, that of a convolution makes transposed copies, and zeros flow back from a ReLU. The functions here compute
+the same numbers.
 
-Of a layer y = f(x, w) with the loss's derivative g = dL/dy, and tangents x', w' of a direction in the weights:
+For a layer y = f(x, w), the loss's derivative g = dL/dy, and tangents x', w' of a direction in the weights:
 
-    y'  = Df(x, w) [x', w']                  the tangent that goes on to the next layer
-    s   = grad_(x, w) <g, y'>                what the layer adds to a product with the Hessian
-    c   = <g, D2f(x, w) [x', w'][x', w']>    what it adds to the curvature along the direction
+    y'  = Df(x, w) [x', w']                  the tangent, which the next layer gets
+    s   = grad_(x, w) <g, y'>                the layer's term of a product with the Hessian
+    c   = <g, D2f(x, w) [x', w'][x', w']>    the layer's term of the quadratic form of the Hessian
 
-A `Sweep` says which of them are wanted.
+A `BackwardRequest` names the quantity that a backward pass computes.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,19 +24,26 @@ from torch.autograd.function import once_differentiable
 aten = torch.ops.aten
 
 
-@dataclass(slots=True)
-class Sweep:
-    """What is wanted of the layers: "product" y' and s, "curvature" y' and c, "tangent" y' alone.
+Quantity = Literal["product", "quadratic_form", "tangent"]
 
-    The layers of a graph share one, which holds nothing of the graph: that would be a cycle that is never freed.
+
+@dataclass(slots=True)
+class BackwardRequest:
+    """What the layers compute in a backward pass through a gradient; all layers of a graph share one request.
+
+    It holds nothing of the graph: that would be a reference cycle, which only the garbage collector frees.
+
+    Attributes:
+        quantity: "product": y' and s; "quadratic_form": y' and c; "tangent": y' alone.
+        quadratic_form: the sum of c over the layers that the pass has reached.
     """
 
-    wanted: str = "product"
-    curvature: Tensor | float = 0.0  # the sum of c so far
+    quantity: Quantity = "product"
+    quadratic_form: Tensor | float = 0.0
 
 
 def _sum(*terms: Tensor | None) -> Tensor | None:
-    """Adds what is there."""
+    """Returns the sum of the terms that are not None; None where all are."""
     total = None
     for term in terms:
         if term is not None:
@@ -48,11 +55,11 @@ class Convolution(Function):
     """x (B, C, ...) and w (C', C / groups, ...) to (B, C', ...)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, options: tuple, sweep: Sweep) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, options: tuple, request: BackwardRequest) -> Tensor:
         """Returns the convolution; `options` are stride, padding, dilation and groups."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
-        ctx.options, ctx.sweep = options, sweep
+        ctx.options, ctx.request = options, request
         return convolution(x, w, b, options)
 
     @staticmethod
@@ -61,23 +68,25 @@ class Convolution(Function):
         if g is None:
             return (None,) * 5
         x, w = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
-        return *_ConvolutionBackward.apply(g, x, w, wanted, ctx.options, ctx.sweep), None, None
+        needs = ctx.needs_input_grad[:3]
+        return *_ConvolutionBackward.apply(g, x, w, needs, ctx.options, ctx.request), None, None
 
 
 class _ConvolutionBackward(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, wanted: tuple, options: tuple, sweep: Sweep) -> tuple:
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, w: Tensor, needs: tuple, options: tuple, request: BackwardRequest
+    ) -> tuple:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(g, x, w)
-        ctx.wanted, ctx.options, ctx.sweep = wanted, options, sweep
-        return convolution_backward(g, x, w, wanted, options)
+        ctx.needs, ctx.options, ctx.request = needs, options, request
+        return convolution_backward(g, x, w, needs, options)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None) -> tuple:
         g, x, w = ctx.saved_tensors
-        options, sweep = ctx.options, ctx.sweep
+        options, request = ctx.options, ctx.request
         tangent = None if dx is None else convolution(dx, w, db, options)
         if dw is not None:
             part = convolution(x, dw, db if dx is None else None, options)
@@ -85,16 +94,16 @@ class _ConvolutionBackward(Function):
         if tangent is None and db is not None:
             tangent = db.view(1, -1, *[1] * (g.dim() - 2)).expand_as(g)
         sx = sw = None
-        if sweep.wanted == "product":
-            at_x = dw is not None and ctx.wanted[0]
-            at_w = dx is not None and ctx.wanted[1]
+        if request.quantity == "product":
+            at_x = dw is not None and ctx.needs[0]
+            at_w = dx is not None and ctx.needs[1]
             if at_x or at_w:
                 sx, sw, _ = convolution_backward(
                     g, x if dx is None else dx, w if dw is None else dw, (at_x, at_w, False), options
                 )
-        elif sweep.wanted == "curvature" and dx is not None and dw is not None:
+        elif request.quantity == "quadratic_form" and dx is not None and dw is not None:
             _, sw, _ = convolution_backward(g, dx, dw, (False, True, False), options)
-            sweep.curvature += 2 * (sw * dw).sum()
+            request.quadratic_form += 2 * (sw * dw).sum()
             sw = None
         return tangent, sx, sw, None, None, None
 
@@ -105,23 +114,23 @@ def convolution(x: Tensor, w: Tensor, b: Tensor | None, options: tuple) -> Tenso
     return aten.convolution(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)
 
 
-def convolution_backward(g: Tensor, x: Tensor, w: Tensor, wanted: tuple, options: tuple) -> tuple:
-    """Returns its gradients with respect to x, w and the bias, None where not wanted."""
+def convolution_backward(g: Tensor, x: Tensor, w: Tensor, needs: tuple, options: tuple) -> tuple:
+    """Returns the convolution's gradients with respect to x, w and b; None for those that are not needed."""
     stride, padding, dilation, groups = options
-    sizes = [w.shape[0]] if wanted[2] else None
+    sizes = [w.shape[0]] if needs[2] else None
     nothing = [0] * len(stride)
-    return aten.convolution_backward(g, x, w, sizes, stride, padding, dilation, False, nothing, groups, list(wanted))
+    return aten.convolution_backward(g, x, w, sizes, stride, padding, dilation, False, nothing, groups, list(needs))
 
 
 class Linear(Function):
     """x (..., in) and w (out, in) to (..., out)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, sweep: Sweep) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, request: BackwardRequest) -> Tensor:
         """Returns x w^T + b."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
-        ctx.sweep = sweep
+        ctx.request = request
         return aten.linear(x, w, b)
 
     @staticmethod
@@ -130,19 +139,19 @@ class Linear(Function):
         if g is None:
             return (None,) * 4
         x, w = ctx.saved_tensors
-        return *_LinearBackward.apply(g, x, w, ctx.needs_input_grad[:3], ctx.sweep), None
+        return *_LinearBackward.apply(g, x, w, ctx.needs_input_grad[:3], ctx.request), None
 
 
 class _LinearBackward(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, wanted: tuple, sweep: Sweep) -> tuple:
+    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, needs: tuple, request: BackwardRequest) -> tuple:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(g, x, w)
-        ctx.wanted, ctx.sweep = wanted, sweep
+        ctx.needs, ctx.request = needs, request
         rows = g.reshape(-1, g.shape[-1])
-        gx = g @ w if wanted[0] else None
-        gw = rows.t() @ x.reshape(-1, x.shape[-1]) if wanted[1] else None
-        return gx, gw, rows.sum(0) if wanted[2] else None
+        gx = g @ w if needs[0] else None
+        gw = rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None
+        return gx, gw, rows.sum(0) if needs[2] else None
 
     @staticmethod
     @once_differentiable
@@ -155,11 +164,11 @@ class _LinearBackward(Function):
         if tangent is None and db is not None:
             tangent = db.expand_as(g)
         sx = sw = None
-        if ctx.sweep.wanted == "product":
-            sx = g @ dw if dw is not None and ctx.wanted[0] else None
-            sw = _outer(g, dx) if dx is not None and ctx.wanted[1] else None
-        elif ctx.sweep.wanted == "curvature" and dx is not None and dw is not None:
-            ctx.sweep.curvature += 2 * (_outer(g, dx) * dw).sum()
+        if ctx.request.quantity == "product":
+            sx = g @ dw if dw is not None and ctx.needs[0] else None
+            sw = _outer(g, dx) if dx is not None and ctx.needs[1] else None
+        elif ctx.request.quantity == "quadratic_form" and dx is not None and dw is not None:
+            ctx.request.quadratic_form += 2 * (_outer(g, dx) * dw).sum()
         return tangent, sx, sw, None, None
 
 
@@ -169,11 +178,11 @@ def _outer(g: Tensor, x: Tensor) -> Tensor:
 
 
 class PiecewiseLinear(Function):
-    """An activation whose derivative is a constant on either side of each kink: no s and no c."""
+    """A piecewise linear activation: s = 0 and c = 0."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Any, slope: Any, inplace: bool) -> Tensor:
-        """Returns function(x), into x if `inplace`; slope(g, y) multiplies g by the derivative where y is."""
+        """Returns function(x), written into x if `inplace`; slope(g, y) is g times the derivative at output y."""
         ctx.set_materialize_grads(False)
         y = function(x)
         if inplace:
@@ -206,14 +215,14 @@ class _Slope(Function):
 
 
 class MaxPool2d(Function):
-    """The largest of each window, (B, C, H, W) -> (B, C, H', W'): no s and no c."""
+    """Max-pooling, (B, C, H, W) -> (B, C, H', W'): s = 0 and c = 0."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, options: tuple) -> Tensor:
         """Returns the maxima; `options` are size, stride, padding, dilation and ceil_mode of the windows."""
         ctx.set_materialize_grads(False)
-        y, places = aten.max_pool2d_with_indices(x, *options)
-        ctx.save_for_backward(places)
+        y, indices = aten.max_pool2d_with_indices(x, *options)
+        ctx.save_for_backward(indices)
         ctx.like, ctx.options = x.new_empty(()).expand_as(x), options
         return y
 
@@ -227,15 +236,15 @@ class MaxPool2d(Function):
 
 class _MaxPool2dBackward(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, places: Tensor, like: Tensor, options: tuple) -> Tensor:
+    def forward(ctx: Any, g: Tensor, indices: Tensor, like: Tensor, options: tuple) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(places)
-        return aten.max_pool2d_with_indices_backward(g, like, *options, places)
+        ctx.save_for_backward(indices)
+        return aten.max_pool2d_with_indices_backward(g, like, *options, indices)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dx: Tensor | None) -> tuple:
-        (places,) = ctx.saved_tensors
+        (indices,) = ctx.saved_tensors
         if dx is None:
             return (None,) * 4
-        return dx.flatten(2).gather(2, places.flatten(2)).view_as(places), None, None, None
+        return dx.flatten(2).gather(2, indices.flatten(2)).view_as(indices), None, None, None

@@ -1,7 +1,8 @@
-"""Computing a loss so that its gradient can be differentiated quickly."""
+"""The mode in which a loss is computed so that its gradient is differentiated with few passes over memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,35 +10,50 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..compat_torch import is_transformed
+from ..functional_signatures import (
+    SIGNATURES,
+    ActivationArguments,
+    BatchNormArguments,
+    ConvolutionArguments,
+    HardtanhArguments,
+    LinearArguments,
+    MaxPoolArguments,
+    UnaryArguments,
+)
 from .batch_norm import BatchNorm
-from .double_backward import Convolution, Linear, MaxPool2d, PiecewiseLinear, Sweep
+from .double_backward import BackwardRequest, Convolution, Linear, MaxPool2d, PiecewiseLinear
 
 aten = torch.ops.aten
 
 
-class Trace(TorchFunctionMode):
-    """A context in which layers are computed by the functions of second_backward.py, with equal results.
+class FastDoubleBackward(TorchFunctionMode):
+    """A context in which layers are computed by the functions of double_backward.py, with equal results.
 
-    Whatever those do not know (other layers, half precision, no graph wanted) is left to autograd, which is slower
-    and as right. Attention is computed by the one kernel that can be differentiated twice.
+    Autograd computes everything else (other layers, half precision, no graph): slower, and equally correct. Attention
+    is computed by the one kernel that has a second derivative.
 
     Args:
-        split: give each loss function a copy of the network's outputs, in which the graph ends. `outputs` then
-            holds pairs (outputs, copy), and the loss is a function of the copies and of what else it was given.
-        keep_statistics: batch norm leaves its running statistics as they are; layers do not count their passes.
-        along: the curvature along directions will be asked for. Only for that linear layers, and activations of
-            vectors, need a function of ours: autograd's second derivatives of them cost no more.
+        split_at_outputs: give each loss function a copy of the network's outputs, at which the graph ends. `outputs`
+            then holds the pairs (outputs, copy), and the loss is a function of the copies and of its other arguments.
+        keep_statistics: batch norm does not update its running statistics, and layers do not count their passes.
+        quadratic_form: the quadratic form of the Hessian will be computed, as `Curvature` does. Only for it do linear
+            layers, and activations of vectors, need a function of ours: autograd's products are as fast there.
+
+    Attributes:
+        request: what the layers compute in a backward pass.
+        outputs: with `split_at_outputs`, the pairs (outputs, copy).
     """
 
-    def __init__(self, split: bool = False, keep_statistics: bool = False, along: bool = False):
+    def __init__(self, split_at_outputs: bool = False, keep_statistics: bool = False, quadratic_form: bool = False):
         super().__init__()
-        self.split, self.along = split, along
+        self.split_at_outputs, self.quadratic_form = split_at_outputs, quadratic_form
         self.keep_statistics = keep_statistics
-        self.sweep = Sweep()
+        self.request = BackwardRequest()
         self.outputs: list[tuple[Tensor, Tensor]] = []
         self._contexts = ExitStack()
 
-    def __enter__(self) -> "Trace":
+    def __enter__(self) -> "FastDoubleBackward":
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         self._contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -52,8 +68,8 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         layer = LAYERS.get(func)
         if layer is not None:
-            return layer(self, func, *args, **kwargs)
-        if self.split and func in LOSSES:
+            return layer(self, func, SIGNATURES[func](*args, **kwargs))
+        if self.split_at_outputs and func in LOSSES:
             outputs, *others = args if args else (kwargs.pop("input"),)
             if outputs.requires_grad and not self._is_of_a_loss(outputs):
                 copy = outputs.detach().requires_grad_()
@@ -65,139 +81,106 @@ class Trace(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _is_of_a_loss(self, outputs: Tensor) -> bool:
-        """Returns whether outputs are computed of those that a loss function was given before."""
+        """Returns whether a tensor depends on outputs that a loss function got before."""
         copies = [leaf for _, leaf in self.outputs]
         if not copies:
             return False
         with torch.enable_grad():
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 [outputs], copies, [torch.ones_like(outputs)], retain_graph=True, allow_unused=True
             )
-        return any(part is not None for part in found)
+        return any(gradient is not None for gradient in gradients)
 
 
 def _is_counter(tensor: Tensor) -> bool:
-    """Returns whether this is what a layer counts its passes with, as batch norm does."""
+    """Returns whether a layer counts its passes with a tensor, as batch norm does."""
     return tensor.dim() == 0 and tensor.dtype == torch.int64
 
 
-def _taken(*tensors: Tensor | None) -> bool:
-    """Returns whether these are for the functions of second_backward.py: a graph is wanted, in full precision."""
-    given = [t for t in tensors if t is not None]
+def _is_supported(*tensors: Tensor | None) -> bool:
+    """Returns whether the functions of double_backward.py can compute with tensors: with a graph, in full precision."""
+    inputs = [t for t in tensors if t is not None]
     return (
         torch.is_grad_enabled()
-        and any(t.requires_grad for t in given)
-        and all(t.dtype == given[0].dtype and t.dtype in (torch.float32, torch.float64) for t in given)
-        and not torch.is_autocast_enabled(given[0].device.type)
-        and torch._C._functorch.peek_interpreter_stack() is None  # torch.func has rules of its own
+        and any(t.requires_grad for t in inputs)
+        and all(t.dtype == inputs[0].dtype and t.dtype in (torch.float32, torch.float64) for t in inputs)
+        and not torch.is_autocast_enabled(inputs[0].device.type)
+        and not is_transformed()
     )
 
 
-def _tuple(value: Any, length: int) -> list[int]:
+def _sizes(value: int | Sequence[int], length: int) -> list[int]:
     return [value] * length if isinstance(value, int) else list(value)
 
 
-def _convolution(
-    trace: Trace,
-    func: Callable,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    n = weight.dim() - 2
-    if isinstance(padding, str) or input.dim() != weight.dim() or not _taken(input, weight, bias):
-        return func(input, weight, bias, stride, padding, dilation, groups)
-    options = (_tuple(stride, n), _tuple(padding, n), _tuple(dilation, n), groups)
-    return Convolution.apply(input, weight, bias, options, trace.sweep)
+def _convolution(mode: FastDoubleBackward, func: Callable, call: ConvolutionArguments) -> Tensor:
+    n = call.weight.dim() - 2
+    if (
+        isinstance(call.padding, str)
+        or call.input.dim() != call.weight.dim()
+        or not _is_supported(call.input, call.weight, call.bias)
+    ):
+        return func(*call)
+    options = (_sizes(call.stride, n), _sizes(call.padding, n), _sizes(call.dilation, n), call.groups)
+    return Convolution.apply(call.input, call.weight, call.bias, options, mode.request)
 
 
-def _linear(trace: Trace, func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if not trace.along or weight.dim() != 2 or not _taken(input, weight, bias):
-        return func(input, weight, bias)
-    return Linear.apply(input, weight, bias, trace.sweep)
+def _linear(mode: FastDoubleBackward, func: Callable, call: LinearArguments) -> Tensor:
+    if not mode.quadratic_form or call.weight.dim() != 2 or not _is_supported(*call):
+        return func(*call)
+    return Linear.apply(*call, mode.request)
 
 
-def _batch_norm(
-    trace: Trace,
-    func: Callable,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if training and trace.keep_statistics:
-        running_mean = running_var = None
-    if not training or input.numel() <= input.shape[1] or not _taken(input, weight, bias):
-        return func(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps, trace.sweep)
+def _batch_norm(mode: FastDoubleBackward, func: Callable, call: BatchNormArguments) -> Tensor:
+    if call.training and mode.keep_statistics:
+        call = call._replace(running_mean=None, running_var=None)
+    x = call.input
+    if not call.training or x.numel() <= x.shape[1] or not _is_supported(x, call.weight, call.bias):
+        return func(*call)
+    statistics = (call.running_mean, call.running_var)
+    return BatchNorm.apply(x, call.weight, call.bias, *statistics, call.momentum, call.eps, mode.request)
 
 
-def _max_pool2d(
-    trace: Trace,
-    func: Callable,
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    if return_indices or input.dim() != 4 or not _taken(input):
-        return func(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    size = _tuple(kernel_size, 2)
-    steps = _tuple(stride, 2) if stride else size
-    return MaxPool2d.apply(input, (size, steps, _tuple(padding, 2), _tuple(dilation, 2), ceil_mode))
-
-
-def _activation_taken(trace: Trace, input: Tensor) -> bool:
-    return (trace.along or input.dim() > 2) and _taken(input)
-
-
-def _relu(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) -> Tensor:
-    if _activation_taken(trace, input):
-        return PiecewiseLinear.apply(input, aten.relu, _relu_slope, inplace)
-    if not inplace and _taken(input):
-        return input * (input.detach() > 0).to(input.dtype)  # of a product no zeros flow back
-    return func(input, inplace) if inplace else func(input)
-
-
-def _relu_(trace: Trace, func: Callable, input: Tensor) -> Tensor:
-    return (
-        PiecewiseLinear.apply(input, aten.relu, _relu_slope, True) if _activation_taken(trace, input) else func(input)
+def _max_pool2d(mode: FastDoubleBackward, func: Callable, call: MaxPoolArguments) -> Any:
+    if call.return_indices or call.input.dim() != 4 or not _is_supported(call.input):
+        return func(*call)
+    size = _sizes(call.kernel_size, 2)
+    stride = _sizes(call.stride, 2) if call.stride else size
+    return MaxPool2d.apply(
+        call.input, (size, stride, _sizes(call.padding, 2), _sizes(call.dilation, 2), call.ceil_mode)
     )
+
+
+def _is_supported_activation(mode: FastDoubleBackward, input: Tensor) -> bool:
+    return (mode.quadratic_form or input.dim() > 2) and _is_supported(input)
+
+
+def _relu(
+    mode: FastDoubleBackward, func: Callable, call: ActivationArguments | UnaryArguments, inplace: bool = False
+) -> Tensor:
+    x, inplace = call.input, inplace or getattr(call, "inplace", False)
+    if _is_supported_activation(mode, x):
+        return PiecewiseLinear.apply(x, aten.relu, _relu_slope, inplace)
+    if not inplace and _is_supported(x):
+        return x * (x.detach() > 0).to(x.dtype)  # through a product autograd sends no zeros back
+    return func(*call)
 
 
 def _relu_slope(g: Tensor, y: Tensor) -> Tensor:
     return aten.threshold_backward(g, y, 0)
 
 
-def _hardtanh(
-    trace: Trace,
-    func: Callable,
-    input: Tensor,
-    min_val: float = -1.0,
-    max_val: float = 1.0,
-    inplace: bool = False,
-) -> Tensor:
-    if not _activation_taken(trace, input):
-        return func(input, min_val, max_val, inplace)
-    return _clamped(input, min_val, max_val, inplace)
+def _hardtanh(mode: FastDoubleBackward, func: Callable, call: HardtanhArguments) -> Tensor:
+    if not _is_supported_activation(mode, call.input):
+        return func(*call)
+    return _clamp(*call)
 
 
-def _relu6(trace: Trace, func: Callable, input: Tensor, inplace: bool = False) -> Tensor:
-    return _clamped(input, 0.0, 6.0, inplace) if _activation_taken(trace, input) else func(input, inplace)
+def _relu6(mode: FastDoubleBackward, func: Callable, call: ActivationArguments) -> Tensor:
+    return _clamp(call.input, 0.0, 6.0, call.inplace) if _is_supported_activation(mode, call.input) else func(*call)
 
 
-def _clamped(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
+def _clamp(x: Tensor, low: float, high: float, inplace: bool) -> Tensor:
     return PiecewiseLinear.apply(
         x,
         lambda x: aten.hardtanh(x, low, high),
@@ -216,8 +199,8 @@ LAYERS: dict[Callable, Callable] = {
     F.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,
-    torch.relu_: _relu_,
-    Tensor.relu_: _relu_,
+    torch.relu_: partial(_relu, inplace=True),
+    Tensor.relu_: partial(_relu, inplace=True),
     F.relu6: _relu6,
     F.hardtanh: _hardtanh,
 }

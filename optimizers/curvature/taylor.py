@@ -1,4 +1,4 @@
-"""How well the first- and second-order Taylor polynomials of a loss foretell it at another point."""
+"""How well the first- and second-order Taylor polynomials of a loss predict it at another point."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from .curvature import Curvature
 
 
 class TaylorEstimates(NamedTuple):
-    """What `taylor_estimates` returns, as floats."""
+    """The terms of the Taylor polynomials at w, and the value at w + d that they estimate."""
 
     value: float  # f(w)
     slope: float  # g.d
@@ -45,32 +45,32 @@ def taylor_estimates(
 
     f(w + d) is about f(w) + g.d + d.Hd / 2, with the gradient g and the Hessian H at w (Menssen 2019, appendix B).
     g.d and d.Hd are those of `Curvature`, in the parameters' precision; no `.grad` is touched, and the parameters
-    are afterwards, bit for bit, what they were. The function is called twice; where it draws random
-    numbers, it has to draw the same.
+    are restored bit for bit. The function is called twice; where it draws random numbers, it has to draw the same.
 
     >>> x = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
-    >>> found = taylor_estimates(lambda: 5 + 3 * x.square().sum(), [x], [torch.tensor([1.0, 1.0])])
-    >>> found.value, found.first_order, found.second_order, found.actual
+    >>> estimates = taylor_estimates(lambda: 5 + 3 * x.square().sum(), [x], [torch.tensor([1.0, 1.0])])
+    >>> estimates.value, estimates.first_order, estimates.second_order, estimates.actual
     (44.0, 74.0, 80.0, 80.0)
 
     Args:
-        function: f, returns a scalar with its graph at the parameters' present values.
+        function: f; returns a scalar with its graph, at the current parameters.
         params: w; those that f does not depend on have a gradient of zero.
         direction: d, a tensor of the same shape for each parameter.
 
     Raises:
-        ValueError: the direction has other shapes than the parameters.
+        ValueError: the shapes of the direction and of the parameters differ.
     """
-    shapes, others = [tuple(p.shape) for p in params], [tuple(d.shape) for d in direction]
-    if shapes != others:
-        raise ValueError(f"direction: its shapes are {others}, those of the parameters {shapes}")
-    there = Curvature(function, params, along_only=True)
-    along = dict(zip(params, direction, strict=True))
-    parts = [along[p] for p in there.params]
-    slope, curvature = inner(there.gradient, parts).item(), there.along(parts, last=True).item()
-    value = there.loss.item()  # type: ignore[union-attr]
-    del there
-    kept = [p.detach().clone() for p in params]
+    shapes, expected = [tuple(d.shape) for d in direction], [tuple(p.shape) for p in params]
+    if shapes != expected:
+        raise ValueError(f"direction: its shapes are {shapes}, those of the parameters {expected}")
+    at_w = Curvature(function, params, quadratic_form_only=True)
+    direction_of = dict(zip(params, direction, strict=True))
+    d_used = [direction_of[p] for p in at_w.params]
+    slope = inner(at_w.gradient, d_used).item()
+    curvature = at_w.quadratic_form(d_used, free_graph=True).item()
+    value = at_w.loss.item()  # type: ignore[union-attr]
+    del at_w
+    originals = [p.detach().clone() for p in params]
     try:
         with torch.no_grad():
             for p, d in zip(params, direction, strict=True):
@@ -78,8 +78,8 @@ def taylor_estimates(
             actual = function().item()
     finally:
         with torch.no_grad():
-            for p, k in zip(params, kept, strict=True):
-                p.copy_(k)
+            for p, original in zip(params, originals, strict=True):
+                p.copy_(original)
     return TaylorEstimates(value, slope, curvature, actual)
 
 

@@ -11,7 +11,7 @@ from ..curvature.curvature import KINDS
 from .step import Step
 
 BLOCKS = ("all", "parameter")
-# of one system, or of the whole step: no group can have its own
+# options of one system or of the whole step, which cannot differ between groups
 SHARED = (
     "cg_max_iter",
     "cg_tol",
@@ -26,7 +26,7 @@ SHARED = (
 
 
 class EHNewton(Optimizer):
-    """Steps along a Newton direction that conjugate gradients find without ever forming the Hessian.
+    """Steps along a Newton direction, computed by conjugate gradients without ever forming the Hessian.
 
     With the loss L on a batch, its gradient g and Hessian H at the weights w:
 
@@ -34,9 +34,9 @@ class EHNewton(Optimizer):
         p <- -g   if   g.p > -tau     the feasibility test: p may not be a direction of descent
         w <- w + lr p
 
-    (Zorca 2020, section 3.2 and algorithm 4; where these differ, section 3.2 holds.) Where |g.p| < tau every step
-    is one of plain gradient descent: `last_step["fallbacks"]` counts them. Where a direction of negative curvature
-    is met, the p that was reached stays; at the first iteration that is -g. With `cg_max_iter=1` the step is
+    (Zorca 2020, section 3.2 and algorithm 4; where these differ, section 3.2 holds.) Where |g.p| < tau, the step is
+    one of plain gradient descent: `last_step["fallbacks"]` counts these. At a direction of negative curvature
+    conjugate gradients stop with the current p; at the first iteration that is -g. With `cg_max_iter=1` the step is
     -(g.g / g.(H + tau I)g) g, to the minimum along -g of the quadratic model, and costs two gradients.
 
     >>> w = torch.nn.Parameter(torch.tensor([5.0, 3.0]))
@@ -50,38 +50,38 @@ class EHNewton(Optimizer):
         params: parameters, of one dtype and device, or groups of them; lr, damping and momentum may differ between
             groups.
         lr: factor on the step.
-        damping: tau, added to the diagonal; also the threshold of the feasibility test (of several the least).
-        cg_max_iter: most iterations of conjugate gradients (the study: 20 for one network, 1 for two).
+        damping: tau, added to the diagonal; also the threshold of the feasibility test (of several the smallest).
+        cg_max_iter: the largest number of iterations of conjugate gradients (the study: 20 for one network, 1 for two).
         cg_tol: they stop where ||(H + tau I) p + g||_2 <= cg_tol.
         cg_tol_relative: cg_tol is relative to ||g||_2.
         blocks: "all": one system for all parameters. "parameter": one for each tensor, as if H were
-            block-diagonal, each with its feasibility test; so the study's program did. Products of all blocks
+            block-diagonal, each with its feasibility test, as in the study's program. Products of all blocks
             together then cost up to 2 gradients for every tensor, instead of 2 in all.
-        curvature: "hessian", or "gauss_newton" for the generalised Gauss-Newton matrix (see `Curvature`).
-        curvature_share: H is that of this share of the batch; the closure must take the share as an argument.
-        warm_start: conjugate gradients start from this times the last p (Martens 2010: 0.95); 0 is off.
-        momentum: share of the last step that is added to this one.
-        adapt_damping: Levenberg-Marquardt: tau * 2/3 where the loss fell by more than 3/4 of what the quadratic
-            model says, tau * 3/2 where by less than 1/4; costs a forward pass and a curvature. Any direction of
-            descent is then feasible (g.p <= 0): a tau that grows would turn every step into gradient descent.
-        backtracking: halve the step up to so often until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
+        curvature: "hessian", or "gauss_newton" for the generalized Gauss-Newton matrix (see `Curvature`).
+        curvature_share: H is that of this fraction of the batch; the closure must take the fraction as an argument.
+        warm_start: conjugate gradients start from the last p times this factor (Martens 2010: 0.95); 0: from 0.
+        momentum: the fraction of the last step that is added to this one.
+        adapt_damping: Levenberg-Marquardt: tau * 2/3 where the loss fell by more than 3/4 of the quadratic model's
+            prediction, tau * 3/2 where by less than 1/4; costs a forward pass and a quadratic form. Any direction of
+            descent is then feasible (g.p <= 0): a growing tau would turn every step into gradient descent.
+        backtracking: how often the step may be halved until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
 
-    Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and are in
-    the loss through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with the
-    Hessian are taken in closed form (see `linear_softmax.LinearSoftmax`): the same numbers to rounding, and 20
-    iterations for about the price of a step of Adam. This needs neither curvature_share, warm_start, adapt_damping
-    nor backtracking.
+    Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and the loss
+    depends on them through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with
+    the Hessian are computed in closed form (see `softmax_hessian.LinearSoftmax`): the same numbers to rounding, and
+    20 iterations for about the price of a step of Adam. The closed form is not used with curvature_share, warm_start,
+    adapt_damping or backtracking.
 
     `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.
-    `step()` after `loss.backward(create_graph=True)` differentiates the gradients that are there, more slowly, and
-    lets go of their graph (their values stay).
+    `step()` after `loss.backward(create_graph=True)` differentiates the gradients in `.grad`, more slowly, and
+    frees their graph (their values stay).
 
     Attributes:
-        last_step: of the last step: `cg_iterations` (the most of any system); `residual` (norm over all systems;
-            with cg_max_iter=1, where it would take a further product, that of the start, ||g||); `fallbacks` and
-            `negative_curvature` (numbers of systems); `directional_derivative` (g.p); `step_length` (norm of the
-            change of the weights); `hvps` (products with the matrix, or curvatures along a direction);
-            `gradient_equivalents` (what the step cost beside its gradient, in gradients, by counting operations);
+        last_step: of the last step: `cg_iterations` (the largest number of any system); `residual` (norm over all
+            systems; with cg_max_iter=1, where it would take a further product, that of the start, ||g||);
+            `fallbacks` and `negative_curvature` (numbers of systems); `directional_derivative` (g.p); `step_length`
+            (norm of the change of the weights); `hvps` (products with the matrix, or quadratic forms);
+            `gradient_equivalents` (the cost of the step beside its gradient, in gradients, by counting operations);
             `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking.
 
     Raises:
@@ -116,9 +116,13 @@ class EHNewton(Optimizer):
         self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; ValueError for an argument that is out of its range or cannot differ between groups."""
+        """Adds a group of parameters.
+
+        Raises:
+            ValueError: an option is out of its range, or cannot differ between groups.
+        """
         options = {**self.defaults, **param_group}
-        for name, right, rule in (
+        for name, is_valid, rule in (
             ("lr", options["lr"] >= 0, ">= 0"),
             ("damping", options["damping"] >= 0, ">= 0"),
             ("cg_max_iter", is_integer(options["cg_max_iter"], 1), "an integer >= 1"),
@@ -130,7 +134,7 @@ class EHNewton(Optimizer):
             ("momentum", 0 <= options["momentum"] < 1, "in [0, 1)"),
             ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
         ):
-            if not right:
+            if not is_valid:
                 raise ValueError(f"{name}={options[name]}: must be {rule}")
         for name in SHARED:
             if options[name] != self.defaults[name]:
@@ -152,6 +156,6 @@ class EHNewton(Optimizer):
         return self.defaults["curvature"] == "gauss_newton"
 
 
-def is_integer(value: object, least: int) -> bool:
-    """Returns whether a value is an integer, and not less than `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def is_integer(value: object, minimum: int) -> bool:
+    """Returns whether a value is an integer >= `minimum`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

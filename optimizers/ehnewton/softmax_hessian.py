@@ -6,10 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..compat_torch import softmax_backward_
 from ..vectors import flatten
 from .softmax_recorder import Classifier
-
-aten = torch.ops.aten
 
 
 class LinearSoftmax:
@@ -19,75 +18,74 @@ class LinearSoftmax:
     P = softmax(Z), and a loss of cross-entropies with factor `scale`, summed over rows, and decay / 2 * sum W^2:
 
         G = dL/dZ                                   the gradient is (G^T X + decay W, G^T 1)
-        R = X V^T + 1 v^T                           along (V, v)
+        R = X V^T + 1 v^T                           the derivative of Z along (V, v)
         S = scale * P * (R - rowsum(P * R))         the product is (S^T X + decay V, S^T 1)
 
     All that conjugate gradients reach from 0 is of the form V = U Q + u N: the rows of Q (n, D) are an
     orthonormal basis of those of X = L Q, and N is the part of W that is orthogonal to them, W - W Q^T Q, scaled
-    to length 1. So (U, u, v) are coordinates in which inner products, norms and damping are what they are for
-    (V, v), and the formulas stand with L in the place of X: a product takes 2 n^2 C multiplications instead of
+    to length 1. So (U, u, v) are coordinates in which inner products, norms and damping are the same as for
+    (V, v), and the formulas hold with L in place of X: a product takes 2 n^2 C multiplications instead of
     2 n D C, and no gradient of W is ever formed. Where the batch is too large for that to be less, L = X, Q = 1.
 
-    A Gauss-Newton matrix equals the Hessian here. Several classifiers with parameters of their own stand beside
-    one another. Costs are in gradients, by counting the multiplications of matrix products: a gradient is 2 n D C,
-    for Z and for G^T X (in the place of which comes the product that changes W). Finding L and Q, and the ways
-    between V and U, come once, in `cost`.
+    A Gauss-Newton matrix equals the Hessian here. Several classifiers are independent blocks. Costs are in gradients,
+    by counting the multiplications of matrix products: a gradient takes 2 n D C, for Z and for G^T X (the product that
+    changes W replaces the latter). Computing L and Q, and converting between V and U, is counted once, in `cost`.
 
     Args:
-        classifiers: as `Recorder` finds them.
-        iterations: how many products are to come at most; 1 is one `along`.
+        classifiers: from `SoftmaxHeadRecorder`.
+        iterations: the largest number of products; 1 stands for one `quadratic_form`.
 
     Attributes:
-        params: whose weights each part of the coordinates is of.
+        params: the parameter that each part of the coordinates belongs to.
         gradient: of the loss, in coordinates.
-        like: the same, for their shapes.
-        whole: multiplications of a gradient.
-        cost, cost_of_product, cost_of_along: in gradients.
+        like: tensors of the shapes of coordinates.
+        multiplications: of a gradient.
+        cost, cost_of_product, cost_of_quadratic_form: in gradients.
     """
 
     def __init__(self, classifiers: Sequence[Classifier], iterations: int):
-        self._parts = [_Part(classifier, iterations) for classifier in classifiers]
-        self.params = [p for part in self._parts for p in part.params]
-        self.gradient = self.like = [g for part in self._parts for g in part.gradient]
-        self._sizes = [sum(g.numel() for g in part.gradient) for part in self._parts]
+        self._blocks = [_Block(classifier, iterations) for classifier in classifiers]
+        self.params = [p for block in self._blocks for p in block.params]
+        self.gradient = self.like = [g for block in self._blocks for g in block.gradient]
+        self._sizes = [sum(g.numel() for g in block.gradient) for block in self._blocks]
         self._product = self.gradient[0].new_empty(sum(self._sizes))
         self._products = self._product.split(self._sizes)
-        self.whole = sum(part.whole for part in self._parts)
-        self.cost = sum(part.once for part in self._parts) / self.whole
-        self.cost_of_product = sum(part.each for part in self._parts) / self.whole
-        self.cost_of_along = self.cost_of_product / 2
+        self.multiplications = sum(block.of_gradient for block in self._blocks)
+        self.cost = sum(block.of_basis for block in self._blocks) / self.multiplications
+        self.cost_of_product = sum(block.of_product for block in self._blocks) / self.multiplications
+        self.cost_of_quadratic_form = self.cost_of_product / 2
 
-    def times(self, vector: Tensor, last: bool = False) -> Tensor:
-        """Returns H v, in memory that the next product takes again."""
-        for part, own, result in zip(self._parts, vector.split(self._sizes), self._products, strict=True):
-            part.multiply(own, result)
+    def matvec_flat(self, vector: Tensor, free_graph: bool = False) -> Tensor:
+        """Returns H v, in memory that the next product overwrites."""
+        for block, part, result in zip(self._blocks, vector.split(self._sizes), self._products, strict=True):
+            block.matvec(part, result)
         return self._product
 
-    def along(self, vectors: Sequence[Tensor], last: bool = False) -> Tensor:
+    def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
         """Returns v H v, a scalar."""
-        own = flatten(vectors).split(self._sizes)
-        return torch.stack([part.along(v) for part, v in zip(self._parts, own, strict=True)]).sum()
+        parts = flatten(vectors).split(self._sizes)
+        return torch.stack([block.quadratic_form(v) for block, v in zip(self._blocks, parts, strict=True)]).sum()
 
-    def changes(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Returns by parameter what vectors in coordinates are for it."""
-        return {p: v for part, own in self._apart(vectors) for p, v in part.changes(own).items()}
+    def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Returns vectors in coordinates as vectors by parameter."""
+        return {p: v for block, parts in self._by_block(vectors) for p, v in block.to_parameters(parts).items()}
 
-    def add(self, vectors: Sequence[Tensor]) -> None:
+    def add_to_parameters(self, vectors: Sequence[Tensor]) -> None:
         """Adds vectors in coordinates to the parameters."""
-        for part, own in self._apart(vectors):
-            part.add(own)
+        for block, parts in self._by_block(vectors):
+            block.add_to_parameters(parts)
 
-    def _apart(self, vectors: Sequence[Tensor]) -> list[tuple["_Part", Sequence[Tensor]]]:
+    def _by_block(self, vectors: Sequence[Tensor]) -> list[tuple["_Block", Sequence[Tensor]]]:
         """Returns each classifier with its part of vectors."""
-        found, first = [], 0
-        for part in self._parts:
-            found.append((part, vectors[first : first + len(part.params)]))
-            first += len(part.params)
-        return found
+        pairs, first = [], 0
+        for block in self._blocks:
+            pairs.append((block, vectors[first : first + len(block.params)]))
+            first += len(block.params)
+        return pairs
 
 
 class _Basis(NamedTuple):
-    """X = L Q with Q = `rows`, or L^-1 `rows` where `inverts`; None is 1. `cost` in multiplications."""
+    """X = L Q with Q = `rows`, or Q = L^-1 `rows` where `inverts`; None is 1. `cost` in multiplications."""
 
     L: Tensor
     rows: Tensor | None
@@ -96,7 +94,7 @@ class _Basis(NamedTuple):
 
 
 def _basis(X: Tensor) -> _Basis:
-    """Returns L by Cholesky's decomposition of X X^T, or where rows are as good as dependent, by QR of X^T."""
+    """Returns L from Cholesky's decomposition of X X^T, or where rows are nearly dependent, from QR of X^T."""
     n, D = X.shape
     K = X @ X.t()
     L, failed = torch.linalg.cholesky_ex(K)
@@ -108,7 +106,7 @@ def _basis(X: Tensor) -> _Basis:
     return _Basis(R.t(), Q.t(), False, cost + 2 * n * n * D)
 
 
-class _Part:
+class _Block:
     """One classifier. Its coordinates: U^T (m, C); v (C,) of a bias; u (1,), where there is decay and Q is not 1.
 
     U^T and v lie side by side, a matrix that [L, 1] multiplies.
@@ -118,24 +116,24 @@ class _Part:
         X, self.W, G, self.decay = classifier.inputs, classifier.weight, classifier.gradient, classifier.decay
         (n, D), C = X.shape, len(self.W)
         products = iterations if iterations > 1 else 1 / 2
-        ways = n * n * C * (3 if self.decay else 2)  # between V and U
-        self.whole = self.each = 2 * n * D * C
-        self.once, self.basis = 0.0, _Basis(X, None, False, 0.0)
-        if n < D and n * n * (D + n / 3 + 2 * C * products) + ways < self.each * products:
+        conversions = n * n * C * (3 if self.decay else 2)  # between V and U
+        self.of_gradient = self.of_product = 2 * n * D * C  # multiplications
+        self.of_basis, self.basis = 0.0, _Basis(X, None, False, 0.0)
+        if n < D and n * n * (D + n / 3 + 2 * C * products) + conversions < self.of_product * products:
             self.basis = _basis(X)
-            self.once, self.each = self.basis.cost + ways, 2 * n * n * C
+            self.of_basis, self.of_product = self.basis.cost + conversions, 2 * n * n * C
         self.P, self.scale = torch.softmax(classifier.logits, 1), classifier.scale
         self.R = torch.empty_like(self.P)
         L, m = self.basis.L, self.basis.L.shape[1]
         self.bias = classifier.bias if classifier.trains_bias else None
         self.L = L if self.bias is None else torch.cat([L, L.new_ones(n, 1)], 1)
-        self.weighted = (self.L * self.scale).t()  # what multiplies S, which is without the scale
-        self.of_weights, self.of_both = m * C, self.L.shape[1] * C
-        found = self.L.t() @ G
-        self.params, self.gradient = [self.W], [found[:m]]
+        self.weighted = (self.L * self.scale).t()  # multiplies S, which is without the scale
+        self.size_of_weights, self.size_of_both = m * C, self.L.shape[1] * C
+        gradient = self.L.t() @ G
+        self.params, self.gradient = [self.W], [gradient[:m]]
         if self.bias is not None:
             self.params.append(self.bias)
-            self.gradient.append(found[m])
+            self.gradient.append(gradient[m])
         if self.decay:
             self._add_decay(classifier)
 
@@ -143,65 +141,61 @@ class _Part:
         """Adds the coordinates of decay * W to the gradient."""
         L, rows, inverts, _ = self.basis
         if rows is None:
-            self.of_W = self.W.t()
+            self.W_in_basis = self.W.t()
         elif inverts:
             scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
-            self.of_W = torch.linalg.solve_triangular(L, scores, upper=False)
+            self.W_in_basis = torch.linalg.solve_triangular(L, scores, upper=False)
         else:
-            self.of_W = rows @ self.W.t()
-        self.gradient[0].add_(self.of_W, alpha=self.decay)
+            self.W_in_basis = rows @ self.W.t()
+        self.gradient[0].add_(self.W_in_basis, alpha=self.decay)
         if rows is not None:
             # the length of the part of W that is orthogonal to Q
-            self.across = max(classifier.squares - float(self.of_W.square().sum()), 0.0) ** 0.5
+            self.orthogonal = max(classifier.squares - float(self.W_in_basis.square().sum()), 0.0) ** 0.5
             self.params.append(self.W)
-            self.gradient.append(self.W.new_full((1,), self.decay * self.across))
+            self.gradient.append(self.W.new_full((1,), self.decay * self.orthogonal))
 
-    def _tangents(self, own: Tensor) -> Tensor:
+    def _logit_tangents(self, vector: Tensor) -> Tensor:
         """Returns R."""
-        return torch.mm(self.L, own[: self.of_both].view(-1, self.P.shape[1]), out=self.R)
+        return torch.mm(self.L, vector[: self.size_of_both].view(-1, self.P.shape[1]), out=self.R)
 
-    def _differentiated(self, R: Tensor) -> Tensor:
-        """Returns S, without the scale, in the memory of R."""
-        return aten._softmax_backward_data.out(R, self.P, 1, R.dtype, grad_input=R)
-
-    def multiply(self, own: Tensor, result: Tensor) -> None:
-        """Writes H v, all in one dimension."""
-        S = self._differentiated(self._tangents(own))
-        torch.mm(self.weighted, S, out=result[: self.of_both].view(-1, self.P.shape[1]))
+    def matvec(self, vector: Tensor, result: Tensor) -> None:
+        """Writes H v, both of one dimension."""
+        S = softmax_backward_(self._logit_tangents(vector), self.P)  # without the scale
+        torch.mm(self.weighted, S, out=result[: self.size_of_both].view(-1, self.P.shape[1]))
         if self.decay:
-            result[: self.of_weights].add_(own[: self.of_weights], alpha=self.decay)
-            torch.mul(own[self.of_both :], self.decay, out=result[self.of_both :])
+            result[: self.size_of_weights].add_(vector[: self.size_of_weights], alpha=self.decay)
+            torch.mul(vector[self.size_of_both :], self.decay, out=result[self.size_of_both :])
 
-    def along(self, own: Tensor) -> Tensor:
-        """Returns v H v, of v in one dimension."""
-        R = self._tangents(own)
-        S = self._differentiated(R.clone()).mul_(self.scale)
+    def quadratic_form(self, vector: Tensor) -> Tensor:
+        """Returns v H v for v of one dimension."""
+        R = self._logit_tangents(vector)
+        S = softmax_backward_(R.clone(), self.P).mul_(self.scale)
         total = R.view(-1).dot(S.view(-1))
         if self.decay:
-            for part in (own[: self.of_weights], own[self.of_both :]):
+            for part in (vector[: self.size_of_weights], vector[self.size_of_both :]):
                 total = total + self.decay * part.dot(part)
         return total
 
-    def _split(self, own: Sequence[Tensor]) -> tuple[Tensor, float]:
+    def _split(self, vectors: Sequence[Tensor]) -> tuple[Tensor, float]:
         """Returns A and t of V = A^T rows + t W."""
-        A, t = own[0], 0.0
-        if self.decay and self.basis.rows is not None and self.across > 0:
-            t = float(own[-1]) / self.across
-            A = A.sub(self.of_W, alpha=t)
+        A, t = vectors[0], 0.0
+        if self.decay and self.basis.rows is not None and self.orthogonal > 0:
+            t = float(vectors[-1]) / self.orthogonal
+            A = A.sub(self.W_in_basis, alpha=t)
         return torch.linalg.solve_triangular(self.basis.L.t(), A, upper=True) if self.basis.inverts else A, t
 
-    def changes(self, own: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V and v."""
-        A, t = self._split(own)
+        A, t = self._split(vectors)
         V = A.t() if self.basis.rows is None else A.t() @ self.basis.rows
-        found = {self.W: V.add_(self.W, alpha=t) if t else V}
+        by_parameter = {self.W: V.add_(self.W, alpha=t) if t else V}
         if self.bias is not None:
-            found[self.bias] = own[1]
-        return found
+            by_parameter[self.bias] = vectors[1]
+        return by_parameter
 
-    def add(self, own: Sequence[Tensor]) -> None:
+    def add_to_parameters(self, vectors: Sequence[Tensor]) -> None:
         """Adds V and v to W and b, without forming V."""
-        A, t = self._split(own)
+        A, t = self._split(vectors)
         if t:
             self.W.add_(self.W, alpha=t)
         if self.basis.rows is None:
@@ -209,4 +203,4 @@ class _Part:
         else:
             self.W.addmm_(A.t(), self.basis.rows)
         if self.bias is not None:
-            self.bias.add_(own[1])
+            self.bias.add_(vectors[1])

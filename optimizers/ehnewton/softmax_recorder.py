@@ -1,4 +1,4 @@
-"""Finding linear softmax classifiers in a loss, while a closure computes it."""
+"""Recognizing linear softmax classifiers in a loss, while a closure computes it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,17 +9,27 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..compat_torch import has_gradient_hooks, leaf_of, version_of, without_torch_function
 from ..curvature.curvature import gradient_with_graph
+from ..functional_signatures import SIGNATURES, CrossEntropyArguments, LinearArguments, UnaryArguments
 from ..regularizers.l2 import sum_of_squares
 
 DTYPES = (torch.float32, torch.float64)
 
 
 class Classifier(NamedTuple):
-    """A classifier with logits Z = X W^T + b (n, C), and the part of the loss that W and b are in.
+    """A linear softmax classifier, and the part of the loss that depends on its parameters.
 
-    `gradient` is dL/dZ, `scale` the factor of each row's cross-entropy in the loss, a number or (n, 1), `decay`
-    that of sum W^2 / 2, and `squares` sum W^2 where `decay` is not 0.
+    Attributes:
+        inputs: X (n, D).
+        weight: W (C, D).
+        bias: b (C,), or None.
+        trains_bias: whether b is trained.
+        logits: Z = X W^T + b (n, C).
+        gradient: dL/dZ (n, C).
+        scale: the factor of each row's cross-entropy in the loss, a number or (n, 1).
+        decay: the factor of sum W^2 / 2 in the loss.
+        squares: sum W^2 where `decay` is not 0.
     """
 
     inputs: Tensor
@@ -61,11 +71,11 @@ def may_be_classifiers(params: Sequence[Tensor]) -> bool:
     return bool(outputs) and all(p.dim() == 2 or (p.dim() == 1 and p.shape[0] in outputs) for p in params)
 
 
-class Recorder(TorchFunctionMode):
-    """A context in which the calls are noted that a linear softmax classifier consists of.
+class SoftmaxHeadRecorder(TorchFunctionMode):
+    """A context that records the calls of which a linear softmax classifier and its loss consist.
 
     Args:
-        params: those that are trained.
+        params: the trained parameters.
     """
 
     def __init__(self, params: Sequence[Tensor]):
@@ -77,68 +87,61 @@ class Recorder(TorchFunctionMode):
         self._versions: list[tuple[Tensor, int]] = []
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        note = NOTES.get(func)
-        if note is not None:
-            with torch._C.DisableTorchFunction():  # or each look at a tensor is shown to the modes outside
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        record = RECORDERS.get(func)
+        if record is not None:
+            with without_torch_function():  # the modes outside would see each look at a tensor
                 if result.requires_grad:
-                    note(self, result, *args, **(kwargs or {}))
+                    record(self, result, SIGNATURES.get(func, UnaryArguments)(*args, **kwargs))
         return result
 
-    def _see(self, *tensors: Tensor | None) -> None:
-        """Remembers tensors as they are: who changes one in place afterwards means another loss."""
-        self._versions += [(t, t._version) for t in tensors if t is not None]
+    def _record_versions(self, *tensors: Tensor | None) -> None:
+        """Records tensors as they are now: where one is later changed in place, the loss is another function."""
+        self._versions += [(t, version_of(t)) for t in tensors if t is not None]
 
-    def _linear(self, logits: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        given = [t for t in (logits, input, weight, bias) if t is not None]
+    def _record_linear(self, logits: Tensor, call: LinearArguments) -> None:
+        inputs, weight, bias = call
+        tensors = [t for t in (logits, *call) if t is not None]
         if (
             weight in self._params
-            and input.dim() == 2
-            and not input.requires_grad
+            and inputs.dim() == 2
+            and not inputs.requires_grad
             and (bias is None or bias.shape == logits.shape[1:])
-            and all(t.dtype == weight.dtype and t.dtype in DTYPES for t in given)
+            and all(t.dtype == weight.dtype and t.dtype in DTYPES for t in tensors)
         ):
-            self._layers.append(_Layer(logits, input, weight, bias))
-            self._see(*given)
+            self._layers.append(_Layer(logits, inputs, weight, bias))
+            self._record_versions(*tensors)
 
-    def _cross_entropy(
-        self,
-        loss: Tensor,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        ignore_index: int = -100,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        plain = weight is None and size_average is None and reduce is None and reduction in ("mean", "sum")
-        if plain and input.dim() == 2 and not target.requires_grad and loss.dtype == input.dtype:
-            edge, is_mean = get_gradient_edge(loss), reduction == "mean"
-            self._losses.append(_Loss(edge, input, target, ignore_index, is_mean, label_smoothing))
-            self._see(input, target)
+    def _record_cross_entropy(self, loss: Tensor, call: CrossEntropyArguments) -> None:
+        logits, targets = call.input, call.target
+        has_options = any(option is not None for option in (call.weight, call.size_average, call.reduce))
+        is_plain = not has_options and call.reduction in ("mean", "sum")
+        if is_plain and logits.dim() == 2 and not targets.requires_grad and loss.dtype == logits.dtype:
+            edge, is_mean = get_gradient_edge(loss), call.reduction == "mean"
+            self._losses.append(_Loss(edge, logits, targets, call.ignore_index, is_mean, call.label_smoothing))
+            self._record_versions(logits, targets)
 
-    def _sum_of_squares(self, value: Tensor, param: Tensor) -> None:
-        self._squares.append(_Squares(get_gradient_edge(value), value.detach(), param))
-        self._see(param)
+    def _record_squares(self, value: Tensor, call: UnaryArguments) -> None:
+        self._squares.append(_Squares(get_gradient_edge(value), value.detach(), call.input))
+        self._record_versions(call.input)
 
     def classifiers(self, loss: Tensor, copies: Sequence[tuple[Tensor, Tensor]]) -> list[Classifier] | None:
-        """Returns the classifiers that a loss is of, None where the parameters are in it in any other way.
+        """Returns the classifiers that a loss consists of; None where it depends on the parameters in any other way.
 
         Args:
-            loss: what the closure returned.
-            copies: pairs (logits, copy) where a `Trace` gave the loss functions copies.
+            loss: the closure's.
+            copies: pairs (logits, copy) where a `FastDoubleBackward` gave the loss functions copies.
 
         Raises:
             ValueError: the closure called backward.
         """
-        if any(t._version != version or t._backward_hooks for t, version in self._versions):
+        if any(version_of(t) != version or has_gradient_hooks(t) for t, version in self._versions):
             return None  # changed in place, or a hook changes gradients
         ends: list[_Loss | _Squares] = [*self._losses, *self._squares]
-        met = _ends_met(loss, {end.edge.node for end in ends}, self._params)
-        losses = [end for end in self._losses if end.edge.node in met]
-        squares = [end for end in self._squares if end.edge.node in met]
+        reached = _reached_ends(loss, {end.edge.node for end in ends}, self._params)
+        losses = [end for end in self._losses if end.edge.node in reached]
+        squares = [end for end in self._squares if end.edge.node in reached]
         by_logits = {id(layer.logits): layer for layer in self._layers}
         layers = [by_logits[id(one.logits)] for one in losses if id(one.logits) in by_logits]
         trained = [p for layer in layers for p in (layer.weight, layer.bias) if p in self._params]
@@ -148,14 +151,14 @@ class Recorder(TorchFunctionMode):
             return None
         if any(not one.targets.is_floating_point() and bool((one.targets == one.ignore_index).any()) for one in losses):
             return None
-        given = {id(logits): copy for logits, copy in copies}
-        logits = [given.get(id(one.logits), one.logits) for one in losses]
+        copy_of = {id(logits): copy for logits, copy in copies}
+        logits = [copy_of.get(id(one.logits), one.logits) for one in losses]
         edges = [*(one.edge for one in losses), *(one.edge for one in squares)]
         with torch.enable_grad():
-            found = gradient_with_graph(loss, [*edges, *logits])
-        if any(factor is None or factor.requires_grad for factor in found[: len(edges)]):
+            derivatives = gradient_with_graph(loss, [*edges, *logits])
+        if any(factor is None or factor.requires_grad for factor in derivatives[: len(edges)]):
             return None  # not linear in them
-        factors = torch.stack([f.detach() for f in found[: len(edges)]]).tolist()  # type: ignore[union-attr]
+        factors = torch.stack([f.detach() for f in derivatives[: len(edges)]]).tolist()  # type: ignore[union-attr]
         decays = list(zip(squares, factors[len(losses) :], strict=True))
         return [
             Classifier(
@@ -170,40 +173,40 @@ class Recorder(TorchFunctionMode):
                 next((float(end.value) for end in squares if end.weight is layer.weight), 0.0),
             )
             for layer, one, factor, gradient in zip(
-                layers, losses, factors[: len(losses)], found[len(edges) :], strict=True
+                layers, losses, factors[: len(losses)], derivatives[len(edges) :], strict=True
             )
         ]
 
 
-def _ends_met(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:
-    """Returns which nodes of the graph the loss depends on directly; none where it so depends on a parameter."""
-    met, seen, waiting = set(), set(), [loss.grad_fn]
+def _reached_ends(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:
+    """Returns the ends that the loss depends on directly; none where it so depends on a parameter."""
+    reached, seen, waiting = set(), set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if node in ends:
-            met.add(node)
-        elif isinstance(leaf := getattr(node, "variable", None), Tensor) and leaf in params:
+            reached.add(node)
+        elif (leaf := leaf_of(node)) is not None and leaf in params:
             return set()
         else:
             waiting += [after for after, _ in node.next_functions]
-    return met
+    return reached
 
 
 def _scale(loss: _Loss, factor: float) -> Tensor | float:
-    """Returns by what the second derivatives of each row's logsumexp are multiplied."""
+    """Returns the factor of the second derivatives of each row's logsumexp, a number or (n, 1)."""
     if loss.is_mean:
         factor /= len(loss.logits)
     if not loss.targets.is_floating_point():
         return factor
-    share = loss.targets.sum(1, keepdim=True)
-    return factor * ((1 - loss.label_smoothing) * share + loss.label_smoothing)
+    mass = loss.targets.sum(1, keepdim=True)
+    return factor * ((1 - loss.label_smoothing) * mass + loss.label_smoothing)
 
 
-NOTES: dict[Callable, Callable] = {
-    F.linear: Recorder._linear,
-    F.cross_entropy: Recorder._cross_entropy,
-    sum_of_squares: Recorder._sum_of_squares,
+RECORDERS: dict[Callable, Callable] = {
+    F.linear: SoftmaxHeadRecorder._record_linear,
+    F.cross_entropy: SoftmaxHeadRecorder._record_cross_entropy,
+    sum_of_squares: SoftmaxHeadRecorder._record_squares,
 }

@@ -1,4 +1,4 @@
-"""Gradients of each sample of a batch, and the matrix of their inner products.
+"""Gradients of each sample of a batch, and the Gram matrix of their inner products.
 
-Imports nothing else of the optimizers but vectors and arguments.
+May import vectors, arguments, functional_signatures and compat_torch.
 """

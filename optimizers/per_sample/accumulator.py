@@ -1,38 +1,46 @@
-"""The sum of which a Gram matrix is made."""
+"""Accumulating a Gram matrix from blocks of columns of the rows."""
 
 import torch
 from torch import Tensor
 
-NARROW = 1024  # blocks of fewer columns are put together
-STRIP = 128  # rows of G that are computed at a time; narrower products are slower than what symmetry saves
+NARROW = 1024  # blocks of fewer columns are concatenated first
+STRIP = 128  # rows of G in one matrix product; a narrower product is slower than what the symmetry saves
 
 
-class GramSum:
-    """The sum of rows times their transpose, over blocks of columns.
+class GramAccumulator:
+    """The sum, over blocks of columns, of rows times their transpose.
+
+    >>> accumulator = GramAccumulator(2, torch.float32, torch.device("cpu"))
+    >>> accumulator.add(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+    >>> accumulator.add(torch.tensor([[1.0], [1.0]]))
+    >>> accumulator.total().tolist()
+    [[6.0, 7.0], [7.0, 10.0]]
 
     Args:
         samples: B.
         dtype, device: of the sum.
+        strip: rows of G in one matrix product.
 
     Attributes:
-        matrix: (B, B); what is on and right of its diagonal counts. What is computed without rows is added to it.
+        matrix: (B, B), valid on and right of its diagonal. Terms that are computed without rows are added to it.
     """
 
-    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device):
+    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device, strip: int = STRIP):
         self.dtype = dtype
         self.matrix = torch.zeros(samples, samples, dtype=dtype, device=device)
+        self._strip = strip
         self._narrow: list[Tensor] = []
-        self._columns = 0  # of these
+        self._narrow_columns = 0
 
     def add(self, rows: Tensor) -> None:
-        """Adds rows (B, columns), which are the caller's no more."""
+        """Accumulates rows @ rows.T. Takes ownership of `rows` (B, columns)."""
         columns = rows.shape[1]
         if columns >= NARROW:
             self._add_wide(rows)
             return
         self._narrow.append(rows)
-        self._columns += columns
-        if self._columns >= NARROW:
+        self._narrow_columns += columns
+        if self._narrow_columns >= NARROW:
             self._add_narrow()
 
     def total(self) -> Tensor:
@@ -43,10 +51,10 @@ class GramSum:
     def _add_narrow(self) -> None:
         if self._narrow:
             self._add_wide(torch.cat(self._narrow, 1))
-            self._narrow, self._columns = [], 0
+            self._narrow, self._narrow_columns = [], 0
 
     def _add_wide(self, rows: Tensor) -> None:
-        """Adds to what is on and right of the diagonal."""
-        for start in range(0, len(rows), STRIP):
-            stop = start + STRIP
+        """Adds to the matrix on and right of its diagonal."""
+        for start in range(0, len(rows), self._strip):
+            stop = start + self._strip
             self.matrix[start:stop, start:].addmm_(rows[start:stop], rows[start:].T)

@@ -1,23 +1,20 @@
-"""Buffers of a network, and a copy of each to go back to."""
-
-from typing import Any
+"""A snapshot of a network's buffers."""
 
 from torch import Tensor, nn
 
 
 class Buffers:
-    """What layers remember beside their weights, as batch norm's running statistics: each tensor and a copy."""
+    """The state of layers beside their weights, as batch norm's running statistics, at the time of construction."""
 
     def __init__(self, network: nn.Module):
-        self._kept: list[tuple[dict[str, Any], str, Tensor, Tensor]] = [
-            (module._buffers, name, buffer, buffer.clone())
+        self._copies: list[tuple[nn.Module, str, Tensor, Tensor]] = [
+            (module, name, buffer, buffer.clone())
             for module in network.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
+            for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
 
     def restore(self) -> None:
-        """Puts them back; a layer that replaced a tensor gets the old one."""
-        for place, name, buffer, copy in self._kept:
-            place[name] = buffer
+        """Restores the values; a layer that replaced a tensor gets the old one."""
+        for module, name, buffer, copy in self._copies:
+            setattr(module, name, buffer)
             buffer.copy_(copy)

@@ -1,24 +1,32 @@
-"""Which layer a function of torch.nn.functional computes, and with what."""
+"""Which layer a function of torch.nn.functional computes, and with which parameters."""
 
 from collections.abc import Callable, Sequence
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import BatchNorm, Call, Convolution, Linear, Norm, Projection
+from ..compat_torch import BATCH_NORM, INSTANCE_NORM, base_of, saved_batch_statistics
+from ..functional_signatures import (
+    BatchNormArguments,
+    ConvolutionArguments,
+    GroupNormArguments,
+    InstanceNormArguments,
+    LayerNormArguments,
+    LinearArguments,
+)
+from .layers import BatchNorm, Convolution, LayerCall, Linear, Norm, Projection
 
-# modules whose parameters, of these names, are known to go into one of the functions below
+# modules whose parameters, of these names, are arguments of the functions below
 LAYERS = (
     nn.Linear,
     nn.MultiheadAttention,
     nn.Conv1d,
     nn.Conv2d,
     nn.Conv3d,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
+    BATCH_NORM,
+    INSTANCE_NORM,
     nn.GroupNorm,
     nn.LayerNorm,
 )
@@ -34,121 +42,84 @@ PARAMETERS = {
 
 
 def _trained(param: Tensor | None) -> Tensor | None:
-    """Returns a parameter that is trained; None for one that is not, or that was computed of others."""
+    """Returns a parameter that is trained; None for a frozen one and for a tensor computed from parameters."""
     return param if param is not None and param.requires_grad and param.is_leaf else None
 
 
 def _trained_part(param: Tensor | None) -> Tensor | None:
-    """Returns a parameter, or a part of one as attention splits it, that is trained."""
-    whole = param if param is None or param._base is None else param._base
-    return None if _trained(whole) is None else param
+    """Returns a trained parameter, or a view of a part of one, as attention uses it; None for others."""
+    return None if param is None or _trained(base_of(param)) is None else param
 
 
-def _linear(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
-    return Linear(input, _trained(weight), _trained(bias))
+def _linear(output: Tensor, call: LinearArguments) -> LayerCall:
+    return Linear(call.input, _trained(call.weight), _trained(call.bias))
 
 
-def _convolution(
-    y: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Call:
-    n = weight.dim() - 2
-    stride, dilation = _each(stride, n), _each(dilation, n)
+def _convolution(output: Tensor, call: ConvolutionArguments) -> LayerCall:
+    n, x, padding = call.weight.dim() - 2, call.input, call.padding
+    stride, dilation = _sizes(call.stride, n), _sizes(call.dilation, n)
     if padding == "same":
-        reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        if any(r % 2 for r in reach):  # one more at the end, as torch does it
-            input = F.pad(input.detach(), [m for r in reversed(reach) for m in (0, r % 2)])
+        reach = [d * (k - 1) for d, k in zip(dilation, call.weight.shape[2:], strict=True)]
+        if any(r % 2 for r in reach):  # one more at the end, as in torch
+            x = F.pad(x.detach(), [m for r in reversed(reach) for m in (0, r % 2)])
         padding = [r // 2 for r in reach]
-    margins = _each(0 if isinstance(padding, str) else padding, n)
-    options = (stride, margins, dilation, groups)
-    return Convolution(input, _trained(weight), _trained(bias), weight.shape, *options)
+    margins = _sizes(0 if isinstance(padding, str) else padding, n)
+    options = (stride, margins, dilation, call.groups)
+    return Convolution(x, _trained(call.weight), _trained(call.bias), call.weight.shape, *options)
 
 
-def _batch_norm(
-    y: Tensor,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Call:
-    means, scales = (getattr(y.grad_fn, name, None) for name in ("_saved_result1", "_saved_result2"))
+def _batch_norm(output: Tensor, call: BatchNormArguments) -> LayerCall:
+    x, running_mean, running_var, weight, bias, training, _, eps = call
+    saved = saved_batch_statistics(output)
 
     def statistics() -> tuple[Tensor, Tensor]:
         if not training and running_mean is not None and running_var is not None:
             return running_mean, (running_var + eps).rsqrt()
-        if means is not None and scales is not None:  # what the forward pass has computed
-            return means, scales
-        variance, mean = torch.var_mean(input.detach(), [d for d in range(input.dim()) if d != 1], correction=0)
+        if saved is not None:
+            return saved
+        variance, mean = torch.var_mean(x.detach(), [d for d in range(x.dim()) if d != 1], correction=0)
         return mean, (variance + eps).rsqrt()
 
-    return BatchNorm(input, _trained(weight), _trained(bias), statistics)
+    return BatchNorm(x, _trained(weight), _trained(bias), statistics)
 
 
-def _layer_norm(
-    y: Tensor,
-    input: Tensor,
-    normalized_shape: list[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Call:
+def _layer_norm(output: Tensor, call: LayerNormArguments) -> LayerCall:
+    x, shape, weight, bias, eps = call
+
     def normalize(x: Tensor) -> Tensor:
-        return F.layer_norm(x, normalized_shape, eps=eps)
+        return F.layer_norm(x, list(shape), eps=eps)
 
-    return Norm(input, _trained(weight), _trained(bias), normalize, per_place=True)
+    return Norm(x, _trained(weight), _trained(bias), normalize, per_place=True)
 
 
-def _group_norm(
-    y: Tensor,
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Call:
+def _group_norm(output: Tensor, call: GroupNormArguments) -> LayerCall:
+    x, groups, weight, bias, eps = call
+
     def normalize(x: Tensor) -> Tensor:
-        return F.group_norm(x, num_groups, eps=eps)
+        return F.group_norm(x, groups, eps=eps)
 
-    return Norm(input, _trained(weight), _trained(bias), normalize, per_place=False)
+    return Norm(x, _trained(weight), _trained(bias), normalize, per_place=False)
 
 
-def _instance_norm(
-    y: Tensor,
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Call:
+def _instance_norm(output: Tensor, call: InstanceNormArguments) -> LayerCall:
+    x, running_mean, running_var, weight, bias, use_input_stats, _, eps = call
+
     def normalize(x: Tensor) -> Tensor:
         if use_input_stats:
             return F.instance_norm(x, eps=eps)
         return F.instance_norm(x, running_mean, running_var, use_input_stats=False, eps=eps)
 
-    return Norm(input, _trained(weight), _trained(bias), normalize, per_place=False)
+    return Norm(x, _trained(weight), _trained(bias), normalize, per_place=False)
 
 
-def _each(value: int | Sequence[int], length: int) -> list[int]:
+def _sizes(value: int | Sequence[int], length: int) -> list[int]:
     """Returns an option of a convolution for each of its dimensions."""
     values = [value] if isinstance(value, int) else list(value)
     return values * length if len(values) == 1 else values
 
 
-# each gets the outputs and what the function was called with
-CALLS: dict[Any, Callable[..., Call]] = {
+# each gets the output and the arguments of a call
+CALLS: dict[Any, Callable[..., LayerCall]] = {
     F.linear: _linear,
     F.conv1d: _convolution,
     F.conv2d: _convolution,
@@ -160,21 +131,10 @@ CALLS: dict[Any, Callable[..., Call]] = {
 }
 
 
-def attention(*args: Any, **options: Any) -> Any:
-    """Computes F.multi_head_attention_forward, of which a TorchFunctionMode sees the parts and not the whole.
+def projection(samples: int) -> Callable[..., LayerCall]:
+    """Returns the entry of CALLS for a linear function in attention of `samples` samples."""
 
-    It is torch's code, but for the question whether anybody overrides it.
-    """
-    whole = F.multi_head_attention_forward
-    inner = FunctionType(whole.__code__, {**whole.__globals__, "has_torch_function": lambda _: False})
-    inner.__defaults__, inner.__kwdefaults__ = whole.__defaults__, whole.__kwdefaults__
-    return inner(*args, **options)
+    def record(output: Tensor, call: LinearArguments) -> LayerCall:
+        return Projection(call.input, _trained_part(call.weight), _trained_part(call.bias), samples)
 
-
-def projection(samples: int) -> Callable[..., Call]:
-    """Returns how a linear function in attention of so many samples is taken up."""
-
-    def call(y: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
-        return Projection(input, _trained_part(weight), _trained_part(bias), samples)
-
-    return call
+    return record

@@ -1,4 +1,4 @@
-"""The Gram matrix of per-sample gradients of a model on a batch, in two definitions."""
+"""The Gram matrix of per-sample gradients of a model on a batch, by two definitions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .accumulator import GramSum
+from ..compat_torch import BATCH_NORM
+from .accumulator import GramAccumulator
 from .buffers import Buffers
 from .recorder import GramRecorder
 
-ENTRIES = 2**24  # of rows that stand in memory at a time
+ENTRIES = 2**24  # of rows that are in memory at a time
 
 
 def gradient_gram(
@@ -20,16 +21,16 @@ def gradient_gram(
     """Returns G = J J^T (B, B), where row_i of J is B times sample i's part of the batch's gradient.
 
     The rows add up to B times the gradient of loss_function(model(inputs), targets), a mean over the batch.
-    Without batch norm in training mode row_i is the gradient of sample i's loss; with it, it holds what sample i
-    does to the losses of all through the statistics of the batch. The model stays in the mode that it is in. Its
-    gradients and buffers, and the generators, are left as they were. Liao et al. 2018, section 3.
+    Without batch norm in training mode row_i is the gradient of sample i's loss; with it, row_i contains sample i's
+    effect on the losses of all, through the statistics of the batch. The model's mode, gradients and buffers, and
+    the generators of random numbers, are left unchanged. Liao et al. 2018, section 3.
 
     Args:
         model: its parameters that require gradients are those of linear layers, convolutions, torch's attention,
             and batch, layer, group and instance norm, and all of them count.
         loss_function: (outputs, targets) -> a scalar, a mean over the batch.
         inputs: (B, ...).
-        targets: what loss_function takes.
+        targets: the second argument of loss_function.
 
     Raises:
         ValueError: a trained parameter is one of another layer, which the message names.
@@ -41,51 +42,52 @@ def gradient_gram(
     [[4.0, 84.0], [84.0, 4900.0]]
     """
     recorder = GramRecorder(model)
-    with _left_alone(model, inputs.device), torch.enable_grad(), recorder.recording():
+    with _unchanged(model, inputs.device), torch.enable_grad(), recorder.recording():
         loss = loss_function(model(inputs), targets)
         torch.autograd.grad(loss, _trained(model), allow_unused=True)
     return recorder.gram()
 
 
-def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor]) -> Tensor:
+def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor], max_entries: int = ENTRIES) -> Tensor:
     """Returns G = J J^T (B, B), where row_i of J is the gradient of sample i's own loss.
 
-    Batch norm in training mode makes that loss a function of the weights through the statistics of the batch as
-    well; row_i is its gradient, and holds nothing of what sample i does to the losses of others. This takes B
-    backward passes through one graph, or some times B where the rows of all parameters are too large for memory.
-    Without it no layer is taken to mix samples, and one backward pass does, as in `gradient_gram`, for the same
-    layers. Gradients, buffers and generators are left as they were.
+    With batch norm in training mode that loss depends on the weights through the statistics of the batch as well;
+    row_i is its gradient, without sample i's effect on the losses of others. This takes B backward passes through
+    one graph, or a multiple of B where the rows of all parameters are too large for memory. Without batch norm in
+    training mode no layer is assumed to mix samples, and one backward pass is enough, as in `gradient_gram`, for the
+    same layers. Gradients, buffers and generators are left unchanged.
 
     Args:
         model: the network; parameters that require gradients count.
         losses: makes one forward pass of the model and returns the loss of each sample, (B,).
+        max_entries: of rows in memory at a time, in the B backward passes.
 
     Raises:
-        ValueError: as `gradient_gram`, where that is used.
+        ValueError: as in `gradient_gram`, without batch norm in training mode.
     """
     params = _trained(model)
-    with _left_alone(model, params[0].device), torch.enable_grad():
+    with _unchanged(model, params[0].device), torch.enable_grad():
         if not _mixes_samples(model):
             recorder = GramRecorder(model)
             with recorder.recording():
                 torch.autograd.grad(losses().mean(), params, allow_unused=True)
             return recorder.gram()
-        found = losses()
-        total = GramSum(len(found), torch.promote_types(found.dtype, torch.float32), found.device)
-        for group in _groups(params, ENTRIES // len(found)):
-            rows = torch.stack([_gradient(loss, group) for loss in found.unbind()])
-            total.add(rows.to(total.dtype))
-    return total.total()
+        values = losses()
+        accumulator = GramAccumulator(len(values), torch.promote_types(values.dtype, torch.float32), values.device)
+        for group in _groups(params, max_entries // len(values)):
+            rows = torch.stack([_gradient(loss, group) for loss in values.unbind()])
+            accumulator.add(rows.to(accumulator.dtype))
+    return accumulator.total()
 
 
 def _gradient(loss: Tensor, params: list[Tensor]) -> Tensor:
-    """Returns the gradient of a loss, whose graph stays, as one vector."""
-    found = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-    return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in zip(found, params, strict=True)])
+    """Returns the gradient of a loss as one vector, and retains the graph."""
+    parts = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+    return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in zip(parts, params, strict=True)])
 
 
 def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:
-    """Yields parameters in groups that have at most so many entries together, or are one."""
+    """Yields groups of parameters with at most `entries` entries; a larger parameter is a group of its own."""
     group: list[Tensor] = []
     for param in params:
         if group and sum(p.numel() for p in group) + param.numel() > entries:
@@ -96,8 +98,8 @@ def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:
 
 
 def _mixes_samples(model: nn.Module) -> bool:
-    """Returns whether batch norm computes its statistics of the batch."""
-    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    """Returns whether a batch norm uses the statistics of the batch."""
+    norms = (m for m in model.modules() if isinstance(m, BATCH_NORM))
     return any(m.training or m.running_mean is None for m in norms)
 
 
@@ -106,8 +108,8 @@ def _trained(model: nn.Module) -> list[Tensor]:
 
 
 @contextmanager
-def _left_alone(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts buffers and generators back at the end."""
+def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restores buffers and generators at the end."""
     buffers = Buffers(model)
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):

@@ -1,8 +1,8 @@
-"""Kernels for per-sample gradients on CPUs with matrix units, compiled where they are first used.
+"""Kernels for per-sample gradients on CPUs with matrix units, compiled at their first use.
 
-`kernels.c` says what they compute. PyTorch has no operation for it: its convolutions use the matrix units for
-numbers in bfloat16 only, of which the results are, too. Singular values of batches of ResNet-8 and 20 come out as
-exact as by PyTorch's kernels in float32: within 5e-4 of those in float64, the smallest included.
+`kernels.c` describes the computation. PyTorch has no operation for it: its convolutions use the matrix units for
+bfloat16 only, with results in bfloat16. Singular values of batches of ResNet-8 and 20 are as exact as by PyTorch's
+kernels in float32: within 5e-4 of those in float64, the smallest included.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ FLAGS = (
     *("-O3", "-fopenmp", "-shared", "-fPIC"),
     *("-m" + unit.replace("amx_", "amx-").replace("_", "") for unit in UNITS),
 )
-PATIENCE = 120  # seconds for the compiler
-MOST = 1024  # samples: every thread keeps a matrix of its own
+COMPILER_TIMEOUT = 120  # s
+MAX_SAMPLES = 1024  # every thread has a matrix (B, B)
 Sizes = ctypes.c_long * 16  # the C structure Convolution
 
 
@@ -51,9 +51,9 @@ class Kernels:
             raise OSError("the system does not let a process use the matrix units")
 
     @staticmethod
-    def take(x: Tensor, dy: Tensor) -> bool:
-        """Returns whether they compute with such inputs and gradients of outputs."""
-        return x.dtype is dy.dtype is torch.float32 and x.device.type == "cpu" and 0 < len(x) <= MOST
+    def supports(x: Tensor, dy: Tensor) -> bool:
+        """Returns whether the kernels can compute with such inputs and gradients of outputs."""
+        return x.dtype is dy.dtype is torch.float32 and x.device.type == "cpu" and 0 < len(x) <= MAX_SAMPLES
 
     def add_convolution(self, total: Tensor, x: Tensor, dy: Tensor, *options: Sequence[int]) -> None:
         """Adds rows times their transpose, of the weights of a convolution, on and right of the diagonal.
@@ -65,13 +65,13 @@ class Kernels:
             options: the kernel's height and width, stride, padding and dilation, of two each.
 
         Raises:
-            MemoryError: there is no room.
+            MemoryError: memory is full.
         """
         x, dy = x.contiguous(), dy.contiguous()
         shapes = (len(x), x.shape[1], dy.shape[1], *x.shape[2:], *dy.shape[2:])
         sizes = Sizes(*shapes, *chain.from_iterable(options), torch.get_num_threads())
         if self._convolution(x.data_ptr(), dy.data_ptr(), total.data_ptr(), sizes):
-            raise MemoryError(f"no room for per-sample gradients of a batch of {len(x)}")
+            raise MemoryError(f"not enough memory for per-sample gradients of a batch of {len(x)}")
 
     def norm_sums(self, x: Tensor, dy: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """Returns sum_t dy xhat, then sum_t dy, (B, 2 C), where xhat = (x - mean) scale.
@@ -93,17 +93,17 @@ class Kernels:
 @cache
 def kernels() -> Kernels | None:
     """Returns the kernels, compiled if need be; None where they cannot be used."""
-    return found()[0]
+    return load_kernels()[0]
 
 
 def kernel_problem() -> str | None:
-    """Returns why kernels are not used that the CPU could run; None where they are, or it could not."""
-    return found()[1]
+    """Returns why the kernels are not used on a CPU that supports them; None where they are, or on another CPU."""
+    return load_kernels()[1]
 
 
 @cache
-def found() -> tuple[Kernels | None, str | None]:
-    """Returns the kernels, or the problem; neither where the CPU lacks the units or TRAINOPT_KERNELS is 0."""
+def load_kernels() -> tuple[Kernels | None, str | None]:
+    """Returns the kernels, or the problem; neither where the CPU does not support them or TRAINOPT_KERNELS is 0."""
     if os.environ.get("TRAINOPT_KERNELS") == "0" or not set(UNITS) <= cpu_flags():
         return None, None
     compiler = os.environ.get("CC", "gcc")
@@ -115,22 +115,22 @@ def found() -> tuple[Kernels | None, str | None]:
             compile_into(path, compiler)
         return Kernels(path), None
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if "error" in line] or [f"exit {error.returncode}"]
-        return None, f"{compiler} fails ({said[0]})"
+        errors = [line for line in error.stderr.splitlines() if "error" in line] or [f"exit {error.returncode}"]
+        return None, f"{compiler} fails ({errors[0]})"
     except subprocess.TimeoutExpired:
-        return None, f"{compiler} takes more than {PATIENCE} s"
+        return None, f"{compiler} takes more than {COMPILER_TIMEOUT} s"
     except OSError as error:
         return None, f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def compile_into(path: Path, compiler: str) -> None:
-    """Compiles the kernels; other processes see the file when it is whole."""
+    """Compiles the kernels; other processes see the file only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     try:
         command = [*compiler.split(), *FLAGS, "-o", name, str(SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILER_TIMEOUT)
         os.replace(name, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -138,7 +138,7 @@ def compile_into(path: Path, compiler: str) -> None:
 
 
 def cpu_flags() -> set[str]:
-    """Returns what this machine's CPU can do, in Linux's words; elsewhere nothing."""
+    """Returns the flags of the CPU in /proc/cpuinfo; an empty set on other systems than Linux."""
     if sys.platform != "linux":
         return set()
     with contextlib.suppress(OSError):

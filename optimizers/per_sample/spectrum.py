@@ -1,4 +1,4 @@
-"""What a Gram matrix of per-sample gradients says of a batch: its singular values, and the gradient's variance."""
+"""Singular values and moments of per-sample gradients, from their Gram matrix G = J J^T."""
 
 from math import nan
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class Spectrum(NamedTuple):
-    """Singular values of J (B, P), those that count as not zero.
+    """The singular values of J (B, P).
 
     Attributes:
-        values: of all of them, the largest first; what is zero by the threshold is in it as it was found.
-        rank: how many are not zero.
+        values: all of them, the largest first, also those that count as zero.
+        rank: the number of those that do not count as zero.
         largest: sigma_max.
-        smallest: the smallest that is not zero.
+        smallest: sigma_min, the smallest that does not count as zero; nan where all do.
     """
 
     values: list[float]
@@ -24,7 +24,7 @@ class Spectrum(NamedTuple):
 
     @property
     def condition(self) -> float:
-        """sigma_max / sigma_min; not a number where there are none."""
+        """sigma_max / sigma_min; nan where the rank is 0."""
         return self.largest / self.smallest if self.rank else nan
 
 
@@ -33,11 +33,11 @@ def spectrum(gram: Tensor, zero_below: float = 1e-4) -> Spectrum:
 
     Args:
         gram: (B, B), finite.
-        zero_below: sigma counts as zero where sigma <= zero_below * sigma_max. 0: what came out as 0 exactly.
+        zero_below: sigma counts as zero where sigma <= zero_below * sigma_max.
 
     >>> rows = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 4.0]], dtype=torch.float64)
-    >>> found = spectrum(rows @ rows.T)
-    >>> found.rank, round(found.condition, 6)
+    >>> of_rows = spectrum(rows @ rows.T)
+    >>> of_rows.rank, round(of_rows.condition, 6)
     (2, 1.885618)
     """
     eigenvalues = torch.linalg.eigvalsh(gram.double().cpu()).clamp(min=0.0)
@@ -47,7 +47,7 @@ def spectrum(gram: Tensor, zero_below: float = 1e-4) -> Spectrum:
 
 
 class Moments(NamedTuple):
-    """Of B gradients g_i, as floats.
+    """Moments of B gradients g_i, as floats.
 
     Attributes:
         trace: sum_i |g_i|^2.
@@ -61,7 +61,7 @@ class Moments(NamedTuple):
 
 
 def moments(gram: Tensor) -> Moments:
-    """Returns what the entries of G = J J^T (B, B) add up to, in float64.
+    """Returns the moments of the rows of J from G = J J^T (B, B), in float64.
 
     >>> rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
     >>> moments(rows @ rows.T)

@@ -1,4 +1,4 @@
 """Terms that are added to the loss.
 
-Imports nothing else of the optimizers but vectors, arguments and protocols.
+May import vectors, arguments and protocols.
 """

@@ -12,7 +12,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.Con
 
 
 def sum_of_squares(param: Tensor) -> Tensor:
-    """Returns sum w^2; a TorchFunctionMode sees the call, and so knows what the loss is made of."""
+    """Returns sum w^2, by a call that a TorchFunctionMode can recognize."""
     if has_torch_function_unary(param):
         return handle_torch_function(sum_of_squares, (param,), param)
     return param.square().sum()
@@ -39,7 +39,7 @@ class L2(Regularizer):
 
     @staticmethod
     def covers(layer: nn.Module, name: str) -> bool:
-        """Returns whether the parameter `name` of a layer is one that the penalty is meant for."""
+        """Returns whether the penalty applies to the parameter `name` of a layer."""
         return name == "weight" and isinstance(layer, LAYERS)
 
     def __call__(self, params: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of the position in a run.
+"""Learning-rate schedules: functions of the progress of a run.
 
-Imports nothing else of the optimizers but arguments and protocols.
+May import arguments and protocols.
 """

@@ -1,4 +1,4 @@
-"""What our schedules share: the rate of a step is a function of the run's progress, and of nothing else."""
+"""The base class of our schedules: the learning rate is a function of the run's progress alone."""
 
 from typing import Any, Protocol
 
@@ -11,21 +11,20 @@ STATE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
 class Progress(Protocol):
-    """What a schedule needs to know of a run."""
+    """The progress of a run, as a schedule uses it."""
 
     def elapsed(self, duration: str) -> float:
-        """Returns how many such durations have passed since the run began."""
+        """Returns the time since the run began, in units of a duration."""
 
 
 class ProgressSchedule(LRScheduler, protocols.Schedule):
-    """Sets the rate of every parameter group to `rate_of` its own rate, after each step.
+    """Sets the learning rate of each parameter group to `lr_of` its initial one, after each step.
 
-    What a subclass needs for that it sets before it calls `super().__init__`, which sets the first rates. As
-    rates follow from `progress` alone, there is nothing that a resumed run could have lost: the state is the
-    rates that the groups began with, and torch's count of calls.
+    A subclass sets its attributes before it calls `super().__init__`, which sets the first learning rates. As learning
+    rates follow from `progress`, the state is the groups' initial learning rates and torch's count of calls.
 
     Args:
-        optimizer: whose learning rates to set; it needs no momentum, nor anything else but `lr` in its groups.
+        optimizer: its parameter groups need an `lr`, and nothing else.
         progress: of the run.
 
     Raises:
@@ -34,46 +33,50 @@ class ProgressSchedule(LRScheduler, protocols.Schedule):
 
     def __init__(self, optimizer: Optimizer, progress: Progress):
         self.progress = progress
-        rates(optimizer)
+        learning_rates(optimizer)
         super().__init__(optimizer)
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
         raise NotImplementedError
 
     def get_lr(self) -> list[Any]:
-        """Returns the rate of each group now."""
-        return [self.rate_of(float(initial)) for initial in self.base_lrs]
+        """Returns the current learning rate of each group."""
+        return [self.lr_of(float(initial_lr)) for initial_lr in self.base_lrs]
 
-    def ratio(self, initial: float) -> float:
-        """Returns what absolute rates, which are those of the first group, are multiplied by for another one."""
+    def ratio(self, initial_lr: float) -> float:
+        """Returns the factor on absolute learning rates, which are the first group's, for a group with an initial one.
+
+        Raises:
+            ValueError: the first group's is 0, and the other's is not.
+        """
         first = float(self.base_lrs[0])
-        if initial == first:
+        if initial_lr == first:
             return 1.0
         if first == 0:
-            raise ValueError(f"lr is 0 in the first parameter group and {initial} in another: they have no ratio")
-        return initial / first
+            raise ValueError(f"lr is 0 in the first parameter group and {initial_lr} in another: they have no ratio")
+        return initial_lr / first
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns plain numbers; what the configuration says, and the progress, are not among them."""
+        """Returns plain numbers, without the arguments and the progress."""
         return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Loads a state that `state_dict` returned."""
         super().load_state_dict({name: state_dict[name] for name in STATE})
 
 
-def rates(optimizer: Optimizer | protocols.Optimizer) -> list[float]:
-    """Returns the learning rate of every group of an optimizer.
+def learning_rates(optimizer: Optimizer | protocols.Optimizer) -> list[float]:
+    """Returns the learning rate of each parameter group.
 
     Raises:
-        ValueError: it has none.
+        ValueError: a group has no `lr`.
     """
     if not all("lr" in group for group in optimizer.param_groups):
         raise ValueError(f"{type(optimizer).__name__} has no lr in its parameter groups")
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def first_rate(optimizer: Optimizer) -> float:
-    """Returns the rate that the first group began with."""
-    return optimizer.param_groups[0].get("initial_lr", rates(optimizer)[0])
+def first_initial_lr(optimizer: Optimizer) -> float:
+    """Returns the initial learning rate of the first parameter group."""
+    return optimizer.param_groups[0].get("initial_lr", learning_rates(optimizer)[0])

@@ -6,14 +6,14 @@ from torch.optim import Optimizer
 
 from .base import Progress, ProgressSchedule
 
-ROUNDING = 1e-9  # of a cycle: so close to its end, the next one has begun
+ROUNDING = 1e-9  # of a cycle: this close to its end the next one has begun
 
 
 class CosineRestarts(ProgressSchedule):
-    """The learning rate falls along a cosine and begins again.
+    """Cosine decay with warm restarts.
 
-    That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group
-    with its own rate lr0:
+    That is SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), equation 5, for each parameter group with its initial
+    learning rate lr0:
 
         lr = lr0 * (min_lr + (1 - min_lr) * (1 + cos(pi T_cur / T_i)) / 2)
 
@@ -21,7 +21,7 @@ class CosineRestarts(ProgressSchedule):
     Cosine decay without a restart is the case of a period as long as the run.
 
     Args:
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         period: a duration: the length of the first cycle, T_0.
         period_mult: the length of a cycle divided by that of the cycle before it, T_mult >= 1.
@@ -64,32 +64,31 @@ class CosineRestarts(ProgressSchedule):
         super().__init__(optimizer, progress)
 
     def cycles(self) -> int:
-        """Returns how many cycles are complete now, which is how often the rate has begun again.
+        """Returns the number of complete cycles, which is the number of restarts.
 
-        It grows by one at the step after which the schedule restarts: what looks at it after that step, sees the
-        weights that a cycle ended with.
+        It grows by one after the last step of a cycle, when the weights are those at the end of the cycle.
         """
         return position(self.progress.elapsed(self.period), self.period_mult)[0]
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
         _, fraction = position(self.progress.elapsed(self.period), self.period_mult)
-        return initial * (self.min_lr + (1 - self.min_lr) * (1 + cos(pi * fraction)) / 2)
+        return initial_lr * (self.min_lr + (1 - self.min_lr) * (1 + cos(pi * fraction)) / 2)
 
 
-def position(passed: float, period_mult: float) -> tuple[int, float]:
-    """Returns how many cycles are complete, and which fraction of the current one has passed, in [0, 1).
+def position(elapsed: float, period_mult: float) -> tuple[int, float]:
+    """Returns the number of complete cycles, and the fraction of the current one that has passed, in [0, 1).
 
     Args:
-        passed: the time since the start, in lengths of the first cycle.
+        elapsed: the time since the start, in lengths of the first cycle.
         period_mult: the length of a cycle divided by that of the cycle before it.
 
     >>> position(2.5, 1), position(2, 2), position(3, 2)
     ((2, 0.5), (1, 0.5), (2, 0.0))
     """
     if period_mult == 1:
-        return floor(passed), passed % 1
+        return floor(elapsed), elapsed % 1
     # n cycles take (period_mult^n - 1) / (period_mult - 1). At a restart rounding may leave the logarithm below n
-    n = floor(log1p(passed * (period_mult - 1)) / log(period_mult) + ROUNDING)
+    n = floor(log1p(elapsed * (period_mult - 1)) / log(period_mult) + ROUNDING)
     length = period_mult**n
-    return n, max(0.0, (passed - (length - 1) / (period_mult - 1)) / length)
+    return n, max(0.0, (elapsed - (length - 1) / (period_mult - 1)) / length)

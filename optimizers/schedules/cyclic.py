@@ -5,7 +5,7 @@ from math import cos, floor, pi
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, ProgressSchedule, first_rate
+from .base import Progress, ProgressSchedule, first_initial_lr
 
 MODES = ("triangular", "triangular2", "exp_range")
 WINDOWS = {
@@ -37,11 +37,11 @@ class Cyclic(ProgressSchedule):
 
     `base_lr` and `max_lr` are for the first parameter group; the learning rates of the others keep their ratio to it.
 
-    Unlike torch's CyclicLR it leaves momentum alone, so that any optimizer will do, and its state is plain
-    numbers.
+    Unlike torch's CyclicLR it does not change the momentum, so that it works with any optimizer, and its state is
+    plain numbers.
 
     Args:
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         base_lr: the lower bound; None: a quarter of `max_lr` (Smith, section 3.3: a third or a quarter).
         max_lr: the upper bound; None: the optimizer's learning rate.
@@ -82,7 +82,7 @@ class Cyclic(ProgressSchedule):
         gamma: float = 0.99994,
         gamma_every: str = "1steps",
     ):
-        self.max_lr = first_rate(optimizer) if max_lr is None else max_lr
+        self.max_lr = first_initial_lr(optimizer) if max_lr is None else max_lr
         self.base_lr = self.max_lr / 4 if base_lr is None else base_lr
         if not 0 <= self.base_lr < self.max_lr:
             raise ValueError(f"base_lr={self.base_lr}: must be below max_lr={self.max_lr}, and not below 0")
@@ -98,18 +98,18 @@ class Cyclic(ProgressSchedule):
         super().__init__(optimizer, progress)
 
     def cycles(self) -> int:
-        """Returns how many whole cycles have passed."""
+        """Returns the number of complete cycles."""
         return floor(self.progress.elapsed(self.step_up) / 2)
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
-        passed, cycles = self.progress.elapsed(self.step_up), self.cycles()
-        wave = 1 - abs(passed - 2 * cycles - 1)
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
+        half_cycles, cycles = self.progress.elapsed(self.step_up), self.cycles()
+        wave = 1 - abs(half_cycles - 2 * cycles - 1)
         height = self.amplitude(cycles) * WINDOWS[self.window](wave)
-        return (self.base_lr + (self.max_lr - self.base_lr) * height) * self.ratio(initial)
+        return (self.base_lr + (self.max_lr - self.base_lr) * height) * self.ratio(initial_lr)
 
     def amplitude(self, cycles: int) -> float:
-        """Returns the amplitude after `cycles` whole cycles, as a fraction of max_lr - base_lr."""
+        """Returns the amplitude after a number of complete cycles, as a fraction of max_lr - base_lr."""
         if self.mode == "triangular2":
             return 0.5**cycles
         if self.mode == "exp_range":

@@ -20,7 +20,7 @@ class RangeTest(ProgressSchedule):
     `base_lr` and `max_lr` are for the first parameter group; the learning rates of the others keep their ratio to it.
 
     Args:
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         over: a duration.
         base_lr: the first learning rate; > 0 where the mode is exponential.
@@ -28,7 +28,7 @@ class RangeTest(ProgressSchedule):
         mode: linear or exponential.
 
     Attributes:
-        is_range_test: tells a run to end after `over`, and to read bounds off the accuracy.
+        is_range_test: makes a run end after `over` and estimate the bounds from the accuracy.
 
     Raises:
         ValueError: base_lr is not below max_lr, or is 0 where the mode is exponential, or mode is unknown.
@@ -73,11 +73,11 @@ class RangeTest(ProgressSchedule):
         self.mode = mode
         super().__init__(optimizer, progress)
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
         fraction = min(1.0, self.progress.elapsed(self.over))
         if self.mode == "linear":
             lr = self.base_lr + (self.max_lr - self.base_lr) * fraction
         else:
             lr = self.base_lr * (self.max_lr / self.base_lr) ** fraction
-        return lr * self.ratio(initial)
+        return lr * self.ratio(initial_lr)

@@ -1,8 +1,7 @@
-"""Learning-rate schedules in durations.
+"""Constant, multistep and exponential learning rates.
 
-`torch.optim.lr_scheduler` does the work; what is added is that milestones are durations (`82epochs`, `300steps`,
-`0.05epochs`) of the run's own progress, which counts epochs whatever the batch size is and is part of a
-checkpoint.
+They differ from torch's schedules of these names in that milestones are durations (`82epochs`, `300steps`,
+`0.05epochs`) of the run's progress, which counts epochs whatever the batch size is and is part of a checkpoint.
 """
 
 from collections.abc import Sequence
@@ -16,31 +15,31 @@ from .base import Progress, ProgressSchedule
 
 
 class Constant(Schedule):
-    """The learning rate stays as it is; costs nothing."""
+    """The learning rate stays constant."""
 
     def __init__(self, optimizer: Optimizer):
         del optimizer
 
     def levels(self) -> list[str]:
-        """Returns the durations after which the rate is another: none."""
+        """Returns the durations after which the learning rate changes: none."""
         return []
 
     def step(self) -> None:
         """Does nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state, which is none."""
+        """Returns the state, which is empty."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accepts the state, which is none."""
+        """Accepts the state, which is empty."""
 
 
 class Multistep(ProgressSchedule):
     """lr = lr0 * gamma^(number of milestones passed).
 
     Args:
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         milestones: durations from the start of the run.
         gamma: the factor applied at each milestone.
@@ -51,20 +50,20 @@ class Multistep(ProgressSchedule):
         self.gamma = gamma
         super().__init__(optimizer, progress)
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
-        return initial * self.gamma ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
+        return initial_lr * self.gamma ** sum(self.progress.elapsed(m) >= 1 for m in self.milestones)
 
     def levels(self) -> list[str]:
-        """Returns the durations after which the rate is another."""
+        """Returns the durations after which the learning rate changes."""
         return list(self.milestones)
 
 
 class Exponential(ProgressSchedule):
-    """lr = lr0 * gamma^(t / every), with t / every rounded down where `staircase` (Zorca 2020, tables 4.1 to 4.3).
+    """lr = lr0 * gamma^(t / every), with t / every rounded down if `staircase` (Zorca 2020, tables 4.1 to 4.3).
 
     Args:
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         gamma: the factor over `every`.
         every: a duration.
@@ -84,11 +83,11 @@ class Exponential(ProgressSchedule):
         self.staircase = staircase
         super().__init__(optimizer, progress)
 
-    def rate_of(self, initial: float) -> float:
-        """Returns the rate now of a group that began with the rate `initial`."""
-        passed = self.progress.elapsed(self.every)
-        return initial * self.gamma ** (floor(passed) if self.staircase else passed)
+    def lr_of(self, initial_lr: float) -> float:
+        """Returns the current learning rate of a group with an initial one."""
+        elapsed = self.progress.elapsed(self.every)
+        return initial_lr * self.gamma ** (floor(elapsed) if self.staircase else elapsed)
 
     def levels(self) -> str | None:
-        """Returns the duration after which the rate is another, again and again; None where it always changes."""
+        """Returns the interval of the changes; None where the learning rate changes at every step."""
         return self.every if self.staircase else None

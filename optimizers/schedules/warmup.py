@@ -1,4 +1,4 @@
-"""Warm-up in front of any schedule."""
+"""Linear warm-up before any schedule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,25 +7,25 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..protocols import Optimizer, Schedule
-from .base import Progress, rates
+from .base import Progress, learning_rates
 
 
 class WarmUp(Schedule):
-    """The learning rate rises linearly to what a schedule says (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
+    """The learning rate rises linearly to that of a schedule (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
 
-    With s the share of `over` that has passed, at most 1:
+    With s the fraction of `over` that has passed, at most 1:
 
-        lr = (start + (1 - start) * s) * (the schedule's rate)
+        lr = (start + (1 - start) * s) * (the schedule's learning rate)
 
-    The schedule's own time begins with the run, not after the warm-up. It never sees the lowered rates, so that
-    those of torch that compute a rate from the last one are right too.
+    The schedule's time begins with the run, not after the warm-up. The schedule never sees the lowered learning rates,
+    so that schedules of torch that compute a learning rate from the last one are correct too.
 
     Args:
         schedule: any with `step`, `state_dict` and `load_state_dict`, of this optimizer.
-        optimizer: whose learning rates to set.
+        optimizer: its learning rates are set.
         progress: of the run.
         over: a duration.
-        start: the share of the rate that the first step is made with, in [0, 1].
+        start: the factor on the learning rate of the first step, in [0, 1].
 
     Raises:
         ValueError: start is not in [0, 1], or the optimizer's groups have no `lr`.
@@ -56,42 +56,42 @@ class WarmUp(Schedule):
         start: float = 0.1,
     ):
         if not 0 <= start <= 1:
-            raise ValueError(f"start={start}: must be in [0, 1], a share of the learning rate")
+            raise ValueError(f"start={start}: must be in [0, 1], a fraction of the learning rate")
         self.schedule = schedule
         self.optimizer = optimizer
         self.progress = progress
         self.over = over
         self.start = start
-        self._rates = rates(optimizer)  # what the schedule says
+        self._lrs = learning_rates(optimizer)  # the schedule's
         self._lower()
 
     def step(self) -> None:
-        """Sets the rates of the next step."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
+        """Sets the learning rates of the next step."""
+        for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = lr
         self.schedule.step()
-        self._rates = rates(self.optimizer)
+        self._lrs = learning_rates(self.optimizer)
         self._lower()
 
     def cycles(self) -> int | None:
-        """Returns the number of complete cycles of the schedule; None: it has no restarts."""
+        """Returns the schedule's number of complete cycles; None where it has no restarts."""
         return self.schedule.cycles() if hasattr(self.schedule, "cycles") else None
 
     def levels(self) -> Sequence[str] | str | None:
-        """Returns the levels of the schedule; None: it has none."""
+        """Returns the schedule's levels; None where it has none."""
         return self.schedule.levels() if hasattr(self.schedule, "levels") else None
 
     def _lower(self) -> None:
-        passed = self.progress.elapsed(self.over)
-        if passed < 1:
-            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = (self.start + (1 - self.start) * passed) * rate
+        fraction = self.progress.elapsed(self.over)
+        if fraction < 1:
+            for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
+                group["lr"] = (self.start + (1 - self.start) * fraction) * lr
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the schedule's state, and what it said last."""
-        return {"schedule": self.schedule.state_dict(), "rates": self._rates}
+        """Returns the schedule's state and its current learning rates."""
+        return {"schedule": self.schedule.state_dict(), "rates": self._lrs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Loads a state that `state_dict` returned."""
         self.schedule.load_state_dict(state["schedule"])
-        self._rates = list(state["rates"])
+        self._lrs = list(state["rates"])

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
 from trainopt.models import MLP, ResNet
-from trainopt.optimizers import Curvature, EHNewton, Trace, hessian_vector_product
+from trainopt.optimizers import Curvature, EHNewton, FastDoubleBackward, hessian_vector_product
 
 CASES = ("mlp", "resnet20", "resnet18")
 BOUNDS = {"mlp": 1.6, "resnet20": 2.5, "resnet18": 2.2}
@@ -61,12 +61,12 @@ class Case:
 
 def ours(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield what this package computes once the gradient is there."""
-    hessian, along = Curvature(case.loss, case.params), Curvature(case.loss, case.params, along_only=True)
+    hessian, along = Curvature(case.loss, case.params), Curvature(case.loss, case.params, quadratic_form_only=True)
     newton = Curvature(case.loss, case.params, "gauss_newton")
-    yield "a further Hessian product", lambda: hessian.product(case.vectors)
-    yield "the curvature along a direction, Hessian", lambda: along.along(case.vectors)
-    yield "a further Gauss-Newton product", lambda: newton.product(case.vectors)
-    yield "the curvature along a direction, Gauss-Newton", lambda: newton.along(case.vectors)
+    yield "a further Hessian product", lambda: hessian.matvec(case.vectors)
+    yield "the curvature along a direction, Hessian", lambda: along.quadratic_form(case.vectors)
+    yield "a further Gauss-Newton product", lambda: newton.matvec(case.vectors)
+    yield "the curvature along a direction, Gauss-Newton", lambda: newton.quadratic_form(case.vectors)
 
 
 def peers(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -80,7 +80,7 @@ def peers(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "curvlinops HessianLinearOperator", curvlinops_product(case)
     yield "torch.autograd.functional.hvp", functional_product(case)
     yield (
-        "our hessian_vector_product outside a Trace, gradient included",
+        "our hessian_vector_product outside a FastDoubleBackward, gradient included",
         lambda: hessian_vector_product(case.loss(), case.params, case.vectors),
     )
 
@@ -213,7 +213,7 @@ def grow(name: str, what: str, batch: int | None) -> None:
         if what == "gradient":
             case.gradient()
         elif what == "product":
-            with Trace():
+            with FastDoubleBackward():
                 loss = case.loss()
             hessian_vector_product(loss, case.params, case.vectors, retain_graph=False)
         else:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import Flatten, Problem, Residual, error, flat, numbers
-from trainopt.optimizers import Curvature, Trace, hessian_vector_product
+from helpers.references import Flatten, Problem, Residual, error, flat, numbers
+from trainopt.optimizers import Curvature, FastDoubleBackward, hessian_vector_product
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2])
 IMAGES = numbers(6, 4, 7, 7)
@@ -230,14 +230,14 @@ def test_products_are_those_of_the_dense_matrices(case):
         (G, "gauss_newton", False),
         (G, "gauss_newton", True),
     ):
-        curvature = Curvature(problem.closure, problem.params, kind, along_only=short)
+        curvature = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
         assert error(spread(problem, curvature, curvature.gradient), problem.gradient()) < 1e-11
         for v in vectors:
             parts = chosen(problem, curvature, v)
-            assert curvature.along(parts).item() == pytest.approx((v @ matrix @ v).item(), rel=1e-9)
+            assert curvature.quadratic_form(parts).item() == pytest.approx((v @ matrix @ v).item(), rel=1e-9)
             if not short:
-                assert error(spread(problem, curvature, curvature.product(parts)), matrix @ v) < 1e-10
-    with Trace():
+                assert error(spread(problem, curvature, curvature.matvec(parts)), matrix @ v) < 1e-10
+    with FastDoubleBackward():
         loss = problem.closure()
     for v in vectors:
         assert error(flat(hessian_vector_product(loss, problem.params, problem.split(v))), H @ v) < 1e-10
@@ -257,16 +257,16 @@ def test_products_need_no_trace(case):
 def test_a_block_is_that_of_the_dense_matrix(case, kind, short):
     problem = made(case)
     matrix = problem.hessian() if kind == "hessian" else problem.gauss_newton()
-    curvature = Curvature(problem.closure, problem.params, kind, along_only=short)
+    curvature = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
     first = 0
     for i, p in enumerate(problem.params):
         places = slice(first, first := first + p.numel())
         v, block = numbers(p.numel(), seed=i), matrix[places, places]
         one = curvature.block(i)
         # where a bias comes before batch norm its gradient and block are 0
-        assert one.along([v.view_as(p)]).item() == pytest.approx((v @ block @ v).item(), rel=1e-9, abs=1e-13)
+        assert one.quadratic_form([v.view_as(p)]).item() == pytest.approx((v @ block @ v).item(), rel=1e-9, abs=1e-13)
         if not short:
-            torch.testing.assert_close(flat(one.product([v.view_as(p)])), block @ v, rtol=1e-9, atol=1e-13)
+            torch.testing.assert_close(flat(one.matvec([v.view_as(p)])), block @ v, rtol=1e-9, atol=1e-13)
         assert torch.equal(one.gradient[0], curvature.gradient[i])
 
 
@@ -288,6 +288,6 @@ def test_products_of_networks_of_timm_are_those_of_autograd(name):
     v = numbers(n, seed=1)
     Hv = problem.hessian_times(v)
     curvature = Curvature(problem.closure, problem.params)
-    assert error(spread(problem, curvature, curvature.product(chosen(problem, curvature, v))), Hv) < 1e-8
-    short = Curvature(problem.closure, problem.params, along_only=True)
-    assert short.along(chosen(problem, short, v)).item() == pytest.approx((v @ Hv).item(), rel=1e-8)
+    assert error(spread(problem, curvature, curvature.matvec(chosen(problem, curvature, v))), Hv) < 1e-8
+    short = Curvature(problem.closure, problem.params, quadratic_form_only=True)
+    assert short.quadratic_form(chosen(problem, short, v)).item() == pytest.approx((v @ Hv).item(), rel=1e-8)

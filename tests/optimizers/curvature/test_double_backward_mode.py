@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import Flatten, Problem, Residual, error, flat, numbers
-from trainopt.optimizers import Curvature, Trace, hessian_vector_product
+from helpers.references import Flatten, Problem, Residual, error, flat, numbers
+from trainopt.optimizers import Curvature, FastDoubleBackward, hessian_vector_product
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2])
 IMAGES = numbers(6, 2, 7, 7)
@@ -67,7 +67,7 @@ def same(a, b):
 
 def test_layers_are_computed_by_the_functions_of_few_passes():
     problem = convolutional()
-    with Trace(along=True):
+    with FastDoubleBackward(quadratic_form=True):
         names = nodes(problem.closure())
     ours = ("Convolution", "Linear", "BatchNorm", "MaxPool2d", "PiecewiseLinear")
     assert {f"{name}Backward" for name in ours} <= names
@@ -81,7 +81,7 @@ def test_loss_gradient_and_statistics_are_those_outside(training):
     inside, outside = convolutional(), convolutional()
     inside.network.train(training)
     outside.network.train(training)
-    with Trace():
+    with FastDoubleBackward():
         loss = inside.closure()
     expected = outside.closure()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -98,7 +98,7 @@ def test_statistics_are_kept_where_asked_for():
     problem = convolutional()
     before = buffers(problem.network)
     curvature = Curvature(problem.closure, problem.params, keep_statistics=True)
-    curvature.product(problem.split(problem.weights()))
+    curvature.matvec(problem.split(problem.weights()))
     assert same(buffers(problem.network), before)
     assert curvature.loss.item() == pytest.approx(convolutional().closure().item(), rel=1e-12)
 
@@ -112,8 +112,8 @@ def test_weights_gradients_and_random_numbers_are_left_alone(kind):
     weights, random, given = problem.weights(), torch.get_rng_state(), flat(v)
     curvature = Curvature(problem.closure, problem.params, kind)
     statistics = buffers(problem.network)  # as the closure left them
-    curvature.product(v)
-    curvature.along(v)
+    curvature.matvec(v)
+    curvature.quadratic_form(v)
     hessian_vector_product(problem.closure(), problem.params, v)
     assert torch.equal(problem.weights(), weights)
     assert torch.equal(flat(v), given)
@@ -128,7 +128,7 @@ def test_it_works_where_the_caller_switched_gradients_off():
     problem = convolutional()
     v = numbers(problem.weights().numel())
     with torch.no_grad():
-        found = flat(Curvature(problem.closure, problem.params).product(problem.split(v)))
+        found = flat(Curvature(problem.closure, problem.params).matvec(problem.split(v)))
     assert error(found, problem.hessian() @ v) < 1e-10
 
 
@@ -140,33 +140,33 @@ def test_the_matrix_is_symmetric_and_linear_and_products_do_not_disturb_each_oth
     curvature = Curvature(problem.closure, problem.params, kind)
 
     def product(vector):
-        return flat(curvature.product(problem.split(vector)))
+        return flat(curvature.matvec(problem.split(vector)))
 
     Cu, Cv = product(u), product(v)
     assert torch.equal(product(u), Cu)
     assert (u @ Cv).item() == pytest.approx((v @ Cu).item(), rel=1e-10)
     assert error(product(2 * u - 3 * v), 2 * Cu - 3 * Cv) < 1e-11
-    along = curvature.along(problem.split(u)).item()
-    assert curvature.along(problem.split(u)).item() == along == pytest.approx((u @ Cu).item(), rel=1e-10)
+    along = curvature.quadratic_form(problem.split(u)).item()
+    assert curvature.quadratic_form(problem.split(u)).item() == along == pytest.approx((u @ Cu).item(), rel=1e-10)
     assert torch.equal(product(u), Cu)
     assert not product(0 * u).any()
-    short = Curvature(problem.closure, problem.params, kind, along_only=True)
-    assert short.along(problem.split(v)).item() == pytest.approx((v @ Cv).item(), rel=1e-10)
+    short = Curvature(problem.closure, problem.params, kind, quadratic_form_only=True)
+    assert short.quadratic_form(problem.split(v)).item() == pytest.approx((v @ Cv).item(), rel=1e-10)
 
 
 def test_a_gauss_newton_matrix_is_positive_semi_definite_where_the_hessian_is_not():
     problem = convolutional()
     v = problem.split(torch.linalg.eigh(problem.hessian())[1][:, 0])
-    assert Curvature(problem.closure, problem.params).along(v) < 0
-    assert Curvature(problem.closure, problem.params, "gauss_newton").along(v) >= 0
+    assert Curvature(problem.closure, problem.params).quadratic_form(v) < 0
+    assert Curvature(problem.closure, problem.params, "gauss_newton").quadratic_form(v) >= 0
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
 def test_single_precision_is_near(kind):
     problem, single = convolutional(), convolutional(torch.float32)
     v = numbers(problem.weights().numel(), seed=1)
-    expected = flat(Curvature(problem.closure, problem.params, kind).product(problem.split(v)))
-    found = flat(Curvature(single.closure, single.params, kind).product(single.split(v.float())))
+    expected = flat(Curvature(problem.closure, problem.params, kind).matvec(problem.split(v)))
+    found = flat(Curvature(single.closure, single.params, kind).matvec(single.split(v.float())))
     assert found.dtype == torch.float32
     assert error(found.double(), expected) < 1e-4  # float32 has 7 digits, and batch norm loses some
 
@@ -180,19 +180,19 @@ def test_half_precision_is_left_to_autograd(kind, short):
         with torch.autocast("cpu", torch.bfloat16):
             return ce(problem.network(problem.inputs).float())
 
-    with Trace():
+    with FastDoubleBackward():
         assert not {"ConvolutionBackward", "BatchNormBackward", "LinearBackward"} & nodes(closure())
-    curvature = Curvature(closure, problem.params, kind, along_only=short)
+    curvature = Curvature(closure, problem.params, kind, quadratic_form_only=short)
     v = problem.split(numbers(problem.weights().numel(), seed=1).float())
-    assert curvature.along(v).isfinite()
+    assert curvature.quadratic_form(v).isfinite()
     if not short:
-        assert all(part.isfinite().all() for part in curvature.product(v))
+        assert all(part.isfinite().all() for part in curvature.matvec(v))
     assert curvature.loss.item() == pytest.approx(convolutional().closure().item(), rel=0.05)  # bfloat16 has two digits
 
 
 def test_transforms_of_torch_func_pass_through():
     problem = multilayer(nn.ReLU)
-    with Trace():
+    with FastDoubleBackward():
         found = torch.func.jacrev(torch.func.jacrev(problem.of))(problem.weights())
         gradients = torch.func.vmap(torch.func.grad(problem.of))(torch.stack([problem.weights()] * 2))
     assert error(found, problem.hessian()) < 1e-12
@@ -218,7 +218,7 @@ def test_curvlinops_says_the_same(curvlinops, network):
         ("gauss_newton", curvlinops.GGNLinearOperator(*arguments)),
     ):
         expected = operator @ v
-        found = flat(Curvature(problem.closure, problem.params, kind).product(problem.split(v)))
+        found = flat(Curvature(problem.closure, problem.params, kind).matvec(problem.split(v)))
         assert error(found, expected) < 1e-10
 
 
@@ -245,7 +245,7 @@ def test_a_closure_that_calls_backward_is_refused(kind, short):
         return loss
 
     with pytest.raises(ValueError, match="the closure must return the loss without calling backward"):
-        Curvature(closure, problem.params, kind, along_only=short)
+        Curvature(closure, problem.params, kind, quadratic_form_only=short)
 
 
 def test_gauss_newton_needs_a_loss_function():
@@ -259,7 +259,7 @@ def test_the_hessian_needs_no_loss_function():
     problem.loss = lambda outputs: outputs.logsumexp(1).mean()
     v = numbers(problem.weights().numel())
     for short in (False, True):
-        found = Curvature(problem.closure, problem.params, along_only=short).along(problem.split(v))
+        found = Curvature(problem.closure, problem.params, quadratic_form_only=short).quadratic_form(problem.split(v))
         assert found.item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
 
 
@@ -268,23 +268,23 @@ def test_outputs_that_enter_the_loss_in_several_ways_count_in_each(short):
     problem = multilayer()
     problem.loss = lambda z: ce(z) + F.mse_loss(z.tanh(), z.detach()) + 0.1 * (z**4).mean() + F.mse_loss(z[:3], z[3:])
     v = numbers(problem.weights().numel())
-    found = Curvature(problem.closure, problem.params, along_only=short)
+    found = Curvature(problem.closure, problem.params, quadratic_form_only=short)
     assert error(flat(found.gradient), problem.gradient()) < 1e-11
-    assert found.along(problem.split(v)).item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
+    assert found.quadratic_form(problem.split(v)).item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
 
 
 @pytest.mark.parametrize(("kind", "short"), [("hessian", False), ("hessian", True), ("gauss_newton", False)])
 def test_a_loss_function_of_a_loss_keeps_its_gradient(kind, short):
     problem = multilayer()
     problem.loss = lambda z: F.smooth_l1_loss(ce(z), torch.tensor(0.3, dtype=torch.float64))
-    found = Curvature(problem.closure, problem.params, kind, along_only=short)
+    found = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
     assert error(flat(found.gradient), problem.gradient()) < 1e-11
 
 
 def test_a_linear_layer_of_one_output_without_a_dimension_for_it():
     out = nn.Parameter(numbers(5))
     x = numbers(6, 5).requires_grad_()
-    with Trace():
+    with FastDoubleBackward():
         loss = (F.linear(x, out) ** 3).sum()
     (found,) = hessian_vector_product(loss, [out], [numbers(5, seed=1)])
     expected = torch.autograd.functional.hessian(lambda w: ((x @ w) ** 3).sum(), out.detach()) @ numbers(5, seed=1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import Flatten, Problem, error, flat, numbers
+from helpers.references import Flatten, Problem, error, flat, numbers
 from trainopt.optimizers import Curvature, EHNewton, conjugate_gradient
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
@@ -102,7 +102,7 @@ def test_the_short_way_of_one_iteration_is_conjugate_gradients(make, curvature):
     full = Curvature(problem.closure, problem.params, curvature)
 
     def product(v):
-        return [Cv + tau * part for Cv, part in zip(full.product(v), v, strict=True)]
+        return [Cv + tau * part for Cv, part in zip(full.matvec(v), v, strict=True)]
 
     x, info = conjugate_gradient(product, [-g for g in full.gradient], max_iter=1)
     change, optimizer = stepped(problem, damping=tau, cg_max_iter=1, curvature=curvature)

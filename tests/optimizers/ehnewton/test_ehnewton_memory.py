@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import Flatten, Problem, numbers
-from trainopt.optimizers import Curvature, EHNewton, Trace
+from helpers.references import Flatten, Problem, numbers
+from trainopt.optimizers import Curvature, EHNewton, FastDoubleBackward
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
 of_cycles = pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
@@ -84,7 +84,7 @@ def test_memory_after_200_steps_is_that_after_20(resident, run):
 
 def alive():
     """What is there of curvature and of graphs of this project's functions."""
-    kinds = (Curvature, Trace, torch.autograd.function.BackwardCFunction)
+    kinds = (Curvature, FastDoubleBackward, torch.autograd.function.BackwardCFunction)
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
 
 
@@ -138,7 +138,7 @@ def test_nothing_of_the_graph_outlives_a_step(no_collector, options):
 def test_nothing_outlives_a_step_of_timms_convention(no_collector, iterations):
     problem, before = convolutional(), len(alive())
     optimizer = EHNewton(problem.params, cg_max_iter=iterations)
-    with Trace():
+    with FastDoubleBackward():
         loss = problem.closure()
     loss.backward(create_graph=True)
     del loss

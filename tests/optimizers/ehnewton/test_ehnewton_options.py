@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import OF_A_STEP, Problem, error, numbers
+from helpers.references import OF_A_STEP, Problem, error, numbers
 from trainopt.optimizers import EHNewton
 
 
@@ -127,7 +127,7 @@ def test_the_curvature_can_be_that_of_a_part_of_the_batch(iterations, curvature)
 
 def test_a_share_needs_a_closure_that_takes_it():
     problem = mlp()
-    with pytest.raises(ValueError, match="curvature_share=0.5: the closure must take the share of the batch"):
+    with pytest.raises(ValueError, match="curvature_share=0.5: the closure must take the fraction of the batch"):
         EHNewton(problem.params, curvature_share=0.5).step(problem.closure)
 
 

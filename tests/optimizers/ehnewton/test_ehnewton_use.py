@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import Flatten, Problem, Residual, error, numbers
+from helpers.references import Flatten, Problem, Residual, error, numbers
 from trainopt.optimizers import Curvature, EHNewton
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
@@ -209,7 +209,7 @@ def test_looking_again_uses_the_same_mask_and_no_random_numbers(options):
     else:
         torch.manual_seed(7)
         curvature = Curvature(lambda: problem.of(weights), [weights := before.clone().requires_grad_()])
-        predicted = (curvature.gradient[0] @ change + curvature.along([change]) / 2).item()
+        predicted = (curvature.gradient[0] @ change + curvature.quadratic_form([change]) / 2).item()
         assert report["reduction_ratio"] == pytest.approx((loss(before + change) - start) / predicted, rel=1e-8)
 
 

@@ -8,29 +8,14 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers.dense import Problem, error, numbers
+from helpers.references import Problem, error, numbers
 from trainopt.optimizers import L2, EHNewton
-from trainopt.optimizers.ehnewton import step as truncated_newton
 
 CLASSES = 5
 TAU = 0.5  # with less of it 20 iterations amplify rounding a million times, whoever computes them
 TARGETS = torch.tensor([0, 2, 1, 1, 4, 2, 3, 1])
 PROBABILITIES = numbers(8, CLASSES).abs()  # rows with different sums
 L2_OF = {"none": None, "l2": 0.05}
-
-
-def refused(*arguments, **options):
-    raise AssertionError("this way must not be taken")
-
-
-@pytest.fixture
-def only_closed_form(monkeypatch):
-    monkeypatch.setattr(truncated_newton.Curvature, "of_loss", refused)
-
-
-@pytest.fixture
-def only_general(monkeypatch):
-    monkeypatch.setattr(truncated_newton.LinearSoftmax, "__init__", refused)
 
 
 class Classifiers(nn.Module):
@@ -256,7 +241,7 @@ def test_in_single_precision_it_is_as_near_the_truth_as_the_general_way(features
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 @pytest.mark.parametrize("features", [(20,), (4,), (20, 4)])
 @pytest.mark.parametrize("blocks", ["all", "parameter"])
-def test_several_steps_go_where_the_general_ones_go(monkeypatch, features, momentum, iterations, blocks):
+def test_several_steps_go_where_the_general_ones_go(forms, features, momentum, iterations, blocks):
     def walk(case):
         weights, biases = ([p for p in case.params if p.dim() == n] for n in (2, 1))
         groups = [{"params": weights, "momentum": momentum}, {"params": biases, "lr": 0.2, "damping": 0.8}]
@@ -267,13 +252,12 @@ def test_several_steps_go_where_the_general_ones_go(monkeypatch, features, momen
             reports.append({k: v for k, v in optimizer.last_step.items() if k != "gradient_equivalents"})
         return case.weights(), reports
 
-    with monkeypatch.context() as only:
-        only.setattr(truncated_newton.Curvature, "of_loss", refused)
-        weights, found = walk(problem(features, l2=0.02, label_smoothing=0.1))
-    monkeypatch.setattr(truncated_newton.LinearSoftmax, "__init__", refused)
-    expected, reports = walk(problem(features, l2=0.02, label_smoothing=0.1, hidden=True))
+    with forms["closed"]():
+        weights, of_closed_form = walk(problem(features, l2=0.02, label_smoothing=0.1))
+    with forms["general"]():
+        expected, reports = walk(problem(features, l2=0.02, label_smoothing=0.1, hidden=True))
     assert error(weights, expected) < 1e-8
-    assert found == [pytest.approx(report, rel=1e-6, abs=1e-10) for report in reports]
+    assert of_closed_form == [pytest.approx(report, rel=1e-6, abs=1e-10) for report in reports]
 
 
 @pytest.mark.usefixtures("only_closed_form")

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.dense import error, flat, numbers
+from helpers.references import error, flat, numbers
 from trainopt.optimizers import L2, EHNewton
-from trainopt.optimizers.ehnewton import step as truncated_newton
 from trainopt.optimizers.regularizers.l2 import sum_of_squares
 
 X, Y, T = numbers(8, 6), numbers(8, 6, seed=1), torch.tensor([0, 2, 1, 1, 4, 2, 3, 1])
@@ -28,19 +27,6 @@ def linear(x, weight, bias):
 def hidden(x, weight, bias):
     """The same numbers, by what is not looked for."""
     return x @ weight.t() + bias
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """How often the closed form was, so far."""
-    made, begin = [], truncated_newton.LinearSoftmax.__init__
-
-    def counted(*arguments):
-        made.append(True)
-        begin(*arguments)
-
-    monkeypatch.setattr(truncated_newton.LinearSoftmax, "__init__", counted)
-    return lambda: len(made)
 
 
 def parameters(seed=0):
@@ -138,19 +124,19 @@ IS_NONE = {
 
 @pytest.mark.parametrize("iterations", [1, 12])
 @pytest.mark.parametrize("loss", IS_ONE.values(), ids=IS_ONE)
-def test_it_is_known(taken, loss, iterations):
+def test_it_is_known(closed_forms, loss, iterations):
     found = walked(loss, linear, iterations)
-    assert taken() == 2
+    assert closed_forms() == 2
     expected = walked(loss, hidden, iterations)
-    assert taken() == 2
+    assert closed_forms() == 2
     assert error(found, expected) < 1e-9
 
 
 @pytest.mark.parametrize("iterations", [1, 12])
 @pytest.mark.parametrize("loss", IS_NONE.values(), ids=IS_NONE)
-def test_what_is_nearly_one_goes_the_general_way(taken, loss, iterations):
+def test_what_is_nearly_one_goes_the_general_way(closed_forms, loss, iterations):
     found = walked(loss, linear, iterations)
-    assert taken() == 0
+    assert closed_forms() == 0
     assert error(found, walked(loss, hidden, iterations)) < 1e-9
 
 
@@ -163,7 +149,7 @@ def test_what_is_nearly_one_goes_the_general_way(taken, loss, iterations):
         {"curvature_share": 0.5},
     ],
 )
-def test_options_that_need_more_than_a_direction_go_the_general_way(taken, options):
+def test_options_that_need_more_than_a_direction_go_the_general_way(closed_forms, options):
     params = parameters()
 
     def closure(share=1.0):
@@ -171,20 +157,20 @@ def test_options_that_need_more_than_a_direction_go_the_general_way(taken, optio
         return ce(linear(X[:some], *params), T[:some])
 
     EHNewton(params, damping=0.5, cg_max_iter=2, **options).step(closure)
-    assert taken() == 0
+    assert closed_forms() == 0
 
 
 @pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
-def test_gradients_that_are_there_already_go_the_general_way(taken):
+def test_gradients_that_are_there_already_go_the_general_way(closed_forms):
     params = parameters()
     ce(linear(X, *params)).backward(create_graph=True)
     EHNewton(params).step()
-    assert taken() == 0
+    assert closed_forms() == 0
     for p in params:
         p.grad = None
 
 
-def test_half_precision_goes_the_general_way(taken):
+def test_half_precision_goes_the_general_way(closed_forms):
     params = [nn.Parameter(p.detach().float()) for p in parameters()]
 
     def closure():
@@ -192,20 +178,20 @@ def test_half_precision_goes_the_general_way(taken):
             return ce(linear(X.float(), *params))
 
     EHNewton(params, cg_max_iter=1).step(closure)
-    assert taken() == 0
+    assert closed_forms() == 0
 
 
-def test_of_further_parameters_the_loss_may_not_depend(taken):
+def test_of_further_parameters_the_loss_may_not_depend(closed_forms):
     params, others = parameters(), parameters(3)
     kept = flat(others)
     EHNewton([*params, *others], damping=0.5).step(lambda: ce(linear(X, *params)))
-    assert taken() == 1
+    assert closed_forms() == 1
     assert torch.equal(flat(others), kept)
     EHNewton([*params, *others], damping=0.5).step(lambda: ce(linear(X, *params)) + others[1].square().sum())
-    assert taken() == 1
+    assert closed_forms() == 1
 
 
-def test_a_shared_bias_is_not_two(taken):
+def test_a_shared_bias_is_not_two(closed_forms):
     def stepped(layer):
         w, b = parameters()
         v = nn.Parameter(numbers(5, 6, seed=9))
@@ -213,11 +199,11 @@ def test_a_shared_bias_is_not_two(taken):
         return flat([w, v, b])
 
     assert error(stepped(linear), stepped(hidden)) < 1e-9
-    assert taken() == 0
+    assert closed_forms() == 0
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
-def test_nothing_of_the_graph_outlives_a_step(taken, iterations):
+def test_nothing_of_the_graph_outlives_a_step(closed_forms, iterations):
     params, logits = parameters(), []
     optimizer = EHNewton(params, cg_max_iter=iterations)
 
@@ -230,7 +216,7 @@ def test_nothing_of_the_graph_outlives_a_step(taken, iterations):
     gc.disable()
     try:
         optimizer.step(closure)
-        assert taken() == 1
+        assert closed_forms() == 1
         assert logits[0]() is None
     finally:
         gc.enable()

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from helpers.dense import numbers
-from helpers.per_sample import close, rows_of_samples
+from helpers.references import close, numbers, rows_of_samples
+from trainopt.optimizers import gradient_gram
 from trainopt.optimizers.per_sample.gram import own_loss_gram
 from trainopt.optimizers.per_sample.recorder import GramRecorder
-from trainopt.runner import gradient_gram
 
 B = 5
 

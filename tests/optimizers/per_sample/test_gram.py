@@ -11,15 +11,14 @@ from timm.layers.attention import Attention
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
-from helpers.dense import Flatten, Residual, numbers
-from helpers.per_sample import close, expected_gram, rows_of, rows_of_samples
+from helpers.references import Flatten, Residual, close, expected_gram, numbers, rows_of, rows_of_samples
 from trainopt.models import ResNet
-from trainopt.optimizers.per_sample import accumulator as gram_sum
-from trainopt.optimizers.per_sample import layers as gram_layers
+from trainopt.optimizers import gradient_gram
+from trainopt.optimizers.per_sample import layers
+from trainopt.optimizers.per_sample.accumulator import NARROW, GramAccumulator
 from trainopt.optimizers.per_sample.gram import own_loss_gram
 from trainopt.optimizers.per_sample.kernels import kernels
 from trainopt.optimizers.per_sample.recorder import GramRecorder
-from trainopt.runner import gradient_gram
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch says that it copies
 
@@ -114,25 +113,27 @@ def test_gradients_of_own_losses_are_those_of_one_graph_of_the_batch(name):
     assert differ == (name in MIXING)
 
 
-def test_own_losses_of_parameters_that_do_not_fit_in_memory_together(monkeypatch):
+def test_own_losses_of_parameters_that_do_not_fit_in_memory_together():
     network, x, y = case("batch norm")
     J = rows_of(network, cross_entropy(network(x), y, reduction="none"))
-    monkeypatch.setattr("trainopt.optimizers.per_sample.gram.ENTRIES", 400)
-    close(own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none")), J @ J.T)
+    found = own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none"), max_entries=400)
+    close(found, J @ J.T)
 
 
 @pytest.mark.parametrize("name", ["16 channels", "grouped", "depthwise", "linear at positions", "ResNet-8"])
-def test_blocks_of_columns_add_up(name, monkeypatch):
+def test_blocks_of_columns_add_up(name):
     network, x, y = case(name)
-    monkeypatch.setattr(gram_layers, "BLOCK", 300)
-    close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
+    recorder = GramRecorder(network, block=300)
+    with recorder.recording():
+        cross_entropy(network(x), y).backward()
+    close(recorder.gram(), expected_gram(network, cross_entropy, x, y))
 
 
 @pytest.fixture(params=["torch", "own"])
 def of_whom(request, monkeypatch):
     """Whose kernels compute in single precision."""
     if request.param == "torch":
-        monkeypatch.setattr(gram_layers, "kernels", lambda: None)
+        monkeypatch.setattr(layers, "kernels", lambda: None)
     elif kernels() is None:
         pytest.skip("the CPU has no matrix units, or there is no compiler")
 
@@ -155,11 +156,14 @@ def test_channels_last_makes_no_difference(name, dtype, of_whom):
     close(gradient_gram(network, cross_entropy, x, y), expected, tolerance)
 
 
-@pytest.mark.parametrize("name", ["16 channels", "linear"])
-def test_a_matrix_of_several_strips_is_whole(name, monkeypatch):
-    network, x, y = case(name)
-    monkeypatch.setattr(gram_sum, "STRIP", 2)
-    close(gradient_gram(network, cross_entropy, x, y), expected_gram(network, cross_entropy, x, y))
+@pytest.mark.parametrize("strip", [1, 2, 5, 8])
+def test_a_matrix_of_several_strips_is_whole(strip):
+    blocks = [numbers(B, columns, seed=columns) for columns in (1, 7, NARROW, 3, NARROW - 2, NARROW + 9)]
+    accumulator = GramAccumulator(B, torch.float64, torch.device("cpu"), strip)
+    for block in blocks:
+        accumulator.add(block)
+    rows = torch.cat(blocks, 1)
+    close(accumulator.total(), rows @ rows.T)
 
 
 class Twice(nn.Module):

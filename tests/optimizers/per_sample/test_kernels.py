@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, unfold
 
-from helpers.dense import numbers
-from trainopt.optimizers.per_sample import kernels as gram_kernels
-from trainopt.optimizers.per_sample.kernels import UNITS, cpu_flags, found, kernel_problem, kernels
+from helpers.references import numbers
+from trainopt.optimizers.per_sample import kernels as module
+from trainopt.optimizers.per_sample.kernels import UNITS, cpu_flags, kernel_problem, kernels, load_kernels
 
 # samples, channels, outputs, image, kernel, stride, padding, dilation
 SHAPES = {
@@ -121,20 +121,20 @@ def test_sums_of_batch_norm(shape, own, two_threads):
 
 def test_only_what_they_can_do_is_given_to_them(own):
     x = torch.zeros(2, 3)
-    assert own.take(x, x)
-    assert not own.take(x.double(), x.double())
-    assert not own.take(x.bfloat16(), x)
-    assert not own.take(x.new_zeros(2000, 3), x.new_zeros(2000, 3))
-    assert not own.take(x[:0], x[:0])
+    assert own.supports(x, x)
+    assert not own.supports(x.double(), x.double())
+    assert not own.supports(x.bfloat16(), x)
+    assert not own.supports(x.new_zeros(2000, 3), x.new_zeros(2000, 3))
+    assert not own.supports(x[:0], x[:0])
 
 
 @pytest.fixture
 def looked_for_anew():
-    for looked in (found, kernels):
-        looked.cache_clear()
+    for cached in (load_kernels, kernels):
+        cached.cache_clear()
     yield
-    for looked in (found, kernels):
-        looked.cache_clear()
+    for cached in (load_kernels, kernels):
+        cached.cache_clear()
 
 
 @pytest.mark.skipif(not set(UNITS) <= cpu_flags(), reason="the CPU has no matrix units")
@@ -158,7 +158,7 @@ def test_kernels_can_be_switched_off(monkeypatch, looked_for_anew):
 
 
 def test_a_cpu_without_the_units_compiles_nothing(monkeypatch, looked_for_anew):
-    monkeypatch.setattr(gram_kernels, "cpu_flags", lambda: {"avx2"})
-    monkeypatch.setattr(gram_kernels, "compile_into", pytest.fail)
+    monkeypatch.setattr(module, "cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(module, "compile_into", pytest.fail)
     assert kernels() is None
     assert kernel_problem() is None

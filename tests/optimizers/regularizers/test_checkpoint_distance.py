@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from helpers.dense import Problem, error, flat, numbers
+from helpers.references import Problem, error, flat, numbers
 from trainopt.optimizers import CheckpointDistance, Curvature, EHNewton, hessian_vector_product
 from trainopt.runner.state.objective import covered_parameters
 
@@ -129,8 +129,8 @@ def test_its_curvature_is_part_of_the_objectives(kind):
     def closure():
         return bare.closure() + penalty(bare.params)
 
-    found = flat(Curvature(closure, bare.params, kind).product(vectors))
-    rest = flat(Curvature(bare.closure, bare.params, kind).product(vectors))
+    found = flat(Curvature(closure, bare.params, kind).matvec(vectors))
+    rest = flat(Curvature(bare.closure, bare.params, kind).matvec(vectors))
     assert error(found - rest, hills @ flat(vectors)) < 1e-10
 
 
@@ -287,7 +287,7 @@ def test_what_cannot_be_is_refused(options, message):
 def test_other_parameters_than_the_snapshots_are_refused():
     penalty = CheckpointDistance()
     penalty.snapshot([torch.ones(3)])
-    with pytest.raises(ValueError, match="4 parameters, and snapshots of 3: must be as many"):
+    with pytest.raises(ValueError, match="4 parameters, and snapshots of 3: must be equal"):
         penalty([torch.ones(4)])
     with pytest.raises(ValueError, match="the norm of the snapshot is 0"):
         CheckpointDistance(units="snapshot_norm").snapshot([torch.zeros(3)])

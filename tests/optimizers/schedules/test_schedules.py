@@ -175,7 +175,7 @@ def test_cycles_grow_by_any_factor_and_a_restart_is_never_late(period_mult):
         while step >= start + length - 1e-6:
             start, length, restarts = start + length, length * period_mult, restarts + 1
         wanted = 0.5 * (1 + math.cos(math.pi * (step - start) / length)) / 2
-        assert schedule.rate_of(0.5) == pytest.approx(wanted, abs=1e-7)
+        assert schedule.lr_of(0.5) == pytest.approx(wanted, abs=1e-7)
     assert restarts >= (1 if period_mult == 10 else 2)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from helpers.cli import refusal
-from helpers.dense import OF_A_STEP
+from helpers.references import OF_A_STEP
 from helpers.runs import rows, summary
 
 SMALL = ("optimizer=ehnewton", "data.limit=120", "batching.size=40", "logger=none")

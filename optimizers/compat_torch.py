@@ -1,0 +1,92 @@
+"""The private parts of torch that this package uses, each behind one function here. A release of torch may change them.
+
+`KNOWN_TO_WORK` is the version that tests/optimizers/test_compat_torch.py last passed with; the test tries each part.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn import functional as F
+
+KNOWN_TO_WORK = "2.14.1"
+
+# The base classes of all batch norms and of all instance norms have no public name.
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+INSTANCE_NORM = nn.modules.instancenorm._InstanceNorm
+
+
+def without_torch_function() -> AbstractContextManager:
+    """Returns a context in which no mode sees a call.
+
+    Inside a mode, it keeps the outer modes from seeing what the inner one asks of a tensor.
+    """
+    return torch._C.DisableTorchFunction()
+
+
+def is_transformed() -> bool:
+    """Returns whether a transformation of torch.func (grad, vmap, ...) is active, which needs torch's own rules."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def attention_in_parts(*args: Any, **options: Any) -> Any:
+    """Computes F.multi_head_attention_forward so that a TorchFunctionMode sees the linear functions inside.
+
+    Torch shows a mode the whole call only. This is torch's code, told that nobody overrides it.
+    """
+    whole = F.multi_head_attention_forward
+    inner = FunctionType(whole.__code__, {**whole.__globals__, "has_torch_function": lambda _: False})
+    inner.__defaults__, inner.__kwdefaults__ = whole.__defaults__, whole.__kwdefaults__
+    return inner(*args, **options)
+
+
+def saved_batch_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns the mean and 1 / sqrt(variance + eps), (C,) each, that batch norm saved for its backward pass.
+
+    Args:
+        output: of F.batch_norm in training mode.
+
+    Returns:
+        None where the kernel that computed the output does not save them under these names.
+    """
+    means, scales = (getattr(output.grad_fn, name, None) for name in ("_saved_result1", "_saved_result2"))
+    return None if means is None or scales is None else (means, scales)
+
+
+def softmax_backward_(gradient: Tensor, probabilities: Tensor) -> Tensor:
+    """Returns P * (R - rowsum(P * R)), written over R = `gradient`, by the kernel of softmax's backward pass."""
+    kernel: Callable[..., Tensor] = torch.ops.aten._softmax_backward_data.out
+    return kernel(gradient, probabilities, 1, gradient.dtype, grad_input=gradient)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Returns a number that grows with each change of a tensor in place."""
+    return tensor._version
+
+
+def has_gradient_hooks(tensor: Tensor) -> bool:
+    """Returns whether a hook may change the gradient with respect to a tensor."""
+    return bool(tensor._backward_hooks)
+
+
+def base_of(tensor: Tensor) -> Tensor:
+    """Returns the tensor that a view is a view of; of another tensor, itself."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """Returns the leaf whose gradient a node of the graph accumulates; None for other nodes."""
+    leaf = getattr(node, "variable", None)
+    return leaf if isinstance(leaf, Tensor) else None
+
+
+def is_second_backward(error: RuntimeError) -> bool:
+    """Returns whether autograd raised an error because the graph was freed by a backward pass before.
+
+    Torch has no class of its own for it, so the text tells.
+    """
+    return "second time" in str(error)
