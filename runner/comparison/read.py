@@ -6,7 +6,7 @@ from typing import Any
 
 from ..records.frames import load_runs, run_folders
 from ..records.job_table import ENDED, sweep_jobs
-from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, read_entrants, unequal_budget, without_rate
+from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import shown
 from .methods import Comparison, compare_methods, exclusion_reason
@@ -38,7 +38,7 @@ def read_comparison(
     by_plan = one and not options.get("by") and not tuning
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
     comparison = compare_methods(runs, names=names, **options)
-    runs.problems += without_rate(entrants.values())
+    runs.problems += methods_without_lr(entrants.values())
     trials = {shown(folder): e.method for folder, e in entrants.items() if e.role == TRIAL}
     if names is not None:
         add_trials(comparison, load_runs(trials, progress=progress), trials)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..records.frames import run_folders
 from ..sweeps.search import TournamentResult, TunedMethod
-from ..sweeps.search_report import conclusion
+from ..sweeps.search_report import conclusions
 from ..sweeps.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError
@@ -29,7 +29,7 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
         UserError: the tuning budgets of the methods differ, or no final run came to an end.
     """
     console, methods = wide_console(), result.methods
-    for line in (line for method in methods for line in conclusion(method)):
+    for line in (line for method in methods for line in conclusions(method)):
         console.print(line, markup=False, soft_wrap=True)
     lost = FAILED if any(method.chosen is None for method in methods) else 0
     if all(method.chosen is None for method in methods):
@@ -60,7 +60,7 @@ def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) ->
         "name": method.name,
         "overrides": method.typed,
         "chosen": method.chosen,
-        "edge": method.at_edge,
+        "at_boundary": method.at_boundary,
         "losses": [{"lr": rate, "loss": loss} for rate, loss in method.losses.items()],
         "trials": 0,
         "seeds": [],
@@ -86,4 +86,4 @@ def budget_as_json(folder: Path, result: TournamentResult) -> dict[str, Any]:
     for name, role, seeds in (("trials", TRIAL, result.tuning_seeds), ("final_runs", FINAL, result.seeds)):
         steps, samples = usual_length(entrants, role) or (None, None)
         parts[name] = {"seeds": seeds, "steps": steps, "samples": samples}
-    return {**result.methods[0].described(), "seeds": len(result.tuning_seeds), **parts}
+    return {**result.methods[0].settings(), "seeds": len(result.tuning_seeds), **parts}

@@ -10,7 +10,7 @@ from typing import Any
 from .options import CONF, shipped
 from .overrides import split_override
 
-# Keys of config.yaml.
+# Keys of config.yaml, and of a sweeper.
 RENAMED_KEYS = {
     "data.flip": "augmentation.flip",
     "data.shift": "augmentation.crop_padding",
@@ -20,6 +20,7 @@ RENAMED_KEYS = {
     "data.mixup": "augmentation.mixup",
     "early_stopping.minimum_change": "early_stopping.min_delta",
     "early_stopping.precision": "early_stopping.min_step_norm",
+    "hydra.sweeper.widen": "hydra.sweeper.max_extensions",
 }
 
 # Keys of a group, by the class of this package that they are arguments of, as in "optimizers.Cyclic": another class

@@ -16,7 +16,7 @@ from ..config.options import CONF, STUDIES, shipped
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, STATES, JobStatus, job_status, read_jobs
 from ..sweeps.compose import Composer
-from ..sweeps.jobs import all_at_once, planned_jobs
+from ..sweeps.jobs import first_jobs, has_fixed_jobs
 from ..system.errors import UserError, nearest
 from ..system.files import read_json, write_json
 from ..system.lock import folders_being_written
@@ -55,7 +55,7 @@ class PlannedSweep:
         folder: of its runs.
         after: names of the sweeps of this scale that have to be done first.
         overrides: of its command `trainopt -m`.
-        jobs: the first ones, as `planned_jobs` returns them.
+        jobs: the first ones, as `sweeps.jobs.first_jobs` returns them.
         grows: whether its command adds jobs, as a search does.
         missing_files: a line for each data set or file that it needs and that does not exist.
         is_complete: of a sweep that grows, whether its command has ended.
@@ -216,7 +216,7 @@ class StudyPlan:
             return
         try:
             with self._composer.composed([*sweep.overrides, *self._launcher]) as config:
-                sweep.jobs, sweep.grows = planned_jobs(config), not all_at_once(config)
+                sweep.jobs, sweep.grows = first_jobs(config), not has_fixed_jobs(config)
         except UserError as error:
             raise UserError(f"{self._key(sweep.name)}: {error}") from error
 

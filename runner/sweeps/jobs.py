@@ -1,4 +1,4 @@
-"""The jobs of a sweep, checked and written down before the first begins."""
+"""The jobs of a sweep, checked and planned before the first one starts."""
 
 from pathlib import Path
 from typing import Any
@@ -27,52 +27,63 @@ def plan_sweep(config: DictConfig) -> Path:
         UserError: a job cannot be run as it was typed.
     """
     folder = Path(config.hydra.sweep.dir)
-    write_plan(folder, as_typed(config.hydra.overrides.task), planned_jobs(config), set_workers(config))
+    write_plan(folder, as_typed(config.hydra.overrides.task), first_jobs(config), set_workers(config))
     return folder
 
 
-def planned_jobs(config: DictConfig) -> list[dict[str, Any]]:
-    """Returns what `planned_job` says of each job that a sweep begins with, checked.
+def first_jobs(config: DictConfig) -> list[dict[str, Any]]:
+    """Returns the jobs that a sweep starts with, as `plan_job` does.
 
-    A sweeper other than Hydra's own says them itself, by a method `first_jobs`; without it there are none.
+    Those of another sweeper than Hydra's own are the result of its method `first_jobs`; none where it has no such.
+
+    Raises:
+        UserError: a job cannot be run as it was typed.
     """
-    if all_at_once(config):
-        return checked_jobs(config, combinations(config))
+    if has_fixed_jobs(config):
+        return plan_jobs(config, combinations(config))
     sweeper: Any = sweeper_class(config)
     return sweeper.first_jobs(config) if hasattr(sweeper, "first_jobs") else []
 
 
-def all_at_once(config: DictConfig) -> bool:
-    """Returns whether a sweep has no jobs but those that it begins with, as Hydra's own sweeper has."""
+def has_fixed_jobs(config: DictConfig) -> bool:
+    """Returns whether all jobs of a sweep are known before it starts, as with Hydra's own sweeper."""
     return config.hydra.sweeper._target_ == BASIC_SWEEPER
 
 
 def combinations(config: DictConfig) -> list[list[str]]:
-    """Returns the overrides of each combination of the values that were typed."""
-    return product([*swept_by_config(config), *parse_overrides(as_typed(config.hydra.overrides.task))])
+    """Returns the overrides of each combination of the swept values."""
+    return product([*configured_overrides(config), *parse_overrides(as_typed(config.hydra.overrides.task))])
 
 
-def swept_by_config(config: DictConfig) -> list[Override]:
-    """Returns the overrides that the configuration has for sweeps, as an experiment with a grid does."""
+def configured_overrides(config: DictConfig) -> list[Override]:
+    """Returns the overrides in hydra.sweeper.params, where an experiment has its grid."""
     return parse_overrides(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
 
 
-def checked_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
-    """Returns what `planned_job` says of each job; UserError if one cannot be run as it was typed."""
+def plan_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
+    """Returns the plan of each job of a batch, checked.
+
+    Args:
+        config: of the sweep.
+        batch: the overrides of each job.
+
+    Raises:
+        UserError: a job cannot be run as it was typed.
+    """
     loader = GlobalHydra.instance().config_loader()
     if len(batch) >= ANNOUNCED_FROM:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
     jobs: dict[str, dict[str, Any]] = {}
     for overrides in batch:
-        job = planned_job(loader, config, overrides)
+        job = plan_job(loader, config, overrides)
         same = jobs.setdefault(job["folder"], job)
         if same["fingerprint"] != job["fingerprint"]:
             raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; leave run.name out")
     return list(jobs.values())
 
 
-def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Returns {folder, overrides, fingerprint, duration, needs} of one job; see `needs` for the last.
+def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """Returns {folder, overrides, fingerprint, duration, needs} of one job.
 
     Raises:
         UserError: the job cannot be run as it was typed.
@@ -85,14 +96,19 @@ def planned_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) 
         job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
         settings = HydraConfig.get()
         choices = prepare(job, settings)
-        found = {"folder": str(settings.sweep.subdir), "overrides": overrides, "fingerprint": fingerprint(job)}
-        return {**found, "duration": job.duration, "needs": needs(job, choices)}
+        return {
+            "folder": str(settings.sweep.subdir),
+            "overrides": overrides,
+            "fingerprint": fingerprint(job),
+            "duration": job.duration,
+            "needs": needs(job, choices),
+        }
     finally:
         hydra.cfg = before
 
 
 def set_workers(config: DictConfig) -> int:
-    """Returns how many jobs the launcher runs at a time on this machine; for joblib's -1, decide it."""
+    """Returns how many jobs the launcher runs at a time on this machine; sets it where joblib's n_jobs is -1."""
     launcher = config.hydra.launcher
     if "n_jobs" not in launcher:
         return 1
@@ -108,5 +124,5 @@ def set_workers(config: DictConfig) -> int:
         workers = effective_n_jobs(launcher.n_jobs)
     with read_write(config.hydra):
         launcher.n_jobs = workers
-        launcher.batch_size = "1"  # short jobs, as those that are done, are not handed out together with long ones
+        launcher.batch_size = "1"  # joblib would batch short jobs, as those that are done, with long ones
     return workers

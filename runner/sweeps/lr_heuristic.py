@@ -1,4 +1,4 @@
-"""Hydra's sweeper that finds a learning rate by the rule of Zorca 2020, section 4.3.2."""
+"""Hydra's sweeper that searches a learning rate by the rule of Zorca 2020, section 4.3.2."""
 
 import os
 import time
@@ -22,27 +22,30 @@ from ..system.errors import UserError, nearest
 from ..system.files import read_json
 from ..system.lock import folders_being_written
 from .interrupt import stop_file
-from .jobs import checked_jobs, combinations
-from .search import SEED, Search, SearchResult, outcome
+from .jobs import combinations, plan_jobs
+from .search import SEED, Search, SearchResult, read_outcome
+from .search_report import write_searches
 from .search_rule import LRSearchRule
 
-WAIT_SECONDS = 1.0  # between looks for trials that another process runs
+POLL_SECONDS = 1.0  # between two looks for the end of trials that another process runs
+
+Trial = tuple[Search, float]  # a search and the learning rate that it tries
 
 
 class LRHeuristicSweeper(Sweeper):
     """Tries base^-i for every exponent i at once, then n * base^-i for the best i, while the loss falls.
 
-    A trial is an ordinary run of the sweep. What is compared is the mean of `total`, the loss with all its terms,
-    over the training rows of its last steps; a run that diverges, fails or is killed counts as infinitely bad.
-    Every combination of what else is swept has a search of its own, but for the seed: losses are means over seeds.
+    A trial is an ordinary run of the sweep. Trials are compared by the mean of `total`, the loss with all its terms,
+    over the training records of their last steps; that of a run that diverges, fails or is killed is infinite. Each
+    combination of the other swept values has a search of its own, but for the seed: losses are means over the seeds.
 
     Args:
         parameter: the key that is searched.
-        base: of the rates of stage one.
+        base: of the learning rates of stage one.
         exponents: i, of stage one.
         factors: n, of stage two, in the order in which they are tried.
-        steps: length of a trial where no `duration` is typed.
-        over_last: steps at the end of a trial whose training rows count.
+        steps: length of a trial where the command has no `duration`.
+        over_last: steps at the end of a trial whose training records count.
     """
 
     def __init__(
@@ -62,74 +65,74 @@ class LRHeuristicSweeper(Sweeper):
         self.ended: set[str] = set()  # folders of jobs that need not be launched again
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Gets the launcher."""
-        self.composed = config
+        """Takes the configuration of the sweep, and gets the launcher from Hydra."""
+        self.sweep_config = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
-        """Returns the jobs of stage one, checked as those of every sweep are; see `sweep.planned_jobs`.
+        """Returns the jobs of stage one, as `jobs.plan_job` does.
 
         Raises:
-            UserError: a key of the sweeper has no allowed value, or a job cannot be run.
+            UserError: a key of the sweeper has a value that is not allowed, or a job cannot be run as it was typed.
         """
         sweeper = cls(**cls.settings(config))
-        return sweeper.checked(config, [(s, r) for s in sweeper.searches(config) for r in s.rule.next_rates({})])
+        searches = sweeper.new_searches(config)
+        return sweeper.plan_trials(config, [(search, lr) for search in searches for lr in search.rule.next_lrs({})])
 
     @classmethod
     def settings(cls, config: DictConfig) -> dict[str, Any]:
-        """Returns the arguments of the class, checked."""
+        """Returns the arguments of the class from the configuration, checked."""
         node: dict[Any, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
-        found = {str(key): value for key, value in node.items() if key != "_target_"}
-        for key, value in found.items():
+        settings = {str(key): value for key, value in node.items() if key != "_target_"}
+        for key, value in settings.items():
             check_value(f"hydra.sweeper.{key}", value, f"hydra.sweeper.{key}")
-        if not found["exponents"]:
+        if not settings["exponents"]:
             raise UserError("hydra.sweeper.exponents=[]: must have an element; the thesis has [1,2,3,4,5,6,7]")
-        return found
+        return settings
 
-    def checked(self, config: DictConfig, wanted: list[tuple[Search, float]]) -> list[dict[str, Any]]:
-        """Returns the jobs of these trials, checked."""
-        return checked_jobs(config, [run for search, rate in wanted for run in search.overrides(rate)])
+    def plan_trials(self, config: DictConfig, trials: list[Trial]) -> list[dict[str, Any]]:
+        """Returns the plan of each run of some trials, checked."""
+        return plan_jobs(config, [run for search, lr in trials for run in search.overrides(lr)])
 
     def sweep(self, arguments: list[str]) -> SearchResult | None:
-        """Searches and writes the searches into the sweep's folder; returns them, or None if it was stopped."""
+        """Searches and writes the results into the sweep's folder; returns them, or None if it was stopped."""
         del arguments
-        folder = Path(self.composed.hydra.sweep.dir)
-        searches = self.searches(self.composed)
+        folder = Path(self.sweep_config.hydra.sweep.dir)
+        searches = self.new_searches(self.sweep_config)
         if not self.search(folder, searches):
             return None
-        from .search_report import write_searches
-
-        mark(folder, searches)
+        record_settings(folder, searches)
         write_searches(folder, searches)
         return SearchResult(searches)
 
     def search(self, folder: Path, searches: list[Search]) -> bool:
-        """Tries what the rule asks for until it asks for nothing more; say whether it came to that."""
-        first = [tuple(run) for s in searches for rate in s.rule.next_rates({}) for run in s.overrides(rate)]
+        """Runs trials until the rule asks for no more; returns whether it came to that."""
+        first = [tuple(run) for s in searches for lr in s.rule.next_lrs({}) for run in s.overrides(lr)]
         planned = {tuple(job["overrides"]): job for job in read_jobs(folder)}
         jobs = {run: planned[run] for run in first if run in planned}  # these are checked already
-        while wanted := [(s, rate) for s in searches for rate in s.rule.next_rates(s.losses)]:
-            trials = {(s, rate): [tuple(run) for run in s.overrides(rate)] for s, rate in wanted}
-            if any(run not in jobs for runs in trials.values() for run in runs):
-                found = self.checked(self.composed, wanted)
-                plan_more(folder, found)
-                jobs |= {tuple(job["overrides"]): job for job in found}
-            if not self.launch(folder, [jobs[run] for runs in trials.values() for run in runs]):
+        while trials := [(s, lr) for s in searches for lr in s.rule.next_lrs(s.losses)]:
+            runs = {(s, lr): [tuple(run) for run in s.overrides(lr)] for s, lr in trials}
+            if any(run not in jobs for trial in trials for run in runs[trial]):
+                new = self.plan_trials(self.sweep_config, trials)
+                extend_plan(folder, new)
+                jobs |= {tuple(job["overrides"]): job for job in new}
+            if not self.run_jobs(folder, [jobs[run] for trial in trials for run in runs[trial]]):
                 return False
-            for (search, rate), runs in trials.items():
-                search.outcomes[rate] = [outcome(folder, jobs[run], self.over_last) for run in runs]
+            for search, lr in trials:
+                outcomes = [read_outcome(folder, jobs[run], self.over_last) for run in runs[search, lr]]
+                search.outcomes[lr] = outcomes
         return True
 
-    def launch(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
-        """Runs those of the jobs that are not done; say whether all have ended, and the search may go on.
+    def run_jobs(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
+        """Runs those of the jobs that are not done; returns whether all have ended and none was told to stop.
 
-        Those that another process runs, as the same command typed twice does, are waited for.
+        Jobs that another process runs, as when the same command is typed twice, are waited for.
         """
-        stopped = stop_file(folder, os.getpid()).exists
+        is_stopped = stop_file(folder, os.getpid()).exists
         jobs = [job for job in jobs if job["folder"] not in self.ended]
         self.ended |= {job["folder"] for job in jobs}
-        while jobs and not stopped():
+        while jobs and not is_stopped():
             for result in self.launcher.launch([job["overrides"] for job in jobs], initial_job_idx=self.launched):
                 _ = result.return_value  # raises what the job raised
             self.launched += len(jobs)
@@ -138,37 +141,36 @@ class LRHeuristicSweeper(Sweeper):
             jobs = [places[place] for place in places if place in elsewhere]
             if jobs:
                 print(f"waiting for {len(jobs)} of the trials, which another process runs", flush=True)
-            while elsewhere and not stopped():
-                time.sleep(WAIT_SECONDS)
+            while elsewhere and not is_stopped():
+                time.sleep(POLL_SECONDS)
                 elsewhere = folders_being_written(list(elsewhere))
-        return not stopped()
+        return not is_stopped()
 
-    def searches(self, config: DictConfig) -> list[Search]:
-        """Returns a search for each combination of what was typed; UserError where there is nothing to search."""
+    def new_searches(self, config: DictConfig) -> list[Search]:
+        """Returns a search for each combination of the swept values; UserError where there is nothing to search."""
         groups: dict[tuple[str, ...], list[list[str]]] = {}
         for overrides in combinations(config):
             groups.setdefault(tuple(o for o in overrides if key_of(o) != SEED), []).append(overrides)
         common = set.intersection(*map(set, groups))
-        found = []
+        searches = []
         for group, runs in groups.items():
             self.check_parameter(config, list(group))
             typed = {split_override(o)[1]: split_override(o)[2] for o in group}
             duration = typed.get("duration", self.duration)
             self.check_length(duration)
-            ours = trial_settings(duration)
-            more = [f"{key}={value}" for key, value in ours.items() if key not in typed]
+            defaults = [f"{key}={value}" for key, value in trial_settings(duration).items() if key not in typed]
             name = " ".join(o for o in group if o not in common)
-            trial = [[*run, *more] for run in runs]
-            found.append(Search(name, self.parameter, self.rule, trial, duration, self.over_last))
-        return found
+            trial = [[*run, *defaults] for run in runs]
+            searches.append(Search(name, self.parameter, self.rule, trial, duration, self.over_last))
+        return searches
 
     def check_parameter(self, config: DictConfig, overrides: list[str]) -> None:
-        """Raises UserError if the parameter was typed, or is no key of the runs."""
+        """Raises UserError if the searched parameter was typed, or is no key of the runs."""
         bare = split_override(self.parameter)[1]
         for override in overrides:
             if split_override(override)[1] == bare:
                 raise UserError(f"{override}: is what the sweeper searches; leave it out")
-        if self.parameter != bare:  # +optimizer.key, of a class of one's own
+        if self.parameter != bare:  # +optimizer.key, of a class of the user
             return
         run = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
         known = [key for key, _ in leaves(run) if not key.startswith("hydra.")]
@@ -179,28 +181,28 @@ class LRHeuristicSweeper(Sweeper):
             raise UserError(f"hydra.sweeper.parameter={bare}: {where}{nearest(bare, known)}")
 
     def check_length(self, duration: str) -> None:
-        """Raises UserError if a trial is shorter than its part that counts."""
+        """Raises UserError if a trial is shorter than the part of it that counts."""
         length = Duration.parse(duration)
         if length.unit == "steps" and self.over_last > length.amount:
             raise UserError(f"hydra.sweeper.over_last={self.over_last}: must be at most the {duration} of a trial")
 
 
 def trial_settings(duration: str) -> dict[str, str]:
-    """Returns what a trial of a length has by itself: all its steps on record, and evaluations at its ends only."""
+    """Returns the settings of a trial: every step is logged; only its start and its end are evaluated."""
     return {"duration": duration, "evaluate_every": duration, "log_every": "1steps"}
 
 
-def plan_more(folder: Path, jobs: list[dict[str, Any]]) -> None:
+def extend_plan(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """Adds jobs to the plan of a sweep."""
     plan = read_json(folder / PLAN)
     write_plan(folder, plan["overrides"], jobs, plan["workers"])
 
 
-def mark(folder: Path, searches: list[Search]) -> None:
-    """Writes into the plan how each of its runs was searched for; also those of an earlier, narrower grid."""
+def record_settings(folder: Path, searches: list[Search]) -> None:
+    """Adds the settings of its search to each job in the plan, also to those of an earlier, narrower grid."""
     jobs = read_jobs(folder)
     for search in searches:
         for job in jobs:
             if job["overrides"][:-1] in search.runs:
-                job["search"] = search.described()
-    plan_more(folder, jobs)
+                job["search"] = search.settings()
+    extend_plan(folder, jobs)

@@ -1,4 +1,4 @@
-"""What searches of a learning rate found: lr_heuristic.json, a table and a picture. Needs no torch."""
+"""The results of learning-rate searches: lr_heuristic.json, a table and a figure. Needs no torch."""
 
 import json
 import math
@@ -14,108 +14,106 @@ from ..system.errors import FAILED
 from ..system.files import shown, write_json
 from .search import Search
 
-NAME = "lr_heuristic"
+STEM = "lr_heuristic"  # of the files
 COLOURS = {"finished": "green", "diverged": "yellow"}
 
 
 def write_searches(folder: Path, searches: list[Search]) -> None:
-    """Writes a JSON file for each search into the sweep's folder, and one picture."""
+    """Writes a JSON file for each search into the sweep's folder, and one figure."""
     for search in searches:
-        write_json(folder / f"{file_name(search)}.json", as_json(search))
-    draw(searches, folder / f"{NAME}.png")
+        write_json(folder / json_name(search), search_as_json(search))
+    draw_searches(searches, folder / f"{STEM}.png")
 
 
-def file_name(search: Search) -> str:
-    """Returns what the file of a search is called, without what comes after the dot."""
-    return folder_name([NAME, *search.name.split()])
+def json_name(search: Search) -> str:
+    """Returns the name of the JSON file of a search."""
+    return f"{folder_name([STEM, *search.name.split()])}.json"
 
 
-def as_json(search: Search) -> dict[str, Any]:
-    """Returns the content of a search's JSON file."""
+def search_as_json(search: Search) -> dict[str, Any]:
+    """Returns the content of the JSON file of a search."""
     trials = [
         {
-            "lr": rate,
-            "loss": search.losses[rate],
-            "stage": search.stage(rate),
-            "status": search.status(rate),
-            "runs": [vars(found) for found in outcomes],
+            "lr": lr,
+            "loss": search.losses[lr],
+            "stage": search.stage(lr),
+            "status": search.status(lr),
+            "runs": [vars(run) for run in runs],
         }
-        for rate, outcomes in search.outcomes.items()
+        for lr, runs in search.outcomes.items()
     ]
-    return {**search.described(), "trials": trials, "chosen": search.chosen, "edge": search.at_edge}
+    return {**search.settings(), "trials": trials, "chosen": search.chosen, "at_boundary": search.at_boundary}
 
 
 def show_searches(folder: Path, searches: list[Search]) -> int:
-    """Prints what each search found; returns the exit code, which says whether all chose a rate."""
+    """Prints the result of each search; returns the exit code, which says whether all chose a learning rate."""
     console = Console(highlight=False)
     for search in searches:
-        console.print(table_of(search))
-        for line in conclusion(search):
+        console.print(trial_table(search))
+        for line in conclusions(search):
             console.print(line, markup=False, soft_wrap=True)
-    names = ", ".join(f"{file_name(search)}.json" for search in searches)
-    console.print(f"files: {shown(folder)}/ ({NAME}.png, {names})", markup=False, soft_wrap=True)
+    names = ", ".join(json_name(search) for search in searches)
+    console.print(f"files: {shown(folder)}/ ({STEM}.png, {names})", markup=False, soft_wrap=True)
     return FAILED if any(search.chosen is None for search in searches) else 0
 
 
-def table_of(search: Search) -> Table:
-    """Returns the trials by their rate."""
-    title = search.name.replace("[", r"\[") or None
+def trial_table(search: Search) -> Table:
+    """Returns a table of the trials, by learning rate."""
     table = plain_table(search.parameter, "loss", "stage", left=0)
-    table.title, table.title_justify = title, "left"
+    table.title, table.title_justify = search.name.replace("[", r"\[") or None, "left"
     table.add_column("status", no_wrap=True)
-    for rate in sorted(search.outcomes):
-        loss, status = search.losses[rate], search.status(rate)
-        mark = "  chosen" if rate == search.chosen else ""
-        text = f"[{COLOURS.get(status, 'red')}]{status}[/]{mark}"
-        table.add_row(f"{rate}", f"{loss:.6g}" if loss < math.inf else "", str(search.stage(rate)), text)
+    for lr in sorted(search.outcomes):
+        loss, status = search.losses[lr], search.status(lr)
+        chosen = "  chosen" if lr == search.chosen else ""
+        text = f"[{COLOURS.get(status, 'red')}]{status}[/]{chosen}"
+        table.add_row(f"{lr}", f"{loss:.6g}" if loss < math.inf else "", str(search.stage(lr)), text)
     return table
 
 
-def conclusion(search: Search) -> list[str]:
-    """Returns what a search found, and what to be careful about, a line each."""
-    of = f" with {search.name}" if search.name else ""
+def conclusions(search: Search) -> list[str]:
+    """Returns the result of a search, and a warning where the grid may be too narrow, one line each."""
+    where = f" with {search.name}" if search.name else ""
     best = search.chosen
     if best is None:
-        return [f"no {search.parameter} was found{of}: every trial diverged, failed or was killed"]
+        return [f"no {search.parameter} was found{where}: every trial diverged, failed or was killed"]
     seeds = f", {len(search.runs)} seeds" if len(search.runs) > 1 else ""
     what = f"mean training loss over the last {search.over_last} steps, duration={search.duration}{seeds}"
-    lines = [f"chosen{of}: {search.parameter}={best} ({what}: {search.losses[best]:.6g})"]
-    if search.at_edge:
+    lines = [f"chosen{where}: {search.parameter}={best} ({what}: {search.losses[best]:.6g})"]
+    if search.at_boundary:
         exponents = list(search.rule.exponents)
-        above = best == max(search.losses)
-        wider = [min(exponents) - 1, *exponents] if above else [*exponents, max(exponents) + 1]
+        is_highest = best == max(search.losses)
+        extended = [min(exponents) - 1, *exponents] if is_highest else [*exponents, max(exponents) + 1]
         lines.append(
-            f"careful: {best} is the {'highest' if above else 'lowest'} rate that was tried, and the best may lie"
-            f" beyond it; widen the grid, in the same way for all that are compared:"
-            f" 'hydra.sweeper.exponents={json.dumps(wider, separators=(',', ':'))}'"
+            f"warning: {best} is the {'highest' if is_highest else 'lowest'} value that was tried, and a better one may"
+            f" lie beyond it; extend the grid, in the same way for all methods that are compared:"
+            f" 'hydra.sweeper.exponents={json.dumps(extended, separators=(',', ':'))}'"
         )
     return lines
 
 
-def draw(searches: list[Search], path: Path) -> None:
-    """Draws the loss against the rate; what has none, or one far above the others, stands at the top."""
+def draw_searches(searches: list[Search], path: Path) -> None:
+    """Draws loss vs. learning rate; marks of infinite losses, and of ones far above the others, stand at the top."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.style import LOG_SCALE_RATIO, PALETTE, needs_log_scale, style_axes
+    from ..reporting.style import DPI, LOG_SCALE_RATIO, PALETTE, needs_log_scale, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.set_xscale("log")
     finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
-    middle = np.median(finite) if len(finite) else 0.0
-    limit = LOG_SCALE_RATIO * middle if middle > 0 else math.inf
+    median = np.median(finite) if len(finite) else 0.0
+    limit = LOG_SCALE_RATIO * median if median > 0 else math.inf
     for number, search in enumerate(searches):
         colour, losses = PALETTE[number % len(PALETTE)], search.losses
-        rates = sorted(losses)
-        shown_rates = [rate for rate in rates if losses[rate] < limit]
-        at = [losses[rate] for rate in shown_rates]
-        axis.plot(shown_rates, at, "o-", color=colour, markersize=4, label=search.name)
-        for mark, there in (
-            ("x", [rate for rate in rates if losses[rate] == math.inf]),
-            ("^", [rate for rate in rates if limit <= losses[rate] < math.inf]),
+        lrs = sorted(losses)
+        drawn = [lr for lr in lrs if losses[lr] < limit]
+        axis.plot(drawn, [losses[lr] for lr in drawn], "o-", color=colour, markersize=4, label=search.name)
+        for marker, at_top in (
+            ("x", [lr for lr in lrs if losses[lr] == math.inf]),
+            ("^", [lr for lr in lrs if limit <= losses[lr] < math.inf]),
         ):
-            axis.plot(there, [0.97] * len(there), mark, color=colour, transform=axis.get_xaxis_transform())
+            axis.plot(at_top, [0.97] * len(at_top), marker, color=colour, transform=axis.get_xaxis_transform())
         if search.chosen is not None:
             axis.plot([search.chosen], [losses[search.chosen]], "o", color=colour, markersize=11, fillstyle="none")
     if (finite < limit).any() and needs_log_scale(finite[finite < limit]):
@@ -126,4 +124,4 @@ def draw(searches: list[Search], path: Path) -> None:
     style_axes(axis)
     if len(searches) > 1:
         axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=DPI)

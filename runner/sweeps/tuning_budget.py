@@ -1,4 +1,4 @@
-"""Whether the methods of a tournament were given the same, read from what they did. Needs no torch."""
+"""Whether the methods of a tournament had equal tuning budgets, read from their runs. Needs no torch."""
 
 import json
 from collections import Counter
@@ -9,12 +9,13 @@ from typing import Any
 
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, job_status, sweep_jobs
-from ..system.files import read_json
+from ..records.run_folder import read_summary
 from ..system.lock import folders_being_written
+from .search import SEED
 from .search_rule import LRSearchRule
 
-TRIAL, FINAL, FORMER = "trial", "final", "former"  # what a job is there for; former: of an earlier command
-TRIED = (*ENDED, "failed", "interrupted")  # the rule counts what did not come to its end as infinitely bad
+TRIAL, FINAL, FORMER = "trial", "final", "former"  # the role of a job; former: a final run of an earlier command
+TRIED = (*ENDED, "failed", "interrupted")  # states of trials; to the rule the last two have an infinite loss
 
 
 @dataclass
@@ -23,12 +24,12 @@ class Entrant:
 
     Attributes:
         sweep: the tournament's folder.
-        method: the name of the method that it is of.
+        method: the name of its method.
         role: `trial`, `final` or `former`.
-        search: of a trial: how its rate was searched for, as `Search.described` says.
+        search: of a trial: the settings of its search, as `Search.settings` returns them.
         typed: its overrides, by their keys.
         state: as in the job table.
-        done: (steps, samples) of a finished run; None of others.
+        length: (steps, samples) of a finished run; None of others.
     """
 
     sweep: Path
@@ -37,121 +38,130 @@ class Entrant:
     search: dict[str, Any]
     typed: dict[str, str]
     state: str
-    done: tuple[int, int] | None
+    length: tuple[int, int] | None
 
     @property
     def seed(self) -> int:
         """Its seed."""
-        return int(self.typed["seed"])
+        return int(self.typed[SEED])
+
+    @property
+    def parameter(self) -> str:
+        """Of a trial: the key that is searched, as in `optimizer.lr`."""
+        return split_override(self.search["parameter"])[1]
 
 
 def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
-    """Returns those of these folders that are jobs of tournaments."""
-    jobs = {folder: place for folder, place in sweep_jobs(folders).items() if "role" in place[1]}
+    """Returns those of some run folders that are jobs of tournaments."""
+    jobs = {folder: (sweep, job) for folder, (sweep, job) in sweep_jobs(folders).items() if "role" in job}
     alive = folders_being_written(list(jobs))
-    found = {}
+    entrants = {}
     for folder, (sweep, job) in jobs.items():
         state = job_status(sweep, job["folder"], job, folder in alive).state
-        summary = read_json(folder / "summary.json")
-        done = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
+        summary = read_summary(folder)
+        length = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
         typed = {split_override(o)[1]: split_override(o)[2] for o in job["overrides"]}
-        found[folder] = Entrant(sweep, job["method"], job["role"], job.get("search", {}), typed, state, done)
-    return found
+        entrants[folder] = Entrant(sweep, job["method"], job["role"], job.get("search", {}), typed, state, length)
+    return entrants
 
 
 def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
-    """Returns in a line each why the methods of a tournament were not given the same.
+    """Returns the reasons why the budgets of the methods of a tournament differ, one line each.
 
-    A diverged run has come to its end; that a trial fails or is killed is an outcome that the rule knows.
+    A diverged run has come to its end. That a trial fails or is killed is an outcome that the rule can deal with.
     """
-    there = list(entrants)
-    finals = [e for e in there if e.role == FINAL]
+    entrants = list(entrants)
+    finals = [e for e in entrants if e.role == FINAL]
     competing = {e.method for e in finals}
-    trials = [e for e in there if e.role == TRIAL and e.method in competing]
+    trials = [e for e in entrants if e.role == TRIAL and e.method in competing]
     reasons = [f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in ENDED]
-    reasons += [f"{e.method}: a trial ({_named(e)}) is {e.state}" for e in trials if e.state not in TRIED]
-    reasons += _other_seeds(finals)
-    reasons += _other_lengths("final runs", finals) + _other_lengths("trials", trials)
-    return reasons + _other_searches(trials) + _gaps(trials)
+    reasons += [f"{e.method}: a trial ({_trial_name(e)}) is {e.state}" for e in trials if e.state not in TRIED]
+    reasons += _different_seeds(finals)
+    reasons += _different_lengths("final runs", finals) + _different_lengths("trials", trials)
+    return reasons + _different_searches(trials) + _missing_trials(trials)
 
 
-def without_rate(entrants: Iterable[Entrant]) -> list[tuple[str, str]]:
-    """Returns (method, reason) of those that were tried and have no final runs."""
-    there = list(entrants)
-    competing = {e.method for e in there if e.role == FINAL}
-    tried = dict.fromkeys(e.method for e in there if e.role == TRIAL)
-    reason = "has no rate: every trial diverged, failed or was killed"
+def methods_without_lr(entrants: Iterable[Entrant]) -> list[tuple[str, str]]:
+    """Returns (method, reason) of the methods that were tried and have no final runs."""
+    entrants = list(entrants)
+    competing = {e.method for e in entrants if e.role == FINAL}
+    tried = dict.fromkeys(e.method for e in entrants if e.role == TRIAL)
+    reason = "has no learning rate: every trial diverged, failed or was killed"
     return [(method, reason) for method in tried if method not in competing]
 
 
 def usual_length(entrants: Iterable[Entrant], role: str) -> tuple[int, int] | None:
-    """Returns (steps, samples) that most of the finished runs of a role did; None where none is finished."""
-    found = Counter(e.done for e in entrants if e.role == role and e.done is not None)
-    return found.most_common(1)[0][0] if found else None
+    """Returns (steps, samples) of most finished runs of a role; None where none is finished."""
+    lengths = Counter(e.length for e in entrants if e.role == role and e.length is not None)
+    return lengths.most_common(1)[0][0] if lengths else None
 
 
-def _other_seeds(finals: list[Entrant]) -> list[str]:
-    usual, others = _odd_ones(finals, lambda e: e.seed)
+def _different_seeds(finals: list[Entrant]) -> list[str]:
+    usual, others = _minority(finals, lambda e: e.seed)
     return [f"{name}: final runs with seeds {_list(s)}, most have {_list(usual)}" for name, s in others.items()]
 
 
-def _other_lengths(what: str, entrants: list[Entrant]) -> list[str]:
-    usual = Counter(e.done for e in entrants if e.done is not None).most_common(1)
+def _different_lengths(what: str, entrants: list[Entrant]) -> list[str]:
+    usual = Counter(e.length for e in entrants if e.length is not None).most_common(1)
     reasons = []
     for method in dict.fromkeys(e.method for e in entrants):
-        own = Counter(e.done for e in entrants if e.method == method and e.done is not None)
-        for (steps, samples), number in own.items():
+        lengths = Counter(e.length for e in entrants if e.method == method and e.length is not None)
+        for (steps, samples), number in lengths.items():
             if (steps, samples) != usual[0][0]:
                 at = f"{number} of its {what} did {steps:,} steps with {samples:,} samples"
                 reasons.append(f"{method}: {at}, most did {usual[0][0][0]:,} with {usual[0][0][1]:,}")
     return reasons
 
 
-def _other_searches(trials: list[Entrant]) -> list[str]:
-    usual, others = _odd_ones(trials, lambda e: json.dumps(e.search, sort_keys=True))
+def _different_searches(trials: list[Entrant]) -> list[str]:
+    usual, others = _minority(trials, lambda e: json.dumps(e.search, sort_keys=True))
+    usual_searches = [json.loads(text) for text in sorted(usual)]
     reasons = []
-    for name, own in others.items():
-        mine, theirs = ([json.loads(text) for text in sorted(texts)] for texts in (own, usual))
-        keys = [key for key in theirs[0] if {str(s.get(key)) for s in mine} != {str(s[key]) for s in theirs}]
-        there = "; ".join(f"{key}={' and '.join(dict.fromkeys(str(s.get(key)) for s in mine))}" for key in keys)
-        most = "; ".join(f"{key}={' and '.join(dict.fromkeys(str(s[key]) for s in theirs))}" for key in keys)
-        reasons.append(f"{name}: its rate was searched for with {there}, most with {most}")
+    for name, texts in others.items():
+        searches = [json.loads(text) for text in sorted(texts)]
+        keys = [
+            key
+            for key in usual_searches[0]
+            if {str(s.get(key)) for s in searches} != {str(s[key]) for s in usual_searches}
+        ]
+        mine, most = (_settings_text(keys, of) for of in (searches, usual_searches))
+        reasons.append(f"{name}: its learning rate was searched for with {mine}, most with {most}")
     return reasons
 
 
-def _gaps(trials: list[Entrant]) -> list[str]:
-    """Says which trials of stage one a method lacks."""
+def _settings_text(keys: list[str], searches: list[dict[str, Any]]) -> str:
+    """Returns the values of some keys in searches, as `base=10; exponents=[1, 2] and [5]`."""
+    return "; ".join(f"{key}={' and '.join(dict.fromkeys(str(s.get(key)) for s in searches))}" for key in keys)
+
+
+def _missing_trials(trials: list[Entrant]) -> list[str]:
+    """Returns which trials of stage one a method lacks."""
     seeds = sorted({e.seed for e in trials})
     reasons = []
     for method in dict.fromkeys(e.method for e in trials):
-        own = [e for e in trials if e.method == method and e.search]
-        tried = {(float(e.typed[parameter_of(e)]), e.seed) for e in own}
-        for search in {json.dumps(e.search): e.search for e in own}.values():
+        in_search = [e for e in trials if e.method == method and e.search]
+        tried = {(float(e.typed[e.parameter]), e.seed) for e in in_search}
+        for search in {json.dumps(e.search): e.search for e in in_search}.values():
             rule = LRSearchRule(search["base"], tuple(search["exponents"]), ())
-            lacking = [(r, s) for r in rule.next_rates({}) for s in seeds if (r, s) not in tried]
-            reasons += [f"{method}: has no trial at the rate {rate} with seed {seed}" for rate, seed in lacking]
+            missing = [(lr, seed) for lr in rule.next_lrs({}) for seed in seeds if (lr, seed) not in tried]
+            reasons += [f"{method}: has no trial at the learning rate {lr} with seed {seed}" for lr, seed in missing]
     return reasons
 
 
-def parameter_of(trial: Entrant) -> str:
-    """Returns the key that is searched, as in `optimizer.lr`."""
-    return split_override(trial.search["parameter"])[1]
-
-
-def _odd_ones(
+def _minority(
     entrants: list[Entrant], value: Callable[[Entrant], Hashable]
 ) -> tuple[frozenset[Any], dict[str, frozenset[Any]]]:
-    """Returns the set of values that most methods have, and the methods that have another with theirs."""
+    """Returns the set of values that most methods have, and by name the methods that have another, with theirs."""
     sets: dict[str, set[Any]] = {}
     for e in entrants:
         sets.setdefault(e.method, set()).add(value(e))
-    found = {name: frozenset(values) for name, values in sets.items()}
-    usual = Counter(found.values()).most_common(1)[0][0] if found else frozenset()
-    return usual, {name: values for name, values in found.items() if values != usual}
+    frozen = {name: frozenset(values) for name, values in sets.items()}
+    usual = Counter(frozen.values()).most_common(1)[0][0] if frozen else frozenset()
+    return usual, {name: values for name, values in frozen.items() if values != usual}
 
 
-def _named(trial: Entrant) -> str:
-    return f"{parameter_of(trial)}={trial.typed[parameter_of(trial)]}, seed {trial.seed}"
+def _trial_name(trial: Entrant) -> str:
+    return f"{trial.parameter}={trial.typed[trial.parameter]}, seed {trial.seed}"
 
 
 def _list(values: Iterable[int]) -> str:

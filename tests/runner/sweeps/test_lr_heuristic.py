@@ -13,7 +13,7 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.sweeps.search_rule import LRSearchRule, chosen_rate, is_at_edge
+from trainopt.runner.sweeps.search_rule import LRSearchRule, best_lr, is_at_boundary
 
 INF = math.inf
 
@@ -105,16 +105,16 @@ def test_the_rule_is_that_of_the_thesis():
     lengths = set()
     for table in tables(1000):
         losses: dict[float, float] = {}
-        while wanted := rule.next_rates(losses):
+        while wanted := rule.next_lrs(losses):
             assert not set(wanted) & set(losses)
             losses |= {rate: table[rate] for rate in wanted}
-        assert (list(losses), chosen_rate(losses)) == by_the_thesis(table)
+        assert (list(losses), best_lr(losses)) == by_the_thesis(table)
         lengths.add(len(losses))
     assert {7, 8, 9, 10, 11, 15} <= lengths
 
 
 @pytest.mark.parametrize(
-    ("table", "chosen", "edge"),
+    ("table", "chosen", "at_boundary"),
     [
         ({0.1: 1, 0.01: 2, 0.2: 2}, 0.1, False),  # 0.2 lies beyond, and is worse
         ({0.1: 1, 0.01: 2, 0.2: INF}, 0.1, False),
@@ -124,9 +124,9 @@ def test_the_rule_is_that_of_the_thesis():
         ({0.1: 3}, 0.1, True),
     ],
 )
-def test_the_edge_is_where_nothing_beyond_was_tried(table, chosen, edge):
-    assert chosen_rate(table) == chosen
-    assert is_at_edge(chosen, table) == edge
+def test_the_boundary_is_where_nothing_beyond_was_tried(table, chosen, at_boundary):
+    assert best_lr(table) == chosen
+    assert is_at_boundary(chosen, table) == at_boundary
 
 
 def prepare(folder: Path, **tables: dict[float, float | str]) -> None:
@@ -165,7 +165,7 @@ def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finis
     content = found(tmp_path)
     tried, chosen = by_the_thesis(HARD, range(1, 5))
     assert content["chosen"] == chosen == 0.003
-    assert content["edge"] is False
+    assert content["at_boundary"] is False
     assert [t["lr"] for t in content["trials"]] == tried
     assert [t["stage"] for t in content["trials"]] == [1] * 4 + [2] * 3
     values = [HARD[rate] for rate in tried]
@@ -173,8 +173,8 @@ def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finis
     assert [t["status"] for t in content["trials"]] == [WORDS.get(v, "finished") for v in values]
     assert result.code == 1  # two did not come to their end
     assert "7 jobs: 4 done, 1 diverged, 1 interrupted, 1 failed" in result.out
-    told = "chosen: optimizer.lr=0.003 (mean training loss over the last 2 steps, duration=4steps: 3.25)"
-    assert told in result.out
+    message = "chosen: optimizer.lr=0.003 (mean training loss over the last 2 steps, duration=4steps: 3.25)"
+    assert message in result.out
     assert (tmp_path / "sweep/lr_heuristic.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_job_table(tmp_path / "sweep")) == 7
 
@@ -204,15 +204,15 @@ def test_the_same_search_again_repeats_nothing_and_a_wider_one_only_adds(search,
     narrow = ("hydra.sweeper.exponents=[1,2]", "hydra.sweeper.factors=[2]")
     first = search(*narrow)
     assert first.code == 0
-    assert (found(tmp_path)["chosen"], found(tmp_path)["edge"]) == (0.2, True)
-    told = "careful: 0.2 is the highest rate that was tried, and the best may lie beyond it; widen the grid"
-    assert told in first.out
+    assert (found(tmp_path)["chosen"], found(tmp_path)["at_boundary"]) == (0.2, True)
+    message = "warning: 0.2 is the highest value that was tried, and a better one may lie beyond it; extend the grid"
+    assert message in first.out
     assert "'hydra.sweeper.exponents=[0,1,2]'" in first.out
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep").glob("function*/*")}
     assert search(*narrow).code == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep").glob("function*/*")} == before
     assert search("hydra.sweeper.exponents=[0,1,2]", "hydra.sweeper.factors=[2]").code == 0
-    assert (found(tmp_path)["chosen"], found(tmp_path)["edge"]) == (1.0, False)
+    assert (found(tmp_path)["chosen"], found(tmp_path)["at_boundary"]) == (1.0, False)
     assert starts(tmp_path) == {f"a:{rate}:0.0": 1 for rate in (0.1, 0.01, 0.2, 1.0, 2.0)}
 
 
@@ -223,7 +223,7 @@ def test_where_every_trial_is_lost_nothing_is_chosen(search, tmp_path):
     assert "2 jobs: 2 diverged" in result.out
     assert "no optimizer.lr was found: every trial diverged, failed or was killed" in result.out
     content = found(tmp_path)
-    assert (content["chosen"], content["edge"]) == (None, False)
+    assert (content["chosen"], content["at_boundary"]) == (None, False)
     assert [t["loss"] for t in content["trials"]] == [None, None]
 
 

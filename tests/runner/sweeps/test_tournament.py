@@ -46,7 +46,7 @@ TOURNAMENT = (
     "-m",
     "experiment=tournament",
     *SEARCH,
-    "hydra.sweeper.widen=1",
+    "hydra.sweeper.max_extensions=1",
     'hydra.sweeper.methods=["optimizer=mine","optimizer._target_=their_tournament.Sign"]',
     "duration=16steps",
     "evaluate_every=8steps",
@@ -135,8 +135,8 @@ def test_all_are_tuned_alike_and_run_with_other_seeds(played):
         )
         assert method["trials"] == len(trials)
         assert f"chosen with {name}: optimizer.lr={chosen} " in out
-        assert method["edge"] == (chosen in (min(rates), max(rates)))
-        assert f"careful: {chosen} is the" in out or not method["edge"]
+        assert method["at_boundary"] == (chosen in (min(rates), max(rates)))
+        assert f"warning: {chosen} is the" in out or not method["at_boundary"]
         assert {config(run)["seed"] for run in trials} == {0}
         assert [config(run)["seed"] for run in finals] == method["seeds"] == [1, 2]
         assert {config(run)["optimizer"]["lr"] for run in finals} == {chosen}
@@ -214,7 +214,7 @@ def another_configuration(run: Path) -> None:
             lambda s: edit(tournament_jobs(s, "trial", METHODS[1])[0] / "summary.json", steps=9),
             f"{METHODS[1]}: 1 of its trials did 9 steps with 1,024 samples, most did 8 with 1,024",
         ),
-        (another_grid, f"{METHODS[1]}: its rate was searched for with exponents="),
+        (another_grid, f"{METHODS[1]}: its learning rate was searched for with exponents="),
         (lambda s: another_configuration(tournament_jobs(s, "trial", METHODS[1])[0]), f"{METHODS[1]}: a trial ("),
         (lambda s: shutil.rmtree(tournament_jobs(s, "trial", METHODS[1])[0]), f"{METHODS[1]}: a trial ("),
     ],

@@ -79,7 +79,7 @@ def test_what_is_a_method(typed, methods, names):
         with open_dict(config):
             config.hydra.overrides.task = ["experiment=tournament", *SET, *typed]
         settings = TournamentSweeper.settings(config) | {"methods": methods}
-        found = TournamentSweeper(**settings).named(config)
+        found = TournamentSweeper(**settings).method_overrides(config)
     assert [name for name, _ in found] == list(names)
     for name, overrides in found:
         own = [] if name == "all runs" else name.split()
@@ -101,22 +101,22 @@ def tabled(trainopt, tmp_path, monkeypatch):
     return run
 
 
-def test_the_edge_of_one_widens_the_grid_of_all_up_to_the_limit(tabled, tmp_path):
+def test_the_boundary_of_one_extends_the_grid_of_all_up_to_the_limit(tabled, tmp_path):
     inside = {0.1: 1.0, 0.2: 2.0, 1.0: 5.0, 0.01: 4.0}
     rising = {0.1: 4.0, 0.2: 3.0, 1.0: 2.0, 2.0: 1.5}
-    result = tabled({"a": inside, "b": rising}, "hydra.sweeper.widen=1")
+    result = tabled({"a": inside, "b": rising}, "hydra.sweeper.max_extensions=1")
     assert result.code == 0, result.err
     found = tournament_found(tmp_path)
     # at first 0.1 is the lowest of a, and 0.2 the highest of b
     assert found["budget"]["exponents"] == [0, 1, 2]
     a, b = found["methods"]
-    assert (a["chosen"], a["edge"]) == (0.1, False)
-    assert (b["chosen"], b["edge"]) == (2.0, True)
+    assert (a["chosen"], a["at_boundary"]) == (0.1, False)
+    assert (b["chosen"], b["at_boundary"]) == (2.0, True)
     assert [[e["lr"] for e in m["losses"]] for m in (a, b)] == [[1.0, 0.1, 0.01, 0.2], [1.0, 0.1, 0.01, 2.0]]
-    assert "careful: 2.0 is the highest rate that was tried" in result.out
+    assert "warning: 2.0 is the highest value that was tried" in result.out
     assert b["trials"] == len(tournament_jobs(tmp_path / "sweep", "trial", "+optimizer.kind=b")) == 5  # 0.2 too
     # with other choices in the same folder the earlier final runs do not count
-    assert tabled({"a": inside, "b": rising}, "hydra.sweeper.widen=0").code == 0
+    assert tabled({"a": inside, "b": rising}, "hydra.sweeper.max_extensions=0").code == 0
     assert tournament_found(tmp_path)["budget"]["exponents"] == [1]
     assert [m["chosen"] for m in tournament_found(tmp_path)["methods"]] == [0.1, 0.2]
     roles = Counter(e.role for e in read_job_table(tmp_path / "sweep"))
@@ -132,7 +132,7 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
     assert (a["chosen"], b["chosen"], b["seeds"]) == (0.1, None, [])
     again = trainopt("compare", "sweep", "--out", "out")
     assert again.code == 0
-    assert "left out: +optimizer.kind=b: has no rate" in again.out
+    assert "left out: +optimizer.kind=b: has no learning rate" in again.out
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,8 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
         ("hydra.sweeper.seeds=[0,1]", "0 is one of hydra.sweeper.tuning_seeds=[0]"),
         ("hydra.sweeper.seeds=[]", "hydra.sweeper.seeds=[]: must have an element"),
         ("hydra.sweeper.tuning_seeds=[7,7]", "hydra.sweeper.tuning_seeds=[7, 7]: must have an element, and none"),
-        ("hydra.sweeper.widen=-1", "hydra.sweeper.widen=-1: must be an integer >= 0"),
+        ("hydra.sweeper.max_extensions=-1", "hydra.sweeper.max_extensions=-1: must be an integer >= 0"),
+        ("hydra.sweeper.widen=1", "hydra.sweeper.widen: is now hydra.sweeper.max_extensions"),
         ("duration=4steps,8steps", "duration=4steps,8steps: must be the same for all methods"),
         ("duration=5", "duration=5: must be a duration"),
         (
