@@ -68,7 +68,7 @@ def reproduce(options: argparse.Namespace, arguments: list[str], debug: bool) ->
             return code
         except KeyboardInterrupt:
             again = shlex.join(["trainopt", "reproduce", *arguments])
-            print(f"stopped; the same command goes on with it: {again}", file=sys.stderr)
+            print(f"stopped; the same command continues it: {again}", file=sys.stderr)
             return interrupt.code
 
 
