@@ -262,6 +262,6 @@ def test_the_optimizers_need_torch_alone():
 
 
 def test_the_command_line_imports_no_torch_before_a_run():
-    modules = ("cli", "config.validate", "config.explain", "records.run_folder")
+    modules = ("cli", "commands.run", "config.validate", "records.run_folder")
     code = f"import {', '.join(f'trainopt.runner.{name}' for name in modules)}"
     assert not modules_after(code) & {"torch", "torchvision", "timm", "sklearn", "matplotlib", "pandas"}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..comparison.tournament_report import report_tournament
 from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders, typed_overrides
@@ -98,5 +97,7 @@ def report_sweep(result: SweepResult, typed: list[str]) -> int:
     if isinstance(result.outcome, SearchResult):
         return max(code, show_searches(result.folder, result.outcome.searches))
     if isinstance(result.outcome, TournamentResult):
+        from ..comparison.tournament_report import report_tournament  # imports pandas, which a run does not need
+
         return max(code, report_tournament(result.folder, result.outcome))
     return code
