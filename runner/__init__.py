@@ -1,6 +1,6 @@
 """The command line and everything behind it; functions and classes of it for programs and for `_target_`.
 
-May import analysis, records, training, system and optimizers.
+May import analysis, records, regularizers, system and optimizers.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .records.frames import load_run, load_runs
     from .records.logger import Logger
     from .records.tensorboard import TensorBoard
-    from .training.checkpoint_distance import ScheduledCheckpointDistance
+    from .regularizers.checkpoint_distance import ScheduledCheckpointDistance
 
 __all__ = [
     "Logger",
@@ -32,7 +32,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Logger": "trainopt.runner.records.logger",
-        "ScheduledCheckpointDistance": "trainopt.runner.training.checkpoint_distance",
+        "ScheduledCheckpointDistance": "trainopt.runner.regularizers.checkpoint_distance",
         "TensorBoard": "trainopt.runner.records.tensorboard",
         "evaluate_ensemble": "trainopt.runner.analysis.ensemble",
         "gradient_gram": "trainopt.optimizers",

@@ -18,7 +18,7 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 # Whatever an entry names stands below it in this table, so there is no circle and no import upwards.
 ALLOWED = {
     "runner.cli": {"runner.commands", "runner.config", "runner.system"},
-    "runner": {"runner.analysis", "runner.training", "runner.records", "runner.system", "optimizers"},
+    "runner": {"runner.regularizers", "runner.analysis", "runner.records", "runner.system", "optimizers"},
     "runner.commands": {
         *("runner.studies", "runner.comparison", "runner.sweeps", "runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),
@@ -38,9 +38,17 @@ ALLOWED = {
         *("runner.system", "data", "models"),
     },
     "runner.training": {
-        *("runner.probes", "runner.state", "runner.reporting", "runner.records", "runner.config"),
+        *(
+            "runner.probes",
+            "runner.regularizers",
+            "runner.state",
+            "runner.reporting",
+            "runner.records",
+            "runner.config",
+        ),
         *("runner.system", "data", "models", "optimizers"),
     },
+    "runner.regularizers": {"runner.state", "runner.records", "runner.system", "models", "optimizers"},
     "runner.probes": {"runner.state", "runner.config", "runner.system", "data", "optimizers"},
     "runner.state": {"runner.records", "runner.config", "runner.system", "data", "optimizers"},
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},

@@ -81,7 +81,7 @@ class FisherProbe(Probe):
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
         """Returns the measures, and count them in."""
         self.gram = self._step_gram.taken(batch)
-        values = self._of_batch(self.gram, batch.size, run.rate.lr)
+        values = self._of_batch(self.gram, batch.size, run.update.lr)
         self.last = {"step": run.progress.step, **values, **self._so_far(values, run.progress.step)}
         return self.last
 

@@ -17,7 +17,7 @@ from trainopt.data import Batch
 
 from ..config.durations import Duration
 from ..state.progress import Agenda
-from ..state.recorder import Record
+from ..state.recorder import Recorder
 from ..state.rng import rng_state, set_rng_state
 from ..state.run import Run
 
@@ -27,11 +27,11 @@ class Probes:
 
     Args:
         run: standing where its training begins or goes on.
-        record: gets a row for each measurement.
+        recorder: gets a row for each measurement.
     """
 
-    def __init__(self, run: Run, record: Record):
-        self._run, self._record = run, record
+    def __init__(self, run: Run, recorder: Recorder):
+        self._run, self._recorder = run, recorder
         self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
         self._in_epochs = {  # by name: every so many steps of each epoch
             name: int(Duration.parse(probe.every).amount) for name, probe in run.probes.items() if probe.each_epoch
@@ -41,7 +41,9 @@ class Probes:
         self._due: list[str] = []
 
     def before_step(self, batch: Batch) -> None:
-        """Asks which probes are due at the coming step, and let them look."""
+        """Calls the probes that are due at the coming step."""
+        if not self._run.probes:
+            return
         made = self._ahead.epoch_step
         self._ahead.advance(batch)
         due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if made % n == 0)}
@@ -51,13 +53,12 @@ class Probes:
                 self._run.probes[name].before_step(self._run, batch)
 
     def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
-        """Writes a row for each probe that is due, and returns by name what they measured."""
-        measured = {}
+        """Writes a row for each probe that was due at the last step; returns by name what they measured."""
+        measured: dict[str, dict[str, Any]] = {}
         for name in sorted(self._due, key=self._records_step, reverse=True):
             with self._apart():
-                values = measured[name] = self._run.probes[name].after_step(self._run, batch)
-                counts, seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
-                self._record.probed(name, values, counts, seconds)
+                measured[name] = self._run.probes[name].after_step(self._run, batch)
+                self._recorder.log_probe(name, measured[name])
         return measured
 
     def _records_step(self, name: str) -> bool:

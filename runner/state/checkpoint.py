@@ -9,7 +9,7 @@ from .rng import rng_state, set_rng_state
 from .run import Probe, Run
 
 
-def state_of(run: Run) -> dict[str, Any]:
+def run_state(run: Run) -> dict[str, Any]:
     """Returns everything that a run needs to go on as if it had never stopped."""
     return {
         "model": run.network.state_dict(),
@@ -25,8 +25,8 @@ def state_of(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(run: Run, state: dict[str, Any]) -> None:
-    """Sets a freshly built run to a state of `state_of`.
+def load_run_state(run: Run, state: dict[str, Any]) -> None:
+    """Sets a freshly built run to a state of `run_state`.
 
     A probe of which the state says nothing, as that of a time when it kept none, begins anew.
     """

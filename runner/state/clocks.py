@@ -37,11 +37,6 @@ class Clocks:
             self._charge()
             self._running = before
 
-    def switch(self, name: str) -> None:
-        """Lets a clock run from here on."""
-        self._charge()
-        self._running = name
-
     def _charge(self) -> None:
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)

@@ -1,8 +1,7 @@
-"""What a run leaves in its folder: run.yaml, environment.json, metrics.jsonl, summary.json, checkpoints."""
+"""What a run writes while it is trained: metrics.jsonl, summary.json, checkpoints."""
 
 import math
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -14,162 +13,167 @@ from ..records.checkpoint_files import CheckpointStore
 from ..records.logger import Logger
 from ..system.device import peak_memory
 from ..system.files import append_whole, json_line, json_text, write_text
-from .checkpoint import state_of
+from .checkpoint import run_state
 from .evaluation import accuracies
 from .objective import Output
 from .run import Run
 
-FINAL = ("loss", "top1", "top5")
-
+FINAL_METRICS = ("loss", "top1", "top5")
 WRITE_SECONDS = 0.25  # rows wait at most so long, and never longer than to the next evaluation or checkpoint
 
 
-class Record:
-    """The files of one run. Rows are appended without a buffer; the summary is rewritten whole.
+class Recorder:
+    """Writes metrics.jsonl, summary.json and checkpoints of one run.
+
+    Rows are appended without a buffer; the summary is rewritten whole.
 
     Args:
+        run: the run.
         folder: the run's.
-        constants: what every summary says, as fingerprint and seed.
-        selection: the kind of row that best figures are taken from, `validation` or `test`.
+        fingerprint: of the run's configuration, for summaries.
         store: where checkpoints go.
         keep_every: every so many of the checkpoints that `checkpoint_every` asks for, one is kept; None: none.
-        cycles: says how many cycles of the schedule are complete; the end of each is kept. None: of none.
+        at_restarts: whether the checkpoint after the end of each cycle of the schedule is kept.
         logger: gets every row too, or None.
+
+    Attributes:
+        last_train_row: the last row about a step.
     """
 
     def __init__(
         self,
+        run: Run,
         folder: Path,
-        constants: dict[str, Any],
-        selection: str,
+        fingerprint: str,
         store: CheckpointStore,
         keep_every: int | None = None,
-        cycles: Callable[[], int] | None = None,
+        at_restarts: bool = False,
         logger: Logger | None = None,
     ):
-        self.folder = folder
         self.store = store
-        self.selection = selection
-        self.logger = logger
         self.last_train_row: dict[str, Any] = {}
-        self._constants = constants
+        self._run = run
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._best_on = next(iter(run.evaluation_sets))  # validation, where there is one
+        self._logger = logger
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
         self._improved = False
         self._keep_every = keep_every
-        self._cycles = cycles
-        self._cycles_kept = 0
-        self._kept: list[int] = []  # steps whose checkpoints stay
+        self._at_restarts = at_restarts
+        self._cycles_kept = 0  # cycles whose end was kept
+        self._steps_kept: list[int] = []  # steps whose checkpoints are never removed
         self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
         self._write_at = 0.0
         self._metrics = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
-    def trained(
-        self, row: dict[str, Any], output: Output, targets: Tensor, counts: dict[str, Any], train_seconds: float
-    ) -> None:
-        """Writes a row about the last update.
+    def log_train(self, row: dict[str, Any], output: Output, targets: Tensor) -> None:
+        """Writes a row about the last step.
 
         Args:
-            row: its figures.
-            output: the network's logits, from which `top1` of the batch is added to the row; or what a network
-                that returns its loss reports, which is added as it is.
+            row: its values.
+            output: the network's logits (B, classes), from which `top1` of the batch is added to the row; or what a
+                network that returns its loss reports, which is added as it is.
             targets: of the batch.
-            counts: what a row begins with.
-            train_seconds: the training's clock.
         """
         self.last_train_row = row
         if isinstance(output, dict):
             row.update(output)
         else:
             self._outputs.append((row, (output.detach(), targets)))
-        self._write({"kind": "train", **counts, "train_seconds": train_seconds}, row)
+        self._write({"kind": "train"}, row)
 
-    def evaluated(self, kind: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Writes a row of figures on the test or the validation set, and note the best so far."""
-        self._write({"kind": kind, **counts, "train_seconds": train_seconds}, row)
+    def log_evaluation(self, kind: str, row: dict[str, Any]) -> None:
+        """Writes a row about the test or the validation set, and notes the best values so far."""
+        self._write({"kind": kind}, row)
+        progress = self._run.progress
+        position = {"step": progress.step, "epoch": progress.epochs}
         if kind == "test":
-            self._best["final"] = {
-                **{key: row.get(key) for key in FINAL},
-                "step": counts["step"],
-                "epoch": counts["epoch"],
-            }
-        if kind == self.selection:
-            where = {"step": counts["step"], "epoch": counts["epoch"], "train_seconds": train_seconds}
-            figures = [("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]
-            figures = [figure for figure in figures if figure[1] in row]  # a test function has no accuracy
-            for name, key, sign in figures:
+            self._best["final"] = {**{key: row.get(key) for key in FINAL_METRICS}, **position}
+        if kind == self._best_on:
+            metrics = [("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]
+            metrics = [metric for metric in metrics if metric[1] in row]  # a test function has no accuracy
+            for name, key, sign in metrics:
                 best = self._best[name]
                 if best is None or not math.isfinite(best["value"]) or sign * row[key] > sign * best["value"]:
-                    self._best[name] = {"value": row[key], **where}
-                    self._improved |= name == figures[0][0]
+                    train_seconds = self._run.clocks.seconds["train"]
+                    self._best[name] = {"value": row[key], **position, "train_seconds": train_seconds}
+                    self._improved |= name == metrics[0][0]
 
-    def probed(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Writes a row of what a probe measured at the last update."""
-        self._write({"kind": "probe", "probe": name, **counts, "train_seconds": train_seconds}, row)
+    def log_probe(self, name: str, row: dict[str, Any]) -> None:
+        """Writes a row of what a probe measured at the last step."""
+        self._write({"kind": "probe", "probe": name}, row)
 
-    def decided(self, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Writes a row of what the batching decided after the last update."""
-        self._write({"kind": "control", **counts, "train_seconds": train_seconds}, row)
+    def log_control(self, row: dict[str, Any]) -> None:
+        """Writes a row of what the batching decided after the last step."""
+        self._write({"kind": "control"}, row)
 
-    def happened(self, name: str, row: dict[str, Any], counts: dict[str, Any], train_seconds: float) -> None:
-        """Writes a row of what a regularizer did after the last update."""
-        self._write({"kind": "event", "regularizer": name, **counts, "train_seconds": train_seconds}, row)
+    def log_event(self, name: str, row: dict[str, Any]) -> None:
+        """Writes a row of what changed in a regularizer after the last step."""
+        self._write({"kind": "event", "regularizer": name}, row)
 
-    def keep_best(self, run: Run) -> None:
+    def keep_best(self) -> None:
         """Writes best.pt if the last evaluation was the best so far (but of no range test), and the summary.
 
         best.pt holds the whole state, and a run that was killed goes on from it where it is the newest: so it is
         never of a time that the run has not come to.
         """
-        if self._improved and not run.range_test:
-            with run.clocks.running("checkpoint"):
-                self.store.write_best(self._state(run))
+        if self._improved and not self._run.range_test:
+            with self._run.clocks.running("checkpoint"):
+                self.store.write_best(self._state())
             self._improved = False
-        self.summarise(run, "running")
-        if self.logger is not None:
-            self.logger.flush()
+        self.summarise("running")
+        if self._logger is not None:
+            self._logger.flush()
 
     @property
     def cycle_ended(self) -> bool:
         """Whether the schedule has completed a cycle since the last one whose end was kept."""
-        return self._cycles is not None and self._cycles() > self._cycles_kept
+        return self._at_restarts and self._run.cycles > self._cycles_kept
 
-    def checkpoint(self, run: Run, scheduled: bool = False) -> None:
-        """Writes last.pt, which stays for good where it is asked for or a cycle has ended.
+    def checkpoint(self, scheduled: bool = False) -> None:
+        """Writes last.pt, which is never removed where `keep_every` or the end of a cycle asks for it.
 
         Args:
-            run: whose state it is.
             scheduled: whether `checkpoint_every` asked for it; `keep_every` counts these.
         """
+        run = self._run
         with run.clocks.running("checkpoint"):
             number = int(run.progress.elapsed(run.checkpoint_every))
             if self.cycle_ended or (scheduled and self._keep_every and number % self._keep_every == 0):
-                self._kept.append(run.progress.step)
-            if self._cycles is not None:
-                self._cycles_kept = self._cycles()
-            self.store.write(self._state(run))
+                self._steps_kept.append(run.progress.step)
+            if self._at_restarts:
+                self._cycles_kept = run.cycles
+            self.store.write(self._state())
 
-    def _state(self, run: Run) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         """Returns the run's state, with how much of metrics.jsonl belongs to it."""
         self.flush()
         os.fsync(self._metrics.fileno())
-        kept = {"kept": list(self._kept), "cycles_kept": None if self._cycles is None else self._cycles_kept}
-        return {**state_of(run), "record": {**self._best, "metrics_bytes": self._metrics.tell(), **kept}}
+        record = {
+            **self._best,
+            "metrics_bytes": self._metrics.tell(),
+            "kept": list(self._steps_kept),
+            "cycles_kept": self._cycles_kept if self._at_restarts else None,
+        }
+        return {**run_state(self._run), "record": record}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint: metrics.jsonl is cut back to it."""
+        """Goes on from the state in a checkpoint: metrics.jsonl is cut back to it."""
         record = state["record"]
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
         self._best = {name: record[name] for name in self._best}
-        self._kept = list(record["kept"])
-        if self._cycles is not None:  # where the run did not keep their ends so far, it begins with the next
+        self._steps_kept = list(record["kept"])
+        if self._at_restarts:  # a run that kept no ends of cycles so far begins with the next
             cycles_kept = record.get("cycles_kept")
-            self._cycles_kept = self._cycles() if cycles_kept is None else cycles_kept
+            self._cycles_kept = self._run.cycles if cycles_kept is None else cycles_kept
 
-    def summarise(self, run: Run, status: str, **more: Any) -> dict[str, Any]:
+    def summarise(self, status: str, **more: Any) -> dict[str, Any]:
         """Writes the rows that wait and summary.json, and returns the summary."""
         self.flush()
+        run = self._run
         seconds = run.clocks.state_dict()
         summary = {
             "status": status,
@@ -185,8 +189,9 @@ class Record:
             "classes": None if run.objective.returns_loss else run.num_classes,
             "training_images": len(run.training_set),
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},
-            **self._constants,
-            "best_on": self.selection,
+            "fingerprint": self._fingerprint,
+            "seed": run.seed,
+            "best_on": self._best_on,
             **self._best,
             **more,
         }
@@ -194,7 +199,7 @@ class Record:
         return summary
 
     def _write_summary(self, text: str) -> None:
-        path = self.folder / "summary.json"
+        path = self._folder / "summary.json"
         try:
             write_text(path, text)
         except OSError:
@@ -205,16 +210,17 @@ class Record:
                 file.truncate()
 
     def close(self) -> None:
-        """Writes what waits and close the files; what cannot be written was said when it first happened."""
+        """Writes the rows that wait and closes the files; errors of writing were reported when they first happened."""
         with suppress(OSError):
             self.flush()
         self._metrics.close()
         with suppress(OSError):
-            if self.logger is not None:
-                self.logger.close()
+            if self._logger is not None:
+                self._logger.close()
 
     def _write(self, start: dict[str, Any], row: dict[str, Any]) -> None:
-        self._pending.append((start, row))
+        counts, train_seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
+        self._pending.append(({**start, **counts, "train_seconds": train_seconds}, row))
         if monotonic() > self._write_at:
             self.flush()
 
@@ -233,6 +239,6 @@ class Record:
         # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
         rows = [{**start, **row, **start} for start, row in pending]
         append_whole(self._metrics, "".join(json_line(row) + "\n" for row in rows).encode())
-        if self.logger is not None:
+        if self._logger is not None:
             for row in rows:
-                self.logger.row(row)
+                self._logger.row(row)

@@ -17,7 +17,7 @@ from .early_stopping import EarlyStopping
 from .evaluation import evaluate, never
 from .objective import Objective
 from .progress import Progress
-from .update_scale import RepeatRate
+from .update_scale import ScaledUpdate
 
 EVALUATION_BATCH = 256
 
@@ -92,9 +92,9 @@ class Run:
     step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
 
     @cached_property
-    def rate(self) -> RepeatRate:
+    def update(self) -> ScaledUpdate:
         """Makes its updates; knows the learning rate of the last one."""
-        return RepeatRate(self.optimizer, self.batching, self.progress)
+        return ScaledUpdate(self.optimizer, self.batching, self.progress)
 
     @property
     def cycles(self) -> int:

@@ -8,7 +8,7 @@ from trainopt.optimizers import Optimizer
 from .progress import Progress
 
 
-class RepeatRate:
+class ScaledUpdate:
     """Makes update r = 0, 1, … on a batch with the learning rate lr * f * factor^r.
 
     lr is what the schedule says, f what the batching says of the batch, as a rule that moves the rate with the

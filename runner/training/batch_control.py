@@ -1,37 +1,35 @@
 """Adaptive batch sizes in a run: the trajectory of a reference run, and the decisions on what a probe measures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainopt.data import ReferenceTrajectory
 
 from ..records.metrics import DamagedMetrics, read_metrics
+from ..state.recorder import Recorder
+from ..state.run import Run
+from ..system.display import Display
 from ..system.errors import UserError
 
-if TYPE_CHECKING:  # build checks with what is here
-    from ..state.recorder import Record
-    from ..state.run import Run
-    from ..system.display import Display
 
-
-class Control:
-    """Tells the batching of a run what its probe measured, and records what it decides.
+class BatchController:
+    """Hands the measurements of a probe to the batching of a run, and records what it decides.
 
     Args:
         run: its batching names the probe as `needs_probe`; where it names none, nothing happens.
-        record: gets a row for each decision.
-        display: says where something changes.
+        recorder: gets a row for each decision.
+        display: shows changes.
     """
 
-    def __init__(self, run: "Run", record: "Record", display: "Display"):
-        self._run, self._record, self._display = run, record, display
+    def __init__(self, run: Run, recorder: Recorder, display: Display):
+        self._run, self._recorder, self._display = run, recorder, display
         self._probe = run.batching.needs_probe
 
     def observe(self, measured: dict[str, dict[str, Any]]) -> None:
-        """Lets the batching decide, where its probe measured something.
+        """Lets the batching decide if its probe measured something.
 
         Args:
-            measured: by the probe's name; after the update that it is about.
+            measured: values of the last step, by the name of the probe.
         """
         run = self._run
         values = measured.get(self._probe) if self._probe else None
@@ -41,8 +39,8 @@ class Control:
             decision = run.batching.observe(values, run.progress)
             if decision is None:
                 return
-            self._record.decided(decision, run.progress.counts(), run.clocks.seconds["train"])
-            changed = [
+            self._recorder.log_control(decision)
+            changes = [
                 f"{what} {decision[before]:.6g} -> {decision[key]:.6g}"
                 for what, key, before in (
                     ("batch size", "batch_size", "batch_size_before"),
@@ -50,8 +48,8 @@ class Control:
                 )
                 if decision[key] != decision[before]
             ]
-            if changed:
-                self._display.say(f"step {run.progress.step}: {', '.join(changed)}; {decision['reason']}")
+            if changes:
+                self._display.say(f"step {run.progress.step}: {', '.join(changes)}; {decision['reason']}")
 
 
 def read_reference(folder: str, probe: str) -> ReferenceTrajectory:

@@ -18,7 +18,7 @@ from ..system.lock import RunLock
 
 if TYPE_CHECKING:  # torch is imported when a run begins
     from ..records.checkpoint_files import ResumePoint
-    from ..state.recorder import Record
+    from ..state.recorder import Recorder
     from ..state.run import Run
 
 
@@ -114,7 +114,7 @@ def carry_out(
 
                 record.flush()
                 outcome["range_test"] = summarise_range_test(folder)
-            summary = record.summarise(run, **outcome)
+            summary = record.summarise(**outcome)
         except OSError as error:
             print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
             return FAILED
@@ -141,13 +141,13 @@ def write_header(
     write_json(folder / "environment.json", here)
 
 
-def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoint") -> "Record":
+def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoint") -> "Recorder":
     """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
     from ..config.contracts import complete
     from ..config.instantiate import construct
     from ..records.checkpoint_files import CheckpointStore
     from ..records.logger import Logger
-    from ..state.recorder import Record
+    from ..state.recorder import Recorder
 
     resumed_at = found.state["progress"]["step"] if found.state else None
     if resumed_at is None:
@@ -157,30 +157,30 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoin
         plugin = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
         logger = complete(plugin, Logger, "logger")
     keep = config.keep_checkpoints
-    return Record(
+    return Recorder(
+        run,
         folder,
-        constants={"fingerprint": fingerprint(config), "seed": config.seed},
-        selection=next(iter(run.evaluation_sets)),  # validation, where there is one
+        fingerprint(config),
         store=CheckpointStore(folder / "checkpoints", keep.last, found.last_step),
         keep_every=keep.every,
-        cycles=(lambda: run.cycles) if keep.at_restarts else None,
+        at_restarts=keep.at_restarts,
         logger=logger,
     )
 
 
-def restore(run: "Run", record: "Record", state: dict[str, Any], path: Path) -> None:
+def restore(run: "Run", record: "Recorder", state: dict[str, Any], path: Path) -> None:
     """Sets a run and its record to the state in a checkpoint; UserError if it is that of something else."""
-    from ..state.checkpoint import restore as restore_run
+    from ..state.checkpoint import load_run_state
 
     try:
-        restore_run(run, state)
+        load_run_state(run, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{shown(path)}: does not fit this run ({one_line(error)[:160]})") from error
     record.resume(state)
 
 
 def attempt(
-    run: "Run", record: "Record", display: Display, folder: Path, interrupt: Interrupt, debug: bool
+    run: "Run", record: "Recorder", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
     """Trains; returns the exit code and what the summary says of how it ended."""
     from .divergence import Diverged
@@ -191,7 +191,7 @@ def attempt(
         with display.live(run.duration):
             train(run, record, display, interrupt)
     except Diverged as outcome:
-        record.checkpoint(run)
+        record.checkpoint()
         where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
         return 0, {"status": "diverged", "diverged_at": where}
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from trainopt.runner.config.contracts import complete
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.checkpoint_files import CheckpointStore
 from trainopt.runner.records.tensorboard import TensorBoard
-from trainopt.runner.state.recorder import Record
+from trainopt.runner.state.recorder import Recorder
 from trainopt.runner.state.run import Run
 from trainopt.runner.system.display import Display
 from trainopt.runner.system.interrupt import Interrupt
@@ -40,7 +40,8 @@ def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
     run.clocks = type(run.clocks)(run.device)
     display = Display(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {}, "test", CheckpointStore(Path(folder)), logger=TensorBoard(Path(folder)))
-        elapsed = seconds(lambda: train(run, record, display, Interrupt()))
-        record.close()
+        store, logger = CheckpointStore(Path(folder)), TensorBoard(Path(folder))
+        recorder = Recorder(run, Path(folder), "", store, logger=logger)
+        elapsed = seconds(lambda: train(run, recorder, display, Interrupt()))
+        recorder.close()
     return run, elapsed

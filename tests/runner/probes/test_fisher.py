@@ -25,13 +25,13 @@ ALL = ("probe=[gradient_noise,taylor,fisher]", "probe.taylor.every=3steps", "pro
 def stepped(run, steps=1):
     """Make steps with the run's probes; return their rows, and J where each step set out."""
     found, jacobians = [], []
-    record = SimpleNamespace(probed=lambda name, values, counts, seconds: found.append(dict(values)))
+    record = SimpleNamespace(log_probe=lambda name, values: found.append(dict(values)))
     probes, stream = Probes(run, record), run.batches()
     for _ in range(steps):
         batch = double(next(stream))
         jacobians.append(jacobian(run, batch))
         probes.before_step(batch)
-        run.rate.step(closure_of(run, batch))
+        run.update.step(closure_of(run, batch))
         run.progress.advance(batch)
         probes.after_step(batch)
         run.schedule.step()

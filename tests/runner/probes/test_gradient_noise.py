@@ -85,15 +85,15 @@ def test_one_matrix_serves_both_probes_and_the_cosine_is_that_of_the_steps_gradi
     found, gradients, jacobians = {}, [], []
 
     class Kept:
-        def probed(self, name, values, counts, seconds):
-            found[name, counts["step"]] = values
+        def log_probe(self, name, values):
+            found[name, run.progress.step] = values
 
     probes, stream = Probes(run, Kept()), run.batches()
     for _ in range(6):
         batch = double(next(stream))
         jacobians.append(jacobian(run, batch))
         probes.before_step(batch)
-        run.rate.step(closure_of(run, batch))
+        run.update.step(closure_of(run, batch))
         run.progress.advance(batch)
         gradients.append(torch.cat([p.grad.flatten() for p in run.network.parameters()]))
         probes.after_step(batch)
@@ -121,7 +121,7 @@ def test_an_optimizer_that_needs_the_graph_has_a_scale_and_no_cosine():
     probe = run.probes["gradient_noise"]
     for batch, _ in zip(map(double, run.batches()), range(2), strict=False):
         probe.before_step(run, batch)
-        run.rate.step(closure_of(run, batch))
+        run.update.step(closure_of(run, batch))
         run.progress.advance(batch)
         row = probe.after_step(run, batch)
         assert row["cosine"] is None

@@ -99,9 +99,8 @@ def test_clocks_are_apart_and_add_up(monkeypatch):
         now[0] = 5.0
         with ours.running("evaluation"):
             now[0] = 7.0
-        ours.switch("other")
-        now[0] = 7.5
-        ours.switch("train")
+        with ours.running("other"):
+            now[0] = 7.5
         now[0] = 9.0
     now[0] = 9.25
     expected = {"train": 4 + 1.5, "evaluation": 2.0, "probes": 0.0, "checkpoint": 0.0, "other": 1 + 0.5 + 0.25}

@@ -12,7 +12,7 @@ from trainopt.data import Batching
 from trainopt.optimizers import EHNewton
 from trainopt.runner.config.contracts import complete
 from trainopt.runner.state.progress import Progress
-from trainopt.runner.state.update_scale import RepeatRate
+from trainopt.runner.state.update_scale import ScaledUpdate
 
 DATA = (
     "data.limit=100",
@@ -162,7 +162,7 @@ def test_every_group_gets_the_factor_and_loses_it_where_the_update_fails():
     optimizer = torch.optim.SGD([{"params": one, "lr": 0.5}, {"params": two, "lr": torch.tensor(2.0)}])
     progress = Progress(epoch_size=1, repeat=2)
     batching = complete(SimpleNamespace(repeat_lr_factor=0.5), Batching, "batching")
-    repeat_rate = RepeatRate(optimizer, batching, progress)
+    update = ScaledUpdate(optimizer, batching, progress)
 
     def closure():
         optimizer.zero_grad()
@@ -170,10 +170,10 @@ def test_every_group_gets_the_factor_and_loses_it_where_the_update_fails():
         loss.backward()
         return loss
 
-    assert repeat_rate.step(closure) == 2.0
-    assert (one.item(), two.item(), repeat_rate.lr) == (1 - 0.5 * 0.25, 1 - 2 * 0.25, 0.5 * 0.25)
+    assert update.step(closure) == 2.0
+    assert (one.item(), two.item(), update.lr) == (1 - 0.5 * 0.25, 1 - 2 * 0.25, 0.5 * 0.25)
     with pytest.raises(ZeroDivisionError):
-        repeat_rate.step(lambda: 1 / 0)
+        update.step(lambda: 1 / 0)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 2.0]
 
 

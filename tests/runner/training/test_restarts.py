@@ -79,17 +79,17 @@ def test_an_interrupted_run_keeps_the_same(trained, tmp_path, monkeypatch):
 def test_a_run_killed_between_best_and_last_at_the_end_of_a_cycle_keeps_it(trainopt, tmp_path, monkeypatch):
     """best.pt is written first, with that evaluation; the run goes on from it, as it is the newest."""
     command = (*RUN, *COSINE, "evaluate_every=6steps", "checkpoint_every=5steps", "run.name=a")
-    from trainopt.runner.state.recorder import Record
+    from trainopt.runner.state.recorder import Recorder
 
     with monkeypatch.context() as patch:
-        checkpoint = Record.checkpoint
+        checkpoint = Recorder.checkpoint
 
-        def fails_at_18(self, run, scheduled=False):
-            if run.progress.step >= 18:
+        def fails_at_18(self, scheduled=False):
+            if self._run.progress.step >= 18:
                 raise OSError(28, "No space left on device", "last.pt")
-            checkpoint(self, run, scheduled)
+            checkpoint(self, scheduled)
 
-        patch.setattr(Record, "checkpoint", fails_at_18)
+        patch.setattr(Recorder, "checkpoint", fails_at_18)
         assert trainopt(*command).code == 1
     result = trainopt(*command)
     assert "continuing from step 18 (best.pt)" in result.out

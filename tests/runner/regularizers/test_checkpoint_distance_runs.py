@@ -222,12 +222,12 @@ def test_what_is_made_of_rows_copes_with_events(trained, pushed, trainopt):
 
 REFUSED = {
     "no restarts": ({"at_restarts": "true"}, "at_restarts=true: needs a schedule that restarts"),
-    "nothing held out": ({"on_plateau": 3}, "on_plateau=3: needs held-out images to look at"),
+    "nothing held out": ({"on_plateau": 3}, "on_plateau=3: needs a validation set"),
     "settling from nothing": (
         {"settle": "3steps"},
-        "settle=3steps: follows a push that ends; give until_distance",
+        "settle=3steps: is a time after the distance is reached; give until_distance",
     ),
-    "no occasion": ({"at": "[]"}, "at=[]: nothing else says when to take a snapshot"),
+    "no occasion": ({"at": "[]"}, "at=[]: there is no reason to take a snapshot"),
     "no such run": ({"files": "[outputs/none]"}, "files: outputs/none: no such checkpoint"),
     "another network": ({"files": "[outputs/other]"}, "of shape [9, 64], and must be of shape [8, 64]"),
     "too many files": ({"files": "[a,b]", "keep": 1}, "keep=1: there are 2 files; keep as many, or null"),

@@ -1,0 +1,70 @@
+"""What happens between two steps of a run: evaluations, checkpoints, and its end."""
+
+from collections.abc import Collection
+from contextlib import suppress
+
+from ..regularizers.regularizers import Regularizers
+from ..state.evaluation import Abandoned
+from ..state.progress import Agenda
+from ..state.recorder import Recorder
+from ..state.run import Run
+from ..system.display import Display
+from ..system.interrupt import Interrupt
+
+
+class Evaluator:
+    """Evaluates a run and writes its checkpoints, when they are due.
+
+    Args:
+        run: at the position where its training begins or goes on.
+        recorder: gets results and checkpoints.
+        display: shows results.
+        interrupt: a signal ends an evaluation, and the run.
+        regularizers: follow evaluations.
+    """
+
+    def __init__(
+        self, run: Run, recorder: Recorder, display: Display, interrupt: Interrupt, regularizers: Regularizers
+    ):
+        self._run, self._recorder, self._display, self._interrupt = run, recorder, display, interrupt
+        self._regularizers = regularizers
+        self._agenda = Agenda(run.progress, **run.durations)
+
+    def due(self) -> Collection[str]:
+        """Returns what is due after the last step, of `log`, `evaluate` and `checkpoint`."""
+        due = self._agenda.due()
+        if "end" in due or "range_test" in due or self._run.early_stopping.step_is_short:
+            return {*due, "log", "evaluate"}
+        return due
+
+    def needs_pause(self, due: Collection[str]) -> bool:
+        """Returns whether there is something to do before the next step."""
+        return bool(due) or self._is_interrupted() or self._recorder.cycle_ended
+
+    def pause(self, due: Collection[str]) -> bool:
+        """Evaluates and writes a checkpoint where they are due; returns whether the run ends here."""
+        if "evaluate" in due:
+            self._evaluate()
+        ends = self._run.is_over or self._run.early_stopping.ends or self._is_interrupted()
+        if "checkpoint" in due or ends or self._recorder.cycle_ended:
+            self._recorder.checkpoint(scheduled="checkpoint" in due)
+        return ends
+
+    def _evaluate(self) -> None:
+        run = self._run
+        run.progress.evaluation_due = True
+        with run.clocks.running("evaluation"), suppress(Abandoned):
+            rows = {kind: run.evaluate(kind, self._is_interrupted) for kind in run.evaluation_sets}
+            run.progress.evaluation_due = False
+        if run.progress.evaluation_due:  # a signal came: the run begins with this evaluation when it goes on
+            return
+        with run.clocks.running("other"):
+            run.early_stopping.observe(rows)
+            for kind, row in rows.items():
+                self._recorder.log_evaluation(kind, row)
+            self._regularizers.after_evaluation(rows)
+            self._recorder.keep_best()
+            self._display.show_evaluation(rows, self._recorder.last_train_row, run.progress.counts())
+
+    def _is_interrupted(self) -> bool:
+        return self._interrupt.signal != 0
