@@ -32,7 +32,8 @@ def timm_network(
         pretrained: load timm's pretrained weights, from timm's cache or the network.
     """
     if pretrained and _hub_is_out_of_reach():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # its cache is looked at, and nothing tried over and over
+        # only the cache is read, without retries; set here, as the hub is needed for pretrained weights only
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import timm
 
     known = timm.is_model(name)

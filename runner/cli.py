@@ -1,4 +1,4 @@
-"""The command line: commands by name, and everything else to Hydra. Imports torch only when a run begins."""
+"""The command line: a command by its name, anything else is a run or a sweep. Imports torch only when a run begins."""
 
 import sys
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 from .system.environment import set_variables
 from .system.errors import UserError, exit_code_of, nearest
 
-# trainopt.runner.commands.NAME has `command(arguments, debug)`, which returns the exit code
+# runner/commands/NAME.py has `command(arguments, debug)`, which returns the exit code; so have run.py and help.py
 COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
 
 
@@ -22,7 +22,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
     """Runs a command line; returns its exit code.
 
     Raises:
-        UserError: what was typed is wrong.
+        UserError: the command line is wrong.
     """
     first = arguments[0] if arguments else ""
     if first == "--version":
@@ -31,14 +31,12 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         print(f"trainopt {version('trainopt')}")
         return 0
     if first in COMMANDS:
-        return import_module(f".commands.{first}", __package__).command(arguments[1:], debug)
-    if {"--help", "-h"} & set(arguments):
-        from .commands.help import command as show_help
-
-        return show_help(arguments)
-    if first and first[0] not in "-+~" and "=" not in first:
+        name, arguments = first, arguments[1:]
+    elif {"--help", "-h"} & set(arguments):
+        name = "help"
+    elif first and first[0] not in "-+~" and "=" not in first:
         hint = nearest(first, COMMANDS) or f"; commands are {', '.join(COMMANDS)}, all else is key=value"
         raise UserError(f"{first}: no such command{hint}")
-    from .commands.run import command as run
-
-    return run(arguments, debug)
+    else:
+        name = "run"
+    return import_module(f".commands.{name}", __package__).command(arguments, debug)

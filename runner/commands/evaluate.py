@@ -136,11 +136,11 @@ def show_ensemble(result: dict[str, Any], display: Display) -> None:
     display.say(f"on {result['images']:,} test images")
     if len(members) <= LARGEST_MATRIX:
         display.say(pair_matrix(len(members), pairs))
-        display.say("below the diagonal: images that two take for different classes (%); above: correlation of errors")
+        display.say("below the diagonal: images that two classify differently (%); above: correlation of errors")
         return
     disagreements = [pair["disagreement"] for pair in pairs]
     correlations = [pair["correlation"] for pair in pairs if pair["correlation"] is not None]
-    display.say(f"each two take {mean_and_range(disagreements, '.2f')} % for different classes")
+    display.say(f"each two classify {mean_and_range(disagreements, '.2f')} % of the images differently")
     if correlations:
         display.say(f"correlation of errors of each two: {mean_and_range(correlations, '.3f')}")
 

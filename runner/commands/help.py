@@ -32,8 +32,9 @@ trainopt compares ways of training neural networks: one command is one run.
 """
 
 
-def command(arguments: list[str]) -> int:
-    """Prints the help page for what was typed; returns the exit code."""
+def command(arguments: list[str], debug: bool) -> int:
+    """Prints the help page for a command line; returns the exit code."""
+    del debug
     print(help_text(typed_overrides(arguments), Vocabulary([*config_folders(arguments), CONF])))
     return 0
 

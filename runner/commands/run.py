@@ -22,7 +22,7 @@ from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, 
 
 @dataclass
 class SweepResult:
-    """What a sweep came to.
+    """The result of a sweep.
 
     Attributes:
         folder: the sweep's.
@@ -45,12 +45,12 @@ def command(arguments: list[str], debug: bool) -> int:
 
 
 def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int | SweepResult:
-    """Runs what a command line asks Hydra for; returns a run's exit code, or what a sweep came to.
+    """Runs what a command line asks Hydra for; returns the exit code of a run, or the result of a sweep.
 
     Args:
         arguments: of the command line.
         job: called with the configuration of each run.
-        interrupt: entered; it is told the folder of the sweep.
+        interrupt: entered; gets the folder of the sweep.
 
     Raises:
         UserError: the configuration cannot be composed, or a run cannot be started as it was typed.
@@ -84,11 +84,11 @@ def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -
 
 
 def report_sweep(result: SweepResult, typed: list[str]) -> int:
-    """Prints the jobs of a sweep and what its sweeper came to; returns the exit code.
+    """Prints the job table of a sweep and the result of its search or tournament; returns the exit code.
 
     Args:
         result: of the sweep.
-        typed: the command, with the program's name.
+        typed: the command line, with the program's name.
 
     Raises:
         UserError: it was a tournament, and its methods cannot be compared.

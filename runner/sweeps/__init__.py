@@ -1,4 +1,4 @@
-"""Sweeps: jobs, the sweep on disk, status, the learning-rate search and the tournament.
+"""Sweeps: their jobs, composing and running them, the job table on screen, learning-rate search, tournament.
 
 May import training, reporting, records, config and system.
 """

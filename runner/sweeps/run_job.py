@@ -1,4 +1,4 @@
-"""What Hydra calls with a composed configuration: a run, or a job of a sweep."""
+"""The function that Hydra calls with a composed configuration: it runs a run, or a job of a sweep."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ RECORD_WRITER = "tensorboard.summary.writer.record_writer"  # what records/tenso
 
 @dataclass
 class Job:
-    """What Hydra calls with a composed configuration; a launcher may pickle it for other processes.
+    """The task function of Hydra; a launcher may pickle it for other processes.
 
     Attributes:
         command: what was typed.
@@ -99,13 +99,13 @@ class Job:
                 return report_error(error, self.debug)
 
         code = run_isolated(work, is_worker=os.getpid() != self.launcher)
-        if code > 128 and code - 128 not in SIGNALS:  # to those it answers itself
+        if code > 128 and code - 128 not in SIGNALS:  # those the job handles itself
             number = Signals(code - 128).name
             print(f"trainopt: {name}: was killed ({number}); the same command continues it", file=sys.stderr)
         if in_a_line:
-            found = job_status(sweep, name, {}, alive=False)
-            figures = "" if found.top1 is None else f", top-1 {found.top1:.2f} %"
-            print(f"{found.state}: {name}{figures}", flush=True)
+            job = job_status(sweep, name, {}, alive=False)
+            top1 = "" if job.top1 is None else f", top-1 {job.top1:.2f} %"
+            print(f"{job.state}: {name}{top1}", flush=True)
         return code
 
 

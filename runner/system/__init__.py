@@ -1,4 +1,4 @@
-"""What has nothing to do with training: errors, files, locks, signals, devices, the screen.
+"""What is needed to run on a system: errors, files, locks, signals, devices, the screen, Hydra's private parts.
 
 Imports nothing of the project.
 """

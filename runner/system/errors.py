@@ -53,8 +53,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     ''
     """
     tails = {choice.rpartition(".")[2]: choice for choice in reversed(list(choices))}
-    found = get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.6)
-    return f"; did you mean {tails[found[0]]}?" if found else ""
+    matches = get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.6)
+    return f"; did you mean {tails[matches[0]]}?" if matches else ""
 
 
 def one_line(text: object) -> str:
