@@ -32,14 +32,14 @@ class Training:
         self.inputs, self.targets = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
 
     def penalty(self, snapshots: int) -> CheckpointDistance:
-        """Return the term, with snapshots beside the weights."""
+        """Returns the term, with snapshots beside the weights."""
         penalty = CheckpointDistance(strength=0.1, sigma=1.0, keep=None)
         for _ in range(snapshots):
             penalty.snapshot([p + 1e-3 * torch.randn_like(p) for p in self.params])
         return penalty
 
     def step(self, penalty: CheckpointDistance | None) -> None:
-        """Make a step."""
+        """Makes a step."""
         self.optimizer.zero_grad()
         loss = cross_entropy(self.network(self.inputs), self.targets)
         if penalty is not None:
@@ -48,29 +48,29 @@ class Training:
         self.optimizer.step()
 
     def terms(self, penalty: CheckpointDistance) -> None:
-        """Compute the term and its gradient, a few times."""
+        """Computes the term and its gradient, a few times."""
         for _ in range(TERMS):
             torch.autograd.grad(penalty(self.params), self.params)
 
 
 def timed(function: Callable[..., None], *arguments: object) -> Callable[[], float]:
-    """Return what calls a function and returns its seconds."""
+    """Returns what calls a function and returns its seconds."""
     return partial(seconds, partial(function, *arguments))
 
 
 def main() -> bool:
-    """Measure."""
+    """Measures all."""
     torch.set_num_threads(1)
     print(f"\nCheckpoint distance on ResNet-20, batch {BATCH}. {hardware()}")
     run = Training()
     a, b, ratio = ratios(timed(run.step, run.penalty(1)), timed(run.step, None), STEP_PAIRS)
-    kept = report(f"a step with a snapshot: {1e3 * a:.1f} ms / {1e3 * b:.1f} ms", ratio, BOUND)
+    holds = report(f"a step with a snapshot: {1e3 * a:.1f} ms / {1e3 * b:.1f} ms", ratio, BOUND)
     one = timed(run.terms, run.penalty(1))
     for count in (2, 4):
         a, b, ratio = ratios(timed(run.terms, run.penalty(count)), one, TERM_PAIRS)
         name = f"the term with {count} snapshots: {1e3 * a / TERMS:.2f} ms / {1e3 * b / TERMS:.2f} ms with 1"
-        kept &= report(name, ratio, MORE * count)
-    return kept
+        holds &= report(name, ratio, MORE * count)
+    return holds
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ RUNS, ROWS, BOUND, PAIRS = 1000, 500, 2.0, 3
 
 
 def make_runs(folder: Path) -> None:
-    """Write four methods with 250 seeds each."""
+    """Writes four methods with 250 seeds each."""
     curve = [10.0 + 80.0 * n / (ROWS // 2) for n in range(ROWS // 2 + 1)]
     for number in range(RUNS):
         method, seed = number % 4, number // 4
@@ -35,7 +35,7 @@ def make_runs(folder: Path) -> None:
 
 
 def with_pandas(folder: Path) -> float:
-    """Read the files of all runs with pandas; return seconds."""
+    """Reads the files of all runs with pandas; returns seconds."""
     began = perf_counter()
     for path in folder.glob("run*"):
         pd.read_json(path / "metrics.jsonl", lines=True)
@@ -44,7 +44,7 @@ def with_pandas(folder: Path) -> float:
 
 
 def ours(folder: Path) -> float:
-    """Run the command, with its pictures and its report; return seconds."""
+    """Runs the command, with its pictures and its report; returns seconds."""
     sys.argv = ["trainopt", "compare", str(folder), "--out", str(folder / "out")]
     began = perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
@@ -53,7 +53,7 @@ def ours(folder: Path) -> float:
 
 
 def main() -> bool:
-    """Measure."""
+    """Measures all."""
     print(f"\nComparing {RUNS} runs of {ROWS} rows, seconds. {hardware()}, pandas {pd.__version__}")
     folder = Path(tempfile.mkdtemp())
     try:

@@ -87,7 +87,7 @@ CASES: tuple[tuple[str, int, int, dict[str, dict]], ...] = (
 
 
 def images() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
-    """Return the name of the data, and its images (N, 1, H, W) in [0, 1] and labels."""
+    """Returns the name of the data, and its images (N, 1, H, W) in [0, 1] and labels."""
     root = os.environ.get("TRAINOPT_DATA")
     name, data = ("MNIST", torchvision_arrays("mnist", root)) if root else ("digits", digits())
     x, x_test = (torch.tensor(x).permute(0, 3, 1, 2) / 255 for x in (data.x_train, data.x_test))
@@ -95,7 +95,7 @@ def images() -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
 
 
 def final_loss(data: tuple, batch: int, budget: int, seed: int, options: dict) -> float:
-    """Return the test loss when the budget is spent; infinite for a run that ended above that of a guess."""
+    """Returns the test loss when the budget is spent; infinite for a run that ended above that of a guess."""
     x, y, x_test, y_test = data
     torch.manual_seed(seed)
     network = MLP(x.shape[1:], 10, hidden=[12, 12])
@@ -118,20 +118,20 @@ def final_loss(data: tuple, batch: int, budget: int, seed: int, options: dict) -
 
 
 def main() -> None:
-    """Print a table for each case."""
+    """Prints a table for each case."""
     torch.set_num_threads(1)
     name, *data = images()
     print(f"\nExtensions of EHNewton on {name}, test loss, mean of {len(SEEDS)} seeds. {hardware()}")
     for title, batch, budget, variants in CASES:
         print(f"\n{title}, {budget:,} gradients")
         for variant, options in variants.items():
-            found = {
+            losses = {
                 lr: mean(final_loss(tuple(data), batch, budget, seed, {**options, "lr": lr}) for seed in SEEDS)
                 for lr in RATES
             }
-            best = min(found, key=lambda lr: found[lr])
-            each = "  ".join("diverged" if math.isinf(value) else f"{value:8.3f}" for value in found.values())
-            result = "diverged" if math.isinf(found[best]) else f"{found[best]:.3f} at lr {best:g}"
+            best = min(losses, key=lambda lr: losses[lr])
+            each = "  ".join("diverged" if math.isinf(value) else f"{value:8.3f}" for value in losses.values())
+            result = "diverged" if math.isinf(losses[best]) else f"{losses[best]:.3f} at lr {best:g}"
             print(f"{variant:<34} {result:<20} over lr {', '.join(f'{lr:g}' for lr in RATES)}: {each}", flush=True)
 
 

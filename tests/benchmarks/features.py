@@ -32,14 +32,14 @@ BOUNDS |= {("resnet18", True): 0.45, ("mobilenetv2_100", True): 0.28}
 
 
 def images() -> InMemory:
-    """Return images to train on."""
+    """Returns images to train on."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, *SHAPE[1:], SHAPE[0]), dtype=np.uint8)
     return InMemory(pixels, rng.integers(0, CLASSES, IMAGES), [0.5] * 3, [0.25] * 3)
 
 
 def epoch(forward: Callable, params: list[nn.Parameter], source: InMemory | Features, count: int) -> float:
-    """Return the seconds of some epochs of SGD."""
+    """Returns the seconds of some epochs of SGD."""
     optimizer = torch.optim.SGD(params, lr=0.01, momentum=0.9)
     stream = batches(source, Constant(BATCH), 0, Position())
     began = perf_counter()
@@ -52,12 +52,12 @@ def epoch(forward: Callable, params: list[nn.Parameter], source: InMemory | Feat
 
 
 def trained(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are trained."""
+    """Returns the parameters that are trained."""
     return [p for p in network.parameters() if p.requires_grad]
 
 
 def first_epoch(model: LastLayer, source: InMemory) -> float:
-    """Return the seconds for computing features, storing them and an epoch of training from them."""
+    """Returns the seconds for computing features, storing them and an epoch of training from them."""
     with tempfile.TemporaryDirectory() as folder:
         began = perf_counter()
         store = FeatureStore(FeatureCache(Path(folder)), model, {})
@@ -66,11 +66,11 @@ def first_epoch(model: LastLayer, source: InMemory) -> float:
 
 
 def main(pairs: int) -> bool:
-    """Measure all."""
+    """Measures all."""
     torch.set_num_threads(2)
     keep_freed_memory()  # as every run does; it serves both sides
     print(f"\nLast layer. {hardware()}")
-    source, kept = images(), True
+    source, holds = images(), True
     for name in ("resnet18", "mobilenetv2_100"):
         network = timm_network(3, CLASSES, name)
         plain, low = (LastLayer(copy.deepcopy(network), SHAPE, bf16) for bf16 in (False, True))
@@ -88,7 +88,7 @@ def main(pairs: int) -> bool:
             a, b, ratio = ratios(ours, naive, pairs)
             words = f"first epoch, {name}{', bfloat16' if model.bf16 else ''}"
             per_image = f"{a / IMAGES * 1e3:.2f} / {b / IMAGES * 1e3:.2f} ms an image"
-            kept &= report(f"{words}: {per_image}", ratio, BOUNDS[name, model.bf16])
+            holds &= report(f"{words}: {per_image}", ratio, BOUNDS[name, model.bf16])
         if name == "resnet18":
             features = torch.cat([plain.features(x) for x, _ in source.ordered(BATCH)])
             cached, many = Features(features, source.labels), 50
@@ -100,8 +100,8 @@ def main(pairs: int) -> bool:
                 return epoch(model, trained(model), source, 1)
 
             a, b, ratio = ratios(from_features, through_the_backbone, pairs)
-            kept &= report(f"epoch from cached features: {a * 1e3:.2f} / {b * 1e3:.1f} ms", ratio, 0.005)
-    return kept
+            holds &= report(f"epoch from cached features: {a * 1e3:.2f} / {b * 1e3:.1f} ms", ratio, 0.005)
+    return holds
 
 
 if __name__ == "__main__":

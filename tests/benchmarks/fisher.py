@@ -1,7 +1,7 @@
 """What the Gram matrix of per-sample gradients and its figures cost at every step; and what peers take for it.
 
 Every time is the median of ratios of interleaved pairs on one batch, on one thread (OMP_NUM_THREADS=2: on two). A
-step is a forward and a backward pass and SGD with momentum. Memory that a process was given stays with it while
+step is a forward and a backward pass and SGD with momentum. A process keeps its memory while
 times are taken, as in every loop that trains. Peak memory is the growth of a fresh process, the median of three.
 
 The peers compute the same matrix, of batch norm in evaluation mode, which is the mode that all of them can do. By
@@ -10,10 +10,7 @@ The bounds are for a CPU with matrix units, on which optimizers/per_sample/kerne
 TRAINOPT_KERNELS=0 shows what PyTorch's operations take.
 """
 
-import json
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -22,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
+from pairs import hardware, peak_megabytes, ratios, report, resident, seconds, start
 from trainopt.models import ResNet
 from trainopt.optimizers.per_sample.kernels import kernels
 from trainopt.optimizers.per_sample.recorder import GramRecorder
@@ -65,13 +62,13 @@ class Case:
 
 
 def steps() -> bool:
-    """Measure steps with the matrix against steps without."""
-    kept = True
+    """Measures steps with the matrix against steps without."""
+    holds = True
     print("\nA step with the matrix, in steps without; ResNet-20, batch norm in training mode")
     for batch, (bound, pairs) in BOUNDS.items():
-        kept &= report(f"batch {batch}", recorded(Case(20, batch), pairs), bound)
+        holds &= report(f"batch {batch}", recorded(Case(20, batch), pairs), bound)
     print(f"{'ResNet-110, batch 32':<64} {recorded(Case(110, 32), 3):7.3f}")
-    return kept
+    return holds
 
 
 def recorded(case: Case, pairs: int) -> float:
@@ -79,14 +76,14 @@ def recorded(case: Case, pairs: int) -> float:
 
 
 def peers(case: Case) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """Yield what else computes the matrix."""
+    """Yields what else computes the matrix."""
     yield f"torch.func: vmap of grad, {CHUNK} samples at a time", vmap_gram(case)
     yield "BackPACK: BatchGrad", backpack_gram(case)
     yield "Opacus: GradSampleModule", opacus_gram(case)
 
 
 def product(rows: list[Tensor]) -> Tensor:
-    """Return the sum of rows times their transpose over parameters."""
+    """Returns the sum of rows times their transpose over parameters."""
     return sum((r.flatten(1) @ r.flatten(1).T for r in rows[1:]), rows[0].flatten(1) @ rows[0].flatten(1).T)
 
 
@@ -139,45 +136,41 @@ def opacus_gram(case: Case) -> Callable[[], Tensor]:
 
 
 def ahead_of_peers() -> bool:
-    """Measure what computes the same matrix against ours."""
-    case, kept = Case(20, 32, train=False), True
+    """Measures what computes the same matrix against ours."""
+    case, holds = Case(20, 32, train=False), True
     expected = case.gram()
     print("\nThe matrix by others, gradients included, in ours; ResNet-20, batch 32, batch norm in evaluation mode")
     for name, peer in peers(case):
         try:
-            found = peer()
+            product = peer()
         except ImportError:
             print(f"{name:<64}   is not installed")
             continue
         except Exception as error:  # noqa: BLE001 - what a peer cannot do is part of the comparison
             print(f"{name:<64}   fails ({type(error).__name__})")
             continue
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-        kept &= report(name, ratios(lambda p=peer: seconds(p), lambda: seconds(case.gram), 7)[2], 1.0, above=True)
-    return kept
+        torch.testing.assert_close(product, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+        holds &= report(name, ratios(lambda p=peer: seconds(p), lambda: seconds(case.gram), 7)[2], 1.0, above=True)
+    return holds
 
 
 def memory() -> bool:
-    """Measure the peak of a step with the matrix against that of a step without."""
+    """Measures the peak of a step with the matrix against that of a step without."""
     print("\nPeak memory of a step with the matrix, in that of a step without")
-    kept = True
+    holds = True
     for depth, batch in ((20, 32), (20, 128), (110, 32)):
-        found = peak(depth, batch, "recorded_step") / peak(depth, batch, "step")
-        kept &= report(f"ResNet-{depth}, batch {batch}", found, 1.2)
-    return kept
+        ratio = peak(depth, batch, "recorded_step") / peak(depth, batch, "step")
+        holds &= report(f"ResNet-{depth}, batch {batch}", ratio, 1.2)
+    return holds
 
 
 def peak(depth: int, batch: int, what: str) -> float:
-    """Return by how many MB a fresh process grows while it makes two steps, the median of three."""
-    command, grown = [sys.executable, __file__, json.dumps([depth, batch, what])], []
-    for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        grown.append(float(done.stdout.split()[-1]))
-    return median(grown)
+    """Returns by how many MB a fresh process grows while it makes two steps, the median of three."""
+    return median(peak_megabytes(depth, batch, what) for _ in range(3))
 
 
 def grow(depth: int, batch: int, what: str) -> None:
-    """Print by how many MB this process grows."""
+    """Prints by how many MB this process grows."""
     torch.set_num_threads(THREADS)
     Case(8, 2).recorded_step()  # what libraries allocate once
     case = Case(depth, batch)
@@ -188,7 +181,7 @@ def grow(depth: int, batch: int, what: str) -> None:
 
 
 def main() -> bool:
-    """Measure all."""
+    """Measures all."""
     warnings.simplefilter("ignore")  # of the peers
     torch.set_num_threads(THREADS)
     print(f"\nPer-sample gradients. {hardware()}. Kernels: {'PyTorch' if kernels() is None else 'own'}")
@@ -196,11 +189,4 @@ def main() -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        grow(*json.loads(sys.argv[1]))
-    elif "MALLOC_MMAP_MAX_" not in os.environ:
-        raise SystemExit(subprocess.run([sys.executable, __file__], env={**os.environ, **KEEP_MEMORY}).returncode)
-    else:
-        for variable in KEEP_MEMORY:  # not for the processes that memory is measured in
-            os.environ.pop(variable)
-        raise SystemExit(not main())
+    start(main, grow)

@@ -3,20 +3,17 @@
 Every figure is the median of ratios of interleaved pairs of ten steps in a row, as training makes them, on one
 batch. A step is the forward pass, what the optimizer computes, and the change of the weights; Adam is torch's,
 with foreach=True. The bounds are for one thread; with two, Adam waits for memory, which varies from machine to
-machine. Memory that a process was given stays with it, for both: otherwise Adam's gradient is in fresh pages at
+machine. A process keeps its memory, for both: otherwise Adam's gradient is in fresh pages at
 every step.
 """
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import KEEP_MEMORY, hardware, ratios, report, seconds
+from pairs import hardware, ratios, report, seconds, start
 from trainopt.optimizers import L2, EHNewton
 
 FEATURES, CLASSES, BATCH = 2048, 1000, 64  # ResNet-50's and Inception's last layer on ImageNet
@@ -37,8 +34,8 @@ class LastLayer:
 
 
 def closed_form() -> bool:
-    """Measure steps of EHNewton against steps of Adam, the L2 term in both or in neither."""
-    kept, threads = True, torch.get_num_threads()
+    """Measures steps of EHNewton against steps of Adam, the L2 term in both or in neither."""
+    holds, threads = True, torch.get_num_threads()
     print(f"\n{FEATURES} features, {CLASSES} classes, batch {BATCH}, threads: {threads}; in steps of Adam")
     for iterations, penalty, bound in ((20, None, 1.1), (1, None, 0.7), (20, L2(), None), (1, L2(), None)):
         ours, peer = LastLayer(penalty), LastLayer(penalty)
@@ -61,21 +58,19 @@ def closed_form() -> bool:
         if bound is None or threads > 1:
             print(f"{what:<64} {ratio:7.3f}")
         else:
-            kept &= report(what, ratio, bound)
-    return kept
+            holds &= report(what, ratio, bound)
+    return holds
 
 
 def main() -> bool:
-    """Measure all."""
+    """Measures all."""
     print(f"\nLast layers. {hardware()}")
-    kept = True
+    holds = True
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        kept &= closed_form()
-    return kept
+        holds &= closed_form()
+    return holds
 
 
 if __name__ == "__main__":
-    if "MALLOC_MMAP_MAX_" not in os.environ:
-        raise SystemExit(subprocess.run([sys.executable, __file__], env={**os.environ, **KEEP_MEMORY}).returncode)
-    raise SystemExit(not main())
+    start(main)

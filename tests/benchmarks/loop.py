@@ -23,13 +23,13 @@ CASES = {
 
 
 def ours(run: Run, start: dict) -> tuple[float, dict]:
-    """Train with our loop from a state; return seconds and weights."""
+    """Trains with our loop from a state; returns seconds and weights."""
     run, elapsed = trained(run, start)
     return elapsed - run.clocks.seconds["evaluation"], copy.deepcopy(run.network.state_dict())
 
 
 def bare(run: Run, start: dict, steps: int) -> tuple[float, dict]:
-    """Train with a bare loop from a state; return seconds and weights."""
+    """Trains with a bare loop from a state; returns seconds and weights."""
     network = run.network
     network.load_state_dict(start)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -46,10 +46,10 @@ def bare(run: Run, start: dict, steps: int) -> tuple[float, dict]:
 
 
 def main() -> bool:
-    """Measure every case."""
+    """Measures every case."""
     torch.set_num_threads(1)
     print(f"\nLoop against a bare PyTorch loop, seconds of one run. {hardware()}")
-    kept = True
+    holds = True
     for name, (overrides, bound, pairs) in CASES.items():
         run = built(*overrides)
         start = copy.deepcopy(run.network.state_dict())
@@ -61,8 +61,8 @@ def main() -> bool:
             lambda run=run, start=start, steps=steps: bare(run, start, steps)[0],
             pairs,
         )
-        kept &= report(f"{name}: {a:.3f} s / {b:.3f} s", ratio, bound)
-    return kept
+        holds &= report(f"{name}: {a:.3f} s / {b:.3f} s", ratio, bound)
+    return holds
 
 
 if __name__ == "__main__":

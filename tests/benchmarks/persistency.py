@@ -33,7 +33,7 @@ OVERRIDES = (
 
 
 def seconds_an_update(run: Run, start: dict, persistency: int) -> float:
-    """Train with so many updates a batch; return the seconds of an update by the clock of training."""
+    """Trains with so many updates a batch; returns the seconds of an update by the clock of training."""
     run = copy.copy(run)
     run.batching = complete(Constant(BATCH, persistency=persistency), Batching, "batching")
     run, _ = trained(run, start, LR)
@@ -41,7 +41,7 @@ def seconds_an_update(run: Run, start: dict, persistency: int) -> float:
 
 
 def seconds_a_batch(run: Run) -> float:
-    """Take batches without using them, one held as a loop does; return the seconds of one."""
+    """Takes batches without using them, one held as a loop does; returns the seconds of one."""
     began = perf_counter()
     for _ in itertools.islice(batches(run.training_set, Constant(BATCH), run.seed, Position()), STEPS):
         pass
@@ -49,12 +49,12 @@ def seconds_a_batch(run: Run) -> float:
 
 
 def main() -> bool:
-    """Measure K = 2 and 5 against 1."""
+    """Measures K = 2 and 5 against 1."""
     torch.set_num_threads(1)
     print(f"\nPersistency, images a second of training. {hardware()}")
     run = built(*OVERRIDES)
     start = copy.deepcopy(run.network.state_dict())
-    kept, loads, updates = True, [], []
+    holds, loads, updates = True, [], []
     for k in (2, 5):
 
         def one() -> float:
@@ -70,8 +70,8 @@ def main() -> bool:
         print(f"K = {k}: {BATCH / b:,.0f} against {BATCH / a:,.0f} images/s: {gain:.2f} times as many")
         bound = (load + update) / (load / k + update)
         name = f"of what L = {1e6 * load:.0f} us and U = {1e6 * update:.0f} us allow, {bound:.2f}"
-        kept &= report(name, gain / bound, 0.9, above=True)
-    return kept
+        holds &= report(name, gain / bound, 0.9, above=True)
+    return holds
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class PerSample(torch.utils.data.Dataset):
 
 
 def usual_transforms() -> list[Callable]:
-    """Pad-and-crop, mirror images, normalisation."""
+    """Pad-and-crop, horizontal flip, normalisation."""
     from torchvision.transforms import v2
 
     to_float = v2.ToDtype(torch.float32, scale=True)
@@ -44,7 +44,7 @@ def usual_transforms() -> list[Callable]:
 
 
 def all_transforms() -> list[Callable]:
-    """Mirror images, normalisation, a shift with probability 0.5 that brings in zeros, a square cut out."""
+    """Horizontal flip, normalisation, a shift with probability 0.5 and zero padding, Cutout."""
     from torchvision.transforms import v2
 
     to_float = v2.ToDtype(torch.float32, scale=True)
@@ -53,7 +53,7 @@ def all_transforms() -> list[Callable]:
 
 
 def cut_out(image: torch.Tensor) -> torch.Tensor:
-    """Erase a square of 16 pixels around a random centre."""
+    """Erases a square of 16 pixels around a random centre."""
     from torchvision.transforms.v2.functional import erase
 
     y, x = torch.randint(32, (2,)).tolist()
@@ -74,7 +74,7 @@ class Mixed:
 
 
 def drained(stream: Iterable) -> float:
-    """Return seconds for taking every batch of a stream, holding one as a training loop does."""
+    """Returns seconds for taking every batch of a stream, holding one as a training loop does."""
     began = perf_counter()
     for _ in stream:
         pass
@@ -82,7 +82,7 @@ def drained(stream: Iterable) -> float:
 
 
 def per_sample(data: PerSample, count: int, collate: Callable | None = None) -> float:
-    """Return seconds for some batches, workers already started."""
+    """Returns seconds for some batches, workers already started."""
     loader = iter(torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=2, collate_fn=collate))
     next(loader)
     began = perf_counter()
@@ -92,7 +92,7 @@ def per_sample(data: PerSample, count: int, collate: Callable | None = None) -> 
 
 
 def shuffled_read(images: torch.Tensor, labels: torch.Tensor, count: int) -> Iterator[tuple]:
-    """Read shuffled batches and normalise them."""
+    """Reads shuffled batches and normalises them."""
     scale = (1 / (255 * torch.tensor(STD))).view(-1, 1, 1)
     offset = (-torch.tensor(MEAN) / torch.tensor(STD)).view(-1, 1, 1)
     order = torch.randperm(len(labels))
@@ -103,7 +103,7 @@ def shuffled_read(images: torch.Tensor, labels: torch.Tensor, count: int) -> Ite
 
 
 def main() -> bool:
-    """Measure both."""
+    """Measures both."""
     torch.set_num_threads(2)
     print(f"\nInput pipeline, images a second. {hardware()}")
     rng = np.random.default_rng(0)
@@ -118,17 +118,17 @@ def main() -> bool:
     slow = PerSample(images, labels, usual_transforms())
     a, b, ratio = ratios(ours, lambda: per_sample(slow, 12) / 12, 7)
     text = f"against transforms.v2, 2 workers: {BATCH / a:,.0f} / {BATCH / b:,.0f}"
-    kept = report(text, 1 / ratio, 25, above=True)
+    holds = report(text, 1 / ratio, 25, above=True)
     stored, targets = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
     a, b, ratio = ratios(ours, lambda: drained(shuffled_read(stored, targets, BATCHES)) / BATCHES, 21)
-    kept = report(f"cost over a shuffled read: {BATCH / a:,.0f} / {BATCH / b:,.0f}", ratio, 2.0) and kept
+    holds = report(f"cost over a shuffled read: {BATCH / a:,.0f} / {BATCH / b:,.0f}", ratio, 2.0) and holds
     keep_freed_memory()  # as every run on a CPU does: mixing takes a second batch's memory
     everything = Augmentation(flip=0.5, crop_padding=4, crop_probability=0.5, fill="mean", cutout=16, mixup=1.0)
     source = InMemory(images, labels, MEAN, STD, augmentation=everything, num_classes=10)
     slow = PerSample(images, labels, all_transforms())
     a, b, ratio = ratios(lambda: ours(source), lambda: per_sample(slow, 12, Mixed()) / 12, 7)
     text = f"all augmentation, against transforms.v2: {BATCH / a:,.0f} / {BATCH / b:,.0f}"
-    return report(text, 1 / ratio, 8, above=True) and kept
+    return report(text, 1 / ratio, 8, above=True) and holds
 
 
 if __name__ == "__main__":

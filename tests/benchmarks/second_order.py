@@ -2,17 +2,13 @@
 
 Every figure is the median of ratios of interleaved pairs on one batch. A gradient is a forward and a backward
 pass; a further product is one for which the gradient's graph is there already, where a tool can keep it.
-Memory that a process was given stays with it while times are taken (for ours and for the peers): otherwise fresh
+A process keeps its memory while times are taken (for ours and for the peers): otherwise fresh
 pages, which every loop that trains reuses, are half of what is measured. Memory is the growth of a fresh process.
 
 By counting operations a product costs 1.5 gradients on the MLP and 2.0 on the others, a Gauss-Newton product 4/3
 (1.2 on the MLP), the curvature along a direction 1 and 2/3.
 """
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -21,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pairs import KEEP_MEMORY, hardware, ratios, report, resident, seconds
+from pairs import hardware, peak_megabytes, ratios, report, resident, seconds, start
 from trainopt.models import MLP, ResNet
 from trainopt.optimizers import Curvature, EHNewton, FastDoubleBackward, hessian_vector_product
 
@@ -60,7 +56,7 @@ class Case:
 
 
 def ours(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield what this package computes once the gradient is there."""
+    """Yields what this package computes after the gradient."""
     hessian, along = Curvature(case.loss, case.params), Curvature(case.loss, case.params, quadratic_form_only=True)
     newton = Curvature(case.loss, case.params, "gauss_newton")
     yield "a further Hessian product", lambda: hessian.matvec(case.vectors)
@@ -70,7 +66,7 @@ def ours(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def peers(case: Case) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield what others compute; the first two can keep the gradient's graph."""
+    """Yields what others compute; the first two can keep the gradient's graph."""
     gradients = torch.autograd.grad(case.loss(), case.params, create_graph=True)
     yield (
         "plain double backward",
@@ -126,8 +122,8 @@ def functional_product(case: Case) -> Callable[[], object]:
 
 
 def products() -> bool:
-    """Measure products against a gradient."""
-    kept = True
+    """Measures products against a gradient."""
+    holds = True
     for name in CASES:
         case = Case(name)
         pairs = 151 if name == "mlp" else 11
@@ -137,7 +133,7 @@ def products() -> bool:
             ratio = ratios(lambda f=product: seconds(f), lambda c=case: seconds(c.gradient), pairs)[2]
             if what == "a further Hessian product":
                 plain = ratio
-                kept &= report(what, ratio, BOUNDS[name])
+                holds &= report(what, ratio, BOUNDS[name])
             else:
                 print(f"{what:<64} {ratio:7.3f}")
         for what, product in peers(Case(name)):
@@ -148,12 +144,12 @@ def products() -> bool:
                 continue
             ratio = ratios(lambda f=product: seconds(f), lambda c=case: seconds(c.gradient), pairs // 2)[2]
             print(f"{what:<64} {ratio:7.3f}  ({ratio / plain:.2f} times ours)")
-    return kept
+    return holds
 
 
 def steps() -> bool:
-    """Measure steps of EHNewton against steps of SGD on ResNet-20."""
-    case, kept = Case("resnet20"), True
+    """Measures steps of EHNewton against steps of SGD on ResNet-20."""
+    case, holds = Case("resnet20"), True
     sgd = torch.optim.SGD(case.params, lr=1e-4)
 
     def sgd_step() -> None:
@@ -171,39 +167,32 @@ def steps() -> bool:
         if bound is None:
             print(f"{what:<64} {ratio:7.3f}")
         else:
-            kept &= report(what, ratio, bound)
-    return kept
+            holds &= report(what, ratio, bound)
+    return holds
 
 
 def memory() -> bool:
-    """Measure peaks of memory against that of a gradient."""
+    """Measures peaks of memory against that of a gradient."""
     print("\nPeak memory, in that of a gradient")
-    kept = True
+    holds = True
     for name, bound in (("resnet20", 3.0), ("resnet18", 2.0)):
-        gradient = peak(name, "gradient")
+        gradient = peak_megabytes(name, "gradient")
         for what in ("product", "step 1 hessian", "step 1 gauss_newton"):
-            kept &= report(f"{TITLES[name]}: {what}", peak(name, what) / gradient, bound)
+            holds &= report(f"{TITLES[name]}: {what}", peak_megabytes(name, what) / gradient, bound)
         many = f"{TITLES[name]}: step 3 hessian (five more vectors)"
-        print(f"{many:<64} {peak(name, 'step 3 hessian') / gradient:7.3f}")
+        print(f"{many:<64} {peak_megabytes(name, 'step 3 hessian') / gradient:7.3f}")
     print("\nPeak memory of a step with 3 iterations and of a gradient over depth, batch 32 (MB)")
-    found = []
+    steps_of = []
     for depth in DEPTHS:
-        gradient, step = (peak(f"resnet{depth}", what, 32) for what in ("gradient", "step 3 hessian"))
-        found.append(step)
+        gradient, step = (peak_megabytes(f"resnet{depth}", what, 32) for what in ("gradient", "step 3 hessian"))
+        steps_of.append(step)
         print(f"ResNet-{depth:<57} {gradient:7.0f} {step:7.0f}")
-    growth = (found[-1] / found[0]) / (DEPTHS[-1] / DEPTHS[0])
-    return kept & report("growth of a step's memory in that of the depth, 20 to 110", growth, 1.0)
+    growth = (steps_of[-1] / steps_of[0]) / (DEPTHS[-1] / DEPTHS[0])
+    return holds & report("growth of a step's memory in that of the depth, 20 to 110", growth, 1.0)
 
 
-def peak(name: str, what: str, batch: int | None = None) -> float:
-    """Return by how many MB a fresh process grows while it does `what` twice."""
-    arguments = json.dumps([name, what, batch])
-    done = subprocess.run([sys.executable, __file__, arguments], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
-
-
-def grow(name: str, what: str, batch: int | None) -> None:
-    """Print by how many MB this process grows."""
+def grow(name: str, what: str, batch: int | None = None) -> None:
+    """Prints by how many MB this process grows."""
     torch.set_num_threads(2)
     small = Case("mlp", batch=2)  # what libraries allocate once
     EHNewton(small.params, lr=0.0, cg_max_iter=2).step(small.loss)
@@ -226,7 +215,7 @@ def grow(name: str, what: str, batch: int | None) -> None:
 
 
 def main() -> bool:
-    """Measure all."""
+    """Measures all."""
     warnings.simplefilter("ignore")  # of the peers
     torch.set_num_threads(2)
     print(f"\nSecond order. {hardware()}; timm {timm.__version__}")
@@ -234,11 +223,4 @@ def main() -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        grow(*json.loads(sys.argv[1]))
-    elif "MALLOC_MMAP_MAX_" not in os.environ:
-        raise SystemExit(subprocess.run([sys.executable, __file__], env={**os.environ, **KEEP_MEMORY}).returncode)
-    else:
-        for variable in KEEP_MEMORY:  # not for the processes that memory is measured in
-            os.environ.pop(variable)
-        raise SystemExit(not main())
+    start(main, grow)

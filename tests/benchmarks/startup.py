@@ -14,22 +14,22 @@ COMMANDS = {
 
 
 def main() -> bool:
-    """Measure every command."""
+    """Measures every command."""
     print(f"\nStart-up against importing torch, seconds. {hardware()}")
     program = str(Path(sys.executable).with_name("trainopt"))
 
     def process(command: list[str]) -> float:
         return seconds(lambda: subprocess.run(command, capture_output=True, check=False))
 
-    kept = True
+    holds = True
     for name, arguments in COMMANDS.items():
         a, b, ratio = ratios(
             lambda arguments=arguments: process([program, *arguments]),
             lambda: process([sys.executable, "-c", "import torch"]),
             9,
         )
-        kept &= report(f"{name}: {a:.2f} / {b:.2f}", ratio, 0.3)
-    return kept
+        holds &= report(f"{name}: {a:.2f} / {b:.2f}", ratio, 0.3)
+    return holds
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from trainopt.runner.training.loop import train
 
 
 def built(*overrides: str) -> Run:
-    """Return a run that evaluates before its first and after its last step only."""
+    """Returns a run that evaluates before its first and after its last step only."""
     register_resolvers()
     with initialize_config_module("trainopt.conf", version_base="1.3"):
         return build(compose("config", [*overrides, "evaluate_every=1000epochs", "checkpoint_every=1000epochs"]))
 
 
 def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
-    """Train with our loop, records and TensorBoard events from a state; return the run at its end, and seconds."""
+    """Trains with our loop, records and TensorBoard events from a state; returns the run at its end, and seconds."""
     run = copy.copy(run)
     run.network.load_state_dict(start)
     optimizer = torch.optim.SGD(run.network.parameters(), lr=lr, momentum=0.9)
