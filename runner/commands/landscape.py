@@ -104,10 +104,10 @@ def show_landscape(result: dict[str, Any], display: Display) -> None:
         ends |= {line["from"]: at[0.0], line["to"]: at[1.0]}
     table = plain_table("", "", "train loss", "test loss", "train error (%)", "test error (%)", left=2)
     for k, checkpoint in enumerate(result["checkpoints"]):
-        table.add_row(LETTERS[k], f"{checkpoint['name']}, step {checkpoint['step']}", *metric_cells(ends[k]))
+        table.add_row(LETTERS[k], f"{checkpoint['name']}, step {checkpoint['step']}", *loss_and_error_cells(ends[k]))
     for line in result["lines"]:
         heights = {key: barrier["height"] for key, barrier in line["barriers"].items()}
-        table.add_row("", f"barrier {line_name(line)}", *metric_cells(heights))
+        table.add_row("", f"barrier {line_name(line)}", *loss_and_error_cells(heights))
     display.say(table)
     for line in result["lines"]:
         display.say(conclusion(line))
@@ -116,7 +116,7 @@ def show_landscape(result: dict[str, Any], display: Display) -> None:
     display.say(f"on {images}{BATCH_NORM[result['batch_norm']]}")
 
 
-def metric_cells(values: dict[str, float]) -> list[str]:
+def loss_and_error_cells(values: dict[str, float]) -> list[str]:
     """Returns train and test loss, then train and test error, as text."""
     losses = [f"{values[key]:.4f}" for key in ("train_loss", "test_loss")]
     return losses + [f"{values[key]:.2f}" for key in ("train_error", "test_error")]

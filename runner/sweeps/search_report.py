@@ -15,7 +15,7 @@ from ..system.files import shown, write_json
 from .search import Search
 
 STEM = "lr_heuristic"  # of the files
-COLOURS = {"finished": "green", "diverged": "yellow"}
+STATUS_COLOURS = {"finished": "green", "diverged": "yellow"}
 
 
 def write_searches(folder: Path, searches: list[Search]) -> None:
@@ -65,7 +65,7 @@ def trial_table(search: Search) -> Table:
     for lr in sorted(search.outcomes):
         loss, status = search.losses[lr], search.status(lr)
         chosen = "  chosen" if lr == search.chosen else ""
-        text = f"[{COLOURS.get(status, 'red')}]{status}[/]{chosen}"
+        text = f"[{STATUS_COLOURS.get(status, 'red')}]{status}[/]{chosen}"
         table.add_row(f"{lr}", f"{loss:.6g}" if loss < math.inf else "", str(search.stage(lr)), text)
     return table
 

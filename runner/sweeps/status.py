@@ -10,8 +10,8 @@ from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_
 from ..system.display import duration_text, plain_table, value_text, wide_console
 from ..system.files import shown
 
-SETTLE_SECONDS = 30.0  # the longest wait for jobs that were told to stop
-COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
+LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
+STATE_COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
 
 
 def show_job_table(jobs: list[JobStatus]) -> None:
@@ -22,7 +22,7 @@ def show_job_table(jobs: list[JobStatus]) -> None:
     if has_roles:
         table.add_column("role")
     for label, job in zip(job_labels(jobs), jobs, strict=True):
-        colour = COLOURS.get(job.state, "")
+        colour = STATE_COLOURS.get(job.state, "")
         table.add_row(
             label,
             f"[{colour}]{job.state}[/]" if colour else job.state,
@@ -57,7 +57,7 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
         command: what was typed.
         is_stopped: whether its launcher was stopped; jobs that still write their checkpoints are waited for then.
     """
-    until = time.monotonic() + (SETTLE_SECONDS if is_stopped else 0.0)
+    until = time.monotonic() + (LONGEST_WAIT_SECONDS if is_stopped else 0.0)
     jobs = read_job_table(sweep)
     while any(job.state == "running" for job in jobs) and time.monotonic() < until:
         time.sleep(0.2)
