@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the step is finished, a checkpoint written, and the way on is said."""
 
+import itertools
 import os
 import signal
 import time
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from helpers.cli import forked
-from helpers.runs import rows, same_weights, summary, timeless
+from helpers.runs import check_same_run, go_on, rows, summary
 from trainopt.data import InMemory
 from trainopt.runner.state.progress import Progress
 
@@ -18,8 +19,8 @@ RUN = (
     "evaluate_every=10steps",
     "logger=none",
     "log_every=1steps",
-    "hydra.run.dir=.",
 )
+HERE = (*RUN, "hydra.run.dir=.")
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
@@ -49,7 +50,7 @@ def send(*numbers: int):
 
 @SIGNALS
 def test_the_step_is_finished_and_the_way_on_is_said(tmp_path, number):
-    assert forked(*RUN, folder=tmp_path, before=at_step(7, send(number))) == 128 + number
+    assert forked(*HERE, folder=tmp_path, before=at_step(7, send(number))) == 128 + number
     assert summary(tmp_path)["status"] == "interrupted"
     assert summary(tmp_path)["steps"] == 7
     state = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
@@ -63,7 +64,7 @@ def test_the_step_is_finished_and_the_way_on_is_said(tmp_path, number):
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     """The second comes before the step is over: no checkpoint of it, but a summary."""
     twice = at_step(7, send(signal.SIGINT, signal.SIGINT))
-    assert forked(*RUN, folder=tmp_path, before=twice) == 130
+    assert forked(*HERE, folder=tmp_path, before=twice) == 130
     assert summary(tmp_path)["status"] == "interrupted"
     assert not (tmp_path / "checkpoints/last.pt").exists()
     assert "Traceback" not in (tmp_path / "output").read_text()
@@ -72,41 +73,32 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 
 def test_a_second_sigterm_changes_nothing(tmp_path):
     twice = at_step(7, send(signal.SIGTERM, signal.SIGTERM))
-    assert forked(*RUN, folder=tmp_path, before=twice) == 143
+    assert forked(*HERE, folder=tmp_path, before=twice) == 143
     assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["progress"]["step"] == 7
 
 
 @SIGNALS
 @pytest.mark.parametrize("evaluation", [1, 2, 4])
-def test_an_evaluation_is_cut_short_and_made_up_for(tmp_path, number, evaluation):
+def test_an_evaluation_is_cut_short_and_made_up_for(trained, tmp_path, monkeypatch, number, evaluation):
     """The first (before any step), one in between, and the last."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
+    whole, parts = trained(*RUN), tmp_path / "parts"
+    ordered, calls = InMemory.ordered, itertools.count(1)
 
-    def interrupted_evaluation() -> None:
-        ordered, calls = InMemory.ordered, 0
+    def ordered_and_stop(self, batch_size):
+        is_cut = next(calls) == evaluation
+        for index, batch in enumerate(ordered(self, 16)):
+            if is_cut and index == 3:
+                os.kill(os.getpid(), number)
+            assert not is_cut or index < 4, "the evaluation went on"
+            yield batch
 
-        def ordered_and_stop(self, batch_size):
-            nonlocal calls
-            calls += 1
-            for index, batch in enumerate(ordered(self, 16)):
-                if calls == evaluation and index == 3:
-                    os.kill(os.getpid(), number)
-                assert calls != evaluation or index < 4, "the evaluation went on"
-                yield batch
-
-        InMemory.ordered = ordered_and_stop
-
-    assert forked(*RUN, folder=whole) == 0
-    assert forked(*RUN, folder=parts, before=interrupted_evaluation) == 128 + number
+    monkeypatch.setattr(InMemory, "ordered", ordered_and_stop)
+    assert go_on(parts, *RUN) == 128 + number
     state = torch.load(parts / "checkpoints/last.pt", weights_only=True)
     assert state["progress"]["step"] == 10 * (evaluation - 1)
     assert [row["step"] for row in rows(parts, "test")] == [10 * n for n in range(evaluation - 1)]
-    assert forked(*RUN, folder=parts) == 0
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
+    assert go_on(parts, *RUN) == 0
+    check_same_run(parts, whole)
 
 
 @SIGNALS
@@ -122,7 +114,7 @@ def test_before_the_training_begins_a_signal_ends_it_at_once(tmp_path, number):
 
     began = time.monotonic()
     folder = tmp_path / "run"
-    command = (*RUN[:-1], "hydra.run.dir=run")
+    command = (*RUN, "hydra.run.dir=run")
     assert forked(*command, folder=tmp_path, before=slow_data) == 128 + number
     assert time.monotonic() - began < 20
     assert not folder.exists() or not list(folder.iterdir())

@@ -9,12 +9,14 @@ import torch
 from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless, weights
+from helpers.runs import check_same_run, rows, same_weights, stop_at, summary, weights
 from trainopt.data import InMemory, digits
 from trainopt.data.sources.order import epoch_generator
 from trainopt.models import MLP
+from trainopt.runner.records.tensorboard import TensorBoard
 
 MLP_RUN = ("model=mlp", "duration=2epochs", "run.name=a")
+TWO_EPOCHS = ("model=mlp", "duration=2epochs", "logger=none")
 
 
 def test_a_run_leaves_its_folder(trainopt, tmp_path):
@@ -41,9 +43,8 @@ def test_a_run_leaves_its_folder(trainopt, tmp_path):
     assert environment["device"] == "cpu"
 
 
-def test_rows_and_summary_have_what_the_design_says(trainopt, tmp_path):
-    trainopt(*MLP_RUN, "regularizer=[l2]", "log_every=5steps")
-    folder = tmp_path / "outputs" / "a"
+def test_rows_and_summary_have_what_the_design_says(trained):
+    folder = trained(*TWO_EPOCHS, "regularizer=[l2]", "log_every=5steps")
     counts = {"kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds"}
     tests, trains = rows(folder, "test"), rows(folder, "train")
     assert all(row.keys() == counts | {"loss", "top1", "top5"} for row in tests)
@@ -78,9 +79,9 @@ def test_rows_and_summary_have_what_the_design_says(trainopt, tmp_path):
     assert found["peak_memory_bytes"] > 10**7
 
 
-def test_a_run_is_the_loop_that_one_would_write(trainopt, tmp_path):
+def test_a_run_is_the_loop_that_one_would_write(trained):
     """Bit for bit, weights and losses; and the evaluation is exact."""
-    trainopt(*MLP_RUN, "seed=3", "optimizer.momentum=0.5", "log_every=1steps")
+    folder = trained(*TWO_EPOCHS, "seed=3", "optimizer.momentum=0.5", "log_every=1steps")
     data = digits()
     pixels = data.x_train / np.float32(255)
     train = InMemory(data.x_train, data.y_train, [pixels.mean(dtype=np.float64)], [pixels.std(dtype=np.float64)])
@@ -97,7 +98,6 @@ def test_a_run_is_the_loop_that_one_would_write(trainopt, tmp_path):
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    folder = tmp_path / "outputs" / "a"
     assert [row["total"] for row in rows(folder, "train")] == losses
     assert all(torch.equal(v, weights(folder)[k]) for k, v in network.state_dict().items())
     test = (torch.from_numpy(data.x_test).permute(0, 3, 1, 2) / 255 - pixels.mean()) / pixels.std()
@@ -132,24 +132,13 @@ def test_another_command_for_the_same_folder_names_the_keys_that_differ(trainopt
     assert trainopt(*MLP_RUN, "logger=none", "checkpoint_every=1steps").code == 0  # the same numbers, the same run
 
 
-def test_two_runs_of_the_same_thing_are_the_same(trainopt, tmp_path):
-    for name in ("a", "b"):
-        trainopt(
-            "model=resnet8",
-            "duration=15steps",
-            "augmentation.flip=0.5",
-            "augmentation.crop_padding=1",
-            f"run.name={name}",
-        )
-    a, b = tmp_path / "outputs/a", tmp_path / "outputs/b"
-    assert timeless(rows(a)) == timeless(rows(b))
-    assert timeless(summary(a)) == timeless(summary(b))
-    assert same_weights(a, b)
+def test_two_runs_of_the_same_thing_are_the_same(trained):
+    command = ("model=resnet8", "duration=15steps", "augmentation.flip=0.5", "augmentation.crop_padding=1")
+    check_same_run(trained(*command, name="a"), trained(*command, name="b"))
 
 
-def test_validation_decides_what_is_best(trainopt, tmp_path):
-    trainopt(*MLP_RUN, "data.validation=0.2")
-    folder = tmp_path / "outputs" / "a"
+def test_validation_decides_what_is_best(trained):
+    folder = trained(*TWO_EPOCHS, "data.validation=0.2")
     found = summary(folder)
     assert (found["training_images"], found["validation_images"], found["test_images"]) == (1150, 287, 360)
     assert found["best_on"] == "validation"
@@ -226,27 +215,35 @@ def test_the_picture_is_one(trainopt, tmp_path):
         assert len(picture.convert("RGB").getcolors(10**6)) > 50
 
 
-@pytest.mark.parametrize("spacing", [0.0, 1000.0])
-def test_tensorboard_draws_every_evaluation_and_training_rows_that_are_apart(trainopt, tmp_path, monkeypatch, spacing):
+def drawn(folder, name):
+    """(step, value) of each point of a curve that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr("trainopt.runner.records.tensorboard.SPACING_SECONDS", spacing)
-    trainopt(*MLP_RUN)
-    folder = tmp_path / "outputs" / "a"
     events = EventAccumulator(str(folder))
     events.Reload()
-    for kind, name in (("test", "top1"), ("train", "total"), ("train", "lr")):
-        expected = [(row["step"], row[name]) for row in rows(folder, kind)]
-        expected = expected[:1] if spacing and kind == "train" else expected
-        drawn = [(e.step, e.value) for e in events.Scalars(f"{kind}/{name}")]
-        assert [s for s, _ in drawn] == [s for s, _ in expected]
-        assert [v for _, v in drawn] == pytest.approx([v for _, v in expected], rel=1e-6)
+    return [(event.step, pytest.approx(event.value, rel=1e-6)) for event in events.Scalars(name)]
+
+
+def test_tensorboard_draws_every_evaluation_and_training_from_the_first_row_on(trained):
+    folder = trained("model=mlp", "duration=2epochs", "logger=tensorboard")
+    assert drawn(folder, "test/top1") == [(row["step"], row["top1"]) for row in rows(folder, "test")]
+    first = rows(folder, "train")[0]
+    for name in ("total", "lr"):
+        assert drawn(folder, f"train/{name}")[0] == (first["step"], first[name])
+
+
+def test_tensorboard_draws_training_rows_that_are_a_twentieth_of_a_second_apart(tmp_path):
+    logger = TensorBoard(tmp_path)
+    for step, seconds in enumerate([0.0, 0.04, 0.06, 0.1, 0.12, 3.0]):
+        logger.row({"kind": "train", "step": step, "train_seconds": seconds, "total": seconds})
+    logger.close()
+    assert drawn(tmp_path, "train/total") == [(0, 0.0), (2, 0.06), (4, 0.12), (5, 3.0)]
 
 
 @pytest.mark.parametrize("options", [["precision=bf16"], ["channels_last=true"], ["deterministic=true"]])
-def test_numeric_options_train(trainopt, tmp_path, options):
-    assert trainopt("model=resnet8", "duration=12steps", "run.name=a", *options).code == 0
-    assert summary(tmp_path / "outputs/a")["final"]["top1"] > 30
+def test_numeric_options_train(trained, options):
+    folder = trained("model=resnet8", "duration=12steps", *options)
+    assert summary(folder)["final"]["top1"] > 30
     torch.use_deterministic_algorithms(False)
 
 
