@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ..records.frames import load_run
 from ..system.errors import UserError
 from ..system.files import json_text, read_json, write_json
-from .schema import parse, reject_unknown
+from .schema import parse, require_keys
 
 ABBREVIATED = {  # keys that may be named without the part that holds them
     "ensemble": ("loss", "top1", "top5"),
@@ -83,11 +83,11 @@ def ensemble_values(runs: dict[int, Path], query: dict[str, Any], cache: ResultC
     if of not in ("checkpoints", "seeds"):
         raise UserError(f"ensemble: of: must be checkpoints or seeds, and is {of}")
     if of == "checkpoints":
-        check_keys_of("ensemble", query, ("of", "value"), ("which",))
+        require_keys("ensemble", query, ("of", "value"), ("which",))
         which = query.get("which")
         groups = {seed: select_checkpoints(folder, which, "ensemble: which") for seed, folder in runs.items()}
     else:
-        check_keys_of("ensemble", query, ("of", "size", "value"))
+        require_keys("ensemble", query, ("of", "size", "value"))
         size, seeds = query["size"], sorted(runs)
         if not isinstance(size, int) or size < 2:
             raise UserError(f"ensemble: size: must be an integer >= 2, and is {size}")
@@ -114,7 +114,7 @@ def landscape_values(runs: dict[int, Path], query: dict[str, Any], cache: Result
             (its height); `points` and `images` as the command takes them.
         cache: of earlier results.
     """
-    check_keys_of("landscape", query, ("between", "value"), ("points", "images"))
+    require_keys("landscape", query, ("between", "value"), ("points", "images"))
     if not isinstance(query["between"], list) or len(query["between"]) != 2:
         raise UserError(f"landscape: between: must be two indices of checkpoints, and is {query['between']}")
     arguments = {key: query[key] for key in ("points", "images") if key in query}
@@ -184,19 +184,3 @@ def value_at(result: Any, name: Any, what: str) -> float:
     if not known_numbers and any(number is not None for number in numbers):
         raise UserError(f"{what}: value: {name}: is not a number")
     return fmean(known_numbers) if known_numbers else math.nan
-
-
-def check_keys_of(source: str, query: dict[str, Any], required: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises UserError for an unknown or a missing key of a metric's source.
-
-    Args:
-        source: its key.
-        query: its keys and values.
-        required: keys that must be set.
-        optional: keys that may be set.
-    """
-    required = list(required)
-    reject_unknown(f"{source}: ", query, [*required, *optional])
-    for key in required:
-        if key not in query:
-            raise UserError(f"{source}: {key}: is missing")

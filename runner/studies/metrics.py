@@ -1,7 +1,7 @@
 """Metrics of a study: which number of which runs, one value a seed."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from ..comparison.methods import (
-    AXES,
     configs_as_text,
     differing_keys,
     exclusion_reason,
@@ -19,31 +18,18 @@ from ..comparison.methods import (
     with_derived_metrics,
 )
 from ..comparison.significance import Estimate, estimate
-from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_runs
 from ..records.job_table import jobs_below
 from ..sweeps.tuning_budget import FINAL
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError
 from ..system.files import shown
-from .checkpoint_metrics import ResultCache, check_keys_of, ensemble_values, landscape_values
+from .checkpoint_metrics import ResultCache, ensemble_values, landscape_values
 from .plan import SweepState
+from .record_metrics import record_values, summary_values
 from .schema import SOURCES, MetricSpec, Study, parse
 
 SeedValues = dict[int, float]  # by seed
-
-AGGREGATES: dict[str, Callable[[pd.Series], float]] = {
-    "last": lambda values: values.iloc[-1],
-    "first": lambda values: values.iloc[0],
-    "max": lambda values: values.max(),
-    "min": lambda values: values.min(),
-    "mean": lambda values: values.mean(),
-    "sum": lambda values: values.sum(),
-}
-REDUCTIONS = ("take", "at", "reach", "fall_to")  # of a run's records to one value
-# columns whose value of a diverged run stands in its summary, where the rule of `compare` has been applied
-DIVERGED_COLUMNS = {"top1": "final.top1", "top5": "final.top5", "loss": "final.loss"}
-DIVERGED_COLUMNS |= {"cross_entropy": "final.loss", "total": "final.loss"}
 
 
 @dataclass(frozen=True)
@@ -287,118 +273,3 @@ def may_match(overrides: list[str], where: Mapping[str, Any]) -> bool:
 def values_text(text: pd.DataFrame, column: str) -> str:
     """Returns a key with its values, as in `optimizer=adam, sgd`."""
     return f"{column.removeprefix('choices.')}={', '.join(dict.fromkeys(text[column]))}"
-
-
-def summary_values(runs: Runs, selected: dict[int, str], column: Any) -> SeedValues:
-    """Returns a column of the summaries, by seed.
-
-    Args:
-        runs: the frames.
-        selected: runs by seed.
-        column: as in `final.top1`.
-    """
-    if column not in runs.summaries:
-        known = [name for name in runs.summaries if pd.api.types.is_numeric_dtype(runs.summaries[name])]
-        raise UserError(
-            f"value: {column}: no such value in summary.json{nearest(str(column), known)}; there are, among others,"
-            " final.top1, final.loss, best_top1.value, lowest_loss.value, train_seconds"
-        )
-    numbers = pd.to_numeric(runs.summaries.loc[list(selected.values()), column], errors="coerce")
-    if numbers.isna().all() and runs.summaries[column].map(lambda value: isinstance(value, str)).any():
-        raise UserError(f"value: {column}: is not a number")
-    return {seed: float(numbers[run]) for seed, run in selected.items()}
-
-
-def record_values(runs: Runs, selected: dict[int, str], query: dict[str, Any]) -> SeedValues:
-    """Returns values from the records of metrics.jsonl, by seed.
-
-    Args:
-        runs: the frames.
-        selected: runs by seed.
-        query: `kind` and `column` of the records, and one of REDUCTIONS: `take`, one of AGGREGATES; `at`, a position
-            as 2epochs, whose last record before counts; `reach` or `fall_to`, a level, with the value of `axis` at
-            the first record there (steps by default).
-    """
-    check_keys_of("row", query, ("kind", "column"), (*REDUCTIONS, "axis"))
-    reductions = [name for name in REDUCTIONS if name in query]
-    if len(reductions) != 1:
-        raise UserError(f"row: must have one of {', '.join(REDUCTIONS)}, and has {', '.join(reductions) or 'none'}")
-    (reduction,) = reductions
-    if "axis" in query and reduction not in ("reach", "fall_to"):
-        raise UserError("row: axis: belongs to reach and fall_to")
-    records, column = runs.metrics, query["column"]
-    is_selected = (records["kind"] == query["kind"]) & records["run"].isin(selected.values())
-    records = records[is_selected].dropna(axis=1, how="all")
-    if records.empty:
-        kinds = ", ".join(dict.fromkeys(map(str, runs.metrics["kind"])))
-        raise UserError(f"row: kind: {query['kind']}: no such records; there are {kinds}")
-    if column not in records:
-        known = [str(name) for name in records if name not in ("kind", "run")]
-        raise UserError(
-            f"row: column: {column}: records of kind {query['kind']} have no such column"
-            f"{nearest(str(column), known)}; there are {', '.join(known)}"
-        )
-    reduce, has_position = reducer(query, reduction), None
-    if reduction == "at":
-        axis, amount = parse_position(query["at"])
-        has_position = runs.metrics.groupby("run")[axis].max() >= amount * (1 - 1e-9)
-    diverged = runs.summaries["status"] == "diverged"
-    values = {}
-    for seed, run in selected.items():
-        of_run = records[records["run"] == run]
-        of_run = of_run.assign(number=pd.to_numeric(of_run[column], errors="coerce")).dropna(subset="number")
-        if diverged[run] and reduction in ("reach", "fall_to"):
-            values[seed] = math.inf
-        elif diverged[run] and column in DIVERGED_COLUMNS and query.get("take") != "sum":
-            values[seed] = float(runs.summaries.at[run, DIVERGED_COLUMNS[column]])
-        elif len(of_run) > 0 and (has_position is None or has_position[run]):
-            values[seed] = float(reduce(of_run))
-        else:
-            values[seed] = math.nan
-    return values
-
-
-def reducer(query: dict[str, Any], reduction: str) -> Callable[[pd.DataFrame], float]:
-    """Returns the function from a run's records, whose column `number` counts, to one value."""
-    if reduction == "take":
-        if query["take"] not in AGGREGATES:
-            raise UserError(f"row: take: must be one of {', '.join(AGGREGATES)}, and is {query['take']}")
-        return lambda records: AGGREGATES[query["take"]](records["number"])
-    if reduction == "at":
-        axis, amount = parse_position(query["at"])
-
-        def last_before(records: pd.DataFrame) -> float:
-            numbers = records.loc[records[axis] <= amount * (1 + 1e-9), "number"]
-            return math.nan if numbers.empty else numbers.iloc[-1]
-
-        return last_before
-    axis = query.get("axis", "steps")
-    if axis not in AXES:
-        raise UserError(f"row: axis: must be one of {', '.join(AXES)}, and is {axis}")
-    level = parse(f"row: {reduction}", query[reduction], float)
-
-    def first_reached(records: pd.DataFrame) -> float:
-        is_reached = records["number"] >= level if reduction == "reach" else records["number"] <= level
-        return records.loc[is_reached, AXES[axis]].iloc[0] if is_reached.any() else math.inf
-
-    return first_reached
-
-
-def parse_position(text: Any, key: str = "row: at") -> tuple[str, float]:
-    """Returns (column of the records, amount) of a position in a run; `key` is its key, for errors.
-
-    >>> parse_position("2epochs"), parse_position("500samples")
-    (('epoch', 2.0), ('samples', 500.0))
-    """
-    for axis, column in AXES.items():
-        amount = str(text).removesuffix(axis)
-        if axis not in ("steps", "epochs") and amount != str(text):
-            try:
-                return column, float(amount)
-            except ValueError:
-                break
-    try:
-        duration = Duration.parse(text)
-    except UserError as error:
-        raise UserError(f"{key}: must be as 300steps, 2epochs or 5000samples, and is {text}") from error
-    return AXES[duration.unit], float(duration.amount)

@@ -13,9 +13,9 @@ from ..comparison.significance import Estimate
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
 from ..system.errors import UserError, nearest
-from .checkpoint_metrics import check_keys_of
-from .metrics import MetricReader, parse_position
-from .schema import StudyPicture
+from .metrics import MetricReader
+from .record_metrics import parse_position
+from .schema import StudyPicture, require_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +118,7 @@ def draw_mean_curves(picture: StudyPicture, comparison: Comparison, reader: Metr
     del reader
     if picture.x not in AXES:
         raise UserError(f"x: must be one of {', '.join(AXES)}, or a part of a metric, and is {picture.x}")
-    check_keys_of("y", picture.y, ("kind", "column"))
+    require_keys("y", picture.y, ("kind", "column"))
     kind, column = picture.y["kind"], picture.y["column"]
     drawn = comparison
     if picture.since is not None:

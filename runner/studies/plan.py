@@ -268,7 +268,7 @@ def composition_files(folders: list[Path]) -> list[Path]:
     Args:
         folders: that hold options; of each only those that also conf/ has, as --config-dir may name any folder.
     """
-    groups = [place.name for place in CONF.iterdir() if place.is_dir() and place.name != STUDIES]
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != STUDIES]
     files = {file for folder in folders for group in groups for file in (folder / group).rglob("*.yaml")}
     runner = Path(__file__).parents[1]
     files |= {file for package in ("config", "sweeps") for file in (runner / package).glob("*.py")}

@@ -1,6 +1,6 @@
 """The schema of a study's file in conf/study/: what is run at which scale, what is compared and what is drawn."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -231,7 +231,7 @@ def parse_fields(prefix: str, part: dict[str, Any], kind: Any) -> Any:
     return kind(**{name: parse(f"{prefix}{name}", value, known[name].type) for name, value in part.items()})
 
 
-def reject_unknown(prefix: str, names: Iterable[Any], known: Iterable[str], problem: str = "unknown key") -> None:
+def reject_unknown(prefix: str, names: Iterable[Any], known: Collection[str], problem: str = "unknown key") -> None:
     """Raises UserError for a name that is not one of the known.
 
     Args:
@@ -244,6 +244,21 @@ def reject_unknown(prefix: str, names: Iterable[Any], known: Iterable[str], prob
         if name not in known:
             hint = nearest(str(name), known)
             raise UserError(f"{prefix}{name}: {problem}{hint}; there are {', '.join(map(str, known))}")
+
+
+def require_keys(source: str, query: dict[str, Any], required: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Raises UserError for an unknown or a missing key of a metric's source.
+
+    Args:
+        source: its key.
+        query: its keys and values.
+        required: keys that must be set.
+        optional: keys that may be set.
+    """
+    reject_unknown(f"{source}: ", query, [*required, *optional])
+    for key in required:
+        if key not in query:
+            raise UserError(f"{source}: {key}: is missing")
 
 
 def check(study: Study) -> None:
