@@ -56,6 +56,10 @@ class Source(Protocol):
         """Returns the number of samples."""
 
     @abstractmethod
+    def digest(self) -> str:
+        """Returns a digest of all that the inputs of `ordered` depend on; features of a backbone are kept by it."""
+
+    @abstractmethod
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (inputs (B, ...), targets) of the batches that `spans` name as (start, stop) in the epoch's order.
 

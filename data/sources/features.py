@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from ..digests import digest_of
 from .devices import storage_device, to_device
 from .order import epoch_generator
 
@@ -31,6 +32,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """Returns a digest of what `ordered` yields: features and their order."""
+        return digest_of(self.values)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the batches (features, labels) of an epoch's order that `spans` name as (start, stop)."""

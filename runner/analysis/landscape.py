@@ -11,7 +11,7 @@ import numpy as np
 from ..system.display import Display
 from ..system.errors import UserError
 from ..system.files import shown
-from ..training.last_layer import APART as KEYS_WITHOUT_ARCHITECTURE
+from ..training.last_layer import KEYS_WITHOUT_ARCHITECTURE
 from .checkpoints import CheckpointRef, check_same_images, find_checkpoints, rebuilt_runs
 from .evaluate import out_of_memory_explained
 from .interpolation import WeightInterpolation

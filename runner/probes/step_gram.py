@@ -1,6 +1,6 @@
 """The Gram matrix of a step's gradients, one a sample: recorded once for all probes that ask for it."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -52,8 +52,8 @@ class StepGram:
         missing = kernel_problem() if run.device.type == "cpu" else None
         if missing is not None:
             run.notes.append(f"no kernels for gradients a sample ({missing}); PyTorch's own are used")
-        self._network: Any = None  # what the objective calls, while its first call is awaited or recorded
-        self._is_begun = False
+        self._observation = ExitStack()  # of the objective, until the step's first pass is recorded
+        self._is_recording = False
         self._step: int | None = None
         self._gram: Tensor | None = None
         passes_itself = run.optimizer.needs_graph or run.compiled
@@ -78,31 +78,28 @@ class StepGram:
 
     def taken(self, batch: Batch) -> Tensor:
         """After the step: return G; nan where the step made no pass with gradients on the whole batch."""
-        if self._network is not None:
-            self._stop()
+        self._end_recording()
         if self._gram is None:
             self._gram = torch.full((batch.size, batch.size), torch.nan)
         return self._gram
 
     def _record_first_pass(self, size: int) -> None:
-        """Records from the objective's next call with gradients on so many samples to the call after it."""
-        network = self._network = self._run.objective.network
+        """Records from the next forward pass with gradients on so many samples to the pass after it."""
 
-        def watched(inputs: Tensor) -> Any:
-            if self._is_begun:
-                self._stop()
+        def before_forward(inputs: Tensor) -> None:
+            if self._is_recording:
+                self._end_recording()
             elif torch.is_grad_enabled() and len(inputs) == size:
                 self._recorder.begin()
-                self._is_begun = True
-            return network(inputs)
+                self._is_recording = True
 
-        self._run.objective.network = watched
+        self._observation.enter_context(self._run.objective.observed(before_forward))
 
-    def _stop(self) -> None:
-        self._run.objective.network, self._network = self._network, None
-        if self._is_begun:
+    def _end_recording(self) -> None:
+        self._observation.close()
+        if self._is_recording:
             self._recorder.end()
-            self._gram, self._is_begun = self._recorder.gram(), False
+            self._gram, self._is_recording = self._recorder.gram(), False
 
     def _passed(self, batch: Batch) -> Tensor:
         """Returns G from passes that leave no trace."""

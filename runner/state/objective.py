@@ -1,6 +1,8 @@
 """What is minimised: a sum of named terms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from trainopt.optimizers import Regularizer
 Output = Tensor | dict[str, Any]
 
 
+@dataclass(eq=False)
 class Objective:
     """Cross-entropy, an auxiliary classifier's cross-entropy where the network has one, and regularizers.
 
@@ -25,20 +28,15 @@ class Objective:
         autocast: a device type to run the forward pass in bfloat16 on, or None.
     """
 
-    def __init__(
-        self,
-        network: Callable[[Tensor], Any],
-        regularizers: dict[str, tuple[Regularizer, list[Tensor]]],
-        label_smoothing: float = 0.0,
-        auxiliary_weight: float = 0.4,
-        autocast: str | None = None,
-    ):
-        self.network = network
-        self.regularizers = regularizers
-        self.label_smoothing = label_smoothing
-        self.auxiliary_weight = auxiliary_weight
-        self.autocast = autocast
-        self.returns_loss = returns_loss(network)
+    network: Callable[[Tensor], Any]
+    regularizers: dict[str, tuple[Regularizer, list[Tensor]]]
+    label_smoothing: float = 0.0
+    auxiliary_weight: float = 0.4
+    autocast: str | None = None
+
+    def __post_init__(self) -> None:
+        self.returns_loss = returns_loss(self.network)
+        self._before_forward: Callable[[Tensor], None] | None = None
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         """Returns the total (a scalar with its graph), its terms by name, and the logits (B, classes).
@@ -59,7 +57,7 @@ class Objective:
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the loss of each sample (B,); their mean is the total but for the regularizers."""
         with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
-            outputs = self.network(inputs)
+            outputs = self._forward(inputs)
             logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
             options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
             losses = cross_entropy(logits, targets, **options)
@@ -67,8 +65,22 @@ class Objective:
                 losses = losses + self.auxiliary_weight * cross_entropy(auxiliary, targets, **options)
         return losses
 
+    @contextmanager
+    def observed(self, before_forward: Callable[[Tensor], None]) -> Iterator[None]:
+        """Calls a function with the inputs of each forward pass, before the pass, while entered."""
+        self._before_forward = before_forward
+        try:
+            yield
+        finally:
+            self._before_forward = None
+
+    def _forward(self, inputs: Tensor) -> Any:
+        if self._before_forward is not None:
+            self._before_forward(inputs)
+        return self.network(inputs)
+
     def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        logits = self.network(inputs)
+        logits = self._forward(inputs)
         if self.returns_loss:
             return logits, {"value": logits}, reported(self.network)
         if not isinstance(logits, tuple):

@@ -1,17 +1,18 @@
-"""From a configuration to the pieces of a run; every piece is built and checked before the first batch."""
+"""From a configuration to a run: its problem, its components, the checks of both, and what looks at the whole."""
 
+import random
 from collections.abc import Callable
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, NoData
+from trainopt.data import Arrays, Batching, Folders, FollowReference, Source
 from trainopt.models import smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule
 
@@ -27,65 +28,89 @@ from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
-from .compatibility import (
-    check_batches,
-    check_compile,
-    check_control,
-    check_function,
-    check_loss_function,
-    check_probes,
-    check_repeat_rate,
-)
-from .datasets import build_sets
-from .last_layer import compiled, keep_features, split_network
-from .schedule import build_schedule, check_schedule, levels_of
+from .compatibility import check_data, check_run
+from .datasets import build_sets, load_data
+from .last_layer import compiled, split_network, use_features
+from .schedule import build_schedule, levels_of
 
 
 def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
-    """Builds every piece of a run on its device. Sets torch's seed and numerics; raises UserError.
+    """Builds a run on its device. Sets torch's seed and numerics.
 
     Args:
         config: checked.
         folder: the run's, which may keep features of its images; None: it has none.
         training: False where the run is evaluated only.
         train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
+
+    Raises:
+        UserError: a component cannot be built, or two are not compatible.
     """
     device = choose_device(config.device)
     set_numerics(config.precision, config.deterministic, device)
     seed_everything(config.seed)
     clocks = Clocks(device)
+    run = build_run(config, build_problem(config, device, train_images), device, clocks)
+    check_run(config, run)
+    use_features(config, run, folder, training)
+    if training:
+        attach_probes(run)
+        begin_regularizers(run)
+    return run
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the generators that networks and optimizers may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class Problem(NamedTuple):
+    """A network and the sets of images that it learns from and is evaluated on."""
+
+    network: nn.Module
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    num_classes: int
+    training_set: Source
+    evaluation_sets: dict[str, Source]  # by kind of row
+    notes: list[str]  # what the start of the run prints
+
+
+def build_problem(config: DictConfig, device: torch.device, train_images: int) -> Problem:
+    """Reads the data and builds the network, which fit together."""
     data = load_data(config)
     network = build_network(config, data)
-    check_function(config, data, network)
-    notes: list[str] = []
-    size = input_size(config, data, network, notes)
-    image_shape = data.image_shape if size is None else (data.image_shape[0], size, size)
+    check_data(config, data, network)
+    size = resized_to(config, data, network)
+    channels, height, width = data.image_shape
+    image_shape = (channels, size or height, size or width)
     network = split_network(config, network, image_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
+    notes = []
+    if size != config.data.get("size"):
+        notes.append(f"images are upsampled from {height}x{width} to {size}x{size} pixels, as the network needs")
     training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
-    early_stopping = EarlyStopping(**config.early_stopping)
-    early_stopping.check(evaluation_sets)
-    progress = Progress(epoch_size=len(training_set))
+    return Problem(network, image_shape, data.num_classes, training_set, evaluation_sets, notes)
+
+
+def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
+    """Builds the components that train a network on its data."""
+    network = problem.network
     params = [p for p in network.parameters() if p.requires_grad]
+    progress = Progress(epoch_size=len(problem.training_set))
     optimizer = complete(construct(config.optimizer, "optimizer", params), Optimizer, "optimizer")
+    early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.watch(optimizer)
-    check_schedule(config, optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
-    duration = Duration.parse(config.duration)
-    batching = build_batching(config, schedule, duration)
-    check_batches(batching, len(training_set), network)
-    check_repeat_rate(batching, optimizer, range_test)
     if range_test:
-        notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
-    check_loss_function(optimizer, network)
+        problem.notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
+    batching = build_batching(config, schedule)
     probes = complete_each(construct_each(config, "probe"), Probe, "probe")
-    check_probes(probes)
-    check_control(batching, probes, config.duration, len(training_set))
-    check_compile(config, [optimizer, *probes.values()])
     forward = compiled(network) if config.compile else network
     autocast = device.type if config.precision == "bf16" else None
-    run = Run(
+    return Run(
         network=network,
         forward=forward,
         objective=build_objective(config, network, forward, autocast),
@@ -96,8 +121,8 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
         early_stopping=early_stopping,
         clocks=clocks,
         probes=probes,
-        training_set=training_set,
-        evaluation_sets=evaluation_sets,
+        training_set=problem.training_set,
+        evaluation_sets=problem.evaluation_sets,
         device=device,
         autocast=autocast,
         seed=config.seed,
@@ -105,48 +130,12 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
         log_every="1steps" if range_test else config.log_every,
-        num_classes=data.num_classes,
-        image_shape=image_shape,
+        num_classes=problem.num_classes,
+        image_shape=problem.image_shape,
         compiled=config.compile,
         range_test=range_test,
-        notes=notes,
+        notes=problem.notes,
     )
-    keep_features(config, run, folder, training)
-    if training:
-        attach_probes(run)
-        begin_regularizers(run)
-    return run
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds the generators that networks and optimizers may draw from."""
-    import random
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def load_data(config: DictConfig) -> Arrays | Folders:
-    """Reads the data set that a configuration names."""
-    data = construct(config.data, "data", common=COMMON["data"])
-    if isinstance(data, dict):
-        data = Arrays(**data, where="data")
-    if not isinstance(data, Arrays | Folders):
-        raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
-    channels, pad = config.data.channels, config.data.pad
-    if isinstance(data, Folders):
-        if channels is not None or pad:
-            key = f"channels={channels}" if pad == 0 else f"pad={pad}"
-            raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
-        return data
-    if isinstance(data, NoData):
-        return data
-    try:
-        data = data if channels is None else data.with_channels(channels)
-    except DataError as error:
-        raise UserError(f"data.{error}") from error
-    return data.padded(pad) if pad else data
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
@@ -168,26 +157,24 @@ def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
     return network
 
 
-def input_size(config: DictConfig, data: Arrays | Folders, network: nn.Module, notes: list[str]) -> int | None:
-    """Returns the side to which images are resized, or None; a change that nobody asked for is noted."""
+def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> int | None:
+    """Returns the side in pixels to which images are resized, for the network or as data.size says; None: they stay."""
     channels, height, width = data.image_shape
-    wanted = config.data.get("size")
-    shape = (channels, wanted, wanted) if wanted else (channels, height, width)
+    size = config.data.get("size")
     try:
-        needed = smallest_input(network, shape)
+        smallest = smallest_input(network, (channels, size or height, size or width))
     except ValueError as error:
         raise UserError(f"model: {one_line(error)}") from error
-    if needed is None:
-        return wanted
-    if wanted is not None:
-        raise UserError(f"data.size={wanted}: the network needs images of at least {needed} pixels")
-    notes.append(f"images are enlarged from {height}x{width} to {needed}x{needed} pixels, as the network needs")
-    return needed
+    if smallest is None:
+        return size
+    if size is not None:
+        raise UserError(f"data.size={size}: the network needs images of at least {smallest} pixels")
+    return smallest
 
 
-def build_batching(config: DictConfig, schedule: Schedule, duration: Duration) -> Batching:
+def build_batching(config: DictConfig, schedule: Schedule) -> Batching:
     """Builds the rule for batch sizes; the reference run that a configuration names becomes its trajectory."""
-    node = copy(config.batching)
+    node, duration = copy(config.batching), Duration.parse(config.duration)
     offered: dict[str, Any] = {"duration": duration, "levels": partial(levels_of, schedule, duration)}
     target = find(node, "batching")
     if isinstance(target, type) and issubclass(target, FollowReference) and "reference" in node:
@@ -197,12 +184,12 @@ def build_batching(config: DictConfig, schedule: Schedule, duration: Duration) -
 
 
 def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
-    """Builds the loss with its regularizers, each with the parameters that it is meant for."""
-    penalties = complete_each(construct_each(config, "regularizer"), Regularizer, "regularizer")
-    covered = {name: (penalty, covered_parameters(network, penalty)) for name, penalty in penalties.items()}
+    """Builds the loss with its regularizers, each with the parameters that it covers."""
+    regularizers = complete_each(construct_each(config, "regularizer"), Regularizer, "regularizer")
+    covered = {name: (term, covered_parameters(network, term)) for name, term in regularizers.items()}
     for name, (_, params) in covered.items():
         if not params:
-            raise UserError(f"regularizer.{name}: is meant for none of the network's trained parameters")
+            raise UserError(f"regularizer.{name}: covers none of the network's trained parameters")
     return Objective(
         forward,
         covered,
@@ -212,19 +199,19 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
     )
 
 
-def begin_regularizers(run: "Run") -> None:
-    """Lets regularizers look at the run that they are part of; UserError where one refuses it."""
-    for name, (regularizer, params) in run.objective.regularizers.items():
-        try:
-            regularizer.begin(run, params)
-        except (UserError, ValueError) as error:
-            raise UserError(f"regularizer.{name}: {one_line(error)}") from error
-
-
-def attach_probes(run: "Run") -> None:
-    """Lets probes look at the run that they will measure; UserError where one cannot."""
+def attach_probes(run: Run) -> None:
+    """Lets probes prepare for the run; UserError where one cannot measure it."""
     for name, probe in run.probes.items():
         try:
             probe.attach(run)
         except ValueError as error:
             raise UserError(f"probe.{name}: {one_line(error)}") from error
+
+
+def begin_regularizers(run: Run) -> None:
+    """Lets regularizers prepare for the run; UserError where one refuses it."""
+    for name, (regularizer, params) in run.objective.regularizers.items():
+        try:
+            regularizer.begin(run, params)
+        except (UserError, ValueError) as error:
+            raise UserError(f"regularizer.{name}: {one_line(error)}") from error

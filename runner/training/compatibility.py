@@ -1,4 +1,8 @@
-"""Refusing pieces of a run that do not fit together, before its first batch."""
+"""Checks that the components of a run are compatible, before the first batch.
+
+Data and network are checked first, as the other components are built for both; then those, in the order of
+`check_run`. What one component alone may be is checked where it is built.
+"""
 
 from collections.abc import Sequence
 from math import ceil
@@ -6,18 +10,30 @@ from math import ceil
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Batching, Folders, NoData, Position
+from trainopt.data import Arrays, Folders, NoData, Position
 from trainopt.optimizers import Optimizer
 
 from ..config.durations import Duration
 from ..config.options import shipped
 from ..state.objective import returns_loss
-from ..state.run import Probe
+from ..state.run import Probe, Run
 from ..system.errors import UserError
 
 
-def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
-    """Refuses data for a network that returns its loss, no data for one that needs them, and keys about images."""
+def check_run(config: DictConfig, run: Run) -> None:
+    """Raises UserError, which names a key, where components of a run contradict each other."""
+    run.early_stopping.check(run.evaluation_sets)
+    check_batches(run)
+    check_learning_rate(run)
+    check_loss_function(run)
+    check_probes(run.probes)
+    check_control(run)
+    if run.compiled:
+        check_compile([run.optimizer, *run.probes.values()])
+
+
+def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
+    """Refuses images for a test function, no images for another network, and keys about images for a function."""
     is_function, is_empty = returns_loss(network), isinstance(data, NoData)
     if is_empty and not is_function:
         raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
@@ -38,12 +54,13 @@ def check_function(config: DictConfig, data: Arrays | Folders, network: nn.Modul
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
 
 
-def check_batches(batching: Batching, epoch_size: int, network: nn.Module) -> None:
+def check_batches(run: Run) -> None:
     """Refuses batches that cannot be trained on."""
+    batching, epoch_size = run.batching, run.progress.epoch_size
     sizes = [stop - start for start, stop in batching.spans_from(Position(), epoch_size)]
     if not sizes or (batching.drop_last and batching.largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
-    trained = [m for m in network.train().modules() if m.training]
+    trained = [m for m in run.network.train().modules() if m.training]
     has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
     if has_batch_norm and batching.smallest == 1:
         raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
@@ -54,9 +71,9 @@ def check_batches(batching: Batching, epoch_size: int, network: nn.Module) -> No
         )
 
 
-def check_loss_function(optimizer: Optimizer, network: nn.Module) -> None:
-    """Refuses an optimizer that looks at the loss function where the network is the loss itself."""
-    if optimizer.needs_loss_function and returns_loss(network):
+def check_loss_function(run: Run) -> None:
+    """Refuses an optimizer that needs the loss function where the network returns the loss itself."""
+    if run.optimizer.needs_loss_function and run.objective.returns_loss:
         raise UserError("optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian")
 
 
@@ -69,39 +86,42 @@ def check_probes(probes: dict[str, Probe]) -> None:
             raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
 
 
-def check_compile(config: DictConfig, plugins: Sequence[Optimizer | Probe]) -> None:
+def check_compile(plugins: Sequence[Optimizer | Probe]) -> None:
     """Refuses to compile for an optimizer or a probe that differentiates the gradient."""
-    for name in (type(plugin).__name__ for plugin in plugins if plugin.needs_graph):
-        if config.compile:
+    for plugin in plugins:
+        if plugin.needs_graph:
+            name = type(plugin).__name__
             raise UserError(
                 f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
             )
 
 
-def check_control(batching: Batching, probes: dict[str, Probe], duration: str, epoch_size: int) -> None:
-    """Refuses a batching that acts on a probe where this is missing, or where nothing would ever be decided."""
-    name = batching.needs_probe
+def check_control(run: Run) -> None:
+    """Refuses a batching that follows a probe where this is missing, or where nothing would ever be decided."""
+    name, batching = run.batching.needs_probe, run.batching
     if name is None:
         return
-    if name not in probes:
-        raise UserError(f"batching: {type(batching).__name__} acts on what a probe measures; give probe=[{name}]")
-    for key, every in ((f"probe.{name}.every", probes[name].every), ("batching.every", batching.every)):
-        if never_comes(every, duration, batching, epoch_size):
-            raise UserError(f"{key}={every}: never comes in a run of {duration}; give a shorter one")
+    if name not in run.probes:
+        raise UserError(f"batching: {type(batching).__name__} follows what a probe measures; give probe=[{name}]")
+    for key, every in ((f"probe.{name}.every", run.probes[name].every), ("batching.every", batching.every)):
+        if never_comes(every, run):
+            raise UserError(f"{key}={every}: never comes in a run of {run.duration}; give a shorter one")
 
 
-def never_comes(every: str, duration: str, batching: Batching, epoch_size: int) -> bool:
-    """Returns whether a duration is longer than a run, however large batches will be."""
-    one, run = Duration.parse(every), Duration.parse(duration)
-    if one.unit == run.unit:
-        return one.amount > run.amount
+def never_comes(every: str, run: Run) -> bool:
+    """Returns whether a duration is longer than a run, however large its batches will be."""
+    one, whole = Duration.parse(every), Duration.parse(run.duration)
+    batching, epoch_size = run.batching, run.progress.epoch_size
+    if one.unit == whole.unit:
+        return one.amount > whole.amount
     if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
-        return one.amount * epoch_size > run.amount * 2 * batching.largest
-    return one.amount > ceil(run.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats
+        return one.amount * epoch_size > whole.amount * 2 * batching.largest
+    return one.amount > ceil(whole.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats
 
 
-def check_repeat_rate(batching: Batching, optimizer: Optimizer, range_test: str | None) -> None:
+def check_learning_rate(run: Run) -> None:
     """Refuses factors on the learning rate for an optimizer that has none, or sets it, and for a range test."""
+    batching, optimizer = run.batching, run.optimizer
     factor, key, name = batching.repeat_lr_factor, batching.changes_lr, type(optimizer).__name__
     changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
     if not changed:
@@ -111,5 +131,5 @@ def check_repeat_rate(batching: Batching, optimizer: Optimizer, range_test: str 
         raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
     if not all("lr" in group for group in optimizer.param_groups):
         raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
-    if range_test and key is not None:
+    if run.range_test and key is not None:
         raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")

@@ -1,6 +1,4 @@
-"""The sets of images of a run: what it is trained on and what it is evaluated on."""
-
-from typing import Any
+"""The data of a run: what it is trained on and what it is evaluated on."""
 
 import numpy as np
 import torch
@@ -13,13 +11,38 @@ from trainopt.data import (
     Folders,
     FolderSource,
     InMemory,
+    NoData,
+    Source,
     bootstrap,
     class_balanced,
     split,
 )
 
 from ..config.instantiate import construct
+from ..config.options import COMMON
 from ..system.errors import UserError, one_line
+
+
+def load_data(config: DictConfig) -> Arrays | Folders:
+    """Reads the data set that a configuration names."""
+    data = construct(config.data, "data", common=COMMON["data"])
+    if isinstance(data, dict):
+        data = Arrays(**data, where="data")
+    if not isinstance(data, Arrays | Folders):
+        raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
+    channels, pad = config.data.channels, config.data.pad
+    if isinstance(data, Folders):
+        if channels is not None or pad:
+            key = f"channels={channels}" if pad == 0 else f"pad={pad}"
+            raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
+        return data
+    if isinstance(data, NoData):
+        return data
+    try:
+        data = data if channels is None else data.with_channels(channels)
+    except DataError as error:
+        raise UserError(f"data.{error}") from error
+    return data.padded(pad) if pad else data
 
 
 def build_sets(
@@ -29,7 +52,7 @@ def build_sets(
     device: torch.device,
     notes: list[str],
     train_images: int = 0,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Source, dict[str, Source]]:
     """Returns the training set and the sets to evaluate on, by kind of row.
 
     Images are normalised by all training images, those too that a bootstrap sample leaves out: to every member of
@@ -63,7 +86,7 @@ def build_sets(
         return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
 
     augmentation = construct(config.augmentation, "augmentation")
-    sets = {"validation": make("train", held_out)} if len(held_out) else {}
+    sets: dict[str, Source] = {"validation": make("train", held_out)} if len(held_out) else {}
     if train_images:
         chosen = train[class_balanced(labels[train], train_images)]
         sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..records.run_folder import DONE, fingerprint, log_traceback, record_failure, summary_if_done
+from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
 from ..system.errors import FAILED, UserError, cannot_write, one_line, reason
 from ..system.files import read_json, shown, write_json, write_text
@@ -30,55 +31,63 @@ def start(
     debug: bool = False,
     display: Display | None = None,
 ) -> int:
-    """Begins a run in a folder, continue the one that is there, or show its result; returns the exit code.
+    """Begins a run in a folder, continues the one that is there, or shows its result; returns the exit code.
+
+    Args:
+        config: checked.
+        choices: the chosen options, by group.
+        folder: the run's.
+        command: the command line, for environment.json.
+        debug: whether tracebacks are printed.
+        display: where to print; None: the screen.
 
     Raises:
-        UserError: the folder holds another run, is written by another process, or cannot be written; or a piece
+        UserError: the folder holds another run, is written by another process, or cannot be written; or a component
             cannot be built; nothing was written then.
     """
     display = display or Display()
-    if told_if_done(config, folder, display):
+    if show_if_done(config, folder, display):
         return 0
     with Interrupt() as interrupt:
         try:
-            with ExitStack() as held:
-                with writing(folder):
-                    held.enter_context(RunLock(folder))
-                if told_if_done(config, folder, display):  # by a process that held the lock a moment ago
+            with ExitStack() as stack:
+                with refuse_unwritable(folder):
+                    stack.enter_context(RunLock(folder))
+                if show_if_done(config, folder, display):  # by a process that held the lock a moment ago
                     return 0
-                return carry_out(config, choices, folder, command, display, interrupt, debug)
+                return execute(config, choices, folder, command, display, interrupt, debug)
         except KeyboardInterrupt:
             return interrupt.code
         except UserError:
             raise
-        except Exception as error:  # noqa: BLE001 - of a piece that was built; what happens later is in `attempt`
+        except Exception as error:  # noqa: BLE001 - of a component that was built; later ones are in `run_training`
             record_failure(folder, error)
             if debug:
                 traceback.print_exc()
-            tell_failure(reason(error), folder)
+            report_failure(reason(error), folder)
             return FAILED
 
 
-def told_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
+def show_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
     """Shows the result of the run in a folder if it has one; UserError if the folder holds another run."""
     summary = summary_if_done(folder, config)
     if summary is None:
         return False
     display.say(f"this run is already {summary['status']}:")
-    tell_end(display, summary, folder)
+    report_end(display, summary, folder)
     return True
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns an error of writing the files that a run begins with into a UserError."""
+def refuse_unwritable(folder: Path) -> Iterator[None]:
+    """Turns an error of writing the first files of a run into a UserError."""
     try:
         yield
     except OSError as error:
         raise UserError(cannot_write(error, folder)) from error
 
 
-def carry_out(
+def execute(
     config: DictConfig,
     choices: dict[str, Any],
     folder: Path,
@@ -87,61 +96,45 @@ def carry_out(
     interrupt: Interrupt,
     debug: bool,
 ) -> int:
-    """Builds, train and sum up, from the folder's newest checkpoint where there is one; returns the exit code."""
+    """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
     from ..records.checkpoint_files import find_resume_point
     from .build import build
+    from .describe import describe_run
 
     run = build(config, folder)
     metrics = folder / "metrics.jsonl"
-    found = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
-    with ExitStack() as opened:
-        with writing(folder):
-            write_header(config, choices, folder, command, run, resumed=found.state is not None)
+    resume_point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    with ExitStack() as stack:
+        with refuse_unwritable(folder):
+            write_header(config, choices, folder, command, run, resumes=resume_point.state is not None)
             display.log_to(folder / "log.txt")
-            opened.callback(display.close)
-            record = open_record(config, folder, run, found)
-            opened.callback(record.close)
-        for problem in found.problems:
-            display.say(f"note: {problem}")
-        if found.state is not None:
-            restore(run, record, found.state, folder / "checkpoints" / found.name)
-            display.say(f"continuing from step {run.progress.step} ({found.name})")
-        display.show_start(facts(config, choices, run, folder), run.notes)
-        code, outcome = attempt(run, record, display, folder, interrupt, debug)
-        try:
-            if run.range_test and outcome["status"] in DONE:
-                from ..reporting.range_test import summarise_range_test
-
-                record.flush()
-                outcome["range_test"] = summarise_range_test(folder)
-            summary = record.summarise(**outcome)
-        except OSError as error:
-            print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
-            return FAILED
-        tell_end(display, summary, folder)
-        if outcome["status"] == "failed" and record.store.last_step is not None:
-            print(f"trainopt: the same command goes on from step {record.store.last_step}", file=sys.stderr)
-        return code
+            stack.callback(display.close)
+            recorder = open_recorder(config, folder, run, resume_point)
+            stack.callback(recorder.close)
+        resume(run, recorder, folder, resume_point, display)
+        display.show_start(describe_run(config, choices, run, folder), run.notes)
+        code, outcome = run_training(run, recorder, display, folder, interrupt, debug)
+        return finish(run, recorder, display, folder, code, outcome)
 
 
 def write_header(
-    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumed: bool
+    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumes: bool
 ) -> None:
-    """Writes what says which run this is, and where it runs."""
+    """Writes which run this is (run.yaml), and where it runs (environment.json)."""
     from ..system.environment import environment
 
     header = {"choices": choices, "fingerprint": fingerprint(config)}
     write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
-    here = environment(run.device, command)
+    present = environment(run.device, command)
     if run.features is not None:
-        here["features"] = run.features
-    before = read_json(folder / "environment.json") if resumed else {}
+        present["features"] = run.features
+    before = read_json(folder / "environment.json") if resumes else {}
     if before:  # a run that goes on elsewhere keeps where it was
-        here["earlier"] = [*before.pop("earlier", []), before]
-    write_json(folder / "environment.json", here)
+        present["earlier"] = [*before.pop("earlier", []), before]
+    write_json(folder / "environment.json", present)
 
 
-def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoint") -> "Recorder":
+def open_recorder(config: DictConfig, folder: Path, run: "Run", resume_point: "ResumePoint") -> "Recorder":
     """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
     from ..config.contracts import complete
     from ..config.instantiate import construct
@@ -149,7 +142,7 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoin
     from ..records.logger import Logger
     from ..state.recorder import Recorder
 
-    resumed_at = found.state["progress"]["step"] if found.state else None
+    resumed_at = resume_point.state["progress"]["step"] if resume_point.state else None
     if resumed_at is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     logger = None
@@ -157,43 +150,42 @@ def open_record(config: DictConfig, folder: Path, run: "Run", found: "ResumePoin
         plugin = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
         logger = complete(plugin, Logger, "logger")
     keep = config.keep_checkpoints
-    return Recorder(
-        run,
-        folder,
-        fingerprint(config),
-        store=CheckpointStore(folder / "checkpoints", keep.last, found.last_step),
-        keep_every=keep.every,
-        at_restarts=keep.at_restarts,
-        logger=logger,
-    )
+    store = CheckpointStore(folder / "checkpoints", keep.last, resume_point.last_step)
+    return Recorder(run, folder, fingerprint(config), store, keep.every, keep.at_restarts, logger)
 
 
-def restore(run: "Run", record: "Recorder", state: dict[str, Any], path: Path) -> None:
-    """Sets a run and its record to the state in a checkpoint; UserError if it is that of something else."""
+def resume(run: "Run", recorder: "Recorder", folder: Path, resume_point: "ResumePoint", display: Display) -> None:
+    """Sets a run and its recorder to the newest checkpoint, if any; UserError if it is that of something else."""
     from ..state.checkpoint import load_run_state
 
+    for problem in resume_point.problems:
+        display.say(f"note: {problem}")
+    if resume_point.state is None:
+        return
     try:
-        load_run_state(run, state)
+        load_run_state(run, resume_point.state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{shown(path)}: does not fit this run ({one_line(error)[:160]})") from error
-    record.resume(state)
+        path = shown(folder / "checkpoints" / resume_point.name)
+        raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
+    recorder.resume(resume_point.state)
+    display.say(f"continuing from step {run.progress.step} ({resume_point.name})")
 
 
-def attempt(
-    run: "Run", record: "Recorder", display: Display, folder: Path, interrupt: Interrupt, debug: bool
+def run_training(
+    run: "Run", recorder: "Recorder", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
-    """Trains; returns the exit code and what the summary says of how it ended."""
+    """Trains a run; returns the exit code, and how it ended, for the summary."""
     from .divergence import Diverged
     from .loop import train
 
     try:
         interrupt.patient = True
         with display.live(run.duration):
-            train(run, record, display, interrupt)
-    except Diverged as outcome:
-        record.checkpoint()
-        where = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(outcome.loss)}
-        return 0, {"status": "diverged", "diverged_at": where}
+            train(run, recorder, display, interrupt)
+    except Diverged as divergence:
+        recorder.checkpoint()
+        end = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(divergence.loss)}
+        return 0, {"status": "diverged", "diverged_at": end}
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}
     except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
@@ -201,86 +193,31 @@ def attempt(
             log_traceback(folder, error)
         if debug:
             traceback.print_exc()
-        with suppress(Exception):  # what waits may be what failed
-            record.flush()
+        with suppress(Exception):  # writing the rows that wait may be what failed
+            recorder.flush()
         return FAILED, {"status": "failed", "error": reason(error)}
     finally:
         interrupt.patient = False
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
-    why = None if run.is_over else run.early_stopping.reason
-    because = {} if why is None else {"stopped_because": why}
-    return 0, {"status": "finished", "stopped_early": why is not None, **because}
+    early = None if run.is_over else run.early_stopping.reason
+    outcome: dict[str, Any] = {"status": "finished", "stopped_early": early is not None}
+    return 0, outcome if early is None else {**outcome, "stopped_because": early}
 
 
-def tell_failure(error: str, folder: Path) -> None:
-    """Says what ended a run."""
-    print(f"trainopt: the run failed: {error}", file=sys.stderr)
-    print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
+def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, code: int, outcome: dict[str, Any]) -> int:
+    """Writes the summary of a run and reports its end; returns the exit code."""
+    try:
+        if run.range_test and outcome["status"] in DONE:
+            from ..reporting.range_test import summarise_range_test
 
-
-def tell_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
-    """Says how a run ended, with its curves and figures."""
-    from ..reporting.curves import draw_learning_curves
-    from ..reporting.fisher_curves import draw_fisher_curves
-    from ..reporting.loss_terms import draw_loss_terms
-    from ..reporting.range_test import draw_range_test, report_bounds
-    from ..reporting.trajectory import draw_trajectory
-
-    range_test = summary.get("range_test")
-    if summary["status"] == "failed":
-        tell_failure(summary["error"], folder)
-    elif summary["status"] == "interrupted":
-        display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
-    else:
-        if not (folder / "curves.png").exists():
-            with suppress(OSError):  # a folder that can only be read shows its figures all the same
-                draw_learning_curves(folder, folder.name)
-                draw_loss_terms(folder, folder.name)
-                draw_fisher_curves(folder, folder.name)
-                draw_trajectory(folder)
-                if range_test:
-                    draw_range_test(folder, range_test)
-        display.show_summary(summary, folder)
-    if summary["status"] == "diverged":
-        where = summary["diverged_at"]
-        at = f"step {where['step']} (epoch {where['epoch']:.2f})"
-        display.say(f"diverged: the loss became {where['loss']} after {at}")
-    if summary.get("stopped_early"):
-        display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
-    for line in report_bounds(range_test) if range_test else ():
-        display.say(line)
-
-
-def facts(config: DictConfig, choices: dict[str, Any], run: Any, folder: Path) -> list[tuple[str, str]]:
-    """Returns what the start says of a run, as (name, value)."""
-    from trainopt.data import Position
-
-    from ..system.device import describe_device
-
-    images = ", ".join(f"{len(s):,} {kind}" for kind, s in run.evaluation_sets.items())
-    shape = "x".join(map(str, run.image_shape))
-    precision, data = config.precision, f" ({len(run.training_set):,} training, {images} images; {shape})"
-    if run.objective.returns_loss:
-        precision, data = str(next(run.network.parameters()).dtype).removeprefix("torch."), ""
-    trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
-    optimizer = config.optimizer.get("_target_", "").rpartition(".")[2]
-    lr = run.optimizer.param_groups[0].get("lr")
-    at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
-    rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
-    warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
-    spans = sum(1 for _ in run.batching.spans_from(Position(), len(run.training_set)))
-    changes = run.batching.describe()
-    sizes = [("batches", changes)] if changes else []
-    an_epoch = f"{spans} {'batch' if spans == 1 else 'batches'} an epoch{' at first' if sizes else ''}"
-    features = [] if run.features is None else [("features", run.features)]
-    return [
-        ("model", f"{choices.get('model')} ({run.parameters:,} parameters{trainable})"),
-        ("data", f"{choices.get('data')}{data}"),
-        *features,
-        ("optimizer", f"{optimizer}{rate}, schedule {choices.get('schedule')}{warmup}"),
-        ("length", f"{config.duration}, {an_epoch}"),
-        *sizes,
-        ("device", f"{describe_device(run.device)}, {precision}"),
-        ("folder", shown(folder)),
-    ]
+            recorder.flush()
+            outcome["range_test"] = summarise_range_test(folder)
+        summary = recorder.summarise(**outcome)
+    except OSError as error:
+        print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
+        return FAILED
+    report_end(display, summary, folder)
+    if outcome["status"] == "failed" and recorder.store.last_step is not None:
+        print(f"trainopt: the same command goes on from step {recorder.store.last_step}", file=sys.stderr)
+    return code

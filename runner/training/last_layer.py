@@ -5,51 +5,50 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from trainopt.data import Features, digest_of
+from trainopt.data import Features, Source, digest_of
 from trainopt.models import LastLayer, WeightsError, load_weights
 
+from ..records.feature_cache import FeatureCache
+from ..state.run import Run
 from ..system.display import duration_text
 from ..system.errors import UserError, one_line, reason
 from ..system.files import shared_cache, shown
-from .feature_cache import FeatureCache
 
-if TYPE_CHECKING:
-    from ..state.run import Run
-
-FEATURE_BATCH = 64  # images at a time; on a CPU the time for each is the same from 32 to 256
-PATIENCE_SECONDS = 5.0  # after which a computation says how long it will take
-APART = ("weights", "trainable", "feature_cache")  # keys of the model that do not describe the backbone's form
+FEATURE_BATCH = 64  # images a batch; on a CPU the time of an image is the same from 32 to 256
+PATIENCE_SECONDS = 5.0  # after so long the remaining time is printed
+KEYS_WITHOUT_ARCHITECTURE = ("weights", "trainable", "feature_cache")  # keys of the model
 
 
 def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Returns a network with the weights of a file, if one is given, and as model.trainable asks for it.
+    """Returns a network with the weights of a file, if one is given, split where model.trainable=last_layer.
 
-    For last_layer it is split; its classifier begins anew, whatever the file holds in its place.
+    The classifier of a network that is split begins anew, whatever the file holds in its place.
     """
-    apart: list[str] = []
-    split = network
+    trained: nn.Module = network
+    new_layers: list[str] = []  # whose weights in the file are not used
     if config.model.get("trainable") == "last_layer":
         try:
-            split = LastLayer(network, image_shape, bf16=config.precision == "bf16")
+            trained = last_layer = LastLayer(network, image_shape, bf16=config.precision == "bf16")
         except ValueError as error:
             raise UserError(f"model.trainable=last_layer: {one_line(error)}") from error
-        apart = split.classifiers
+        new_layers = last_layer.classifiers
     if config.model.weights not in (None, "pretrained"):
         try:
-            load_weights(network, config.model.weights, apart)
+            load_weights(network, config.model.weights, new_layers)
         except WeightsError as error:
             raise UserError(f"model.weights: {error}") from error
-    return split
+    return trained
 
 
 def compiled(network: nn.Module) -> Any:
@@ -60,14 +59,14 @@ def compiled(network: nn.Module) -> Any:
     return network
 
 
-def keep_features(config: DictConfig, run: "Run", folder: Path | None, training: bool) -> None:
-    """Lets a run whose backbone is frozen read features in the place of images, where these never change.
+def use_features(config: DictConfig, run: Run, folder: Path | None, training: bool) -> None:
+    """Lets a run whose backbone is frozen read features in place of images, where these are not random.
 
     The time that this takes is on a clock of its own, `features`.
 
     Args:
         config: of the run.
-        run: built; its sets, and what is called on their batches, are replaced.
+        run: built; its sets, what evaluations call, and its objective are replaced.
         folder: the run's, or None where nothing may be written there.
         training: whether its training set will be used.
     """
@@ -75,41 +74,41 @@ def keep_features(config: DictConfig, run: "Run", folder: Path | None, training:
     if not isinstance(network, LastLayer):
         return
     run.features = "computed for every batch"
-    place = cache_folder(config.model.feature_cache, folder)
-    if place is None:
+    cache_folder = feature_folder(config.model.feature_cache, folder)
+    if cache_folder is None:
         return
     with run.clocks.running("features"):
-        store = FeatureStore(FeatureCache(place), network, about_backbone(config, network))
+        store = FeatureStore(FeatureCache(cache_folder), network, describe_backbone(config, network))
         try:
-            run.evaluation_sets = {kind: store.of(source) for kind, source in run.evaluation_sets.items()}
+            run.evaluation_sets = {kind: store.features(source) for kind, source in run.evaluation_sets.items()}
             run.forward = network.head
             if training and not run.training_set.is_random:
-                run.training_set = store.of(run.training_set)
-                run.objective.network = network.head
+                run.training_set = store.features(run.training_set)
+                run.objective = replace(run.objective, network=network.head)
                 network.release()
         except OSError as error:
             run.notes.append(f"features cannot be stored ({reason(error)}): the backbone runs for every batch")
     if run.forward is network.head:
         rest = "" if isinstance(run.training_set, Features) else f"; of training images {run.features}"
         how = f"computed in {store.seconds:.1f} s and stored in" if store.seconds else "from"
-        run.features = f"{how} {shown(place)}{rest}"
+        run.features = f"{how} {shown(cache_folder)}{rest}"
 
 
-def cache_folder(wanted: str, folder: Path | None) -> Path | None:
+def feature_folder(choice: str, folder: Path | None) -> Path | None:
     """Returns where features are kept, for a value of model.feature_cache; None: nowhere."""
-    if wanted == "run":
+    if choice == "run":
         return None if folder is None else folder / "features"
-    return shared_cache() / "features" if wanted == "shared" else None
+    return shared_cache() / "features" if choice == "shared" else None
 
 
-def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
-    """Returns what features depend on beside the images: weights, code and numerics."""
+def describe_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
+    """Returns what features depend on besides the images: weights, code and numerics."""
     frozen = network.frozen()
     options: dict[Any, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     return {
         "weights": digest_of(*(part for name in sorted(frozen) for part in (name, frozen[name]))),
-        "model": {str(key): value for key, value in options.items() if key not in APART},
-        "code": code_of(network.network),
+        "model": {str(key): value for key, value in options.items() if key not in KEYS_WITHOUT_ARCHITECTURE},
+        "code": digest_of_code(network.network),
         "classifiers": network.classifiers,
         "device": next(iter(network.parameters())).device.type,
         "precision": config.precision,
@@ -117,51 +116,52 @@ def about_backbone(config: DictConfig, network: LastLayer) -> dict[str, Any]:
     }
 
 
-def code_of(network: nn.Module) -> str:
-    """Returns a digest of the files in which the classes of a network's layers are written, but for torch's."""
+def digest_of_code(network: nn.Module) -> str:
+    """Returns a digest of the source files of a network's layers, except for torch's."""
     classes = {type(m) for m in network.modules() if not type(m).__module__.startswith("torch.")}
     files = {inspect.getsourcefile(c) for c in classes if c.__module__ in sys.modules and c.__module__ != "__main__"}
     return digest_of(*(Path(name).read_bytes() for name in sorted(filter(None, files))))
 
 
 class FeatureStore:
-    """Features of sets of images, from a cache or computed into it.
+    """Features of sets of images, read from a cache or computed into it.
 
     Args:
         cache: where they are kept.
         network: computes them.
-        about: what they depend on beside the images.
+        backbone: what they depend on besides the images.
 
     Attributes:
         seconds: spent on computing.
     """
 
-    def __init__(self, cache: FeatureCache, network: LastLayer, about: dict[str, Any]):
-        self.cache, self.network, self.about = cache, network, about
+    def __init__(self, cache: FeatureCache, network: LastLayer, backbone: dict[str, Any]):
+        self.cache, self.network, self.backbone = cache, network, backbone
         self.seconds = 0.0
 
-    def of(self, source: Any) -> Features:
+    def features(self, source: Source) -> Features:
         """Returns the features of a set of images; OSError where they cannot be stored."""
-        about = {**self.about, "images": source.digest()}
+        about = {**self.backbone, "images": source.digest()}
         key = digest_of(json.dumps(about, sort_keys=True))[:32]
         with self.cache.turn(key):
             values = self.cache.read(key)
             if values is None:
                 began = perf_counter()
-                self.cache.write(key, (len(source), self.network.width), self._blocks(source), about)
+                self.cache.write(key, (len(source), self.network.width), self._compute(source), about)
                 self.seconds += perf_counter() - began
                 values = self.cache.read(key)
         if values is None:
             raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
-        return Features(torch.from_numpy(values), source.labels, source.device)
+        return Features(torch.from_numpy(values), torch.as_tensor(source.labels), source.device)
 
-    def _blocks(self, source: Any) -> Iterator[np.ndarray]:
-        began, done, told = perf_counter(), 0, False
+    def _compute(self, source: Source) -> Iterator[np.ndarray]:
+        """Yields features in blocks of images, and prints the remaining time once if it is long."""
+        began, done, is_announced = perf_counter(), 0, False
         for images, _ in source.ordered(FEATURE_BATCH):
             yield self.network.features(images).cpu().numpy()
             done += len(images)
-            passed = perf_counter() - began
-            if passed > PATIENCE_SECONDS and not told:
-                left = duration_text(passed * (len(source) - done) / done)
+            elapsed = perf_counter() - began
+            if elapsed > PATIENCE_SECONDS and not is_announced:
+                left = duration_text(elapsed * (len(source) - done) / done)
                 print(f"trainopt: computing features of {len(source):,} images, {left} left", file=sys.stderr)
-                told = True
+                is_announced = True

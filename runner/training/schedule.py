@@ -17,7 +17,7 @@ from ..system.errors import UserError
 COMMON = tuple(shipped("config.yaml")["schedule"])
 
 
-def check_schedule(config: DictConfig, optimizer: Optimizer) -> None:
+def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
     """Refuses a schedule or a warm-up for an optimizer that computes its learning rate."""
     if not optimizer.sets_lr:
         return
@@ -36,6 +36,7 @@ def build_schedule(config: DictConfig, optimizer: Optimizer, progress: Progress)
     Raises:
         UserError: it cannot be built, or cannot be run as the configuration says.
     """
+    check_sets_lr(config, optimizer)
     node = config.schedule
     plugin = construct(node, "schedule", common=COMMON, optimizer=optimizer, progress=progress)
     schedule = complete(plugin, Schedule, "schedule")

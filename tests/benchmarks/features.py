@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 from pairs import hardware, ratios, report
 from trainopt.data import Constant, Features, InMemory, Position, batches
 from trainopt.models import LastLayer, timm_network
+from trainopt.runner.records.feature_cache import FeatureCache
 from trainopt.runner.system.device import keep_freed_memory
-from trainopt.runner.training.feature_cache import FeatureCache
 from trainopt.runner.training.last_layer import FeatureStore
 
 BATCH, IMAGES, CLASSES, SHAPE = 128, 256, 10, (3, 96, 96)
@@ -61,7 +61,7 @@ def first_epoch(model: LastLayer, source: InMemory) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = perf_counter()
         store = FeatureStore(FeatureCache(Path(folder)), model, {})
-        epoch(model.head, trained(model), store.of(source), 1)
+        epoch(model.head, trained(model), store.features(source), 1)
         return perf_counter() - began
 
 

@@ -17,13 +17,13 @@ def test_the_first_command_learns_digits(trainopt, tmp_path):
 def test_a_network_for_imagenet_trains_on_the_default_data(trainopt):
     result = trainopt("model=resnet50", "optimizer=adam", "duration=5steps")
     assert result.code == 0
-    assert "images are enlarged from 8x8 to 32x32 pixels" in result.out
+    assert "images are upsampled from 8x8 to 32x32 pixels" in result.out
 
 
 def test_inception_trains_on_the_default_data(trainopt):
     result = trainopt("model=inception_v3", "optimizer=adam", "duration=2steps", "data.limit=64")
     assert result.code == 0
-    assert "images are enlarged from 8x8 to 75x75 pixels" in result.out
+    assert "images are upsampled from 8x8 to 75x75 pixels" in result.out
 
 
 def test_a_compiled_network_trains(trainopt, tmp_path):

@@ -133,7 +133,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("", "batching: GrowthControl acts on what a probe measures; give probe=[fisher]"),
+        ("", "batching: GrowthControl follows what a probe measures; give probe=[fisher]"),
         (f"{FISHER} +probe.fisher.every=2epochs", "probe.fisher.every=2epochs: never comes in a run of 1epochs"),
         (f"{FISHER} +probe.fisher.every=999steps", "probe.fisher.every=999steps: never comes in a run of 1epochs"),
         (f"{FISHER} batching.every=3epochs", "batching.every=3epochs: never comes in a run of 1epochs"),
@@ -174,7 +174,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(command, message):
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     result = trainopt("model=mlp", "batching=growth_control", "batching.L_growth=[0,1]")
     assert result.code == 2
-    message = "batching: GrowthControl acts on what a probe measures; give probe=[fisher]"
+    message = "batching: GrowthControl follows what a probe measures; give probe=[fisher]"
     assert result.err == f"trainopt: {message}\n"
     assert not list(tmp_path.iterdir())
 

@@ -120,7 +120,7 @@ def test_every_function_is_run_and_drawn(trained, name):
             (*FUNCTION, "early_stopping.patience=3"),
             "early_stopping.min_step_norm ends a run where its steps become short",
         ),
-        ((*FUNCTION, "regularizer=[l2]"), "regularizer.l2: is meant for none of the network's trained parameters"),
+        ((*FUNCTION, "regularizer=[l2]"), "regularizer.l2: covers none of the network's trained parameters"),
         ((*FUNCTION, "model.function=beal"), "model.function=beal: must be one of product, quadratic"),
         (
             (*FUNCTION, "model.function=beale", "model.start=[1,2,3]"),

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from trainopt.runner.training.feature_cache import FeatureCache
+from trainopt.runner.records.feature_cache import FeatureCache
 
 VALUES = np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
 

@@ -1,0 +1,61 @@
+"""What the start of a run prints about it."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from trainopt.data import Position
+
+from ..state.run import Run
+from ..system.device import describe_device
+from ..system.files import shown
+
+
+def describe_run(config: DictConfig, choices: dict[str, Any], run: Run, folder: Path) -> list[tuple[str, str]]:
+    """Returns (name, value) of model, data, optimizer, length, device and folder.
+
+    Args:
+        config: of the run.
+        choices: the chosen options, by group.
+        run: built.
+        folder: the run's.
+    """
+    features = [] if run.features is None else [("features", run.features)]
+    changes = run.batching.describe()
+    is_function = run.objective.returns_loss
+    precision = str(next(run.network.parameters()).dtype).removeprefix("torch.") if is_function else config.precision
+    return [
+        ("model", f"{choices.get('model')} ({_count_parameters(run)})"),
+        ("data", f"{choices.get('data')}{'' if is_function else f' ({_count_images(run)})'}"),
+        *features,
+        ("optimizer", _describe_optimizer(config, choices, run)),
+        ("length", f"{config.duration}, {_count_batches(run)}{' at first' if changes else ''}"),
+        *([("batches", changes)] if changes else []),
+        ("device", f"{describe_device(run.device)}, {precision}"),
+        ("folder", shown(folder)),
+    ]
+
+
+def _count_parameters(run: Run) -> str:
+    trainable = "" if run.parameters == run.trainable_parameters else f", {run.trainable_parameters:,} trained"
+    return f"{run.parameters:,} parameters{trainable}"
+
+
+def _count_images(run: Run) -> str:
+    sets = ", ".join(f"{len(source):,} {kind}" for kind, source in run.evaluation_sets.items())
+    return f"{len(run.training_set):,} training, {sets} images; {'x'.join(map(str, run.image_shape))}"
+
+
+def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -> str:
+    name = config.optimizer.get("_target_", "").rpartition(".")[2]
+    lr = run.optimizer.param_groups[0].get("lr")
+    at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
+    rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
+    warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
+    return f"{name}{rate}, schedule {choices.get('schedule')}{warmup}"
+
+
+def _count_batches(run: Run) -> str:
+    count = sum(1 for _ in run.batching.spans_from(Position(), len(run.training_set)))
+    return f"{count} {'batch' if count == 1 else 'batches'} an epoch"
