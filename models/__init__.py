@@ -1,4 +1,7 @@
-"""What is trained: networks of timm by name, the small-image networks that timm lacks, and weights from files."""
+"""Networks: those of timm by name, small-image networks that timm lacks, test functions, and weights from files.
+
+Imports no other package of trainopt.
+"""
 
 from .densenet import DenseNet
 from .function import Function
@@ -7,9 +10,8 @@ from .last_layer import LastLayer
 from .mlp import MLP
 from .plain_convnet import PlainConvNet
 from .resnet import ResNet
-from .small_images import small_image_network
 from .test_functions import FUNCTIONS, Problem
-from .timm_network import timm_network
+from .timm_network import small_image_network, timm_network
 from .weights import DamagedFile, WeightsError, load_weights, safe_load
 
 __all__ = [

@@ -10,7 +10,7 @@ STEM = 16
 
 
 class DenseLayer(nn.Module):
-    """x and beside it BN-ReLU-conv3x3 of x, (B, C, H, W) -> (B, C + growth, H, W)."""
+    """x concatenated with BN-ReLU-conv3x3 of x, (B, C, H, W) -> (B, C + growth, H, W)."""
 
     def __init__(self, channels: int, growth: int):
         super().__init__()
@@ -18,12 +18,12 @@ class DenseLayer(nn.Module):
         self.conv = nn.Conv2d(channels, growth, 3, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the images with the new channels after the old ones."""
+        """Returns the old channels, then the new ones."""
         return torch.cat([x, self.conv(relu(self.bn(x)))], 1)
 
 
 class Transition(nn.Module):
-    """BN-ReLU-conv1x1 and the mean of 2x2 pixels, (B, C, H, W) -> (B, C, H / 2, W / 2)."""
+    """BN-ReLU-conv1x1 and average pooling over 2x2 pixels, (B, C, H, W) -> (B, C, H / 2, W / 2)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -38,20 +38,20 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """Densely connected network for small images, (B, in_channels, H, W) -> (B, num_classes).
 
-    A 3x3 stem of 16 channels without batch norm, blocks of layers that each add `growth` channels to those that
-    they see, transitions between blocks, BN-ReLU and the mean over the image, one linear layer
+    A 3x3 stem of 16 channels without batch norm, blocks of layers that each add `growth` channels to their input,
+    transitions between blocks, BN-ReLU and the mean over the image, one linear layer
     (Huang et al. 2017, arXiv 1608.06993; in the form of Liao et al. 2018, section 4: no bottlenecks, no
-    compression, a growth of its own for each block). Convolutions have no biases. With the defaults that is
-    1,724,890 weights for 10 classes. The networks of timm and torchvision have bottlenecks and one growth for all.
+    compression, one growth for each block). Convolutions have no biases. With the defaults there are 1,724,890 weights
+    for 10 classes. The networks of timm and torchvision have bottlenecks and one growth for all blocks.
 
-    Weights begin as in the study's program: convolutions normal with variance 2 / (k^2 outputs) (He et al. 2015),
-    the last layer as torch's, with biases 0.
+    The initialization is that of the study's program: convolutions normal with variance 2 / (k^2 outputs) (He et al.
+    2015), the last layer as in torch, with biases 0.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of outputs.
-        layers: in each block.
-        growth: of each block: channels that each of its layers adds.
+        layers: number of layers in each block.
+        growth: for each block, the channels that each of its layers adds.
     """
 
     def __init__(self, in_channels: int, num_classes: int, layers: int = 18, growth: Sequence[int] = (8, 10, 14)):

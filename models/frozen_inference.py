@@ -1,4 +1,4 @@
-"""The form in which a frozen network is computed fastest."""
+"""A faster form of a frozen network: folded batch norm, and convolutions in the layout of the CPU's kernels."""
 
 import copy
 import inspect
@@ -13,50 +13,53 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import batch_norm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-# what oneDNN computes with a convolution, and the numbers that it asks for: activations by layer
+from .compat_torch import Geometry, has_onednn_convolutions, is_assertion, packed_convolution, packed_weight
+
+# activations that oneDNN computes with a convolution: its name for each, and its parameters
 ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
     nn.SiLU: ("swish", []),
 }
-# oneDNN's blocks of pixels are wider than the smallest images, where products are up to three times as fast
+# oneDNN's blocks of pixels are wider than the smallest images, where matrix products are up to three times as fast
 FEW_PIXELS, MANY_CHANNELS = 9, 256
-AFTERWARDS: dict[str, Callable[[Tensor], Tensor]] = {"none": nn.Identity(), "relu": torch.relu_}
+AFTER_PRODUCTS: dict[str, Callable[[Tensor], Tensor]] = {"none": nn.Identity(), "relu": torch.relu_}
 
 
 def inference_form(network: nn.Module, bf16: bool = False) -> nn.Module:
-    """Returns a module that computes what a network in evaluation mode does, to rounding, in less time.
+    """Returns a module that computes the same as a network in evaluation mode, to rounding, in less time.
 
-    Batch norm is folded into the convolution before it; weights of convolutions are kept as NHWC, on a CPU as its
-    kernels want them, which then compute the activation too. A network that torch.fx cannot follow keeps its
+    Batch norm is folded into the convolution before it. Weights of convolutions are stored as NHWC, and on a CPU in
+    the layout of its kernels, which then compute the activation too. A network that torch.fx cannot trace keeps its
     layers.
 
     Args:
-        network: in evaluation mode; it becomes a part of what is returned, changed.
-        bf16: also keep the weights of convolutions and linear layers in bfloat16, to which autocast would round
+        network: in evaluation mode; it is changed, and becomes a part of the result.
+        bf16: also store the weights of convolutions and linear layers in bfloat16, to which autocast would round
             them for every batch.
     """
-    with suppress(Exception):  # whatever torch.fx raises at what it cannot follow
-        network = _folded(network)
+    with suppress(Exception):  # torch.fx raises errors of any kind at code that it cannot trace
+        network = _fold_batch_norm(network)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=torch.channels_last)
-        if bf16 and type(layer) in (nn.Conv2d, nn.Linear):  # what derives from them may use its weights otherwise
+        if bf16 and type(layer) in (nn.Conv2d, nn.Linear):  # a derived class may use its weights in another way
             layer.to(torch.bfloat16)
-    if isinstance(network, fx.GraphModule) and _cpu_kernels(network, bf16):
-        _pack(network)
+    on_cpu = all(p.device.type == "cpu" for p in network.parameters())
+    if isinstance(network, fx.GraphModule) and on_cpu and has_onednn_convolutions(bf16):
+        _pack_convolutions(network)
     return network
 
 
 class _Tracer(fx.Tracer):
-    """Takes convolutions of timm whole, as those of torch are."""
+    """Does not trace into convolutions of timm, as torch.fx does not into those of torch."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 @torch.no_grad()
-def _folded(network: nn.Module) -> fx.GraphModule:
+def _fold_batch_norm(network: nn.Module) -> fx.GraphModule:
     """Returns a network as a graph in which no batch norm follows a convolution.
 
     With y = weight * x, batch norm gives s (y - mean) + b, s = gamma / sqrt(var + eps): the convolution's weight
@@ -65,14 +68,14 @@ def _folded(network: nn.Module) -> fx.GraphModule:
     graph = _Tracer().trace(network)
     form = fx.GraphModule(network, graph)
     for node in list(graph.nodes):
-        if node.target is torch._assert:  # what it asks of a layer's output would count as a use of it
+        if is_assertion(node.target):  # it would count as a use of a layer's output
             graph.erase_node(node)
         elif node.op == "call_module" and type(form.get_submodule(node.target)) in (nn.Identity, nn.Dropout):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     graph.eliminate_dead_code(lambda node: node.op != "get_attr" and node.target not in (getattr, operator.eq))
     for node in list(graph.nodes):
-        before = _only_before(node)
+        before = _sole_producer(node)
         if before is None or type(form.get_submodule(str(before.target))).forward is not nn.Conv2d.forward:
             continue
         norm = _batch_norm(form, node)
@@ -88,8 +91,8 @@ def _folded(network: nn.Module) -> fx.GraphModule:
     return form
 
 
-def _only_before(node: fx.Node) -> fx.Node | None:
-    """Returns the layer whose output a node is given, where nothing else is given it."""
+def _sole_producer(node: fx.Node) -> fx.Node | None:
+    """Returns the layer whose output is a node's first input, if no other node uses that output; else None."""
     before = node.args[0] if node.args else None
     is_layer = isinstance(before, fx.Node) and before.op == "call_module"
     return before if is_layer and len(before.users) == 1 else None  # type: ignore[return-value, union-attr]
@@ -104,14 +107,13 @@ def _batch_norm(form: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor, fl
         return layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
     if node.op != "call_function" or node.target is not batch_norm:  # as timm's layers call it
         return None
-    given = inspect.signature(batch_norm).bind(*node.args, **node.kwargs)
-    given.apply_defaults()
-    names = ("running_mean", "running_var", "weight", "bias")
-    places = [given.arguments[name] for name in names]
-    if given.arguments["training"] or not all(isinstance(p, fx.Node) and p.op == "get_attr" for p in places):
+    call = inspect.signature(batch_norm).bind(*node.args, **node.kwargs)
+    call.apply_defaults()
+    nodes = [call.arguments[name] for name in ("running_mean", "running_var", "weight", "bias")]
+    if call.arguments["training"] or not all(isinstance(n, fx.Node) and n.op == "get_attr" for n in nodes):
         return None
-    mean, variance, gamma, beta = (_attribute(form, str(place.target)) for place in places)
-    return mean, variance, given.arguments["eps"], gamma, beta
+    mean, variance, gamma, beta = (_attribute(form, str(n.target)) for n in nodes)
+    return mean, variance, call.arguments["eps"], gamma, beta
 
 
 def _attribute(form: nn.Module, name: str) -> Any:
@@ -119,26 +121,17 @@ def _attribute(form: nn.Module, name: str) -> Any:
     return getattr(form.get_submodule(owner), last)
 
 
-def _cpu_kernels(form: nn.Module, bf16: bool) -> bool:
-    """Returns whether oneDNN's convolutions, as torch's own compiler calls them, can be had."""
-    ops = torch.ops.mkldnn
-    if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise"):
-        return False
-    on_cpu = all(p.device.type == "cpu" for p in form.parameters())
-    return on_cpu and (not bf16 or ops._is_mkldnn_bf16_supported())
-
-
-def _pack(form: fx.GraphModule) -> None:
-    """Replaces convolutions, with the activations after them, by oneDNN's."""
+def _pack_convolutions(form: fx.GraphModule) -> None:
+    """Replaces convolutions, and the activations after them, by oneDNN's."""
     for node in list(form.graph.nodes):
         conv = form.get_submodule(str(node.target)) if node.op == "call_module" else None
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             continue
         after = next(iter(node.users))
         layer = type(form.get_submodule(str(after.target))) if after.op == "call_module" else nn.Identity
-        is_fused = layer in ACTIVATIONS and _only_before(after) is node
+        is_fused = layer in ACTIVATIONS and _sole_producer(after) is node
         node.target = f"packed_{node.name}"
-        form.add_submodule(node.target, _Packed(conv, *ACTIVATIONS[layer] if is_fused else ("none", [])))
+        form.add_submodule(node.target, _PackedConvolution(conv, *ACTIVATIONS[layer] if is_fused else ("none", [])))
         if is_fused:
             after.replace_all_uses_with(node)
             form.graph.erase_node(after)
@@ -146,8 +139,8 @@ def _pack(form: fx.GraphModule) -> None:
     form.delete_all_unused_submodules()
 
 
-class _Packed(nn.Module):
-    """A convolution and an activation as oneDNN computes them together, or by products for the smallest images."""
+class _PackedConvolution(nn.Module):
+    """A convolution and an activation, computed together by oneDNN, or by matrix products for the smallest images."""
 
     @torch.no_grad()
     def __init__(self, conv: nn.Conv2d, activation: str, numbers: list[float]):
@@ -155,19 +148,21 @@ class _Packed(nn.Module):
         self.dtype = conv.weight.dtype
         self.bias, self.kernel, self.stride = conv.bias, conv.kernel_size, list(conv.stride)
         self.padding = [int(p) for p in conv.padding]
-        self.geometry = (self.padding, self.stride, list(conv.dilation), conv.groups)
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *self.geometry, [])
+        self.geometry = Geometry(self.padding, self.stride, list(conv.dilation), conv.groups)
+        self.weight = packed_weight(conv.weight, self.geometry)
         self.activation, self.numbers = activation, numbers
         wide = conv.groups == 1 and conv.in_channels >= MANY_CHANNELS and max(conv.kernel_size) > 1
-        self.by_products = wide and conv.dilation == (1, 1) and activation in AFTERWARDS and self.dtype == torch.float32
+        self.by_products = (
+            wide and conv.dilation == (1, 1) and activation in AFTER_PRODUCTS and self.dtype == torch.float32
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.by_products:
-            output = [self._places(axis, x.shape[axis + 2]) for axis in (0, 1)]
+            output = [self._taps_of_pixels(axis, x.shape[axis + 2]) for axis in (0, 1)]
             if len(output[0]) * len(output[1]) <= FEW_PIXELS:
-                return AFTERWARDS[self.activation](self._products(x, *output))
-        return torch.ops.mkldnn._convolution_pointwise(
-            x.to(self.dtype), self.weight, self.bias, *self.geometry, self.activation, self.numbers, ""
+                return AFTER_PRODUCTS[self.activation](self._products(x, *output))
+        return packed_convolution(
+            x.to(self.dtype), self.weight, self.bias, self.geometry, self.activation, self.numbers
         )
 
     @cached_property
@@ -175,14 +170,14 @@ class _Packed(nn.Module):
         """Returns the weight as (height, width, in, out)."""
         return self.weight.to_dense().permute(2, 3, 1, 0).contiguous()
 
-    def _places(self, axis: int, size: int) -> list[tuple[int, int, int]]:
-        """Returns for each output pixel along an axis its taps inside the image, first and end, and their place."""
+    def _taps_of_pixels(self, axis: int, size: int) -> list[tuple[int, int, int]]:
+        """Returns for each output pixel along an axis its taps inside the image: first, end, and the first's pixel."""
         kernel, padding = self.kernel[axis], self.padding[axis]
         begins = range(-padding, size + padding - kernel + 1, self.stride[axis])
         return [(max(0, -at), max(0, -at, min(kernel, size - at)), max(0, at)) for at in begins]
 
     def _products(self, x: Tensor, rows: list[tuple[int, int, int]], columns: list[tuple[int, int, int]]) -> Tensor:
-        """Returns the convolution, a matrix product for each output pixel and each row of taps inside the image."""
+        """Returns the convolution, by a matrix product for each output pixel and each row of taps inside the image."""
         pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         channels = self.taps.shape[3]
         output = pixels.new_zeros(len(x), len(rows), len(columns), channels)

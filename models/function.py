@@ -1,4 +1,4 @@
-"""A test function in the place of a network: what is trained is a point."""
+"""A test function in place of a network: the trained parameter is a point."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .test_functions import FUNCTIONS, Problem
 
-SHOWN = 16  # coordinates of a point that a row holds at most
+MAX_REPORTED = 16  # coordinates of a point in a record
 
 
 class Function(nn.Module):
@@ -22,14 +22,14 @@ class Function(nn.Module):
 
     Args:
         function: a key of `FUNCTIONS`.
-        start: where theta begins; its length n is the dimension. None: the function's usual start.
+        start: theta at first; its length n is the dimension. None: the function's usual start.
         condition: condition number of `ill_conditioned`, >= 1.
 
     Raises:
-        ValueError: there is no such function, or it has not so many variables.
+        ValueError: there is no such function, or it is not defined in n dimensions.
     """
 
-    returns_loss = True  # the output is the loss: there are no logits, targets or accuracies
+    returns_loss = True  # the output is the loss: there are no logits, targets and accuracies
 
     def __init__(self, function: str = "rosenbrock", start: Sequence[float] | None = None, condition: float = 100.0):
         super().__init__()
@@ -43,10 +43,10 @@ class Function(nn.Module):
         self.theta = nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns J(theta), a scalar; the inputs are not looked at."""
+        """Returns J(theta), a scalar; the inputs are ignored."""
         del inputs
         return self.problem(self.theta)
 
     def report(self) -> dict[str, Any]:
-        """Returns what rows say of the point beside its loss: theta, where it has few coordinates."""
-        return {"theta": self.theta.tolist()} if self.theta.numel() <= SHOWN else {}
+        """Returns metrics for a record: theta, where it has few coordinates."""
+        return {"theta": self.theta.tolist()} if self.theta.numel() <= MAX_REPORTED else {}

@@ -1,4 +1,4 @@
-"""How small images may be for a network."""
+"""The smallest images that a network can compute."""
 
 import copy
 
@@ -8,15 +8,20 @@ from torch import nn
 LARGEST = 512
 
 
-def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int | None:
-    """Returns the side to which images of (C, H, W) must be enlarged for a network; None if they may stay.
+def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], largest: int = LARGEST) -> int | None:
+    """Returns the side to which images must be upsampled for a network; None if they can stay as they are.
 
-    Networks of timm with a fixed input size get that; others at least as many pixels as they divide the side by
-    (32 for ResNet-50), so that one position is left before the pool. Whether a size can be computed at all is
-    tried, in training mode, on a copy (torch's meta device would take longer: it loads the compiler).
+    For networks of timm with a fixed input size that is this size; for others it is at least the factor by which they
+    divide the side (32 for ResNet-50), so that one position remains before the pool. Whether a size works is tried, in
+    training mode, on a copy (torch's meta device would take longer: it loads the compiler).
+
+    Args:
+        network: left unchanged.
+        image_shape: (C, H, W).
+        largest: the largest side that is tried.
 
     Raises:
-        ValueError: no size up to `LARGEST` works; the message is the network's own for the largest.
+        ValueError: no size up to the largest works; the message is the network's own for that one.
     """
     channels, height, width = image_shape
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -28,7 +33,7 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
     trial = copy.deepcopy(network).train()
     if min(height, width) >= reduction and _failure(trial, channels, height, width) is None:
         return None
-    low, high = max(min(height, width), reduction), LARGEST
+    low, high = max(min(height, width), reduction), largest
     failure = _failure(trial, channels, high, high)
     if failure is not None:
         raise ValueError(f"the network takes no images of {channels} channels ({failure})")
@@ -42,10 +47,10 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int]) -> int
 
 
 def _failure(trial: nn.Module, channels: int, height: int, width: int) -> str | None:
-    """Returns None if a batch of two such images can go through, else why not."""
+    """Returns the error of a forward pass with two images of this size, in one line; None if it works."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             trial(torch.zeros(2, channels, height, width))
-    except Exception as error:  # noqa: BLE001 - whatever a network says of images that it cannot take
+    except Exception as error:  # noqa: BLE001 - a network may raise any error
         return " ".join(str(error).split())[:200]
     return None

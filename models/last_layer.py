@@ -1,4 +1,4 @@
-"""Networks of which the last layer alone is trained."""
+"""Networks whose last layer alone is trained."""
 
 import copy
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from .frozen_inference import inference_form
 
 
 class LastLayer(nn.Module):
-    """A frozen backbone and its freshly initialised classifier, (B, C, H, W) -> (B, classes).
+    """A frozen backbone and a newly initialized classifier, (B, C, H, W) -> (B, classes).
 
-    logits = head(features(images)). The backbone is the network without its classifier: in evaluation mode
-    whatever `train()` says, so that statistics of batch norm stay as they are, without graph and gradients. Where
-    the network has an auxiliary classifier (Inception), that one is trained too, what stands before it is frozen,
-    and the output is (logits, auxiliary logits) while training.
+    logits = head(features(images)). The backbone is the network without its classifier, always in evaluation mode,
+    without graph and gradients: statistics of batch norm do not change. Where the network has an auxiliary classifier
+    (Inception), that one's last layer is trained too, the layers before it are frozen, and the output is
+    (logits, auxiliary logits) while training.
 
-    `state_dict` has the names of the network itself: what it holds loads into the network.
+    `state_dict` has the names of the network itself, so that it loads into the network.
 
     >>> from trainopt.models import MLP
     >>> model = LastLayer(MLP((1, 8, 8), 10, hidden=[20]), (1, 8, 8))
@@ -29,9 +29,9 @@ class LastLayer(nn.Module):
 
     Args:
         network: has `get_classifier()`, as networks of timm and ours do, which returns an `nn.Linear`; becomes a
-            part of this.
-        image_shape: (C, H, W) of images that it takes.
-        bf16: compute the features in bfloat16 where autocast does; they are returned as float32 all the same.
+            part of this module.
+        image_shape: (C, H, W) of its images.
+        bf16: compute the features in bfloat16 where autocast does; they are float32 in any case.
 
     Attributes:
         classifiers: names of the trained layers within the network.
@@ -42,7 +42,7 @@ class LastLayer(nn.Module):
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], bf16: bool = False):
         super().__init__()
-        self.classifiers, drop_rate = _end(network, image_shape)
+        self.classifiers, drop_rate = _find_classifiers(network, image_shape)
         layers: list[Any] = [network.get_submodule(name) for name in self.classifiers]
         network.requires_grad_(False)
         for layer in layers:
@@ -51,7 +51,7 @@ class LastLayer(nn.Module):
         self.network = network
         self.head = Head(layers, drop_rate)
         self.bf16 = bf16
-        self._form: list[nn.Module] = []  # in a list, so that it is no part of the network
+        self._form: list[nn.Module] = []  # a list, so that it does not become a submodule
         self.train()
 
     def train(self, mode: bool = True) -> "LastLayer":
@@ -67,17 +67,17 @@ class LastLayer(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Returns what the classifiers are given, (B, F) float32: the auxiliary one's features come last."""
+        """Returns the inputs of the classifiers, (B, F) float32; those of the auxiliary one come last."""
         if not self._form:
             self._form.append(inference_form(_without(self.network, self.classifiers), self.bf16))
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            found = self._form[0](images)
-        parts = found if isinstance(found, tuple) else (found,)
+            features = self._form[0](images)
+        parts = features if isinstance(features, tuple) else (features,)
         return torch.cat([part.float() for part in parts], 1) if len(parts) > 1 else parts[0].float()
 
     def release(self) -> None:
-        """Frees the memory of the form in which features are computed; it is made anew where it is needed."""
+        """Frees the memory of the form in which features are computed; `features` builds it again."""
         self._form.clear()
 
     @property
@@ -95,20 +95,20 @@ class LastLayer(nn.Module):
         return self.network.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Sets the classifiers to what `state_dict` returned.
+        """Loads the classifiers from what `state_dict` returned.
 
         Raises:
-            RuntimeError: names or shapes are others, or the backbone is another one.
+            RuntimeError: names or shapes differ, or the frozen layers do.
         """
         for name, value in self.frozen().items():
-            given = state_dict.get(name, value)
-            if given.shape == value.shape and not torch.equal(given.to(value.device), value):
-                raise RuntimeError(f"the frozen layers are others than now ({name}): was model.weights changed?")
+            loaded = state_dict.get(name, value)
+            if loaded.shape == value.shape and not torch.equal(loaded.to(value.device), value):
+                raise RuntimeError(f"the frozen layers differ ({name}): was model.weights changed?")
         return self.network.load_state_dict(state_dict, strict, assign)
 
 
 class Head(nn.Module):
-    """Linear classifiers on features (B, F), the auxiliary one on the last of them.
+    """Linear classifiers on features (B, F); the auxiliary one gets the last of the features.
 
     Args:
         layers: the classifier, and the auxiliary classifier where there is one.
@@ -131,32 +131,32 @@ class Head(nn.Module):
 
 
 def _without(network: nn.Module, classifiers: list[str]) -> nn.Module:
-    """Returns the backbone: a copy of the network in evaluation mode with its classifiers left out."""
+    """Returns the backbone: a copy of the network in evaluation mode with identities for its classifiers."""
     backbone = copy.deepcopy(network).eval()
-    backbone.training = len(classifiers) > 1  # an auxiliary branch asks for this flag, batch norm for its own
+    backbone.training = len(classifiers) > 1  # an auxiliary branch tests the network's flag, batch norm its own
     for name in classifiers:
         backbone.set_submodule(name, nn.Identity())
     return backbone
 
 
 @torch.no_grad()
-def _end(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[str], float]:
+def _find_classifiers(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[str], float]:
     """Returns the names of the classifiers and the rate of the dropout before the first.
 
-    Which layers these are is seen in a forward pass: their outputs are the network's.
+    They are the linear layers whose outputs, in a forward pass, are the network's.
     """
     if not hasattr(network, "get_classifier"):
-        raise ValueError(f"{type(network).__name__} does not say which its classifier is (get_classifier)")
+        raise ValueError(f"{type(network).__name__} has no method get_classifier, which returns its classifier")
     classifier = network.get_classifier()  # type: ignore[operator]
     if not isinstance(classifier, nn.Linear):
         raise ValueError(f"the classifier is {_kind(classifier)}; only one linear layer (nn.Linear) can be trained")
     calls: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}  # by name: layer, input, output
 
-    def note(name: str) -> Any:
-        return lambda layer, given, output: calls.update({name: (layer, given[0], output)})
+    def record(name: str) -> Any:
+        return lambda layer, inputs, output: calls.update({name: (layer, inputs[0], output)})
 
     layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Dropout)}
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     network.training = True  # as in _without
@@ -169,19 +169,19 @@ def _end(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[st
         for module, training in modes:
             module.training = training
     outputs = output if isinstance(output, tuple) else (output,)
-    found = [
+    names = [
         name
-        for wanted in outputs
+        for network_output in outputs
         for name, (layer, _, output) in calls.items()
-        if output is wanted and isinstance(layer, nn.Linear)
+        if output is network_output and isinstance(layer, nn.Linear)
     ]
-    if len(found) != len(outputs) or len(outputs) > 2 or layers[found[0]] is not classifier:
-        raise ValueError("the classifier is not the network's end; it cannot be trained alone")
-    features = calls[found[0]][1]
+    if len(names) != len(outputs) or len(outputs) > 2 or layers[names[0]] is not classifier:
+        raise ValueError("the classifier is not the network's last layer; it cannot be trained alone")
+    features = calls[names[0]][1]
     if features.dim() != 2:
-        raise ValueError(f"the classifier looks at {features.dim()} dimensions; it must be given (B, F)")
+        raise ValueError(f"the inputs of the classifier have {features.dim()} dimensions; they must be (B, F)")
     rates = [layer.p for layer, _, output in calls.values() if output is features and isinstance(layer, nn.Dropout)]
-    return found, rates[-1] if rates else float(getattr(network, "drop_rate", 0.0))
+    return names, rates[-1] if rates else float(getattr(network, "drop_rate", 0.0))
 
 
 def _kind(classifier: Any) -> str:

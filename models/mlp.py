@@ -18,12 +18,12 @@ ACTIVATIONS = {
 class MLP(nn.Sequential):
     """Multilayer perceptron on flattened images, (B, C, H, W) -> (B, num_classes).
 
-    With `hidden=[12, 12]` on 28x28 images and ReLU it is the 784-12-12-10 network of Menssen 2019, chapter 2.1.
+    With `hidden=[12, 12]` and ReLU on 28x28 images it is the 784-12-12-10 network of Menssen 2019, chapter 2.1.
 
     Args:
         image_shape: (C, H, W) of the inputs.
         num_classes: number of outputs.
-        hidden: units of each hidden layer; none makes a linear classifier.
+        hidden: units of each hidden layer; an empty list makes a linear classifier.
         activation: a key of `ACTIVATIONS`.
         dropout: probability that a hidden unit is dropped while training.
     """

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 class PlainConvNet(nn.Module):
     """Convolutions and max-pooling one after another, (B, in_channels, H, W) -> (B, num_classes).
 
-    Convolutions have stride 1, a bias, and padding that keeps the image's size; a ReLU follows each. Pooling takes
-    2x2 pixels with stride 2. What is left of the image is averaged, one linear layer classifies. With the two sets
-    of arguments in conf/model these are the reduced AlexNet (Krizhevsky et al. 2012) and the VGG-16 (Simonyan and
-    Zisserman 2015) of Mandatelli 2018, section 2.2. Weights begin as torch initialises them.
+    Convolutions have stride 1, a bias, and padding that preserves the image's size; a ReLU follows each. Pooling is
+    over 2x2 pixels with stride 2. The mean over the image goes to one linear layer. With the two sets of arguments in
+    conf/model these are the reduced AlexNet (Krizhevsky et al. 2012) and the VGG-16 (Simonyan and Zisserman 2015) of
+    Mandatelli 2018, section 2.2. Weights have torch's default initialization.
 
     >>> network = PlainConvNet(3, 10, [64, 192, 384, 256, 256], kernels=[11, 5, 3, 3, 3], pool_after=[1, 2, 5])
     >>> sum(p.numel() for p in network.parameters())
@@ -20,9 +20,9 @@ class PlainConvNet(nn.Module):
     Args:
         in_channels: channels of the images.
         num_classes: number of outputs.
-        channels: of each convolution's output.
-        kernels: side of each convolution's kernel in pixels, odd; a single number is that of all.
-        pool_after: which convolutions, counted from 1, are followed by pooling.
+        channels: output channels of each convolution.
+        kernels: side of each convolution's kernel in pixels, odd; a single number is for all.
+        pool_after: numbers of the convolutions, from 1, that pooling follows.
         batch_norm: between a convolution and its ReLU.
     """
 
@@ -42,7 +42,7 @@ class PlainConvNet(nn.Module):
                 f"kernels={list(kernels)}: must be one number, or one for each of {len(channels)} channels"
             )
         if any(side % 2 == 0 for side in sides):
-            raise ValueError(f"kernels={list(kernels)}: must be odd, so that an image keeps its size")
+            raise ValueError(f"kernels={list(kernels)}: must be odd, so that padding preserves the size of an image")
         if not set(pool_after) <= set(range(1, len(channels) + 1)):
             raise ValueError(f"pool_after={list(pool_after)}: must be numbers of convolutions, 1 to {len(channels)}")
         layers: list[nn.Module] = []

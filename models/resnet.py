@@ -37,17 +37,17 @@ class ResNet(nn.Module):
 
     A 3x3 stem, three stages of n units with 16, 32 and 64 channels at full, half and quarter size, mean over the
     image, one linear layer: 6n + 2 layers with weights (He et al. 2016, section 4.2; arXiv 1512.03385).
-    With `relu_after_sum=False` units end in the sum and BN-ReLU stands before the mean (Liao et al. 2018,
+    With `relu_after_sum=False` units end in the sum, and BN-ReLU comes before the mean (Liao et al. 2018,
     section IV). Parameter names are those of the public CIFAR-10 weights of this form, so that they load.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of outputs.
-        depth: 6n + 2 for a whole n.
+        depth: 6n + 2 with an integer n.
         relu_after_sum: whether a unit ends in a ReLU.
-        shortcut: how it halves the image: `subsample` every second pixel (option A of He et al.), or
+        shortcut: how a shortcut halves the image: `subsample` every second pixel (option A of He et al.), or
             `average_pool`; new channels are zeros on both sides.
-        relu_after_stem: whether the stem ends in a ReLU; without, in its batch norm.
+        relu_after_stem: whether a ReLU follows the stem's batch norm.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
         self.bn2 = nn.Identity() if relu_after_sum else nn.BatchNorm2d(WIDTHS[2])
         self.linear = nn.Linear(WIDTHS[2], num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):  # He et al. 2015, as their networks are initialised
+            if isinstance(module, nn.Conv2d | nn.Linear):  # the initialization of He et al. 2015
                 nn.init.kaiming_normal_(module.weight)
 
     def get_classifier(self) -> nn.Module:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class Problem:
-    """A function of points theta (..., n), any number of them at once; it returns their values (...).
+    """A function J of points theta (..., n), which returns their values (...).
 
     Attributes:
-        start: where runs begin if nothing else is said.
+        start: theta at first, by default.
         minimum: the lowest value; None where the function has none.
-        minimiser: `optimum(n)` for every n where it is one number; None where there is none.
+        minimiser: the coordinate of the optimum, where all coordinates are equal; None otherwise.
         saddle: whether the origin is a saddle point.
     """
 
@@ -26,15 +26,15 @@ class Problem:
         raise NotImplementedError
 
     def optimum(self, n: int) -> Tensor | None:
-        """Returns the point (n,) of the minimum, float64; None where there is no minimum."""
+        """Returns the point (n,) of the minimum in float64; None where there is no minimum."""
         return None if self.minimiser is None else torch.full((n,), self.minimiser, dtype=torch.float64)
 
     def refusal(self, n: int) -> str | None:
-        """Returns why the function has no n variables; None where it can have them."""
+        """Returns why the function is not defined in n dimensions; None where it is."""
         return "needs at least one number" if n < 1 else None
 
     def conditioned(self, condition: float) -> "Problem":
-        """Returns the function of that condition number; the same one where it has no choice."""
+        """Returns the function with a condition number; the function itself where the number is fixed."""
         del condition
         return self
 
@@ -84,7 +84,7 @@ class Rosenbrock(Problem):
         return (100 * (following - here.square()).square() + (1 - here).square()).sum(-1)
 
     def refusal(self, n: int) -> str | None:
-        """Returns why the function has no n variables; None where it can have them."""
+        """Returns why the function is not defined in n dimensions; None where it is."""
         return "needs at least two numbers" if n < 2 else None
 
 
@@ -104,12 +104,12 @@ class Beale(Problem):
         return torch.stack([part.square() for part in parts]).sum(0)
 
     def optimum(self, n: int) -> Tensor:
-        """Returns the point (2,) of the minimum, float64."""
+        """Returns the point (2,) of the minimum in float64."""
         del n
         return torch.tensor([3.0, 0.5], dtype=torch.float64)
 
     def refusal(self, n: int) -> str | None:
-        """Returns why the function has no n variables; None where it can have them."""
+        """Returns why the function is not defined in n dimensions; None where it is."""
         return "needs two numbers" if n != 2 else None
 
 
@@ -131,7 +131,7 @@ class IllConditioned(Problem):
         return (self.condition**exponents * theta.square()).sum(-1) / 2
 
     def conditioned(self, condition: float) -> Problem:
-        """Returns the function of that condition number."""
+        """Returns the function with a condition number."""
         if condition < 1:
             raise ValueError(f"condition={condition}: must be >= 1")
         return IllConditioned(condition)

@@ -9,8 +9,9 @@ import socket
 import pytest
 import timm
 import torch
+from timm.layers import ConvNormAct
 from torch import fx, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import avg_pool2d, batch_norm, dropout
 
 from trainopt.models import (
     MLP,
@@ -26,10 +27,30 @@ from trainopt.models import (
 )
 from trainopt.models.frozen_inference import inference_form
 
-timm_file = importlib.import_module("trainopt.models.timm_network")  # the room has a function of that name
+module = importlib.import_module("trainopt.models.timm_network")  # the package has a function of that name
 
 GREY, SMALL, LARGE = (1, 8, 8), (3, 16, 16), (3, 64, 64)
-NETWORKS = {  # those of conf/model, and what timm does otherwise
+
+
+class Branches(nn.Module):
+    """Parallel branches whose outputs are concatenated, as in Inception."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.wide = nn.Sequential(ConvNormAct(3, 4, 1), ConvNormAct(4, 6, (1, 5)), ConvNormAct(6, 6, (5, 1)))
+        self.narrow, self.pooled = ConvNormAct(3, 5, 3), ConvNormAct(3, 4, 1)
+        self.fc, self.drop_rate = nn.Linear(15, num_classes), 0.2
+
+    def get_classifier(self):
+        return self.fc
+
+    def forward(self, x):
+        pooled = avg_pool2d(x, 3, stride=1, padding=1)
+        y = torch.cat([self.wide(x), self.narrow(x), self.pooled(pooled)], 1).mean((2, 3))
+        return self.fc(dropout(y, self.drop_rate, self.training))
+
+
+NETWORKS = {  # those of conf/model, and other forms of timm
     "mlp": (lambda: MLP(GREY, 5, [12], dropout=0.3), GREY, 0.3),
     "mlp, linear": (lambda: MLP(GREY, 5, []), GREY, 0.0),
     "resnet8": (lambda: ResNet(3, 5, 8), SMALL, 0.0),
@@ -47,12 +68,15 @@ NETWORKS = {  # those of conf/model, and what timm does otherwise
     "resnet50": (lambda: timm_network(3, 5, "resnet50"), LARGE, 0.0),
     "mobilenetv2_140": (lambda: timm_network(3, 5, "mobilenetv2_140", drop_rate=0.2), LARGE, 0.2),
     "inception_v3": (lambda: timm_network(3, 5, "inception_v3", drop_rate=0.2), (3, 96, 96), 0.2),
+    "branches": (lambda: Branches(5), SMALL, 0.2),
     "SiLU, squeeze and excite": (lambda: timm_network(3, 5, "efficientnet_b0", drop_rate=0.1), LARGE, 0.1),
     "no batch norm": (lambda: timm_network(3, 5, "convnext_atto", drop_rate=0.1), LARGE, 0.1),
     "weights made of weights": (lambda: timm_network(3, 5, "nf_regnet_b0"), LARGE, 0.0),
 }
 KEEP_NORMS = ("resnet8, Liao", "densenet8", "no batch norm", "weights made of weights")
-ALL_NORMS_FOLD = [n for n in NETWORKS if n not in KEEP_NORMS]
+SLOW = ("inception_v3",)
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS]
+ALL_NORMS_FOLD = [n for n in NAMES if n not in KEEP_NORMS]
 
 
 def with_statistics(network):
@@ -85,7 +109,7 @@ def difference(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_head_of_features_is_the_network(name):
     network, model, x = split(name)
     model.eval()
@@ -98,15 +122,14 @@ def test_head_of_features_is_the_network(name):
 
 @pytest.mark.parametrize("name", ALL_NORMS_FOLD)
 def test_batch_norm_is_folded_away(name):
-    _, model, x = split(name)
-    model.features(x)
-    (form,) = model._form
+    torch.manual_seed(0)
+    form = inference_form(with_statistics(NETWORKS[name][0]()).eval())
     assert isinstance(form, fx.GraphModule)
     assert not [m for m in form.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not [node for node in form.graph.nodes if node.target is batch_norm]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_dropout_before_the_classifier_is_the_heads(name):
     _, model, _ = split(name)
     assert getattr(model.head.dropout, "p", 0.0) == NETWORKS[name][2]
@@ -238,7 +261,7 @@ def test_another_backbone_is_not_loaded_in_its_place():
     model.load_state_dict(state)
     assert torch.equal(model.network.linear.weight, state["linear.weight"])
     state["layer1.0.bn1.running_mean"] += 1
-    with pytest.raises(RuntimeError, match="frozen layers are others than now"):
+    with pytest.raises(RuntimeError, match="frozen layers differ"):
         model.load_state_dict(state)
 
 
@@ -259,9 +282,9 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (Function, "does not say which its classifier is"),
-        (lambda: nn.Linear(3, 2), "does not say which its classifier is"),
-        (Pooled, "is not the network's end"),
+        (Function, "has no method get_classifier"),
+        (lambda: nn.Linear(3, 2), "has no method get_classifier"),
+        (Pooled, "is not the network's last layer"),
         (lambda: timm_network(3, 5, "deit_tiny_distilled_patch16_224"), "the classifier is 2 layers"),
         (lambda: timm_network(3, 0, "resnet10t"), "the classifier is of the class Identity"),
         (lambda: timm_network(3, 5, "dpn48b"), "the classifier is of the class Conv2d"),
@@ -299,19 +322,20 @@ def test_a_file_with_another_classifier_loads_where_that_one_begins_anew(tmp_pat
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="of another shape"):
         load_weights(ours, str(tmp_path / "w.pt"))
-    load_weights(ours, str(tmp_path / "w.pt"), apart=["linear"])
+    load_weights(ours, str(tmp_path / "w.pt"), exclude=["linear"])
     assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
     assert torch.equal(ours.linear.weight, began)
     torch.save({n: v for n, v in theirs.state_dict().items() if n != "conv1.weight"}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="1 missing: conv1.weight"):
-        load_weights(ours, str(tmp_path / "w.pt"), apart=["linear"])
+        load_weights(ours, str(tmp_path / "w.pt"), exclude=["linear"])
 
 
+@pytest.mark.slow
 def test_inceptions_file_loads_without_the_auxiliary_classifier(tmp_path):
     theirs = timm_network(3, 7, "inception_v3", auxiliary=True)
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     ours, with_auxiliary = (timm_network(3, 5, "inception_v3", auxiliary=wanted) for wanted in (False, True))
-    load_weights(ours, str(tmp_path / "w.pt"), apart=["fc"])
+    load_weights(ours, str(tmp_path / "w.pt"), exclude=["fc"])
     load_weights(with_auxiliary, str(tmp_path / "w.pt"), ["fc", "AuxLogits.fc"])
     for network in (ours, with_auxiliary):
         assert torch.equal(network.Mixed_7c.branch_pool.conv.weight, theirs.Mixed_7c.branch_pool.conv.weight)
@@ -319,14 +343,33 @@ def test_inceptions_file_loads_without_the_auxiliary_classifier(tmp_path):
     assert torch.equal(with_auxiliary.AuxLogits.conv1.conv.weight, theirs.AuxLogits.conv1.conv.weight)
 
 
+@pytest.fixture
+def pretrained(tmp_path, monkeypatch):
+    """The function makes a network of timm with the weights of another one in place of those from the hub."""
+    monkeypatch.setattr(module, "_hub_is_out_of_reach", lambda: False)
+    create_model = timm.create_model
+
+    def create(weights, *arguments, **options):
+        torch.save(weights.state_dict(), tmp_path / "w.pt")
+        overlay = {"file": str(tmp_path / "w.pt")}
+        monkeypatch.setattr(timm, "create_model", functools.partial(create_model, pretrained_cfg_overlay=overlay))
+        return timm_network(*arguments, pretrained=True, **options)
+
+    return create
+
+
+def test_pretrained_weights_serve_other_classes(pretrained):
+    theirs = timm_network(3, 1000, "test_resnet")
+    ours = pretrained(theirs, 3, 5, "test_resnet")
+    assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
+    assert ours.fc.weight.shape == (5, theirs.fc.in_features)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_pretrained_weights_of_inception_serve_other_classes(tmp_path, monkeypatch, auxiliary):
+def test_pretrained_weights_of_inception_serve_other_classes(pretrained, auxiliary):
     theirs = timm_network(3, 1000, "inception_v3", auxiliary=True)
-    torch.save(theirs.state_dict(), tmp_path / "w.pt")
-    monkeypatch.setattr(timm_file, "_hub_is_out_of_reach", lambda: False)
-    created, overlay = timm.create_model, {"file": str(tmp_path / "w.pt")}
-    monkeypatch.setattr(timm, "create_model", functools.partial(created, pretrained_cfg_overlay=overlay))
-    ours = timm_network(3, 5, "inception_v3", auxiliary=auxiliary, pretrained=True)
+    ours = pretrained(theirs, 3, 5, "inception_v3", auxiliary=auxiliary)
     assert torch.equal(ours.Mixed_7c.branch_pool.conv.weight, theirs.Mixed_7c.branch_pool.conv.weight)
     assert ours.fc.weight.shape == (5, 2048)
     if auxiliary:

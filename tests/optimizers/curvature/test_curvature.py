@@ -1,5 +1,7 @@
 """Products with curvature of whole networks against dense second derivatives of torch, in float64."""
 
+from functools import cache
+
 import pytest
 import timm
 import torch
@@ -207,6 +209,13 @@ def made(case):
     return Problem(network.double(), inputs, loss, *penalty)
 
 
+@cache
+def derivatives(case):
+    """The Hessian, the Gauss-Newton matrix and the gradient of a case, by torch."""
+    problem = made(case)
+    return problem.hessian(), problem.gauss_newton(), problem.gradient()
+
+
 def spread(problem, curvature, parts):
     """A vector of all parameters from parts of those that the loss depends on; the others have 0."""
     found = {id(p): part for p, part in zip(curvature.params, parts, strict=True)}
@@ -222,7 +231,7 @@ def chosen(problem, curvature, vector):
 @pytest.mark.parametrize("case", CASES)
 def test_products_are_those_of_the_dense_matrices(case):
     problem = made(case)
-    H, G, n = problem.hessian(), problem.gauss_newton(), problem.weights().numel()
+    (H, G, g), n = derivatives(case), problem.weights().numel()
     vectors = [numbers(n, seed=1), numbers(n, seed=2)]
     for matrix, kind, short in (
         (H, "hessian", False),
@@ -231,7 +240,7 @@ def test_products_are_those_of_the_dense_matrices(case):
         (G, "gauss_newton", True),
     ):
         curvature = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
-        assert error(spread(problem, curvature, curvature.gradient), problem.gradient()) < 1e-11
+        assert error(spread(problem, curvature, curvature.gradient), g) < 1e-11
         for v in vectors:
             parts = chosen(problem, curvature, v)
             assert curvature.quadratic_form(parts).item() == pytest.approx((v @ matrix @ v).item(), rel=1e-9)
@@ -248,7 +257,7 @@ def test_products_need_no_trace(case):
     problem = made(case)
     v = numbers(problem.weights().numel(), seed=1)
     found = hessian_vector_product(problem.closure(), problem.params, problem.split(v), retain_graph=False)
-    assert error(flat(found), problem.hessian() @ v) < 1e-10
+    assert error(flat(found), derivatives(case)[0] @ v) < 1e-10
 
 
 @pytest.mark.parametrize("case", ["mlp of tanh", "residual sum", "two outputs, two losses", "penalty of fourth order"])
@@ -256,7 +265,7 @@ def test_products_need_no_trace(case):
 @pytest.mark.parametrize("short", [False, True])
 def test_a_block_is_that_of_the_dense_matrix(case, kind, short):
     problem = made(case)
-    matrix = problem.hessian() if kind == "hessian" else problem.gauss_newton()
+    matrix = derivatives(case)[kind == "gauss_newton"]
     curvature = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
     first = 0
     for i, p in enumerate(problem.params):

@@ -50,10 +50,15 @@ def problem(features=(20,), bias=True, l2=None, hidden=False, targets=TARGETS, f
     return Problem(network, inputs, loss, penalty and (lambda ps: penalty([p for p in ps if p.dim() == 2])))
 
 
-def truth(case, tau, iterations, tol=0.0, part=slice(None)):
-    """p, and what the report must say of it, by textbook conjugate gradients on (a part of) the dense Hessian."""
-    tau = np.broadcast_to(tau, case.weights().shape)[part]
-    A, g = case.hessian().numpy()[part, part] + np.diag(tau), case.gradient().numpy()[part]
+def truth(case, tau, iterations, tol=0.0):
+    """p, and what the report must say of it, by textbook conjugate gradients on the dense Hessian."""
+    return solution(case.hessian().numpy(), case.gradient().numpy(), tau, iterations, tol)
+
+
+def solution(hessian, gradient, tau, iterations, tol=0.0, part=slice(None)):
+    """The same for a part of the parameters, from the dense derivatives with respect to all."""
+    tau = np.broadcast_to(tau, gradient.shape)[part]
+    A, g = hessian[part, part] + np.diag(tau), gradient[part]
     p, r, d, made = np.zeros_like(g), -g, -g, 0
     while np.linalg.norm(r) > tol and made < iterations:
         alpha = r @ r / (d @ A @ d)
@@ -115,7 +120,9 @@ def test_a_step_is_that_of_conjugate_gradients_on_the_dense_hessian(case, l2, it
 def test_with_a_system_for_each_parameter_each_is_solved_by_itself(case, l2, iterations):
     case = problem(l2=l2, **case)
     ends = np.cumsum([0, *(p.numel() for p in case.params)])
-    blocks = [truth(case, TAU, iterations, tol=1e-4, part=slice(*ends[i : i + 2])) for i in range(len(case.params))]
+    derivatives = case.hessian().numpy(), case.gradient().numpy()
+    parts = [slice(*ends[i : i + 2]) for i in range(len(case.params))]
+    blocks = [solution(*derivatives, TAU, iterations, tol=1e-4, part=part) for part in parts]
     change, report = stepped(case, lr=0.7, cg_max_iter=iterations, cg_tol=1e-4, blocks="parameter")
     assert error(change, torch.from_numpy(0.7 * np.concatenate([p for p, _ in blocks]))) < 1e-8
     for name in ("hvps", "fallbacks"):
