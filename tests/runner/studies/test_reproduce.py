@@ -312,7 +312,7 @@ class Slow(torch.optim.SGD):
         return super().step(closure)
 """
 SLOW = ["model=function", "data=none", "logger=none", "optimizer._target_=their_slow.Slow"]
-OFTEN = ["duration=60steps", "checkpoint_every=20steps", "log_every=1steps"]
+OFTEN = ["duration=60steps", "checkpoint_every=20steps", "log_every=1steps", "evaluate_every=60steps"]
 LONG = {
     "first": {"typed": {"smoke": [*SLOW, "duration=2steps"]}},
     "long": {"after": ["first"], "typed": {"smoke": [*SLOW, *OFTEN, "seed=0,1"]}},
