@@ -1,7 +1,6 @@
 """What tests share: the command line in a scratch folder, and the real data where it is."""
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,38 +59,12 @@ def trained(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def process(tmp_path):
-    """The command line in a process of its own, in a scratch folder; modules that lie there can be imported."""
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-    def begin(*arguments: str) -> subprocess.Popen:
-        program = "from trainopt.runner.cli import main; main()"
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-        )
-
-    return begin
-
-
-@pytest.fixture
 def finished(tmp_path):
-    """The same in a copy of this process, which imports nothing anew, waited for; `out` holds errors too."""
-
-    def there() -> None:
-        sys.path.insert(0, str(tmp_path))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-        os.environ["OMP_NUM_THREADS"] = "1"
+    """The command line in a copy of this process, in a scratch folder, waited for; `out` holds errors too."""
 
     def run(*arguments: str) -> Result:
         (tmp_path / "output").unlink(missing_ok=True)
-        code = forked(*arguments, folder=tmp_path, before=there)
+        code = forked(*arguments, folder=tmp_path)
         return Result(code, (tmp_path / "output").read_text(), "")
 
     return run

@@ -24,6 +24,7 @@ from trainopt.runner.config.overrides import split_override
 from trainopt.runner.config.prepare import prepare
 from trainopt.runner.state.run import Run
 from trainopt.runner.sweeps.compose import Composer
+from trainopt.runner.sweeps.jobs import first_jobs
 from trainopt.runner.sweeps.run_job import import_once
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.isolation import end_workers
@@ -76,17 +77,26 @@ def refusal(*typed: str) -> str:
     return line
 
 
-def forked(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:
-    """Run a command in a folder; return its exit code, or minus the number of the signal that ended it.
+def sweep_refusal(*typed: str) -> str:
+    """Returns the one line in which what is typed behind `trainopt -m` is refused before its first job begins."""
+    with pytest.raises(UserError) as error, Composer(None).composed(list(typed)) as config:
+        first_jobs(config)
+    line = str(error.value)
+    assert "\n" not in line
+    return line
 
-    Its output is added to `output` in the folder. `before` is called in the copy.
+
+def forked(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:
+    """Runs a command in a folder; returns its exit code, or minus the number of the signal that ended it.
+
+    Its output is added to `output` in the folder; modules that lie there can be imported. `before` is called in the
+    copy.
     """
-    pid = start_fork(*arguments, folder=folder, before=before)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return exit_code(start_fork(*arguments, folder=folder, before=before))
 
 
 def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:
-    """As `forked`, without waiting; return the process's number."""
+    """As `forked`, without waiting; returns the process's number."""
     import_once()
     pid = os.fork()
     if pid:
@@ -101,6 +111,9 @@ def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lam
                 os.dup2(output.fileno(), descriptor)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         sys.argv = ["trainopt", *arguments]
+        sys.path.insert(0, str(folder))
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        os.environ |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}  # of joblib's workers
         before()
         cli.main()
     except SystemExit as end:
@@ -110,6 +123,11 @@ def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lam
         sys.stderr.flush()
         end_workers()
         os._exit(code)
+
+
+def exit_code(pid: int) -> int:
+    """Waits for a process; returns its exit code, or minus the number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def others_in(folder: Path) -> list[int]:

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from helpers.cli import exit_code
 from trainopt.runner.records.feature_cache import FeatureCache
 
 VALUES = np.random.default_rng(0).standard_normal((20, 3), dtype=np.float32)
@@ -65,7 +66,7 @@ def test_what_a_killed_process_left_is_taken_for_nothing(tmp_path):
         with cache.turn("a"):
             cache.write("a", VALUES.shape, killed(), {})
 
-    assert os.waitstatus_to_exitcode(os.waitpid(in_a_copy(work), 0)[1]) == -signal.SIGKILL
+    assert exit_code(in_a_copy(work)) == -signal.SIGKILL
     assert len(list(tmp_path.glob("a.npy.*.tmp"))) == 1
     assert cache.read("a") is None
     with cache.turn("a"):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from helpers import ROOT
-from helpers.cli import forked, others_in, start_fork
+from helpers.cli import exit_code, forked, others_in, start_fork
 from helpers.runs import rows, same_weights, summary, timeless
 from trainopt.runner.config.options import CONF, Vocabulary
 from trainopt.runner.studies.plan import StudyPlan
@@ -354,7 +354,7 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(long_stu
     pid = start_fork(*command, folder=tmp_path, before=os.setsid)
     wait_for(killed, runs=2, lines=30)
     kill_session(pid)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert exit_code(pid) == -signal.SIGKILL
     ended = [p.parent for p in killed.glob("*/*/summary.json")]
     whole = [folder for folder in ended if summary(folder)["status"] == "finished"]
     assert len(whole) == 2
@@ -376,7 +376,7 @@ def test_told_to_stop_it_says_how_to_go_on(long_study, tmp_path):
     pid = start_fork(*command, folder=tmp_path)
     wait_for(tmp_path / "outputs/studies/tiny/smoke/sweeps", runs=1, lines=30)
     os.kill(pid, signal.SIGINT)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+    assert exit_code(pid) == 128 + signal.SIGINT
     told = (tmp_path / "output").read_text()
     assert "1 interrupted" in told
     assert "the same command continues it: trainopt reproduce tiny --config-dir mine --launcher basic" in told

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.cli import exit_code, start_fork, sweep_refusal
 from helpers.fixtures import made_up_run
 from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.sweeps.compose import Composer
 from trainopt.runner.sweeps.search_rule import LRSearchRule, best_lr, is_at_boundary
 
 INF = math.inf
@@ -259,24 +261,22 @@ def workers_of(pid: int) -> list[int]:
         pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher, number):
+def test_a_search_that_is_cut_short_goes_on(search, tmp_path, launcher, number):
     table = {0.1: 4.0, 0.01: 3.0, 0.001: 4.0, 0.02: 2.0, 0.03: 2.0}
     prepare(tmp_path, a=table)
     grid = ("hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.1")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    started = process(*SEARCH, *grid, *parallel)
+    pid = start_fork(*SEARCH, *grid, *parallel, folder=tmp_path)
     until = time.monotonic() + 120
     while not (tmp_path / "starts").exists() or len(starts(tmp_path)) < 2:
         assert time.monotonic() < until
         time.sleep(0.02)
     states = Counter(e.state for e in read_job_table(tmp_path / "sweep"))
     assert states["running"] + states["done"] + states["missing"] == 3
-    workers = workers_of(started.pid) if number == signal.SIGKILL else []
-    started.send_signal(number)
-    for worker in workers:  # those of joblib would wait for work for some minutes, and keep the pipes open
-        os.kill(worker, signal.SIGKILL)
-    started.communicate(timeout=60)
-    assert started.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    workers = workers_of(pid) if number == signal.SIGKILL else []
+    for process in (pid, *workers):  # joblib's would wait for work for some minutes
+        os.kill(process, number)
+    assert exit_code(pid) == (-number if number == signal.SIGKILL else 128 + number)
     assert not (tmp_path / "sweep/lr_heuristic.json").exists()
     while any(e.state == "running" for e in read_job_table(tmp_path / "sweep")):
         assert time.monotonic() < until
@@ -293,14 +293,13 @@ def test_a_search_that_is_cut_short_goes_on(process, search, tmp_path, launcher,
 
 
 @pytest.mark.slow
-def test_two_searches_at_a_time_share_the_work(process, tmp_path):
+def test_two_searches_at_a_time_share_the_work(tmp_path):
     table = {0.1: 4.0, 0.01: 3.0, 0.001: 4.0, 0.02: 2.0, 0.03: 2.0}
     prepare(tmp_path, a=table)
-    both = [process(*SEARCH, "hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.1") for _ in range(2)]
-    for started in both:
-        out, err = started.communicate(timeout=240)
-        assert started.returncode == 0, err
-        assert "chosen: optimizer.lr=0.02" in out
+    command = (*SEARCH, "hydra.sweeper.exponents=[1,2,3]", "+optimizer.pause=0.1")
+    both = [start_fork(*command, folder=tmp_path) for _ in range(2)]
+    assert [exit_code(pid) for pid in both] == [0, 0]
+    assert (tmp_path / "output").read_text().count("chosen: optimizer.lr=0.02") == 2
     assert starts(tmp_path) == {f"a:{rate}:0.0": 1 for rate in table}
 
 
@@ -326,12 +325,14 @@ def test_two_searches_at_a_time_share_the_work(process, tmp_path):
         ("run.name=a", "two jobs of the sweep would share the folder a"),
     ],
 )
-def test_what_cannot_be_searched_is_said_in_a_line_before_anything_is_written(trainopt, tmp_path, typed, message):
-    result = trainopt("-m", "hydra/sweeper=lr_heuristic", typed)
+def test_what_cannot_be_searched_is_refused_in_one_line(typed, message):
+    assert message in sweep_refusal("hydra/sweeper=lr_heuristic", typed)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("-m", "hydra/sweeper=lr_heuristic", "hydra.sweeper.steps=0")
     assert result.code == 2
-    assert result.err.startswith("trainopt: ")
-    assert message in result.err
-    assert result.err.count("\n") == 1
+    assert result.err == "trainopt: hydra.sweeper.steps=0: must be an integer >= 1\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -357,13 +358,13 @@ def test_help_shows_the_keys_of_the_sweeper(trainopt):
     assert "  exponents: [1, 2, 3, 4, 5, 6, 7] # i in" in trainopt("hydra/sweeper=lr_heuristic", "--help").out
 
 
-def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep(trainopt, tmp_path):
-    run = ("model=function", "data=none", "optimizer=sgd", "duration=2steps", "seed=0")
-    assert trainopt("-m", *run).code == 0
-    grid = ("hydra.sweeper.exponents=[4]", "hydra.sweeper.factors=[]", "hydra.sweeper.over_last=1")
-    assert trainopt("-m", "hydra/sweeper=lr_heuristic", *grid, *run).code == 0
-    plain = "data=none,duration=2steps,model=function,optimizer=sgd,seed=0"
-    assert {p.name for p in (tmp_path / "outputs/sweeps").iterdir()} == {plain, f"lr_heuristic,{plain}"}
+def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep():
+    typed = ["model=function", "data=none", "optimizer=sgd", "duration=2steps", "seed=0"]
+    plain = "outputs/sweeps/data=none,duration=2steps,model=function,optimizer=sgd,seed=0"
+    with Composer(None).composed(typed) as config:
+        assert config.hydra.sweep.dir == plain
+    with Composer(None).composed(["hydra/sweeper=lr_heuristic", *typed]) as config:
+        assert config.hydra.sweep.dir == plain.replace("sweeps/", "sweeps/lr_heuristic,")
 
 
 def searched(folder: Path, exponents: dict[str, list[int]]) -> None:

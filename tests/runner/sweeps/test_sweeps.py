@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.cli import exit_code, start_fork
 from helpers.runs import summary
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.isolation import run_isolated
@@ -115,12 +116,12 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
-def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path, launcher, at_a_time):
+def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher, at_a_time):
     """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
     run = ("model=mlp", "duration=1000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
     command = ("-m", *jobs, *run, "checkpoint_every=100000steps", "hydra.sweep.dir=sweep")
-    started = process(*command)
+    pid = start_fork(*command, folder=tmp_path)
     until = time.monotonic() + 120
     while min((e.step or 0 for e in ledger(tmp_path)[:at_a_time]), default=0) < 50:
         assert time.monotonic() < until
@@ -128,9 +129,9 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(process, finished, tmp_path,
     entries = ledger(tmp_path)
     assert [e.state for e in entries] == ["running"] * at_a_time + ["missing"] * (3 - at_a_time)
     assert all(0 < e.share < 1 and 0 < e.seconds_left < 600 for e in entries[:at_a_time])
-    started.send_signal(signal.SIGTERM)
-    out, _ = started.communicate(timeout=60)
-    assert started.returncode == 128 + signal.SIGTERM
+    os.kill(pid, signal.SIGTERM)
+    assert exit_code(pid) == 128 + signal.SIGTERM
+    out = (tmp_path / "output").read_text()
     assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
     assert "the same command continues it: trainopt -m" in out
     for entry in ledger(tmp_path)[:at_a_time]:

@@ -6,14 +6,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from helpers.cli import exit_code, start_fork
 from helpers.runs import rows, summary, timeless, tournament_found, tournament_jobs
 from trainopt.runner.records.job_table import read_job_table
 
@@ -57,21 +56,12 @@ TOURNAMENT = (
 METHODS = ["optimizer=mine", "optimizer._target_=their_tournament.Sign"]
 
 
-def begin(folder: Path, *arguments: str) -> subprocess.Popen:
-    """The tournament, in a session of its own."""
+def begin(folder: Path) -> int:
+    """Starts the tournament in a process and a session of its own; returns its number."""
     (folder / "theirs/optimizer").mkdir(parents=True, exist_ok=True)
     (folder / "theirs/optimizer/mine.yaml").write_text(YAML)
     (folder / "their_tournament.py").write_text(THEIRS)
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-c", "from trainopt.runner.cli import main; main()", *TOURNAMENT, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return start_fork(*TOURNAMENT, folder=folder, before=os.setsid)
 
 
 def config(run: Path) -> dict:
@@ -88,9 +78,9 @@ def played(tmp_path_factory, worker_id):
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
-            out, _ = begin(folder).communicate(timeout=600)
-            assert (folder / "sweep/tournament.json").exists(), out
-            printed.write_text(out)
+            exit_code(begin(folder))
+            assert (folder / "sweep/tournament.json").exists(), (folder / "output").read_text()
+            (folder / "output").rename(printed)
     return folder, printed.read_text()
 
 
@@ -244,14 +234,11 @@ def kill_when(folder: Path, condition) -> None:
     """Begin the tournament, and kill all of it when a condition on its ledger holds."""
     plan = folder / "sweep/sweep.json"
     until = time.monotonic() + 600
-    with begin(folder) as started:
-        while started.poll() is None and time.monotonic() < until:
-            if plan.exists() and condition(read_job_table(folder / "sweep")):
-                break
-            time.sleep(0.05)
-        os.killpg(started.pid, signal.SIGKILL)
-        out, _ = started.communicate(timeout=60)
-    assert started.returncode == -signal.SIGKILL, out
+    pid = begin(folder)
+    while not (plan.exists() and condition(read_job_table(folder / "sweep"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)
+    assert exit_code(pid) == -signal.SIGKILL, (folder / "output").read_text()
     while any(e.state == "running" for e in read_job_table(folder / "sweep")):
         time.sleep(0.05)
 
@@ -264,8 +251,8 @@ def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_p
     assert "missing" in before.values() or "interrupted" in before.values()
     done = [tmp_path / "sweep" / name / "metrics.jsonl" for name, state in before.items() if state == "done"]
     written = {path: path.stat().st_mtime_ns for path in done}
-    out, _ = begin(tmp_path).communicate(timeout=600)
-    assert tournament_found(tmp_path)["comparable"] is True, out
+    exit_code(begin(tmp_path))
+    assert tournament_found(tmp_path)["comparable"] is True, (tmp_path / "output").read_text()
     assert {path: path.stat().st_mtime_ns for path in done} == written
     assert timeless(tournament_found(tmp_path)) == timeless(tournament_found(played[0]))
     assert [e.state for e in read_job_table(tmp_path / "sweep")] == ["done"] * len(read_job_table(played[0] / "sweep"))

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import open_dict
 
+from helpers.cli import sweep_refusal
 from helpers.runs import tournament_found, tournament_jobs
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.job_table import read_job_table
@@ -160,10 +161,14 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
         ("optimizer=sgd,adaptive_nesterov", "optimizer=adaptive_nesterov has no such key"),
     ],
 )
-def test_what_is_no_tournament_is_said_in_a_line_before_anything_is_written(trainopt, tmp_path, typed, message):
-    result = trainopt("-m", "experiment=tournament", typed)
+def test_what_is_no_tournament_is_refused_in_one_line(typed, message):
+    assert message in sweep_refusal("experiment=tournament", typed)
+
+
+def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
+    result = trainopt("-m", "experiment=tournament", "seed=1")
     assert result.code == 2
-    assert message in result.err
+    assert result.err.startswith("trainopt: seed=1: a tournament sets the seeds itself; give hydra.sweeper.seeds=[…]")
     assert result.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

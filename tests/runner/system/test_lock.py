@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cli import forked, start_fork
+from helpers.cli import exit_code, forked, start_fork
 from helpers.runs import summary
 from trainopt.runner.system import lock
 from trainopt.runner.system.lock import (
@@ -149,7 +149,7 @@ def test_of_many_that_take_over_at_once_one_holds_it_at_a_time(tmp_path):
             finally:
                 os._exit(code)
         children.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    codes = [exit_code(pid) for pid in children]
     assert set(codes) <= {0, 2}
     spans = sorted(json.loads(path.read_text()) for path in tmp_path.glob("held-*"))
     assert len(spans) == codes.count(0) >= 1
@@ -169,7 +169,7 @@ def test_whoever_lost_the_lock_stops_without_another_word(tmp_path, quick):
         assert time.monotonic() < until
         time.sleep(0.01)
     held_by(folder, ELSEWHERE)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert exit_code(pid) == 1
     assert json.loads((folder / "lock").read_text()) == ELSEWHERE
 
 
@@ -193,18 +193,18 @@ def test_a_second_process_is_turned_away_and_a_killed_one_taken_over(tmp_path):
         time.sleep(0.02)
     time.sleep(0.5)
     os.kill(pid, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (143, -15)
+    assert exit_code(pid) in (143, -15)
 
 
 def test_two_that_start_at_once_get_two_folders(tmp_path):
     """And of one and the same run, one of them does it."""
     command = ("model=mlp", "duration=3steps", "logger=none")
     pids = [start_fork(*command, f"seed={seed}", folder=tmp_path) for seed in (0, 1)]
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+    assert [exit_code(pid) for pid in pids] == [0, 0]
     folders = sorted((tmp_path / "outputs").iterdir())
     assert [summary(folder)["seed"] for folder in folders] == [0, 1]
     pids = [start_fork(*command, "seed=2", folder=tmp_path) for _ in range(4)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    codes = [exit_code(pid) for pid in pids]
     assert set(codes) <= {0, 2}
     assert 0 in codes
     (folder,) = (tmp_path / "outputs").glob("*seed=2")
