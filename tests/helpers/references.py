@@ -113,13 +113,13 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-def error(found, expected):
+def error(actual, expected):
     """The norm of the difference, relative to that of what is expected."""
-    return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
+    return float(torch.linalg.vector_norm(actual - expected) / torch.linalg.vector_norm(expected))
 
 
 class PerSample(nn.Module):
-    """A layer whose parameters stand there once for each sample; it computes what the layer does."""
+    """A layer with a copy of its parameters for each sample; its outputs are the same."""
 
     def __init__(self, layer, samples):
         super().__init__()
@@ -170,9 +170,9 @@ def expected_gram(network, loss_function, inputs, targets):
     return rows @ rows.T
 
 
-def close(found, expected, rtol=1e-9):
+def close(actual, expected, rtol=1e-9):
     """Within rtol of the largest entry."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=rtol * float(expected.abs().max()))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=rtol * float(expected.abs().max()))
 
 
 def rows_of(network, losses):

@@ -27,9 +27,9 @@ def test_onednn_computes_a_convolution_and_its_activation(activation, numbers, g
     x, weight, bias = 5 * torch.randn(2, 4, 7, 8), torch.randn(6, 4 // groups, 3, 2), torch.randn(6)
     geometry = Geometry([1, 0], [2, 1], [1, 2], groups)
     packed = compat_torch.packed_weight(weight, geometry)
-    found = compat_torch.packed_convolution(x, packed, bias, geometry, activation, list(numbers))
+    actual = compat_torch.packed_convolution(x, packed, bias, geometry, activation, list(numbers))
     expected = ACTIVATIONS[activation, numbers](F.conv2d(x, weight, bias, (2, 1), (1, 0), (1, 2), groups))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=lambda text: f"{KNOWN}\n{text}")
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4, msg=lambda text: f"{KNOWN}\n{text}")
 
 
 def test_an_assertion_is_recognized():

@@ -76,8 +76,8 @@ def test_beale_has_the_saddle_point_that_its_docstring_names():
 @pytest.mark.parametrize("condition", [1.0, 10.0, 1e6])
 def test_the_eigenvalues_of_ill_conditioned_are_geometric(condition):
     problem = FUNCTIONS["ill_conditioned"].conditioned(condition)
-    found = torch.linalg.eigvalsh(torch.func.jacrev(torch.func.grad(problem))(torch.ones(4, dtype=torch.float64)))
-    assert found.numpy() == pytest.approx(np.geomspace(1, condition, 4), rel=1e-9)
+    actual = torch.linalg.eigvalsh(torch.func.jacrev(torch.func.grad(problem))(torch.ones(4, dtype=torch.float64)))
+    assert actual.numpy() == pytest.approx(np.geomspace(1, condition, 4), rel=1e-9)
     assert problem(torch.tensor([3.0])).item() == 4.5
 
 

@@ -109,8 +109,8 @@ def test_each_bound_clips_what_it_is_for(scale, bounds, expected):
     w = weight([1.0])
     optimizer = AdaptiveNesterov([w], **{"lr_bounds": None, "grad_norm_sq_bounds": None, **bounds})
     optimizer.step(closure_for(optimizer, lambda: scale * w.sum()))
-    found = {key: optimizer.last_step[key] for key in expected}
-    assert found == pytest.approx(expected, rel=1e-12)
+    actual = {key: optimizer.last_step[key] for key in expected}
+    assert actual == pytest.approx(expected, rel=1e-12)
     assert w.item() == pytest.approx(1 - expected["lr"] * scale, rel=1e-12)
 
 
@@ -243,10 +243,10 @@ def test_arguments_out_of_range_are_refused(arguments, message):
     assert message[0] == "^" or message in str(raised.value)
 
 
-@pytest.mark.parametrize("own", [{"lr": 0.1}, {"gamma": 0.5}])
-def test_a_group_with_a_rate_of_its_own_is_refused(own):
+@pytest.mark.parametrize("options", [{"lr": 0.1}, {"gamma": 0.5}])
+def test_a_group_with_a_rate_of_its_own_is_refused(options):
     with pytest.raises(ValueError, match="cannot differ between groups; only momentum can"):
-        AdaptiveNesterov([{"params": [weight()], **own}])
+        AdaptiveNesterov([{"params": [weight()], **options}])
 
 
 def test_a_step_without_a_closure_is_an_error():

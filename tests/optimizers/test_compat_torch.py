@@ -57,8 +57,8 @@ def attention_in_parts():
     arguments = (x, x, x, *shapes, layer.out_proj.weight, layer.out_proj.bias)
     expected, _ = F.multi_head_attention_forward(*arguments, need_weights=False)
     with Calls() as calls:
-        found, _ = compat_torch.attention_in_parts(*arguments, need_weights=False)
-    assert torch.equal(found, expected)
+        actual, _ = compat_torch.attention_in_parts(*arguments, need_weights=False)
+    assert torch.equal(actual, expected)
     assert calls.functions.count(F.linear) == 2
     assert F.multi_head_attention_forward not in calls.functions
 

@@ -66,9 +66,9 @@ def logistic_regression() -> Problem:
         p = 1 / (1 + np.exp(inputs @ w))
         return (inputs.T * (p * (1 - p))) @ inputs / 60 + 0.01 * np.eye(4)
 
-    found = root(gradient, np.zeros(4), jac=hessian, tol=1e-15)  # the one zero: the function is strictly convex
-    assert np.abs(gradient(found.x)).max() < 1e-15
-    return Problem(function, torch.zeros(4, dtype=torch.float64), torch.from_numpy(found.x))
+    solution = root(gradient, np.zeros(4), jac=hessian, tol=1e-15)  # the one zero: the function is strictly convex
+    assert np.abs(gradient(solution.x)).max() < 1e-15
+    return Problem(function, torch.zeros(4, dtype=torch.float64), torch.from_numpy(solution.x))
 
 
 @dataclass
@@ -198,18 +198,18 @@ def test_a_copy_of_an_optimizer_makes_the_same_steps(name):
     reached = []
     for copied in (False, True):
         w = nn.Parameter(torch.tensor([5.0, 3.0], dtype=torch.float64))
-        kept = getattr(trainopt.optimizers, name)([w])
+        optimizer = getattr(trainopt.optimizers, name)([w])
         if copied:
-            w, kept = copy.deepcopy((w, kept))
+            w, optimizer = copy.deepcopy((w, optimizer))
 
-        def closure(w=w, kept=kept):
-            kept.zero_grad()
+        def closure(w=w, optimizer=optimizer):
+            optimizer.zero_grad()
             loss = 5 + 3 * w.square().sum()
-            if not getattr(kept, "needs_graph", False):
+            if not getattr(optimizer, "needs_graph", False):
                 loss.backward()
             return loss
 
         for _ in range(2):
-            kept.step(closure)
-        reached.append((w.tolist(), kept.last_step))
+            optimizer.step(closure)
+        reached.append((w.tolist(), optimizer.last_step))
     assert reached[0] == reached[1]

@@ -39,8 +39,8 @@ def solved(A, b, **options):
         calls.append(joined(v))
         return parts(A @ joined(v))
 
-    given = {k: parts(v) if k == "x0" else v for k, v in options.items()}
-    x, info = conjugate_gradient(product, parts(b), **given)
+    as_parts = {k: parts(v) if k == "x0" else v for k, v in options.items()}
+    x, info = conjugate_gradient(product, parts(b), **as_parts)
     assert [t.shape for t in x] == [t.shape for t in parts(b)]
     assert info.products == len(calls)
     return joined(x), info

@@ -218,8 +218,8 @@ def derivatives(case):
 
 def spread(problem, curvature, parts):
     """A vector of all parameters from parts of those that the loss depends on; the others have 0."""
-    found = {id(p): part for p, part in zip(curvature.params, parts, strict=True)}
-    return flat([found.get(id(p), torch.zeros_like(p)) for p in problem.params])
+    part_of = {id(p): part for p, part in zip(curvature.params, parts, strict=True)}
+    return flat([part_of.get(id(p), torch.zeros_like(p)) for p in problem.params])
 
 
 def chosen(problem, curvature, vector):
@@ -256,8 +256,8 @@ def test_products_are_those_of_the_dense_matrices(case):
 def test_products_need_no_trace(case):
     problem = made(case)
     v = numbers(problem.weights().numel(), seed=1)
-    found = hessian_vector_product(problem.closure(), problem.params, problem.split(v), retain_graph=False)
-    assert error(flat(found), derivatives(case)[0] @ v) < 1e-10
+    product = hessian_vector_product(problem.closure(), problem.params, problem.split(v), retain_graph=False)
+    assert error(flat(product), derivatives(case)[0] @ v) < 1e-10
 
 
 @pytest.mark.parametrize("case", ["mlp of tanh", "residual sum", "two outputs, two losses", "penalty of fourth order"])

@@ -85,9 +85,9 @@ def test_loss_gradient_and_statistics_are_those_outside(training):
         loss = inside.closure()
     expected = outside.closure()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    found = torch.autograd.grad(loss, inside.params)
+    actual = torch.autograd.grad(loss, inside.params)
     truth = torch.autograd.grad(expected, outside.params)
-    for a, b in zip(found, truth, strict=True):
+    for a, b in zip(actual, truth, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
     for name, buffer in buffers(inside.network).items():
         torch.testing.assert_close(buffer, buffers(outside.network)[name], rtol=1e-12, atol=0)
@@ -109,14 +109,14 @@ def test_weights_gradients_and_random_numbers_are_left_alone(kind):
     v = problem.split(numbers(problem.weights().numel()))
     for p in problem.params:
         p.grad = torch.full_like(p, 7)
-    weights, random, given = problem.weights(), torch.get_rng_state(), flat(v)
+    weights, random, vector = problem.weights(), torch.get_rng_state(), flat(v)
     curvature = Curvature(problem.closure, problem.params, kind)
     statistics = buffers(problem.network)  # as the closure left them
     curvature.matvec(v)
     curvature.quadratic_form(v)
     hessian_vector_product(problem.closure(), problem.params, v)
     assert torch.equal(problem.weights(), weights)
-    assert torch.equal(flat(v), given)
+    assert torch.equal(flat(v), vector)
     assert torch.equal(torch.get_rng_state(), random)
     assert all((p.grad == 7).all() for p in problem.params)
     assert not same(buffers(problem.network), statistics)  # hessian_vector_product's loss was a second pass
@@ -128,8 +128,8 @@ def test_it_works_where_the_caller_switched_gradients_off():
     problem = convolutional()
     v = numbers(problem.weights().numel())
     with torch.no_grad():
-        found = flat(Curvature(problem.closure, problem.params).matvec(problem.split(v)))
-    assert error(found, problem.hessian() @ v) < 1e-10
+        actual = flat(Curvature(problem.closure, problem.params).matvec(problem.split(v)))
+    assert error(actual, problem.hessian() @ v) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
@@ -166,9 +166,9 @@ def test_single_precision_is_near(kind):
     problem, single = convolutional(), convolutional(torch.float32)
     v = numbers(problem.weights().numel(), seed=1)
     expected = flat(Curvature(problem.closure, problem.params, kind).matvec(problem.split(v)))
-    found = flat(Curvature(single.closure, single.params, kind).matvec(single.split(v.float())))
-    assert found.dtype == torch.float32
-    assert error(found.double(), expected) < 1e-4  # float32 has 7 digits, and batch norm loses some
+    actual = flat(Curvature(single.closure, single.params, kind).matvec(single.split(v.float())))
+    assert actual.dtype == torch.float32
+    assert error(actual.double(), expected) < 1e-4  # float32 has 7 digits, and batch norm loses some
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
@@ -193,9 +193,9 @@ def test_half_precision_is_left_to_autograd(kind, short):
 def test_transforms_of_torch_func_pass_through():
     problem = multilayer(nn.ReLU)
     with FastDoubleBackward():
-        found = torch.func.jacrev(torch.func.jacrev(problem.of))(problem.weights())
+        actual = torch.func.jacrev(torch.func.jacrev(problem.of))(problem.weights())
         gradients = torch.func.vmap(torch.func.grad(problem.of))(torch.stack([problem.weights()] * 2))
-    assert error(found, problem.hessian()) < 1e-12
+    assert error(actual, problem.hessian()) < 1e-12
     assert error(gradients[1], problem.gradient()) < 1e-12
 
 
@@ -218,8 +218,8 @@ def test_curvlinops_says_the_same(curvlinops, network):
         ("gauss_newton", curvlinops.GGNLinearOperator(*arguments)),
     ):
         expected = operator @ v
-        found = flat(Curvature(problem.closure, problem.params, kind).matvec(problem.split(v)))
-        assert error(found, expected) < 1e-10
+        actual = flat(Curvature(problem.closure, problem.params, kind).matvec(problem.split(v)))
+        assert error(actual, expected) < 1e-10
 
 
 def test_a_closure_without_a_graph_is_refused():
@@ -259,8 +259,8 @@ def test_the_hessian_needs_no_loss_function():
     problem.loss = lambda outputs: outputs.logsumexp(1).mean()
     v = numbers(problem.weights().numel())
     for short in (False, True):
-        found = Curvature(problem.closure, problem.params, quadratic_form_only=short).quadratic_form(problem.split(v))
-        assert found.item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
+        actual = Curvature(problem.closure, problem.params, quadratic_form_only=short).quadratic_form(problem.split(v))
+        assert actual.item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -268,17 +268,19 @@ def test_outputs_that_enter_the_loss_in_several_ways_count_in_each(short):
     problem = multilayer()
     problem.loss = lambda z: ce(z) + F.mse_loss(z.tanh(), z.detach()) + 0.1 * (z**4).mean() + F.mse_loss(z[:3], z[3:])
     v = numbers(problem.weights().numel())
-    found = Curvature(problem.closure, problem.params, quadratic_form_only=short)
-    assert error(flat(found.gradient), problem.gradient()) < 1e-11
-    assert found.quadratic_form(problem.split(v)).item() == pytest.approx((v @ problem.hessian() @ v).item(), rel=1e-10)
+    actual = Curvature(problem.closure, problem.params, quadratic_form_only=short)
+    assert error(flat(actual.gradient), problem.gradient()) < 1e-11
+    assert actual.quadratic_form(problem.split(v)).item() == pytest.approx(
+        (v @ problem.hessian() @ v).item(), rel=1e-10
+    )
 
 
 @pytest.mark.parametrize(("kind", "short"), [("hessian", False), ("hessian", True), ("gauss_newton", False)])
 def test_a_loss_function_of_a_loss_keeps_its_gradient(kind, short):
     problem = multilayer()
     problem.loss = lambda z: F.smooth_l1_loss(ce(z), torch.tensor(0.3, dtype=torch.float64))
-    found = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
-    assert error(flat(found.gradient), problem.gradient()) < 1e-11
+    actual = Curvature(problem.closure, problem.params, kind, quadratic_form_only=short)
+    assert error(flat(actual.gradient), problem.gradient()) < 1e-11
 
 
 def test_a_linear_layer_of_one_output_without_a_dimension_for_it():
@@ -286,6 +288,6 @@ def test_a_linear_layer_of_one_output_without_a_dimension_for_it():
     x = numbers(6, 5).requires_grad_()
     with FastDoubleBackward():
         loss = (F.linear(x, out) ** 3).sum()
-    (found,) = hessian_vector_product(loss, [out], [numbers(5, seed=1)])
+    (actual,) = hessian_vector_product(loss, [out], [numbers(5, seed=1)])
     expected = torch.autograd.functional.hessian(lambda w: ((x @ w) ** 3).sum(), out.detach()) @ numbers(5, seed=1)
-    assert error(found, expected) < 1e-10
+    assert error(actual, expected) < 1e-10

@@ -32,10 +32,10 @@ def test_menssens_linear_and_quadratic_functions():
 def test_the_error_on_a_cubic_is_the_cubic_term(length):
     x = nn.Parameter(vector(0.5, -2))
     d = length * vector(1, 3)
-    found = taylor_estimates(lambda: x.pow(3).sum() + 7, [x], [d])
+    estimates = taylor_estimates(lambda: x.pow(3).sum() + 7, [x], [d])
     # the difference of values that agree to many digits
-    assert found.second_order_error == pytest.approx((d**3).sum().item(), rel=1e-9)
-    assert found.first_order_error == pytest.approx((3 * x * d**2 + d**3).sum().item(), rel=1e-9)
+    assert estimates.second_order_error == pytest.approx((d**3).sum().item(), rel=1e-9)
+    assert estimates.first_order_error == pytest.approx((3 * x * d**2 + d**3).sum().item(), rel=1e-9)
 
 
 def test_rosenbrock_over_several_tensors_is_as_scipy_has_it():
@@ -44,11 +44,13 @@ def test_rosenbrock_over_several_tensors_is_as_scipy_has_it():
         x, d = rng.normal(size=(2, 6))
         params = [nn.Parameter(torch.from_numpy(part)) for part in (x[:2].copy(), x[2:].copy().reshape(2, 2))]
         direction = [torch.from_numpy(d[:2]), torch.from_numpy(d[2:].reshape(2, 2))]
-        found = taylor_estimates(lambda p=params: rosenbrock(torch.cat([t.flatten() for t in p])), params, direction)
-        assert found.value == pytest.approx(rosen(x), rel=1e-12)
-        assert found.slope == pytest.approx(rosen_der(x) @ d, rel=1e-10)
-        assert found.curvature == pytest.approx(d @ rosen_hess(x) @ d, rel=1e-10)
-        assert found.actual == pytest.approx(rosen(x + d), rel=1e-12)
+        estimates = taylor_estimates(
+            lambda p=params: rosenbrock(torch.cat([t.flatten() for t in p])), params, direction
+        )
+        assert estimates.value == pytest.approx(rosen(x), rel=1e-12)
+        assert estimates.slope == pytest.approx(rosen_der(x) @ d, rel=1e-10)
+        assert estimates.curvature == pytest.approx(d @ rosen_hess(x) @ d, rel=1e-10)
+        assert estimates.actual == pytest.approx(rosen(x + d), rel=1e-12)
 
 
 def test_weights_and_gradients_are_left_alone_bit_for_bit_even_by_a_function_that_raises():
@@ -57,8 +59,8 @@ def test_weights_and_gradients_are_left_alone_bit_for_bit_even_by_a_function_tha
     w.grad = torch.randn(1000)
     before, grad = w.detach().clone(), w.grad.clone()
     d = [torch.randn(1000), torch.ones(3)]
-    found = taylor_estimates(lambda: w.sin().sum(), [w, unused], d)
-    assert found.slope == pytest.approx((before.cos() * d[0]).sum().item(), rel=1e-4)  # float32
+    estimates = taylor_estimates(lambda: w.sin().sum(), [w, unused], d)
+    assert estimates.slope == pytest.approx((before.cos() * d[0]).sum().item(), rel=1e-4)  # float32
     calls = []
 
     def raising():

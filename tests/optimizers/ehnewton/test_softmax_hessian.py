@@ -182,17 +182,17 @@ def test_a_step_too_flat_to_be_feasible_is_one_of_gradient_descent(features, ite
 @pytest.mark.parametrize("trained", ["weight", "everything but a second layer"])
 def test_what_is_not_trained_stays(trained):
     case = problem((20, 9), l2=0.05)
-    kept = [case.network.layers[0].bias] if trained == "weight" else [*case.network.layers[1].parameters()]
-    for p in kept:
+    frozen = [case.network.layers[0].bias] if trained == "weight" else [*case.network.layers[1].parameters()]
+    for p in frozen:
         p.requires_grad_(False)
-    kept_before = [p.clone() for p in kept]
+    frozen_before = [p.clone() for p in frozen]
     part = Problem(case.network, case.inputs, case.loss, case.penalty)
     expected, _ = truth(part, TAU, 20)
     optimizer = EHNewton(case.network.parameters(), lr=1.0, damping=TAU, cg_tol=0.0)
     before = part.weights()
     optimizer.step(part.closure)
     assert error(part.weights() - before, torch.from_numpy(expected)) < 1e-8
-    assert all(torch.equal(p, b) for p, b in zip(kept, kept_before, strict=True))
+    assert all(torch.equal(p, b) for p, b in zip(frozen, frozen_before, strict=True))
 
 
 @pytest.mark.usefixtures("only_closed_form")

@@ -125,19 +125,19 @@ IS_NONE = {
 @pytest.mark.parametrize("iterations", [1, 12])
 @pytest.mark.parametrize("loss", IS_ONE.values(), ids=IS_ONE)
 def test_it_is_known(closed_forms, loss, iterations):
-    found = walked(loss, linear, iterations)
+    actual = walked(loss, linear, iterations)
     assert closed_forms() == 2
     expected = walked(loss, hidden, iterations)
     assert closed_forms() == 2
-    assert error(found, expected) < 1e-9
+    assert error(actual, expected) < 1e-9
 
 
 @pytest.mark.parametrize("iterations", [1, 12])
 @pytest.mark.parametrize("loss", IS_NONE.values(), ids=IS_NONE)
 def test_what_is_nearly_one_goes_the_general_way(closed_forms, loss, iterations):
-    found = walked(loss, linear, iterations)
+    actual = walked(loss, linear, iterations)
     assert closed_forms() == 0
-    assert error(found, walked(loss, hidden, iterations)) < 1e-9
+    assert error(actual, walked(loss, hidden, iterations)) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_half_precision_goes_the_general_way(closed_forms):
 
 def test_of_further_parameters_the_loss_may_not_depend(closed_forms):
     params, others = parameters(), parameters(3)
-    kept = flat(others)
+    before = flat(others)
     EHNewton([*params, *others], damping=0.5).step(lambda: ce(linear(X, *params)))
     assert closed_forms() == 1
-    assert torch.equal(flat(others), kept)
+    assert torch.equal(flat(others), before)
     EHNewton([*params, *others], damping=0.5).step(lambda: ce(linear(X, *params)) + others[1].square().sum())
     assert closed_forms() == 1
 

@@ -92,10 +92,10 @@ def test_training_with_attention_is_bit_for_bit_the_same():
     for layer in network[1].layers:
         layer.dropout.p = layer.self_attn.dropout = 0.3
     x, y = numbers(B, 3, 7).float(), torch.arange(B) % 4
-    found = []
+    actual = []
     for recorded in (False, True):
         torch.manual_seed(1)
         recorder = GramRecorder(network)
         with recorder.recording() if recorded else nullcontext():
-            found.append(torch.autograd.grad(cross_entropy(network(x), y), list(network.parameters())))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+            actual.append(torch.autograd.grad(cross_entropy(network(x), y), list(network.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*actual, strict=True))

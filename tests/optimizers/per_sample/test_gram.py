@@ -107,17 +107,17 @@ def test_in_evaluation_mode_rows_are_gradients_of_each_samples_loss(name):
 def test_gradients_of_own_losses_are_those_of_one_graph_of_the_batch(name):
     network, x, y = case(name)
     J = rows_of(network, cross_entropy(network(x), y, reduction="none"))
-    found = own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none"))
-    close(found, J @ J.T)
-    differ = not torch.allclose(found, gradient_gram(network, cross_entropy, x, y), rtol=1e-3)
+    actual = own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none"))
+    close(actual, J @ J.T)
+    differ = not torch.allclose(actual, gradient_gram(network, cross_entropy, x, y), rtol=1e-3)
     assert differ == (name in MIXING)
 
 
 def test_own_losses_of_parameters_that_do_not_fit_in_memory_together():
     network, x, y = case("batch norm")
     J = rows_of(network, cross_entropy(network(x), y, reduction="none"))
-    found = own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none"), max_entries=400)
-    close(found, J @ J.T)
+    actual = own_loss_gram(network, lambda: cross_entropy(network(x), y, reduction="none"), max_entries=400)
+    close(actual, J @ J.T)
 
 
 @pytest.mark.parametrize("name", ["16 channels", "grouped", "depthwise", "linear at positions", "ResNet-8"])
@@ -198,8 +198,8 @@ def test_only_what_is_trained_counts(frozen):
 def test_the_sum_of_all_entries_is_the_squared_norm_of_the_gradient():
     network, x, y = case("ResNet-8")
     gradient = rows_of(network, [cross_entropy(network(x), y)])
-    found = gradient_gram(network, cross_entropy, x, y)
-    close(found.sum() / B**2, gradient.square().sum())
+    actual = gradient_gram(network, cross_entropy, x, y)
+    close(actual.sum() / B**2, gradient.square().sum())
 
 
 def test_a_regularizer_does_not_enter():
@@ -237,12 +237,12 @@ def test_backpack_finds_the_same():
     layers = (nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 8, 2, padding=1, groups=2), nn.Flatten())
     network = nn.Sequential(*layers, nn.Linear(200, 4)).double()
     x, y = numbers(B, 3, 9, 9), torch.arange(B) % 4
-    found = gradient_gram(network, cross_entropy, x, y)
+    actual = gradient_gram(network, cross_entropy, x, y)
     network, loss = backpack.extend(network), backpack.extend(nn.CrossEntropyLoss())
     with backpack.backpack(extensions.BatchGrad()):
         loss(network(x), y).backward()
     rows = B * torch.cat([p.grad_batch.flatten(1) for p in network.parameters()], 1)
-    close(found, rows @ rows.T)
+    close(actual, rows @ rows.T)
 
 
 def test_under_autocast_the_matrix_is_of_single_precision():

@@ -63,9 +63,9 @@ def test_the_gradient_is_equation_2_18_and_that_of_finite_differences():
     penalty = CheckpointDistance(strength=s, sigma=sigma)
     penalty.snapshot(start)
     params = moved(start, 0.6)
-    found = torch.autograd.grad(penalty(params), params)
+    actual = torch.autograd.grad(penalty(params), params)
     pull = s / sigma**2 * math.exp(-(0.6**2) / (2 * sigma**2))
-    for p, c, g in zip(params, start, found, strict=True):
+    for p, c, g in zip(params, start, actual, strict=True):
         assert torch.allclose(g, pull * (c - p), rtol=1e-12)
     assert torch.autograd.gradcheck(lambda *p: penalty(p), params)
     assert torch.autograd.gradgradcheck(lambda *p: penalty(p), params)
@@ -79,8 +79,8 @@ def test_several_snapshots_add_up():
     params = moved(parameters(), 0.3, seed=20)
     truth = written_out(params, snapshots, 0.4, 0.7)
     assert penalty(params).item() == pytest.approx(truth.item(), rel=1e-12)
-    found, right = torch.autograd.grad(penalty(params), params), torch.autograd.grad(truth, params)
-    assert error(flat(found), flat(right)) < 1e-12
+    actual, right = torch.autograd.grad(penalty(params), params), torch.autograd.grad(truth, params)
+    assert error(flat(actual), flat(right)) < 1e-12
     alone = []
     for snapshot in snapshots:
         one = CheckpointDistance(strength=0.4, sigma=0.7)
@@ -129,9 +129,9 @@ def test_its_curvature_is_part_of_the_objectives(kind):
     def closure():
         return bare.closure() + penalty(bare.params)
 
-    found = flat(Curvature(closure, bare.params, kind).matvec(vectors))
+    actual = flat(Curvature(closure, bare.params, kind).matvec(vectors))
     rest = flat(Curvature(bare.closure, bare.params, kind).matvec(vectors))
-    assert error(found - rest, hills @ flat(vectors)) < 1e-10
+    assert error(actual - rest, hills @ flat(vectors)) < 1e-10
 
 
 def test_at_the_snapshot_the_gradient_is_0_and_the_loss_and_momentum_begin_the_motion():
@@ -220,10 +220,10 @@ def test_what_it_reports_is_where_the_loss_was_computed_and_against_the_rest_of_
     for p in params:
         p.grad = None
     value = penalty(params)
-    assert "gradient_ratio" not in penalty.report(params, value)  # no gradient is there
+    assert "gradient_ratio" not in penalty.report(params, value)  # without gradients
     ((params[0] ** 3).sum() + value).backward()
     distances = penalty.distances(params)
-    own = flat(torch.autograd.grad(penalty(params), params)).norm().item()
+    norm = flat(torch.autograd.grad(penalty(params), params)).norm().item()
     with torch.no_grad():
         params[0] += 9.0  # the step
     row = penalty.report(params, value)
@@ -232,8 +232,8 @@ def test_what_it_reports_is_where_the_loss_was_computed_and_against_the_rest_of_
     assert row["relative_distances"][0] == pytest.approx(0.4 / flat(start).norm().item())
     assert row["nearest"] == min(row["distances"])
     assert row["nearest_in_sigma"] == pytest.approx(row["nearest"] / 0.5)
-    assert row["gradient"] == pytest.approx(own, rel=1e-12)
-    assert row["gradient_ratio"] == pytest.approx(own / rest, rel=1e-9)
+    assert row["gradient"] == pytest.approx(norm, rel=1e-12)
+    assert row["gradient_ratio"] == pytest.approx(norm / rest, rel=1e-9)
     penalty.strength = 0.0
     off = penalty.report(params, penalty(params))
     assert off["distances"] == penalty.distances(params).tolist()

@@ -119,8 +119,8 @@ def test_exp_range_multiplies_the_amplitude_at_every_step():
     schedule = Cyclic(walk.optimizer, walk.progress, 0.001, 0.1, "5steps", mode="exp_range", gamma=0.9)
     peer = lr_scheduler.CyclicLR(torchs.optimizer, 0.001, 0.1, 5, mode="exp_range", gamma=0.9, cycle_momentum=False)
     rates = walk.rates(schedule, 30)
-    wanted = [0.001 + (smith(k, 5, 0.001, 0.1)[1] - 0.001) * 0.9**k for k in range(30)]
-    assert rates == pytest.approx(wanted, rel=1e-12)
+    expected = [0.001 + (smith(k, 5, 0.001, 0.1)[1] - 0.001) * 0.9**k for k in range(30)]
+    assert rates == pytest.approx(expected, rel=1e-12)
     assert rates == pytest.approx(torchs.rates(peer, 30), rel=1e-12)
 
 
@@ -128,8 +128,8 @@ def test_exp_range_decays_by_durations_of_any_kind():
     walk = Walk(per_epoch=4)
     options = {"mode": "exp_range", "gamma": 0.5, "gamma_every": "0.5epochs"}
     schedule = Cyclic(walk.optimizer, walk.progress, 0.0, 1.0, "5steps", **options)
-    wanted = [smith(k, 5, 0.0, 1.0)[1] * 0.5 ** (k / 2) for k in range(30)]
-    assert walk.rates(schedule, 30) == pytest.approx(wanted, rel=1e-12)
+    expected = [smith(k, 5, 0.0, 1.0)[1] * 0.5 ** (k / 2) for k in range(30)]
+    assert walk.rates(schedule, 30) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["triangular", "triangular2"])
@@ -143,8 +143,8 @@ def test_windows_are_those_of_welch_and_hann(mode, half):
         walk = Walk()
         schedule = Cyclic(walk.optimizer, walk.progress, 0.1, 0.9, f"{half}steps", mode=mode, window=window)
         amplitudes = [0.8, 0.4, 0.2] if mode == "triangular2" else [0.8] * 3
-        wanted = [0.1 + a * w for a in amplitudes for w in shape]
-        assert walk.rates(schedule, 6 * half) == pytest.approx(wanted, abs=1e-12)
+        expected = [0.1 + a * w for a in amplitudes for w in shape]
+        assert walk.rates(schedule, 6 * half) == pytest.approx(expected, abs=1e-12)
 
 
 def test_bounds_that_are_not_given_follow_the_optimizers_rate():
@@ -174,8 +174,8 @@ def test_cycles_grow_by_any_factor_and_a_restart_is_never_late(period_mult):
         walk.progress.step = step
         while step >= start + length - 1e-6:
             start, length, restarts = start + length, length * period_mult, restarts + 1
-        wanted = 0.5 * (1 + math.cos(math.pi * (step - start) / length)) / 2
-        assert schedule.lr_of(0.5) == pytest.approx(wanted, abs=1e-7)
+        expected = 0.5 * (1 + math.cos(math.pi * (step - start) / length)) / 2
+        assert schedule.lr_of(0.5) == pytest.approx(expected, abs=1e-7)
     assert restarts >= (1 if period_mult == 10 else 2)
 
 
