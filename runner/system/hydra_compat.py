@@ -1,4 +1,4 @@
-"""Hydra's private parts, in this one file. Written for hydra-core 1.3; tests/runner/system/test_hydra_compat.py.
+"""Hydra's private parts. Known to work with hydra-core 1.3, see tests/runner/system/test_hydra_compat.py.
 
 Each is used because Hydra's public interface has nothing for it:
 
