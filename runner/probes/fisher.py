@@ -1,4 +1,4 @@
-"""The measures of Liao 2018: how well conditioned a step's gradients are, and their energy."""
+"""Condition and energy of the per-sample gradients of a step (Liao 2018)."""
 
 from math import isfinite, nan
 from typing import Any
@@ -18,36 +18,37 @@ class FisherProbe(Probe):
     c_k = sigma_max / sigma_min      over the singular values of J that are not zero
     C_K = mean of all c_k so far
     l_k = lr / B sqrt(trace(J J^T))
-    L_K = sum of all l_k so far, over the share of the steps so far that were measured
+    L_K = sum of all l_k so far, divided by the fraction of the steps so far that were measured
 
-    (Liao 2018, equations 7 and 8; that L_K is divided by the share is in the authors' program: it then stands for
-    the sum over all steps.) B is the step's batch, lr the learning rate that the step was made with. The rows, and
-    from which pass they come, are described at `StepGram`: with `rows="batch"`, from the step's own. That of
-    adaptive Nesterov momentum is at the point that it looks ahead to; optimizers that need the graph (EHNewton,
-    Newton) and compile=true cost a gradient more. A row of metrics.jsonl also says `lr`, `batch_size`, `trace`,
-    `rank`, `sigma_max`, `sigma_min`, `mean_gradient_norm_sq` (|g|^2, g being the mean of the rows) and
-    `gradient_variance` (trace of their sample covariance). What cannot be said is null: of gradients that are not
-    finite, of a step without a learning rate, and the variance of a single sample. null enters no mean and no sum.
+    (Liao 2018, equations 7 and 8; the authors' program divides L_K by that fraction, so that it estimates the sum
+    over all steps.) B is the batch size, lr the learning rate of the step. `StepGram` describes the rows and the pass
+    that they come from. With adaptive Nesterov momentum, that pass is at the look-ahead point; with optimizers that
+    need the graph (EHNewton, Newton) and with compile=true it is an extra one, which costs a gradient.
 
-    Where the batch size changes during the run, measure every so many steps: with `every` in epochs, large batches
-    would be measured more densely than small ones, and L_K would be theirs.
+    A row of metrics.jsonl also holds `lr`, `batch_size`, `trace`, `rank`, `sigma_max`, `sigma_min`,
+    `mean_gradient_norm_sq` (|g|^2, where g is the mean of the rows) and `gradient_variance` (trace of their sample
+    covariance). Values that are undefined are null: of gradients that are not finite, of a step without a learning
+    rate, and the variance of a single sample. Means and sums leave out null.
+
+    Where the batch size changes during the run, `every` should be in steps: in epochs, large batches would be
+    measured more often than small ones, and dominate L_K.
 
     Args:
         every: a duration; the step that completes it is measured.
-        each_epoch: measure the steps 1, 1 + n, 1 + 2n, ... of every epoch, where `every` is n steps. The study:
-            n = 50.
+        each_epoch: measure the steps 1, 1 + n, 1 + 2n, ... of every epoch, where `every` is n steps (the study: 50).
         rows: "batch", the study's definition, or "own_loss".
-        zero_below: a singular value counts as zero where it is at most this times the largest. Of what is zero,
-            float32 leaves up to 2e-5 (a ResNet-8 with samples that are twice in a batch); the smallest other ones
-            were at 4e-4 (an MLP). 0 is the rule of the study's program, with which noise becomes the smallest.
-        spectrum: write all singular values into the row too, as `spectrum`, zeros among them.
+        zero_below: a singular value counts as zero where it is at most this times the largest. In float32, singular
+            values that should be zero come out as up to 2e-5 (a ResNet-8 with samples that are twice in a batch); the
+            smallest others were 4e-4 (an MLP). 0 is the rule of the study's program: rounding errors are then the
+            smallest.
+        spectrum: also write all singular values into the row, as `spectrum`, including zeros.
 
     Attributes:
-        last: the last row's values, with its `step`; empty before the first.
-        gram: the last G = J J^T (B, B); None before the first, also of a run that goes on.
+        last: the values of the last row, with its `step`; empty before the first.
+        gram: the last G = J J^T (B, B); None before the first, also after a run was resumed.
 
     Raises:
-        ValueError: `rows` is none of the two, or `zero_below` not in [0, 1).
+        ValueError: `rows` is neither, or `zero_below` is not in [0, 1).
     """
 
     def __init__(
@@ -69,23 +70,23 @@ class FisherProbe(Probe):
         self._energies, self._sum_of_energies = 0, 0.0
 
     def attach(self, run: Run) -> None:
-        """Finds out what there is to record; ValueError where the network cannot be measured."""
+        """Prepares the recording; ValueError where the network has no per-sample gradients."""
         self._step_gram = StepGram.of(run, self.rows)
         self.records_step = self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Asks for the step's matrix."""
+        """Begins to record the step."""
         del run
-        self._step_gram.watch(batch)
+        self._step_gram.prepare(batch)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Returns the measures, and count them in."""
-        self.gram = self._step_gram.taken(batch)
-        values = self._of_batch(self.gram, batch.size, run.update.lr)
-        self.last = {"step": run.progress.step, **values, **self._so_far(values, run.progress.step)}
+        """Returns the values of the step, and adds them to the means and sums."""
+        self.gram = self._step_gram.matrix(batch)
+        values = self._step_values(self.gram, batch.size, run.update.lr)
+        self.last = {"step": run.progress.step, **values, **self._running_values(values, run.progress.step)}
         return self.last
 
-    def _of_batch(self, gram: Tensor, size: int, lr: Any) -> dict[str, Any]:
+    def _step_values(self, gram: Tensor, size: int, lr: Any) -> dict[str, Any]:
         trace, norm_sq, variance = moments(gram)
         lr = nan if lr is None else float(lr)
         values: dict[str, Any] = {
@@ -101,14 +102,14 @@ class FisherProbe(Probe):
             "lr": lr,
         }
         if gram.isfinite().all():
-            found = spectrum(gram, self.zero_below)
-            values |= {"c_k": found.condition, "rank": found.rank}
-            values |= {"sigma_max": found.largest, "sigma_min": found.smallest}
+            sigma = spectrum(gram, self.zero_below)
+            values |= {"c_k": sigma.condition, "rank": sigma.rank}
+            values |= {"sigma_max": sigma.largest, "sigma_min": sigma.smallest}
             if self.spectrum:
-                values["spectrum"] = found.values
+                values["spectrum"] = sigma.values
         return {name: _or_null(value) for name, value in values.items()}
 
-    def _so_far(self, values: dict[str, Any], steps: int) -> dict[str, float | None]:
+    def _running_values(self, values: dict[str, Any], steps: int) -> dict[str, float | None]:
         if values["c_k"] is not None:
             self._conditions += 1
             self._sum_of_conditions += values["c_k"]
@@ -121,7 +122,7 @@ class FisherProbe(Probe):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the sums so far, and the last row."""
+        """Returns the sums so far and the last row."""
         return {
             "conditions": self._conditions,
             "sum_of_conditions": self._sum_of_conditions,

@@ -1,4 +1,4 @@
-"""How noisy the gradient is: its variance against its length, and how far its direction turns."""
+"""Gradient noise scale, and the angle between successive gradients."""
 
 from math import isfinite, nan
 from typing import Any
@@ -18,37 +18,37 @@ class GradientNoiseProbe(Probe):
 
     B_simple = tr(Sigma) / |G|^2
 
-    where G is the gradient of the loss over all images, and Sigma the covariance of those of single images; a
-    batch much smaller than B_simple gives a gradient that is mostly noise (McCandlish et al. 2018, arXiv
-    1812.06162, equation 2.9). With the B gradients g_i of a batch and their mean g, the unbiased estimates of the
-    paper's appendix A, for single samples against the batch, are
+    where G is the gradient of the loss over all images, and Sigma the covariance of the gradients of single images;
+    in a batch much smaller than B_simple the gradient is mostly noise (McCandlish et al. 2018, arXiv 1812.06162,
+    equation 2.9). With the B gradients g_i of a batch and their mean g, the unbiased estimates of the paper's
+    appendix A, for batch sizes 1 and B, are
 
     tr(Sigma) = (sum_i |g_i|^2 - B |g|^2) / (B - 1)
     |G|^2 = |g|^2 - tr(Sigma) / B
 
-    A row of metrics.jsonl says `gradient_variance` (tr(Sigma)), `gradient_norm_sq` (|G|^2, which comes out
-    negative where noise covers it), `noise_scale` (their quotient; null where |G|^2 <= 0) and
-    `smoothed_noise_scale`, the quotient of both estimates' running means, which is what the paper advises. A batch
-    of one has none of them. `cosine` is that of the angle between the gradient of the whole loss at this step and
-    at the step before it: of `p.grad`, so null at a run's first step, and of an optimizer that needs the graph
+    A row of metrics.jsonl holds `gradient_variance` (tr(Sigma)), `gradient_norm_sq` (|G|^2, negative where the noise
+    is larger than the gradient), `noise_scale` (their quotient; null where |G|^2 <= 0) and `smoothed_noise_scale`, the
+    quotient of the exponential moving averages of both, as the paper recommends. They are null for a batch of one.
+    `cosine` is the cosine of the angle between the gradients of the whole loss at this step and at the one before.
+    It is computed from `p.grad`, and is null at the first step of a run and with an optimizer that needs the graph
     (EHNewton, Newton).
 
     The g_i are the rows of `StepGram`, shared with the fisher probe: where both are due and have the same `rows`,
-    one matrix serves both. The estimates hold for independent rows. With batch norm, those of rows="batch" depend
-    on one another, and tr(Sigma) comes out too large, mostly so that |G|^2 <= 0: take rows="own_loss" there.
-    Checkpoints hold `p.grad`, so that a run that goes on has the cosine of its first step too.
+    the matrix is computed once. The estimates hold for independent rows. With batch norm, those of rows="batch" depend
+    on one another, and tr(Sigma) is overestimated, often so that |G|^2 <= 0: rows="own_loss" is right there.
+    Checkpoints hold `p.grad`, so that a resumed run has the cosine of its first step too.
 
     Args:
         every: a duration; the step that completes it is measured.
         each_epoch: measure the steps 1, 1 + n, 1 + 2n, ... of every epoch, where `every` is n steps.
-        rows: "batch" or "own_loss"; the same without batch norm, but for the cost.
-        smoothing: share of the running means that stays at each due step, in [0, 1).
+        rows: "batch" or "own_loss"; without batch norm the two differ in cost only.
+        smoothing: weight of the past in the moving averages, in [0, 1).
 
     Attributes:
-        last: the last row's values, with its `step`; empty before the first.
+        last: the values of the last row, with its `step`; empty before the first.
 
     Raises:
-        ValueError: `rows` is none of the two, or `smoothing` out of its range.
+        ValueError: `rows` is neither, or `smoothing` is out of its range.
     """
 
     def __init__(self, every: str = "10steps", each_epoch: bool = False, rows: str = "batch", smoothing: float = 0.9):
@@ -57,49 +57,49 @@ class GradientNoiseProbe(Probe):
             raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
         self.every, self.each_epoch, self.rows, self.smoothing = every, each_epoch, rows, smoothing
         self.last: dict[str, Any] = {}
-        self._variance = self._norm_sq = 0.0  # running means that begin at 0: both short by the same factor
-        self._before: list[Tensor | None] = []
+        self._variance = self._norm_sq = 0.0  # averages that begin at 0: both are biased by the same factor
+        self._previous: list[Tensor | None] = []  # gradients of the step before
 
     def attach(self, run: Run) -> None:
-        """Finds out what there is to record; ValueError where the network cannot be measured."""
+        """Prepares the recording; ValueError where the network has no per-sample gradients."""
         self._step_gram = StepGram.of(run, self.rows)
         self.records_step = self._step_gram.records_step
         self._params = [p for p in run.network.parameters() if p.requires_grad]
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Asks for the step's matrix, and keep the gradient of the step before."""
+        """Begins to record the step, and keeps the gradient of the step before."""
         del run
-        self._before = [p.grad for p in self._params]
-        self._step_gram.watch(batch)
+        self._previous = [p.grad for p in self._params]
+        self._step_gram.prepare(batch)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, Any]:
-        """Returns the estimates, and count them into the running means."""
-        gram = self._step_gram.taken(batch)
+        """Returns the estimates, and adds them to the moving averages."""
+        gram = self._step_gram.matrix(batch)
         _, mean_norm_sq, variance = moments(gram)
         norm_sq = mean_norm_sq - variance / len(gram)
         if isfinite(norm_sq):
-            stays = self.smoothing
-            self._variance = stays * self._variance + (1 - stays) * variance
-            self._norm_sq = stays * self._norm_sq + (1 - stays) * norm_sq
+            past = self.smoothing
+            self._variance = past * self._variance + (1 - past) * variance
+            self._norm_sq = past * self._norm_sq + (1 - past) * norm_sq
         values = {
             "noise_scale": quotient(variance, norm_sq),
             "smoothed_noise_scale": quotient(self._variance, self._norm_sq),
             "gradient_variance": variance,
             "gradient_norm_sq": norm_sq,
-            "cosine": cosine(self._before, [p.grad for p in self._params]),
+            "cosine": cosine(self._previous, [p.grad for p in self._params]),
         }
-        self._before = []  # its memory goes with it
-        told = {name: value if isfinite(value) else None for name, value in values.items()}
-        self.last = {"step": run.progress.step, **told, "batch_size": batch.size}
+        self._previous = []  # frees their memory
+        finite = {name: value if isfinite(value) else None for name, value in values.items()}
+        self.last = {"step": run.progress.step, **finite, "batch_size": batch.size}
         return self.last
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the running means, the last row, and the gradient of the last step."""
+        """Returns the moving averages, the last row, and the gradient of the last step."""
         gradients = [p.grad for p in self._params]
         return {"variance": self._variance, "norm_sq": self._norm_sq, "last": self.last, "gradients": gradients}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned: gradients are put back where they were."""
+        """Goes on from what `state_dict` returned; sets `p.grad`."""
         self._variance, self._norm_sq, self.last = state["variance"], state["norm_sq"], state["last"]
         for p, gradient in zip(self._params, state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(p.device)

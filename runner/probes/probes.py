@@ -1,11 +1,11 @@
-"""Measurements during a run, which is the same, bit for bit, with and without them.
+"""Diagnostics during a run, which is bitwise the same with and without them.
 
     for batch in batches:
         probe.before_step(run, batch)            only where the step is due
         optimizer.step(closure)
         values = probe.after_step(run, batch)    only where the step was due: a row of metrics.jsonl
 
-What a probe costs is on a clock of its own; its passes are not counted among the run's gradients and products.
+Probes have a clock of their own; their passes are not counted as gradients and products of the run.
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ class Probes:
     """The probes of a run and when each is due.
 
     Args:
-        run: standing where its training begins or goes on.
+        run: at the position where its training begins or goes on.
         recorder: gets a row for each measurement.
     """
 
     def __init__(self, run: Run, recorder: Recorder):
         self._run, self._recorder = run, recorder
-        self._ahead = replace(run.progress)  # one step ahead while a batch is at work: is that step due?
-        self._in_epochs = {  # by name: every so many steps of each epoch
+        self._ahead = replace(run.progress)  # is one step ahead during a step: tells whether that is due
+        self._in_epochs = {  # probes that count the steps of each epoch, and their `every`
             name: int(Duration.parse(probe.every).amount) for name, probe in run.probes.items() if probe.each_epoch
         }
         durations = {name: probe.every for name, probe in run.probes.items() if name not in self._in_epochs}
@@ -44,19 +44,19 @@ class Probes:
         """Calls the probes that are due at the coming step."""
         if not self._run.probes:
             return
-        made = self._ahead.epoch_step
+        epoch_step = self._ahead.epoch_step
         self._ahead.advance(batch)
-        due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if made % n == 0)}
+        due = {*self._agenda.due(), *(name for name, n in self._in_epochs.items() if epoch_step % n == 0)}
         self._due = [name for name in self._run.probes if name in due]
         for name in sorted(self._due, key=self._records_step):
-            with self._apart():
+            with self._isolation():
                 self._run.probes[name].before_step(self._run, batch)
 
     def after_step(self, batch: Batch) -> dict[str, dict[str, Any]]:
         """Writes a row for each probe that was due at the last step; returns by name what they measured."""
         measured: dict[str, dict[str, Any]] = {}
         for name in sorted(self._due, key=self._records_step, reverse=True):
-            with self._apart():
+            with self._isolation():
                 measured[name] = self._run.probes[name].after_step(self._run, batch)
                 self._recorder.log_probe(name, measured[name])
         return measured
@@ -65,11 +65,11 @@ class Probes:
         return self._run.probes[name].records_step
 
     @contextmanager
-    def _apart(self) -> Iterator[None]:
-        """Spends time on the probes' clock, and draw no random number of the run's."""
+    def _isolation(self) -> Iterator[None]:
+        """Lets the probes' clock run while entered; afterwards the random number generators are as before."""
         with self._run.clocks.running("probes"):
-            generators = rng_state(self._run.device)
+            state = rng_state(self._run.device)
             try:
                 yield
             finally:
-                set_rng_state(generators, self._run.device)
+                set_rng_state(state, self._run.device)

@@ -1,4 +1,4 @@
-"""The Gram matrix of a step's gradients, one a sample: recorded once for all probes that ask for it."""
+"""The Gram matrix of the per-sample gradients of a step, computed once for all probes."""
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -18,66 +18,65 @@ ROWS = ("batch", "own_loss")
 
 
 class StepGram:
-    """G = J J^T (B, B), where row i of J is the gradient of sample i, over all parameters that are trained.
+    """G = J J^T (B, B), where row i of J is the gradient of sample i with respect to all trained parameters.
 
-    With rows="batch", row i is B times sample i's part of the gradient of the batch's loss: with batch norm in
-    training mode it holds what the sample does to the others through the statistics. G is then that of the first
-    pass, forward and back, that the step makes itself. Where there is none to record (the optimizer says
-    `needs_graph`, or compile=true), a pass is made at the step's start, uncompiled and with the step's dropout
-    mask: a gradient more.
+    With rows="batch", row i is B times the part of sample i in the gradient of the batch's loss: with batch norm in
+    training mode it includes the influence of the sample on the others through the statistics. It is recorded in
+    the first forward and backward pass that the step makes itself. Where that cannot be recorded (the optimizer has
+    `needs_graph`, or compile=true), an extra pass is made before the step, uncompiled and with the step's dropout
+    mask: it costs a gradient.
 
-    With rows="own_loss", row i is the gradient of sample i's own loss; this takes passes of its own, too.
+    With rows="own_loss", row i is the gradient of sample i's own loss, from extra passes.
 
-    Regularizers and weight decay are in neither.
+    Both are without regularizers and weight decay.
 
     Args:
         run: built.
         rows: "batch" or "own_loss".
 
     Attributes:
-        records_step: whether it records the step's pass.
+        records_step: whether it records the step's own pass.
 
     Raises:
-        ValueError: the network is no function of images, or has a layer of which no rows can be taken.
+        ValueError: the network is a test function, or has a layer without per-sample gradients.
     """
 
     def __init__(self, run: Run, rows: str):
         if run.objective.returns_loss:
-            raise ValueError("measures a gradient a sample, and a test function has no samples; leave it out")
+            raise ValueError("measures per-sample gradients, and a test function has no samples; leave it out")
         self._run, self._rows = run, rows
-        called: Any = run.objective.network  # a part of the network where features are kept
-        is_part = any(called is module for module in run.network.modules())
-        self._called = called if is_part else run.network  # not the compiled form
-        self._recorder = GramRecorder(self._called)
+        trained: Any = run.objective.network  # the head of the network, where features are stored
+        is_part = any(trained is module for module in run.network.modules())
+        self._network = trained if is_part else run.network  # not its compiled form
+        self._recorder = GramRecorder(self._network)
         missing = kernel_problem() if run.device.type == "cpu" else None
         if missing is not None:
-            run.notes.append(f"no kernels for gradients a sample ({missing}); PyTorch's own are used")
+            run.notes.append(f"no kernels for per-sample gradients ({missing}); PyTorch's own are used")
         self._observation = ExitStack()  # of the objective, until the step's first pass is recorded
         self._is_recording = False
         self._step: int | None = None
         self._gram: Tensor | None = None
-        passes_itself = run.optimizer.needs_graph or run.compiled
-        self.records_step = rows == "batch" and not passes_itself
+        self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled)
 
     @classmethod
     def of(cls, run: Run, rows: str) -> "StepGram":
-        """Returns the one that the probes of a run share."""
+        """Returns the object that the probes of a run share."""
         if rows not in run.step_grams:
             run.step_grams[rows] = cls(run, rows)
         return run.step_grams[rows]
 
-    def watch(self, batch: Batch) -> None:
-        """Before a step: see to it that there will be its matrix."""
+    def prepare(self, batch: Batch) -> None:
+        """Begins to record the step that follows, or makes the extra passes."""
         if self._step == self._run.progress.step:
-            return  # another probe has asked already
+            return  # another probe has called it already
         self._step, self._gram = self._run.progress.step, None
         if self.records_step:
             self._record_first_pass(batch.size)
         else:
-            self._gram = self._passed(batch)
+            self._gram = self._from_extra_passes(batch)
 
-    def taken(self, batch: Batch) -> Tensor:
-        """After the step: return G; nan where the step made no pass with gradients on the whole batch."""
+    def matrix(self, batch: Batch) -> Tensor:
+        """Returns G after the step; nan where the step made no pass with gradients on the whole batch."""
         self._end_recording()
         if self._gram is None:
             self._gram = torch.full((batch.size, batch.size), torch.nan)
@@ -101,13 +100,13 @@ class StepGram:
             self._recorder.end()
             self._gram, self._is_recording = self._recorder.gram(), False
 
-    def _passed(self, batch: Batch) -> Tensor:
-        """Returns G from passes that leave no trace."""
+    def _from_extra_passes(self, batch: Batch) -> Tensor:
+        """Returns G from passes that change nothing in the run."""
         run = self._run
         eager: AbstractContextManager = torch.compiler.set_stance("force_eager") if run.compiled else nullcontext()
         with eager:
             if self._rows == "own_loss":
-                return own_loss_gram(self._called, lambda: run.objective.of_samples(batch.inputs, batch.targets))
+                return own_loss_gram(self._network, lambda: run.objective.of_samples(batch.inputs, batch.targets))
             buffers, params = Buffers(run.network), [p for p in run.network.parameters() if p.requires_grad]
             with self._recorder.recording():
                 loss = run.objective(batch.inputs, batch.targets)[0]
@@ -117,6 +116,6 @@ class StepGram:
 
 
 def check_rows(rows: str) -> None:
-    """Raises ValueError where the rows are none of ROWS."""
+    """Raises ValueError unless `rows` is one of ROWS."""
     if rows not in ROWS:
         raise ValueError(f"rows={rows}: must be one of {', '.join(ROWS)}")

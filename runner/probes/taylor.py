@@ -1,4 +1,4 @@
-"""How well the quadratic model of the loss foretells what a step does to it."""
+"""How well the quadratic model of the loss predicts the change that a step makes."""
 
 from torch import Tensor
 
@@ -6,21 +6,21 @@ from trainopt.data import Batch
 from trainopt.optimizers import taylor_estimates
 
 from ..state.run import Probe, Run
-from ..state.snapshot import Moment
+from ..state.snapshot import RunSnapshot
 
 
 class TaylorProbe(Probe):
-    """Compares L(w + d), d being the step that was made, with its first- and second-order Taylor estimates at w.
+    """Compares L(w + d), where d is the step that was made, with its first- and second-order Taylor estimates at w.
 
-    L is the whole loss of the step's own batch, regularizers included, in training mode and with the dropout mask
-    of the step's first evaluation, at w and at w + d alike (Menssen 2019, appendix B). w + d is the weights that
-    the step led to, rounded once more.
+    L is the whole loss of the step's batch with all regularizers, in training mode and with the dropout mask of the
+    step's first forward pass, at w and at w + d (Menssen 2019, appendix B). w + d is the weights after the step,
+    rounded once more.
 
-    A row says, in the unit of the loss: `loss` L(w), `actual_change` L(w + d) - L(w), `first_order_change` g.d,
-    `second_order_change` g.d + d.Hd / 2, `first_order_error` and `second_order_error` (the actual change less the
+    A row holds, in the unit of the loss: `loss` L(w), `actual_change` L(w + d) - L(w), `first_order_change` g.d,
+    `second_order_change` g.d + d.Hd / 2, `first_order_error` and `second_order_error` (the actual change minus the
     estimate); and `change_ratio`, the actual change over `second_order_change`: 1 where the quadratic model holds,
-    null where it foretells no change. Losses of float32 carry seven digits: a change below 1e-6 of the loss is
-    noise. A due step costs two losses, a gradient and a Hessian-vector product, and three copies of the weights.
+    null where it predicts no change. A loss in float32 has seven digits: a change below 1e-6 of the loss is noise.
+    A measured step costs two losses, a gradient, a Hessian-vector product, and three copies of the weights.
 
     Args:
         every: a duration; the step that completes it is measured.
@@ -32,29 +32,29 @@ class TaylorProbe(Probe):
         self.every = every
 
     def before_step(self, run: Run, batch: Batch) -> None:
-        """Remembers where the step starts from."""
+        """Takes a snapshot of the run before the step."""
         del batch
-        self._start = Moment(run)
+        self._start = RunSnapshot(run)
 
     def after_step(self, run: Run, batch: Batch) -> dict[str, float | None]:
-        """Returns the changes foretold and found."""
+        """Returns the actual and the predicted changes of the loss."""
         start = self._start
-        del self._start  # its memory goes with it
+        del self._start  # frees its memory
         step = [p.detach() - w for p, w in zip(start.params, start.weights, strict=True)]
 
         def loss() -> Tensor:
-            start.repeat()
+            start.restore_pass()
             return run.objective(batch.inputs, batch.targets)[0]
 
-        with start.visited():
-            found = taylor_estimates(loss, start.params, step)
-        actual, foretold = found.actual - found.value, found.slope + found.curvature / 2
+        with start.active():
+            estimates = taylor_estimates(loss, start.params, step)
+        actual, predicted = estimates.actual - estimates.value, estimates.slope + estimates.curvature / 2
         return {
-            "loss": found.value,
+            "loss": estimates.value,
             "actual_change": actual,
-            "first_order_change": found.slope,
-            "second_order_change": foretold,
-            "first_order_error": actual - found.slope,
-            "second_order_error": actual - foretold,
-            "change_ratio": actual / foretold if foretold else None,
+            "first_order_change": estimates.slope,
+            "second_order_change": predicted,
+            "first_order_error": actual - estimates.slope,
+            "second_order_error": actual - predicted,
+            "change_ratio": actual / predicted if predicted else None,
         }

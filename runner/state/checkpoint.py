@@ -1,4 +1,4 @@
-"""All of a run's state as tensors and plain values."""
+"""The state of a run as tensors and plain values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from .run import Probe, Run
 
 
 def run_state(run: Run) -> dict[str, Any]:
-    """Returns everything that a run needs to go on as if it had never stopped."""
+    """Returns all that a run needs to go on bitwise as if it had never stopped."""
     return {
         "model": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -26,10 +26,7 @@ def run_state(run: Run) -> dict[str, Any]:
 
 
 def load_run_state(run: Run, state: dict[str, Any]) -> None:
-    """Sets a freshly built run to a state of `run_state`.
-
-    A probe of which the state says nothing, as that of a time when it kept none, begins anew.
-    """
+    """Sets a freshly built run to a state of `run_state`; a probe without a state in it begins anew."""
     run.network.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
@@ -39,11 +36,12 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     run.progress.load_state_dict(state["progress"])
     run.early_stopping.load_state_dict(state["early_stopping"])
     run.clocks.load_state_dict(state["clocks"])
-    for name, probe_state in state.get("probes", {}).items():
-        run.probes[name].load_state_dict(probe_state)
+    probe_states = state.get("probes", {})
+    for name in run.probes.keys() & probe_states.keys():
+        run.probes[name].load_state_dict(probe_states[name])
     set_rng_state(state["rng"], run.device)
 
 
 def states(plugins: Mapping[str, Probe | Regularizer]) -> dict[str, Any]:
-    """Returns by name the states of plug-ins, but for those that have none: they leave a checkpoint as it is."""
+    """Returns the states of plug-ins by name, without those that are empty."""
     return {name: state for name, plugin in plugins.items() if (state := plugin.state_dict())}

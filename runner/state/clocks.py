@@ -1,6 +1,6 @@
-"""Where a run's time goes: training, evaluation, probes, checkpoints, the rest, each on a clock of its own.
+"""The time that a run spends on training, evaluation, probes, checkpoints, and the rest.
 
-A run that keeps the features of a frozen backbone has a further clock for computing and reading them: `features`.
+A run that stores the features of a frozen backbone has a further clock for computing and reading them: `features`.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,13 @@ NAMES = ("train", "evaluation", "probes", "checkpoint", "other")
 
 
 class Clocks:
-    """One clock runs at a time, in seconds. CUDA is synchronised where a clock is read or changed.
+    """Clocks of which one runs at a time.
 
     Args:
-        device: whose pending work belongs to the clock that runs.
+        device: a GPU is synchronised whenever another clock runs, so that its pending work counts for the one before.
+
+    Attributes:
+        seconds: by clock, up to the last time that another one began to run.
     """
 
     def __init__(self, device: torch.device):
@@ -27,7 +30,7 @@ class Clocks:
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """Lets a clock run instead of the one that does."""
+        """Lets a clock run while entered, in place of the one that was running."""
         before = self._running
         self._charge()
         self._running = name
@@ -50,7 +53,7 @@ class Clocks:
         return dict(self.seconds)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Goes on from the seconds of an earlier part of the run; what ran since the start is kept."""
+        """Adds the seconds of an earlier part of the run."""
         self._charge()
         for name, seconds in state.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -1,4 +1,4 @@
-"""Ending a run that no longer gets better on the held-out images, or whose steps have become short."""
+"""The end of a run that no longer improves on the validation set, or whose steps have become short."""
 
 import math
 from typing import Any
@@ -9,11 +9,11 @@ from torch.nn.utils import get_total_norm
 
 from ..system.errors import UserError
 
-SIGN = {"top1": 1.0, "loss": -1.0}  # what is better: more, or less
+SIGN = {"top1": 1.0, "loss": -1.0}  # of an improvement
 
 
 class EarlyStopping:
-    """Counts the evaluations since the last improvement, and measures steps; part of a run's checkpoint.
+    """Counts evaluations without an improvement, and measures steps; its state is part of checkpoints.
 
     Args:
         patience: evaluations without an improvement after which the run ends; None: it goes on.
@@ -41,22 +41,21 @@ class EarlyStopping:
         self.min_delta = min_delta
         self.metric = metric
         self.min_step_norm = min_step_norm
-        self.step_is_short = False  # the last one; read after every step
-        self._before: list[Tensor] = []
-        self._depth = 0
+        self.step_is_short = False  # whether the last step was
+        self._before: list[Tensor] = []  # parameters before the step
+        self._depth = 0  # of calls of `step` within one another
         self.best: float | None = None
         self.waited = 0
 
     def check(self, kinds: dict[str, Any]) -> None:
-        """Raises UserError if it is asked for where nothing is held out: the test set must not decide."""
+        """Raises UserError where patience is given without a validation set: the test set must not decide."""
         if self.patience is not None and "validation" not in kinds:
             raise UserError(
-                f"early_stopping.patience={self.patience}: needs held-out images to look at,"
-                " as with data.validation=0.1"
+                f"early_stopping.patience={self.patience}: needs a validation set, as with data.validation=0.1"
             )
 
     def observe(self, rows: dict[str, dict[str, float]]) -> None:
-        """Takes note of an evaluation, given by kind of row."""
+        """Counts an evaluation; `rows` holds its results, by kind of row."""
         if self.patience is None:
             return
         value = rows["validation"][self.metric]
@@ -67,9 +66,9 @@ class EarlyStopping:
             self.waited += 1
 
     def watch(self, optimizer: Any) -> None:
-        """Measures the steps of an optimizer, if `min_step_norm` asks for it.
+        """Measures the steps of an optimizer, if `min_step_norm` is given.
 
-        Costs a copy of the parameters and a norm a step.
+        Each step then costs a copy of the parameters and a norm.
 
         Raises:
             UserError: it is no torch.optim.Optimizer.
@@ -101,7 +100,7 @@ class EarlyStopping:
         if self.step_is_short:
             return f"the last step was shorter than early_stopping.min_step_norm={self.min_step_norm:g}"
         if self.patience is not None and self.waited >= self.patience:
-            return "the held-out images showed nothing more to gain"
+            return "no improvement on the validation set"
         return None
 
     @property
@@ -110,7 +109,7 @@ class EarlyStopping:
         return self.reason is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it has seen."""
+        """Returns the best value, the count, and whether the last step was short."""
         return {"best": self.best, "waited": self.waited, "step_is_short": self.step_is_short}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,5 +119,5 @@ class EarlyStopping:
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Returns the parameters that an optimizer moves."""
+    """Returns the parameters that an optimizer trains."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Exact evaluation: every image once."""
+"""Exact evaluation: every sample of a set counts once."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +15,11 @@ from .objective import reported, returns_loss
 
 
 class Abandoned(Exception):
-    """An evaluation was told to stop."""
+    """An evaluation was stopped before its end."""
 
 
 def never() -> bool:
-    """Returns False: nothing tells an evaluation to stop."""
+    """Returns False: the evaluation is not to stop."""
     return False
 
 
@@ -43,17 +43,17 @@ def predictions(
     autocast: str | None = None,
     stop: Callable[[], object] = never,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (logits (B, classes) float32, targets (B,)) of every image once, in order.
+    """Yields (logits (B, classes) float32, targets (B,)) of every sample once, in order.
 
     Args:
         forward: returns logits (B, classes), or a tuple that begins with them; its mode is the caller's choice.
-        source: the images.
-        batch_size: images a batch.
+        source: the samples.
+        batch_size: samples a batch.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
-        stop: asked before each batch; where the answer is true, the evaluation is abandoned.
+        stop: called before each batch; where it returns true, the evaluation ends.
 
     Raises:
-        Abandoned: `stop` said so.
+        Abandoned: `stop` returned true.
     """
     for inputs, targets in source.ordered(batch_size):
         if stop():
@@ -74,19 +74,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Returns mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
 
-    Where there are fewer than six classes top-5 is 100. Of a network that returns its loss, the loss is returned
-    and what it reports of the point. The network's modes are left as they were.
+    With fewer than six classes, top-5 is 100. Of a network that returns its loss, the loss and its report are returned.
 
     Args:
-        network: its mode is changed for the time of the evaluation.
+        network: in evaluation mode meanwhile; afterwards its layers have the modes that they had.
         forward: the network, or its compiled form.
-        source: the images.
-        batch_size: images a batch; the sums do not depend on it but for rounding.
+        source: the samples.
+        batch_size: samples a batch; apart from rounding, results do not depend on it.
         autocast: as in `predictions`.
         stop: as in `predictions`.
 
     Raises:
-        Abandoned: `stop` said so.
+        Abandoned: `stop` returned true.
     """
     loss = torch.zeros((), dtype=torch.float64)
     top1 = torch.zeros((), dtype=torch.int64)
@@ -113,24 +112,23 @@ def _value(
 
 
 def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    """Returns the share of each batch (logits (B, classes), targets (B,)) that is classified right, in percent.
+    """Returns the top-1 accuracy of each batch (logits (B, classes), targets (B,)), in percent.
 
-    Of targets that are probabilities (B, classes), as mixup's, it is the mean probability of the classes that the
-    network takes the images for. Batches of one size are compared together: for small ones that takes a tenth of
-    the time.
+    Where targets are probabilities (B, classes), as with mixup, it is the mean probability of the predicted classes.
+    Batches of one size are compared together: for small ones that takes a tenth of the time.
     """
     by_size: dict[int, list[int]] = {}
     for index, (_, targets) in enumerate(batches):
         by_size.setdefault(len(targets), []).append(index)
-    found = [0.0] * len(batches)
+    percentages = [0.0] * len(batches)
     for size, indices in by_size.items():
         logits, targets = (torch.stack([batches[i][part] for i in indices]) for part in (0, 1))
         classes = logits.argmax(2)
         if targets.is_floating_point():
             probabilities = targets.gather(2, classes[:, :, None])[:, :, 0].tolist()
-            sums = [math.fsum(row) for row in probabilities]  # whatever batches it is compared with
+            sums = [math.fsum(row) for row in probabilities]  # whatever batches are stacked with it
         else:
             sums = (classes == targets).sum(1).tolist()
         for index, right in zip(indices, sums, strict=True):
-            found[index] = 100 * right / size
-    return found
+            percentages[index] = 100 * right / size
+    return percentages

@@ -1,4 +1,4 @@
-"""What is minimised: a sum of named terms."""
+"""The loss that is minimised: a sum of named terms."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ class Objective:
     """Cross-entropy, an auxiliary classifier's cross-entropy where the network has one, and regularizers.
 
     Args:
-        network: returns logits (B, classes), or (logits, auxiliary logits) while training; or, where its class
-            says `returns_loss = True`, the loss itself: it is the term `value`, in place of cross-entropy, and the
-            network may have a method `report()` that returns what rows say beside it.
+        network: returns logits (B, classes), or (logits, auxiliary logits) while training; or, with the attribute
+            `returns_loss = True`, the loss itself: it is then the term `value`, in place of cross-entropy, and the
+            network's method `report()`, if any, returns further values for rows.
         regularizers: by name, each with its parameters.
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all classes.
         auxiliary_weight: weight of the auxiliary cross-entropy.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
     """
@@ -41,8 +41,8 @@ class Objective:
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
         """Returns the total (a scalar with its graph), its terms by name, and the logits (B, classes).
 
-        Targets are classes (B,) int64, or probabilities of the classes (B, classes).
-        In the place of logits, a network that returns its loss gives its report at the same point.
+        Targets are classes (B,) int64, or probabilities of the classes (B, classes). Of a network that returns the
+        loss, its report at the same point takes the place of the logits.
         """
         if self.autocast:
             with torch.autocast(self.autocast, torch.bfloat16):
@@ -55,7 +55,7 @@ class Objective:
         return total, terms, logits
 
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the loss of each sample (B,); their mean is the total but for the regularizers."""
+        """Returns the loss of each sample (B,); their mean is the total without the regularizers."""
         with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
             outputs = self._forward(inputs)
             logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
@@ -98,7 +98,7 @@ def returns_loss(network: Any) -> bool:
 
 
 def reported(network: Any) -> dict[str, Any]:
-    """Returns what a network that returns its loss says of the point where it is, for rows of metrics.jsonl."""
+    """Returns the report of a network that returns its loss, at its present point, for rows of metrics.jsonl."""
     return network.report() if hasattr(network, "report") else {}
 
 

@@ -1,51 +1,47 @@
-"""How far a run is: counts, position in the data, and when something is due."""
+"""The progress of a run: counts, position in the data, and what is due."""
 
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..config.durations import Duration
 
-HVP_COST = 2  # gradients that a Hessian-vector product counts as: a pass forward and back, twice
+if TYPE_CHECKING:  # a comparison of runs counts products without importing torch
+    from trainopt.data import Batch
+
+HVP_COST = 2  # of a Hessian-vector product, in gradients: two forward and backward passes
 
 _parse = cache(Duration.parse)
 
 
-class _Batch(Protocol):
-    @property
-    def after(self) -> tuple[int, int, int, int]: ...
-
-
 @dataclass(slots=True)
 class Progress:
-    """The counts of a run; part of its checkpoint.
+    """The counts of a run; part of its checkpoints.
 
-    `epoch` complete epochs, `offset` samples of the current one and `repeat` updates on the current batch are the
-    position in the data; steps, of the current epoch and in all, samples, gradient evaluations and Hessian-vector
-    products are what it cost.
+    `epoch`, `offset` and `repeat` are the position in the data, the other counts are the cost so far.
     """
 
     epoch_size: int  # samples an epoch
-    step: int = 0
-    epoch: int = 0
-    offset: int = 0
-    repeat: int = 0
+    step: int = 0  # updates
+    epoch: int = 0  # complete epochs
+    offset: int = 0  # samples of the current epoch that are used up
+    repeat: int = 0  # updates on the current batch
     epoch_step: int = 0  # updates in the current epoch
-    samples: int = 0
-    gradients: int = 0
-    hvps: int = 0
-    beside_gradients: float = 0.0  # what products and other looks at the loss cost, in gradients
-    samples_passed: int = 0  # as `samples`, but a batch that is used again counts once
-    evaluation_due: bool = True  # at this very step: before the first, or where a signal cut an evaluation short
+    samples: int = 0  # of all updates
+    gradients: int = 0  # evaluations of the gradient on a whole batch
+    hvps: int = 0  # Hessian-vector products
+    beside_gradients: float = 0.0  # cost of products and other evaluations of the loss, in gradients
+    samples_passed: int = 0  # as `samples`, but a batch that is reused counts once
+    evaluation_due: bool = True  # at this step: before the first, or where a signal ended an evaluation early
 
     @property
     def epochs(self) -> float:
-        """Epochs so far, with the started one as a fraction."""
+        """Epochs so far, with the current one as a fraction."""
         return self.epoch + self.offset / self.epoch_size
 
-    def advance(self, batch: _Batch) -> None:
+    def advance(self, batch: "Batch") -> None:
         """Counts an update on a batch."""
         before = self.epoch
         self.epoch, self.offset, self.repeat, self.step = epoch, offset, _, _ = batch.after
@@ -53,17 +49,18 @@ class Progress:
         self.samples_passed = epoch * self.epoch_size + offset
 
     def count_products(self, last_step: Mapping[str, Any]) -> None:
-        """Counts what an optimizer reports of its last step.
+        """Counts the Hessian-vector products of a step, and their cost.
 
-        `hvps` are Hessian-vector products; `gradient_equivalents` is what it computed beside gradients, in units
-        of a gradient: HVP_COST for each product unless the optimizer knows better.
+        Args:
+            last_step: as of `Optimizer`: `hvps` are the products, `gradient_equivalents` the cost of the step beside
+                its gradient, in gradients: by default HVP_COST for each product.
         """
         products = last_step.get("hvps", 0)
         self.hvps += products
         self.beside_gradients += last_step.get("gradient_equivalents", HVP_COST * products)
 
     def elapsed(self, duration: str) -> float:
-        """Returns how many such durations, as in `0.05epochs` or `300steps`, have passed since the run began.
+        """Returns how many such durations, as `0.05epochs` or `300steps`, have passed since the run began.
 
         >>> Progress(epoch_size=100, samples_passed=150).elapsed("0.5epochs")
         3.0
@@ -72,14 +69,14 @@ class Progress:
         return reached * denominator / numerator
 
     def measured(self, duration: str) -> tuple[int, int, int]:
-        """Returns steps or samples so far, and numerator and denominator of the duration in the same unit."""
+        """Returns steps or samples so far, and the numerator and denominator of a duration in the same unit."""
         parsed = _parse(duration)
         if parsed.unit == "steps":
             return self.step, parsed.amount.numerator, 1
         return self.samples_passed, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
 
     def counts(self) -> dict[str, Any]:
-        """Returns what every row of metrics.jsonl begins with."""
+        """Returns the counts that every row of metrics.jsonl begins with."""
         return {
             "step": self.step,
             "epoch": self.epochs,
@@ -101,10 +98,9 @@ class Progress:
 
 
 class Agenda:
-    """Says what is due: each of several durations, whenever it has passed once more.
+    """Returns what is due: each of several durations, whenever it has passed once more.
 
-    A multiple that lies at or before the start is not due again, so a run that goes on from a checkpoint does
-    nothing twice.
+    A multiple that lies at or before the start is not due again, so that a resumed run does nothing twice.
 
     >>> progress = Progress(epoch_size=100)
     >>> agenda = Agenda(progress, log="2steps", evaluate="0.5epochs")
@@ -122,22 +118,22 @@ class Agenda:
         self._set_thresholds()
 
     def due(self) -> Collection[str]:
-        """Returns the names of the durations that were completed since this was last asked."""
+        """Returns the names of the durations that were completed since the last call."""
         p = self.progress
         if p.step < self._next_step and p.samples_passed < self._next_samples:
             return ()
-        found = [
+        names = [
             name
             for name, (by_steps, limit) in self._next.items()
             if (p.step if by_steps else p.samples_passed) >= limit
         ]
-        for name in found:
+        for name in names:
             self._next[name] = self._next_multiple(name)
         self._set_thresholds()
-        return found
+        return names
 
     def _next_multiple(self, name: str) -> tuple[bool, int]:
-        """(counted in steps, not samples; the next count at which the duration is complete)."""
+        """Returns whether a duration is in steps, and the next count of steps or samples at which it is complete."""
         so_far, numerator, denominator = self.progress.measured(self.durations[name])
         passed = so_far * denominator // numerator
         limit = -(-(passed + 1) * numerator // denominator)

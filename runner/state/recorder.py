@@ -19,7 +19,7 @@ from .objective import Output
 from .run import Run
 
 FINAL_METRICS = ("loss", "top1", "top5")
-WRITE_SECONDS = 0.25  # rows wait at most so long, and never longer than to the next evaluation or checkpoint
+WRITE_SECONDS = 0.25  # a row waits at most so long, and at most until the next evaluation or checkpoint
 
 
 class Recorder:
@@ -58,7 +58,7 @@ class Recorder:
         self._best_on = next(iter(run.evaluation_sets))  # validation, where there is one
         self._logger = logger
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
-        self._improved = False
+        self._improved = False  # since best.pt was written
         self._keep_every = keep_every
         self._at_restarts = at_restarts
         self._cycles_kept = 0  # cycles whose end was kept
@@ -102,22 +102,21 @@ class Recorder:
                     self._improved |= name == metrics[0][0]
 
     def log_probe(self, name: str, row: dict[str, Any]) -> None:
-        """Writes a row of what a probe measured at the last step."""
+        """Writes a row with what a probe measured at the last step."""
         self._write({"kind": "probe", "probe": name}, row)
 
     def log_control(self, row: dict[str, Any]) -> None:
-        """Writes a row of what the batching decided after the last step."""
+        """Writes a row with the decision on batch size and learning rate after the last step."""
         self._write({"kind": "control"}, row)
 
     def log_event(self, name: str, row: dict[str, Any]) -> None:
-        """Writes a row of what changed in a regularizer after the last step."""
+        """Writes a row with a change in a regularizer after the last step."""
         self._write({"kind": "event", "regularizer": name}, row)
 
     def keep_best(self) -> None:
-        """Writes best.pt if the last evaluation was the best so far (but of no range test), and the summary.
+        """Writes the summary, and best.pt if the last evaluation was the best so far (except in a range test).
 
-        best.pt holds the whole state, and a run that was killed goes on from it where it is the newest: so it is
-        never of a time that the run has not come to.
+        best.pt holds the whole state: a run that was killed goes on from it if it is the newest checkpoint.
         """
         if self._improved and not self._run.range_test:
             with self._run.clocks.running("checkpoint"):
@@ -148,7 +147,7 @@ class Recorder:
             self.store.write(self._state())
 
     def _state(self) -> dict[str, Any]:
-        """Returns the run's state, with how much of metrics.jsonl belongs to it."""
+        """Returns the run's state, with the length of metrics.jsonl at this step."""
         self.flush()
         os.fsync(self._metrics.fileno())
         record = {
@@ -160,7 +159,7 @@ class Recorder:
         return {**run_state(self._run), "record": record}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Goes on from the state in a checkpoint: metrics.jsonl is cut back to it."""
+        """Goes on from the state in a checkpoint; later rows of metrics.jsonl are removed."""
         record = state["record"]
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
@@ -205,7 +204,7 @@ class Recorder:
         except OSError:
             if not path.exists():
                 raise
-            with open(path, "r+") as file:  # a full disk has no room for a second copy, but for this one
+            with open(path, "r+") as file:  # a full disk has no room for a second copy
                 file.write(text)
                 file.truncate()
 
@@ -225,7 +224,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """Appends the rows that wait; together they cost less than half of what each would alone.
+        """Appends the rows that wait; together they cost less than half as much as one by one.
 
         Raises:
             OSError: they cannot be written, as on a full disk. They are dropped, and metrics.jsonl ends with a
@@ -236,7 +235,7 @@ class Recorder:
         self._write_at = monotonic() + WRITE_SECONDS
         for (row, _), top1 in zip(outputs, accuracies([o for _, o in outputs]), strict=True):
             row["top1"] = top1
-        # an optimizer's own `hvps` are not the count so far: what a row starts with goes before what is in it
+        # `hvps` of an optimizer's last step are not those so far: the counts at the start of a row take precedence
         rows = [{**start, **row, **start} for start, row in pending]
         append_whole(self._metrics, "".join(json_line(row) + "\n" for row in rows).encode())
         if self._logger is not None:

@@ -1,4 +1,4 @@
-"""The state of every global generator that a network or an optimizer may draw from."""
+"""The state of the global random number generators."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Returns the state of every global generator that a network or an optimizer may draw from."""
+    """Returns the state of every global generator that a network or an optimizer may use."""
     version, words, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     mersenne = numpy_state["state"]

@@ -1,4 +1,4 @@
-"""One run in memory: its components, where it stands, and its batches."""
+"""One run in memory: its components, its position, and its batches."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,20 +19,20 @@ from .objective import Objective
 from .progress import Progress
 from .update_scale import ScaledUpdate
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH_SIZE = 256  # unless batches are larger
 
 
 class Probe(Protocol):
     """A diagnostic: what is measured at some steps of a run.
 
-    It leaves weights, gradients, buffers and modes as they are (`Moment` is of help); the random generators are set
-    back after each call.
+    It leaves weights, gradients, buffers and modes unchanged (`RunSnapshot` helps); the states of the random number
+    generators are restored after each call.
 
     Attributes:
         every: a duration; the steps that complete it are measured.
         each_epoch: with `every` in steps, n: the steps 1, 1 + n, 1 + 2n, ... of every epoch are measured instead.
-        records_step: whether it records the step's own pass. It is then the last to be called before the step and
-            the first after it, so that what other probes compute is not taken for that pass.
+        records_step: whether it records the step's own forward and backward pass. It is then called last before the
+            step and first after it, so that no pass of another probe is recorded.
         needs_graph: whether it differentiates gradients, which compile=true does not allow.
     """
 
@@ -43,17 +43,17 @@ class Probe(Protocol):
 
     @abstractmethod
     def before_step(self, run: "Run", batch: Batch, /) -> None:
-        """Looks at the run before a step that is measured."""
+        """Prepares to measure the step that follows."""
 
     @abstractmethod
     def after_step(self, run: "Run", batch: Batch, /) -> dict[str, Any]:
-        """Returns what was measured, by name, for a row of metrics.jsonl: numbers, or other values that JSON has."""
+        """Returns the measurements of the step by name, numbers or other values of JSON: a row of metrics.jsonl."""
 
     def attach(self, run: "Run", /) -> None:
         """Prepares for a run that is built; a ValueError that it raises ends the run before its first batch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it keeps from one measured step to the next, as tensors and plain values, for checkpoints."""
+        """Returns its state as tensors and plain values: a part of checkpoints."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -62,10 +62,13 @@ class Probe(Protocol):
 
 @dataclass
 class Run:
-    """The pieces of a run, as the loop uses them."""
+    """The components of a run.
+
+    `batches`, `update` and `evaluate` are what the training loop does with them.
+    """
 
     network: nn.Module
-    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network, compiled where asked for
+    forward: Callable[[Tensor], Tensor]  # what evaluations call: the network or its compiled form
     objective: Objective
     optimizer: Optimizer
     schedule: Schedule
@@ -73,7 +76,7 @@ class Run:
     progress: Progress
     early_stopping: EarlyStopping
     clocks: Clocks
-    probes: dict[str, Probe]  # by name
+    probes: dict[str, Probe]
     training_set: Source
     evaluation_sets: dict[str, Source]  # by kind of row: validation (where there is one) and test
     device: torch.device
@@ -86,29 +89,29 @@ class Run:
     num_classes: int
     image_shape: tuple[int, int, int]
     compiled: bool = False
-    range_test: str | None = None  # how long it takes, where the run is one
-    notes: list[str] = field(default_factory=list)  # what the start says beside the obvious
+    range_test: str | None = None  # its duration, where the run is a learning-rate range test
+    notes: list[str] = field(default_factory=list)  # printed at the start
     features: str | None = None  # of a frozen backbone: where they come from
-    step_grams: dict[str, Any] = field(default_factory=dict)  # what its probes share, by what rows mean
+    step_grams: dict[str, Any] = field(default_factory=dict)  # matrices that probes share, by the meaning of rows
 
     @cached_property
     def update(self) -> ScaledUpdate:
-        """Makes its updates; knows the learning rate of the last one."""
+        """What makes an update, and knows the learning rate of the last one."""
         return ScaledUpdate(self.optimizer, self.batching, self.progress)
 
     @property
     def cycles(self) -> int:
-        """Number of complete cycles of its schedule; 0 also where that has no restarts."""
+        """Number of complete cycles of the schedule; 0 also where it has no restarts."""
         return self.schedule.cycles() or 0
 
     @property
     def is_over(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether it has reached its duration."""
         return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
 
     @property
     def durations(self) -> dict[str, str]:
-        """After which something is due, by what it is."""
+        """How often what is due in the loop, as durations."""
         return {
             "log": self.log_every,
             "evaluate": self.evaluate_every,
@@ -119,18 +122,18 @@ class Run:
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Images a batch when evaluating: the same throughout, whatever sizes come and go."""
-        return max(EVALUATION_BATCH, self.batching.largest or self.batching.size)
+        """Images a batch in evaluations: constant, also where the size of training batches varies."""
+        return max(EVALUATION_BATCH_SIZE, self.batching.largest or self.batching.size)
 
     def batches(self) -> Iterator[Batch]:
-        """Yields the batches from where the run stands."""
+        """Yields the batches from the run's position on."""
         if self.batching.needs_probe is not None:
             return controlled_batches(self)
         p = self.progress
         return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
 
     def evaluate(self, kind: str, stop: Callable[[], object] = never) -> dict[str, Any]:
-        """Returns loss and accuracies of the network as it is now on one of the sets, as `evaluation.evaluate`."""
+        """Returns the present loss and accuracies on one of the sets, as of `evaluation.evaluate`."""
         source, size = self.evaluation_sets[kind], self.evaluation_batch_size
         return evaluate(self.network, self.forward, source, size, self.autocast, stop)
 
@@ -141,12 +144,12 @@ class Run:
 
     @property
     def trainable_parameters(self) -> int:
-        """Number of those that the optimizer moves."""
+        """Number of parameters that are trained."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
 
 def controlled_batches(run: Run) -> Iterator[Batch]:
-    """Yields the batches from where a run stands; from where it then stands again, whenever the size is changed."""
+    """Yields the batches from a run's position on; the stream begins anew whenever the size was changed."""
     p, batching = run.progress, run.batching
     while True:
         size = batching.size

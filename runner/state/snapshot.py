@@ -1,10 +1,9 @@
-"""A moment of a run that can be visited again: what a step started from."""
+"""A snapshot of a run to which it can return."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from trainopt.optimizers.per_sample.buffers import Buffers
 
@@ -12,14 +11,14 @@ from .rng import rng_state, set_rng_state
 from .run import Run
 
 
-class Moment:
-    """The weights, buffers and generators of a run as they are when this is made.
+class RunSnapshot:
+    """Weights, buffers and states of the random number generators, as they are when this is constructed.
 
     Args:
-        run: the run; its parameters that are trained and all of its buffers are copied.
+        run: the run; its trained parameters and all buffers are copied.
 
     Attributes:
-        params: the parameters that the run trains, themselves.
+        params: the trained parameters themselves.
         weights: a copy of each.
     """
 
@@ -28,26 +27,26 @@ class Moment:
         self.params = [p for p in run.network.parameters() if p.requires_grad]
         self.weights = [p.detach().clone() for p in self.params]
         self._buffers = Buffers(run.network)
-        self._generators = rng_state(run.device)
+        self._rng_state = rng_state(run.device)
 
     @contextmanager
-    def visited(self) -> Iterator[None]:
-        """Sets the run to this moment while entered, and then back, bit for bit, to where it was."""
-        now = Moment(self._run)
+    def active(self) -> Iterator[None]:
+        """Returns the run to this snapshot while entered; afterwards all is bitwise as before."""
+        present = RunSnapshot(self._run)
         try:
-            self.set(self.weights)
+            self.restore()
             yield
         finally:
-            now.set(now.weights)
+            present.restore()
 
-    def set(self, weights: list[Tensor]) -> None:
-        """Sets the run to weights, with the buffers and generators of this moment."""
+    def restore(self) -> None:
+        """Sets weights, buffers and random number generators to those of the snapshot."""
         with torch.no_grad():
-            for p, w in zip(self.params, weights, strict=True):
+            for p, w in zip(self.params, self.weights, strict=True):
                 p.copy_(w)
-        self.repeat()
+        self.restore_pass()
 
-    def repeat(self) -> None:
-        """Sets buffers and generators to those of this moment, for another pass with the same dropout mask."""
+    def restore_pass(self) -> None:
+        """Sets buffers and random number generators only, for another pass with the same dropout mask."""
         self._buffers.restore()
-        set_rng_state(self._generators, self._run.device)
+        set_rng_state(self._rng_state, self._run.device)

@@ -1,4 +1,4 @@
-"""The learning rate of a batch, and of its repeats."""
+"""Updates whose learning rate is scaled by the batch size and by batch reuse."""
 
 from typing import Any
 
@@ -9,20 +9,19 @@ from .progress import Progress
 
 
 class ScaledUpdate:
-    """Makes update r = 0, 1, … on a batch with the learning rate lr * f * factor^r.
+    """Makes the update r = 0, 1, … on a batch with the learning rate lr * f * factor^r.
 
-    lr is what the schedule says, f what the batching says of the batch, as a rule that moves the rate with the
-    batch size; the power is for "changing the stepsize in the subsequent iterations to mitigate overfit"
-    (Mandatelli 2018, chapter 4). Once an update is made, or failed, the optimizer holds lr again: schedules and
-    checkpoints never see the factors.
+    lr is the schedule's learning rate, f the factor that follows from the batch size, and the power is for "changing
+    the stepsize in the subsequent iterations to mitigate overfit" (Mandatelli 2018, chapter 4). After the update, also
+    one that fails, the optimizer has lr again: schedules and checkpoints never contain the factors.
 
     Args:
         optimizer: its learning rates are scaled during an update.
-        batching: has f as `lr_factor` and the factor as `repeat_lr_factor`.
-        progress: has r.
+        batching: f is its `lr_factor`, the factor its `repeat_lr_factor`.
+        progress: r is its `repeat`.
 
     Attributes:
-        step: makes an update with a closure. Where the factors are 1, the optimizer's own `step`: no cost.
+        step: makes an update with a closure. Where the factors are 1 it is the optimizer's own `step`, at no cost.
     """
 
     def __init__(self, optimizer: Optimizer, batching: Batching, progress: Progress):
@@ -33,7 +32,7 @@ class ScaledUpdate:
 
     @property
     def lr(self) -> Any:
-        """The learning rate of the last update, in the first group; None where the optimizer has none."""
+        """Learning rate of the last update, in the first group; None where the optimizer has none."""
         group = self._optimizer.param_groups[0]
         return group["lr"] * self._scale if self._is_scaled else group.get("lr")
 
@@ -51,7 +50,7 @@ class ScaledUpdate:
 
 
 def scale_of_next(batching: Batching, progress: Progress) -> float:
-    """Returns what the schedule's learning rate is multiplied by for the next update of a run."""
+    """Returns the factor on the schedule's learning rate for the next update of a run."""
     scale = batching.repeat_lr_factor**progress.repeat
     if batching.changes_lr is None:
         return scale

@@ -26,7 +26,7 @@ class BatchController:
         self._probe = run.batching.needs_probe
 
     def observe(self, measured: dict[str, dict[str, Any]]) -> None:
-        """Lets the batching decide if its probe measured something.
+        """Lets the batching decide where its probe measured the last step.
 
         Args:
             measured: values of the last step, by the name of the probe.

@@ -23,6 +23,7 @@ from ..system.errors import UserError
 def check_run(config: DictConfig, run: Run) -> None:
     """Raises UserError, which names a key, where components of a run contradict each other."""
     run.early_stopping.check(run.evaluation_sets)
+    check_schedule(config, run)
     check_batches(run)
     check_learning_rate(run)
     check_loss_function(run)
@@ -43,7 +44,7 @@ def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
         raise UserError("model: the network is a function of its parameters alone; give data=none")
     if config.early_stopping.patience is not None:
         raise UserError(
-            f"early_stopping.patience={config.early_stopping.patience}: there are no held-out images to look at;"
+            f"early_stopping.patience={config.early_stopping.patience}: there is no validation set;"
             " early_stopping.min_step_norm ends a run where its steps become short"
         )
     defaults = {**shipped("config.yaml"), "augmentation": shipped("augmentation/none.yaml")}
@@ -52,6 +53,20 @@ def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
             value = config[section].get(key, default)
             if value != default and key not in ("root", "download", "auxiliary_weight"):
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
+
+
+def check_schedule(config: DictConfig, run: Run) -> None:
+    """Refuses early stopping in a range test, and checkpoints at restarts where there are none."""
+    patience = config.early_stopping.patience
+    if run.range_test and patience is not None:
+        raise UserError(
+            f"early_stopping.patience={patience}: the first learning rates of a range test improve nothing; give null"
+        )
+    if config.keep_checkpoints.at_restarts and run.schedule.cycles() is None:
+        raise UserError(
+            "keep_checkpoints.at_restarts=true: the schedule has no restarts;"
+            " give schedule=cosine_restarts or cyclic, or false"
+        )
 
 
 def check_batches(run: Run) -> None:
@@ -78,7 +93,7 @@ def check_loss_function(run: Run) -> None:
 
 
 def check_probes(probes: dict[str, Probe]) -> None:
-    """Refuses probes of which it cannot be said when they are due."""
+    """Refuses probes whose `every` is no duration, or none in steps with `each_epoch`."""
     for name, probe in probes.items():
         if not Duration.is_valid(probe.every):
             raise UserError(f"probe.{name}: its `every` is {probe.every}, and must be a duration, as in 50steps")
@@ -126,10 +141,10 @@ def check_learning_rate(run: Run) -> None:
     changed = [f"repeat_lr_factor={factor}"] * (factor != 1) + [key] * (key is not None)
     if not changed:
         return
-    right = "give 1" if factor != 1 else "leave the rate alone"
+    right = "give 1" if factor != 1 else "leave it unchanged"
     if optimizer.sets_lr:
         raise UserError(f"batching.{changed[0]}: {name} computes its learning rate itself; {right}")
     if not all("lr" in group for group in optimizer.param_groups):
         raise UserError(f"batching.{changed[0]}: {name} has no learning rate; {right}")
     if run.range_test and key is not None:
-        raise UserError(f"batching.{key}: the learning rate of a range test must rise alone; leave the rate alone")
+        raise UserError(f"batching.{key}: a range test changes the learning rate itself; leave it unchanged")

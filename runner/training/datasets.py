@@ -53,40 +53,40 @@ def build_sets(
     notes: list[str],
     train_images: int = 0,
 ) -> tuple[Source, dict[str, Source]]:
-    """Returns the training set and the sets to evaluate on, by kind of row.
+    """Returns the training set, and the sets to evaluate on by kind of row.
 
-    Images are normalised by all training images, those too that a bootstrap sample leaves out: to every member of
-    an ensemble a test image is the same.
+    Images are normalised by the statistics of all training images, also where a bootstrap sample leaves some out: a
+    test image is then the same input for every member of an ensemble.
 
     Args:
         config: of the run.
         data: all images.
-        size: side to which they are resized; None: as they are.
+        size: side in pixels to which they are resized; None: they are not.
         device: where batches go.
-        notes: what the start says; grows.
+        notes: printed at the start of the run; a note is added.
         train_images: as in `build`.
     """
     options = config.data
     labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
     test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
     try:
-        train, held_out = split(labels, options.validation, options.limit)
+        train, validation = split(labels, options.validation, options.limit)
         test, _ = split(test_labels, 0.0, options.limit)
     except DataError as error:
         raise UserError(str(error)) from error
     mean, std = statistics(options, data, train)
     shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
 
-    def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> InMemory | FolderSource:
+    def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> Source:
         if isinstance(data, Folders):
             return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
         images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
-        if not np.array_equal(indices, np.arange(len(images))):  # of all of them no copy is made
+        if not np.array_equal(indices, np.arange(len(images))):  # otherwise no copy is needed
             images = images[indices]
         return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
 
     augmentation = construct(config.augmentation, "augmentation")
-    sets: dict[str, Source] = {"validation": make("train", held_out)} if len(held_out) else {}
+    sets = {"validation": make("train", validation)} if len(validation) else {}
     if train_images:
         chosen = train[class_balanced(labels[train], train_images)]
         sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch
@@ -102,20 +102,26 @@ def build_sets(
 
 
 def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
-    """Returns mean and standard deviation per channel on the [0, 1] scale: as given, or of the training images."""
+    """Returns mean and standard deviation per channel on the [0, 1] scale.
+
+    Args:
+        options: `mean` and `std` are taken from them, or computed where they are null.
+        data: all images.
+        train: indices of the training images that they are computed from.
+    """
     channels = data.image_shape[0]
-    found = {}
+    results = []
     for name in ("mean", "std"):
-        given = options[name]
-        if given is not None and len(given) == 1:
-            given = [given[0]] * channels
-        if given is not None and len(given) != channels:
-            raise UserError(f"data.{name}={list(given)}: must have {channels} numbers, one a channel, or one for all")
-        if given is None and isinstance(data, Arrays):
+        values = options[name]
+        if values is None:
+            if not isinstance(data, Arrays):
+                raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
             pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
-            given = getattr(pixels, name)(axis=0, dtype=np.float64)
-            given = np.where(given > 0, given, 1.0) if name == "std" else given
-        elif given is None:
-            raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
-        found[name] = [float(x) for x in given]
-    return found["mean"], found["std"]
+            values = getattr(pixels, name)(axis=0, dtype=np.float64)
+            values = np.where(values > 0, values, 1.0) if name == "std" else values
+        elif len(values) == 1:
+            values = [values[0]] * channels
+        if len(values) != channels:
+            raise UserError(f"data.{name}={list(values)}: must have {channels} numbers, one a channel, or one for all")
+        results.append([float(x) for x in values])
+    return results[0], results[1]

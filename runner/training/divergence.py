@@ -1,11 +1,11 @@
-"""Is the loss a number? Asked before every update, without making a GPU wait."""
+"""Whether the loss is finite: checked before every update, without making a GPU wait."""
 
 import torch
 from torch import Tensor
 
 
 class Diverged(Exception):
-    """The loss is not finite; carries it as `loss`."""
+    """The loss is not finite; `loss` holds it."""
 
     def __init__(self, loss: float):
         super().__init__(f"the loss is {loss}")
@@ -13,26 +13,30 @@ class Diverged(Exception):
 
 
 class FiniteCheck:
-    """Reads the loss between the forward pass and the update; `value` is the last that was read."""
+    """Reads the loss between the forward pass and the update.
+
+    Attributes:
+        value: the loss that was read last.
+    """
 
     value = float("nan")
 
     def begin(self, loss: Tensor) -> bool:
-        """Checks a loss that was just computed; say whether `finish` must be called after the backward pass."""
+        """Checks a loss; returns whether `finish` must be called after the backward pass."""
         self.value = value = loss.item()
         if value - value != 0:  # infinite, or not a number
             raise Diverged(value)
         return False
 
     def finish(self) -> None:
-        """Raises Diverged if the loss given to `begin` is not finite."""
+        """Raises Diverged if the loss of `begin` is not finite."""
 
 
 class CudaFiniteCheck(FiniteCheck):
-    """The same on a GPU, without waiting for the backward pass.
+    """Reads the loss on a GPU without waiting for the backward pass.
 
-    The loss is copied on a stream of its own as soon as the forward pass has computed it, so that reading it
-    after the backward pass was queued does not wait for that.
+    A stream of its own copies the loss as soon as the forward pass has computed it; so the host can read it while the
+    backward pass, which is queued by then, is running.
 
     Args:
         device: where losses are computed.
@@ -43,7 +47,7 @@ class CudaFiniteCheck(FiniteCheck):
         self._host = torch.empty((), pin_memory=True)
 
     def begin(self, loss: Tensor) -> bool:
-        """Begins to copy a loss that was just computed."""
+        """Begins to copy a loss; returns True."""
         self._source = loss.detach()  # kept until it is copied
         if self._host.dtype != loss.dtype:
             self._host = torch.empty((), dtype=loss.dtype, pin_memory=True)
@@ -53,7 +57,7 @@ class CudaFiniteCheck(FiniteCheck):
         return True
 
     def finish(self) -> None:
-        """Raises Diverged if the loss given to `begin` is not finite."""
+        """Raises Diverged if the loss of `begin` is not finite."""
         self._stream.synchronize()
         super().begin(self._host)
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of a run, with the warm-up in front of it."""
+"""Builds the learning-rate schedule of a run, with warm-up before it."""
 
 from fractions import Fraction
 from math import ceil
@@ -29,28 +29,20 @@ def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
 
 
 def build_schedule(config: DictConfig, optimizer: Optimizer, progress: Progress) -> tuple[Schedule, str | None]:
-    """Returns the schedule, and, of a range test, how long it takes.
+    """Returns the schedule, and the duration of a range test, or None where it is none.
 
-    A class that takes `warmup` itself gets it, and does it itself.
+    A class with an argument `warmup` gets it; for others warm-up is done here.
 
     Raises:
-        UserError: it cannot be built, or cannot be run as the configuration says.
+        UserError: it cannot be built, or not for this optimizer.
     """
     check_sets_lr(config, optimizer)
     node = config.schedule
     plugin = construct(node, "schedule", common=COMMON, optimizer=optimizer, progress=progress)
     schedule = complete(plugin, Schedule, "schedule")
     over = schedule.over if schedule.is_range_test else None
-    patience = config.early_stopping.patience
-    if over is not None and patience is not None:
-        raise UserError(
-            f"early_stopping.patience={patience}: a range test begins with rates that improve nothing; give null"
-        )
-    if config.keep_checkpoints.at_restarts and schedule.cycles() is None:
-        raise UserError(
-            f"keep_checkpoints.at_restarts=true: {type(schedule).__name__} has no restarts;"
-            " give schedule=cosine_restarts or cyclic, or false"
-        )
+    if over is not None and not Duration.is_valid(over):
+        raise UserError(f"schedule: {type(schedule).__name__}.over is {over!r}, and must be a duration, as in 5epochs")
     if node.warmup is None or takes(node._target_, "warmup"):
         return schedule, over
     try:
@@ -60,9 +52,11 @@ def build_schedule(config: DictConfig, optimizer: Optimizer, progress: Progress)
 
 
 def levels_of(schedule: Schedule, duration: Duration) -> list[Fraction] | None:
-    """Returns where the levels of a schedule's learning rate begin, as rising shares of the run, the first 0.
+    """Returns where the levels of a schedule's learning rate begin, as increasing fractions of the run, the first 0.
 
-    None: it says none in its method `levels`, or in another unit than the duration's.
+    Args:
+        schedule: its `levels` are durations.
+        duration: of the run; None is returned where the levels are in another unit, or there are none.
     """
     levels = schedule.levels()
     if levels is None:
@@ -70,8 +64,8 @@ def levels_of(schedule: Schedule, duration: Duration) -> list[Fraction] | None:
     lengths = [Duration.parse(text) for text in ([levels] if isinstance(levels, str) else levels)]
     if any(length.unit != duration.unit for length in lengths):
         return None
-    shares = {length.amount / duration.amount for length in lengths}
+    fractions = {length.amount / duration.amount for length in lengths}
     if isinstance(levels, str):
-        (share,) = shares
-        shares = {k * share for k in range(1, ceil(1 / share))}
-    return [Fraction(0), *sorted(share for share in shares if share < 1)]
+        (period,) = fractions
+        fractions = {k * period for k in range(1, ceil(1 / period))}
+    return [Fraction(0), *sorted(fraction for fraction in fractions if fraction < 1)]

@@ -146,7 +146,7 @@ def test_without_a_compiler_torch_computes_and_the_run_says_so(
     monkeypatch.setenv("CC", compiler)
     done = trainopt("model=resnet8", "data.limit=60", "batching.size=12", "duration=1steps", "probe=[fisher]")
     assert done.code == 0
-    assert f"no kernels for gradients a sample ({compiler}" in " ".join(done.out.split())
+    assert f"no kernels for per-sample gradients ({compiler}" in " ".join(done.out.split())
     assert kernels() is None
     assert not list((tmp_path / "cache/kernels").iterdir())
 

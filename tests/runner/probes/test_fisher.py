@@ -300,7 +300,7 @@ class Scaled(nn.Module):
             "model=mlp probe.fisher.each_epoch=true probe.fisher.every=1epochs",
             "probe.fisher.each_epoch=true: counts steps; give probe.fisher.every=50steps",
         ),
-        ("model=function data=none", "probe.fisher: measures a gradient a sample, and a test function has no"),
+        ("model=function data=none", "probe.fisher: measures per-sample gradients, and a test function has no"),
         ("model=mlp model._target_=own_layer_network.Scaled", "probe.fisher: the network (Scaled): per-sample"),
     ],
 )

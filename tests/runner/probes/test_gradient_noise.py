@@ -20,10 +20,10 @@ class Given:
     def __init__(self, grams):
         self._grams = iter(grams)
 
-    def watch(self, batch):
+    def prepare(self, batch):
         pass
 
-    def taken(self, batch):
+    def matrix(self, batch):
         return next(self._grams)
 
 

@@ -8,7 +8,7 @@ import torch
 from helpers.cli import built
 from helpers.runs import equal, rows, summary
 from trainopt.runner.probes.taylor import TaylorProbe
-from trainopt.runner.state.snapshot import Moment
+from trainopt.runner.state.snapshot import RunSnapshot
 
 RUN = ("duration=14steps", "log_every=1steps", "logger=none", "probe=[taylor]", "probe.taylor.every=1steps")
 MLP = ("model=mlp", "model.hidden=[20]", "model.dropout=0.3", "data.limit=300", "regularizer=[l2]")
@@ -82,14 +82,14 @@ def test_a_moment_is_visited_and_left_without_a_trace():
     run = built("model=resnet8", "data.limit=40")
     run.network.train()
     batch = next(run.batches())
-    moment = Moment(run)
+    snapshot = RunSnapshot(run)
     first = run.objective(batch.inputs, batch.targets)[0].item()
     with torch.no_grad():
         for p in run.network.parameters():
             p.add_(0.01 * torch.randn_like(p))
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     generator = torch.get_rng_state()
-    with moment.visited():
+    with snapshot.active():
         assert run.objective(batch.inputs, batch.targets)[0].item() == first
         torch.rand(3)
     assert equal(before, dict(run.network.state_dict()))

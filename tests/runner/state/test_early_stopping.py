@@ -53,7 +53,7 @@ def test_without_patience_it_never_ends():
 
 
 def test_it_needs_held_out_images():
-    with pytest.raises(UserError, match=r"early_stopping.patience=3: needs held-out images"):
+    with pytest.raises(UserError, match=r"early_stopping.patience=3: needs a validation set"):
         EarlyStopping(patience=3).check({"test": None})
 
 
@@ -74,7 +74,7 @@ def test_a_run_stops_where_the_figures_say(trainopt, tmp_path):
 
 def test_without_a_validation_split_it_is_refused():
     line = refusal("model=mlp", "early_stopping.patience=3")
-    assert "needs held-out images to look at, as with data.validation=0.1" in line
+    assert "needs a validation set, as with data.validation=0.1" in line
 
 
 QUADRATIC = ("model=function", "data=none", "model.function=quadratic", "logger=none", "duration=400steps")
@@ -131,7 +131,7 @@ def test_signals_do_not_change_where_a_run_ends_by_precision(trained, tmp_path, 
 
 def test_patience_and_precision_go_together_and_the_first_ends_the_run(trained):
     patient = trained(*RUN, "early_stopping.min_step_norm=1e-30", name="patient")
-    assert "the held-out images showed nothing more to gain" in summary(patient)["stopped_because"]
+    assert "no improvement on the validation set" in summary(patient)["stopped_because"]
     short = trained(*RUN, "early_stopping.min_step_norm=1e9", name="short")
     assert summary(short)["steps"] == 1
     assert "the last step was shorter" in summary(short)["stopped_because"]

@@ -144,11 +144,11 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
         (f"{FISHER} batching.adjust=[rate]", "batching.adjust=[rate]: must be a list of one of size, lr"),
         (
             f"{FISHER} optimizer=adaptive_nesterov",
-            "batching.adjust=[size,lr]: AdaptiveNesterov computes its learning rate itself; leave the rate alone",
+            "batching.adjust=[size,lr]: AdaptiveNesterov computes its learning rate itself; leave it unchanged",
         ),
         (
             f"{FISHER} schedule=range_test schedule.over=1epochs",
-            "batching.adjust=[size,lr]: the learning rate of a range test must rise alone",
+            "batching.adjust=[size,lr]: a range test changes the learning rate itself",
         ),
         (
             f"{FISHER} model=resnet8 batching.min_size=1",

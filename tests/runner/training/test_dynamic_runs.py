@@ -118,11 +118,11 @@ LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit
         ("batching.size=8", "batching.size: batching=dynamic has no such key; it is one of "),
         (
             "optimizer=adaptive_nesterov batching.lr_rule=linear",
-            "batching.lr_rule=linear: AdaptiveNesterov computes its learning rate itself; leave the rate alone",
+            "batching.lr_rule=linear: AdaptiveNesterov computes its learning rate itself; leave it unchanged",
         ),
         (
             "schedule=range_test schedule.over=2epochs batching.lr_rule=sqrt",
-            "batching.lr_rule=sqrt: the learning rate of a range test must rise alone; leave the rate alone",
+            "batching.lr_rule=sqrt: a range test changes the learning rate itself; leave it unchanged",
         ),
         (
             "data.limit=50 batching.drop_last=true",

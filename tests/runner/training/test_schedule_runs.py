@@ -128,7 +128,7 @@ def test_a_class_that_takes_warmup_itself_gets_it(trained):
         ("schedule=range_test schedule.mode=up", "schedule.mode=up: must be one of linear, exponential"),
         (
             "schedule=range_test data.validation=0.1 early_stopping.patience=2",
-            "early_stopping.patience=2: a range test begins with rates that improve nothing; give null",
+            "early_stopping.patience=2: the first learning rates of a range test improve nothing; give null",
         ),
         ("schedule.warmup=soon", "schedule.warmup=soon: must be a duration"),
         ("schedule.warmup=5steps schedule.warmup_from=2", "schedule.warmup_from=2: must be a number in [0, 1]"),
