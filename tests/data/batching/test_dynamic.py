@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.streams import assert_stream_continues
 from trainopt.data import Constant, Dynamic, InMemory, Position, batches
 from trainopt.runner.config.durations import Duration
 
@@ -129,12 +130,7 @@ def test_the_stream_from_a_position_in_any_stage_is_the_rest_of_the_stream(
 ):
     options = {"persistency": persistency, "drop_last": drop_last, "scope": "learning_rate"}
     batching = Dynamic(sizes, duration=Duration.parse(length), levels=lambda: begins, **options)
-    whole = list(itertools.islice(batches(SOURCE, batching, 3, Position()), stop + 8))
-    position = whole[stop - 1].after if stop else Position()
-    for a, b in zip(whole[stop:], batches(SOURCE, batching, 3, position), strict=False):
-        assert torch.equal(a.inputs, b.inputs)
-        assert (a.size, a.after) == (b.size, b.after)
-    assert [batch.after.step for batch in whole] == list(range(1, stop + 9))
+    assert_stream_continues(SOURCE, batching, stop)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.streams import assert_stream_continues
 from trainopt.data import Constant, InMemory, Position, Stages, batches
 from trainopt.runner.config.durations import Duration
 
@@ -76,12 +76,7 @@ durations = st.one_of(
 @given(durations, st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(7, 120), st.integers(0, 60))
 def test_the_stream_from_a_position_in_any_stage_is_the_rest_of_the_stream(duration, persistency, size, stop):
     batching = Constant(size, persistency=persistency, duration=Duration.parse(duration))
-    whole = list(itertools.islice(batches(SOURCE, batching, 3, Position()), stop + 8))
-    position = whole[stop - 1].after if stop else Position()
-    for a, b in zip(whole[stop:], batches(SOURCE, batching, 3, position), strict=False):
-        assert torch.equal(a.inputs, b.inputs)
-        assert (a.size, a.after) == (b.size, b.after)
-    assert [batch.after.step for batch in whole] == list(range(1, stop + 9))
+    assert_stream_continues(SOURCE, batching, stop)
 
 
 @pytest.mark.parametrize(
