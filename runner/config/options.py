@@ -38,8 +38,8 @@ class Vocabulary:
         return sorted(found - {"hydra", STUDIES, *following_groups()})
 
     def options(self, group: str) -> list[str]:
-        """The names of the options of a group, as in `mlp` or `menssen2019/mnist`."""
-        paths = [(p, f / group) for f in self.folders for p in (f / group).rglob("*.yaml")]
+        """The names of the options of a group, as in `mlp` or `menssen2019/mnist`; without fragments, as `_mnist`."""
+        paths = [(p, f / group) for f in self.folders for p in (f / group).rglob("[!_]*.yaml")]
         return sorted({str(p.relative_to(top).with_suffix("")) for p, top in paths})
 
     def file(self, group: str, option: str) -> Path | None:

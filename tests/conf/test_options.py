@@ -6,15 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.utils import get_object
-from omegaconf import OmegaConf
 
+from helpers.cli import built, prepared
 from helpers.fixtures import probe_of, reference_run
 from trainopt.runner.config.options import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
-from trainopt.runner.config.run_names import register_resolvers
-from trainopt.runner.config.validate import check_config
-from trainopt.runner.training.build import build
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {
@@ -27,36 +23,22 @@ OFFERED = {
 
 OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in (CONF, CONF / STUDIES))
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
+WORDS = Vocabulary([CONF])
 COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]
-OF_RUNS = [o for o in OPTIONS if not o.startswith(("hydra", "recipe"))]
-OF_ZORCA = ("model.weights=null", "data.path={images}", "data.workers=0")  # no pretrained weights, no ImageNet
-NEEDS = {
-    "model/timm.yaml": ["model.name=test_resnet"],
-    "schedule/multistep.yaml": ["schedule.milestones=[1epochs,5steps]"],
-    "model/function.yaml": ["data=none"],
-    "data/none.yaml": ["model=function"],
-    "batching/growth_control.yaml": ["batching.L_growth=[0,5]"],
-    "batching/follow_reference.yaml": ["batching.reference={reference}"],
-    "data/arrays.yaml": ["data.path={npz}"],
-    "data/imagefolder.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
-    "data/imagenet.yaml": ["data.path={images}", "data.workers=0", "data.size=32"],
-    "experiment/he2016_cifar10.yaml": ["model=mlp"],
-    "experiment/zorca2020/digits.yaml": ["model.weights=null"],  # of a run that comes first
-    "experiment/zorca2020/inception.yaml": [*OF_ZORCA, "data.size=299", "model.auxiliary=true"],
-    "experiment/zorca2020/resnet50.yaml": [*OF_ZORCA, "data.size=32"],
-    "experiment/zorca2020/mobilenetv2.yaml": [*OF_ZORCA, "data.size=32"],
-}
-LIAO = [o for o in OPTIONS if o.startswith("experiment/liao2018")]
-NEEDS |= {o: ["model=mlp", *(["data.extra=false"] if "svhn" in o else [])] for o in LIAO}  # theirs take long
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
-
-
-def composed(*overrides):
-    register_resolvers()
-    with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", list(overrides))
-    OmegaConf.set_struct(config, False)
-    return config
+FOLDERS = ["data.path={images}", "data.workers=0", "data.size=32"]
+NEEDS = {
+    "model=timm": ["model.name=test_resnet"],
+    "model=inception_v3": ["data.limit=4", "batching.size=2"],
+    "schedule=multistep": ["schedule.milestones=[1epochs,5steps]"],
+    "model=function": ["data=none"],
+    "data=none": ["model=function"],
+    "batching=growth_control": ["batching.L_growth=[0,5]"],
+    "batching=follow_reference": ["batching.reference={reference}"],
+    "data=arrays": ["data.path={images}/mnist.npz"],
+    "data=imagefolder": FOLDERS,
+    "data=imagenet": FOLDERS,
+}
 
 
 def node_of(option):
@@ -71,7 +53,7 @@ def test_the_keys_are_those_of_the_signature(option):
     if node["_target_"] is None:
         return
     group = option.split("/")[0]
-    apart = {"_target_", *Vocabulary([CONF]).common_keys(group), *OFFERED.get(group, ())}
+    apart = {"_target_", *WORDS.common_keys(group), *OFFERED.get(group, ())}
     assert set(node) - apart == set(inspect.signature(get_object(node["_target_"])).parameters) - apart
 
 
@@ -104,10 +86,6 @@ def test_every_key_has_a_comment(option):
     assert [line for line in body if " # " not in line and line not in std] == []
 
 
-def test_the_main_file_is_short():
-    assert len((CONF / "config.yaml").read_text().splitlines()) < 60
-
-
 def test_every_key_has_a_rule_and_every_rule_a_key():
     rules = set(read(CONF / "allowed.yaml"))
     keys = set()
@@ -132,29 +110,29 @@ def image_folders(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("option", OF_RUNS)
+def choice_of(option):
+    """What chooses an option, as in `optimizer=adam` or `probe=[fisher]`."""
+    group, _, name = option.removesuffix(".yaml").partition("/")
+    return f"{group}=[{name}]" if group in list_groups() else f"{group}={name}"
+
+
+@pytest.mark.parametrize("option", [o for o in COMPONENTS if not o.startswith("hydra")])
 def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))
-    for name in SETS:
-        shape = (28, 28, 1) if "mnist" in name else (32, 32, 3)
-        npz(f"{name}.npz", shape=shape)
-    places = {
-        "npz": tmp_path / "mnist.npz",
-        "images": tmp_path,
-        "reference": reference_run(tmp_path / "reference"),
-    }
-    needs = [need.format(**places) for need in NEEDS.get(option, [])]
-    if option.startswith("batching/"):
-        needs += probe_of(get_object(node_of(option)["_target_"]))
-    if "{images}" in "".join(NEEDS.get(option, [])):
+    choice = choice_of(option)
+    needs = [n.format(images=tmp_path, reference=tmp_path / "reference") for n in NEEDS.get(choice, [])]
+    if choice.startswith("data="):
         image_folders(tmp_path)
-    group, _, name = option.removesuffix(".yaml").partition("/")
-    choice = f"{group}=[{name}]" if group in list_groups() else f"{group}={name}"
-    chosen = group in ("model", "experiment") or any(need.startswith("model=") for need in needs)
-    others = [] if chosen else ["model=mlp"]
-    config = composed(choice, *others, *needs)
-    check_config(config, {**default_choices(), group: name}, Vocabulary([CONF]))
-    run = build(config)
+        for name in SETS:
+            npz(f"{name}.npz", shape=(28, 28, 1) if "mnist" in name else (32, 32, 3))
+    if choice.startswith("batching="):
+        reference_run(tmp_path / "reference")
+        needs += probe_of(get_object(node_of(option)["_target_"]))
+    if not any(word.startswith("model=") for word in (choice, *needs)):
+        needs.append("model=mlp")
+    if choice.startswith("model=") and "data=none" not in needs:
+        needs = ["data.limit=20", "batching.size=8", *needs]
+    run = built(choice, *needs)
     inputs, targets, size, _ = next(run.batches())
     total, terms, logits = run.objective(inputs, targets)
     assert total.isfinite()
@@ -166,24 +144,39 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
     assert set(terms) >= {"cross_entropy"}
 
 
-def test_the_vocabulary_is_that_of_the_design():
-    words = Vocabulary([CONF])
-    wanted = {
-        "model": "mlp resnet8 resnet20 resnet32 resnet44 resnet56 resnet110 densenet8 densenet110"
-        " resnet18 resnet50 mobilenetv2_140 inception_v3 timm function",
-        "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet imagefolder arrays synthetic none",
-        "optimizer": "sgd adam rmsprop adagrad adadelta adaptive_nesterov newton ehnewton",
-        "schedule": "constant multistep exponential cyclic cosine_restarts range_test",
-        "regularizer": "l2 checkpoint_distance",
-        "probe": "taylor",
-        "batching": "constant dynamic growth_control follow_reference norm_test",
-        "logger": "tensorboard none",
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("experiment", "debug") for o in WORDS.options(g)])
+def test_what_chooses_several_options_is_composed_and_checked(group, option):
+    config, choices = prepared(f"{group}={option}")
+    assert choices[group] == option
+    assert set(choices) == set(default_choices()) - list_groups()
+    assert config.duration
+
+
+def test_the_options_are_those_of_the_documentation():
+    """A file that goes takes an option away from people; a new one is named here and in the CHANGELOG."""
+    options = {
+        "augmentation": "none standard",
+        "batching": "constant dynamic follow_reference growth_control norm_test",
+        "data": "arrays cifar10 cifar100 digits fashion_mnist imagefolder imagenet mnist none svhn synthetic",
+        "debug": "overfit quick",
+        "logger": "none tensorboard",
+        "model": "alexnet_cifar densenet110 densenet8 function inception_v3 mlp mobilenetv2_140 mobilenetv2_cifar"
+        " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm vgg16_cifar",
+        "optimizer": "adadelta adagrad adam adaptive_nesterov ehnewton newton rmsprop sgd",
+        "probe": "fisher gradient_noise taylor",
+        "regularizer": "checkpoint_distance l2",
+        "schedule": "constant cosine_restarts cyclic exponential multistep range_test",
     }
-    for group, options in wanted.items():
-        assert set(options.split()) <= set(words.options(group))
+    assert {group: " ".join(WORDS.options(group)) for group in WORDS.groups if group != "experiment"} == options
+
+
+def test_fragments_of_experiments_are_no_options():
+    assert "liao2018/cifar10" in WORDS.options("experiment")
+    assert not any("/_" in option for option in WORDS.options("experiment"))
+    assert WORDS.file("experiment", "liao2018/_cifar10") is not None
 
 
 def test_yaml_numbers_are_numbers():
     """YAML 1.1 reads 1e-4 as text; Hydra's loader does not, and neither must our own reading."""
-    assert composed("regularizer=[l2]").regularizer.l2.strength == 1e-4
+    assert prepared("regularizer=[l2]")[0].regularizer.l2.strength == 1e-4
     assert read(CONF / "regularizer/l2.yaml")["l2"]["strength"] == 1e-4

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -48,7 +49,7 @@ def prepared(*typed: str) -> tuple[DictConfig, dict[str, Any]]:
             if override.is_add() or override.is_delete():
                 raise OmegaConfBaseException("only Hydra can do that")
             OmegaConf.update(config, override.key_or_group, override.value())
-    except OmegaConfBaseException:
+    except (HydraException, OmegaConfBaseException):
         config = deepcopy(_composed(*typed))
     with open_dict(config):
         settings = config.pop("hydra")
