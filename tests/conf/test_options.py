@@ -1,6 +1,7 @@
 """Every YAML on disk: composed, compared with the signature of its class, explained, and built."""
 
 import inspect
+import itertools
 import re
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.par
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
 WORDS = Vocabulary([CONF])
 COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]
+LINE = 120  # letters, as in the code
 SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 FOLDERS = ["data.path={images}", "data.workers=0", "data.size=32"]
 NEEDS = {
@@ -77,13 +79,17 @@ def test_every_key_has_a_comment(option):
     if option.startswith(OF_SEVERAL):
         return
     name = Path(option).stem if option.partition("/")[0] in list_groups() else "defaults"
-    body = [
-        line
-        for line in lines
-        if re.match(r"\s*[\w.]+:", line) and not re.match(rf"\s*(_target_|{name}|defaults):", line)
-    ]
-    std = [line for line in body if line.startswith("std:")]  # the line above speaks of both
-    assert [line for line in body if " # " not in line and line not in std] == []
+    keys = [
+        (above, line)
+        for above, line in itertools.pairwise(lines)
+        if re.match(r"\s*[\w.]+:", line) and not re.match(rf"\s*(_target_|{name}|defaults|std):", line)
+    ]  # the line above std, mean, speaks of both
+    assert [line for above, line in keys if " # " not in line and not above.lstrip().startswith("# ")] == []
+
+
+@pytest.mark.parametrize("option", ["config.yaml", "allowed.yaml", *OPTIONS])
+def test_long_comments_stand_above_keys(option):
+    assert [line for line in (CONF / option).read_text().splitlines() if len(line) > LINE] == []
 
 
 def test_every_key_has_a_rule_and_every_rule_a_key():
