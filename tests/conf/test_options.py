@@ -32,6 +32,7 @@ FOLDERS = ["data.path={images}", "data.workers=0", "data.size=32"]
 NEEDS = {
     "model=timm": ["model.name=test_resnet"],
     "model=inception_v3": ["data.limit=4", "batching.size=2"],
+    "model=vgg16_cifar": [f"model.channels={[8] * 13}".replace(" ", "")],
     "schedule=multistep": ["schedule.milestones=[1epochs,5steps]"],
     "model=function": ["data=none"],
     "data=none": ["model=function"],
