@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 
 class Logger(Protocol):
-    """Gets every row of metrics.jsonl, to show it elsewhere.
+    """Gets every record of metrics.jsonl, to show it elsewhere.
 
     It may take the arguments `folder` (the run's) and `resumed_at` (the step from which the run goes on, or None). An
     OSError that a method raises ends the run.
@@ -13,10 +13,10 @@ class Logger(Protocol):
 
     @abstractmethod
     def row(self, row: dict[str, Any], /) -> None:
-        """Takes a row."""
+        """Takes a record."""
 
     def flush(self) -> None:
-        """Writes what it holds back; called after every evaluation."""
+        """Writes its buffer; called after every evaluation."""
 
     def close(self) -> None:
-        """Ends; called once."""
+        """Closes its files; called once, at the end."""

@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl as TensorBoard events."""
+"""Records of metrics.jsonl as TensorBoard events."""
 
 import os
 import platform
@@ -8,26 +8,26 @@ from typing import Any
 
 from .logger import Logger
 
-# parts of a row that are axes, not curves
+# entries of a record that are axes, not curves
 AXIS_KEYS = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
 
-# Training rows that follow the last one drawn within so many seconds of training are left out: more of them than
-# 20 a second are no better picture, and each costs a tenth of a millisecond (a checksum computed in Python).
+# Least time between two training records that are written: more than 20 a second make no better curve, and each
+# costs a tenth of a millisecond (a checksum computed in Python).
 SPACING_SECONDS = 0.05
 
-FORMAT = "brain.Event:2"  # what the first event of a file says
+FORMAT = "brain.Event:2"  # in the first event of a file
 
 
 class TensorBoard(Logger):
-    """Writes an event for a row, with a curve `kind/name` (`probe/NAME/name`) for each number in it.
+    """Writes an event for a record, with a curve `kind/name` (`probe/NAME/name`) for each number in it.
 
-    Every evaluation is drawn, and training rows that are `SPACING_SECONDS` apart. Events are written by the
-    caller's thread (TensorBoard's own writer has another): a full disk is an OSError where it happens.
+    Every evaluation is written, and training records that are `SPACING_SECONDS` apart. The caller's thread writes
+    the events (TensorBoard's own writer has another): a full disk is an OSError where it happens.
 
     Args:
-        folder: the run's; events lie in it.
-        resumed_at: the step that the run goes on from; curves drawn beyond it by an earlier part are hidden. None:
-            the run begins, and events of an attempt that came to nothing are removed.
+        folder: the run's; it takes the events.
+        resumed_at: the step that the run is resumed from; later points of an earlier part are hidden. None: the run
+            begins, and the events of an earlier attempt are removed.
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None):
@@ -49,7 +49,7 @@ class TensorBoard(Logger):
             self._write(Event(wall_time=time(), step=resumed_at + 1, session_log=start))
 
     def row(self, row: dict[str, Any]) -> None:
-        """Writes a row."""
+        """Writes a record."""
         if row["kind"] == "train":
             if row["train_seconds"] - self._drawn_at < SPACING_SECONDS:
                 return
@@ -66,7 +66,7 @@ class TensorBoard(Logger):
         self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Writes what is buffered."""
+        """Writes the buffer."""
         self._file.flush()
 
     def close(self) -> None:
