@@ -1,6 +1,7 @@
 """Figures of a comparison: a curve for each method with the range over its seeds, and bars of the cost to a target."""
 
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Curve:
 
 
 def draw_comparison_figures(comparison: Comparison, x_axis: str, out: Path) -> list[SavedFigure]:
-    """Draws the curves of all methods into `out`, as SVG and PNG; figures without data are left out.
+    """Draws the curves of all methods into `out`, as SVG and PNG.
 
     Args:
         comparison: the methods and their runs.
@@ -57,6 +58,11 @@ def draw_comparison_figures(comparison: Comparison, x_axis: str, out: Path) -> l
         out: a folder; it is made where it is missing.
     """
     out.mkdir(parents=True, exist_ok=True)
+    return [save_figure(figure, name, title, out) for name, title, figure in comparison_figures(comparison, x_axis)]
+
+
+def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[str, str, Figure]]:
+    """Yields (name, title, figure) of the figures of a comparison; those without data are left out."""
     comparison, terms = with_loss_terms(comparison)
 
     def curves(kind: str, column: str) -> dict[str, Curve]:
@@ -75,17 +81,13 @@ def draw_comparison_figures(comparison: Comparison, x_axis: str, out: Path) -> l
         ),
         "loss_terms": ("Terms of the training loss", {t: curves("train", t) for t in terms}),
     }
-    figures = []
     for name, (title, quantities) in lines.items():
         panels = {quantity: curves for quantity, curves in quantities.items() if curves}
         if panels:
-            figure = draw_curve_panels(panels, comparison.methods, AXIS_LABELS[x_axis])
-            figures.append(save_figure(figure, name, f"{title} vs. {x_axis}", out))
+            yield name, f"{title} vs. {x_axis}", draw_curve_panels(panels, comparison.methods, AXIS_LABELS[x_axis])
     if any(method.to_target[x_axis].n for method in comparison.methods):
-        figure = draw_bars(comparison.methods, x_axis)
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
-        figures.append(save_figure(figure, "time_to_target", title, out))
-    return figures
+        yield "time_to_target", title, draw_bars(comparison.methods, x_axis)
 
 
 def method_styles(methods: list[Method]) -> dict[str, tuple[str, str]]:

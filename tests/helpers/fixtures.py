@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,15 @@ def made_up_run(
     here = {"commit": "abc", "dirty": False, "device": "cpu", "versions": {"trainopt": "0.1.0", "torch": "2.15.0"}}
     (folder / "environment.json").write_text(json.dumps({**here, **(environment or {})}))
     return folder
+
+
+def copy_with(folder: Path, name: str, old: str, new: str) -> Path:
+    """Copies a run's folder to one beside it, with one entry of a section of its run.yaml replaced."""
+    copy = shutil.copytree(folder, folder.parent / name)
+    text = (copy / "run.yaml").read_text()
+    assert text.count(f"  {old}\n") == 1
+    (copy / "run.yaml").write_text(text.replace(f"  {old}\n", f"  {new}\n"))
+    return copy
 
 
 def made_up_sweep(folder: Path, runs: list[dict[str, Any]], searched: list[dict[str, Any]] | None = None) -> Path:

@@ -11,12 +11,15 @@ import torch
 from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
+from helpers.cli import forked
+from helpers.fixtures import copy_with
 from helpers.runs import rows, summary
 from trainopt.data import digits
 from trainopt.models import MLP
 from trainopt.runner import evaluate_ensemble
 from trainopt.runner.analysis.checkpoints import find_checkpoints, rebuilt_runs
 from trainopt.runner.analysis.ensemble import ensemble_metrics, fit_weights, pairwise_metrics
+from trainopt.runner.records.job_table import write_plan
 from trainopt.runner.system.display import Display
 from trainopt.runner.system.errors import UserError
 
@@ -26,20 +29,21 @@ HELD_OUT = ("data.validation=0.3", "keep_checkpoints.every=1", "checkpoint_every
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Runs of two seeds, made once: (their folder, what copies it)."""
-    return tmp_path_factory.mktemp("trained")
+    """Runs of two seeds and one of a test function, made once: outputs/a, outputs/b and outputs/f."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, seed in (("a", 0), ("b", 1)):
+        assert forked(*RUN, *HELD_OUT, f"seed={seed}", f"run.name={name}", folder=folder) == 0
+    function = ("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none")
+    assert forked(*function, folder=folder) == 0
+    return folder / "outputs"
 
 
 @pytest.fixture
-def two(trainopt, trained, tmp_path):
+def two(trained, tmp_path, monkeypatch):
     """Two seeds, the folders outputs/a and outputs/b in the working directory."""
-    if not (trained / "outputs").exists():
-        for name, seed in (("a", 0), ("b", 1)):
-            assert trainopt(*RUN, *HELD_OUT, f"seed={seed}", f"run.name={name}").code == 0
-        shutil.copytree(tmp_path / "outputs", trained / "outputs")
-    else:
-        shutil.copytree(trained / "outputs", tmp_path / "outputs")
-    return tmp_path / "outputs/a", tmp_path / "outputs/b"
+    monkeypatch.chdir(tmp_path)
+    outputs = shutil.copytree(trained, tmp_path / "outputs")
+    return outputs / "a", outputs / "b"
 
 
 def logits_by_hand(path, images):
@@ -197,23 +201,25 @@ def test_snapshots_of_one_run_are_an_ensemble(two, trainopt):
     assert all(math.isfinite(pair["disagreement"]) for pair in found["pairs"])
 
 
-def test_a_sweep_and_another_kind_of_network(trainopt, tmp_path):
-    short = ("duration=6steps", "logger=none", "data.limit=100")
-    assert trainopt("-m", "model=mlp", "seed=0,1", *short, "hydra.sweep.dir=outputs/sweep").code == 0
-    other = ("model=resnet8", "data.size=16", "augmentation.flip=0.5", "data.bootstrap=true")  # of the same test images
-    assert trainopt(*other, *short, "run.name=c").code == 0
-    found = evaluate_ensemble([tmp_path / "outputs/sweep", tmp_path / "outputs/c"], checkpoint="best")
+def test_a_sweep_and_another_kind_of_network(two, trainopt, tmp_path):
+    sweep = (tmp_path / "outputs").rename(tmp_path / "sweep")
+    jobs = [{"folder": run.name, "overrides": [], "fingerprint": ""} for run in two]
+    shutil.rmtree(sweep / "f")
+    write_plan(sweep, [], jobs, 1)
+    images = ("data.size=16", "augmentation.flip=0.5", "data.bootstrap=true")  # of the same test images
+    short = ("data.validation=0.3", "duration=2steps", "logger=none", "batching.size=32")
+    assert trainopt("model=resnet8", *images, *short, "run.name=c").code == 0
+    found = evaluate_ensemble([sweep, tmp_path / "outputs/c"], checkpoint="best")
     assert len(found["members"]) == 3
-    assert found["images"] == 100
+    assert found["images"] == 360
     assert {member["checkpoint"] for member in found["members"]} == {"best.pt"}
 
 
 def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
-    small = ("duration=2steps", "logger=none", "model=mlp", "data.validation=0.3")
-    assert trainopt(*small, "data.limit=300", "run.name=limited").code == 0
-    assert trainopt(*small, "data=synthetic", "data.test_size=360", "run.name=synthetic").code == 0
-    assert trainopt("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none").code == 0
-    assert trainopt("model=mlp", "duration=2steps", "run.name=whole", "logger=none").code == 0
+    a, _ = two
+    copy_with(a, "limited", "limit: null", "limit: 300")
+    copy_with(a, "synthetic", "_target_: trainopt.data.digits", "_target_: trainopt.data.synthetic")
+    copy_with(a, "whole", "validation: 0.3", "validation: 0.0")
     (tmp_path / "stray.pt").write_bytes(b"")
     (tmp_path / "outputs/b/checkpoints/odd.pt").write_bytes(b"odd")
     both = ["outputs/a", "outputs/b"]

@@ -11,6 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
+from helpers.cli import forked
+from helpers.fixtures import copy_with
 from helpers.runs import equal, rows, summary
 from trainopt.models import MLP, ResNet
 from trainopt.runner import landscape
@@ -31,26 +33,20 @@ RECORDED = 1e-6
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Where runs lie that were made once."""
-    return tmp_path_factory.mktemp("trained")
+    """Runs of two seeds of each network, made once: outputs/NAME0 and outputs/NAME1."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, network in KINDS.items():
+        for seed in (0, 1):
+            assert forked(*COMMON, *network, f"seed={seed}", f"run.name={name}{seed}", folder=folder) == 0
+    return folder / "outputs"
 
 
 @pytest.fixture
-def runs(trainopt, trained, tmp_path):
-    """For the name of a network, runs of two seeds: outputs/NAME0 and outputs/NAME1."""
-
-    def made(name):
-        for seed in (0, 1):
-            folder = f"outputs/{name}{seed}"
-            if not (trained / folder).exists():
-                result = trainopt(*COMMON, *KINDS[name], f"seed={seed}", f"run.name={name}{seed}")
-                assert result.code == 0, result.err
-                shutil.copytree(tmp_path / folder, trained / folder)
-            elif not (tmp_path / folder).exists():
-                shutil.copytree(trained / folder, tmp_path / folder)
-        return [tmp_path / f"outputs/{name}{seed}" for seed in (0, 1)]
-
-    return made
+def runs(trained, tmp_path, monkeypatch):
+    """For the name of a network, the runs of two seeds: outputs/NAME0 and outputs/NAME1 in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    outputs = shutil.copytree(trained, tmp_path / "outputs")
+    return lambda name: [outputs / f"{name}{seed}" for seed in (0, 1)]
 
 
 def checkpoint(folder, name="last"):
@@ -262,7 +258,6 @@ def test_what_is_said_of_one_basin_and_of_a_barrier(trainopt, tmp_path):
 
 def test_runs_of_the_last_layer_and_bootstrap_samples(trainopt, runs, tmp_path):
     """Features are read in the place of images, and training images are those that samples were drawn from."""
-    runs("resnet8")
     frozen = ("model=resnet8", "model.trainable=last_layer", "model.weights=outputs/resnet80/checkpoints/last.pt")
     for seed in (0, 1):
         extra = (f"seed={seed}", f"run.name=last{seed}", "data.bootstrap=true")
@@ -280,9 +275,9 @@ def test_runs_of_the_last_layer_and_bootstrap_samples(trainopt, runs, tmp_path):
 
 def test_what_does_not_belong_together_is_refused(trainopt, runs, tmp_path):
     a, b = runs("mlp")
-    runs("resnet8")
-    for name, more in (("wide", "model.hidden=[7]"), ("other", "data.limit=100"), ("scaled", "data.mean=[0.5]")):
-        assert trainopt(*COMMON, *KINDS["mlp"], more, f"run.name={name}").code == 0
+    copy_with(a, "wide", "hidden:\n  - 6", "hidden:\n  - 7")
+    copy_with(a, "other", "limit: 120", "limit: 100")
+    copy_with(a, "scaled", "mean: null", "mean:\n  - 0.5")
     assert trainopt("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none").code == 0
     states = [checkpoint(folder) for folder in (a, b)]
     mean = {name: (states[0]["model"][name] + states[1]["model"][name]) / 2 for name in states[0]["model"]}

@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,12 @@ from scipy import stats
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
+from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.table import comparison_table, show_comparison
 from trainopt.runner.records.frames import RunError
+from trainopt.runner.system.display import wide_console
 from trainopt.runner.system.errors import UserError
+from trainopt.runner.system.files import shown
 
 SGD, ADAM = [90.0, 91.0, 92.0, 90.5], [93.0, 94.5, 94.0, 93.5]
 
@@ -153,7 +158,7 @@ def test_a_loss_that_was_not_finite_is_no_figure(two):
     assert found["optimizer=sgd"].estimates["final_top1"].mean == np.mean(SGD)
 
 
-def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
+def test_what_cannot_be_used_is_named_and_the_rest_compared(two):
     (two / "sgd0/summary.json").unlink()
     text = (two / "sgd1/metrics.jsonl").read_text()
     (two / "sgd1/metrics.jsonl").write_text(text[:-20])
@@ -161,18 +166,18 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
     made_up_run(two / "more", 9, status="running")
     (two / "adam0/run.yaml").write_text("a: [")
     shutil.copytree(two / "adam1", two / "twin")
-    result = trainopt("compare", str(two))
-    assert result.code == 0
+    comparison, found = methods(two)
+    problems = {Path(folder).name: reason for folder, reason in comparison.runs.problems}
+    assert len(problems) == 6
     for name, reason in {
         "sgd0": "summary.json is missing or damaged",
         "sgd1": "metrics.jsonl ends with an incomplete record",
         "sgd2": "summary.json lacks fingerprint",
         "more": "is still running, or was killed",
         "adam0": "run.yaml is missing or damaged",
-        "twin": "is the same run as runs/adam1",
+        "twin": f"is the same run as {shown(two / 'adam1')}",
     }.items():
-        assert f"left out: runs/{name}: {reason}" in result.out
-    _, found = methods(two)
+        assert problems[name].startswith(reason)
     assert {name: len(m.runs) for name, m in found.items()} == {"optimizer=adam": 3, "optimizer=sgd": 1}
     with pytest.raises(RunError, match="incomplete record"):
         load_run(two / "sgd1")
@@ -188,27 +193,37 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(trainopt, two):
         ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "different states (uncommitted changes"),
     ],
 )
-def test_what_should_not_be_compared_is_refused_unless_forced(trainopt, two, options, reason):
+def test_what_should_not_be_compared_is_an_obstacle(two, options, reason):
     made_up_run(two / "other", 0, **options)
-    result = trainopt("compare", str(two))
+    (obstacle,) = methods(two)[0].obstacles
+    assert obstacle.startswith(reason)
+
+
+def test_obstacles_are_refused_unless_forced(trainopt, two):
+    made_up_run(two / "other", 0, choices={"data": "mnist", "optimizer": "x"})
+    made_up_run(two / "more", 9, status="running")
+    tuning = ("--tuning", str(two / "sgd0"))
+    result = trainopt("compare", str(two), *tuning)
     assert result.code == 2
-    assert reason in result.err
+    assert "different data: data; unequal tuning effort: optimizer=adam 0 trials" in result.err
     assert "--force compares all the same" in result.err
-    forced = trainopt("compare", str(two), "--force")
+    forced = trainopt("compare", str(two), *tuning, "--force")
     assert forced.code == 0
-    assert f"warning: {reason}" in forced.out
+    assert "tuning gradients" in forced.out
+    assert "warning: different data: data" in forced.out
+    assert "left out: runs/more: is still running, or was killed" in forced.out
 
 
-def test_unequal_tuning_effort_is_shown_and_refused(trainopt, two, tmp_path):
+def test_unequal_tuning_effort_is_shown_and_an_obstacle(two, tmp_path):
     for trial in range(5):
         made_up_run(tmp_path / "tuning" / f"sgd{trial}", config={"optimizer.lr": 10.0**-trial}, hvps=1)
     made_up_run(tmp_path / "tuning" / "adam", choices={"optimizer": "adam"}, config={"optimizer.lr": 0.01})
-    result = trainopt("compare", str(two), "--tuning", "tuning")
-    assert result.code == 2
+    comparison = read_comparison([two], [tmp_path / "tuning"])
     # four epochs of 10 gradients, and of one product that counts as two
-    told = "optimizer=adam 1 trials (40 gradients), optimizer=sgd 5 trials (240 gradients)"
-    assert f"unequal tuning effort: {told}" in result.err
-    assert "240" in trainopt("compare", str(two), "--tuning", "tuning", "--force").out
+    efforts = "optimizer=adam 1 trials (40 gradients), optimizer=sgd 5 trials (240 gradients)"
+    assert comparison.obstacles == [f"unequal tuning effort: {efforts}"]
+    header, rows = comparison_table(comparison, [], [])
+    assert [row[header.index("tuning gradients")] for row in rows] == ["40", "240"]
 
 
 @pytest.mark.parametrize(
@@ -233,13 +248,17 @@ def test_folders_without_runs_are_named(trainopt, tmp_path):
     assert "none of the folders holds a run that has ended" in result.err
 
 
-def test_the_terminal_says_what_the_tests_say(trainopt, two):
-    text = trainopt("compare", str(two), "--baseline", "sgd").out
+def test_the_terminal_says_what_the_tests_say(two, capsys):
+    def printed() -> str:
+        show_comparison(methods(two, baseline="sgd")[0], "epochs", wide_console())
+        return capsys.readouterr().out
+
+    text = printed()
     assert "93.75 ± 0.65" in text
     assert "On final top-1 (%): optimizer=adam is better than optimizer=sgd." in text
     shutil.rmtree(two / "adam3")
     shutil.rmtree(two / "adam2")
-    assert "No test: fewer than 3 seeds." in trainopt("compare", str(two), "--baseline", "sgd").out
+    assert "No test: fewer than 3 seeds." in printed()
 
 
 def test_tables_are_written(trainopt, two, tmp_path):
@@ -260,7 +279,7 @@ def test_tables_are_written(trainopt, two, tmp_path):
 
 
 def test_real_runs_compare(trainopt):
-    sweep = ("model=mlp", "optimizer=sgd,adam", "seed=0,1,2", "duration=6steps", "hydra.sweep.dir=sweep")
+    sweep = ("model=mlp", "optimizer=sgd,adam", "duration=2steps", "hydra.sweep.dir=sweep")
     trainopt("-m", *sweep, "logger=none")
     result = trainopt("compare", "sweep")
     assert result.code == 0

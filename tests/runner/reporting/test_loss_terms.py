@@ -5,7 +5,7 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from helpers.runs import rows
-from trainopt.runner.comparison.figures import draw_comparison_figures, method_curves, with_loss_terms
+from trainopt.runner.comparison.figures import comparison_figures, method_curves, with_loss_terms
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn
@@ -106,7 +106,7 @@ def test_a_comparison_draws_each_term_of_the_runs_that_have_it(tmp_path):
     (penalty,) = method_curves(comparison, "train", "regularization: l2", "step").values()
     assert penalty.mean == pytest.approx([0.2] * 4)
     assert (penalty.low, penalty.high) == (pytest.approx([0.1] * 4), pytest.approx([0.3] * 4))
-    titles = {p.name: p.title for p in draw_comparison_figures(comparison, "steps", tmp_path / "out")}
+    titles = {name: title for name, title, _ in comparison_figures(comparison, "steps")}
     assert titles["loss_terms"] == "Terms of the training loss vs. steps"
     assert titles["train_loss"] == "Training loss vs. steps"
 
@@ -114,5 +114,5 @@ def test_a_comparison_draws_each_term_of_the_runs_that_have_it(tmp_path):
 def test_a_comparison_of_single_terms_has_no_such_picture(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / f"runs/{seed}", seed)
-    pictures = draw_comparison_figures(compare_methods(load_runs([tmp_path / "runs"])), "steps", tmp_path / "out")
-    assert "loss_terms" not in {picture.name for picture in pictures}
+    figures = comparison_figures(compare_methods(load_runs([tmp_path / "runs"])), "steps")
+    assert "loss_terms" not in {name for name, _, _ in figures}
