@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.runs import rows, same_weights, stop_at, summary, timeless
+from helpers.runs import rows, stop_at, summary
 from trainopt.runner.reporting.range_test import by_learning_rate, read_bounds, report_bounds
 
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
@@ -149,20 +149,10 @@ def test_a_run_that_is_shorter_ends_before_it(trainopt, tmp_path):
     assert summary(tmp_path / "outputs/a")["steps"] == 12
 
 
-def test_an_interrupted_one_goes_on_bit_for_bit(trainopt, tmp_path, monkeypatch):
-    command = ("schedule=range_test", "model=mlp", "duration=3epochs", "logger=none", "schedule.warmup=5steps")
-    trainopt(*command, "run.name=whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 4, 20)
-        for _ in range(2):
-            result = trainopt(*command, "run.name=parts")
-            assert result.code == 130
-            assert "range_test" not in summary(tmp_path / "outputs/parts")
-    assert trainopt("resume", "outputs/parts").code == 0
-    whole, parts = tmp_path / "outputs/whole", tmp_path / "outputs/parts"
-    assert timeless(rows(parts)) == timeless(rows(whole))
-    assert timeless(summary(parts)) == timeless(summary(whole))
-    assert same_weights(parts, whole)
+def test_an_interrupted_one_has_no_bounds_yet(trainopt, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 4)
+    assert trainopt(*RUN, "duration=3epochs").code == 130
+    assert "range_test" not in summary(tmp_path / "outputs/a")
 
 
 def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(trainopt, tmp_path):

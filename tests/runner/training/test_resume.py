@@ -52,6 +52,7 @@ LINES = {
     "cycles after a warm-up": f"{CYCLES} schedule.mode=exp_range schedule.window=sinusoidal {SHIFTED}",
     "cycles, adam": f"{CYCLES} optimizer=adam",
     "cycles, ehnewton": f"{CYCLES} optimizer=ehnewton",
+    "a range test after a warm-up": "schedule=range_test schedule.warmup=3steps",
     "restarts, adam": "schedule=cosine_restarts schedule.period=2steps schedule.period_mult=1.5 optimizer=adam",
     # batches
     "five updates a batch": "batching.persistency=5 batching.repeat_lr_factor=0.8 schedule=exponential",
