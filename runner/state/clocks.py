@@ -3,7 +3,7 @@
 A run that stores the features of a frozen backbone has a further clock for computing and reading them: `features`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -17,16 +17,18 @@ class Clocks:
 
     Args:
         device: a GPU is synchronised whenever another clock runs, so that its pending work counts for the one before.
+        now: returns the time in seconds.
 
     Attributes:
         seconds: by clock, up to the last time that another one began to run.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, now: Callable[[], float] = perf_counter):
+        self._now = now
         self._cuda = device if device.type == "cuda" else None
         self.seconds = dict.fromkeys(NAMES, 0.0)
         self._running = "other"
-        self._since = perf_counter()
+        self._since = now()
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
@@ -43,7 +45,7 @@ class Clocks:
     def _charge(self) -> None:
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)
-        now = perf_counter()
+        now = self._now()
         self.seconds[self._running] = self.seconds.get(self._running, 0.0) + now - self._since
         self._since = now
 

@@ -31,8 +31,8 @@ def measured(grams, **options):
     """The rows of a probe that is given these matrices."""
     run = float64_run("model=mlp", "model.hidden=[]", "data.limit=20")
     probe, batch = GradientNoiseProbe(**options), next(run.batches())
+    run.step_grams["batch"] = Given(grams)
     probe.attach(run)
-    probe._step_gram = Given(grams)
     found = []
     for _ in grams:
         probe.before_step(run, batch)

@@ -170,8 +170,14 @@ def test_what_is_no_optimizer_of_torch_cannot_be_measured():
         EarlyStopping(min_step_norm=0.1).watch(object())
 
 
+class Unwatched(torch.optim.SGD):
+    """Takes no hooks."""
+
+    register_step_pre_hook = register_step_post_hook = None
+
+
 def test_nothing_is_measured_where_nobody_asked():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    optimizer = Unwatched([torch.nn.Parameter(torch.zeros(1))])
     EarlyStopping(patience=3).watch(optimizer)
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not optimizer._optimizer_step_post_hooks
+    with pytest.raises(TypeError):
+        EarlyStopping(min_step_norm=0.1).watch(optimizer)

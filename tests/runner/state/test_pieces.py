@@ -15,7 +15,6 @@ from trainopt.runner.config.durations import Duration
 from trainopt.runner.config.run_names import LONGEST, run_name
 from trainopt.runner.config.validate import satisfies
 from trainopt.runner.reporting.style import running_mean
-from trainopt.runner.state import clocks
 from trainopt.runner.state.clocks import Clocks
 from trainopt.runner.state.evaluation import accuracies, evaluate
 from trainopt.runner.state.objective import Objective
@@ -90,10 +89,9 @@ def test_an_agenda_built_in_the_middle_says_the_rest(sizes, every, data):
     assert walk(sizes, {"a": every}, start) == walk(sizes, {"a": every})[start:]
 
 
-def test_clocks_are_apart_and_add_up(monkeypatch):
+def test_clocks_are_apart_and_add_up():
     now = [0.0]
-    monkeypatch.setattr(clocks, "perf_counter", lambda: now[0])
-    ours = Clocks(CPU)
+    ours = Clocks(CPU, now=lambda: now[0])
     now[0] = 1.0
     with ours.running("train"):
         now[0] = 5.0

@@ -1,19 +1,20 @@
 """Runs side by side on one machine: its threads are divided, and each has a GPU of its own."""
 
+import os
+import tempfile
 import threading
 
 import pytest
 import torch
 
-from trainopt.runner.system import device
 from trainopt.runner.system.device import default_workers, free_gpu, shared_machine
 
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """Six cores, and as many GPUs as one says; what is set on them is noted in `chosen`."""
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(device, "cores", lambda: 6)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
