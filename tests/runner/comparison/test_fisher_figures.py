@@ -1,4 +1,4 @@
-"""The pictures of the Fisher measures: where rows hold them, with what the rows say."""
+"""The figures of the Fisher measures: where rows hold them, with what the rows say."""
 
 import json
 
@@ -55,18 +55,18 @@ def axis_of():
     return Figure().subplots()
 
 
-def test_there_are_pictures_of_everything_in_both_formats(made, tmp_path):
-    pictures = draw_fisher_figures(made, "steps", tmp_path)
-    assert [p.name for p in pictures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]
-    for picture in pictures:
-        assert "</svg>" in picture.svg.read_text()
-        assert picture.png.stat().st_size > 10_000
+def test_there_are_figures_of_everything_in_both_formats(made, tmp_path):
+    figures = draw_fisher_figures(made, "steps", tmp_path)
+    assert [p.name for p in figures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]
+    for figure in figures:
+        assert "</svg>" in figure.svg.read_text()
+        assert figure.png.stat().st_size > 10_000
     text = (tmp_path / "fisher_plane.svg").read_text()
     assert "<!-- point: mean over seeds at the end; s: batch size;" in text
     assert "grey: contours of the test error (%)" in text
 
 
-def test_rows_without_the_measures_make_no_picture(tmp_path):
+def test_rows_without_the_measures_make_no_figure(tmp_path):
     made_up_run(tmp_path / "run")
     assert draw_fisher_curves(tmp_path / "run", "run") is None
     assert draw_fisher_figures(compare_methods(load_runs([tmp_path / "run"])), "steps", tmp_path) == []

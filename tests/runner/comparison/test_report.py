@@ -1,4 +1,4 @@
-"""The pictures and the page of a comparison: complete, self-contained, and working in a browser."""
+"""The figures and the page of a comparison: complete, self-contained, and working in a browser."""
 
 import json
 import re
@@ -77,38 +77,38 @@ def write_runs(folder: Path, seeds: int = 3) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(comparison, pictures, the report's path) of three methods with three seeds each, and a run that goes on."""
+    """(comparison, figures, the report's path) of three methods with three seeds each, and a run that goes on."""
     folder = tmp_path_factory.mktemp("report")
     write_runs(folder / "runs")
     write_run(folder / "runs" / "going-on", "sgd", 9, status="running")
     comparison = compare_methods(load_runs([folder / "runs"], exclusion_reason), target=90.0)
     comparison.obstacles.append("different data: data.size")
-    pictures = draw_comparison_figures(comparison, "epochs", folder)
+    figures = draw_comparison_figures(comparison, "epochs", folder)
     write_comparison_report(
-        comparison, comparison_table(comparison, ["epochs"], METRICS), pictures, folder / "report.html"
+        comparison, comparison_table(comparison, ["epochs"], METRICS), figures, folder / "report.html"
     )
-    return comparison, pictures, folder / "report.html"
+    return comparison, figures, folder / "report.html"
 
 
-def test_there_is_a_picture_of_everything_in_both_formats(made):
-    _, pictures, report = made
+def test_there_is_a_figure_of_everything_in_both_formats(made):
+    _, figures, report = made
     names = {"test_top1", "end", "test_loss", "train_top1", "train_loss", "loss_terms", "lr", "time_to_target"}
-    assert {picture.name for picture in pictures} == names
-    for picture in pictures:
-        assert picture.svg == report.parent / f"{picture.name}.svg"
-        assert "</svg>" in picture.svg.read_text()
-        with Image.open(picture.png) as image:
+    assert {figure.name for figure in figures} == names
+    for figure in figures:
+        assert figure.svg == report.parent / f"{figure.name}.svg"
+        assert "</svg>" in figure.svg.read_text()
+        with Image.open(figure.png) as image:
             assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
 
 
-def test_a_method_has_the_same_colour_in_all_pictures(made):
-    comparison, pictures, _ = made
+def test_a_method_has_the_same_colour_in_all_figures(made):
+    comparison, figures, _ = made
     colours = [colour.lower() for colour, _ in method_styles(comparison.methods).values()]
     assert len(set(colours)) == len(comparison.methods)
     others = {colour.lower() for colour in PALETTE} - {*colours, "#000000"}  # black is the text's as well
-    for picture in pictures:
-        text = picture.svg.read_text().lower()
-        if picture.name != "time_to_target":
+    for figure in figures:
+        text = figure.svg.read_text().lower()
+        if figure.name != "time_to_target":
             assert all(colour in text for colour in colours)
         assert not any(colour in text for colour in others)
 
@@ -119,18 +119,18 @@ def test_past_eight_methods_lines_differ_by_their_style(made):
     assert len(set(method_styles(methods).values())) == 20
 
 
-def test_equal_runs_make_equal_pictures(made, tmp_path):
-    comparison, pictures, _ = made
-    for first, second in zip(pictures, draw_comparison_figures(comparison, "epochs", tmp_path), strict=True):
+def test_equal_runs_make_equal_figures(made, tmp_path):
+    comparison, figures, _ = made
+    for first, second in zip(figures, draw_comparison_figures(comparison, "epochs", tmp_path), strict=True):
         assert first.svg.read_bytes() == second.svg.read_bytes()
 
 
 @pytest.mark.parametrize("x_axis", ["steps", "samples", "gradients", "seconds"])
 def test_every_axis_can_be_drawn(made, x_axis):
-    comparison, pictures, _ = made
-    figures = {name: (title, figure) for name, title, figure in comparison_figures(comparison, x_axis)}
-    assert list(figures) == [picture.name for picture in pictures]
-    for title, figure in figures.values():
+    comparison, figures, _ = made
+    drawn = {name: (title, figure) for name, title, figure in comparison_figures(comparison, x_axis)}
+    assert list(drawn) == [figure.name for figure in figures]
+    for title, figure in drawn.values():
         assert x_axis in title.lower()
         assert figure.axes[-1].get_xlabel().startswith(AXIS_LABELS[x_axis].removesuffix(" at each step"))
 
@@ -161,10 +161,10 @@ def test_what_is_not_there_is_not_drawn(tmp_path):
     for seed in range(2):
         write_run(tmp_path / "runs" / str(seed), "sgd", seed, evaluations=1)
     comparison = compare_methods(load_runs([tmp_path / "runs"]), target=99.0)
-    pictures = draw_comparison_figures(comparison, "steps", tmp_path / "out")
-    assert [picture.name for picture in pictures] == ["test_top1", "test_loss"]
+    figures = draw_comparison_figures(comparison, "steps", tmp_path / "out")
+    assert [figure.name for figure in figures] == ["test_top1", "test_loss"]
     report = tmp_path / "report.html"
-    write_comparison_report(comparison, comparison_table(comparison, ["steps"], METRICS), pictures, report)
+    write_comparison_report(comparison, comparison_table(comparison, ["steps"], METRICS), figures, report)
     assert "nothing to compare it with" in report.read_text()
 
 
@@ -178,14 +178,14 @@ def test_the_report_loads_nothing_from_elsewhere(made):
 
 
 def test_the_report_says_all_there_is_to_say(made):
-    comparison, pictures, report = made
+    comparison, figures, report = made
     text = report.read_text()
     for method in comparison.methods:
         assert method.name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in text
     assert "<b>" not in text
     for said in ("is better than", "different data: data.size", "is still running", "A diverged run counts as"):
         assert said in text
-    assert all(f"{picture.title}</figcaption>" in text for picture in pictures)
+    assert all(f"{figure.title}</figcaption>" in text for figure in figures)
     assert "0" * 40 in text
     assert "9 runs)" not in text  # the environments are equal: no need to say of how many runs
 
@@ -205,7 +205,7 @@ def test_the_report_works_in_a_browser(made, tmp_path):
     browser = next((found for found in map(shutil.which, names) if found), None)
     if browser is None:
         pytest.skip(f"there is no browser here: none of {', '.join(names)}")
-    _, pictures, report = made
+    _, figures, report = made
     page = tmp_path / "probed.html"
     page.write_text(report.read_text().replace("</body>", PROBE))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
@@ -216,7 +216,7 @@ def test_the_report_works_in_a_browser(made, tmp_path):
     probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert probe, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(probe[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    assert len(found["widths"]) == len(pictures)
+    assert len(found["widths"]) == len(figures)
     assert min(found["widths"]) > 0
     assert not found["wide"], "the page itself scrolls sideways"
     (up, rising), (down, falling) = found["sorted"][METRICS["train_seconds"][1]]

@@ -20,7 +20,7 @@ def lines_of(axis) -> dict[str, np.ndarray]:
     return {strong.get_label(): faint.get_ydata() for faint, strong in zip(lines[::2], lines[1::2], strict=True)}
 
 
-def test_a_run_with_a_regularizer_leaves_a_picture_of_its_terms(trainopt, tmp_path):
+def test_a_run_with_a_regularizer_leaves_a_figure_of_its_terms(trainopt, tmp_path):
     result = trainopt(*RUN, "regularizer=[l2]")
     assert "curves.png, losses.png, checkpoints/" in result.out
     assert (tmp_path / "run/losses.png").stat().st_size > 10_000
@@ -111,7 +111,7 @@ def test_a_comparison_draws_each_term_of_the_runs_that_have_it(tmp_path):
     assert titles["train_loss"] == "Training loss vs. steps"
 
 
-def test_a_comparison_of_single_terms_has_no_such_picture(tmp_path):
+def test_a_comparison_of_single_terms_has_no_such_figure(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / f"runs/{seed}", seed)
     figures = comparison_figures(compare_methods(load_runs([tmp_path / "runs"])), "steps")

@@ -86,7 +86,7 @@ def png_size(path):
     return len(content)
 
 
-def test_a_run_ends_with_picture_and_bounds_and_leaves_all_else_alone(trainopt, tmp_path):
+def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, tmp_path):
     assert trainopt("model=mlp", "duration=1epochs", "run.name=other").code == 0
     before = hashes(tmp_path)
     weights = "model.weights=outputs/other/checkpoints/best.pt"
