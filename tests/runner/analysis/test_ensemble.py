@@ -11,9 +11,8 @@ import torch
 from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
-from helpers.cli import forked
 from helpers.fixtures import copy_with
-from helpers.runs import rows, summary
+from helpers.runs import go_on, rows, summary
 from trainopt.data import digits
 from trainopt.models import MLP
 from trainopt.runner import evaluate_ensemble
@@ -28,21 +27,20 @@ HELD_OUT = ("data.validation=0.3", "keep_checkpoints.every=1", "checkpoint_every
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Runs of two seeds and one of a test function, made once: outputs/a, outputs/b and outputs/f."""
-    folder = tmp_path_factory.mktemp("trained")
+def trained_once(tmp_path_factory):
+    """Runs of two seeds and one of a test function: a, b and f."""
+    outputs = tmp_path_factory.mktemp("trained")
     for name, seed in (("a", 0), ("b", 1)):
-        assert forked(*RUN, *HELD_OUT, f"seed={seed}", f"run.name={name}", folder=folder) == 0
-    function = ("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none")
-    assert forked(*function, folder=folder) == 0
-    return folder / "outputs"
+        assert go_on(outputs / name, *RUN, *HELD_OUT, f"seed={seed}") == 0
+    assert go_on(outputs / "f", "model=function", "data=none", "duration=2steps", "logger=none") == 0
+    return outputs
 
 
 @pytest.fixture
-def two(trained, tmp_path, monkeypatch):
+def two(trained_once, tmp_path, monkeypatch):
     """Two seeds, the folders outputs/a and outputs/b in the working directory."""
     monkeypatch.chdir(tmp_path)
-    outputs = shutil.copytree(trained, tmp_path / "outputs")
+    outputs = shutil.copytree(trained_once, tmp_path / "outputs")
     return outputs / "a", outputs / "b"
 
 
@@ -201,14 +199,14 @@ def test_snapshots_of_one_run_are_an_ensemble(two, trainopt):
     assert all(math.isfinite(pair["disagreement"]) for pair in found["pairs"])
 
 
-def test_a_sweep_and_another_kind_of_network(two, trainopt, tmp_path):
+def test_a_sweep_and_another_kind_of_network(two, tmp_path):
     sweep = (tmp_path / "outputs").rename(tmp_path / "sweep")
     jobs = [{"folder": run.name, "overrides": [], "fingerprint": ""} for run in two]
     shutil.rmtree(sweep / "f")
     write_plan(sweep, [], jobs, 1)
     images = ("data.size=16", "augmentation.flip=0.5", "data.bootstrap=true")  # of the same test images
     short = ("data.validation=0.3", "duration=2steps", "logger=none", "batching.size=32")
-    assert trainopt("model=resnet8", *images, *short, "run.name=c").code == 0
+    assert go_on(tmp_path / "outputs/c", "model=resnet8", *images, *short) == 0
     found = evaluate_ensemble([sweep, tmp_path / "outputs/c"], checkpoint="best")
     assert len(found["members"]) == 3
     assert found["images"] == 360
@@ -263,14 +261,14 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         assert (result.code, message in result.err) == (2, True), result.err
 
 
-def test_other_labels_in_the_files_are_noticed(trainopt, npz, tmp_path):
+def test_other_labels_in_the_files_are_noticed(trained, npz, tmp_path):
     """Of two runs that read the same file, which was another one in between."""
     contents = {}
     for name, labels in (("a", np.arange(30) % 3), ("b", (np.arange(30) + 1) % 3)):
         path = npz(y_test=labels)
         contents[name] = path.read_bytes()
         command = ("model=mlp", "data=arrays", f"data.path={path}", "duration=1steps", "logger=none")
-        assert trainopt(*command, f"run.name={name}").code == 0
+        trained(*command, name=name)
     path.write_bytes(contents["a"])
     checkpoints = find_checkpoints([tmp_path / "outputs/a", tmp_path / "outputs/b"], "last")
     runs = rebuilt_runs(checkpoints, None, Display(quiet=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import forked, start_fork
-from helpers.runs import rows, same_weights, timeless
+from helpers.runs import go_on, rows, same_weights, timeless
 from trainopt.models import DamagedFile
 from trainopt.runner import load_run
 from trainopt.runner.analysis import follow
@@ -84,9 +84,9 @@ def own(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def ran_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ran")
-    assert forked(*RUN, folder=folder) == 0
-    return folder / "run"
+    folder = tmp_path_factory.mktemp("ran") / "run"
+    assert go_on(folder, *RUN) == 0
+    return folder
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
-from helpers.cli import forked
 from helpers.fixtures import copy_with
-from helpers.runs import equal, rows, summary
+from helpers.runs import equal, go_on, rows, summary
 from trainopt.models import MLP, ResNet
 from trainopt.runner import landscape
 from trainopt.runner.analysis.evaluate import rebuild_run
@@ -32,20 +31,20 @@ RECORDED = 1e-6
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Runs of two seeds of each network, made once: outputs/NAME0 and outputs/NAME1."""
-    folder = tmp_path_factory.mktemp("trained")
+def trained_once(tmp_path_factory):
+    """Runs of two seeds of each network: NAME0 and NAME1."""
+    outputs = tmp_path_factory.mktemp("trained")
     for name, network in KINDS.items():
         for seed in (0, 1):
-            assert forked(*COMMON, *network, f"seed={seed}", f"run.name={name}{seed}", folder=folder) == 0
-    return folder / "outputs"
+            assert go_on(outputs / f"{name}{seed}", *COMMON, *network, f"seed={seed}") == 0
+    return outputs
 
 
 @pytest.fixture
-def runs(trained, tmp_path, monkeypatch):
+def runs(trained_once, tmp_path, monkeypatch):
     """For the name of a network, the runs of two seeds: outputs/NAME0 and outputs/NAME1 in the working directory."""
     monkeypatch.chdir(tmp_path)
-    outputs = shutil.copytree(trained, tmp_path / "outputs")
+    outputs = shutil.copytree(trained_once, tmp_path / "outputs")
     return lambda name: [outputs / f"{name}{seed}" for seed in (0, 1)]
 
 
@@ -80,11 +79,9 @@ def test_a_line_ends_in_the_two_recorded_losses(runs, name, batch_norm):
     assert all(equal(checkpoint(folder), state) for folder, state in zip(folders, before, strict=True))
 
 
-def test_a_line_within_a_run_ends_in_what_its_rows_say(trainopt, runs, tmp_path):
+def test_a_line_within_a_run_ends_in_what_its_rows_say(trained):
     """Of a checkpoint in the middle of the run, where the run was evaluated too."""
-    command = (*COMMON, *KINDS["resnet8"], "keep_checkpoints.every=1", "evaluate_every=4steps", "run.name=all")
-    assert trainopt(*command).code == 0
-    folder = tmp_path / "outputs/all"
+    folder = trained(*COMMON, *KINDS["resnet8"], "keep_checkpoints.every=1", "evaluate_every=4steps")
     found = landscape([folder / "checkpoints/step-00000004.pt", folder], **SMALL)
     assert [c["step"] for c in found["checkpoints"]] == [4, 8]
     recorded = {row["step"]: row["loss"] for row in rows(folder, "test")}
@@ -231,10 +228,10 @@ def test_the_values_of_a_grid_lie_where_they_belong(runs):
             assert plane["values"]["test_loss"][i][j] == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_is_said_of_one_basin_and_of_a_barrier(trainopt, tmp_path):
+def test_what_is_said_of_one_basin_and_of_a_barrier(trainopt, trained, tmp_path):
     """Two checkpoints near the end of a run, and a network whose hidden units are in another order."""
     command = ("model=mlp", "model.hidden=[16]", "duration=6epochs", "optimizer.lr=0.1", "logger=none")
-    assert trainopt(*command, "run.name=a").code == 0
+    trained(*command)
     last = tmp_path / "outputs/a/checkpoints/last.pt"
     result = trainopt("landscape", "outputs/a", "outputs/a/checkpoints/step-00000060.pt", "--points", "5")
     assert result.code == 0, result.err
@@ -256,14 +253,10 @@ def test_what_is_said_of_one_basin_and_of_a_barrier(trainopt, tmp_path):
     assert at(line["points"], 0)["test_loss"] == pytest.approx(at(line["points"], 1)["test_loss"], rel=1e-5)
 
 
-def test_runs_of_the_last_layer_and_bootstrap_samples(trainopt, runs, tmp_path):
+def test_runs_of_the_last_layer_and_bootstrap_samples(trained, runs):
     """Features are read in the place of images, and training images are those that samples were drawn from."""
     frozen = ("model=resnet8", "model.trainable=last_layer", "model.weights=outputs/resnet80/checkpoints/last.pt")
-    for seed in (0, 1):
-        extra = (f"seed={seed}", f"run.name=last{seed}", "data.bootstrap=true")
-        result = trainopt(*COMMON, *frozen, *extra)
-        assert result.code == 0, result.err
-    folders = [tmp_path / f"outputs/last{seed}" for seed in (0, 1)]
+    folders = [trained(*COMMON, *frozen, "data.bootstrap=true", f"seed={seed}", name=f"last{seed}") for seed in (0, 1)]
     found = landscape(folders, **SMALL)
     assert found["batch_norm"] is None  # it is frozen
     (line,) = found["lines"]
@@ -273,12 +266,12 @@ def test_runs_of_the_last_layer_and_bootstrap_samples(trainopt, runs, tmp_path):
     assert line["barriers"]["train_loss"]["height"] <= 1e-6  # softmax regression is convex
 
 
-def test_what_does_not_belong_together_is_refused(trainopt, runs, tmp_path):
+def test_what_does_not_belong_together_is_refused(trainopt, trained, runs, tmp_path):
     a, b = runs("mlp")
     copy_with(a, "wide", "hidden:\n  - 6", "hidden:\n  - 7")
     copy_with(a, "other", "limit: 120", "limit: 100")
     copy_with(a, "scaled", "mean: null", "mean:\n  - 0.5")
-    assert trainopt("model=function", "data=none", "duration=2steps", "run.name=f", "logger=none").code == 0
+    trained("model=function", "data=none", "duration=2steps", "logger=none", name="f")
     states = [checkpoint(folder) for folder in (a, b)]
     mean = {name: (states[0]["model"][name] + states[1]["model"][name]) / 2 for name in states[0]["model"]}
     torch.save({**states[0], "model": mean}, a / "checkpoints/mean.pt")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers.cli import forked
-from helpers.runs import check_same_run, equal, rows, stop_at, summary
+from helpers.runs import check_same_run, equal, go_on, rows, stop_at, summary
 from trainopt.runner.records.checkpoint_files import find_resume_point
 from trainopt.runner.system.errors import UserError
 
@@ -31,10 +31,12 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def stopped_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stopped")
-    assert forked(*RUN, "run.name=whole", folder=folder) == 0
-    assert forked(*RUN, "run.name=parts", folder=folder, before=lambda: stop_at(pytest.MonkeyPatch(), 15)) == 130
-    return folder / "outputs"
+    outputs = tmp_path_factory.mktemp("stopped")
+    assert go_on(outputs / "whole", *RUN) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 15)
+        assert go_on(outputs / "parts", *RUN) == 130
+    return outputs
 
 
 @pytest.fixture
@@ -295,16 +297,16 @@ def test_a_state_that_could_not_be_read_again_is_refused_when_it_is_first_writte
         ),
     ],
 )
-def test_so_many_checkpoints_are_kept(trainopt, tmp_path, monkeypatch, keep, names):
+def test_so_many_checkpoints_are_kept(tmp_path, monkeypatch, keep, names):
     """Also where the run was stopped in between."""
     for steps in ((), (10, 15)):
-        name = f"run.name=stops{len(steps)}"
+        run = tmp_path / f"stops{len(steps)}"
         with monkeypatch.context() as patch:
             stop_at(patch, *steps)
             for _ in steps:
-                assert trainopt(*RUN, *keep, name).code == 130
-        assert trainopt(*RUN, *keep, name).code == 0
-        folder = tmp_path / "outputs" / f"stops{len(steps)}" / "checkpoints"
+                assert go_on(run, *RUN, *keep) == 130
+        assert go_on(run, *RUN, *keep) == 0
+        folder = run / "checkpoints"
         assert sorted(p.name for p in folder.iterdir()) == names
         for path in folder.glob("step-*.pt"):
             assert torch.load(path, weights_only=True)["progress"]["step"] == int(path.stem[5:])

@@ -14,6 +14,8 @@ import torch
 from helpers.cli import prepared
 from helpers.runs import equal
 from trainopt.runner import load_run
+from trainopt.runner.comparison.figures import comparison_figures
+from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.config.renamed import with_new_overrides
 from trainopt.runner.records.run_folder import fingerprint, read_config
 from trainopt.runner.system.environment import environment
@@ -121,11 +123,13 @@ def test_a_run_is_evaluated(trainopt, kept, name):
     assert row.split()[2:] == [f"{final['loss']:.4f}", f"{final['top1']:.2f}", f"{final['top5']:.2f}"]
 
 
-def test_runs_are_compared(trainopt, kept):
-    result = trainopt("compare", f"{kept}/sweep/adam", f"{kept}/third")
-    assert result.code == 0
-    assert "batching=growth_control" in result.out
-    assert "batching=norm_test" in result.out
+def test_runs_are_compared(kept):
+    comparison = read_comparison([kept / "sweep/adam", kept / "third"])
+    assert comparison.obstacles == []
+    one, other = (method.name for method in comparison.methods)
+    assert "batching=growth_control" in one
+    assert "batching=norm_test" in other
+    assert len(list(comparison_figures(comparison, "epochs"))) >= 6
 
 
 def test_the_state_of_a_sweep_is_told(trainopt, kept):

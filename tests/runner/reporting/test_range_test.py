@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.runs import rows, stop_at, summary
+from helpers.runs import go_on, rows, stop_at, summary
 from trainopt.runner.reporting.range_test import by_learning_rate, read_bounds, report_bounds
 
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
@@ -86,8 +86,8 @@ def png_size(path):
     return len(content)
 
 
-def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, tmp_path):
-    assert trainopt("model=mlp", "duration=1epochs", "run.name=other").code == 0
+def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, trained, tmp_path):
+    trained("model=mlp", "duration=1epochs", name="other")
     before = hashes(tmp_path)
     weights = "model.weights=outputs/other/checkpoints/best.pt"
     result = trainopt(*RUN, "duration=180steps", weights)
@@ -111,10 +111,8 @@ def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, t
     assert "already finished" in again.out
     assert again.out.strip().splitlines()[-1] == lines[-1]
     assert png_size(folder / "range_test.png") > 20_000
-    assert (
-        trainopt("model=mlp", "log_every=1steps", "duration=3steps", "run.name=b", *lines[-1].split()).code == 0
-    )  # it can be pasted
-    assert rows(tmp_path / "outputs/b", "train")[0]["lr"] == found["low"]
+    pasted = trained("model=mlp", "log_every=1steps", "duration=3steps", *lines[-1].split(), name="b")
+    assert rows(pasted, "train")[0]["lr"] == found["low"]
 
 
 def test_one_that_diverges_is_drawn_and_read_from_what_was_measured(trainopt, tmp_path):
@@ -144,15 +142,14 @@ def test_it_ends_when_it_is_over(trainopt, tmp_path):
     assert png_size(folder / "range_test.png") > 20_000
 
 
-def test_a_run_that_is_shorter_ends_before_it(trainopt, tmp_path):
-    assert trainopt(*RUN, "schedule.over=3epochs", "duration=12steps").code == 0
-    assert summary(tmp_path / "outputs/a")["steps"] == 12
+def test_a_run_that_is_shorter_ends_before_it(trained):
+    assert summary(trained(*RUN, "schedule.over=3epochs", "duration=12steps"))["steps"] == 12
 
 
-def test_an_interrupted_one_has_no_bounds_yet(trainopt, tmp_path, monkeypatch):
+def test_an_interrupted_one_has_no_bounds_yet(tmp_path, monkeypatch):
     stop_at(monkeypatch, 4)
-    assert trainopt(*RUN, "duration=3epochs").code == 130
-    assert "range_test" not in summary(tmp_path / "outputs/a")
+    assert go_on(tmp_path, *RUN, "duration=3epochs") == 130
+    assert "range_test" not in summary(tmp_path)
 
 
 def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(trainopt, tmp_path):
