@@ -55,6 +55,8 @@ class Progress:
             last_step: as of `Optimizer`: `hvps` are the products, `gradient_equivalents` the cost of the step beside
                 its gradient, in gradients: by default HVP_COST for each product.
         """
+        if not last_step:
+            return
         products = last_step.get("hvps", 0)
         self.hvps += products
         self.beside_gradients += last_step.get("gradient_equivalents", HVP_COST * products)

@@ -11,6 +11,8 @@ from ..state.run import Run
 from ..system.display import Display
 from ..system.interrupt import Interrupt
 
+ENDS = {"end", "range_test"}  # durations after which a run is over
+
 
 class Evaluator:
     """Evaluates a run and writes its checkpoints, when they are due.
@@ -28,24 +30,20 @@ class Evaluator:
     ):
         self._run, self._recorder, self._display, self._interrupt = run, recorder, display, interrupt
         self._regularizers = regularizers
-        self._agenda = Agenda(run.progress, **run.durations)
+        self._agenda, self._early_stopping = Agenda(run.progress, **run.durations), run.early_stopping
 
     def due(self) -> Collection[str]:
         """Returns what is due after the last step, of `log`, `evaluate` and `checkpoint`."""
         due = self._agenda.due()
-        if "end" in due or "range_test" in due or self._run.early_stopping.step_is_short:
+        if self._early_stopping.step_is_short or (due and not ENDS.isdisjoint(due)):
             return {*due, "log", "evaluate"}
         return due
-
-    def needs_pause(self, due: Collection[str]) -> bool:
-        """Returns whether there is something to do before the next step."""
-        return bool(due) or self._is_interrupted() or self._recorder.cycle_ended
 
     def pause(self, due: Collection[str]) -> bool:
         """Evaluates and writes a checkpoint where they are due; returns whether the run ends here."""
         if "evaluate" in due:
             self._evaluate()
-        ends = self._run.is_over or self._run.early_stopping.ends or self._is_interrupted()
+        ends = self._run.is_over or self._early_stopping.ends or self._is_interrupted()
         if "checkpoint" in due or ends or self._recorder.cycle_ended:
             self._recorder.checkpoint(scheduled="checkpoint" in due)
         return ends
@@ -59,7 +57,7 @@ class Evaluator:
         if run.progress.evaluation_due:  # a signal came: the run begins with this evaluation when it goes on
             return
         with run.clocks.running("other"):
-            run.early_stopping.observe(rows)
+            self._early_stopping.observe(rows)
             for kind, row in rows.items():
                 self._recorder.log_evaluation(kind, row)
             self._regularizers.after_evaluation(rows)

@@ -17,7 +17,8 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
     Raises:
         Diverged: the loss is not finite; the update was not made.
     """
-    optimizer, progress, update, closure = run.optimizer, run.progress, run.update, TrainingClosure(run)
+    optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
+    closure = TrainingClosure(run)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
     regularizers = Regularizers(run, recorder, display)
     evaluator = Evaluator(run, recorder, display, interrupt, regularizers)
@@ -35,9 +36,9 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             due = evaluator.due()
             if "log" in due:
                 log_step(run, closure, regularizers, recorder, display)
-            run.schedule.step()
+            schedule.step()
             regularizers.after_step()
-            if evaluator.needs_pause(due) and evaluator.pause(due):
+            if (due or interrupt.signal or recorder.cycle_ended) and evaluator.pause(due):
                 return
 
 

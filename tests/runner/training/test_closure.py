@@ -94,4 +94,3 @@ def test_what_is_due_after_a_step(options, steps, expected):
     due = evaluator.due()
     assert expected <= set(due)
     assert set(due) & {"log", "evaluate", "checkpoint"} == expected | ({"log"} if "range_test" in due else set())
-    assert evaluator.needs_pause(due) == bool(due)
