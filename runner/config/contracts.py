@@ -31,7 +31,8 @@ def complete(plugin: object, contract: type[T], key: str, one_of: tuple[str, ...
         one_of: optional members of which it must have one.
 
     Raises:
-        UserError: a required member is missing; or an optional one, while another has nearly its name.
+        UserError: a required member is missing; or an optional one, while another has nearly its name; or it takes no
+            members.
     """
     required, optional = members(contract)
     name = type(plugin).__name__
@@ -43,8 +44,11 @@ def complete(plugin: object, contract: type[T], key: str, one_of: tuple[str, ...
         if misspelt := similar(plugin, member, what == "method", {*required, *optional}):
             raise UserError(f"{key}: {name} has a misspelt {what} {misspelt}; did you mean {member}?")
     defaults = {member: optional[member] for member in missing if not hasattr(plugin, member)}
-    if defaults:
-        extend(plugin, defaults)
+    try:
+        if defaults:
+            extend(plugin, defaults)
+    except AttributeError as error:  # as of a class with __slots__
+        raise UserError(f"{key}: {name} takes no further attributes; let it derive from {contract.__name__}") from error
     return cast(T, plugin)
 
 

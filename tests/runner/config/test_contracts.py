@@ -164,6 +164,17 @@ def test_a_function_is_a_regularizer(penalty):
     assert regularizer.report([], None) == regularizer.state_dict() == {}
 
 
+def test_an_object_that_takes_no_members_is_refused():
+    class Slots:
+        __slots__ = ()
+
+        def row(self, row):
+            pass
+
+    with pytest.raises(UserError, match="^logger: Slots takes no further attributes; let it derive from Logger$"):
+        complete(Slots(), Logger, "logger")
+
+
 def test_torchs_optimizers_and_schedules_save_what_they_did():
     optimizer = SGD([torch.ones(1, requires_grad=True)], lr=1.0)
     before = optimizer.state_dict()
