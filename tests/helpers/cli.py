@@ -35,11 +35,15 @@ from trainopt.runner.training.build import build
 def prepared(*typed: str) -> tuple[DictConfig, dict[str, Any]]:
     """Returns (configuration, choices of options) of a command line, checked.
 
-    Options are composed once for all command lines that choose the same; the values are set afterwards.
-
     Raises:
         UserError: as the command line says it.
     """
+    return deepcopy(_prepared(*typed))
+
+
+@cache
+def _prepared(*typed: str) -> tuple[DictConfig, dict[str, Any]]:
+    """Composes options once for all command lines that choose the same, and sets the values afterwards."""
     groups = Vocabulary([CONF]).groups
     choices = [word for word in typed if split_override(word)[1] in groups or word.startswith("hydra/")]
     values = [word for word in typed if word not in choices]
