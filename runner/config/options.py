@@ -103,4 +103,4 @@ def _dotted(prefix: str, value: Any) -> list[str]:
 
 
 # keys that config.yaml gives to every option of a group
-COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model")}
+COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model", "schedule")}

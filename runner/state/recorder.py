@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..records.checkpoint_files import CheckpointStore
 from ..records.logger import Logger
+from ..records.metrics import METRICS_FILE
+from ..records.run_folder import SUMMARY
 from ..system.device import peak_memory
 from ..system.files import append_whole, json_line, json_text, write_text
 from .checkpoint import run_state
@@ -66,7 +68,7 @@ class Recorder:
         self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
         self._write_at = 0.0
-        self._metrics = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._metrics = open(folder / METRICS_FILE, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def log_train(self, row: dict[str, Any], output: Output, targets: Tensor) -> None:
         """Writes a row about the last step.
@@ -198,7 +200,7 @@ class Recorder:
         return summary
 
     def _write_summary(self, text: str) -> None:
-        path = self._folder / "summary.json"
+        path = self._folder / SUMMARY
         try:
             write_text(path, text)
         except OSError:

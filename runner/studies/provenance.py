@@ -14,6 +14,7 @@ from ..comparison.report import environment_rows
 from ..comparison.tuning_effort import add_effort
 from ..records.frames import load_runs
 from ..records.job_table import jobs_below
+from ..records.run_folder import SUMMARY
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown
@@ -106,7 +107,7 @@ def shell_word(override: str, folders: Mapping[str, str]) -> str:
 
 def timestamped_files(run: Path) -> list[Path]:
     """Returns the files of a run whose modification times are its begin and end."""
-    return [path for path in (run / "environment.json", run / "summary.json") if path.exists()]
+    return [path for path in (run / "environment.json", run / SUMMARY) if path.exists()]
 
 
 def tuning_rows(name: str, folder: Path, reader: MetricReader) -> tuple[list[list[str]], list[str]]:

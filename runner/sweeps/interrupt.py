@@ -11,7 +11,7 @@ from types import FrameType
 from ..system.interrupt import Interrupt
 from ..system.lock import LOCK_FILE, is_dead_here, read_owner
 
-POLL_SECONDS = 0.5  # between two looks for jobs that have just begun
+JOB_POLL_SECONDS = 0.5  # between two looks for jobs that have just begun
 
 
 class SweepInterrupt(Interrupt):
@@ -62,4 +62,4 @@ def _stop_jobs(sweep: Path) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             stopped.add(pid)
-        time.sleep(POLL_SECONDS)
+        time.sleep(JOB_POLL_SECONDS)

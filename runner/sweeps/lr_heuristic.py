@@ -27,7 +27,7 @@ from .search import SEED, Search, SearchResult, read_outcome
 from .search_report import write_searches
 from .search_rule import LRSearchRule
 
-POLL_SECONDS = 1.0  # between two looks for the end of trials that another process runs
+TRIAL_POLL_SECONDS = 1.0  # between two looks for the end of trials that another process runs
 
 Trial = tuple[Search, float]  # a search and the learning rate that it tries
 
@@ -142,7 +142,7 @@ class LRHeuristicSweeper(Sweeper):
             if jobs:
                 print(f"waiting for {len(jobs)} of the trials, which another process runs", flush=True)
             while elsewhere and not is_stopped():
-                time.sleep(POLL_SECONDS)
+                time.sleep(TRIAL_POLL_SECONDS)
                 elsewhere = folders_being_written(list(elsewhere))
         return not is_stopped()
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..records.run_folder import DONE, fingerprint, log_traceback, record_failure, summary_if_done
+from ..records.metrics import METRICS_FILE
+from ..records.run_folder import CONFIG, DONE, fingerprint, log_traceback, record_failure, summary_if_done
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
 from ..system.errors import FAILED, UserError, cannot_write, one_line, reason
@@ -102,7 +103,7 @@ def execute(
     from .describe import describe_run
 
     run = build(config, folder)
-    metrics = folder / "metrics.jsonl"
+    metrics = folder / METRICS_FILE
     resume_point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     with ExitStack() as stack:
         with refuse_unwritable(folder):
@@ -124,7 +125,7 @@ def write_header(
     from ..system.environment import environment
 
     header = {"choices": choices, "fingerprint": fingerprint(config)}
-    write_text(folder / "run.yaml", OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
+    write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     present = environment(run.device, command)
     if run.features is not None:
         present["features"] = run.features
@@ -144,7 +145,7 @@ def open_recorder(config: DictConfig, folder: Path, run: "Run", resume_point: "R
 
     resumed_at = resume_point.state["progress"]["step"] if resume_point.state else None
     if resumed_at is None:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        (folder / METRICS_FILE).unlink(missing_ok=True)
     logger = None
     if config.logger.get("_target_"):
         plugin = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)

@@ -10,11 +10,9 @@ from trainopt.optimizers import Constant, Optimizer, Schedule, WarmUp
 from ..config.contracts import complete
 from ..config.durations import Duration
 from ..config.instantiate import construct, find, takes
-from ..config.options import shipped
+from ..config.options import COMMON
 from ..state.progress import Progress
 from ..system.errors import UserError
-
-COMMON = tuple(shipped("config.yaml")["schedule"])
 
 
 def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
@@ -38,7 +36,7 @@ def build_schedule(config: DictConfig, optimizer: Optimizer, progress: Progress)
     """
     check_sets_lr(config, optimizer)
     node = config.schedule
-    plugin = construct(node, "schedule", common=COMMON, optimizer=optimizer, progress=progress)
+    plugin = construct(node, "schedule", common=COMMON["schedule"], optimizer=optimizer, progress=progress)
     schedule = complete(plugin, Schedule, "schedule")
     over = schedule.over if schedule.is_range_test else None
     if over is not None and not Duration.is_valid(over):
