@@ -63,9 +63,9 @@ def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -
             show(flags, job)
             return 0
         with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
-            if hydra.mode(flags) == RunMode.RUN:
-                return hydra.run(flags.overrides, job)
-            config = hydra.compose_sweep(flags.overrides, with_log_configuration=True)
+            config = hydra.compose(flags)
+            if config.hydra.mode == RunMode.RUN:
+                return hydra.run(config, job)
             interrupt.sweep = plan_sweep(config)
             outcome = hydra.sweep(config, job)
     except KeyboardInterrupt:

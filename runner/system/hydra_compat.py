@@ -5,14 +5,14 @@ Each is used because Hydra's public interface has nothing for it:
 * `_internal.utils.get_args_parser`, `_run_hydra`: `hydra.main` reads sys.argv and takes no list of arguments.
 * `_internal.hydra.Hydra`, `_internal.utils.create_automatic_config_search_path`: `hydra.compose` composes the
   configuration of a run only, not that of a sweep, and `hydra.main` drops what a run or a sweep returns.
-* `_internal.callbacks.Callbacks`: `Hydra.multirun` has no place between composing a sweep and starting it.
+* `_internal.callbacks.Callbacks`, `core.utils.run_job`: `Hydra.run` and `Hydra.multirun` compose the configuration,
+  which is then known already, once more; and `multirun` has no place between composing a sweep and starting it.
 * `BasicSweeper.split_arguments`: the combinations of values as Hydra's own sweeper forms them.
 * `Plugins.class_name_to_class`, and `Plugins.is_in_toplevel_plugins_module`, which is replaced: Hydra accepts
   sweepers of packages below `hydra_plugins` only.
 """
 
 import os
-import warnings
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +29,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
 from hydra.errors import SearchPathException
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
@@ -98,21 +99,28 @@ class HydraSession:
         HydraConfig.instance().cfg = self._config_before
         GlobalHydra.instance().clear()
 
-    def mode(self, flags: Namespace) -> RunMode:
-        """Returns whether a command line starts a run or a sweep; adds it to its overrides where none says it."""
-        chosen = RunMode.MULTIRUN if flags.multirun else RunMode.RUN
-        configured = self._hydra.get_mode(self._config_name, flags.overrides)
-        if configured is not None and not (flags.multirun and configured == RunMode.RUN):
-            return configured
-        if configured is not None:
-            message = "\n\tRunning Hydra app with --multirun, overriding with `hydra.mode=MULTIRUN`."
-            warnings.warn(message, UserWarning, stacklevel=2)
-        flags.overrides.append(f"hydra.mode={chosen.name}")
-        return chosen
+    def compose(self, flags: Namespace) -> DictConfig:
+        """Returns the configuration of a run or of a sweep; its `hydra.mode` says which of the two it is."""
+        if not flags.multirun:
+            try:
+                config = self._hydra.compose_config(self._config_name, flags.overrides, RunMode.RUN, True)
+            except Exception:
+                if self._hydra.get_mode(self._config_name, flags.overrides) != RunMode.MULTIRUN:
+                    raise
+            else:
+                if config.hydra.mode != RunMode.MULTIRUN:
+                    config.hydra.mode = RunMode.RUN
+                    return config
+        return self.compose_sweep([*flags.overrides, "hydra.mode=MULTIRUN"], with_log_configuration=True)
 
-    def run(self, overrides: list[str], job: TaskFunction) -> Any:
-        """Composes the configuration of a run and calls `job` with it; returns what that returns."""
-        return self._hydra.run(self._config_name, job, overrides).return_value
+    def run(self, config: DictConfig, job: TaskFunction) -> Any:
+        """Calls `job` with the configuration of a run, as Hydra.run does; returns what that returns."""
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=self._config_name)
+        context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)
+        result = run_job(job, config, "hydra.run.dir", None, context)
+        callbacks.on_run_end(config=config, config_name=self._config_name, job_return=result)
+        return result.return_value
 
     def compose_sweep(self, overrides: list[str], with_log_configuration: bool) -> DictConfig:
         """Returns the configuration of a sweep; while the session is entered, those of its jobs can be composed."""

@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.types import RunMode
 
 from trainopt.runner.commands.run import SweepResult, compose_and_run
 from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.sweeps.compose import register_with_hydra
 from trainopt.runner.sweeps.interrupt import SweepInterrupt
 from trainopt.runner.sweeps.run_job import Job
 from trainopt.runner.sweeps.search import SearchResult
 from trainopt.runner.system.errors import UserError
-from trainopt.runner.system.hydra_compat import HydraSession
+from trainopt.runner.system.hydra_compat import HydraSession, parse_arguments
 
 FUNCTION = ["model=function", "data=none", "duration=2steps"]
 SEARCH = ["hydra/sweeper=lr_heuristic", "hydra.sweeper.exponents=[4]", "hydra.sweeper.factors=[]"]
@@ -39,6 +41,26 @@ def test_a_sweep_returns_its_folder(run):
     result = run("-m", *FUNCTION, "seed=0,1", "hydra.sweep.dir=sweep")
     assert (result.folder, result.is_stopped) == (Path("sweep"), False)
     assert [job.state for job in read_job_table(result.folder)] == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "mode"),
+    [
+        ([], RunMode.RUN),
+        (["hydra.mode=RUN"], RunMode.RUN),
+        (["hydra.mode=MULTIRUN", "seed=0,1"], RunMode.MULTIRUN),
+        (["-m", "hydra.mode=RUN", "seed=0,1"], RunMode.MULTIRUN),
+        (["--config-dir", "mine", "experiment=two", "seed=0,1"], RunMode.MULTIRUN),
+    ],
+)
+def test_a_configuration_may_ask_for_a_sweep(tmp_path, monkeypatch, typed, mode):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/two.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    flags = parse_arguments(typed)
+    register_with_hydra()
+    with HydraSession(flags.config_dir) as hydra:
+        assert hydra.compose(flags).hydra.mode == mode
 
 
 def test_a_search_returns_its_searches(run):

@@ -17,11 +17,13 @@ USED = {
     "hydra._internal.utils:_run_hydra": ("args", "args_parser", "task_function", "config_path", "config_name"),
     "hydra._internal.hydra:Hydra.create_main_hydra2": ("task_name", "config_search_path"),
     "hydra._internal.hydra:Hydra.get_mode": ("config_name", "overrides"),
-    "hydra._internal.hydra:Hydra.run": ("config_name", "task_function", "overrides"),
     "hydra._internal.hydra:Hydra.compose_config": ("config_name", "overrides", "run_mode", "with_log_configuration"),
+    "hydra._internal.callbacks:Callbacks.on_run_start": ("config",),
+    "hydra._internal.callbacks:Callbacks.on_run_end": ("config",),
     "hydra._internal.callbacks:Callbacks.on_multirun_start": ("config",),
     "hydra._internal.callbacks:Callbacks.on_multirun_end": ("config",),
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ("overrides", "max_batch_size"),
+    "hydra.core.utils:run_job": ("task_function", "config", "job_dir_key", "job_subdir_key", "hydra_context"),
     "hydra.core.plugins:Plugins.is_in_toplevel_plugins_module": (),  # replaced by another of one argument
     "hydra.core.plugins:Plugins.instantiate_sweeper": ("hydra_context", "task_function", "config"),
 }
