@@ -113,8 +113,9 @@ class LRHeuristicSweeper(Sweeper):
         jobs = {run: planned[run] for run in first if run in planned}  # these are checked already
         while trials := [(s, lr) for s in searches for lr in s.rule.next_lrs(s.losses)]:
             runs = {(s, lr): [tuple(run) for run in s.overrides(lr)] for s, lr in trials}
-            if any(run not in jobs for trial in trials for run in runs[trial]):
-                new = self.plan_trials(self.sweep_config, trials)
+            unplanned = [trial for trial in trials if any(run not in jobs for run in runs[trial])]
+            if unplanned:
+                new = self.plan_trials(self.sweep_config, unplanned)
                 extend_plan(folder, new)
                 jobs |= {tuple(job["overrides"]): job for job in new}
             if not self.run_jobs(folder, [jobs[run] for trial in trials for run in runs[trial]]):
