@@ -13,6 +13,7 @@ import pytest
 
 from helpers.cli import exit_code, start_fork, sweep_refusal
 from helpers.fixtures import made_up_run
+from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.compose import Composer
 from trainopt.runner.sweeps.search_rule import LRSearchRule, best_lr, is_at_boundary
@@ -383,13 +384,11 @@ def searched(folder: Path, exponents: dict[str, list[int]]) -> None:
     (folder / "search/sweep.json").write_text(json.dumps({"overrides": [], "workers": 1, "jobs": jobs}))
 
 
-def test_compare_counts_the_trials_of_each_variant_and_takes_equal_grids_for_equal_effort(trainopt, tmp_path):
+def test_compare_counts_the_trials_of_each_variant_and_takes_equal_grids_for_equal_effort(tmp_path):
     searched(tmp_path, {"0.0": [1, 2, 7], "0.5": [1, 2]})
-    result = trainopt("compare", "runs", "--tuning", "search", "--out", "out")
-    assert result.code == 0
-    header, *rows = [line.split(",") for line in (tmp_path / "out/table.csv").read_text().splitlines()]
-    column = header.index("tuning_trials")
-    assert [row[column] for row in rows] == ["3", "2"]
+    comparison = read_comparison([tmp_path / "runs"], [tmp_path / "search"])
+    assert [len(method.trials) for method in comparison.methods] == [3, 2]
+    assert comparison.obstacles == []
 
 
 def test_compare_refuses_rates_from_other_grids(trainopt, tmp_path):

@@ -15,6 +15,7 @@ from helpers.fixtures import FISHER
 from helpers.runs import rows, summary
 from trainopt.data import InMemory, NormTest, Position
 from trainopt.runner import load_run
+from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.run import controlled_batches
 from trainopt.runner.system.errors import UserError
@@ -59,7 +60,7 @@ def test_what_reads_rows_reads_decisions_too(trained, trainopt):
     metrics = load_run(folder).metrics
     assert metrics[metrics["kind"] == "control"]["batch_size"].tolist() == [8, 4]
     other = trained(*RUN, "duration=2epochs", name="b")
-    assert trainopt("compare", str(folder), str(other)).code == 0
+    assert len(read_comparison([folder, other]).methods) == 2
     assert trainopt("evaluate", str(folder)).code == 0
 
 
