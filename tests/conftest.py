@@ -1,4 +1,4 @@
-"""What tests share: the command line in a scratch folder, and the real data where it is."""
+"""Fixtures: the command line and runs below it in a scratch folder, small data, and the real data where it is."""
 
 import os
 import sys
@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from helpers.cli import forked
-from helpers.runs import go_on
+from helpers.runs import train_run
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
+def scratch_cache(tmp_path_factory):
     """Nothing is read from, or left in, the cache of who runs the tests."""
     os.environ["TRAINOPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
@@ -52,7 +52,7 @@ def trained(tmp_path, monkeypatch):
 
     def train(*typed: str, name: str = "a") -> Path:
         folder = tmp_path / "outputs" / name
-        assert go_on(folder, *typed) == 0
+        assert train_run(folder, *typed) == 0
         return folder
 
     return train
@@ -80,7 +80,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def npz(tmp_path):
-    """Write a small data set as .npz, with any part replaced; return its path."""
+    """Writes a small data set as .npz, with any part replaced; returns its path."""
 
     def write(name="data.npz", shape=(8, 8, 1), classes=3, **parts):
         rng = np.random.default_rng(0)

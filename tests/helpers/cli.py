@@ -136,7 +136,7 @@ def exit_code(pid: int) -> int:
 
 
 def others_in(folder: Path) -> list[int]:
-    """Return the processes but this one that work in a folder."""
+    """Returns the processes but this one that work in a folder."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):  # somebody else's, or just gone

@@ -46,7 +46,7 @@ class LinearTimesOne(nn.Module):
         self.linear = nn.Linear(math.prod(image_shape), num_classes)
 
     def forward(self, images):
-        """Return the logits."""
+        """Returns the logits."""
         return 1.0 * self.linear(images.flatten(1))
 
 
@@ -54,7 +54,7 @@ FISHER = "+probe.fisher._target_=helpers.fixtures.Measured"
 
 
 def probe_of(target) -> list[str]:
-    """What a command needs beside the choice of a class, for the probe that it asks for in `needs_probe`."""
+    """Returns what a command needs for the probe that a class asks for in `needs_probe`."""
     name = getattr(target, "needs_probe", None)
     if name is None:
         return []
@@ -68,10 +68,10 @@ class Measured:
         self.every = every
 
     def before_step(self, run, batch) -> None:
-        """Look at nothing."""
+        """Looks at nothing."""
 
     def after_step(self, run, batch) -> dict[str, float]:
-        """Return the row."""
+        """Returns the row."""
         step, epochs = run.progress.step, run.progress.epochs
         return {
             "C_K": 10 + 4 * epochs,
@@ -82,7 +82,7 @@ class Measured:
 
 
 def reference_run(folder: Path) -> Path:
-    """Write a run's rows of the probe, over many epochs, and return its folder."""
+    """Writes a run's rows of the probe, over many epochs, and returns its folder."""
     folder.mkdir(exist_ok=True)
     rows = [{"kind": "probe", "probe": "fisher", "epoch": e, "C_K": 10 + e, "L_K": 0.3 * e} for e in range(200)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps({**row, "step": 1}) + "\n" for row in rows))
@@ -105,7 +105,7 @@ def made_up_run(
     hvps: int = 0,
     seconds: float = 2.0,
 ) -> Path:
-    """Write a run's folder.
+    """Writes a run's folder.
 
     Args:
         folder: where.
@@ -182,7 +182,7 @@ def copy_with(folder: Path, name: str, old: str, new: str) -> Path:
 
 
 def made_up_sweep(folder: Path, runs: list[dict[str, Any]], searched: list[dict[str, Any]] | None = None) -> Path:
-    """Write a sweep's folder, and its plan.
+    """Writes a sweep's folder, and its plan.
 
     Args:
         folder: where.

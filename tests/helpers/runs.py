@@ -1,4 +1,4 @@
-"""Runs: what they left, stopping them, and such in float64 that stand before their first step."""
+"""Runs: trained below the command line, stopped, read, compared; and in float64, before their first step."""
 
 import json
 import os
@@ -17,47 +17,47 @@ TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")
 
 
 def rows(folder: Path, kind: str | None = None) -> list[dict]:
-    """The rows of metrics.jsonl."""
+    """Returns the records in metrics.jsonl, all or those of a kind."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row for row in lines if kind in (None, row["kind"])]
 
 
 def timeless(value):
-    """Without what differs between two runs of the same thing."""
+    """Returns a value without what differs between two runs of the same thing."""
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in TIMES}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def summary(folder: Path) -> dict:
-    """The summary."""
+    """Returns the content of summary.json."""
     return json.loads((folder / "summary.json").read_text())
 
 
-def tournament_found(folder: Path) -> dict:
-    """What the tournament in folder/sweep came to."""
+def tournament_result(folder: Path) -> dict:
+    """Returns the content of tournament.json in folder/sweep."""
     return json.loads((folder / "sweep/tournament.json").read_text())
 
 
 def tournament_jobs(sweep: Path, role: str, method: str) -> list[Path]:
-    """The folders of a method's trials, or final runs."""
+    """Returns the folders of a method's trials, or final runs."""
     plan = json.loads((sweep / "sweep.json").read_text())
     return [sweep / j["folder"] for j in plan["jobs"] if (j["role"], j["method"]) == (role, method)]
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint."""
+    """Returns the weights in a checkpoint."""
     return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["model"]
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    """Whether two runs ended in the same weights, bit for bit."""
+    """Returns whether two runs ended in the same weights, bit for bit."""
     one, two = weights(a), weights(b)
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
 def equal(a, b) -> bool:
-    """Whether two states are the same, bit for bit."""
+    """Returns whether two states are the same, bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -67,15 +67,15 @@ def equal(a, b) -> bool:
     return a == b
 
 
-def go_on(folder: Path, *typed: str) -> int:
-    """Starts the run of a command line in a folder, or goes on with it; returns the exit code."""
+def train_run(folder: Path, *typed: str) -> int:
+    """Starts the run of a command line in a folder, or resumes it; returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "curves.png").touch()  # a run draws its figures, which takes half of the time, where there are none
     return start(*prepared(*typed), folder, ["trainopt", *typed], display=Display(quiet=True))
 
 
 def stop_at(monkeypatch, *steps: int, number: int = signal.SIGINT) -> None:
-    """Send this process a signal when a run has made so many steps, once for each."""
+    """Sends this process a signal when a run has made so many steps, once for each."""
     pending = list(steps)
     advance = Progress.advance
 
@@ -99,26 +99,26 @@ def check_same_run(one: Path, other: Path) -> None:
 
 
 def state(folder: Path, name: str = "last.pt") -> dict:
-    """A checkpoint, without what the lengths of times in it make different."""
+    """Returns a checkpoint without what the lengths of times in it make different."""
     content = torch.load(folder / "checkpoints" / name, weights_only=True)
     del content["clocks"], content["record"]["metrics_bytes"]
     return timeless(content)
 
 
 def float64_run(*typed):
-    """A run in float64 that stands before its first step."""
+    """Returns a run in float64, before its first step."""
     run = built(*typed)
     run.network.double()
     return run
 
 
 def double(batch):
-    """The batch in float64."""
+    """Returns the batch in float64."""
     return type(batch)(batch.inputs.double(), *batch[1:])
 
 
 def jacobian(run, batch):
-    """J, from one backward pass for each sample; of networks without batch norm."""
+    """Returns J, from one backward pass for each sample; of networks without batch norm."""
     params = [p for p in run.network.parameters() if p.requires_grad]
     found = []
     for image, target in zip(batch.inputs, batch.targets, strict=True):
@@ -128,7 +128,7 @@ def jacobian(run, batch):
 
 
 def closure_of(run, batch):
-    """What the loop calls."""
+    """Returns what the optimizer calls for the loss of a batch."""
 
     def closure():
         run.optimizer.zero_grad()

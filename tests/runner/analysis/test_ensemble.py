@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
 from helpers.fixtures import copy_with
-from helpers.runs import go_on, rows, summary
+from helpers.runs import rows, summary, train_run
 from trainopt.data import digits
 from trainopt.models import MLP
 from trainopt.runner import evaluate_ensemble
@@ -31,8 +31,8 @@ def trained_once(tmp_path_factory):
     """Runs of two seeds and one of a test function: a, b and f."""
     outputs = tmp_path_factory.mktemp("trained")
     for name, seed in (("a", 0), ("b", 1)):
-        assert go_on(outputs / name, *RUN, *HELD_OUT, f"seed={seed}") == 0
-    assert go_on(outputs / "f", "model=function", "data=none", "duration=2steps", "logger=none") == 0
+        assert train_run(outputs / name, *RUN, *HELD_OUT, f"seed={seed}") == 0
+    assert train_run(outputs / "f", "model=function", "data=none", "duration=2steps", "logger=none") == 0
     return outputs
 
 
@@ -206,7 +206,7 @@ def test_a_sweep_and_another_kind_of_network(two, tmp_path):
     write_plan(sweep, [], jobs, 1)
     images = ("data.size=16", "augmentation.flip=0.5", "data.bootstrap=true")  # of the same test images
     short = ("data.validation=0.3", "duration=2steps", "logger=none", "batching.size=32")
-    assert go_on(tmp_path / "outputs/c", "model=resnet8", *images, *short) == 0
+    assert train_run(tmp_path / "outputs/c", "model=resnet8", *images, *short) == 0
     found = evaluate_ensemble([sweep, tmp_path / "outputs/c"], checkpoint="best")
     assert len(found["members"]) == 3
     assert found["images"] == 360

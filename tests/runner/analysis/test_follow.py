@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import forked, start_fork
-from helpers.runs import go_on, rows, same_weights, timeless
+from helpers.runs import rows, same_weights, timeless, train_run
 from trainopt.models import DamagedFile
 from trainopt.runner import load_run
 from trainopt.runner.analysis import follow
@@ -85,7 +85,7 @@ def own(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def ran_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ran") / "run"
-    assert go_on(folder, *RUN) == 0
+    assert train_run(folder, *RUN) == 0
     return folder
 
 

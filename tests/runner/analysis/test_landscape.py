@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
 from helpers.fixtures import copy_with
-from helpers.runs import equal, go_on, rows, summary
+from helpers.runs import equal, rows, summary, train_run
 from trainopt.models import MLP, ResNet
 from trainopt.runner import landscape
 from trainopt.runner.analysis.evaluate import rebuild_run
@@ -36,7 +36,7 @@ def trained_once(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("trained")
     for name, network in KINDS.items():
         for seed in (0, 1):
-            assert go_on(outputs / f"{name}{seed}", *COMMON, *network, f"seed={seed}") == 0
+            assert train_run(outputs / f"{name}{seed}", *COMMON, *network, f"seed={seed}") == 0
     return outputs
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import refusal
-from helpers.runs import closure_of, double, equal, float64_run, go_on, jacobian, rows, stop_at, timeless
+from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless, train_run
 from trainopt.data import Batching
 from trainopt.optimizers import Optimizer
 from trainopt.optimizers.per_sample.recorder import GramRecorder
@@ -225,7 +225,7 @@ def test_the_study_measures_steps_1_51_101_of_every_epoch_and_so_does_a_run_that
     trained(*command, name="whole")
     stop_at(monkeypatch, 50, 75, 77, 130)
     for _ in range(4):
-        assert go_on(tmp_path / "outputs/parts", *command) == 128 + signal.SIGINT
+        assert train_run(tmp_path / "outputs/parts", *command) == 128 + signal.SIGINT
     one, other = tmp_path / "outputs/whole", trained(*command, name="parts")
     for name in ("fisher", "gradient_noise"):
         found = [row["step"] for row in rows(one, "probe") if row["probe"] == name]

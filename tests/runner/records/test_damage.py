@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers.cli import forked
-from helpers.runs import check_same_run, equal, go_on, rows, stop_at, summary
+from helpers.runs import check_same_run, equal, rows, stop_at, summary, train_run
 from trainopt.runner.records.checkpoint_files import find_resume_point
 from trainopt.runner.system.errors import UserError
 
@@ -32,10 +32,10 @@ RUN = (
 @pytest.fixture(scope="module")
 def stopped_once(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("stopped")
-    assert go_on(outputs / "whole", *RUN) == 0
+    assert train_run(outputs / "whole", *RUN) == 0
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 15)
-        assert go_on(outputs / "parts", *RUN) == 130
+        assert train_run(outputs / "parts", *RUN) == 130
     return outputs
 
 
@@ -304,8 +304,8 @@ def test_so_many_checkpoints_are_kept(tmp_path, monkeypatch, keep, names):
         with monkeypatch.context() as patch:
             stop_at(patch, *steps)
             for _ in steps:
-                assert go_on(run, *RUN, *keep) == 130
-        assert go_on(run, *RUN, *keep) == 0
+                assert train_run(run, *RUN, *keep) == 130
+        assert train_run(run, *RUN, *keep) == 0
         folder = run / "checkpoints"
         assert sorted(p.name for p in folder.iterdir()) == names
         for path in folder.glob("step-*.pt"):

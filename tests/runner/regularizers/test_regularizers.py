@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.cli import refusal
-from helpers.runs import check_same_run, go_on, rows, stop_at
+from helpers.runs import check_same_run, rows, stop_at, train_run
 
 THEIRS = '''
 class Fading:
@@ -67,8 +67,8 @@ def test_it_is_told_of_steps_and_evaluations_and_its_events_and_figures_are_rows
         assert row["fading_share"] * strength == row["fading"]
         assert row["fading_count"] == 4
     stop_at(monkeypatch, 4)
-    assert go_on(parts, *RUN) == 130
-    assert go_on(parts, *RUN) == 0
+    assert train_run(parts, *RUN) == 130
+    assert train_run(parts, *RUN) == 0
     check_same_run(parts, whole)
 
 

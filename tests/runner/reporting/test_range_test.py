@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.runs import go_on, rows, stop_at, summary
+from helpers.runs import rows, stop_at, summary, train_run
 from trainopt.runner.reporting.range_test import by_learning_rate, read_bounds, report_bounds
 
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
@@ -148,7 +148,7 @@ def test_a_run_that_is_shorter_ends_before_it(trained):
 
 def test_an_interrupted_one_has_no_bounds_yet(tmp_path, monkeypatch):
     stop_at(monkeypatch, 4)
-    assert go_on(tmp_path, *RUN, "duration=3epochs") == 130
+    assert train_run(tmp_path, *RUN, "duration=3epochs") == 130
     assert "range_test" not in summary(tmp_path)
 
 

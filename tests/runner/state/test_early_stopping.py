@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.cli import refusal
-from helpers.runs import check_same_run, go_on, rows, same_weights, stop_at, summary, timeless
+from helpers.runs import check_same_run, rows, same_weights, stop_at, summary, timeless, train_run
 from trainopt.runner.state.early_stopping import EarlyStopping
 from trainopt.runner.system.errors import UserError
 
@@ -124,8 +124,8 @@ def test_signals_do_not_change_where_a_run_ends_by_precision(trained, tmp_path, 
     whole, parts = trained(*command), tmp_path / "parts"
     stop_at(monkeypatch, 20, last)  # the second one cuts the last evaluation short
     for _ in range(2):
-        assert go_on(parts, *command) == 130
-    assert go_on(parts, *command) == 0
+        assert train_run(parts, *command) == 130
+    assert train_run(parts, *command) == 0
     check_same_run(parts, whole)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from helpers.cli import exit_code, start_fork
-from helpers.runs import rows, summary, timeless, tournament_found, tournament_jobs
+from helpers.runs import rows, summary, timeless, tournament_jobs, tournament_result
 from trainopt.runner.records.job_table import read_job_table
 
 # Somebody's own: steps along the sign of the gradient.
@@ -110,7 +110,7 @@ def by_the_thesis(losses: dict[float, float], exponents: list[int], factor: int)
 
 def test_all_are_tuned_alike_and_run_with_other_seeds(played):
     folder, out = played
-    found = tournament_found(folder)
+    found = tournament_result(folder)
     assert found["comparable"] is True, found["reasons"]
     assert [m["name"] for m in found["methods"]] == METHODS
     exponents = found["budget"]["exponents"]
@@ -144,7 +144,7 @@ def test_all_are_tuned_alike_and_run_with_other_seeds(played):
 def test_the_grid_that_was_too_narrow_is_wider_for_all(played):
     """Steps of at most 0.03, eight of them, are too short on digits."""
     folder, out = played
-    exponents = tournament_found(folder)["budget"]["exponents"]
+    exponents = tournament_result(folder)["budget"]["exponents"]
     assert set(exponents) > {2}
     assert f"all get exponents {exponents}" in out
     for name in METHODS:
@@ -158,7 +158,7 @@ def test_compare_takes_final_runs_for_runs_and_trials_for_tuning(trainopt, playe
     table = [dict(zip(header, line, strict=True)) for line in lines]
     assert [row["method"] for row in table] == METHODS
     assert [(row["runs"], row["seeds"]) for row in table] == [("2", "1 2")] * 2
-    for row, method in zip(table, tournament_found(played[0])["methods"], strict=True):
+    for row, method in zip(table, tournament_result(played[0])["methods"], strict=True):
         assert int(row["tuning_trials"]) == method["trials"] == len(tried(sweep, row["method"]))
         assert float(row["final_top1_mean"]) == pytest.approx(method["figures"]["final_top1"]["mean"])
         assert int(row["tuning_gradients"]) == 8 * method["trials"]
@@ -252,7 +252,7 @@ def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_p
     done = [tmp_path / "sweep" / name / "metrics.jsonl" for name, state in before.items() if state == "done"]
     written = {path: path.stat().st_mtime_ns for path in done}
     exit_code(begin(tmp_path))
-    assert tournament_found(tmp_path)["comparable"] is True, (tmp_path / "output").read_text()
+    assert tournament_result(tmp_path)["comparable"] is True, (tmp_path / "output").read_text()
     assert {path: path.stat().st_mtime_ns for path in done} == written
-    assert timeless(tournament_found(tmp_path)) == timeless(tournament_found(played[0]))
+    assert timeless(tournament_result(tmp_path)) == timeless(tournament_result(played[0]))
     assert [e.state for e in read_job_table(tmp_path / "sweep")] == ["done"] * len(read_job_table(played[0] / "sweep"))

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import open_dict
 
 from helpers.cli import sweep_refusal
-from helpers.runs import tournament_found, tournament_jobs
+from helpers.runs import tournament_jobs, tournament_result
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.tournament import TournamentSweeper
@@ -107,7 +107,7 @@ def test_the_boundary_of_one_extends_the_grid_of_all_up_to_the_limit(tabled, tmp
     rising = {0.1: 4.0, 0.2: 3.0, 1.0: 2.0, 2.0: 1.5}
     result = tabled({"a": inside, "b": rising}, "hydra.sweeper.max_extensions=1")
     assert result.code == 0, result.err
-    found = tournament_found(tmp_path)
+    found = tournament_result(tmp_path)
     # at first 0.1 is the lowest of a, and 0.2 the highest of b
     assert found["budget"]["exponents"] == [0, 1, 2]
     a, b = found["methods"]
@@ -118,8 +118,8 @@ def test_the_boundary_of_one_extends_the_grid_of_all_up_to_the_limit(tabled, tmp
     assert b["trials"] == len(tournament_jobs(tmp_path / "sweep", "trial", "+optimizer.kind=b")) == 5  # 0.2 too
     # with other choices in the same folder the earlier final runs do not count
     assert tabled({"a": inside, "b": rising}, "hydra.sweeper.max_extensions=0").code == 0
-    assert tournament_found(tmp_path)["budget"]["exponents"] == [1]
-    assert [m["chosen"] for m in tournament_found(tmp_path)["methods"]] == [0.1, 0.2]
+    assert tournament_result(tmp_path)["budget"]["exponents"] == [1]
+    assert [m["chosen"] for m in tournament_result(tmp_path)["methods"]] == [0.1, 0.2]
     roles = Counter(e.role for e in read_job_table(tmp_path / "sweep"))
     assert (roles["final"], roles["former"]) == (2, 1)
 
@@ -129,7 +129,7 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
     assert result.code == 1
     lost = "no optimizer.lr was found with +optimizer.kind=b: every trial diverged, failed or was killed"
     assert lost in result.out
-    a, b = tournament_found(tmp_path)["methods"]
+    a, b = tournament_result(tmp_path)["methods"]
     assert (a["chosen"], b["chosen"], b["seeds"]) == (0.1, None, [])
     again = trainopt("compare", "sweep", "--out", "out")
     assert again.code == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.cli import forked
-from helpers.runs import check_same_run, go_on, rows, summary
+from helpers.runs import check_same_run, rows, summary, train_run
 from trainopt.data import InMemory
 from trainopt.runner.state.progress import Progress
 
@@ -93,11 +93,11 @@ def test_an_evaluation_is_cut_short_and_made_up_for(trained, tmp_path, monkeypat
             yield batch
 
     monkeypatch.setattr(InMemory, "ordered", ordered_and_stop)
-    assert go_on(parts, *RUN) == 128 + number
+    assert train_run(parts, *RUN) == 128 + number
     state = torch.load(parts / "checkpoints/last.pt", weights_only=True)
     assert state["progress"]["step"] == 10 * (evaluation - 1)
     assert [row["step"] for row in rows(parts, "test")] == [10 * n for n in range(evaluation - 1)]
-    assert go_on(parts, *RUN) == 0
+    assert train_run(parts, *RUN) == 0
     check_same_run(parts, whole)
 
 

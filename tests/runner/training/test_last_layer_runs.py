@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import refusal
-from helpers.runs import equal, go_on, rows, same_weights, stop_at, summary, weights
+from helpers.runs import equal, rows, same_weights, stop_at, summary, train_run, weights
 from trainopt.data import InMemory, digits
 from trainopt.models import LastLayer, ResNet
 from trainopt.runner.config.options import shipped
@@ -174,7 +174,7 @@ def test_where_features_cannot_be_stored_the_backbone_runs(trained, tmp_path, mo
 def test_a_run_whose_backbone_was_replaced_does_not_go_on(trainopt, tmp_path, monkeypatch):
     given, _ = backbone(tmp_path)
     stop_at(monkeypatch, 2)
-    assert go_on(tmp_path / "outputs/a", *RUN, given) == 130
+    assert train_run(tmp_path / "outputs/a", *RUN, given) == 130
     _, other = backbone(tmp_path, seed=6)
     torch.save(other, tmp_path / "w5.pt")
     result = trainopt("resume", "outputs/a")

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import built, refusal
-from helpers.runs import equal, go_on, rows, same_weights, stop_at, summary, timeless, weights
+from helpers.runs import equal, rows, same_weights, stop_at, summary, timeless, train_run, weights
 from trainopt.data import Batching
 from trainopt.optimizers import EHNewton
 from trainopt.runner.config.contracts import complete
@@ -151,7 +151,7 @@ def test_a_checkpoint_between_repeats_holds_the_rate_of_the_schedule(tmp_path, m
     stop_at(monkeypatch, 5)
     # a schedule that never sets the rate: what is in the optimizer is what repeats left there
     options = ("optimizer.lr=0.4", "batching.persistency=3", "batching.repeat_lr_factor=0.7", "duration=9steps")
-    assert go_on(tmp_path, *MLP, *options) == 130
+    assert train_run(tmp_path, *MLP, *options) == 130
     state = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
     assert (state["progress"]["step"], state["progress"]["repeat"]) == (5, 2)
     assert state["optimizer"]["param_groups"][0]["lr"] == 0.4

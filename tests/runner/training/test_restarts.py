@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.runs import check_same_run, equal, go_on, rows, stop_at
+from helpers.runs import check_same_run, equal, rows, stop_at, train_run
 
 RUN = (
     "model=mlp",
@@ -67,8 +67,8 @@ def test_an_interrupted_run_keeps_the_same(trained, tmp_path, monkeypatch):
     whole, parts = trained(*RUN, *COSINE), tmp_path / "parts"
     stop_at(monkeypatch, *steps)
     for _ in steps:
-        assert go_on(parts, *RUN, *COSINE) == 130
-    assert go_on(parts, *RUN, *COSINE) == 0
+        assert train_run(parts, *RUN, *COSINE) == 130
+    assert train_run(parts, *RUN, *COSINE) == 0
     assert kept(parts) == kept(whole)
     check_same_run(parts, whole)
     for path in (whole / "checkpoints").glob("step-*.pt"):
@@ -99,8 +99,8 @@ def test_a_run_killed_between_best_and_last_at_the_end_of_a_cycle_keeps_it(train
 def test_asked_for_midway_it_begins_with_the_next_cycle(tmp_path, monkeypatch):
     """What is kept changes nothing about a run: the same command with another wish goes on with it."""
     stop_at(monkeypatch, 20)
-    assert go_on(tmp_path, *RUN, *COSINE, "keep_checkpoints.at_restarts=false") == 130
-    assert go_on(tmp_path, *RUN, *COSINE) == 0
+    assert train_run(tmp_path, *RUN, *COSINE, "keep_checkpoints.at_restarts=false") == 130
+    assert train_run(tmp_path, *RUN, *COSINE) == 0
     assert kept(tmp_path) == [42, 44]
 
 

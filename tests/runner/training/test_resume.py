@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from helpers.fixtures import FISHER, lines_of, reference_run
-from helpers.runs import check_same_run, go_on, rows, stop_at, summary, timeless
+from helpers.runs import check_same_run, rows, stop_at, summary, timeless, train_run
 
 RUN = "duration=7steps log_every=2steps evaluate_every=0.7epochs checkpoint_every=1000steps logger=none device=cpu"
 IMAGES = "data.limit=64"
@@ -139,8 +139,8 @@ def test_stopped_and_resumed_it_is_the_run_that_was_not(trained, tmp_path, monke
     whole, parts = trained(*typed, name="whole"), tmp_path / "outputs/parts"
     stop_at(monkeypatch, *stops)
     for _ in stops:
-        assert go_on(parts, *typed) == 128 + signal.SIGINT
-    assert go_on(parts, *typed) == 0
+        assert train_run(parts, *typed) == 128 + signal.SIGINT
+    assert train_run(parts, *typed) == 0
     check_same_run(parts, whole)
     if name.startswith("sizes"):
         assert len({row["batch_size"] for row in rows(whole, "train")}) > 1

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from helpers.cli import refusal
-from helpers.runs import go_on, rows, stop_at
+from helpers.runs import rows, stop_at, train_run
 
 RUN = ("model=mlp", "logger=none", "log_every=1steps")
 
@@ -88,7 +88,7 @@ def test_a_schedule_of_torch_gets_a_warm_up(trained):
 def test_a_schedule_of_somebody_outside_gets_a_warm_up_and_goes_on(tmp_path, monkeypatch):
     command = (*RUN, "schedule._target_=schedules_of_somebody.Halves", "schedule.warmup=10steps", "duration=15steps")
     stop_at(monkeypatch, 3, 7)
-    assert [go_on(tmp_path / "a", *command) for _ in range(3)] == [130, 130, 0]
+    assert [train_run(tmp_path / "a", *command) for _ in range(3)] == [130, 130, 0]
     expected = [0.1 * 0.5 ** (k // 4) * min(1, 0.1 + 0.9 * k / 10) for k in range(15)]
     assert lrs(tmp_path / "a") == pytest.approx(expected, rel=1e-12)
 
