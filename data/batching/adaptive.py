@@ -75,7 +75,7 @@ class AdaptiveBatchSize(VariableBatchSize):
             raise ValueError(f"size={size}: must be between min_size={lowest} and max_size={highest}, all >= 1")
         if not self.adjust or not set(self.adjust) <= set(ADJUSTABLE):
             raise ValueError(f"adjust={list(self.adjust)}: must be [size], [lr] or [size,lr]")
-        if not 0 < self.lr_bounds[0] <= 1 <= self.lr_bounds[1]:
+        if len(self.lr_bounds) != 2 or not 0 < self.lr_bounds[0] <= 1 <= self.lr_bounds[1]:
             raise ValueError(f"lr_bounds={list(self.lr_bounds)}: must be factors > 0, the first <= 1, the second >= 1")
         if not self.factor > 1:
             raise ValueError(f"factor={self.factor}: must be > 1")

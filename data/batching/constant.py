@@ -13,9 +13,17 @@ class Constant(BatchUse):
     Args:
         size: samples a batch; the last batch of an epoch holds what remains.
         persistency, drop_last, repeat_lr_factor, duration: as in `BatchUse`.
+
+    Raises:
+        ValueError: the size is less than 1.
     """
 
     size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"size={self.size}: must be >= 1")
 
     def spans(self, epoch_size: int, offset: int) -> Iterator[tuple[int, int]]:
         """Yields (start, stop) of the batches of an epoch of `epoch_size` samples, from `offset` on."""

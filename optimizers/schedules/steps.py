@@ -46,6 +46,7 @@ class Multistep(ProgressSchedule):
     """
 
     def __init__(self, optimizer: Optimizer, progress: Progress, milestones: Sequence[str], gamma: float = 0.1):
+        check_gamma(gamma)
         self.milestones = milestones
         self.gamma = gamma
         super().__init__(optimizer, progress)
@@ -78,6 +79,7 @@ class Exponential(ProgressSchedule):
         every: str = "1epochs",
         staircase: bool = True,
     ):
+        check_gamma(gamma)
         self.gamma = gamma
         self.every = every
         self.staircase = staircase
@@ -91,3 +93,9 @@ class Exponential(ProgressSchedule):
     def levels(self) -> str | None:
         """Returns the interval of the changes; None where the learning rate changes at every step."""
         return self.every if self.staircase else None
+
+
+def check_gamma(gamma: float) -> None:
+    """Raises ValueError unless a factor on the learning rate is positive."""
+    if gamma <= 0:
+        raise ValueError(f"gamma={gamma}: must be > 0")

@@ -7,14 +7,17 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trainopt.data import DataError
 from trainopt.models import WeightsError
 
 from ..system.errors import UserError, one_line
 from .renamed import RENAMED_TARGETS
-from .validate import unknown_key
+from .validate import check_rule, rule_of, unknown_key
+
+PACKAGE = __package__.partition(".")[0]
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...] = (), **offered: Any) -> Any:
@@ -30,30 +33,41 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     Raises:
         UserError: the class cannot be found, does not take a key, or lacks one, or refuses a value.
     """
-    target, name = find(node, section), node["_target_"]
-    takes = inspect.signature(target).parameters
-    names = list(takes)[len(args) :]
-    given = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        for key in given:
-            if key not in names or key in offered:
-                known = [f"{section}.{n}" for n in names if n not in offered]
+    target = find(node, section)
+    parameters = inspect.signature(target).parameters
+    names = list(parameters)[len(args) :]
+    keys = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
+    objects = {key: value for key, value in offered.items() if key in names}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in keys:
+            if key not in names or key in objects:
+                known = [f"{section}.{name}" for name in names if name not in objects]
                 raise UserError(unknown_key(f"{section}.{key}", known))
-    wanted = {key: value for key, value in offered.items() if key in names}
-    for key in names:
-        required = takes[key].default is inspect.Parameter.empty and takes[key].kind in (
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            inspect.Parameter.KEYWORD_ONLY,
-        )
-        if required and key not in given and key not in wanted:
-            raise UserError(f"{section}.{key} is missing: {name} needs it; give it as +{section}.{key}=VALUE")
-    arguments = {key: node[key] for key in [*given, *(k for k in node if str(k).startswith("_"))]}
+    for name in names:
+        needed = parameters[name].default is inspect.Parameter.empty and parameters[name].kind in NAMED
+        if needed and name not in keys and name not in objects:
+            line = f"{section}.{name} is missing: {node['_target_']} needs it; give it as +{section}.{name}=VALUE"
+            raise UserError(line)
+    check_types(target, node, keys, section)
+    arguments = {key: node[key] for key in [*keys, *(k for k in node if str(k).startswith("_"))]}
     try:
-        return instantiate(arguments, _partial_=True, _convert_="all")(*args, **wanted)
+        return instantiate(arguments, _partial_=True, _convert_="all")(*args, **objects)
     except (ValueError, TypeError, RuntimeError, MemoryError, DataError, WeightsError) as error:
         raise UserError(with_key(one_line(error), section, names)) from error
     except HydraException as error:
         raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error
+
+
+def check_types(target: Callable[..., Any], node: DictConfig, keys: list[str], section: str) -> None:
+    """Raises UserError if a value has not the type that it has in the signature of a class or function of ours."""
+    if not target.__module__.startswith(f"{PACKAGE}."):
+        return
+    parameters = inspect.signature(target, eval_str=True).parameters
+    for key in keys:
+        rule = rule_of(parameters[key].annotation) if key in parameters else None
+        if rule is not None:
+            value = node[key]
+            check_rule(f"{section}.{key}", OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, rule)
 
 
 def with_key(message: str, section: str, arguments: list[str]) -> str:

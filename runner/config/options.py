@@ -19,6 +19,17 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
+def option_content(path: Path) -> dict[str, Any]:
+    """Returns the content of the YAML file of an option, which is read once; the callers leave it as it is."""
+    return _read_version(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read_version(path: Path, changed: int) -> dict[str, Any]:
+    del changed
+    return read(path)
+
+
 @cache
 def shipped(name: str) -> dict[str, Any]:
     """Returns the content of a YAML file of ours, by its path below conf/."""
@@ -62,7 +73,7 @@ class Vocabulary:
             for option in chosen if isinstance(chosen, list) else [chosen]:
                 path = self.file(group, str(option))
                 if path is not None:
-                    content = {k: v for k, v in read(path).items() if k != "defaults"}
+                    content = {k: v for k, v in option_content(path).items() if k != "defaults"}
                     is_global = "@package _global_" in path.read_text()
                     found |= set(_dotted("" if is_global else group.replace("/", "."), content))
         return sorted(found)
@@ -73,7 +84,7 @@ class Vocabulary:
         for option in self.options(group):
             path = self.file(group, option)
             with suppress(YAMLError):  # somebody's broken file is not what this is about
-                if path is not None and key in read(path):
+                if path is not None and key in option_content(path):
                     found.append(option)
         return found
 

@@ -11,16 +11,20 @@ integers fit into 64 bits.
 
 import math
 import re
-from typing import Any
+from collections.abc import Iterable, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import UserError, nearest
 from .durations import Duration
-from .options import CONF, Vocabulary, list_groups, read, shipped
+from .options import CONF, Vocabulary, list_groups, option_content, shipped
 from .overrides import split_override
 from .renamed import new_key
+
+RULE_OF_TYPE = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
 def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
@@ -43,12 +47,17 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
 def check_value(key: str, value: Any, named: str) -> None:
     """Raises UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
     rules = shipped("allowed.yaml")
-    rule = rules.get(named)
-    if rule is not None and not satisfies(value, rule):
-        raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+    if named in rules:
+        check_rule(key, value, rules[named])
     above = named.rpartition(".")[0]
     if above in rules:
         raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
+
+
+def check_rule(key: str, value: Any, rule: str) -> None:
+    """Raises UserError if a value does not keep a rule."""
+    if not satisfies(value, rule):
+        raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
 
 
 def drop_replaced_defaults(
@@ -62,7 +71,7 @@ def drop_replaced_defaults(
     typed = {split_override(override)[1] for override in overrides}
     for group, option in choices.items():
         path = vocabulary.file(group, str(option))
-        content = read(path) if path is not None else {}
+        content = option_content(path) if path is not None else {}
         node = config.get(group)
         there = as_written(node)
         if "_target_" not in content or there.get("_target_") == content["_target_"]:
@@ -115,7 +124,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
                 _check_section(name, node, list(defaults[name]))
             continue
         path = vocabulary.file(name, str(choices.get(name)))
-        content = read(path) if path is not None and CONF in path.parents else {}
+        content = option_content(path) if path is not None and CONF in path.parents else {}
         if "_target_" in content and as_written(node).get("_target_") == content["_target_"]:
             ours.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
@@ -196,6 +205,24 @@ def satisfies(value: Any, rule: str) -> bool:
     number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
     fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
     return fits and math.isfinite(value) and _within(value, bounds)
+
+
+def rule_of(annotation: Any) -> str | None:
+    """Returns the rule that the type of an argument is; None where there is no such rule.
+
+    >>> rule_of(int | Sequence[float] | None), rule_of(tuple[float, float])
+    ('integer or list of number or null', 'list of 2 number')
+    """
+    if annotation in RULE_OF_TYPE:
+        return RULE_OF_TYPE[annotation]
+    origin, parts = get_origin(annotation), [rule_of(part) for part in get_args(annotation) if part is not Ellipsis]
+    if None in parts:
+        return None
+    if origin in (Union, UnionType):
+        return " or ".join(map(str, parts))
+    if origin is tuple and Ellipsis not in get_args(annotation):
+        return f"list of {len(parts)} {parts[0]}"
+    return f"list of {parts[0]}" if origin in (list, tuple, Sequence, Iterable) else None
 
 
 def alternatives(rule: str) -> list[str]:

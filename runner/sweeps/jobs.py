@@ -13,9 +13,10 @@ from ..config.data_files import needs
 from ..config.prepare import prepare
 from ..config.run_names import as_typed
 from ..records.job_table import write_plan
-from ..records.run_folder import fingerprint
+from ..records.run_folder import CONFIG, fingerprint
 from ..system.errors import UserError
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
+from .arguments import check_arguments
 
 ANNOUNCED_FROM = 50  # jobs: Hydra composes about 15 configurations a second
 
@@ -96,6 +97,8 @@ def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> 
         job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
         settings = HydraConfig.get()
         choices = prepare(job, settings)
+        if not (Path(settings.sweep.dir) / settings.sweep.subdir / CONFIG).exists():
+            check_arguments(job, choices)
         return {
             "folder": str(settings.sweep.subdir),
             "overrides": overrides,

@@ -132,4 +132,4 @@ def test_smoothing_out_of_range_is_refused(trainopt):
     with pytest.raises(ValueError, match=r"smoothing=1: must be in \[0, 1\)"):
         GradientNoiseProbe(smoothing=1)
     result = trainopt("model=mlp", "probe=[gradient_noise]", "probe.gradient_noise.smoothing=1")
-    assert "probe.gradient_noise.smoothing=1: must be a number in [0, 1)" in result.err
+    assert "probe.gradient_noise.smoothing=1: must be in [0, 1)" in result.err

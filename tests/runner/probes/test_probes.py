@@ -119,7 +119,7 @@ def test_a_checkpoint_from_before_there_was_a_clock_for_probes_is_read():
         ("optimizer=adaptive_nesterov optimizer.lr_bounds=[1,0]", "optimizer.lr_bounds="),
         (
             "optimizer=adaptive_nesterov optimizer.gamma=0",
-            "optimizer.gamma=0: must be a number > 0",
+            "optimizer.gamma=0: must be > 0",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
         (f"{FISHER} batching.L_growth=null", "batching: C_growth and L_growth are both null: give the growth"),
         (f"{FISHER} batching.L_growth=[2,1]", "batching.L_growth=[2, 1]: must be the lowest and the highest"),
         (f"{FISHER} batching.size=4", "batching.size=4: must be between min_size=8 and max_size=512"),
-        (f"{FISHER} batching.adjust=[rate]", "batching.adjust=[rate]: must be a list of one of size, lr"),
+        (f"{FISHER} batching.adjust=[rate]", "batching.adjust=['rate']: must be [size], [lr] or [size,lr]"),
         (
             f"{FISHER} optimizer=adaptive_nesterov",
             "batching.adjust=[size,lr]: AdaptiveNesterov computes its learning rate itself; leave it unchanged",

@@ -112,7 +112,7 @@ LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit
         ("schedule=cosine_restarts schedule.warmup=1epochs batching.scope=learning_rate", LEVELS),
         ("batching.first=10 batching.last=50", "batching.first=10, last=50: one must be a power of two times"),
         ("batching.stages=[]", "batching.stages=[]: must have at least one stage"),
-        ("batching.stages=[8,0]", "batching.stages=[8,0]: must be a list of integer >= 1 or null"),
+        ("batching.stages=[8,0]", "batching.stages=[8, 0]: must be >= 1"),
         ("batching.scope=epoch", "batching.scope=epoch: must be one of run, learning_rate"),
         ("batching.lr_rule=cubic", "batching.lr_rule=cubic: must be one of none, linear, sqrt"),
         ("batching.size=8", "batching.size: batching=dynamic has no such key; it is one of "),

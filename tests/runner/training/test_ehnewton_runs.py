@@ -118,20 +118,20 @@ def test_a_linear_classifier_goes_where_the_general_way_leads(trained, iteration
     ("command", "message"),
     [
         ("compile=true", "compile=true: "),
-        ("optimizer.damping=-1", "optimizer.damping=-1: must be a number >= 0"),
+        ("optimizer.damping=-1", "optimizer.damping=-1: must be >= 0"),
         ("optimizer.cg_max_iter=0", "optimizer.cg_max_iter=0: must be an integer >= 1"),
-        ("optimizer.cg_max_iter=1.5", "optimizer.cg_max_iter=1.5: must be an integer >= 1"),
-        ("optimizer.cg_tol=-1", "optimizer.cg_tol=-1: must be a number >= 0"),
+        ("optimizer.cg_max_iter=1.5", "optimizer.cg_max_iter=1.5: must be an integer"),
+        ("optimizer.cg_tol=-1", "optimizer.cg_tol=-1: must be >= 0"),
         ("optimizer.cg_tol_relative=3", "optimizer.cg_tol_relative=3: must be true or false"),
         ("optimizer.blocks=layer", "optimizer.blocks=layer: must be one of all, parameter"),
         ("optimizer.curvature=fisher", "optimizer.curvature=fisher: must be one of hessian, gauss_newton"),
-        ("optimizer.curvature_share=0", "optimizer.curvature_share=0: must be a number in (0, 1]"),
-        ("optimizer.curvature_share=2", "optimizer.curvature_share=2: must be a number in (0, 1]"),
-        ("optimizer.warm_start=1.1", "optimizer.warm_start=1.1: must be a number in [0, 1]"),
+        ("optimizer.curvature_share=0", "optimizer.curvature_share=0: must be in (0, 1]"),
+        ("optimizer.curvature_share=2", "optimizer.curvature_share=2: must be in (0, 1]"),
+        ("optimizer.warm_start=1.1", "optimizer.warm_start=1.1: must be in [0, 1]"),
         ("optimizer.momentum=1", "momentum=1"),
         ("optimizer.adapt_damping=maybe", "optimizer.adapt_damping=maybe: must be true or false"),
         ("optimizer.backtracking=-1", "optimizer.backtracking=-1: must be an integer >= 0"),
-        ("optimizer.backtracking=0.5", "optimizer.backtracking=0.5: must be an integer >= 0"),
+        ("optimizer.backtracking=0.5", "optimizer.backtracking=0.5: must be an integer"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(command, message):
@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused_in_one_line(command, message):
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     result = trainopt("optimizer=ehnewton", "model=mlp", "optimizer.damping=-1")
     assert result.code == 2
-    assert result.err == "trainopt: optimizer.damping=-1: must be a number >= 0\n"
+    assert result.err == "trainopt: optimizer.damping=-1: must be >= 0\n"
     assert not (tmp_path / "outputs").exists()
 
 

@@ -209,13 +209,13 @@ class NoRate:
     [
         (
             "batching.persistency=0",
-            "batching.persistency=0: must be an integer >= 1 or a list of integer >= 1",
+            "batching.persistency=0: must be >= 1",
         ),
         (
             "batching.persistency=[5,0]",
-            "batching.persistency=[5,0]: must be an integer >= 1 or a list of integer >= 1",
+            "batching.persistency=[5, 0]: must be >= 1",
         ),
-        ("batching.persistency=1.5", "batching.persistency=1.5: must be an integer >= 1 or a list of"),
+        ("batching.persistency=1.5", "batching.persistency=1.5: must be an integer or a list of integer"),
         ("batching.persistency=[]", "batching.persistency=[]: must have at least one stage"),
         ("batching.repeat_lr_factor=0", "batching.repeat_lr_factor=0: must be a number > 0"),
         ("+batching.duration=3epochs", "batching.duration: unknown key"),
