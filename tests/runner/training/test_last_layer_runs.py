@@ -131,6 +131,14 @@ def test_what_features_depend_on_makes_others(trained, tmp_path, cache, change, 
     assert len(list(cache.glob("*.npy"))) == files
 
 
+def test_weights_of_another_network_are_refused(trainopt, tmp_path, cache):
+    given, _ = backbone(tmp_path)
+    result = trainopt(*RUN, given, "duration=2steps", "model.relu_after_sum=true")
+    assert result.code == 2
+    assert "does not fit the network" in result.err
+    assert not list(cache.glob("*.npy"))
+
+
 def test_other_weights_make_other_features(trained, tmp_path, cache):
     for seed in (5, 6):
         given, _ = backbone(tmp_path, seed=seed)
