@@ -182,6 +182,7 @@ def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finis
     assert len(read_job_table(tmp_path / "sweep")) == 7
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_gradient_descent(trainopt, tmp_path):
     """J = 5 + 3 |theta|^2 by gradient descent, which multiplies theta by 1 - 6 lr: it diverges from 1/3 on."""
 

@@ -16,6 +16,8 @@ from helpers.cli import exit_code, start_fork
 from helpers.runs import rows, summary, timeless, tournament_jobs, tournament_result
 from trainopt.runner.records.job_table import read_job_table
 
+pytestmark = pytest.mark.slow  # it trains; the rules of tournaments, with a stub for training: test_tournament_rules.py
+
 # Somebody's own: steps along the sign of the gradient.
 THEIRS = """
 import torch
@@ -243,7 +245,6 @@ def kill_when(folder: Path, condition) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("role", ["trial", "final"])
 def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_path, role):
     kill_when(tmp_path, lambda entries: any(e.role == role and e.state == "done" for e in entries))

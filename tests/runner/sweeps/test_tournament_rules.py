@@ -3,6 +3,8 @@
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -13,6 +15,7 @@ from helpers.runs import tournament_jobs, tournament_result
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.sweeps.tournament import TournamentSweeper
+from trainopt.runner.sweeps.tuning_budget import FINAL, TRIAL, Entrant, unequal_budget
 
 # An optimizer that puts the loss where a table says, by its rate.
 TABLED = """
@@ -171,6 +174,53 @@ def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     assert result.err.startswith("trainopt: seed=1: a tournament sets the seeds itself; give hydra.sweeper.seeds=[…]")
     assert result.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+METHODS = ("optimizer=sgd", "optimizer=adam")
+GRID = {"parameter": "optimizer.lr", "base": 10, "exponents": [1, 2], "factors": [3]}
+
+
+def entrants():
+    """Two methods with two trials and two final runs each, all alike."""
+    runs = []
+    for method in METHODS:
+        for lr in ("0.1", "0.01"):
+            typed = {"optimizer.lr": lr, "seed": "0"}
+            runs.append(Entrant(Path("sweep"), method, TRIAL, GRID, typed, "done", (8, 1024)))
+        for seed in ("1", "2"):
+            runs.append(Entrant(Path("sweep"), method, FINAL, {}, {"seed": seed}, "done", (16, 2048)))
+    return runs
+
+
+def test_equal_efforts_are_no_reason_to_refuse_a_table():
+    assert unequal_budget(entrants()) == []
+
+
+@pytest.mark.parametrize(
+    ("which", "changes", "message"),
+    [
+        (-1, {"length": (12, 1500)}, "1 of its final runs did 12 steps with 1,500 samples, most did 16 with 2,048"),
+        (-1, {"state": "interrupted", "length": None}, "its final run with seed 2 is interrupted"),
+        (-1, {"state": "missing", "length": None}, "its final run with seed 2 is missing"),
+        (-1, {"state": "outdated", "length": None}, "its final run with seed 2 is outdated"),
+        (-1, {"typed": {"seed": "3"}}, "final runs with seeds 1, 3, most have 1, 2"),
+        (-3, {"length": (9, 1024)}, "1 of its trials did 9 steps with 1,024 samples, most did 8 with 1,024"),
+        (-3, {"search": GRID | {"exponents": [5]}}, "its learning rate was searched for with exponents="),
+        (-3, {"state": "outdated", "length": None}, "a trial (optimizer.lr=0.01, seed 0) is outdated"),
+        (-3, {"state": "missing", "length": None}, "a trial (optimizer.lr=0.01, seed 0) is missing"),
+        (-3, {"typed": {"optimizer.lr": "0.3", "seed": "0"}}, "has no trial at the learning rate 0.01 with seed 0"),
+    ],
+)
+def test_efforts_that_differ_are_named(which, changes, message):
+    runs = entrants()
+    runs[which] = replace(runs[which], **changes)
+    assert unequal_budget(runs)[0].startswith(f"{METHODS[1]}: {message}")
+
+
+def test_trials_that_failed_are_outcomes():
+    runs = entrants()
+    runs[0] = replace(runs[0], state="failed", length=None)
+    assert unequal_budget(runs) == []
 
 
 def test_without_m_it_is_no_tournament(trainopt, tmp_path):
