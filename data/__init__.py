@@ -18,9 +18,9 @@ from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import digest_of
 from .errors import DataError
+from .folders.source import Folders, FolderSource, image_folder
 from .sources.augmentation import Augmentation
 from .sources.features import Features
-from .sources.folders import Folders, FolderSource, image_folder
 from .sources.memory import InMemory
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Sources of batches: images in memory, images in folders, features; and augmentation.
+"""Sources of batches: images in memory, features; and augmentation.
 
 May import digests and errors.
 """

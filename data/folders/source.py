@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..digests import digest_of
 from ..errors import DataError
-from .augmentation import Augmentation, BatchAugmentation
-from .order import epoch_generator
+from ..sources.augmentation import Augmentation, BatchAugmentation
+from ..sources.order import epoch_generator
 
 
 @dataclass
