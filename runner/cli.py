@@ -5,6 +5,7 @@ from importlib import import_module
 
 from .system.environment import set_variables
 from .system.errors import UserError, exit_code_of, nearest
+from .system.streams import protect_streams
 
 # runner/commands/NAME.py has `command(arguments, debug)`, which returns the exit code; so have run.py and help.py
 COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
@@ -12,6 +13,7 @@ COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
 
 def main() -> None:
     """Runs the command that was typed, and exits with its code."""
+    protect_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
     set_variables()

@@ -24,7 +24,7 @@ def digits() -> Arrays:
     if spec is None or not spec.submodule_search_locations:
         raise DataError("digits: scikit-learn is not installed; pip install scikit-learn")
     file = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(file, "rt") as lines:
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
         table = np.loadtxt(lines, delimiter=",")
     pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     return take_out_test_set(pixels, table[:, -1].astype(np.int64), TEST_SIZE, where="digits")

@@ -1,5 +1,6 @@
 """Folders of images, read and transformed by worker processes."""
 
+import os
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def image_folder(
         ratio: training: smallest and largest ratio of width to height of a random crop.
         color_jitter: training: strength of random brightness, contrast and saturation.
         interpolation: bilinear or bicubic.
-        workers: number of processes that read and transform images; 0: the process of the run does.
+        workers: number of processes that read and transform images, at most one for each core that the run may use;
+            0: the process of the run does.
 
     Raises:
         DataError: a folder is missing, or train/ and val/ hold different classes.
@@ -110,6 +112,13 @@ class _Images(Dataset):
                 random.setstate(states[0])
                 np.random.set_state(states[1])
         return image, label
+
+
+def _leave_group(worker: int) -> None:
+    """Puts a reading process into a group of its own: a signal to the run's group is for the run to handle."""
+    del worker
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 class FolderSource:
@@ -202,10 +211,13 @@ class FolderSource:
         return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
 
     def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
+        from joblib import cpu_count  # beside other runs, their share of the cores
+
         loader: DataLoader = DataLoader(
             self.images,
             batch_sampler=keys,  # keys are (epoch, index); iterated once
-            num_workers=self.workers,
+            num_workers=min(self.workers, cpu_count()),
+            worker_init_fn=_leave_group,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # leaves torch's global one alone
         )

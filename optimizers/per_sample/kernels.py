@@ -130,7 +130,9 @@ def compile_into(path: Path, compiler: str) -> None:
     os.close(handle)
     try:
         command = [*compiler.split(), *FLAGS, "-o", name, str(SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILER_TIMEOUT)
+        subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=COMPILER_TIMEOUT
+        )
         os.replace(name, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -142,7 +144,7 @@ def cpu_flags() -> set[str]:
     if sys.platform != "linux":
         return set()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("flags"):
                 return set(line.split(":", 1)[1].split())
     return set()

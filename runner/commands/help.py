@@ -27,6 +27,7 @@ trainopt compares ways of training neural networks: one command is one run.
   --cfg job           show the configuration of a command without running it
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   --debug             show the traceback of an error
+  --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version           show the version
   --hydra-help        show Hydra's own flags (completion for the shell, …)
 """
@@ -47,14 +48,14 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
         options = ", ".join(vocabulary.options(group))
         lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
     lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
-    _, _, rest = (CONF / "config.yaml").read_text().partition("\n")  # its first line is about the file
+    _, _, rest = (CONF / "config.yaml").read_text(encoding="utf-8").partition("\n")  # its first line is about the file
     lines += _indented(_without(rest, "defaults"))
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
             if path is not None:
                 lines += ["", f"{group}={option}"]
-                lines += _indented(_without(path.read_text(), "_target_", "defaults"))
+                lines += _indented(_without(path.read_text(encoding="utf-8", errors="replace"), "_target_", "defaults"))
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..records.job_table import PLAN
-from ..records.run_folder import read_config
+from ..records.run_folder import read_config, strict_code
 from ..system.errors import UserError
 from ..training.execute import start
 
@@ -13,8 +13,11 @@ def command(arguments: list[str], debug: bool) -> int:
     """`trainopt resume RUN`."""
     parser = argparse.ArgumentParser("trainopt resume", description="Continue a run from its last checkpoint.")
     parser.add_argument("run", type=Path, help="the run's folder")
-    folder = parser.parse_args(arguments).run
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if the run diverged")
+    options = parser.parse_args(arguments)
+    folder = options.run
     if (folder / PLAN).exists():
         raise UserError(f"{folder}: is a sweep; type its command again to continue it")
     config, choices = read_config(folder)
-    return start(config, choices, folder, ["trainopt", "resume", *arguments], debug)
+    code = start(config, choices, folder, ["trainopt", "resume", *arguments], debug)
+    return strict_code(code, folder) if options.strict else code

@@ -19,6 +19,8 @@ from ..sweeps.status import show_end
 from ..system.errors import UserError, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
 
+STRICT = "--strict"
+
 
 @dataclass
 class SweepResult:
@@ -38,10 +40,21 @@ class SweepResult:
 def command(arguments: list[str], debug: bool) -> int:
     """Lets Hydra compose the configuration and start the run, or the runs of a sweep; returns the exit code."""
     typed = ["trainopt", *arguments]
+    reject_undecodable(arguments)
+    job = Job(typed, debug, os.getpid(), STRICT in arguments)
+    arguments = [argument for argument in arguments if argument != STRICT]
     with SweepInterrupt() as interrupt:
-        result = compose_and_run(arguments, Job(typed, debug, os.getpid()), interrupt)
+        result = compose_and_run(arguments, job, interrupt)
         code = result if isinstance(result, int) else report_sweep(result, typed)
         return interrupt.code if interrupt.signal else code
+
+
+def reject_undecodable(arguments: list[str]) -> None:
+    """Raises UserError for an argument with bytes that are no text in the encoding of the locale."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            encoding = sys.getfilesystemencoding()
+            raise UserError(f"{argument}: is no text in {encoding}, the encoding here; LC_ALL=C.UTF-8 sets UTF-8")
 
 
 def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int | SweepResult:

@@ -10,7 +10,7 @@ from rich.console import Console
 from ..reporting.tables import latex, markdown
 from ..system.display import plain_table
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import shown, write_text
 from .figures import draw_comparison_figures
 from .fisher_figures import draw_fisher_figures
 from .methods import AXES, COST, DIVERGED_RULE, METRICS, Comparison, Method, conclusion_text
@@ -128,8 +128,8 @@ def write_files(comparison: Comparison, x_axis: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table = comparison_table(comparison, dict.fromkeys([x_axis, *TARGET_AXES]), METRICS)
     write_csv(comparison, out / "table.csv")
-    (out / "table.md").write_text(markdown(*table))
-    (out / "table.tex").write_text(latex(*table))
+    write_text(out / "table.md", markdown(*table))
+    write_text(out / "table.tex", latex(*table))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_fisher_figures(comparison, x_axis, out)]
     write_comparison_report(comparison, table, figures, out / "report.html")
 
@@ -141,7 +141,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     header += [f"{name}_{part}" for name in METRICS for part in parts]
     header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
     header += ["tuning_trials", "tuning_gradients", "difference", "p", "p_holm", "effect_g", "test"]
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for m in comparison.methods:

@@ -71,4 +71,4 @@ def is_there(name: str, root: Path) -> bool:
 def described(name: str) -> str:
     """Returns what the YAML of a data set begins with, which says how it has to lie."""
     path = CONF / f"data/{name}.yaml"
-    return path.read_text().splitlines()[0].removeprefix("# ") if path.is_file() else ""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") if path.is_file() else ""

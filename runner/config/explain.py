@@ -33,6 +33,8 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         return _composition(error, overrides, vocabulary)
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
         return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
+    if isinstance(error, UnicodeDecodeError):
+        return _not_utf8(overrides, vocabulary)
     if isinstance(error, OSError) and error.strerror:
         return cannot_write(error)
     return one_line(error)
@@ -42,6 +44,19 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
     return f"{place}: is no valid YAML ({one_line(getattr(error, 'problem', None) or error)})"
+
+
+def _not_utf8(overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Names the file of a chosen option that is no text in UTF-8."""
+    for group, choice in chosen(overrides, vocabulary).items():
+        for option in choice if isinstance(choice, list) else [choice]:
+            path = vocabulary.file(group, str(option))
+            if path is not None:
+                try:
+                    path.read_text(encoding="utf-8")
+                except UnicodeDecodeError as error:
+                    return f"{path}: is no text in UTF-8 (byte {error.start + 1}); save it in UTF-8"
+    return "a YAML file in the configuration folders is no text in UTF-8"
 
 
 def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> str:

@@ -74,7 +74,7 @@ class Vocabulary:
                 path = self.file(group, str(option))
                 if path is not None:
                     content = {k: v for k, v in option_content(path).items() if k != "defaults"}
-                    is_global = "@package _global_" in path.read_text()
+                    is_global = "@package _global_" in path.read_text(encoding="utf-8")
                     found |= set(_dotted("" if is_global else group.replace("/", "."), content))
         return sorted(found)
 
@@ -83,7 +83,7 @@ class Vocabulary:
         found = []
         for option in self.options(group):
             path = self.file(group, option)
-            with suppress(YAMLError):  # somebody's broken file is not what this is about
+            with suppress(YAMLError, UnicodeDecodeError):  # somebody's broken file is not what this is about
                 if path is not None and key in option_content(path):
                     found.append(option)
         return found

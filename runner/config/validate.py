@@ -272,7 +272,7 @@ def _meaning(key: str) -> str:
     """The comment that stands behind a key in the YAML that leaves it open, as ` (comment)`."""
     group, _, name = key.partition(".")
     for path in sorted((CONF / group).glob("*.yaml")):
-        found = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", path.read_text(), re.MULTILINE)
+        found = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         if found:
             return f" ({found[1]})"
     return ""

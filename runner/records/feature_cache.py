@@ -75,7 +75,7 @@ class FeatureCache:
                 import fcntl
 
                 self.folder.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context(open(self._path(key, "lock"), "w"))
+                file = held.enter_context(open(self._path(key, "lock"), "w", encoding="utf-8"))
                 fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it does
                 for left in self.folder.glob(f"{key}.npy.*.tmp"):
                     left.unlink()

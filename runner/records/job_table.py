@@ -165,7 +165,7 @@ def _state(status: str | None, fingerprint: str | None, planned: str | None, ali
 def _header(folder: Path) -> dict[str, str]:
     """Returns fingerprint and duration of a run; to read all of run.yaml as YAML would take long."""
     try:
-        text = (folder / CONFIG).read_text()
+        text = (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
     lines = re.findall(r"^(fingerprint|duration): ['\"]?(.*?)['\"]?$", text, re.MULTILINE)

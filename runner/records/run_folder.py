@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves
-from ..system.errors import UserError, reason
+from ..system.errors import DIVERGED, UserError, reason
 from ..system.files import read_json, write_json
 from ..system.lock import is_being_written
 
@@ -112,9 +112,14 @@ def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     return summary if summary.get("status") in DONE else None
 
 
+def strict_code(code: int, folder: Path) -> int:
+    """Returns the exit code with --strict of the run in a folder, which ended with `code`."""
+    return DIVERGED if read_summary(folder).get("status") == "diverged" else code
+
+
 def log_traceback(folder: Path, error: Exception) -> None:
     """Adds an error's traceback to the log of a run."""
-    with open(folder / "log.txt", "a") as log:
+    with open(folder / "log.txt", "a", encoding="utf-8", errors="replace") as log:
         log.writelines(traceback.format_exception(error))
 
 

@@ -206,7 +206,7 @@ class Recorder:
         except OSError:
             if not path.exists():
                 raise
-            with open(path, "r+") as file:  # a full disk has no room for a second copy
+            with open(path, "r+", encoding="utf-8") as file:  # a full disk has no room for a second copy
                 file.write(text)
                 file.truncate()
 

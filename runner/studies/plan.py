@@ -146,7 +146,7 @@ class StudyPlan:
         self._check_datasets()
         cached = read_json(folder / PLAN_CACHE)
         files = composition_files(composer.vocabulary.folders)
-        options = digest([[str(file), file.read_text(errors="replace")] for file in files])
+        options = digest([[str(file), file.read_text(encoding="utf-8", errors="replace")] for file in files])
         variables = {name: value for name, value in os.environ.items() if name.startswith("TRAINOPT_")}
         self._digests: dict[str, str] = {}
         self.sweeps: dict[str, PlannedSweep] = {}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a sweep with jobs in other processes: the jobs write their checkpoints first."""
+"""Signals to stop during a sweep with jobs in other processes: the jobs write their checkpoints first."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ JOB_POLL_SECONDS = 0.5  # between two looks for jobs that have just begun
 
 
 class SweepInterrupt(Interrupt):
-    """Handles Ctrl-C and SIGTERM of a sweep while entered: the first signal stops the running jobs.
+    """Handles the signals to stop a sweep while entered: the first one stops the running jobs.
 
     Their launcher returns when they have stopped. Where no job runs in another process, and at a second Ctrl-C,
     KeyboardInterrupt is raised as by `Interrupt`.

@@ -15,13 +15,14 @@ from omegaconf import DictConfig
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
-from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, summary_if_done
+from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, strict_code, summary_if_done
 from ..system.display import Display
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
-from ..system.interrupt import SIGNALS
+from ..system.interrupt import stop_signals
 from ..system.isolation import run_isolated
 from ..system.lock import Busy
+from ..system.streams import protect_streams
 from ..training.execute import start
 from .interrupt import stop_file
 
@@ -36,14 +37,17 @@ class Job:
         command: what was typed.
         debug: whether tracebacks are shown.
         launcher: the number of the process in which it was typed.
+        strict: whether a single run that diverged has an exit code of its own.
     """
 
     command: list[str]
     debug: bool
     launcher: int
+    strict: bool = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        register_resolvers()  # a worker process, which unpickles this, composes the configuration afterwards
+        protect_streams()  # of a worker process, which unpickles this
+        register_resolvers()  # it composes the configuration afterwards
         self.__dict__ |= state
 
     def __call__(self, config: DictConfig) -> int:
@@ -63,7 +67,8 @@ class Job:
             choices = prepare(config, settings)
             if settings.mode == RunMode.MULTIRUN:
                 return self._run_in_sweep(config, choices, folder)
-            return start(config, choices, folder, self.command, self.debug)
+            code = start(config, choices, folder, self.command, self.debug)
+            return strict_code(code, folder) if self.strict else code
         except UserError as error:
             remove_if_empty(folder)
             return report_error(error, self.debug)
@@ -99,7 +104,7 @@ class Job:
                 return report_error(error, self.debug)
 
         code = run_isolated(work, is_worker=os.getpid() != self.launcher)
-        if code > 128 and code - 128 not in SIGNALS:  # those the job handles itself
+        if code > 128 and code - 128 not in stop_signals():  # those the job handles itself
             number = Signals(code - 128).name
             print(f"trainopt: {name}: was killed ({number}); the same command continues it", file=sys.stderr)
         if in_a_line:

@@ -63,7 +63,10 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
         time.sleep(0.2)
         jobs = read_job_table(sweep)
     show_job_table(jobs)
-    if any(job.state not in (*ENDED, "outdated", "running") for job in jobs):
+    open_states = {job.state for job in jobs} - {*ENDED, "outdated", "running"}
+    if open_states == {"failed"}:
+        print(f"once the causes are removed, the same command runs what failed again: {shlex.join(command)}")
+    elif open_states:
         print(f"the same command continues it: {shlex.join(command)}")
     print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()

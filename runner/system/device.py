@@ -49,8 +49,9 @@ def default_workers(device: str) -> int:
 def shared_machine(workers: int, device: str) -> Iterator[None]:
     """Takes this run's part of a machine on which several train at a time.
 
-    CPU threads are divided. Where there are several GPUs, `auto` and `cuda` mean one that no other run has taken
-    by this function; the run waits until there is one.
+    CPU cores are divided: torch's threads, and through joblib's variable the processes that read data. Where there
+    are several GPUs, `auto` and `cuda` mean one that no other run has taken by this function; the run waits until
+    there is one.
 
     Args:
         workers: number of runs at a time.
@@ -58,7 +59,9 @@ def shared_machine(workers: int, device: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if workers > 1:
-            torch.set_num_threads(max(1, cores() // workers))
+            share = max(1, cores() // workers)
+            torch.set_num_threads(share)
+            os.environ["LOKY_MAX_CPU_COUNT"] = str(share)
             if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
                 torch.cuda.set_device(stack.enter_context(free_gpu(torch.cuda.device_count())))
         yield
@@ -75,7 +78,7 @@ def free_gpu(count: int) -> Iterator[int]:
     names = visible[:count] if visible else [str(index) for index in range(count)]
     while True:
         for index, name in enumerate(names):
-            with open(folder / f"gpu-{name}", "w") as file:
+            with open(folder / f"gpu-{name}", "w", encoding="utf-8") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

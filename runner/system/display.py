@@ -38,7 +38,8 @@ class Display:
 
     def log_to(self, path: Path) -> None:
         """Appends what is printed to a file as well."""
-        self._log = Console(file=open(path, "a"), width=100, highlight=False)  # noqa: SIM115 - closed by close()
+        file = open(path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by close()
+        self._log = Console(file=file, width=100, highlight=False)
 
     def close(self) -> None:
         """Closes the log."""

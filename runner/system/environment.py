@@ -45,7 +45,8 @@ def code_version() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+            command = ["git", "-C", str(here), *arguments]
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
@@ -65,7 +66,7 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .files import shown
 
-FAILED, USER_ERROR = 1, 2  # exit codes
+FAILED, USER_ERROR, DIVERGED = 1, 2, 3  # exit codes; the last with --strict only
 
 
 class UserError(Exception):

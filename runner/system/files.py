@@ -58,8 +58,12 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file: to a temporary name, flushed to disk, renamed."""
-    os.replace(write_temporary(path, text.encode()), path)
+    """Writes a text file in UTF-8: to a temporary name, flushed to disk, renamed.
+
+    Bytes of a file's name that the system could not decode stand in `text` as surrogates: they are decoded here.
+    """
+    content = text.encode(errors="surrogateescape").decode(errors="replace").encode()
+    os.replace(write_temporary(path, content), path)
     flush_folder(path.parent)
 
 
@@ -76,7 +80,7 @@ def json_text(content: dict[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file; empty where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,15 +1,23 @@
-"""Ctrl-C and SIGTERM: the step is finished and a checkpoint written. A second Ctrl-C stops at once."""
+"""Signals to stop: the step is finished and a checkpoint written. A second Ctrl-C stops at once."""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Returns the signals that stop a run: Ctrl-C, SIGTERM, and SIGHUP unless it is ignored, as below nohup.
+
+    SIGHUP comes where the terminal is lost; Windows has none.
+    """
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return signal.SIGINT, signal.SIGTERM
+    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class Interrupt:
-    """Handles Ctrl-C and SIGTERM while entered. A signal raises KeyboardInterrupt unless `patient` is true.
+    """Handles `stop_signals` while entered. A signal raises KeyboardInterrupt unless `patient` is true.
 
     Attributes:
         signal: the number of the first signal; 0: none came.
@@ -24,7 +32,7 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in stop_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

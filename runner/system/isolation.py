@@ -1,5 +1,6 @@
 """Runs a function in a forked process: whatever kills that process leaves this one alive."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,20 +11,20 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from .interrupt import SIGNALS
+from .interrupt import stop_signals
 
 
 def run_isolated(work: Callable[[], int], is_worker: bool = False) -> int:
     """Calls `work` in a fork of this process; returns its exit code, or 128 + number where a signal ended it.
 
-    The fork need not import modules again. Ctrl-C and SIGTERM are forwarded to it, and take their usual effect here
+    The fork need not import modules again. Signals to stop are forwarded to it, and take their usual effect here
     when it has ended; if this process dies, the fork gets SIGTERM. Where the system cannot fork (Windows), `work` is
     called in this process. Nothing may have been computed on a GPU before.
 
     Args:
         work: returns an exit code.
-        is_worker: this process serves another one, as joblib's workers do. It then ignores Ctrl-C, now and later,
-            because the terminal sends it to the other one as well; after a SIGTERM it returns to that one.
+        is_worker: this process serves another one, as joblib's workers do. It then ignores Ctrl-C and SIGHUP, now and
+            later, because the terminal sends them to the other one as well; after a SIGTERM it returns to that one.
     """
     if not hasattr(os, "fork"):
         return work()
@@ -31,11 +32,14 @@ def run_isolated(work: Callable[[], int], is_worker: bool = False) -> int:
     sys.stderr.flush()
     reader, writer = os.pipe()
     if is_worker:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _forwarding((signal.SIGTERM,) if is_worker else SIGNALS) as (set_target, caught):
+        for number in {*stop_signals()} - {signal.SIGTERM}:
+            signal.signal(number, signal.SIG_IGN)
+    with _forwarding((signal.SIGTERM,) if is_worker else stop_signals()) as (set_target, caught):
         child = os.fork()
         if child == 0:
             os.close(writer)
+            if is_worker:  # the start method that joblib sets there is for its own classes of processes only
+                multiprocessing.set_start_method(None, force=True)
             _run_child(work, reader)
         os.close(reader)
         set_target(child)
@@ -82,8 +86,8 @@ def _run_child(work: Callable[[], int], reader: int) -> None:
     code = 1
     try:
         os.setpgid(0, 0)  # the terminal's Ctrl-C reaches the parent only, which forwards it: it comes once
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in stop_signals():
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
         code = work()
     except BaseException:  # noqa: BLE001 - the frames above belong to the parent

@@ -73,7 +73,7 @@ class RunLock:
 
     def _created(self) -> bool:
         try:
-            with open(self.path, "x") as file:
+            with open(self.path, "x", encoding="utf-8") as file:
                 file.write(self._content)
         except FileExistsError:
             return False
@@ -109,7 +109,7 @@ class RunLock:
     def _read(self) -> str | None:
         """Returns the content of the file; empty where it is missing, None where it cannot be read."""
         try:
-            return self.path.read_text()
+            return self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
         except OSError:
@@ -140,7 +140,7 @@ def this_process() -> dict[str, Any]:
 def read_owner(path: Path) -> dict[str, Any] | None:
     """Returns the owner in a lock file: {} where the file is empty or damaged, None where it is missing."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -219,7 +219,7 @@ def _pid_namespace() -> str:
     """Returns what all processes share among which a process number is unique: boot and PID namespace."""
     parts = [platform.node()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
@@ -227,7 +227,7 @@ def _pid_namespace() -> str:
 def _stat(pid: int) -> tuple[str | None, int | None]:
     """Returns the state of a process and its start in the kernel's ticks; None where the system does not say."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None, None
     return fields[0], int(fields[19])

@@ -192,6 +192,8 @@ def run_training(
     except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
         with suppress(OSError):
             log_traceback(folder, error)
+        if interrupt.signal:  # it reached the processes that read the data as well, and the run misses them
+            return interrupt.code, {"status": "interrupted"}
         if debug:
             traceback.print_exc()
         with suppress(Exception):  # writing the rows that wait may be what failed
@@ -220,5 +222,6 @@ def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, cod
         return FAILED
     report_end(display, summary, folder)
     if outcome["status"] == "failed" and recorder.store.last_step is not None:
-        print(f"trainopt: the same command goes on from step {recorder.store.last_step}", file=sys.stderr)
+        step = recorder.store.last_step
+        print(f"trainopt: once the cause is removed, the same command goes on from step {step}", file=sys.stderr)
     return code

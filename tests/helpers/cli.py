@@ -108,7 +108,7 @@ def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lam
         return pid
     code = 70
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.chdir(folder)
         with open("output", "a") as output:

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from hydra.utils import get_object
+from PIL import Image
 from torch import nn
 
 from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
@@ -36,6 +38,18 @@ def lines_of(*groups: str) -> dict[str, str]:
             probe = f"probe.{option}.every=2steps" if group == "probe" else ""
             lines[choice] = " ".join([choice, NEEDS.get(choice, ""), probe, *probe_of(target)])
     return lines
+
+
+def image_folders(top: Path, train: int = 12, val: int = 6, pixels: int = 10) -> None:
+    """Writes so many random images for each of two classes below top/train and top/val."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("val", val)):
+        for label in ("cat", "dog"):
+            folder = top / part / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = rng.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)
+                Image.fromarray(image).save(folder / f"{index}.png")
 
 
 class LinearTimesOne(nn.Module):

@@ -1,6 +1,8 @@
 """Folders of images: the same batches for any number of workers."""
 
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from PIL import Image
 
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
+from trainopt.data.folders import source as folders
 from trainopt.data.sources.mixup import draw_mixup
+from trainopt.runner.system.isolation import run_isolated
 
 
 @pytest.fixture
@@ -49,6 +53,32 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(images):
         assert torch.equal(a.targets, b.targets)
     again = some_batches(images, workers=0, start=alone[3].after, count=2)
     assert torch.equal(again[0].inputs, alone[4].inputs)
+
+
+@pytest.mark.parametrize(("cores", "expected"), [("1", 1), ("64", 2)])
+def test_no_more_processes_read_than_the_run_has_cores(images, monkeypatch, cores, expected):
+    counts = []
+    monkeypatch.setattr(folders, "DataLoader", lambda *_, num_workers, **__: counts.append(num_workers) or [])
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    list(source(images, 2).ordered(4))
+    assert counts == [expected]
+
+
+def test_a_signal_to_the_group_of_the_run_ends_no_process_that_reads(images):
+    """As `timeout` sends it, and a terminal that is lost: the run finishes its step with the data that it needs."""
+
+    def run() -> int:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        stream = batches(source(images, 2), Constant(4), 3, Position())
+        for _ in range(6):  # of two epochs
+            next(stream)
+            os.killpg(0, signal.SIGTERM)
+        return 0
+
+    assert run_isolated(run) == 0
 
 
 def test_cutout_and_mixup_come_after_all_other_transforms(images):

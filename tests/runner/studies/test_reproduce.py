@@ -371,12 +371,13 @@ def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(long_stu
 
 
 @pytest.mark.slow
-def test_told_to_stop_it_says_how_to_go_on(long_study, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_it_says_how_to_go_on(long_study, tmp_path, number):
     command = ("reproduce", "tiny", *OURS)
     pid = start_fork(*command, folder=tmp_path)
     wait_for(tmp_path / "outputs/studies/tiny/smoke/sweeps", runs=1, lines=30)
-    os.kill(pid, signal.SIGINT)
-    assert exit_code(pid) == 128 + signal.SIGINT
+    os.kill(pid, number)
+    assert exit_code(pid) == 128 + number
     told = (tmp_path / "output").read_text()
     assert "1 interrupted" in told
     assert "the same command continues it: trainopt reproduce tiny --config-dir mine --launcher basic" in told

@@ -261,6 +261,7 @@ def workers_of(pid: int) -> list[int]:
         pytest.param("basic", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("joblib", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_search_that_is_cut_short_goes_on(search, tmp_path, launcher, number):

@@ -1,6 +1,7 @@
 """A sweep loses nothing: whatever becomes of its jobs, the same command does what is left, and no more."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from helpers.cli import exit_code, start_fork
-from helpers.runs import summary
+from helpers.fixtures import image_folders
+from helpers.runs import same_weights, summary
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.isolation import run_isolated
 
@@ -105,6 +107,9 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
     second = finished(*command)
     assert second.code == 1
     assert f"{count} jobs: {count - 2} done, 1 diverged, 1 failed" in second.out
+    assert "once the cause is removed, the same command goes on from step 4" in second.out
+    assert "once the causes are removed, the same command runs what failed again: trainopt -m" in second.out
+    assert "the same command continues it" not in second.out
     assert states(tmp_path / "sweep") == AFTER_THE_SECOND
     starts = Counter(map(int, (tmp_path / "starts").read_text().split()))
     assert starts == {n: 2 if n in (3, 4, 7, 9) else 1 for n in numbers}
@@ -115,8 +120,9 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
-def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher, at_a_time):
+def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher, at_a_time, number):
     """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
     run = ("model=mlp", "duration=1000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
@@ -129,8 +135,8 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher
     entries = ledger(tmp_path)
     assert [e.state for e in entries] == ["running"] * at_a_time + ["missing"] * (3 - at_a_time)
     assert all(0 < e.share < 1 and 0 < e.seconds_left < 600 for e in entries[:at_a_time])
-    os.kill(pid, signal.SIGTERM)
-    assert exit_code(pid) == 128 + signal.SIGTERM
+    os.kill(pid, number)
+    assert exit_code(pid) == 128 + number
     out = (tmp_path / "output").read_text()
     assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
     assert "the same command continues it: trainopt -m" in out
@@ -207,6 +213,37 @@ def test_a_sweep_is_no_run_to_resume(trainopt):
     result = trainopt("resume", "sweep")
     assert result.code == 2
     assert "sweep: is a sweep; type its command again to continue it" in result.err
+
+
+def test_a_job_in_a_worker_of_joblib_starts_processes():
+    """Its start method there takes joblib's own processes only: the job has the system's again."""
+
+    def start_process() -> int:
+        process = multiprocessing.Process(target=time.sleep, args=(0,))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    def serve() -> int:
+        from joblib.externals.loky.backend.context import set_start_method
+
+        multiprocessing.set_start_method("loky", force=True)
+        set_start_method("loky", force=True)
+        return run_isolated(start_process, is_worker=True)
+
+    assert run_isolated(serve) == 0
+
+
+@pytest.mark.slow
+def test_folders_of_images_are_read_in_jobs_side_by_side(finished, tmp_path):
+    """The weights are those of a run alone: how many processes read makes no difference."""
+    image_folders(tmp_path / "d")
+    run = ("model=mlp", "data=imagefolder", "data.path=d", "data.size=8", "batching.size=8", "duration=4steps")
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    assert finished("-m", *run, *parallel, "seed=0,1", "logger=none").code == 0
+    assert finished(*run, "seed=1", "logger=none", "hydra.run.dir=alone").code == 0
+    (second,) = (tmp_path / "sweep").glob("*seed=1")
+    assert same_weights(second, tmp_path / "alone")
 
 
 def test_a_process_of_its_own_tells_how_it_ended():

@@ -16,6 +16,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "6")
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
 
@@ -41,6 +42,7 @@ def test_threads_are_divided(machine, workers, threads):
     machine(0)
     with shared_machine(workers, "auto"):
         assert torch.get_num_threads() == threads
+        assert os.environ["LOKY_MAX_CPU_COUNT"] == str(threads)  # FolderSource looks at it
 
 
 def test_alone_nothing_is_changed(machine):

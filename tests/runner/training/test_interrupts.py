@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished, a checkpoint written, and the way on is said."""
+"""Ctrl-C, SIGTERM and SIGHUP: the step is finished, a checkpoint written, and the way on is said."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ RUN = (
     "log_every=1steps",
 )
 HERE = (*RUN, "hydra.run.dir=.")
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
 
 def at_step(step: int, act):
@@ -75,6 +75,27 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
     twice = at_step(7, send(signal.SIGTERM, signal.SIGTERM))
     assert forked(*HERE, folder=tmp_path, before=twice) == 143
     assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["progress"]["step"] == 7
+
+
+def test_below_nohup_a_lost_terminal_changes_nothing(tmp_path):
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        at_step(7, send(signal.SIGHUP))()
+
+    assert forked(*HERE, folder=tmp_path, before=prepare) == 0
+    assert summary(tmp_path)["status"] == "finished"
+
+
+def test_an_error_after_a_signal_is_no_failure(tmp_path):
+    """As where the signal also ended a process that reads the data: the run misses it."""
+
+    def act() -> None:
+        send(signal.SIGTERM)()
+        raise RuntimeError("DataLoader worker is killed by signal: Terminated")
+
+    assert forked(*HERE, folder=tmp_path, before=at_step(7, act)) == 143
+    assert summary(tmp_path)["status"] == "interrupted"
+    assert forked(*HERE, folder=tmp_path) == 0
 
 
 @SIGNALS

@@ -160,6 +160,17 @@ def test_a_loss_that_is_not_finite_is_an_outcome(trained, trainopt, tmp_path):
     trained("model=resnet8", "optimizer.lr=1e20", "duration=1steps", name="b")
     assert all(torch.equal(v, weights(tmp_path / "outputs/b")[k]) for k, v in weights(folder).items() if "bn" not in k)
     assert "already diverged" in trainopt(*command).out
+    for strict in ((*command, "--strict"), ("resume", "outputs/a", "--strict")):
+        assert trainopt(*strict).code == 3
+    assert trainopt("resume", "outputs/a").code == 0
+
+
+def test_strict_is_for_single_runs_that_diverge(trainopt):
+    command = ("--strict", "model=mlp", "duration=3steps", "logger=none")
+    assert trainopt(*command).code == 0
+    assert trainopt("-m", *command, "optimizer.lr=1e30").code == 0
+    assert trainopt(*command, "optimizer.lr=1e30").code == 3
+    assert trainopt("status", "outputs", "--strict").code == 2
 
 
 def test_a_run_that_fails_is_recorded_with_its_traceback(trainopt, tmp_path, monkeypatch):
