@@ -17,8 +17,12 @@ from .regularizers.l2 import L2
 from .schedules.base import ProgressSchedule
 from .schedules.cosine import CosineRestarts
 from .schedules.cyclic import Cyclic
+from .schedules.decay import Cosine, Linear, Polynomial, WarmupStableDecay
+from .schedules.one_cycle import OneCycle
+from .schedules.plateau import Plateau
 from .schedules.range_test import RangeTest
 from .schedules.steps import Constant, Exponential, Multistep
+from .schedules.torch_scheduler import TorchScheduler
 from .schedules.warmup import WarmUp
 
 __all__ = [
@@ -27,21 +31,28 @@ __all__ = [
     "CGInfo",
     "CheckpointDistance",
     "Constant",
+    "Cosine",
     "CosineRestarts",
     "Curvature",
     "Cyclic",
     "EHNewton",
     "Exponential",
     "FastDoubleBackward",
+    "Linear",
     "Multistep",
     "Newton",
+    "OneCycle",
     "Optimizer",
+    "Plateau",
+    "Polynomial",
     "ProgressSchedule",
     "RangeTest",
     "Regularizer",
     "Schedule",
     "TaylorEstimates",
+    "TorchScheduler",
     "WarmUp",
+    "WarmupStableDecay",
     "conjugate_gradient",
     "gradient_gram",
     "hessian_vector_product",

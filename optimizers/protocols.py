@@ -62,10 +62,12 @@ class Schedule(Protocol):
     Attributes:
         is_range_test: whether it is a learning-rate range test: the run ends after `over`.
         over: a duration, of a range test.
+        needs_validation: whether it follows evaluations of the validation set.
     """
 
     is_range_test: bool = False
     over: str = ""
+    needs_validation: bool = False
 
     @abstractmethod
     def step(self) -> None:
@@ -78,6 +80,9 @@ class Schedule(Protocol):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Goes on from what `state_dict` returned."""
+
+    def after_evaluation(self, rows: dict[str, dict[str, Any]], /) -> None:
+        """Follows an evaluation; `rows` holds its results, by kind of row."""
 
     def cycles(self) -> int | None:
         """Returns the number of complete cycles, 0 before the first restart; None: there are no restarts.

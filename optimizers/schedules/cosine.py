@@ -4,6 +4,7 @@ from math import cos, floor, log, log1p, pi
 
 from torch.optim import Optimizer
 
+from ..arguments import check_fraction
 from .base import Progress, ProgressSchedule
 
 ROUNDING = 1e-9  # of a cycle: this close to its end the next one has begun
@@ -18,7 +19,6 @@ class CosineRestarts(ProgressSchedule):
         lr = lr0 * (min_lr + (1 - min_lr) * (1 + cos(pi T_cur / T_i)) / 2)
 
     where T_cur has passed since the last restart, and the cycles last T_0 = `period`, T_(i+1) = `period_mult` * T_i.
-    Cosine decay without a restart is the case of a period as long as the run.
 
     Args:
         optimizer: its learning rates are set.
@@ -56,8 +56,7 @@ class CosineRestarts(ProgressSchedule):
     ):
         if period_mult < 1:
             raise ValueError(f"period_mult={period_mult}: must be >= 1")
-        if not 0 <= min_lr <= 1:
-            raise ValueError(f"min_lr={min_lr}: must be in [0, 1], a fraction of the learning rate")
+        check_fraction("min_lr", min_lr)
         self.period = period
         self.period_mult = period_mult
         self.min_lr = min_lr

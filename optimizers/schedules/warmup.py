@@ -1,11 +1,13 @@
 """Linear warm-up before any schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..arguments import check_fraction
 from ..protocols import Optimizer, Schedule
 from .base import Progress, learning_rates
 
@@ -55,9 +57,9 @@ class WarmUp(Schedule):
         over: str,
         start: float = 0.1,
     ):
-        if not 0 <= start <= 1:
-            raise ValueError(f"start={start}: must be in [0, 1], a fraction of the learning rate")
+        check_fraction("start", start)
         self.schedule = schedule
+        self.needs_validation = getattr(schedule, "needs_validation", False)
         self.optimizer = optimizer
         self.progress = progress
         self.over = over
@@ -67,11 +69,14 @@ class WarmUp(Schedule):
 
     def step(self) -> None:
         """Sets the learning rates of the next step."""
-        for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
-            group["lr"] = lr
-        self.schedule.step()
-        self._lrs = learning_rates(self.optimizer)
-        self._lower()
+        with self._unlowered():
+            self.schedule.step()
+
+    def after_evaluation(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Lets the schedule follow an evaluation."""
+        if hasattr(self.schedule, "after_evaluation"):
+            with self._unlowered():
+                self.schedule.after_evaluation(rows)
 
     def cycles(self) -> int | None:
         """Returns the schedule's number of complete cycles; None where it has no restarts."""
@@ -80,6 +85,15 @@ class WarmUp(Schedule):
     def levels(self) -> Sequence[str] | str | None:
         """Returns the schedule's levels; None where it has none."""
         return self.schedule.levels() if hasattr(self.schedule, "levels") else None
+
+    @contextmanager
+    def _unlowered(self) -> Iterator[None]:
+        """Shows the schedule its own learning rates while entered."""
+        for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = lr
+        yield
+        self._lrs = learning_rates(self.optimizer)
+        self._lower()
 
     def _lower(self) -> None:
         fraction = self.progress.elapsed(self.over)

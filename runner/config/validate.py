@@ -11,7 +11,7 @@ integers fit into 64 bits.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -50,7 +50,7 @@ def check_value(key: str, value: Any, named: str) -> None:
     if named in rules:
         check_rule(key, value, rules[named])
     above = named.rpartition(".")[0]
-    if above in rules:
+    if above in rules and rules[above] != "section":
         raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
 
 
@@ -215,7 +215,10 @@ def rule_of(annotation: Any) -> str | None:
     """
     if annotation in RULE_OF_TYPE:
         return RULE_OF_TYPE[annotation]
-    origin, parts = get_origin(annotation), [rule_of(part) for part in get_args(annotation) if part is not Ellipsis]
+    origin = get_origin(annotation)
+    if origin is Callable:
+        return None
+    parts = [rule_of(part) for part in get_args(annotation) if part is not Ellipsis]
     if None in parts:
         return None
     if origin in (Union, UnionType):

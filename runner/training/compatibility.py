@@ -56,7 +56,9 @@ def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
 
 
 def check_schedule(config: DictConfig, run: Run) -> None:
-    """Refuses early stopping in a range test, and checkpoints at restarts where there are none."""
+    """Refuses a schedule, early stopping and checkpoints at restarts where what they follow is missing."""
+    if run.schedule.needs_validation and "validation" not in run.evaluation_sets:
+        raise UserError("schedule: follows the validation set, and there is none; give data.validation=0.1")
     patience = config.early_stopping.patience
     if run.range_test and patience is not None:
         raise UserError(

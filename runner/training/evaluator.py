@@ -60,6 +60,7 @@ class Evaluator:
             self._early_stopping.observe(rows)
             for kind, row in rows.items():
                 self._recorder.log_evaluation(kind, row)
+            run.schedule.after_evaluation(rows)
             self._regularizers.after_evaluation(rows)
             self._recorder.keep_best()
             self._display.show_evaluation(rows, self._recorder.last_train_row, run.progress.counts())

@@ -37,6 +37,11 @@ NEEDS = {
     "schedule=multistep": ["schedule.milestones=[1epochs,5steps]"],
     "model=function": ["data=none"],
     "data=none": ["model=function"],
+    "schedule=plateau": ["data.validation=0.2"],
+    "schedule=torch": [
+        "schedule.scheduler._target_=torch.optim.lr_scheduler.StepLR",
+        "+schedule.scheduler.step_size=3",
+    ],
     "batching=growth_control": ["batching.L_growth=[0,5]"],
     "batching=follow_reference": ["batching.reference={reference}"],
     "data=arrays": ["data.path={images}/mnist.npz"],
@@ -179,7 +184,8 @@ def test_the_options_are_those_of_the_documentation():
         "optimizer": "adadelta adagrad adam adaptive_nesterov ehnewton newton rmsprop sgd",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",
-        "schedule": "constant cosine_restarts cyclic exponential multistep range_test",
+        "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"
+        " range_test torch warmup_stable_decay",
     }
     assert {group: " ".join(WORDS.options(group)) for group in WORDS.groups if group != "experiment"} == options
 

@@ -22,6 +22,10 @@ NEEDS = {
     "schedule=exponential": "schedule.every=2steps",
     "schedule=cosine_restarts": "schedule.period=3steps",
     "schedule=cyclic": "schedule.step_up=2steps",
+    "schedule=plateau": "schedule.patience=0 schedule.min_delta=0.5 data.validation=0.2 schedule.warmup=3steps",
+    "schedule=torch": (
+        "schedule.scheduler._target_=torch.optim.lr_scheduler.StepLR +schedule.scheduler.step_size=2 schedule.per=step"
+    ),
     "batching=growth_control": "batching.C_growth=[0,3] batching.L_growth=[0.2,1]",
     "batching=follow_reference": "batching.reference={reference}",
     "regularizer=[checkpoint_distance]": "regularizer.checkpoint_distance.at=[2steps]",
