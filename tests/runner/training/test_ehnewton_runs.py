@@ -6,7 +6,7 @@ import pytest
 
 from helpers.cli import refusal
 from helpers.references import OF_A_STEP
-from helpers.runs import rows, summary
+from helpers.runs import rows, summary, weights
 
 SMALL = ("optimizer=ehnewton", "data.limit=120", "batching.size=40", "logger=none")
 MLP = (*SMALL, "model=mlp", "model.hidden=[12]")
@@ -166,7 +166,9 @@ SLOW = pytest.mark.slow
         pytest.param("model=resnet18 data.image_shape=[3,32,32]", marks=SLOW),
         pytest.param("model=resnet50 data.image_shape=[3,32,32]", marks=SLOW),
         pytest.param("model=mobilenetv2_140 data.image_shape=[3,32,32]", marks=SLOW),
-        pytest.param("model=inception_v3 data.image_shape=[3,75,75]", marks=SLOW),
+        # Its first gradient is 6e4 long (94 layers normalize over few values): after a step of lr=0.1, SGD's too, the
+        # next training loss is finite, but evaluation overflows, as running statistics are those of other weights.
+        pytest.param("model=inception_v3 data.image_shape=[3,75,75] optimizer.lr=1e-5", marks=SLOW),
     ],
 )
 def test_networks_take_a_step(trained, network):
@@ -175,5 +177,7 @@ def test_networks_take_a_step(trained, network):
     row = rows(folder, "train")[-1]
     assert row["step"] == 1
     assert row["hvps"] >= 1
-    assert row["step_length"] > 0
+    assert 0 < row["step_length"] < math.inf
+    assert math.isfinite(row["total"])
+    assert all(tensor.isfinite().all() for tensor in weights(folder).values())
     assert math.isfinite(summary(folder)["final"]["loss"])
