@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from helpers.cli import forked
 from helpers.runs import train_run
@@ -20,6 +21,22 @@ torch.set_num_threads(1)  # tests run beside each other
 def scratch_cache(tmp_path_factory):
     """Nothing is read from, or left in, the cache of who runs the tests."""
     os.environ["TRAINOPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk():
+    """Files are not waited for until a disk has them: that helps where a machine dies, which no test lets it do."""
+    os.fsync = lambda file: None
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request, monkeypatch):
+    """Figures are made, but their files are empty: to draw one takes longer than most runs.
+
+    Those of tests marked `draws` or `slow` are drawn.
+    """
+    if not any(request.node.get_closest_marker(name) for name in ("draws", "slow")):
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
 @dataclass

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,12 @@ def environment(device: "torch.device", command: list[str]) -> dict[str, Any]:
     }
 
 
+@cache
 def code_version() -> dict[str, Any]:
-    """Returns `commit` and `dirty` of the checkout that this program runs from; None outside a checkout."""
+    """Returns `commit` and `dirty` of the checkout that this program runs from; None outside a checkout.
+
+    Of the first call: what this process runs is what it has imported.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
@@ -57,6 +62,7 @@ def code_version() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

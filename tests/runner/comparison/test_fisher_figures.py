@@ -18,6 +18,8 @@ from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.fisher_curves import draw_fisher_curves, fisher_figure
 
+pytestmark = pytest.mark.draws
+
 GRID = [(size, lr) for size in (16, 32, 64) for lr in (0.05, 0.1)]
 
 

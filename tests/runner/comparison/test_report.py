@@ -24,6 +24,8 @@ from trainopt.runner.comparison.table import comparison_table
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.style import PALETTE
 
+pytestmark = pytest.mark.draws
+
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimizers may not, but could be called
 
 # what a reader may do, done by the page itself: its results are read from the page's source afterwards

@@ -269,6 +269,7 @@ def test_a_run_with_all_probes_is_the_run_without(trained, tmp_path, case):
     )
 
 
+@pytest.mark.draws
 def test_a_picture_and_the_help_page_come_by_themselves(trainopt, tmp_path):
     result = trainopt("model=mlp", "duration=30steps", "probe=[fisher]", "logger=none", "hydra.run.dir=run")
     assert "fisher.png" in result.out

@@ -10,6 +10,8 @@ from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn
 
+pytestmark = pytest.mark.draws
+
 RUN = ("model=mlp", "duration=60steps", "log_every=1steps", "logger=none", "hydra.run.dir=run")
 NAN = float("nan")
 

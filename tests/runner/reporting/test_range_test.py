@@ -9,6 +9,8 @@ import pytest
 from helpers.runs import rows, stop_at, summary, train_run
 from trainopt.runner.reporting.range_test import by_learning_rate, read_bounds, report_bounds
 
+pytestmark = pytest.mark.draws
+
 RUN = ("schedule=range_test", "model=mlp", "logger=none", "run.name=a")
 
 

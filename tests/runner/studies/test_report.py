@@ -12,6 +12,8 @@ from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.report import write_overview, write_study_report
 from trainopt.runner.studies.schema import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
 
+pytestmark = pytest.mark.draws
+
 ADAM, SGD = ({"optimizer": name} for name in ("adam", "sgd"))
 NO_MNIST = "mnist is missing: put mnist.npz into DIR"
 

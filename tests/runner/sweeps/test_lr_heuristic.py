@@ -157,6 +157,7 @@ def search(trainopt, tmp_path, monkeypatch):
 HARD = {0.1: "diverges", 0.01: "raises", 0.001: 4.0, 1e-4: "killed", 0.002: 3.5, 0.003: 3.25, 0.004: 3.25}
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finished, tmp_path, launcher):
     prepare(tmp_path, a=HARD)

@@ -84,6 +84,7 @@ def test_runs_are_compared_by_their_losses(trained, trainopt, tmp_path):
     assert not (tmp_path / "cmp/test_top1.png").exists()
 
 
+@pytest.mark.draws
 def test_a_function_that_grows_without_bound_ends_as_diverged_and_is_drawn(trainopt, tmp_path):
     result = trainopt(*FUNCTION, "model.start=[3,-2]", "optimizer.lr=0.1", "duration=50steps", "run.name=a")
     assert result.code == 0
@@ -99,6 +100,7 @@ def test_points_of_many_coordinates_are_not_written_and_no_path_is_drawn(trainop
     assert (tmp_path / "outputs/a/curves.png").exists()
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_run_and_drawn(trained, name):
     for optimizer in ("sgd", "newton"):

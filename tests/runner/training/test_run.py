@@ -217,6 +217,7 @@ def test_plain_lines_in_a_pipe_and_the_same_in_the_log(trainopt, tmp_path):
     ]
 
 
+@pytest.mark.draws
 def test_the_picture_is_one(trainopt, tmp_path):
     from PIL import Image
 
