@@ -66,7 +66,12 @@ RENAMED_TARGETS = {
 }
 
 # Keys and choices that came later, with the value that every run before had.
-ADDED_KEYS = {"augmentation._target_": "trainopt.data.Augmentation"}
+ADDED_KEYS = {
+    "augmentation._target_": "trainopt.data.Augmentation",
+    "gradient.clip_norm": None,
+    "gradient.clip_value": None,
+    "gradient.accumulation_steps": 1,
+}
 ADDED_CHOICES = {"augmentation": "none"}
 
 

@@ -56,7 +56,8 @@ class StepGram:
         self._is_recording = False
         self._step: int | None = None
         self._gram: Tensor | None = None
-        self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled)
+        in_parts = run.gradient.accumulation_steps > 1
+        self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled or in_parts)
 
     @classmethod
     def of(cls, run: Run, rows: str) -> "StepGram":

@@ -36,7 +36,9 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     display.show_summary(summary, folder)
     if summary["status"] == "diverged":
         end = summary["diverged_at"]
-        display.say(f"diverged: the loss became {end['loss']} after step {end['step']} (epoch {end['epoch']:.2f})")
+        name = "gradient_norm" if "gradient_norm" in end else "loss"
+        what = f"the {name.replace('_', ' ')} became {end[name]}"
+        display.say(f"diverged: {what} after step {end['step']} (epoch {end['epoch']:.2f})")
     if summary.get("stopped_early"):
         display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
     if range_test:

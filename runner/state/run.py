@@ -15,6 +15,7 @@ from trainopt.optimizers import Optimizer, Schedule
 from .clocks import Clocks
 from .early_stopping import EarlyStopping
 from .evaluation import evaluate, never
+from .gradient import GradientOptions
 from .objective import Objective
 from .progress import Progress
 from .update_scale import ScaledUpdate
@@ -86,6 +87,7 @@ class Run:
     evaluate_every: str
     checkpoint_every: str
     log_every: str
+    gradient: GradientOptions
     num_classes: int
     image_shape: tuple[int, int, int]
     compiled: bool = False

@@ -22,6 +22,7 @@ from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
 from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
+from ..state.gradient import GradientOptions
 from ..state.objective import Objective, covered_parameters
 from ..state.progress import Progress
 from ..state.run import Probe, Run
@@ -130,6 +131,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
         log_every="1steps" if range_test else config.log_every,
+        gradient=GradientOptions(**config.gradient),
         num_classes=problem.num_classes,
         image_shape=problem.image_shape,
         compiled=config.compile,

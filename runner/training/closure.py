@@ -1,5 +1,8 @@
 """The loss of a batch, as an optimizer asks for it."""
 
+from math import isfinite
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -7,11 +10,13 @@ from trainopt.data import Batch
 
 from ..state.objective import Output
 from ..state.run import Run
-from .divergence import finite_check
+from .divergence import Diverged, finite_check
 
 
 class TrainingClosure:
     """Returns the loss of the current batch, with gradients in place unless the optimizer needs the graph.
+
+    The gradients are those of the whole batch, clipped as the run's `gradient` says.
 
     Calls with gradients on the whole batch are counted. What an optimizer computes beside them, on a part of the
     batch or without gradients, it reports itself.
@@ -24,15 +29,17 @@ class TrainingClosure:
         total: the loss, a scalar, as of the last call that was counted; so are terms and output.
         terms: its terms, by name.
         output: the network's logits (B, classes), or what a network that returns its loss reports.
+        gradient_norm: the norm of the gradient before it was clipped; None where it is not.
     """
 
     batch: Batch
     total: Tensor
     terms: dict[str, Tensor]
     output: Output
+    gradient_norm: float | None = None
 
     def __init__(self, run: Run):
-        self._objective, self._progress = run.objective, run.progress
+        self._objective, self._progress, self._gradient = run.objective, run.progress, run.gradient
         self._parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
         self._needs_graph = run.optimizer.needs_graph
         self._finite = finite_check(run.device)
@@ -44,7 +51,7 @@ class TrainingClosure:
             fraction: of the batch; at least two samples are taken.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss is not finite, or the norm of a gradient that is clipped.
         """
         batch = self.batch
         if fraction < 1 or not torch.is_grad_enabled():
@@ -52,19 +59,42 @@ class TrainingClosure:
             return self._objective(batch.inputs[:size], batch.targets[:size])[0]
         for parameter in self._parameters:  # what optimizer.zero_grad() does, without its profiling: 10 us a step
             parameter.grad = None
-        total, self.terms, self.output = self._objective(batch.inputs, batch.targets)
+        in_parts = self._gradient.accumulation_steps > 1
+        if in_parts:
+            total = self._accumulate(batch)
+        else:
+            total, self.terms, self.output = self._objective(batch.inputs, batch.targets)
         self.total = total
         must_finish = self._finite.begin(total)
-        if not self._needs_graph:
+        if not self._needs_graph and not in_parts:
             total.backward()
         if must_finish:
             self._finite.finish()
+        if self._gradient.clips:
+            self.gradient_norm = self._gradient.clip(self._parameters).item()
+            if not isfinite(self.gradient_norm):
+                raise Diverged(self._finite.value, self.gradient_norm)
         self._progress.gradients += 1
         self._progress.samples += batch.size
         return total
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        """Leaves the gradients of a batch, whose parts are processed one after another; returns its loss, a scalar."""
+        losses, self.terms, outputs = [], {}, []
+        for part in self._gradient.parts(batch.size):
+            fraction = (part.stop - part.start) / batch.size
+            total, terms, output = self._objective(batch.inputs[part], batch.targets[part])
+            (fraction * total).backward()
+            losses.append(fraction * total.detach())
+            outputs.append(cast(Tensor, output).detach())
+            for name, term in terms.items():
+                self.terms[name] = self.terms.get(name, 0.0) + fraction * term.detach()
+        self.output = torch.cat(outputs)
+        return torch.stack(losses).sum()
 
     def values(self) -> dict[str, float]:
         """Returns the terms of the loss, and the loss itself as `total`, as numbers."""
         total = self._finite.value  # was read already; a term alone is the total
         terms = {name: total if term is self.total else term.item() for name, term in self.terms.items()}
-        return {**terms, "total": total}
+        norm = {} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}
+        return {**terms, "total": total, **norm}

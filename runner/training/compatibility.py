@@ -27,6 +27,7 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_batches(run)
     check_learning_rate(run)
     check_loss_function(run)
+    check_gradient(run)
     check_probes(run.probes)
     check_control(run)
     if run.compiled:
@@ -74,24 +75,58 @@ def check_schedule(config: DictConfig, run: Run) -> None:
 def check_batches(run: Run) -> None:
     """Refuses batches that cannot be trained on."""
     batching, epoch_size = run.batching, run.progress.epoch_size
-    sizes = [stop - start for start, stop in batching.spans_from(Position(), epoch_size)]
+    sizes = batch_sizes(run)
     if not sizes or (batching.drop_last and batching.largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
-    trained = [m for m in run.network.train().modules() if m.training]
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
-    if has_batch_norm and batching.smallest == 1:
+    if not has_batch_norm(run.network):
+        return
+    if batching.smallest == 1:
         raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
-    if has_batch_norm and min(sizes) == 1:
+    if min(sizes) == 1:
         raise UserError(
             f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
             " use batching.drop_last=true or another batching.size"
         )
 
 
+def batch_sizes(run: Run) -> list[int]:
+    """Returns the sizes of the batches of the first epoch."""
+    return [stop - start for start, stop in run.batching.spans_from(Position(), run.progress.epoch_size)]
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Returns whether a network has batch norm that takes its statistics from training batches."""
+    trained = [m for m in network.train().modules() if m.training]
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
+
+
 def check_loss_function(run: Run) -> None:
     """Refuses an optimizer that needs the loss function where the network returns the loss itself."""
     if run.optimizer.needs_loss_function and run.objective.returns_loss:
         raise UserError("optimizer.curvature=gauss_newton: a test function has no loss function; use curvature=hessian")
+
+
+def check_gradient(run: Run) -> None:
+    """Refuses clipping and accumulation where the gradient is not what the optimizer steps by."""
+    for key in run.gradient.keys:
+        name = type(run.optimizer).__name__
+        if run.optimizer.needs_graph:
+            raise UserError(f"{key}: {name} differentiates the loss itself; leave it out")
+        if "clip" in key and run.optimizer.sets_lr:
+            raise UserError(f"{key}: {name} computes its learning rate from the gradient's norm; leave it out")
+    if run.gradient.clip_norm is not None and run.gradient.clip_value is not None:
+        raise UserError(f"{', '.join(run.gradient.keys[:2])}: give one of the two")
+    steps = run.gradient.accumulation_steps
+    if steps > 1 and run.objective.returns_loss:
+        raise UserError(f"gradient.accumulation_steps={steps}: a test function has no batches; give 1")
+    if steps == 1 or not has_batch_norm(run.network):
+        return
+    if min(part.stop - part.start for size in batch_sizes(run) for part in run.gradient.parts(size)) == 1:
+        raise UserError(
+            f"gradient.accumulation_steps={steps}: leaves parts of one image, which batch norm cannot train on;"
+            " give a smaller number"
+        )
+    run.notes.append(f"batch norm takes its statistics from each of {steps} parts of a batch")
 
 
 def check_probes(probes: dict[str, Probe]) -> None:

@@ -5,11 +5,17 @@ from torch import Tensor
 
 
 class Diverged(Exception):
-    """The loss is not finite; `loss` holds it."""
+    """The loss is not finite, or the gradient, while the loss is.
 
-    def __init__(self, loss: float):
-        super().__init__(f"the loss is {loss}")
-        self.loss = loss
+    Args:
+        loss: its value.
+        gradient_norm: the gradient's, where it is known.
+    """
+
+    def __init__(self, loss: float, gradient_norm: float | None = None):
+        norm = "" if gradient_norm is None else f", the norm of its gradient {gradient_norm}"
+        super().__init__(f"the loss is {loss}{norm}")
+        self.values = {"loss": str(loss)} | ({} if gradient_norm is None else {"gradient_norm": str(gradient_norm)})
 
 
 class FiniteCheck:

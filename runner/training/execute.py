@@ -185,7 +185,7 @@ def run_training(
             train(run, recorder, display, interrupt)
     except Diverged as divergence:
         recorder.checkpoint()
-        end = {"step": run.progress.step, "epoch": run.progress.epochs, "loss": str(divergence.loss)}
+        end = {"step": run.progress.step, "epoch": run.progress.epochs, **divergence.values}
         return 0, {"status": "diverged", "diverged_at": end}
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}

@@ -181,7 +181,7 @@ def test_the_options_are_those_of_the_documentation():
         "logger": "none tensorboard",
         "model": "alexnet_cifar densenet110 densenet8 function inception_v3 mlp mobilenetv2_140 mobilenetv2_cifar"
         " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm vgg16_cifar",
-        "optimizer": "adadelta adagrad adam adaptive_nesterov ehnewton newton rmsprop sgd",
+        "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton nadam newton radam rmsprop sgd",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",
         "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"

@@ -80,6 +80,8 @@ LINES = {
         f"batching=norm_test {FISHER} batching.size=5 batching.factor=1.5 batching.every=2steps"
         " model=resnet8 data.limit=31 schedule=exponential"
     ),
+    # gradients
+    "clipped, in parts": f"gradient.clip_norm=0.3 gradient.accumulation_steps=3 {RESNET} optimizer=adam",
     # early stopping
     "patience": (
         "data.validation=0.2 optimizer.lr=0.5 early_stopping.patience=3 early_stopping.min_delta=0.5"
