@@ -18,7 +18,9 @@ from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import digest_of
 from .errors import DataError
-from .folders.source import Folders, FolderSource, image_folder
+from .folders.image_folder import Folders, image_folder
+from .folders.layout import ImageFiles, missing_test_set
+from .folders.source import FolderSource
 from .sources.augmentation import Augmentation
 from .sources.features import Features
 from .sources.memory import InMemory
@@ -39,6 +41,7 @@ __all__ = [
     "FollowReference",
     "GrowthControl",
     "GrowthController",
+    "ImageFiles",
     "InMemory",
     "NoData",
     "NormTest",
@@ -55,6 +58,7 @@ __all__ = [
     "digest_of",
     "digits",
     "image_folder",
+    "missing_test_set",
     "split",
     "svhn",
     "synthetic",

@@ -1,14 +1,17 @@
 """Images and labels as arrays, checked when they are read."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+NPY = b"\x93NUMPY"  # what a file with a single array begins with
+MOST_COLORS = 4  # channels of colour images, with transparency: a longer last axis is not that of channels
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Arrays:
 
     Args:
         where: the origin of the data, with which error messages begin.
-        num_classes: 0: the largest training label, plus 1.
+        num_classes: 0: the largest training label, plus 1; every class then has training images.
 
     Raises:
         DataError: the arrays have another form.
@@ -41,7 +44,7 @@ class Arrays:
             shapes = f"{self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
             raise DataError(f"{self.where}: training and test images differ in shape, {shapes}")
         if not self.num_classes:
-            self.num_classes = int(self.y_train.max()) + 1
+            self.num_classes = _count_classes(self.y_train, self.where)
         for part in ("train", "test"):
             labels = getattr(self, f"y_{part}")
             if labels.min() < 0 or labels.max() >= self.num_classes:
@@ -74,9 +77,16 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     images, labels = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
         form = f"{images.dtype} of shape {images.shape}"
         raise DataError(f"{data.where}: x_{part} is {form}, must be uint8 of shape (N, H, W, C) or (N, H, W)")
+    if len(images) == 0:
+        raise DataError(f"{data.where}: x_{part} has no images, must be uint8 of shape (N, H, W, C) with N >= 1")
+    if images.shape[3] > MOST_COLORS and images.shape[1] in (1, 3, MOST_COLORS):
+        raise DataError(
+            f"{data.where}: x_{part} of shape {images.shape} has its channels first, must be (N, H, W, C):"
+            f" x_{part}.transpose(0, 2, 3, 1)"
+        )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{data.where}: y_{part} is {labels.dtype} of shape {labels.shape}, must be integers of shape (N,)"
@@ -86,9 +96,22 @@ def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def arrays(path: str) -> Arrays:
-    """Reads the user's own images from an .npz file, as `read_npz` does."""
-    return read_npz(path)
+def _count_classes(labels: np.ndarray, where: str) -> int:
+    """Returns the number of classes, whose labels must be 0, 1, 2, ... without a gap."""
+    classes = np.unique(labels)
+    if classes[0] < 0 or classes[-1] == len(classes) - 1:  # what is below 0 is refused with the range
+        return int(classes[-1]) + 1
+    first = ", ".join(map(str, classes[:3])) + (", …" if len(classes) > 3 else "")
+    raise DataError(
+        f"{where}: y_train holds {len(classes)} different labels, {first} up to {classes[-1]}, must be 0 to"
+        f" {len(classes) - 1}, as np.unique(y_train, return_inverse=True)[1] makes them;"
+        " num_classes says how many there are where classes have no training images"
+    )
+
+
+def arrays(path: str, num_classes: int | None = None) -> Arrays:
+    """Reads the user's own images from an .npz file, as `read_npz` does; None: it counts the classes."""
+    return read_npz(path, num_classes or 0)
 
 
 def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
@@ -102,16 +125,26 @@ def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
         DataError: the file is missing or damaged, or its arrays are not those of `Arrays`.
     """
     file = Path(path).expanduser()
+    contents = f"an .npz with {', '.join(NAMES)} is needed"
+    if file.is_dir():
+        raise DataError(f"{file}: is a folder; {contents}; data=imagefolder reads folders of images")
     if not file.is_file():
         raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(NAMES)}")
     try:
-        with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            missing = [name for name in NAMES if name not in archive]
-            if missing:
-                raise DataError(f"{file}: {', '.join(missing)} missing; an .npz with {', '.join(NAMES)} is needed")
-            parts = [archive[name] for name in NAMES]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read as .npz, it may be truncated ({text})") from error
+        with open(file, "rb") as handle:
+            start = handle.read(len(NPY))
+            if start == NPY:
+                raise DataError(f"{file}: holds a single array; {contents}, as np.savez writes it")
+            if start and not start.startswith(b"PK"):
+                raise DataError(f"{file}: is no .npz; {contents}, as np.savez writes it")
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as archive:
+                missing = [name for name in NAMES if name not in archive]
+                if missing:
+                    raise DataError(f"{file}: {', '.join(missing)} missing; {contents}")
+                parts = [archive[name] for name in NAMES]
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as error:
+        text = one_line(error)
+        raise DataError(f"{file}: cannot be read as .npz, it may be truncated or hold no numbers ({text})") from error
     x_train, y_train, x_test, y_test = parts
     return Arrays(x_train, y_train, x_test, y_test, where=str(file), num_classes=num_classes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .arrays import Arrays, read_npz
 
 # name in conf/data -> (class of torchvision.datasets, number of classes)
@@ -81,7 +81,7 @@ def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any)
     try:
         data = getattr(torchvision.datasets, class_name)(str(folder), download=download, **part)
     except Exception as error:  # whatever a damaged file or a missing network raises
-        text = " ".join(str(error).split())
+        text = one_line(error)
         if "not found" in text and not download:
             raise DataError(
                 f"{name}: not found in {folder}; put {name}.npz or torchvision's files there,"

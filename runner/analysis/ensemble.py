@@ -14,7 +14,7 @@ from ..state.run import Run
 from ..system.display import Display
 from ..system.errors import UserError
 from .checkpoints import check_same_images, find_checkpoints, rebuilt_runs
-from .evaluate import out_of_memory_explained
+from .evaluate import evaluation_errors_explained
 
 MAX_GAP = 1e-6  # nats between the loss of fitted weights and the lowest possible one
 MIN_PROBABILITY = 1e-300  # in the place of 0, which has no logarithm
@@ -63,7 +63,7 @@ def evaluate_ensemble(
     by_kind: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     labels: dict[str, np.ndarray] = {}
     members = []
-    with out_of_memory_explained():
+    with evaluation_errors_explained():
         runs = rebuilt_runs(checkpoints, device, display or Display(quiet=True))
         for reference, run in zip(checkpoints, runs, strict=True):
             for kind in kinds:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from trainopt.data import DataError
+
 from ..records.run_folder import read_config
 from ..state.run import Run
 from ..system.device import choose_device
@@ -16,10 +18,15 @@ from ..training.build import build
 
 
 @contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turns an error of a GPU with too little memory, as while another process trains on it, into a UserError."""
+def evaluation_errors_explained() -> Iterator[None]:
+    """Turns into a UserError what ends an evaluation: a file of the data that cannot be read, or a full GPU.
+
+    A GPU may have too little memory while another process trains on it.
+    """
     try:
         yield
+    except DataError as error:
+        raise UserError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise UserError("the GPU has too little memory left; --device DEVICE evaluates on another") from error
 

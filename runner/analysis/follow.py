@@ -21,7 +21,7 @@ from ..system.errors import FAILED, UserError, reason
 from ..system.files import append_whole, json_line, shown
 from ..system.interrupt import Interrupt
 from ..system.lock import LOCK_FILE, RunLock, is_being_written
-from .evaluate import evaluate_sets, load_weights, out_of_memory_explained, rebuild_run
+from .evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
 
 CHECKPOINT_POLL_SECONDS = 1.0  # between two looks for a new checkpoint
 
@@ -54,7 +54,7 @@ def follow(folder: Path, which: str, device: str | None = None) -> int:
     display = Display()
     with Interrupt() as interrupt:
         try:
-            with write_errors_explained(folder), FollowLock(folder), out_of_memory_explained():
+            with write_errors_explained(folder), FollowLock(folder), evaluation_errors_explained():
                 run = rebuild_run(folder, device, display)
                 display.say(f"following {shown(folder)} on {run.device}; Ctrl-C ends it")
                 with Evaluations(folder) as evaluations:

@@ -13,7 +13,7 @@ from ..system.errors import UserError
 from ..system.files import shown
 from ..training.last_layer import KEYS_WITHOUT_ARCHITECTURE
 from .checkpoints import CheckpointRef, check_same_images, find_checkpoints, rebuilt_runs
-from .evaluate import out_of_memory_explained
+from .evaluate import evaluation_errors_explained
 from .interpolation import WeightInterpolation
 
 NO_BARRIER = 2.0  # percentage points of error, below which Frankle et al. 2020 take a barrier for noise
@@ -97,7 +97,7 @@ def landscape(
     if len(checkpoints) not in (2, 3):
         raise UserError(f"landscape: takes two or three checkpoints, and got {len(checkpoints)}")
     check_same_network(checkpoints)
-    with out_of_memory_explained():
+    with evaluation_errors_explained():
         run = next(iter(rebuilt_runs(checkpoints[:1], device, display or Display(quiet=True), images)))
         interpolation = WeightInterpolation(run, checkpoints, batch_norm == "recompute")
         two = list(combinations(range(len(checkpoints)), 2))

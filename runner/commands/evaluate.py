@@ -70,12 +70,12 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
         device: as in the configuration; None: the run's.
     """
     from ..analysis.checkpoints import checkpoint_path, read_state
-    from ..analysis.evaluate import evaluate_sets, load_weights, out_of_memory_explained, rebuild_run
+    from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
     state = read_state(path)
     display = Display()
-    with out_of_memory_explained():
+    with evaluation_errors_explained():
         run = rebuild_run(folder, device, display)
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)

@@ -52,7 +52,9 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     arguments = {key: node[key] for key in [*keys, *(k for k in node if str(k).startswith("_"))]}
     try:
         return instantiate(arguments, _partial_=True, _convert_="all")(*args, **objects)
-    except (ValueError, TypeError, RuntimeError, MemoryError, DataError, WeightsError) as error:
+    except DataError as error:  # its text begins with the file that it is about
+        raise UserError(one_line(error)) from error
+    except (ValueError, TypeError, RuntimeError, MemoryError, WeightsError) as error:
         raise UserError(with_key(one_line(error), section, names)) from error
     except HydraException as error:
         raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error

@@ -4,7 +4,7 @@ An old name that is typed ends with one line that names the new one. Configurati
 new names. A fingerprint is taken under the names of version 0.1.0, so that no change of a name changes one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .options import CONF, shipped
@@ -73,6 +73,10 @@ ADDED_KEYS = {
     "gradient.accumulation_steps": 1,
 }
 ADDED_CHOICES = {"augmentation": "none"}
+ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_ARGUMENTS
+    "data.arrays": {"data.num_classes": None},
+    "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},
+}
 
 
 def new_key(key: str, known: Iterable[str]) -> str | None:
@@ -101,7 +105,7 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
         for old, new in arguments.items():
             if _section(content, old).get("_target_") == f"trainopt.{target}":
                 _move(content, old, new)
-    for key, value in ADDED_KEYS.items():
+    for key, value in {**ADDED_KEYS, **_added_arguments(lambda key: _section(content, key).get("_target_"))}.items():
         section, _, name = key.partition(".")
         content.setdefault(section, {}).setdefault(name, value)
     return content, ADDED_CHOICES | {group: _new_option(group, option) for group, option in choices.items()}
@@ -110,6 +114,7 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
 def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
     """Returns values by dotted key under the names that version 0.1.0 had; keys that came later are left out."""
     keys = {new: old for old, new in RENAMED_KEYS.items()}
+    added = {**ADDED_KEYS, **_added_arguments(lambda key: values.get(f"{key.partition('.')[0]}._target_"))}
     targets = {new: old for old, new in RENAMED_TARGETS.items()}
     for target, arguments in RENAMED_ARGUMENTS.items():
         for old, new in arguments.items():
@@ -118,7 +123,21 @@ def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
     return {
         keys.get(key, key): targets.get(str(value), value) if key.endswith("_target_") else value
         for key, value in values.items()
-        if key not in ADDED_KEYS or value != ADDED_KEYS[key]
+        if key not in added or value != added[key]
+    }
+
+
+def _added_arguments(target_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Returns the arguments that came later, with the values that they had before, of the classes in use.
+
+    Args:
+        target_of: returns the class of the section that a key lies in.
+    """
+    return {
+        key: value
+        for target, arguments in ADDED_ARGUMENTS.items()
+        for key, value in arguments.items()
+        if target_of(key) == f"trainopt.{target}"
     }
 
 

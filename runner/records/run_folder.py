@@ -24,7 +24,16 @@ DONE = ("finished", "diverged")  # the status of a run that has ended
 
 # Keys, and the beginnings of keys, that have no effect on a run's results.
 KEYS_WITHOUT_EFFECT = (
-    *("run.", "logger.", "checkpoint_every", "keep_checkpoints.", "data.root", "data.download", "data.workers"),
+    *(
+        "run.",
+        "logger.",
+        "checkpoint_every",
+        "keep_checkpoints.",
+        "data.root",
+        "data.download",
+        "data.workers",
+        "data.check",
+    ),
 )
 
 

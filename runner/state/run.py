@@ -93,6 +93,7 @@ class Run:
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
     notes: list[str] = field(default_factory=list)  # printed at the start
+    decisions: dict[str, Any] | None = None  # about the data, by a look at it, which hold while the run goes on
     features: str | None = None  # of a frozen backbone: where they come from
     step_grams: dict[str, Any] = field(default_factory=dict)  # matrices that probes share, by the meaning of rows
 

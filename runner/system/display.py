@@ -1,5 +1,6 @@
 """What a run prints: a live display on a terminal, plain lines elsewhere; tables and numbers as text."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 from .files import shown
 
 REFRESH_SECONDS = 0.25
+PATIENCE_SECONDS = 5.0  # after so long the remaining time of work is printed
 FILE_WIDTH = 200  # of a wide console that is no terminal
 FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
 
@@ -151,6 +153,25 @@ class Display:
 def value_text(value: float | None, form: str, unit: str) -> str:
     """Returns a value as text; None, which stands in a summary for a value that is not finite, as `not finite`."""
     return "not finite" if value is None else f"{value:{form}}{unit}"
+
+
+class LongWork:
+    """Prints the remaining time of work on many images once, where it takes long.
+
+    Args:
+        what: is done with the images, as in `computing features of`.
+    """
+
+    def __init__(self, what: str):
+        self._what, self._began, self._is_announced = what, monotonic(), False
+
+    def update(self, done: int, total: int) -> None:
+        """Notes how many of how many images are done."""
+        elapsed = monotonic() - self._began
+        if elapsed > PATIENCE_SECONDS and not self._is_announced:
+            left = duration_text(elapsed * (total - done) / done)
+            print(f"trainopt: {self._what} {total:,} images, {left} left", file=sys.stderr)
+            self._is_announced = True
 
 
 def duration_text(seconds: float | None) -> str:

@@ -81,4 +81,6 @@ def reason(error: Exception) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{shown(Path(error.filename))}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, UserError):
+        return str(error)
     return f"{type(error).__name__}: {one_line(error)}"

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Batching, Folders, FollowReference, Source
+from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, Source
 from trainopt.models import smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule
 
@@ -40,7 +40,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
 
     Args:
         config: checked.
-        folder: the run's, which may keep features of its images; None: it has none.
+        folder: the run's, which may keep features of its images, and what was decided about these; None: it has none.
         training: False where the run is evaluated only.
         train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
 
@@ -51,9 +51,12 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     set_numerics(config.precision, config.deterministic, device)
     seed_everything(config.seed)
     clocks = Clocks(device)
-    run = build_run(config, build_problem(config, device, train_images), device, clocks)
+    run = build_run(config, build_problem(config, folder, device, train_images), device, clocks)
     check_run(config, run)
-    use_features(config, run, folder, training)
+    try:
+        use_features(config, run, folder, training)
+    except DataError as error:
+        raise UserError(str(error)) from error
     if training:
         attach_probes(run)
         begin_regularizers(run)
@@ -76,11 +79,12 @@ class Problem(NamedTuple):
     training_set: Source
     evaluation_sets: dict[str, Source]  # by kind of row
     notes: list[str]  # what the start of the run prints
+    decisions: dict[str, Any] | None  # about the data, as of `Run`
 
 
-def build_problem(config: DictConfig, device: torch.device, train_images: int) -> Problem:
+def build_problem(config: DictConfig, folder: Path | None, device: torch.device, train_images: int) -> Problem:
     """Reads the data and builds the network, which fit together."""
-    data = load_data(config)
+    data = load_data(config, folder)
     network = build_network(config, data)
     check_data(config, data, network)
     size = resized_to(config, data, network)
@@ -89,11 +93,11 @@ def build_problem(config: DictConfig, device: torch.device, train_images: int) -
     network = split_network(config, network, image_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
-    notes = []
+    decisions, notes = (data.decisions, list(data.notes)) if isinstance(data, Folders) else (None, [])
     if size != config.data.get("size"):
         notes.append(f"images are upsampled from {height}x{width} to {size}x{size} pixels, as the network needs")
     training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
-    return Problem(network, image_shape, data.num_classes, training_set, evaluation_sets, notes)
+    return Problem(network, image_shape, data.num_classes, training_set, evaluation_sets, notes, decisions)
 
 
 def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
@@ -137,6 +141,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         compiled=config.compile,
         range_test=range_test,
         notes=problem.notes,
+        decisions=problem.decisions,
     )
 
 

@@ -1,5 +1,8 @@
 """The data of a run: what it is trained on and what it is evaluated on."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from omegaconf import DictConfig
@@ -15,23 +18,36 @@ from trainopt.data import (
     Source,
     bootstrap,
     class_balanced,
+    missing_test_set,
     split,
 )
 
 from ..config.instantiate import construct
 from ..config.options import COMMON
+from ..system.display import LongWork
 from ..system.errors import UserError, one_line
+from ..system.files import read_json
 
 
-def load_data(config: DictConfig) -> Arrays | Folders:
-    """Reads the data set that a configuration names."""
-    data = construct(config.data, "data", common=COMMON["data"])
+def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
+    """Reads the data set that a configuration names.
+
+    Args:
+        config: of the run.
+        folder: the run's; what was decided about its data when it began holds. None: it has none.
+    """
+    offered = {"decisions": read_decisions(folder), "progress": LongWork("looking at").update}
+    data = construct(config.data, "data", common=COMMON["data"], **offered)
     if isinstance(data, dict):
         data = Arrays(**data, where="data")
     if not isinstance(data, Arrays | Folders):
         raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
     channels, pad = config.data.channels, config.data.pad
+    if data.num_classes < 2 and not isinstance(data, NoData):
+        raise UserError("data: all images are of one class; two or more are needed")
     if isinstance(data, Folders):
+        if data.test is None and not config.data.validation:
+            raise UserError(missing_test_set(data.train.root))
         if channels is not None or pad:
             key = f"channels={channels}" if pad == 0 else f"pad={pad}"
             raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
@@ -43,6 +59,13 @@ def load_data(config: DictConfig) -> Arrays | Folders:
     except DataError as error:
         raise UserError(f"data.{error}") from error
     return data.padded(pad) if pad else data
+
+
+def read_decisions(folder: Path | None) -> dict[str, Any] | None:
+    """Returns what a run that has a checkpoint decided about its data when it began; None: it begins now."""
+    if folder is None or not any((folder / "checkpoints").glob("*.pt")):
+        return None
+    return read_json(folder / "environment.json").get("data")
 
 
 def build_sets(
@@ -68,10 +91,8 @@ def build_sets(
     """
     options = config.data
     labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
-    test_labels = data.y_test if isinstance(data, Arrays) else np.asarray(data.test.targets)
     try:
         train, validation = split(labels, options.validation, options.limit)
-        test, _ = split(test_labels, 0.0, options.limit)
     except DataError as error:
         raise UserError(str(error)) from error
     mean, std = statistics(options, data, train)
@@ -79,13 +100,15 @@ def build_sets(
 
     def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> Source:
         if isinstance(data, Folders):
-            return FolderSource(data, part, indices, augmentation=augmentation, seed=config.seed, **shared)
+            files = getattr(data, part)
+            return FolderSource(data, files, indices, augmentation=augmentation, seed=config.seed, **shared)
         images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
         if not np.array_equal(indices, np.arange(len(images))):  # otherwise no copy is needed
             images = images[indices]
         return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
 
     augmentation = construct(config.augmentation, "augmentation")
+    notes += missing_classes(labels[train], data)
     sets = {"validation": make("train", validation)} if len(validation) else {}
     if train_images:
         chosen = train[class_balanced(labels[train], train_images)]
@@ -98,7 +121,35 @@ def build_sets(
         training_set = make("train", train, augmentation)
     except ValueError as error:
         raise UserError(one_line(error)) from error
+    test_labels = labels_of_test_images(data)
+    if test_labels is None:
+        notes.append("there is no folder of test images: what is said of the test set is of the validation set")
+        return training_set, {**sets, "test": sets["validation"]}
+    test, _ = split(test_labels, 0.0, options.limit)
     return training_set, {**sets, "test": make("test", test)}
+
+
+def labels_of_test_images(data: Arrays | Folders) -> np.ndarray | None:
+    """Returns the labels of the test images; None: there are no such images."""
+    if isinstance(data, Arrays):
+        return data.y_test
+    return None if data.test is None else np.asarray(data.test.targets)
+
+
+def missing_classes(labels: np.ndarray, data: Arrays | Folders) -> list[str]:
+    """Returns a note that names the classes without training images, if there are any.
+
+    Args:
+        labels: of the training images.
+        data: knows the classes.
+    """
+    missing = np.setdiff1d(np.arange(data.num_classes), labels)
+    if not len(missing):
+        return []
+    names = data.train.classes if isinstance(data, Folders) else range(data.num_classes)
+    text = ", ".join(str(names[label]) for label in missing[:5])
+    more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+    return [f"{len(missing):,} of the {data.num_classes:,} classes have no training images: {text}{more}"]
 
 
 def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:

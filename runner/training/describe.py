@@ -44,7 +44,8 @@ def _count_parameters(run: Run) -> str:
 
 def _count_images(run: Run) -> str:
     sets = ", ".join(f"{len(source):,} {kind}" for kind, source in run.evaluation_sets.items())
-    return f"{len(run.training_set):,} training, {sets} images; {'x'.join(map(str, run.image_shape))}"
+    shape = "x".join(map(str, run.image_shape))
+    return f"{len(run.training_set):,} training, {sets} images; {shape}, {run.num_classes:,} classes"
 
 
 def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -> str:

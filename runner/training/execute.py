@@ -13,7 +13,7 @@ from ..records.metrics import METRICS_FILE
 from ..records.run_folder import CONFIG, DONE, fingerprint, log_traceback, record_failure, summary_if_done
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
-from ..system.errors import FAILED, UserError, cannot_write, one_line, reason
+from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, one_line, reason
 from ..system.files import read_json, shown, write_json, write_text
 from ..system.interrupt import Interrupt
 from ..system.lock import RunLock
@@ -129,6 +129,8 @@ def write_header(
     present = environment(run.device, command)
     if run.features is not None:
         present["features"] = run.features
+    if run.decisions is not None:
+        present["data"] = run.decisions
     before = read_json(folder / "environment.json") if resumes else {}
     if before:  # a run that goes on elsewhere keeps where it was
         present["earlier"] = [*before.pop("earlier", []), before]
@@ -176,6 +178,8 @@ def run_training(
     run: "Run", recorder: "Recorder", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
     """Trains a run; returns the exit code, and how it ended, for the summary."""
+    from trainopt.data import DataError
+
     from .divergence import Diverged
     from .loop import train
 
@@ -189,6 +193,9 @@ def run_training(
         return 0, {"status": "diverged", "diverged_at": end}
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}
+    except DataError as error:  # a line that says all
+        recorder.flush()
+        return USER_ERROR, {"status": "failed", "error": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
         with suppress(OSError):
             log_traceback(folder, error)
@@ -209,7 +216,11 @@ def run_training(
 
 
 def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, code: int, outcome: dict[str, Any]) -> int:
-    """Writes the summary of a run and reports its end; returns the exit code."""
+    """Writes the summary of a run and reports its end; returns the exit code.
+
+    Raises:
+        UserError: data that cannot be read ended it.
+    """
     try:
         if run.range_test and outcome["status"] in DONE:
             from ..reporting.range_test import summarise_range_test
@@ -220,6 +231,10 @@ def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, cod
     except OSError as error:
         print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
         return FAILED
+    if code == USER_ERROR:
+        last_step = recorder.store.last_step
+        after = "" if last_step is None else f"; once this is mended, the same command goes on from step {last_step}"
+        raise UserError(f"{outcome['error']}{after}")
     report_end(display, summary, folder)
     if outcome["status"] == "failed" and recorder.store.last_step is not None:
         step = recorder.store.last_step

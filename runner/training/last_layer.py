@@ -21,12 +21,11 @@ from trainopt.models import LastLayer, WeightsError, load_weights
 
 from ..records.feature_cache import FeatureCache
 from ..state.run import Run
-from ..system.display import duration_text
+from ..system.display import LongWork
 from ..system.errors import UserError, one_line, reason
 from ..system.files import shared_cache, shown
 
 FEATURE_BATCH = 64  # images a batch; on a CPU the time of an image is the same from 32 to 256
-PATIENCE_SECONDS = 5.0  # after so long the remaining time is printed
 KEYS_WITHOUT_ARCHITECTURE = ("weights", "trainable", "feature_cache")  # keys of the model
 
 
@@ -156,12 +155,8 @@ class FeatureStore:
 
     def _compute(self, source: Source) -> Iterator[np.ndarray]:
         """Yields features in blocks of images, and prints the remaining time once if it is long."""
-        began, done, is_announced = perf_counter(), 0, False
+        work, done = LongWork("computing features of"), 0
         for images, _ in source.ordered(FEATURE_BATCH):
             yield self.network.features(images).cpu().numpy()
             done += len(images)
-            elapsed = perf_counter() - began
-            if elapsed > PATIENCE_SECONDS and not is_announced:
-                left = duration_text(elapsed * (len(source) - done) / done)
-                print(f"trainopt: computing features of {len(source):,} images, {left} left", file=sys.stderr)
-                is_announced = True
+            work.update(done, len(source))

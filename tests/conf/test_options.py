@@ -16,6 +16,7 @@ from trainopt.runner.config.validate import rule_of
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {
+    "data": {"decisions", "progress"},
     "model": {"num_classes", "in_channels", "image_shape", "pretrained"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},

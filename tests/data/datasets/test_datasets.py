@@ -77,6 +77,15 @@ def test_grayscale_images_may_have_no_channel_axis(npz):
         ({"y_test": np.full(30, 7)}, "y_test holds labels 7 to 7, must be 0 to 2"),
         ({"y_train": np.arange(60) % 3 - 1}, "y_train holds labels -1 to 1, must be 0 to 1"),
         ({"x_test": np.zeros((30, 9, 8, 1), np.uint8)}, "training and test images differ in shape"),
+        ({"x_test": np.zeros((0, 8, 8, 1), np.uint8), "y_test": np.zeros(0, int)}, "x_test has no images"),
+        ({"x_train": np.zeros((60, 3, 16, 16), np.uint8)}, "has its channels first, must be (N, H, W, C): x_train.tr"),
+        ({"x_test": np.zeros((30, 1, 8, 8), np.uint8)}, "x_test of shape (30, 1, 8, 8) has its channels first"),
+        (
+            {"y_train": np.arange(60) % 3 * 500_000},
+            "y_train holds 3 different labels, 0, 500000, 1000000 up to 1000000",
+        ),
+        ({"y_train": np.arange(60) % 3 + 1}, "y_train holds 3 different labels, 1, 2, 3 up to 3, must be 0 to 2"),
+        ({"y_train": np.full(60, 4)}, "y_train holds 1 different labels, 4 up to 4, must be 0 to 0"),
     ],
 )
 def test_wrong_arrays_are_named(npz, parts, message):
@@ -84,6 +93,51 @@ def test_wrong_arrays_are_named(npz, parts, message):
         arrays(str(npz(**parts)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 3), (3, 8, 4), (1, 1, 1), (8, 8, 10)])
+def test_channels_come_last(npz, shape):
+    assert arrays(str(npz(shape=shape))).image_shape == (shape[2], *shape[:2])
+
+
+def test_classes_may_have_no_training_images_where_their_number_is_typed(npz):
+    path = str(npz(y_train=np.arange(60) % 3 * 2))
+    with pytest.raises(DataError, match="num_classes says how many there are"):
+        arrays(path)
+    assert arrays(path, num_classes=6).num_classes == 6
+
+
+def test_what_is_no_npz_is_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npy").read_bytes())
+    (tmp_path / "c.npz").write_text("x,y\n1,2\n")
+    for name, message in (
+        ("a.npy", "a.npy: holds a single array; an .npz with x_train, y_train, x_test, y_test is needed"),
+        ("b.npz", "b.npz: holds a single array"),
+        ("c.npz", "c.npz: is no .npz; an .npz with x_train"),
+        ("", ": is a folder; an .npz with x_train, y_train, x_test, y_test is needed; data=imagefolder"),
+    ):
+        with pytest.raises(DataError) as error:
+            arrays(str(tmp_path / name))
+        assert message in str(error.value)
+        assert str(error.value).startswith(str(tmp_path))
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path, npz):
+    """Some bytes of a compressed array make the decompressor fail, others the checksum."""
+    with np.load(npz()) as content:
+        np.savez_compressed(tmp_path / "packed.npz", **content)
+    whole, lines = (tmp_path / "packed.npz").read_bytes(), []
+    for place in range(40, len(whole) - 600, 211):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "packed.npz").write_bytes(damaged)
+        try:
+            arrays(str(tmp_path / "packed.npz"))
+        except DataError as error:
+            lines.append(str(error))
+    assert len(lines) > 10
+    assert all(line.startswith(f"{tmp_path}/packed.npz: ") and "\n" not in line for line in lines)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
-from trainopt.data.folders import source as folders
+from trainopt.data.folders import loading, survey
 from trainopt.data.sources.mixup import draw_mixup
 from trainopt.runner.system.isolation import run_isolated
 
@@ -32,9 +32,9 @@ AUGMENTATION = Augmentation(flip=0.5, cutout=8, mixup=1.0)
 
 def source(path, workers, augmentation=AUGMENTATION):
     data = image_folder(str(path), size=24, workers=workers, color_jitter=0.2)
-    part, count = ("test", 6) if augmentation is None else ("train", 10)
+    files, count = (data.test, 6) if augmentation is None else (data.train, 10)
     mean, std = [0.5] * 3, [0.25] * 3
-    return FolderSource(data, part, np.arange(count), mean, std, augmentation, seed=3, device=torch.device("cpu"))
+    return FolderSource(data, files, np.arange(count), mean, std, augmentation, seed=3, device=torch.device("cpu"))
 
 
 def some_batches(path, workers, start=(0, 0, 0), count=6):
@@ -57,12 +57,13 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(images):
 
 @pytest.mark.parametrize(("cores", "expected"), [("1", 1), ("64", 2)])
 def test_no_more_processes_read_than_the_run_has_cores(images, monkeypatch, cores, expected):
+    images = source(images, 2)
     counts = []
-    monkeypatch.setattr(folders, "DataLoader", lambda *_, num_workers, **__: counts.append(num_workers) or [])
+    monkeypatch.setattr(loading, "DataLoader", lambda *_, num_workers, **__: counts.append(num_workers) or [])
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    list(source(images, 2).ordered(4))
+    list(images.ordered(4))
     assert counts == [expected]
 
 
@@ -111,9 +112,52 @@ def test_missing_and_damaged_folders_are_named(images, tmp_path):
     with pytest.raises(DataError, match=r"nowhere/train: no such folder; images must lie in"):
         image_folder(str(tmp_path / "nowhere"))
     (images / "val" / "dog").rename(images / "val" / "wolf")
-    with pytest.raises(DataError, match="must hold the same classes; dog is in one of them only"):
+    with pytest.raises(DataError, match="must hold the same classes; wolf is not among"):
         image_folder(str(images))
     (images / "val" / "wolf").rename(images / "val" / "dog")
     (images / "train" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="0.png: cannot be read as an image"):
         some_batches(images, workers=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_ends_an_epoch_with_one_short_line_that_begins_with_its_name(images, workers):
+    path = images / "train" / "dog" / "3.png"
+    path.write_bytes(path.read_bytes()[:3000])  # its header is whole
+    with pytest.raises(DataError) as error:
+        some_batches(images, workers)
+    assert str(error.value).startswith(f"{path}: cannot be read as an image (")
+    assert len(str(error.value)) < len(str(path)) + 80
+
+
+def test_files_that_cannot_be_read_are_found_by_a_check_and_can_be_left_out(images):
+    damaged = images / "train" / "dog" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    (images / "val" / "cat" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"dog/3.png: .*; 1 more cannot be read either; data.on_error=skip"):
+        image_folder(str(images), check=True, workers=0)
+    left = {workers: image_folder(str(images), on_error="skip", workers=workers) for workers in (0, 2)}
+    for data in left.values():
+        assert data.skipped == ["train/dog/3.png", "val/cat/1.png"]
+        assert (len(data.train.samples), data.train.targets.count(1), len(data.test.samples)) == (9, 4, 5)
+        assert data.notes[-1].startswith(f"2 of 16 images are left out: {damaged}: cannot be read as an image (")
+    assert left[0].train == left[2].train
+    (images / "val" / "cat" / "1.png").write_bytes((images / "val" / "cat" / "2.png").read_bytes())
+    again = image_folder(str(images), on_error="skip", decisions=left[0].decisions)
+    assert (again.train, again.test, again.decisions) == (left[0].train, left[0].test, left[0].decisions)
+
+
+def test_of_many_images_a_class_balanced_sample_is_looked_at(images, monkeypatch):
+    monkeypatch.setattr(survey, "SAMPLE", 4)
+
+    def looked_at():
+        totals = []
+        data = image_folder(str(images), workers=0, progress=lambda done, total: totals.append(total))
+        return data.white, totals
+
+    damaged = images / "train" / "dog" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    assert looked_at() == (None, [8])
+    for path in images.rglob("cat/*.png"):
+        Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(path)
+    assert looked_at() == (4095, [8, 16])  # the value of white follows from all images
