@@ -10,6 +10,7 @@ from .curvature.double_backward_mode import FastDoubleBackward
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
 from .newton import Newton
+from .parameter_groups import parameter_groups
 from .per_sample.gram import gradient_gram
 from .protocols import Optimizer, Regularizer, Schedule
 from .regularizers.checkpoint_distance import CheckpointDistance
@@ -56,5 +57,6 @@ __all__ = [
     "conjugate_gradient",
     "gradient_gram",
     "hessian_vector_product",
+    "parameter_groups",
     "taylor_estimates",
 ]

@@ -66,8 +66,11 @@ RENAMED_TARGETS = {
 }
 
 # Keys and choices that came later, with the value that every run before had.
-ADDED_KEYS = {
+ADDED_KEYS: dict[str, Any] = {
     "augmentation._target_": "trainopt.data.Augmentation",
+    "parameter_groups.no_decay": [],
+    "parameter_groups.layer_decay": None,
+    "parameter_groups.rules": [],
     "gradient.clip_norm": None,
     "gradient.clip_value": None,
     "gradient.accumulation_steps": 1,

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, Source
 from trainopt.models import smallest_input
-from trainopt.optimizers import Optimizer, Regularizer, Schedule
+from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 
 from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
@@ -103,9 +103,8 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
 def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
     """Builds the components that train a network on its data."""
     network = problem.network
-    params = [p for p in network.parameters() if p.requires_grad]
     progress = Progress(epoch_size=len(problem.training_set))
-    optimizer = complete(construct(config.optimizer, "optimizer", params), Optimizer, "optimizer")
+    optimizer = build_optimizer(config, network, problem.notes)
     early_stopping = EarlyStopping(**config.early_stopping)
     early_stopping.watch(optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
@@ -177,6 +176,29 @@ def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
     if size is not None:
         raise UserError(f"data.size={size}: the network needs images of at least {smallest} pixels")
     return smallest
+
+
+def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) -> Optimizer:
+    """Builds the optimizer of the network's trained parameters, in groups where the configuration has any."""
+    choices: Any = OmegaConf.to_container(config.parameter_groups)
+    if not any(choices.values()):
+        params = [p for p in network.parameters() if p.requires_grad]
+        return complete(construct(config.optimizer, "optimizer", params), Optimizer, "optimizer")
+    try:
+        groups = parameter_groups(network, config.optimizer.get("lr"), **choices)
+    except ValueError as error:
+        raise UserError(f"parameter_groups.{one_line(error)}") from error
+    plugin = construct(config.optimizer, "optimizer", [dict(group) for group in groups])  # torch adds its defaults
+    known = getattr(plugin, "defaults", {})
+    for group in groups:
+        options = {key: value for key, value in group.items() if key != "params"}
+        for key in options:
+            if key not in known:
+                raise UserError(f"parameter_groups: {type(plugin).__name__} has no {key} in its parameter groups")
+        values = ", ".join(f"{key}={value}" for key, value in options.items())
+        count = sum(p.numel() for p in group["params"])
+        notes.append(f"{count:,} parameters with {values or 'the values of the optimizer'}")
+    return complete(plugin, Optimizer, "optimizer")
 
 
 def build_batching(config: DictConfig, schedule: Schedule) -> Batching:

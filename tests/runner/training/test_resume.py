@@ -80,7 +80,10 @@ LINES = {
         f"batching=norm_test {FISHER} batching.size=5 batching.factor=1.5 batching.every=2steps"
         " model=resnet8 data.limit=31 schedule=exponential"
     ),
-    # gradients
+    # gradients and parameter groups
+    "groups": (
+        f"{RESNET} optimizer=adamw parameter_groups.no_decay=[bias,norm] parameter_groups.layer_decay=0.7 schedule=cosine"
+    ),
     "clipped, in parts": f"gradient.clip_norm=0.3 gradient.accumulation_steps=3 {RESNET} optimizer=adam",
     # early stopping
     "patience": (
