@@ -82,7 +82,8 @@ LINES = {
     ),
     # gradients and parameter groups
     "groups": (
-        f"{RESNET} optimizer=adamw parameter_groups.no_decay=[bias,norm] parameter_groups.layer_decay=0.7 schedule=cosine"
+        f"{RESNET} optimizer=adamw schedule=cosine parameter_groups.no_decay=[bias,norm]"
+        " parameter_groups.layer_decay=0.7"
     ),
     "clipped, in parts": f"gradient.clip_norm=0.3 gradient.accumulation_steps=3 {RESNET} optimizer=adam",
     # early stopping
