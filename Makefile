@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SCALE ?= smoke
 
-.PHONY: help run test test-all lint bench bench-extensions reproduce clean
+.PHONY: help run test test-all lint bench bench-extensions kills reproduce clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -31,6 +31,9 @@ bench: $(READY) ## ratios against named peers and bounds
 
 bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py
+
+kills: $(READY) ## kill runs a thousand times at drawn moments; resumed, they must be the undisturbed ones bit for bit
+	cd tests && ../$(BIN)/python -m faults.kills
 
 reproduce: $(READY) ## what is missing of all published studies, and their reports; SCALE=smoke (or small, paper)
 	$(BIN)/trainopt reproduce all --scale $(SCALE)

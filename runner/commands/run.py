@@ -83,7 +83,7 @@ def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -
             outcome = hydra.sweep(config, job)
     except KeyboardInterrupt:
         if interrupt.sweep is None:
-            return interrupt.code
+            raise
     except UserError:
         raise
     except Exception as error:

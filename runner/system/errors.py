@@ -38,8 +38,13 @@ def exit_code_of(work: Callable[[], int], debug: bool) -> int:
         return work()
     except UserError as error:
         return report_error(error, debug)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        return interrupted_code(stop)
+
+
+def interrupted_code(stop: KeyboardInterrupt) -> int:
+    """Returns the exit code after a signal: 128 + its number, which `Interrupt` hands over, and Python does not."""
+    return 128 + (stop.args or (signal.SIGINT,))[0]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

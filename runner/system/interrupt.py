@@ -19,6 +19,9 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 class Interrupt:
     """Handles `stop_signals` while entered. A signal raises KeyboardInterrupt unless `patient` is true.
 
+    An error that leaves the block after a signal is replaced by KeyboardInterrupt: libraries turn that into errors of
+    their own, and miss processes that the signal has ended as well. Its argument is the number of the signal.
+
     Attributes:
         signal: the number of the first signal; 0: none came.
         patient: whether who entered looks at `signal` by itself; a second Ctrl-C raises KeyboardInterrupt even then.
@@ -35,9 +38,11 @@ class Interrupt:
             self._before = {number: signal.signal(number, self._handle) for number in stop_signals()}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.signal and isinstance(error, Exception):
+            raise KeyboardInterrupt(self.signal) from error
 
     @property
     def code(self) -> int:
@@ -50,4 +55,4 @@ class Interrupt:
         self._had_ctrl_c |= number == signal.SIGINT
         self.signal = self.signal or number
         if again or not self.patient:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.signal)

@@ -13,7 +13,7 @@ from ..records.metrics import METRICS_FILE
 from ..records.run_folder import CONFIG, DONE, fingerprint, log_traceback, record_failure, summary_if_done
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
-from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, one_line, reason
+from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, interrupted_code, one_line, reason
 from ..system.files import read_json, shown, write_json, write_text
 from ..system.interrupt import Interrupt
 from ..system.lock import RunLock
@@ -49,24 +49,23 @@ def start(
     display = display or Display()
     if show_if_done(config, folder, display):
         return 0
-    with Interrupt() as interrupt:
-        try:
-            with ExitStack() as stack:
-                with refuse_unwritable(folder):
-                    stack.enter_context(RunLock(folder))
-                if show_if_done(config, folder, display):  # by a process that held the lock a moment ago
-                    return 0
-                return execute(config, choices, folder, command, display, interrupt, debug)
-        except KeyboardInterrupt:
-            return interrupt.code
-        except UserError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of a component that was built; later ones are in `run_training`
-            record_failure(folder, error)
-            if debug:
-                traceback.print_exc()
-            report_failure(reason(error), folder)
-            return FAILED
+    try:
+        with Interrupt() as interrupt, ExitStack() as stack:
+            with refuse_unwritable(folder):
+                stack.enter_context(RunLock(folder))
+            if show_if_done(config, folder, display):  # by a process that held the lock a moment ago
+                return 0
+            return execute(config, choices, folder, command, display, interrupt, debug)
+    except KeyboardInterrupt as stop:
+        return interrupted_code(stop)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a component that was built; later ones are in `run_training`
+        record_failure(folder, error)
+        if debug:
+            traceback.print_exc()
+        report_failure(reason(error), folder)
+        return FAILED
 
 
 def show_if_done(config: DictConfig, folder: Path, display: Display) -> bool:

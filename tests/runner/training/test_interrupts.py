@@ -77,6 +77,43 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
     assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["progress"]["step"] == 7
 
 
+@SIGNALS
+def test_a_signal_on_the_way_in_has_its_own_exit_code(tmp_path, number):
+    """The handler of the first signal that is handled may run before the block is entered."""
+
+    def prepare() -> None:
+        from trainopt.runner.sweeps.interrupt import SweepInterrupt
+
+        enter = SweepInterrupt.__enter__
+
+        def enter_and_stop(self):
+            enter(self)
+            send(number)()
+
+        SweepInterrupt.__enter__ = enter_and_stop
+
+    assert forked(*HERE, folder=tmp_path, before=prepare) == 128 + number
+
+
+@SIGNALS
+def test_an_error_that_a_library_makes_of_a_signal_is_none(tmp_path, number):
+    """As Hydra does where a signal comes while it reads the command line."""
+
+    def prepare() -> None:
+        from trainopt.runner.system.hydra_compat import HydraSession
+
+        def compose(self, flags):
+            try:
+                send(number)()
+            except KeyboardInterrupt as stop:
+                raise ValueError from stop
+
+        HydraSession.compose = compose
+
+    assert forked(*HERE, folder=tmp_path, before=prepare) == 128 + number
+    assert (tmp_path / "output").read_text() == ""
+
+
 def test_below_nohup_a_lost_terminal_changes_nothing(tmp_path):
     def prepare() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -127,7 +164,7 @@ def test_before_the_training_begins_a_signal_ends_it_at_once(tmp_path, number):
     def slow_data() -> None:
         from trainopt.runner.training import build
 
-        def load(config):
+        def load(config, folder):
             os.kill(os.getpid(), number)
             time.sleep(30)
 
