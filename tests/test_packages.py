@@ -18,7 +18,10 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 # Whatever an entry names stands below it in this table, so there is no circle and no import upwards.
 ALLOWED = {
     "runner.cli": {"runner.commands", "runner.config", "runner.system"},
-    "runner": {"runner.regularizers", "runner.analysis", "runner.records", "runner.system", "optimizers"},
+    "runner": {
+        *("runner.commands", "runner.regularizers", "runner.analysis", "runner.records", "runner.system"),
+        "optimizers",
+    },
     "runner.commands": {
         *("runner.studies", "runner.comparison", "runner.sweeps", "runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),

@@ -57,16 +57,20 @@ def reject_undecodable(arguments: list[str]) -> None:
             raise UserError(f"{argument}: is no text in {encoding}, the encoding here; LC_ALL=C.UTF-8 sets UTF-8")
 
 
-def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int | SweepResult:
+def compose_and_run(
+    arguments: list[str], job: Job, interrupt: SweepInterrupt, sweeps: bool = True
+) -> int | SweepResult:
     """Runs what a command line asks Hydra for; returns the exit code of a run, or the result of a sweep.
 
     Args:
         arguments: of the command line.
         job: called with the configuration of each run.
         interrupt: entered; gets the folder of the sweep.
+        sweeps: whether it may be a sweep.
 
     Raises:
-        UserError: the configuration cannot be composed, or a run cannot be started as it was typed.
+        UserError: the configuration cannot be composed, or a run cannot be started as it was typed, or it is a sweep
+            and may be none.
     """
     register_with_hydra()
     flags = parse_arguments(arguments)
@@ -79,6 +83,8 @@ def compose_and_run(arguments: list[str], job: Job, interrupt: SweepInterrupt) -
             config = hydra.compose(flags)
             if config.hydra.mode == RunMode.RUN:
                 return hydra.run(config, job)
+            if not sweeps:
+                raise UserError("this is a sweep, not one run; type trainopt -m …")
             interrupt.sweep = plan_sweep(config)
             outcome = hydra.sweep(config, job)
     except KeyboardInterrupt:

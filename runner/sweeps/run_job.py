@@ -56,22 +56,30 @@ class Job:
         Args:
             config: without Hydra's own node.
         """
-        settings = HydraConfig.get()
-        folder = Path(settings.runtime.output_dir)
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            typed = [key_of(override) for override in as_typed(settings.overrides.hydra)]
-            ours = settings.sweeper._target_.startswith(f"{__package__}.")  # an experiment may choose one of these
-            if settings.mode == RunMode.RUN and (ours or "hydra/sweeper" in typed):
-                sweeper = settings.runtime.choices["hydra/sweeper"]
-                raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
-            choices = prepare(config, settings)
-            if settings.mode == RunMode.MULTIRUN:
-                return self._run_in_sweep(config, choices, folder)
-            code = start(config, choices, folder, self.command, self.debug)
-            return strict_code(code, folder) if self.strict else code
+            return self.run(config, folder)
         except UserError as error:
             remove_if_empty(folder)
             return report_error(error, self.debug)
+
+    def run(self, config: DictConfig, folder: Path) -> int:
+        """As a call, in a folder.
+
+        Raises:
+            UserError: the configuration is wrong, or cannot be built.
+        """
+        settings = HydraConfig.get()
+        typed = [key_of(override) for override in as_typed(settings.overrides.hydra)]
+        ours = settings.sweeper._target_.startswith(f"{__package__}.")  # an experiment may choose one of these
+        if settings.mode == RunMode.RUN and (ours or "hydra/sweeper" in typed):
+            sweeper = settings.runtime.choices["hydra/sweeper"]
+            raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
+        choices = prepare(config, settings)
+        if settings.mode == RunMode.MULTIRUN:
+            return self._run_in_sweep(config, choices, folder)
+        code = start(config, choices, folder, self.command, self.debug)
+        return strict_code(code, folder) if self.strict else code
 
     def _run_in_sweep(self, config: DictConfig, choices: dict[str, Any], folder: Path) -> int:
         """Runs a job of a sweep, unless it is done, in a process of its own; returns its exit code.

@@ -1,0 +1,71 @@
+"""One run from Python, as in a notebook."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ..records.frames import LoadedRun, RunError, load_run
+from ..records.run_folder import remove_if_empty
+from ..sweeps.interrupt import SweepInterrupt
+from ..sweeps.run_job import Job
+from ..system.environment import set_variables
+from ..system.errors import FAILED, USER_ERROR, UserError
+from .run import compose_and_run
+
+
+class CallerJob(Job):
+    """A run for a caller, who gets its folder and its error of the user instead of a line on the screen."""
+
+    folder: Path
+    error: UserError
+
+    def __call__(self, config: DictConfig) -> int:
+        """Runs a composed configuration; returns the exit code."""
+        self.folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return self.run(config, self.folder)
+        except UserError as error:
+            remove_if_empty(self.folder)
+            self.error = error
+            return USER_ERROR
+
+
+def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> LoadedRun:
+    """Trains one run, as the command `trainopt` does, and returns its records.
+
+    Its folder lies below outputs/ in the working directory. The same call again continues the run, or, if it is done,
+    returns its records.
+
+        run = train(["model=mlp", "duration=2epochs"])
+        run.metrics.query("kind == 'test'").top1
+
+    Args:
+        overrides: what is typed after `trainopt`, as `group=option` and `key=value`.
+        config_dir: a folder of further options, DIR/GROUP/OPTION.yaml.
+
+    Returns:
+        What `load_run` returns for the run's folder. Its `summary["status"]` is finished or diverged.
+
+    Raises:
+        UserError: an override is wrong, or a component cannot be built; nothing was written then.
+        RunError: the run failed; log.txt in its folder has the traceback.
+        KeyboardInterrupt: it was interrupted, after a checkpoint.
+    """
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        if text.startswith("-") or isinstance(overrides, str):
+            raise UserError(f"train({text!r}): takes a list of overrides, as ['model=mlp', 'seed=1']")
+    set_variables()
+    arguments = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
+    job = CallerJob(["trainopt", *arguments], debug=False, launcher=os.getpid())
+    with SweepInterrupt() as interrupt:
+        code = compose_and_run(arguments, job, interrupt, sweeps=False)
+    if code == USER_ERROR:
+        raise job.error
+    if code == FAILED:
+        raise RunError(f"{job.folder}: the run failed; see log.txt there")
+    if code:
+        raise KeyboardInterrupt
+    return load_run(job.folder)
