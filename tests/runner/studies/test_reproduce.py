@@ -1,83 +1,20 @@
 """`trainopt reproduce`: the plan, what is missing is run and nothing twice, and errors are one line each."""
 
-import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from types import ModuleType, SimpleNamespace
 
 import pytest
-import yaml
 
 from helpers import ROOT
-from helpers.cli import exit_code, forked, others_in, start_fork
-from helpers.runs import rows, same_weights, summary, timeless
+from helpers.studies import OURS, RUN, states, times
 from trainopt.runner.config.options import CONF, Vocabulary
 from trainopt.runner.studies.plan import StudyPlan
 from trainopt.runner.studies.schema import read_study
 from trainopt.runner.sweeps.compose import Composer
 from trainopt.runner.system.errors import UserError
 
-RUN = ["model=mlp", "logger=none"]
-TINY = {
-    "title": "Tiny",
-    "source": "nobody, 2020",
-    "scales": {
-        "smoke": {"about": "an MLP on digits", "minutes": 2},
-        "small": {"about": "on MNIST", "data": ["mnist"]},
-    },
-    "sweeps": {
-        "first": {"typed": {"smoke": [*RUN, "duration=4steps", "run.name=first"]}},
-        "second": {
-            "after": ["first"],
-            "typed": {
-                "smoke": [
-                    *RUN,
-                    "duration=0.5epochs",
-                    "seed=0,1",
-                    "model.weights={sweeps}/first/first/checkpoints/last.pt",
-                ]
-            },
-        },
-        "other": {"typed": {"small": [*RUN, "duration=2steps", "data=mnist"]}},
-        "behind": {"after": ["other"], "typed": {"small": [*RUN, "duration=2steps"]}},
-    },
-}
-
-
-@pytest.fixture(autouse=True)
-def report(monkeypatch):
-    """In place of the report: it writes down what became of the sweeps."""
-
-    def write(study, scale, folder, sweeps):
-        states = {name: [s.state, s.reason] for name, s in sweeps.items()}
-        (folder / "states.json").write_text(json.dumps(states))
-        return SimpleNamespace(lines=[f"report of {study.name} at {scale}"])
-
-    double = ModuleType("trainopt.runner.studies.report")
-    double.write_study_report = write
-    monkeypatch.setitem(sys.modules, double.__name__, double)
-
-
-@pytest.fixture(autouse=True)
-def no_data(monkeypatch, tmp_path):
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path / "data"))
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Write a study of one's own, with any part of TINY replaced."""
-
-    def write(name="tiny", **parts):
-        folder = tmp_path / "mine/study"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(TINY | parts, sort_keys=False))
-
-    return write
+pytestmark = pytest.mark.usefixtures("no_report", "no_data")
 
 
 def one(*typed):
@@ -89,17 +26,6 @@ def plan(tmp_path, scale="smoke"):
     """The plan of the study tiny."""
     tiny = read_study(tmp_path / "mine/study/tiny.yaml")
     return StudyPlan(tiny, scale, tmp_path / "out", Composer(None), ["hydra/launcher=basic"])
-
-
-OURS = ("--config-dir", "mine", "--launcher", "basic")
-
-
-def states(tmp_path, name="tiny", scale="smoke"):
-    return json.loads((tmp_path / f"outputs/studies/{name}/{scale}/states.json").read_text())
-
-
-def times(folder):
-    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
 def row(out, name):
@@ -300,104 +226,6 @@ def test_runs_of_another_configuration_are_left_alone_and_named(trainopt, study,
     assert state == "incomplete"
     assert reason.startswith("of 1 runs 1 outdated; outdated: the folder mlp-digits-slow")
     assert times(tmp_path / "outputs/studies/tiny/smoke/sweeps") == before
-
-
-# An optimizer of a user's that takes its time.
-THEIRS = """
-import time, torch
-
-class Slow(torch.optim.SGD):
-    def step(self, closure):
-        time.sleep(0.03)
-        return super().step(closure)
-"""
-SLOW = ["model=function", "data=none", "logger=none", "optimizer._target_=their_slow.Slow"]
-OFTEN = ["duration=60steps", "checkpoint_every=20steps", "log_every=1steps", "evaluate_every=60steps"]
-LONG = {
-    "first": {"typed": {"smoke": [*SLOW, "duration=2steps"]}},
-    "long": {"after": ["first"], "typed": {"smoke": [*SLOW, *OFTEN, "seed=0,1"]}},
-}
-
-
-@pytest.fixture
-def long_study(study, tmp_path, monkeypatch):
-    """A study of runs that are not over at once."""
-    (tmp_path / "their_slow.py").write_text(THEIRS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    study(sweeps=LONG)
-
-
-def wait_for(folder, runs, lines):
-    """Wait until so many runs of the long sweep have begun, and each has so many rows."""
-    until = time.monotonic() + 120
-    lengths = [0]
-    while len(lengths) < runs or min(lengths) < lines:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-        lengths = [len(p.read_bytes().splitlines()) for p in folder.glob("long/*/metrics.jsonl")]
-
-
-def kill_session(number):
-    """Kill every process of a session."""
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.getsid(int(name)) == number:
-                os.kill(int(name), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes below /proc")
-def test_killed_in_the_middle_and_run_again_it_is_as_if_it_had_not_been(long_study, tmp_path):
-    command = ("reproduce", "tiny", *OURS)
-    killed = tmp_path / "outputs/studies/tiny/smoke/sweeps"
-    pid = start_fork(*command, folder=tmp_path, before=os.setsid)
-    wait_for(killed, runs=2, lines=30)
-    kill_session(pid)
-    assert exit_code(pid) == -signal.SIGKILL
-    ended = [p.parent for p in killed.glob("*/*/summary.json")]
-    whole = [folder for folder in ended if summary(folder)["status"] == "finished"]
-    assert len(whole) == 2
-    before = {p: t for folder in whole for p, t in times(folder).items()}
-    assert forked(*command, folder=tmp_path) == 0
-    assert states(tmp_path) == {"first": ["done", None], "long": ["done", None]}
-    assert {p: t for folder in whole for p, t in times(folder).items()} == before
-
-    (resumed,) = killed.glob("long/*seed=1")
-    assert resumed not in whole
-    assert forked(*SLOW, *OFTEN, "seed=1", "hydra.run.dir=undisturbed", folder=tmp_path) == 0
-    assert timeless(rows(resumed)) == timeless(rows(tmp_path / "undisturbed"))
-    assert same_weights(resumed, tmp_path / "undisturbed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_told_to_stop_it_says_how_to_go_on(long_study, tmp_path, number):
-    command = ("reproduce", "tiny", *OURS)
-    pid = start_fork(*command, folder=tmp_path)
-    wait_for(tmp_path / "outputs/studies/tiny/smoke/sweeps", runs=1, lines=30)
-    os.kill(pid, number)
-    assert exit_code(pid) == 128 + number
-    told = (tmp_path / "output").read_text()
-    assert "1 interrupted" in told
-    assert "the same command continues it: trainopt reproduce tiny --config-dir mine --launcher basic" in told
-    assert not (tmp_path / "outputs/studies/tiny/smoke/states.json").exists()
-    assert forked(*command, folder=tmp_path) == 0
-    assert states(tmp_path)["long"] == ["done", None]
-
-
-@pytest.mark.slow
-def test_by_default_all_cores_are_used(trainopt, study, tmp_path):
-    study()
-    result = trainopt("reproduce", "tiny", "--config-dir", "mine", "hydra.launcher.n_jobs=2")
-    first, second = (line for line in result.out.splitlines() if line.startswith("tiny, "))
-    assert first.endswith(" hydra/launcher=basic")  # one job, for which no workers are started
-    assert second.endswith(" hydra/launcher=joblib hydra.launcher.n_jobs=2")
-    assert states(tmp_path)["second"] == ["done", None]
-    assert "leaked" not in result.err
-    until = time.monotonic() + 30
-    while others_in(tmp_path):  # no worker is left
-        assert time.monotonic() < until
 
 
 def test_studies_are_no_options(trainopt, study):
