@@ -17,6 +17,7 @@ from ..config.run_names import as_typed, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
 from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, strict_code, summary_if_done
 from ..system.display import Display
+from ..system.environment import code_version
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
 from ..system.interrupt import stop_signals
@@ -134,3 +135,4 @@ def import_once() -> None:
     import torch
 
     torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports the compiler
+    code_version()  # three processes of git

@@ -7,6 +7,8 @@ Each is used because Hydra's public interface has nothing for it:
   configuration of a run only, not that of a sweep, and `hydra.main` drops what a run or a sweep returns.
 * `_internal.callbacks.Callbacks`, `core.utils.run_job`: `Hydra.run` and `Hydra.multirun` compose the configuration,
   which is then known already, once more; and `multirun` has no place between composing a sweep and starting it.
+* `Sweeper.validate_batch_is_legal`, which is replaced: Hydra's sweeper composes each job once more than needed, which
+  takes longer than to start one.
 * `BasicSweeper.split_arguments`: the combinations of values as Hydra's own sweeper forms them.
 * `Plugins.class_name_to_class`, and `Plugins.is_in_toplevel_plugins_module`, which is replaced: Hydra accepts
   sweepers of packages below `hydra_plugins` only.
@@ -14,7 +16,7 @@ Each is used because Hydra's public interface has nothing for it:
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +134,16 @@ class HydraSession:
         callbacks.on_multirun_start(config=config, config_name=self._config_name)
         context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)
         sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=job)
+        if config.hydra.sweeper._target_ == BASIC_SWEEPER:
+            sweeper.validate_batch_is_legal = _has_been_planned  # type: ignore[method-assign]
         arguments: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         result = sweeper.sweep(arguments=arguments)
         callbacks.on_multirun_end(config=config, config_name=self._config_name)
         return result
+
+
+def _has_been_planned(batch: Sequence[Sequence[str]]) -> None:
+    """Does nothing with the jobs of Hydra's sweeper: all of them were composed before it started."""
 
 
 def accept_sweeper(sweeper: type[Sweeper], package: str) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 
 from trainopt.runner.commands.run import SweepResult, compose_and_run
@@ -37,7 +38,11 @@ def test_a_run_returns_its_exit_code(run):
     assert run(*FUNCTION, "optimizer.lr=-1") == 2
 
 
-def test_a_sweep_returns_its_folder(run):
+def test_a_sweep_returns_its_folder_and_composes_no_job_only_to_see_that_it_can(run, monkeypatch):
+    def once_more(sweeper, batch):
+        raise AssertionError(f"{len(batch)} jobs are composed once more")
+
+    monkeypatch.setattr(Sweeper, "validate_batch_is_legal", once_more)
     result = run("-m", *FUNCTION, "seed=0,1", "hydra.sweep.dir=sweep")
     assert (result.folder, result.is_stopped) == (Path("sweep"), False)
     assert [job.state for job in read_job_table(result.folder)] == ["done", "done"]

@@ -25,6 +25,7 @@ USED = {
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ("overrides", "max_batch_size"),
     "hydra.core.utils:run_job": ("task_function", "config", "job_dir_key", "job_subdir_key", "hydra_context"),
     "hydra.core.plugins:Plugins.is_in_toplevel_plugins_module": (),  # replaced by another of one argument
+    "hydra.plugins.sweeper:Sweeper.validate_batch_is_legal": ("batch",),
     "hydra.core.plugins:Plugins.instantiate_sweeper": ("hydra_context", "task_function", "config"),
 }
 
