@@ -1,5 +1,6 @@
 """Fixtures: the command line and runs below it in a scratch folder, small data, and the real data where it is."""
 
+import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from helpers.runs import train_run
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other
+
+
+def pytest_collection_finish() -> None:
+    """Takes what all tests share, the modules above all, out of every garbage collection that follows."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The experiments against the studies' texts: what each run is, and how many a sweep has."""
 
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -54,10 +55,16 @@ MANDATELLI = {
 
 
 @cache
-def composed(experiment, *more):
+def configuration(experiment, *more):
+    """With Hydra's node; it is not to be changed."""
     register_resolvers()
     with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", [f"experiment={experiment}", *more], return_hydra_config=True)
+        return compose("config", [f"experiment={experiment}", *more], return_hydra_config=True)
+
+
+@cache
+def composed(experiment, *more):
+    config = configuration(experiment, *more)
     return OmegaConf.to_container(config), OmegaConf.to_container(config.hydra.runtime.choices)
 
 
@@ -240,11 +247,10 @@ DYNAMIC = [f"{name}_dynamic" for name in LIAO if name != "mnist_mlp"]
 @cache
 def jobs(experiment, *typed):
     """The values of each key that a sweep goes through, as Hydra's sweeper reads them, and their number."""
-    register_resolvers()
+    config = deepcopy(configuration(experiment))
+    with open_dict(config):
+        config.hydra.overrides.task = [f"experiment={experiment}", *typed]
     with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
-        with open_dict(config):
-            config.hydra.overrides.task = [f"experiment={experiment}", *typed]
         found = [dict(text.split("=", 1) for text in job) for job in combinations(config)]
     assert len({tuple(job.items()) for job in found}) == len(found)
     return {key: [yaml.safe_load(v) for v in dict.fromkeys(job[key] for job in found)] for key in found[0]}, len(found)

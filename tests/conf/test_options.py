@@ -49,6 +49,7 @@ NEEDS = {
     "data=imagefolder": FOLDERS,
     "data=imagenet": FOLDERS,
 }
+LARGE = {f"model/{name}.yaml": pytest.mark.slow for name in ("inception_v3", "resnet50", "mobilenetv2_140")}  # timm's
 
 
 def node_of(option):
@@ -136,7 +137,10 @@ def choice_of(option):
     return f"{group}=[{name}]" if group in list_groups() else f"{group}={name}"
 
 
-@pytest.mark.parametrize("option", [o for o in COMPONENTS if not o.startswith("hydra")])
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param(o, marks=LARGE.get(o, ())) for o in COMPONENTS if not o.startswith("hydra")],
+)
 def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))
     choice = choice_of(option)

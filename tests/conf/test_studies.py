@@ -10,6 +10,8 @@ from trainopt.runner.sweeps.compose import Composer
 STUDIES = find_studies(None)
 SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
 
+MANY = {"zorca2020": pytest.mark.slow}  # sweeps: as many as all others together
+
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
@@ -19,7 +21,7 @@ def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
     assert not study.scales["smoke"].data  # it runs anywhere
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MANY.get(n, ())) for n in STUDIES])
 def test_every_sweep_of_the_smallest_scale_is_composed_with_its_first_job(name, tmp_path, monkeypatch):
     plan_jobs = jobs.plan_jobs
     for module in (jobs, lr_heuristic):

@@ -95,7 +95,10 @@ def test_a_dict_without_tensors_is_no_weights(tmp_path):
         load_weights(network(0), str(tmp_path / "w.pt"))
 
 
-@pytest.mark.parametrize(("depth", "file", "right"), [(20, "resnet20-12fca82f", 915), (56, "resnet56-4bfd9763", 926)])
+@pytest.mark.parametrize(
+    ("depth", "file", "right"),
+    [(20, "resnet20-12fca82f", 915), pytest.param(56, "resnet56-4bfd9763", 926, marks=pytest.mark.slow)],
+)
 def test_public_weights_classify_real_images_as_stated(real_data, depth, file, right):
     network = ResNet(3, 10, depth)
     load_weights(network, str(real_data / "weights" / f"{file}.th"))
