@@ -1,14 +1,17 @@
-"""Augmentation of training images: flips, crops, Cutout and mixup, as functions of (seed, epoch, index)."""
+"""Augmentation of training images in batches, as functions of (seed, epoch, index)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .cutmix import cutmix, draw_cutmix
 from .cutout import Cutout
-from .mixup import draw_mixup, mixup
+from .erasing import RandomErasing
+from .mixup import batch_generator, draw_mixup, mixup
 
 FILLS = ("black", "mean")
+CHOICE_STREAM = 4  # spawn key of the choice between mixup and CutMix
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Augmentation:
             arXiv 1708.04552); 0: none. See `Cutout`.
         mixup: alpha of Beta(alpha, alpha), the distribution of the weight of an image in its mixup with another
             (Zhang et al. 2018, arXiv 1710.09412); 0: none. See `mixup`.
+        cutmix: alpha of Beta(alpha, alpha), the distribution of the area that an image keeps when it gets a box of
+            another (Yun et al. 2019, arXiv 1905.04899); 0: none. See `cutmix`. Where both are given, each batch has
+            one of the two with equal probability, as timm's switch_prob has it.
+        random_erasing: probability that a rectangle of an image is set to zero after normalising (Zhong et al. 2020,
+            arXiv 1708.04896). See `RandomErasing`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -37,6 +45,8 @@ class Augmentation:
     fill: str = "black"
     cutout: int = 0
     mixup: float = 0.0
+    cutmix: float = 0.0
+    random_erasing: float = 0.0
 
     def __post_init__(self) -> None:
         for name, right, rule in (
@@ -46,6 +56,8 @@ class Augmentation:
             ("fill", self.fill in FILLS, f"one of {', '.join(FILLS)}"),
             ("cutout", self.cutout >= 0, ">= 0"),
             ("mixup", self.mixup >= 0, ">= 0"),
+            ("cutmix", self.cutmix >= 0, ">= 0"),
+            ("random_erasing", 0 <= self.random_erasing <= 1, "in [0, 1]"),
         ):
             if not right:
                 raise ValueError(f"{name}={getattr(self, name)}: must be {rule}")
@@ -54,7 +66,7 @@ class Augmentation:
     def is_random(self) -> bool:
         """Whether an image differs from epoch to epoch."""
         crops = self.crop_padding > 0 and self.crop_probability > 0
-        return self.flip > 0 or crops or self.cutout > 0 or self.mixup > 0
+        return crops or any((self.flip, self.cutout, self.mixup, self.cutmix, self.random_erasing))
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError where the network's inputs are too small for the square of Cutout."""
@@ -66,15 +78,15 @@ class Augmentation:
 
 
 class BatchAugmentation:
-    """Augmentation of an epoch's batches after normalising and resizing: Cutout and mixup.
+    """Augmentation of an epoch's batches after normalising and resizing: Cutout, random erasing, mixup and CutMix.
 
     Args:
         options: of the augmentation.
-        seed, epoch: of the run; mixup is a function of these and of where a batch starts.
-        generator: of the epoch; the centers of the squares are drawn from it, one for each sample of the epoch.
+        seed, epoch: of the run; mixup and CutMix are functions of these and of where a batch starts.
+        generator: of the epoch; squares and rectangles are drawn from it, one for each sample of the epoch.
         count: samples an epoch.
         size: (H, W) of the images.
-        num_classes: length of the rows of targets after mixup.
+        num_classes: length of the rows of targets after mixup or CutMix.
         device: of the batches.
     """
 
@@ -90,17 +102,29 @@ class BatchAugmentation:
         device: torch.device,
     ):
         self.options, self.seed, self.epoch, self.num_classes = options, seed, epoch, num_classes
+        self.size = size
         if options.cutout:
             drawn = [torch.randint(side, (count,), generator=generator) for side in size]
             self.centers = torch.stack(drawn).to(device)
             self.cutout = Cutout(options.cutout, size, device)
+        if options.random_erasing:
+            self.erasing = RandomErasing(options.random_erasing, count, size, generator, device)
 
     def __call__(self, images: Tensor, labels: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Returns images, which may be changed in place, and targets of the batch that starts at `start`."""
         options, count = self.options, len(labels)
         if options.cutout:
             self.cutout(images, self.centers[:, start : start + count])
+        if options.random_erasing:
+            self.erasing(images, start)
+        if options.cutmix and (not options.mixup or self._prefers_cutmix(start)):
+            box, partner = draw_cutmix(options.cutmix, self.seed, self.epoch, start, count, self.size)
+            return cutmix(images, labels, self.num_classes, box, partner.to(labels.device))
         if options.mixup:
             weight, partner = draw_mixup(options.mixup, self.seed, self.epoch, start, count)
             return mixup(images, labels, self.num_classes, weight, partner.to(labels.device))
         return images, labels
+
+    def _prefers_cutmix(self, start: int) -> bool:
+        """Returns whether a batch has CutMix where mixup is given too."""
+        return bool(batch_generator(self.seed, self.epoch, start, CHOICE_STREAM).random() < 0.5)

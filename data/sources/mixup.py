@@ -8,6 +8,18 @@ from torch.nn.functional import one_hot
 MIXUP_STREAM = 1  # spawn key: independent of the random numbers of order and augmentation
 
 
+def batch_generator(seed: int, epoch: int, start: int, stream: int) -> np.random.Generator:
+    """Returns a generator of random numbers for a batch, which begins at `start` in the epoch's order.
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch.
+        start: of the batch.
+        stream: generators of other streams are independent.
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, start], spawn_key=(stream,)))
+
+
 def draw_mixup(alpha: float, seed: int, epoch: int, start: int, count: int) -> tuple[float, Tensor]:
     """Returns the weight of each image in its mixup, and the index of its partner (count,).
 
@@ -21,8 +33,7 @@ def draw_mixup(alpha: float, seed: int, epoch: int, start: int, count: int) -> t
         start: of the batch in the epoch's order.
         count: number of images in the batch.
     """
-    words = np.random.SeedSequence([seed, epoch, start], spawn_key=(MIXUP_STREAM,))
-    generator = np.random.default_rng(words)
+    generator = batch_generator(seed, epoch, start, MIXUP_STREAM)
     return float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count))
 
 

@@ -68,6 +68,8 @@ RENAMED_TARGETS = {
 # Keys and choices that came later, with the value that every run before had.
 ADDED_KEYS: dict[str, Any] = {
     "augmentation._target_": "trainopt.data.Augmentation",
+    "augmentation.cutmix": 0.0,
+    "augmentation.random_erasing": 0.0,
     "parameter_groups.no_decay": [],
     "parameter_groups.layer_decay": None,
     "parameter_groups.rules": [],
