@@ -45,7 +45,8 @@ LINES = {
     "augmentation, exponential schedule": f"{RESNET} {SHIFTED} schedule=exponential schedule.every=2steps",
     "every augmentation": (
         f"{RESNET} {SHIFTED} augmentation.crop_probability=0.5 augmentation.fill=mean augmentation.cutout=3"
-        " augmentation.mixup=0.4 augmentation.cutmix=1 augmentation.random_erasing=0.5 objective.label_smoothing=0.1 batching.persistency=2"
+        " augmentation.mixup=0.4 augmentation.cutmix=1 augmentation.random_erasing=0.5 objective.label_smoothing=0.1"
+        " batching.persistency=2"
     ),
     # learning rates
     "a smooth schedule, l2": "schedule=exponential schedule.staircase=false schedule.gamma=0.5 regularizer=[l2]",
