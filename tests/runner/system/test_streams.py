@@ -129,8 +129,8 @@ def without_encoding(source: str) -> list[int]:
         values = [getattr(argument, "value", None) for argument in (*node.args, keywords.get("mode"))]
         is_text = name in ("read_text", "write_text") or {"text", "universal_newlines"} & keywords.keys()
         if name in ("open", "fdopen", "NamedTemporaryFile"):
-            is_low_level = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") == "os"
-            is_text = not is_low_level and not any(isinstance(value, str) and "b" in value for value in values)
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            is_text = owner not in ("os", "Image") and not any(isinstance(value, str) and "b" in value for value in values)
         ours = name == "write_text" and isinstance(node.func, ast.Name)  # of system.files: always UTF-8
         if is_text and not ours and "encoding" not in keywords:
             lines.append(node.lineno)
