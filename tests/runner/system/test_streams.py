@@ -130,7 +130,8 @@ def without_encoding(source: str) -> list[int]:
         is_text = name in ("read_text", "write_text") or {"text", "universal_newlines"} & keywords.keys()
         if name in ("open", "fdopen", "NamedTemporaryFile"):
             owner = getattr(getattr(node.func, "value", None), "id", "")
-            is_text = owner not in ("os", "Image") and not any(isinstance(value, str) and "b" in value for value in values)
+            is_binary = any(isinstance(value, str) and "b" in value for value in values)
+            is_text = not is_binary and owner not in ("os", "Image")
         ours = name == "write_text" and isinstance(node.func, ast.Name)  # of system.files: always UTF-8
         if is_text and not ours and "encoding" not in keywords:
             lines.append(node.lineno)
