@@ -103,6 +103,7 @@ def forked(*arguments: str, folder: Path, before: Callable[[], object] = lambda:
 def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:
     """As `forked`, without waiting; returns the process's number."""
     import_once()
+    end_workers()  # those of a sweep in this process: a copy that took them over would wait for their thread for ever
     pid = os.fork()
     if pid:
         return pid
