@@ -4,8 +4,8 @@
 
 The lines are all optimizers, schedules and rules of batch sizes, and folders of images that worker processes read. One
 to four signals in a row strike a run, SIGKILL, SIGTERM or SIGHUP: at any time of its life from the start on, or in the
-middle of steps, evaluations and writing, or, where processes read its data, one of them or all at once. Then it is
-resumed until its end. Equal have to be all rows, the summary and all state, times aside.
+middle of steps, evaluations and writing; where processes read its data, they strike one of these or the group, too.
+Then it is resumed until its end. All rows, the summary and all state have to be equal, but for times.
 """
 
 import argparse
@@ -131,8 +131,8 @@ class Kill:
     """A signal to a run.
 
     Attributes:
-        kind: of the moment: a key of `MOMENTS`, or `time` (any time of its life), or `group` and `reader`: at any time
-            to all its processes, or to one that reads its data.
+        kind: of the moment: a key of `MOMENTS`, or at any time of its life: `time`; `group`, to its process group; or
+            `reader`, to a process that reads its data.
         number: of the signal.
         when: seconds from the start, or after how many moments of the kind.
         code: the exit code of the run, or minus the number of the signal.
