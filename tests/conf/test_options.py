@@ -10,7 +10,7 @@ import pytest
 from hydra.utils import get_object
 
 from helpers.cli import built, prepared
-from helpers.fixtures import probe_of, reference_run
+from helpers.fixtures import image_folders, probe_of, reference_run
 from trainopt.runner.config.options import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
 from trainopt.runner.config.validate import rule_of
 
@@ -119,18 +119,6 @@ def test_every_key_has_a_rule_or_a_type_and_every_rule_a_key():
     assert keys - rules <= typed
 
 
-def image_folders(tmp_path):
-    from PIL import Image
-
-    for part, count in (("train", 6), ("val", 3)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (40, 30), (i * 30, 100, 50)).save(folder / f"{i}.png")
-    return tmp_path
-
-
 def choice_of(option):
     """What chooses an option, as in `optimizer=adam` or `probe=[fisher]`."""
     group, _, name = option.removesuffix(".yaml").partition("/")
@@ -146,7 +134,7 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
     choice = choice_of(option)
     needs = [n.format(images=tmp_path, reference=tmp_path / "reference") for n in NEEDS.get(choice, [])]
     if choice.startswith("data="):
-        image_folders(tmp_path)
+        image_folders(tmp_path, train=6, val=3, height=30, width=40)
         for name in SETS:
             npz(f"{name}.npz", shape=(28, 28, 1) if "mnist" in name else (32, 32, 3))
     if choice.startswith("batching="):

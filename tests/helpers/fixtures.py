@@ -44,15 +44,15 @@ def lines_of(*groups: str) -> dict[str, str]:
     return lines
 
 
-def image_folders(top: Path, train: int = 12, val: int = 6, pixels: int = 10) -> None:
-    """Writes so many random images for each of two classes below top/train and top/val."""
+def image_folders(top: Path, train: int = 12, val: int = 6, height: int = 10, width: int = 10) -> None:
+    """Writes so many random images, as PNG, for each of two classes below top/train and top/val."""
     rng = np.random.default_rng(0)
     for part, count in (("train", train), ("val", val)):
         for label in ("cat", "dog"):
             folder = top / part / label
             folder.mkdir(parents=True)
             for index in range(count):
-                image = rng.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)
+                image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
                 Image.fromarray(image).save(folder / f"{index}.png")
 
 

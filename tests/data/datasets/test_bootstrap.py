@@ -1,22 +1,17 @@
 """Runs on a bootstrap sample of the training images: what changes, and what does not."""
 
-import numpy as np
 import torch
-from hydra import compose, initialize_config_module
-from PIL import Image
 
+import helpers.cli
+from helpers.fixtures import image_folders
 from helpers.runs import rows, same_weights, stop_at, summary, timeless
 from trainopt.data import bootstrap
-from trainopt.runner.config.run_names import register_resolvers
-from trainopt.runner.training.build import build
 
 RUN = ("model=mlp", "data.bootstrap=true", "duration=20steps", "evaluate_every=7steps", "logger=none")
 
 
 def built(*overrides):
-    register_resolvers()
-    with initialize_config_module("trainopt.conf", version_base="1.3"):
-        return build(compose("config", ["model=mlp", *overrides]))
+    return helpers.cli.built("model=mlp", *overrides)
 
 
 def images_of(source):
@@ -42,13 +37,7 @@ def test_only_the_training_images_change():
 
 
 def test_folders_of_images_are_sampled_too(tmp_path):
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("val", 3)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    image_folders(tmp_path, train=20, val=3, height=16, width=16)
     options = ("data=imagefolder", f"data.path={tmp_path}", "data.size=16", "data.workers=0", "data.crop_pct=1")
     options += ("data.scale=[1,1]", "data.ratio=[1,1]")  # no random crops: the images themselves
     whole, sample = (built(*options, f"data.bootstrap={on}") for on in ("false", "true"))

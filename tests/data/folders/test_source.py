@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.fixtures import image_folders
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
 from trainopt.data.folders import loading, survey
 from trainopt.data.sources.mixup import draw_mixup
@@ -17,13 +18,7 @@ from trainopt.runner.system.isolation import run_isolated
 
 @pytest.fixture
 def images(tmp_path):
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 5), ("val", 3)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    image_folders(tmp_path, train=5, val=3, height=40, width=50)
     return tmp_path
 
 

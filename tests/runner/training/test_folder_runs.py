@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from helpers.cli import built, refusal
+from helpers.fixtures import image_folders
 from helpers.runs import check_same_run, summary
 from trainopt.runner.system.files import read_json
 
@@ -16,13 +17,7 @@ RUN += ["data.workers=0", "batching.size=4", "duration=3epochs", "run.name=a"]
 def images(tmp_path, monkeypatch):
     """A folder with a training set of 12 and a test set of 6 images of noise."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "images" / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    image_folders(tmp_path / "images", train=6, val=3, height=12, width=12)
     return tmp_path / "images"
 
 

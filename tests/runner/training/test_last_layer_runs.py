@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import refusal
+from helpers.fixtures import image_folders
 from helpers.runs import equal, rows, same_weights, stop_at, summary, train_run, weights
 from trainopt.data import InMemory, digits
 from trainopt.models import LastLayer, ResNet
@@ -251,15 +252,7 @@ def test_every_key_that_makes_images_random_is_known():
 
 
 def test_folders_without_random_transforms_are_cached(trained, tmp_path, computed):
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "images" / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    image_folders(tmp_path / "images", train=6, val=3, height=20, width=30)
     command = ("data=imagefolder", f"data.path={tmp_path}/images", "data.size=16", "data.workers=0", *RUN)
     command = (*command, "batching.size=5", "duration=2epochs")
     plain = ("data.scale=[1,1]", "data.ratio=[1,1]")

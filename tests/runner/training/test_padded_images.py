@@ -3,21 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
-from trainopt.runner.config.run_names import register_resolvers
+from helpers.cli import built
+from helpers.fixtures import image_folders
 from trainopt.runner.system.errors import UserError
-from trainopt.runner.training.build import build
-
-
-def built(*overrides):
-    """A run that stands before its first step."""
-    register_resolvers()
-    with initialize_config_module("trainopt.conf", version_base="1.3"):
-        config = compose("config", list(overrides))
-    OmegaConf.set_struct(config, False)
-    return build(config)
 
 
 def test_the_toy_network_of_liao_2018_sees_mnist_as_32x32(npz, tmp_path, monkeypatch):
@@ -54,11 +43,6 @@ def test_images_are_padded_before_they_are_shifted_resized_and_described():
 
 
 def test_images_in_folders_are_not_padded(tmp_path):
-    from PIL import Image
-
-    for part in ("train", "val"):
-        for label in ("cat", "dog"):
-            (tmp_path / part / label).mkdir(parents=True)
-            Image.new("RGB", (8, 8)).save(tmp_path / part / label / "0.png")
+    image_folders(tmp_path, train=1, val=1)
     with pytest.raises(UserError, match="data.pad=2: is for images in memory"):
         built("data=imagefolder", f"data.path={tmp_path}", "data.pad=2", "data.mean=[0.5]", "data.std=[0.5]")
