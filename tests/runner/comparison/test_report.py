@@ -121,6 +121,7 @@ def test_past_eight_methods_lines_differ_by_their_style(made):
     assert len(set(method_styles(methods).values())) == 20
 
 
+@pytest.mark.slow
 def test_equal_runs_make_equal_figures(made, tmp_path):
     comparison, figures, _ = made
     for first, second in zip(figures, draw_comparison_figures(comparison, "epochs", tmp_path), strict=True):

@@ -103,6 +103,7 @@ def test_what_has_no_p_is_no_member_of_the_family():
     assert math.isnan(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_of_1000_families_of_equal_methods_few_show_a_difference(rng, paired):
     """Four methods against a baseline, five seeds: at least one false call in no more families than LEVEL says."""

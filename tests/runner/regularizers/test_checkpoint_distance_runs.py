@@ -169,6 +169,7 @@ class Killed:
         Progress.advance = advance_and_die
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_a_push_goes_on_bit_for_bit(tmp_path):
     command = (
         *QUICK, "regularizer=[l2,checkpoint_distance]", "duration=30steps", "checkpoint_every=4steps",
