@@ -1,4 +1,4 @@
-"""Every shipped study: its file can be read, and every sweep of every scale composed."""
+"""Every shipped study: its file can be read, and each of its sweeps composed, at each of its scales."""
 
 import pytest
 
@@ -23,16 +23,34 @@ def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MANY.get(n, ())) for n in STUDIES])
 def test_every_sweep_of_the_smallest_scale_is_composed_with_its_first_job(name, tmp_path, monkeypatch):
-    plan_jobs = jobs.plan_jobs
-    for module in (jobs, lr_heuristic):
-        monkeypatch.setattr(module, "plan_jobs", lambda config, batch: plan_jobs(config, batch[:1]))
+    compose_some(monkeypatch, lambda batch: batch[:1])
     check(name, "smoke", tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), SCALED)
 def test_every_sweep_of_every_scale_is_composed(name, scale, tmp_path, monkeypatch):
+    """At larger scales than the smallest, of thousands of jobs, with one of each value."""
+    if scale != "smoke":
+        compose_some(monkeypatch, each_value)
     check(name, scale, tmp_path, monkeypatch)
+
+
+def compose_some(monkeypatch, choose):
+    """Lets sweeps compose and check only those jobs of a batch that a function chooses."""
+    plan_jobs = jobs.plan_jobs
+    for module in (jobs, lr_heuristic):
+        monkeypatch.setattr(module, "plan_jobs", lambda config, batch: plan_jobs(config, choose(batch)))
+
+
+def each_value(batch):
+    """The jobs of a batch that are the first with one of their values."""
+    seen, chosen = set(), []
+    for overrides in batch:
+        if not seen.issuperset(overrides):
+            seen.update(overrides)
+            chosen.append(overrides)
+    return chosen
 
 
 def check(name, scale, tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_is_caught(value):
     assert check.value == 1.0
     with pytest.raises(Diverged) as outcome:
         check.begin(torch.tensor(value))
-    assert str(outcome.value.loss) == str(value)
+    assert outcome.value.values == {"loss": str(value)}
 
 
 def test_the_objective_is_the_sum_of_its_terms():
