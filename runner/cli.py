@@ -3,8 +3,9 @@
 import sys
 from importlib import import_module
 
+from .config.overrides import unknown_command
 from .system.environment import set_variables
-from .system.errors import UserError, exit_code_of, nearest
+from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams
 
 # runner/commands/NAME.py has `command(arguments, debug)`, which returns the exit code; so have run.py and help.py
@@ -37,8 +38,7 @@ def dispatch(arguments: list[str], debug: bool) -> int:
     elif {"--help", "-h"} & set(arguments):
         name = "help"
     elif first and first[0] not in "-+~" and "=" not in first:
-        hint = nearest(first, COMMANDS) or f"; commands are {', '.join(COMMANDS)}, all else is key=value"
-        raise UserError(f"{first}: no such command{hint}")
+        raise UserError(unknown_command(first, COMMANDS))
     else:
         name = "run"
     return import_module(f".commands.{name}", __package__).command(arguments, debug)

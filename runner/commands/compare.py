@@ -1,44 +1,52 @@
 """`trainopt compare RUN|SWEEP …`: methods over seeds, a test against a baseline, a report."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.progress import track
-
-from ..comparison.read import read_comparison
-from ..comparison.table import report_comparison
+from ..comparison.metrics import AXES, METRICS
 from ..system.display import wide_console
+from ..system.flags import FlagParser, existing_folder
+
+
+def parser() -> FlagParser:
+    """Returns the parser of the command's arguments."""
+    parser = FlagParser(
+        "trainopt compare", description="Compare methods: metrics over seeds, a test against a baseline, a report."
+    )
+    parser.add_argument(
+        "paths", type=existing_folder, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them"
+    )
+    parser.add_argument(
+        "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, but for the seed"
+    )
+    parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
+    parser.add_argument("--metric", choices=tuple(METRICS), help="default: final_top1; final_loss for test functions")
+    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
+    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")
+    parser.add_argument(
+        "--tuning", type=existing_folder, action="append", metavar="SWEEP", help="learning-rate searches"
+    )
+    out = Path("outputs/comparison")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    parser.add_argument("--force", action="store_true", help="compare runs that should not be compared")
+    return parser
 
 
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt compare RUN|SWEEP …`."""
     del debug
-    from ..comparison.methods import AXES, METRICS
-
-    parser = argparse.ArgumentParser(
-        "trainopt compare", description="Compare methods: metrics over seeds, a test against a baseline, a report."
-    )
-    parser.add_argument("paths", type=Path, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them")
-    parser.add_argument(
-        "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, but for the seed"
-    )
-    parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
-    parser.add_argument(
-        "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
-    )
-    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
-    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")
-    parser.add_argument("--tuning", type=Path, action="append", metavar="SWEEP", help="learning-rate searches")
-    out = Path("outputs/comparison")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
-    parser.add_argument("--force", action="store_true", help="compare runs that should not be compared")
-    compare(parser.parse_args(arguments))
+    compare(parser().parse_args(arguments))
     return 0
 
 
-def compare(options: argparse.Namespace) -> None:
+def compare(options: Namespace) -> None:
     """Reads, compares, prints and writes; UserError where the runs should not be compared."""
+    from rich.progress import track
+
+    from ..comparison.read import read_comparison
+    from ..comparison.table import report_comparison
+
     console = wide_console()
 
     def follow(folders: list[Path]) -> Iterable[Path]:

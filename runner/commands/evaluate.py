@@ -1,6 +1,6 @@
 """`trainopt evaluate RUN|CHECKPOINT …`: one checkpoint on a run's evaluation sets, or several as an ensemble."""
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,16 +11,20 @@ from ..records.run_folder import read_config, wait_until_begun
 from ..system.display import Display, plain_table
 from ..system.errors import UserError
 from ..system.files import json_text
+from ..system.flags import FlagParser, existing_path
 
 LARGEST_MATRIX = 9  # networks; of more, means over the pairs are printed in place of a matrix
 
 
-def command(arguments: list[str], debug: bool) -> int:
-    """`trainopt evaluate RUN`, `trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
-    del debug
-    parser = argparse.ArgumentParser("trainopt evaluate", description="Evaluate one checkpoint of a run, or several.")
+def parser() -> FlagParser:
+    """Returns the parser of the command's arguments."""
+    parser = FlagParser("trainopt evaluate", description="Evaluate one checkpoint of a run, or several.")
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="RUN", help="a run's folder; --ensemble: runs, sweeps, checkpoints"
+        "paths",
+        type=existing_path,
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder; --ensemble: runs, sweeps, checkpoints",
     )
     parser.add_argument("--checkpoint", default="last", metavar="best|last|FILE", help="default: last")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the run's")
@@ -40,7 +44,13 @@ def command(arguments: list[str], debug: bool) -> int:
         help="--ensemble: also a weighted mean; fit: the best weights on the validation set (data.validation)",
     )
     parser.add_argument("--json", action="store_true", help="--ensemble: print an object instead of tables")
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def command(arguments: list[str], debug: bool) -> int:
+    """`trainopt evaluate RUN`, `trainopt evaluate --ensemble RUN|CHECKPOINT …`."""
+    del debug
+    options = parser().parse_intermixed_args(arguments)
     if options.ensemble:
         return evaluate_together(options)
     if options.weights is not None or options.json:
@@ -92,7 +102,7 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
     display.say(table)
 
 
-def evaluate_together(options: argparse.Namespace) -> int:
+def evaluate_together(options: Namespace) -> int:
     """Evaluates an ensemble and prints the result; returns the exit code."""
     if options.follow:
         raise UserError("--follow: is for one run; leave --ensemble out")

@@ -1,9 +1,9 @@
 """`trainopt reproduce STUDY …|all`: runs what is missing of published studies and writes their reports."""
 
-import argparse
 import shlex
 import sys
 import traceback
+from argparse import Namespace
 from pathlib import Path
 
 from ..studies.cost import expected_not_run, show_plan
@@ -14,6 +14,7 @@ from ..sweeps.run_job import import_once
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError, exit_code_of, reason
 from ..system.files import shown
+from ..system.flags import FlagParser, existing_folder
 from ..system.interrupt import Interrupt
 from ..system.isolation import run_isolated
 from .run import command as run
@@ -21,9 +22,9 @@ from .run import command as run
 ALL = "all"
 
 
-def command(arguments: list[str], debug: bool) -> int:
-    """`trainopt reproduce STUDY …|all`."""
-    parser = argparse.ArgumentParser(
+def parser() -> FlagParser:
+    """Returns the parser of the command's arguments."""
+    parser = FlagParser(
         "trainopt reproduce",
         description="Run what is missing of published studies, and compare the results with the published ones.",
     )
@@ -38,11 +39,16 @@ def command(arguments: list[str], debug: bool) -> int:
     out = Path("outputs/studies")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
     parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
-    parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="further studies and options")
-    return reproduce(parser.parse_intermixed_args(arguments), arguments, debug)
+    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="further studies and options")
+    return parser
 
 
-def reproduce(options: argparse.Namespace, arguments: list[str], debug: bool) -> int:
+def command(arguments: list[str], debug: bool) -> int:
+    """`trainopt reproduce STUDY …|all`."""
+    return reproduce(parser().parse_intermixed_args(arguments), arguments, debug)
+
+
+def reproduce(options: Namespace, arguments: list[str], debug: bool) -> int:
     """Checks all studies, shows their plans, runs what is missing and writes the reports; returns the exit code.
 
     Args:
@@ -72,10 +78,8 @@ def reproduce(options: argparse.Namespace, arguments: list[str], debug: bool) ->
             return interrupt.code
 
 
-def make_plans(options: argparse.Namespace) -> list[StudyPlan]:
+def make_plans(options: Namespace) -> list[StudyPlan]:
     """Returns the plan of each study on the command line; all of them are valid."""
-    if options.config_dir is not None and not options.config_dir.is_dir():
-        raise UserError(f"--config-dir {options.config_dir}: is no folder")
     reject_unknown("--scale ", [options.scale], SCALES, "no such scale")
     launcher = [f"hydra/launcher={options.launcher}", *(word for word in options.studies if "=" in word)]
     for word in launcher[1:]:

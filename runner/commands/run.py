@@ -2,13 +2,19 @@
 
 import os
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
 from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
-from ..config.overrides import config_folders, typed_overrides
+from ..config.overrides import chosen, config_folders, typed_overrides, unknown_flag
+from ..config.run_names import as_typed, option_choices
+from ..config.validate import drop_replaced_defaults
 from ..sweeps.compose import register_with_hydra
 from ..sweeps.interrupt import SweepInterrupt, stop_file
 from ..sweeps.jobs import plan_sweep
@@ -73,9 +79,12 @@ def compose_and_run(
             and may be none.
     """
     register_with_hydra()
-    flags = parse_arguments(arguments)
+    flags = read_flags(arguments)
     outcome, is_stopped = None, False
     try:
+        if flags.cfg:
+            show_configuration(flags)
+            return 0
         if not starts_jobs(flags):
             show(flags, job)
             return 0
@@ -100,6 +109,41 @@ def compose_and_run(
         is_stopped = True
     stop_file(interrupt.sweep, job.launcher).unlink(missing_ok=True)
     return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))
+
+
+def read_flags(arguments: list[str]) -> Namespace:
+    """Returns a command line as Hydra reads it; UserError for a flag that there is not."""
+    flags, unknown = parse_arguments(arguments)
+    if unknown:
+        flag, _, value = unknown[0].partition("=")
+        following = arguments[arguments.index(unknown[0]) + 1 :][:1]
+        value = value or next((word for word in following if not word.startswith("-") and "=" not in word), "")
+        vocabulary = Vocabulary([*config_folders(arguments), CONF])
+        keys = vocabulary.keys(chosen(typed_overrides(arguments), vocabulary))
+        raise UserError(unknown_flag(flag, value, [*vocabulary.groups, *keys]))
+    return flags
+
+
+def show_configuration(flags: Namespace) -> None:
+    """Prints the configuration of a run, as `--cfg` asks for it, without running it."""
+    with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
+        config = hydra.compose_run(flags.overrides)
+        HydraConfig.instance().set_config(config)  # for interpolations of ${hydra:…}
+        OmegaConf.set_readonly(config.hydra, None)
+        choices, vocabulary = option_choices(config.hydra)
+        typed = as_typed(config.hydra.overrides.task)
+        OmegaConf.set_struct(config, False)
+        drop_replaced_defaults(config, choices, vocabulary, typed)
+        if flags.resolve:
+            OmegaConf.resolve(config)
+        keys = [str(key) for key in config]
+        parts = {"job": [key for key in keys if key != "hydra"], "hydra": ["hydra"], "all": keys}
+        shown: Any = OmegaConf.masked_copy(config, parts[flags.cfg])
+        if flags.package not in (None, "_global_"):
+            shown = OmegaConf.select(shown, flags.package)
+            if shown is None:
+                raise UserError(f"--package {flags.package}: there is no such section")
+        print(OmegaConf.to_yaml(shown) if OmegaConf.is_config(shown) else shown, end="")
 
 
 def report_sweep(result: SweepResult, typed: list[str]) -> int:

@@ -24,7 +24,8 @@ from ..reporting.style import (
     save_figure,
     style_axes,
 )
-from .methods import AXES, COST, Comparison, Method
+from .methods import COST, Comparison, Method
+from .metrics import AXES
 
 LINES = ("-", "--", ":", "-.")  # the next style for every eight methods
 AXIS_LABELS = {

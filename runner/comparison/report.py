@@ -9,7 +9,8 @@ from ..reporting.html import data_uri, render
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .figures import method_styles
-from .methods import COST, DIVERGED_RULE, METRICS, Comparison, conclusion_text, configs_as_text
+from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text, configs_as_text
+from .metrics import METRICS
 from .significance import LEVEL
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions

@@ -13,7 +13,8 @@ from ..system.errors import UserError
 from ..system.files import shown, write_text
 from .figures import draw_comparison_figures
 from .fisher_figures import draw_fisher_figures
-from .methods import AXES, COST, DIVERGED_RULE, METRICS, Comparison, Method, conclusion_text
+from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
+from .metrics import AXES, METRICS
 from .report import write_comparison_report
 from .significance import Estimate, Verdict
 

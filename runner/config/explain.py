@@ -9,10 +9,23 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
-from .options import Vocabulary, list_groups
-from .overrides import chosen, split_override
+from .options import Vocabulary, default_choices, list_groups
+from .overrides import PLUGINS, chosen, hint, split_override
 from .renamed import RENAMED_OPTIONS, new_key
 from .validate import missing_group, unknown_key
+
+# What Hydra says of an override (a pattern), and what the user is told.
+LINES = {
+    "already at": "the key is already there; write {bare}",
+    "^Ambiguous value": "several values are a sweep: trainopt -m {key}={value}; a list is {key}=[{value}]",
+    "requires --multirun$": "several values are a sweep: trainopt -m {key}={value}",
+    "^Sweeping over Hydra": "a sweep cannot change what Hydra itself is told",
+    "^Error merging override": "the key takes no such value",
+    "^Could not delete from config. The value of": "the key has another value",
+    "^Override .* looks like a config group": "there is no such group",
+}
+
+NO_NAMES = ("true", "false")  # what Hydra takes for another value than a name
 
 
 def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str:
@@ -30,14 +43,14 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
     if isinstance(error, ConfigCompositionException):
-        return _composition(error, overrides, vocabulary)
+        return wrong_choice(overrides, vocabulary) or _composition(error, overrides, vocabulary)
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
         return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):
         return _not_utf8(overrides, vocabulary)
     if isinstance(error, OSError) and error.strerror:
         return cannot_write(error)
-    return one_line(error)
+    return wrong_choice(overrides, vocabulary) or one_line(error)
 
 
 def _broken_yaml(error: yaml.YAMLError) -> str:
@@ -59,28 +72,71 @@ def _not_utf8(overrides: list[str], vocabulary: Vocabulary) -> str:
     return "a YAML file in the configuration folders is no text in UTF-8"
 
 
-def _missing_option(path: str, known: Sequence[str], vocabulary: Vocabulary) -> str:
-    """Explains a choice that there is not; `known` are those that Hydra found, its own among them."""
+def _missing_option(path: str, hydras: Sequence[str], vocabulary: Vocabulary) -> str:
+    """Explains a choice that there is not.
+
+    Args:
+        path: of the option's YAML, below a configuration folder.
+        hydras: the options of the group that Hydra lists.
+        vocabulary: the options of other groups than Hydra's.
+    """
     group, _, option = path.partition("/")
     if group == "hydra":
         group, _, option = path.rpartition("/")
     option = option.removesuffix(".yaml")
+    options = hydras if group.startswith("hydra/") else vocabulary.options(group)
+    return no_such_option(group, option, options) if options else f"{path}: there is no such file in --config-dir"
+
+
+def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
+    """Returns the line that says that a group has no such option, and what would be right."""
     renamed = RENAMED_OPTIONS.get(group, {}).get(option)
     if renamed:
         return f"{group}={option}: is now {group}={renamed}"
-    options = known if group.startswith("hydra/") else vocabulary.options(group)
-    if not options:
-        return f"{path}: there is no such file in the configuration folders"
-    hint = nearest(option, options)
-    return f"{group}={option}: no such option{hint or ';'} there are {', '.join(options)}"
+    package = PLUGINS.get(f"{group}={option}")
+    if package:
+        return f"{group}={option}: is not installed; pip install {package}"
+    return f"{group}={option}: no such option{nearest(option, options) or ';'} there are {', '.join(options)}"
 
 
-def _composition(error: ConfigCompositionException, overrides: list[str], vocabulary: Vocabulary) -> str:
-    """Explains an override that does not fit what is there."""
+def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:
+    """Returns the line about the first override that chooses no option of its group; None where there is none.
+
+    Hydra merges the options of a list, for which only some groups are made.
+    """
+    defaults = default_choices()
+    for override in overrides:
+        sign, group, value = split_override(override)
+        if not group:
+            return f"{override}: cannot be read as key=value"
+        if group not in vocabulary.groups:
+            continue
+        if sign.startswith("+") and group in defaults:
+            return f"{override}: the group is already there; write {group}={value}"
+        options = vocabulary.options(group)
+        example = defaults.get(group) or (f"[{options[0]}]" if group in list_groups() else options[0])
+        names = [name.strip() for name in value.strip("[]").split(",")]
+        if sign == "~":
+            wrong = bool(value)
+        elif value.startswith("["):
+            wrong = group not in list_groups() or len(set(names)) < len(names)
+        else:
+            wrong = value.startswith("{") or (value == "null" and defaults.get(group, "") is not None)
+        if wrong:
+            right = f"~{group}" if sign == "~" else f"{group}={example}"
+            several = ", each once" if group in list_groups() else ""
+            return f"{override}: takes the name of an option{several}, as in {right}"
+        if value in NO_NAMES or re.fullmatch(r"[-+]?[\d.]+", value):
+            return no_such_option(group, value, options)
+    return None
+
+
+def _composition(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> str:
+    """Explains an override that does not fit the configuration."""
     text = one_line(error)
     choices = chosen(overrides, vocabulary)
     for override in overrides:
-        sign, key, _ = split_override(override)
+        sign, key, value = split_override(override)
         if sign == "~" and key in vocabulary.groups and text.startswith("Error resolving interpolation"):
             return missing_group(key, vocabulary)
         is_named = re.search(rf"'[+~]*{re.escape(key)}(?![\w.])", text)  # and not only what is above the one named
@@ -90,31 +146,32 @@ def _composition(error: ConfigCompositionException, overrides: list[str], vocabu
         if renamed:
             return f"{key}: is now {renamed}"
         if "No match in the defaults list" in text or text.startswith("Could not override"):
-            return _unknown(key, choices, overrides, vocabulary)
-        if sign == "+" and "already at" in text:
-            return f"{override}: the key is already there; write {override[1:]}"
+            return _unknown(key, value, choices, overrides, vocabulary)
+        for pattern, line in LINES.items():
+            if re.search(pattern, text):
+                return f"{override}: " + line.format(bare=override.lstrip("+"), key=key, value=value)
         if sign == "~":
             return f"{override}: there is nothing to delete{nearest(key, vocabulary.keys(choices))}"
         return f"{override}: {text}"
     return text
 
 
-def _unknown(key: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:
+def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:
     group, _, name = key.partition(".")
     known = vocabulary.keys(choices)
     if group == "hydra":
-        hint = nearest(key, [k for k in known if k.startswith("hydra.")])
-        return f"{key}: Hydra has no such key{hint or '; trainopt --cfg hydra shows all'}"
+        similar = nearest(key, [k for k in known if k.startswith("hydra.")])
+        return f"{key}: Hydra has no such key{similar or '; trainopt --cfg hydra shows all'}"
     if group in vocabulary.groups and name:
         if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
-        mine = [k for k in known if k.startswith(f"{group}.")]
+        of_group = [k for k in known if k.startswith(f"{group}.")]
         option, those = name.partition(".")[0], choices[group]
         if group in list_groups() and option in vocabulary.options(group) and option not in (those, *those):
             return f"{key}: {option} is not among the choices; give {group}=[{option}]"
         holders = vocabulary.holders(group, name)
         if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"
-        return unknown_key(key, mine)
-    hint = nearest(key, [*vocabulary.groups, *known])
-    return f"{key}: unknown key{hint or '; trainopt --help shows all keys and groups'}"
+        return unknown_key(key, of_group, value)
+    similar = nearest(key, [*vocabulary.groups, *known])
+    return f"{key}: unknown key{hint(key, value) or similar or '; trainopt --help shows all keys and groups'}"

@@ -1,10 +1,92 @@
-"""What was typed: overrides taken apart, without Hydra."""
+"""What was typed, without Hydra: overrides taken apart, and what names of other programs are here."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..system.errors import nearest
 from .options import Vocabulary, default_choices
+
+# What is typed here for a key of these names; {} stands for the value. Text without "=" says what there is instead.
+KEYS = {
+    "optimizer.lr={}": "lr learning_rate base_lr initial_lr init_lr",
+    "optimizer.momentum={}": "momentum",
+    "optimizer.weight_decay={}": "weight_decay wd l2_penalty",
+    "optimizer={}": "optim opt optimiser optimizer_name",
+    "schedule={}": "scheduler lr_scheduler sched lr_schedule lr_scheduler_type lrs",
+    "schedule.warmup={}epochs": "warmup_epochs lr_warmup_epochs",
+    "schedule.warmup={}steps": "warmup_steps warmup_iters num_warmup_steps lr_warmup_steps",
+    "model={}": "arch architecture net network backbone model_name",
+    "model.weights=pretrained": "pretrained",
+    "model.weights={}": "checkpoint ckpt ckpt_path initial_checkpoint load_weights",
+    "model.hidden=[{}]": "hidden_size hidden_sizes hidden_dim hidden_dims hidden_units",
+    "model.dropout={}": "drop dropout_rate",
+    "model.drop_path_rate={}": "drop_path stochastic_depth",
+    "data={}": "dataset data_set dataset_name",
+    "data.root={}": "data_dir data_root dataset_root",
+    "data.limit={}": "subset max_samples max_train_samples limit_train_batches",
+    "data.validation={}": "val_split validation_split val_fraction val_size validation_fraction",
+    "data.size={}": "img_size image_size input_size resolution",
+    "data.workers={}": "num_workers n_workers dataloader_num_workers",
+    "augmentation={}": "aug augment transforms",
+    "batching.size={}": "batch_size bs batchsize train_batch_size per_device_train_batch_size",
+    "augmentation.random_erasing={}": "reprob random_erase erasing",
+    "augmentation.mixup={}": "mixup mixup_alpha",
+    "augmentation.cutmix={}": "cutmix cutmix_alpha",
+    "gradient.clip_norm={}": "grad_clip gradient_clip_val clip_grad clip_grad_norm max_grad_norm clipnorm",
+    "gradient.clip_value={}": "clip_value clipvalue grad_clip_value",
+    "gradient.accumulation_steps={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum grad_accum_steps",
+    "parameter_groups.layer_decay={}": "layer_decay layer_wise_decay llrd",
+    "duration={}epochs": "epochs max_epochs num_epochs n_epochs nb_epochs num_train_epochs epoch",
+    "duration={}steps": "max_steps num_steps n_steps steps iterations max_iter num_iterations train_steps",
+    "evaluate_every={}epochs": "check_val_every_n_epoch eval_every validate_every",
+    "evaluate_every={}steps": "eval_steps val_check_interval eval_interval",
+    "checkpoint_every={}epochs": "save_every checkpoint_hist save_every_n_epochs",
+    "checkpoint_every={}steps": "save_steps",
+    "log_every={}steps": "log_interval log_every_n_steps logging_steps print_freq",
+    "objective.label_smoothing={}": "label_smoothing smoothing",
+    "early_stopping.patience={}": "patience early_stop early_stopping_patience",
+    "precision=bf16": "amp fp16 bf16 mixed_precision half",
+    "compile=true": "torchcompile torch_compile",
+    "device=cuda": "gpu gpus cuda accelerator use_gpu use_cuda",
+    "seed={}": "random_state random_seed manual_seed",
+    "run.name={}": "name exp_name experiment_name run_name",
+    "hydra.run.dir={}": "output_dir out_dir outdir save_dir default_root_dir logdir log_dir",
+    "debug=quick": "fast_dev_run dry_run smoke",
+    "debug=overfit": "overfit_batches overfit",
+    "hydra.launcher.n_jobs={}": "n_jobs jobs",
+    "hydra/sweeper={}": "sweeper",
+    "hydra/launcher={}": "launcher",
+    "a run is continued by trainopt resume RUN": "resume resume_from resume_from_checkpoint",
+}
+KEY_OF_NAME = {name: key for key, names in KEYS.items() for name in names.split()}
+
+COMMANDS = {
+    "a run needs no command; leave it out": "train fit run start main trainer learn",
+    "write trainopt evaluate RUN": "test eval validate predict inference",
+    "write trainopt -m key=a,b": "sweep multirun tune search grid",
+    "write trainopt status SWEEP": "ls list show progress",
+    "write trainopt resume RUN": "continue restart",
+    "write trainopt compare RUN …": "report table plot diff",
+    "write trainopt --help": "help usage",
+    "write trainopt --version": "version",
+}
+COMMAND_OF_NAME = {name: text for text, names in COMMANDS.items() for name in names.split()}
+
+# The package that brings an option of one of Hydra's groups.
+PLUGINS = {
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher=ray": "hydra-ray-launcher",
+    "hydra/launcher=ray_aws": "hydra-ray-launcher",
+    "hydra/launcher=rq": "hydra-rq-launcher",
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+    "hydra/sweeper=ax": "hydra-ax-sweeper",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
+    "hydra/job_logging=colorlog": "hydra-colorlog",
+    "hydra/hydra_logging=colorlog": "hydra-colorlog",
+}
 
 
 def split_override(override: str) -> tuple[str, str, str]:
@@ -40,3 +122,47 @@ def config_folders(arguments: list[str]) -> list[Path]:
     parser.add_argument("--config-dir", "-cd", type=Path)
     folder = parser.parse_known_args(arguments)[0].config_dir
     return [folder] if folder is not None and folder.is_dir() else []
+
+
+def hint(key: str, value: str = "VALUE") -> str | None:
+    """Returns what is typed here for a key that other programs have; None where the key is unknown there, too.
+
+    >>> hint("trainer.max_epochs", "3"), hint("batch-size")
+    ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
+    >>> hint("resume_from"), hint("nonsense")
+    ('; a run is continued by trainopt resume RUN', None)
+    """
+    here = KEY_OF_NAME.get(key.rpartition(".")[2].lower().replace("-", "_"))
+    if here is None:
+        return None
+    if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's
+        return None
+    return f"; did you mean {here.format(value or 'VALUE')}?" if "=" in here else f"; {here}"
+
+
+def unknown_command(word: str, commands: Iterable[str]) -> str:
+    """Returns the line about a first word that is no command.
+
+    >>> unknown_command("train", ["resume"])
+    'train: no such command; a run needs no command; leave it out'
+    """
+    text = COMMAND_OF_NAME.get(word)
+    all_else = f"; commands are {', '.join(commands)}, all else is key=value"
+    return f"{word}: no such command{f'; {text}' if text else nearest(word, commands) or all_else}"
+
+
+def unknown_flag(flag: str, value: str, keys: Iterable[str]) -> str:
+    """Returns the line about a flag that there is not: what is no flag here is a key.
+
+    Args:
+        flag: as typed, as in `--lr`.
+        value: of the flag; empty where there is none.
+        keys: the keys and groups of the configuration.
+
+    >>> unknown_flag("--lr", "0.1", []), unknown_flag("--seed", "3", ["seed"])
+    ('--lr: no such flag; did you mean optimizer.lr=0.1?', '--seed: no such flag; write seed=3')
+    """
+    name = flag.lstrip("-").replace("-", "_")
+    if name in keys:
+        return f"{flag}: no such flag; write {name}={value or 'VALUE'}"
+    return f"{flag}: no such flag{hint(name, value) or nearest(name, keys) or '; trainopt --help shows all'}"

@@ -3,10 +3,14 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+
+from .options import CONF, Vocabulary, following_groups
+from .validate import choices_with_classes
 
 IN_FRONT = ("model", "data", "optimizer")
 LONGEST = 180
@@ -25,7 +29,20 @@ def _resolve(*, _root_: Any) -> str:
         if not HydraConfig.initialized():
             return "run"
         hydra = HydraConfig.get()
-    return run_name(dict(hydra.runtime.choices), as_typed(hydra.overrides.task))
+    choices, vocabulary = option_choices(hydra)
+    return run_name(choices_with_classes(_root_, choices, vocabulary), as_typed(hydra.overrides.task))
+
+
+def option_choices(hydra: Any) -> tuple[dict[str, Any], Vocabulary]:
+    """Returns the option of each group that Hydra chose, and the options that there are.
+
+    Args:
+        hydra: Hydra's own node of a configuration.
+    """
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    choices = {str(group): option for group, option in hydra.runtime.choices.items()}
+    left_out = {group for group in choices if group.startswith("hydra/")} | following_groups()
+    return {k: v for k, v in choices.items() if k not in left_out}, Vocabulary([*folders, CONF])
 
 
 def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
@@ -34,9 +51,14 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     >>> choices = {"model": "mlp", "data": "digits", "optimizer": "sgd"}
     >>> run_name(choices, ["model=mlp", "seed=1", "optimizer.lr=0.1"])
     'mlp-digits-sgd,optimizer.lr=0.1,seed=1'
+    >>> run_name(choices | {"optimizer": "torch.optim.AdamW"}, ["optimizer._target_=torch.optim.AdamW"])
+    'mlp-digits-torch.optim.AdamW'
     """
     front = "-".join(str(choices.get(group)) for group in IN_FRONT)
-    return folder_name([front, *(text for text in telling(overrides) if key_of(text) not in IN_FRONT)])
+    keys = {text: key_of(text).lstrip("+") for text in telling(overrides)}
+    said = {*IN_FRONT, *(f"{group}._target_" for group in IN_FRONT)}
+    said |= {key.removesuffix("._target_") for key in keys.values() if key.endswith("._target_")}  # as schedule=cyclic
+    return folder_name([front, *(text for text, key in keys.items() if key not in said)])
 
 
 def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ integers fit into 64 bits.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..system.errors import UserError, nearest
 from .durations import Duration
 from .options import CONF, Vocabulary, list_groups, option_content, shipped
-from .overrides import split_override
+from .overrides import hint, split_override
 from .renamed import new_key
 
 RULE_OF_TYPE = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
@@ -63,24 +63,49 @@ def check_rule(key: str, value: Any, rule: str) -> None:
 def drop_replaced_defaults(
     config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary, overrides: list[str]
 ) -> None:
-    """Where `_target_` was replaced, drop what the chosen YAML says for the class that it names.
+    """Drops what the YAML of an option says for its class, where the configuration names another one.
 
     `optimizer._target_=their.Optimizer` must not be handed the learning rate that is right for SGD. What was
     typed stays.
+
+    Args:
+        config: changed.
+        choices: the option of each group.
+        vocabulary: the options that there are.
+        overrides: what was typed.
     """
     typed = {split_override(override)[1] for override in overrides}
-    for group, option in choices.items():
+    for section, node, content in replaced_classes(config, choices, vocabulary):
+        values, common = as_written(node), vocabulary.common_keys(section)
+        for key, value in content.items():
+            unchanged = key in values and values[key] == value
+            if unchanged and key not in common and f"{section}.{key}" not in typed:
+                del node[key]
+
+
+def choices_with_classes(config: DictConfig, choices: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns the choice of each group: its option or, where another class than the option's is named, that class."""
+    replaced = replaced_classes(config, choices, vocabulary)
+    classes = {section: str(node["_target_"] or "none") for section, node, _ in replaced}
+    return {group: classes.get(group, option) for group, option in choices.items()}
+
+
+def replaced_classes(
+    config: DictConfig, choices: Mapping[str, Any], vocabulary: Vocabulary
+) -> Iterator[tuple[str, DictConfig, dict[str, Any]]]:
+    """Yields (dotted key, section, content of the YAML) where a section names another class than its option's YAML."""
+    parts = [(group, config.get(group), group, option) for group, option in choices.items()]
+    for group in list_groups():
+        nodes = config.get(group)
+        parts += [(f"{group}.{name}", nodes[name], group, name) for name in nodes or ()]
+    for section, node, group, option in parts:
         path = vocabulary.file(group, str(option))
         content = option_content(path) if path is not None else {}
-        node = config.get(group)
-        there = as_written(node)
-        if "_target_" not in content or there.get("_target_") == content["_target_"]:
-            continue
-        common = vocabulary.common_keys(group)
-        for key, value in content.items():
-            unchanged = key in there and there[key] == value
-            if unchanged and key not in common and f"{group}.{key}" not in typed:
-                del node[key]
+        if section != group:
+            content = content.get(str(option)) or {}
+        target = as_written(node).get("_target_", "???")
+        if "_target_" in content and target not in ("???", content["_target_"]):
+            yield section, node, content
 
 
 def as_written(node: Any) -> dict[Any, Any]:
@@ -117,7 +142,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     ours = list_groups()
     for name, node in sections(config):
         if name not in groups and name not in defaults:
-            raise UserError(f"{name}: unknown key{nearest(name, [*groups, *defaults])}")
+            raise UserError(f"{name}: unknown key{hint(name, _typed(node)) or nearest(name, [*groups, *defaults])}")
         if name not in groups:
             ours.add(name)
             if isinstance(defaults[name], dict):
@@ -161,16 +186,23 @@ def _check_section(prefix: str, node: Any, known: list[str]) -> None:
         raise UserError(f"{prefix}={node}: is a section; give one of its keys, as in {prefix}.{known[0]}=VALUE")
     for key in map(str, node):
         if key not in known:
-            raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known]))
+            value = _typed(as_written(node)[key])
+            raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known], value))
 
 
-def unknown_key(key: str, known: list[str]) -> str:
-    """Returns the line that says that a key is unknown and what would be right."""
+def unknown_key(key: str, known: list[str], value: str = "VALUE") -> str:
+    """Returns the line that says that a key is unknown and what would be right.
+
+    Args:
+        key: as typed.
+        known: the keys that there are.
+        value: as typed.
+    """
     renamed = new_key(key, known)
     if renamed:
         return f"{key}: is now {renamed}"
     shown = [k for k in known if not k.endswith("._target_")]
-    return f"{key}: unknown key{nearest(key, shown) or '; known are ' + ', '.join(shown)}"
+    return f"{key}: unknown key{hint(key, value) or nearest(key, shown) or '; known are ' + ', '.join(shown)}"
 
 
 def satisfies(value: Any, rule: str) -> bool:

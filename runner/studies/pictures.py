@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.figures import AXIS_LABELS, draw_curve_panels, method_curves
-from ..comparison.methods import AXES, METRICS, Comparison, Method, compare_methods, typed_text
+from ..comparison.methods import Comparison, Method, compare_methods, typed_text
+from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes

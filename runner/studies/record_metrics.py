@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.methods import AXES
+from ..comparison.metrics import AXES
 from ..config.durations import Duration
 from ..records.frames import Runs
 from ..system.errors import UserError, nearest

@@ -32,30 +32,41 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
-from hydra.errors import SearchPathException
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import UserError
+from .flags import FlagParser, existing_folder
 
 VERSION_BASE = "1.3"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"  # by name: Hydra loads its plugins once more
 CONFIG_PATH, CONFIG_NAME = "pkg://trainopt.conf", "config"
 
 
-def parse_arguments(arguments: list[str]) -> Namespace:
-    """Returns a command line as Hydra reads it.
+def flag_parser() -> FlagParser:
+    """Returns the parser of Hydra's flags and of overrides."""
+    return FlagParser("trainopt", parents=[get_args_parser()], add_help=False)
+
+
+def parse_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """Returns a command line as Hydra reads it, and the flags in it that there are not.
 
     Raises:
-        SystemExit: its flags are wrong; argparse has said why.
-        UserError: a flag is not supported.
+        UserError: a flag has a wrong value, or is not supported.
     """
-    flags = get_args_parser().parse_args(arguments)
+    flags, unknown = flag_parser().parse_known_args(arguments)
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun: is not supported; trainopt resume RUN continues a run")
-    return flags
+    if flags.config_dir is not None:
+        flags.config_dir = existing_folder(flags.config_dir)
+    if flags.resolve and not flags.cfg:
+        raise UserError("--resolve: goes with --cfg job")
+    if flags.cfg and flags.multirun:
+        raise UserError("--cfg: shows the configuration of one run; leave -m out")
+    return flags, unknown
 
 
 def starts_jobs(flags: Namespace) -> bool:
@@ -74,12 +85,9 @@ class HydraSession:
     """Hydra with our configuration folder; while entered, it composes configurations and starts jobs.
 
     Args:
-        config_dir: a folder that is searched before ours, or None.
+        config_dir: a folder, which exists, that is searched before ours, or None.
         config_path: replaces our folder, if not None.
         config_name: replaces `config`, if not None.
-
-    Raises:
-        SearchPathException: `config_dir` is no folder.
     """
 
     def __init__(self, config_dir: str | Path | None, config_path: str | None = None, config_name: str | None = None):
@@ -88,8 +96,6 @@ class HydraSession:
         self._search_path = create_automatic_config_search_path(None, __package__, config_path or CONFIG_PATH)
         if config_dir is not None:
             folder = os.path.abspath(config_dir)
-            if not os.path.isdir(folder):
-                raise SearchPathException(f"Additional config directory '{folder}' not found")
             self._search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
 
     def __enter__(self) -> "HydraSession":
@@ -105,7 +111,7 @@ class HydraSession:
         """Returns the configuration of a run or of a sweep; its `hydra.mode` says which of the two it is."""
         if not flags.multirun:
             try:
-                config = self._hydra.compose_config(self._config_name, flags.overrides, RunMode.RUN, True)
+                config = self.compose_run(flags.overrides)
             except Exception:
                 if self._hydra.get_mode(self._config_name, flags.overrides) != RunMode.MULTIRUN:
                     raise
@@ -114,6 +120,16 @@ class HydraSession:
                     config.hydra.mode = RunMode.RUN
                     return config
         return self.compose_sweep([*flags.overrides, "hydra.mode=MULTIRUN"], with_log_configuration=True)
+
+    def compose_run(self, overrides: list[str]) -> DictConfig:
+        """Returns the configuration of a run."""
+        return self._compose(overrides, RunMode.RUN, with_log_configuration=True)
+
+    def _compose(self, overrides: list[str], mode: RunMode, with_log_configuration: bool) -> DictConfig:
+        try:
+            return self._hydra.compose_config(self._config_name, overrides, mode, with_log_configuration)
+        except ValueError as error:  # as for model=null
+            raise ConfigCompositionException(str(error)) from error
 
     def run(self, config: DictConfig, job: TaskFunction) -> Any:
         """Calls `job` with the configuration of a run, as Hydra.run does; returns what that returns."""
@@ -126,7 +142,7 @@ class HydraSession:
 
     def compose_sweep(self, overrides: list[str], with_log_configuration: bool) -> DictConfig:
         """Returns the configuration of a sweep; while the session is entered, those of its jobs can be composed."""
-        return self._hydra.compose_config(self._config_name, overrides, RunMode.MULTIRUN, with_log_configuration)
+        return self._compose(overrides, RunMode.MULTIRUN, with_log_configuration)
 
     def sweep(self, config: DictConfig, job: TaskFunction) -> Any:
         """Starts the sweep of a configuration, as Hydra.multirun does; returns what its sweeper returns."""

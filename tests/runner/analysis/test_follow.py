@@ -264,7 +264,7 @@ def test_what_was_missed_is_counted(every, read):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nowhere", "--follow"), "nowhere: is no run's folder (there is no run.yaml in it)"),
+        (("nowhere", "--follow"), "nowhere: no such run or checkpoint"),
         ((".", "--follow"), ".: is no run's folder (there is no run.yaml in it)"),
         (("run", "--follow", "--device", "tpu"), "device=tpu: must be auto, cpu, cuda or cuda:N"),
         (("run", "--device", "tpu"), "device=tpu: must be auto, cpu, cuda or cuda:N"),

@@ -62,7 +62,7 @@ def test_a_configuration_may_ask_for_a_sweep(tmp_path, monkeypatch, typed, mode)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine/experiment").mkdir(parents=True)
     (tmp_path / "mine/experiment/two.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
-    flags = parse_arguments(typed)
+    flags, _ = parse_arguments(typed)
     register_with_hydra()
     with HydraSession(flags.config_dir) as hydra:
         assert hydra.compose(flags).hydra.mode == mode

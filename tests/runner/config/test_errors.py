@@ -5,6 +5,9 @@ import re
 import pytest
 
 from helpers.cli import refusal
+from trainopt.runner.cli import COMMANDS
+from trainopt.runner.config.options import CONF, Vocabulary, default_choices
+from trainopt.runner.config.overrides import KEYS
 
 CASES = [
     # unknown options, groups and keys
@@ -26,6 +29,35 @@ CASES = [
     ("regularizer=[l2] regularizer.l2.strenth=1", "unknown key; did you mean regularizer.l2.strength?"),
     ("~optimizer.foo", "~optimizer.foo: there is nothing to delete"),
     ("hydra.run.dri=x", "hydra.run.dri: Hydra has no such key"),
+    # keys of other programs
+    ("+batch_size=64", "batch_size: unknown key; did you mean batching.size=64?"),
+    ("batch_size=64", "batch_size: unknown key; did you mean batching.size=64?"),
+    ("epochs=3", "epochs: unknown key; did you mean duration=3epochs?"),
+    ("trainer.max_epochs=3", "trainer.max_epochs: unknown key; did you mean duration=3epochs?"),
+    ("lr=0.1", "lr: unknown key; did you mean optimizer.lr=0.1?"),
+    ("model.lr=0.1", "model.lr: unknown key; did you mean optimizer.lr=0.1?"),
+    ("+optimizer.learning_rate=1", "optimizer.learning_rate: unknown key; did you mean optimizer.lr=1?"),
+    ("pretrained=true", "pretrained: unknown key; did you mean model.weights=pretrained?"),
+    ("weight_decay=1e-4", "weight_decay: unknown key; did you mean optimizer.weight_decay=1e-4?"),
+    ("grad_clip=1", "grad_clip: unknown key; "),
+    ("resume=true", "resume: unknown key; a run is continued by trainopt resume RUN"),
+    # choices
+    ("model=[mlp,resnet8]", "model=[mlp,resnet8]: takes the name of an option, as in model=resnet8"),
+    ("optimizer=[sgd,adam]", "optimizer=[sgd,adam]: takes the name of an option, as in optimizer=sgd"),
+    ("optimizer={a:1}", "optimizer={a:1}: takes the name of an option, as in optimizer=sgd"),
+    ("regularizer=[l2,l2]", "regularizer=[l2,l2]: takes the name of an option, each once, as in regularizer=["),
+    ("model=null", "model=null: takes the name of an option, as in model=resnet8"),
+    ("model=3", "model=3: no such option; there are alexnet_cifar, "),
+    ("+model=mlp", "+model=mlp: the group is already there; write model=mlp"),
+    ("++model=mlp", "++model=mlp: the group is already there; write model=mlp"),
+    ("~model=3", "~model=3: takes the name of an option, as in ~model"),
+    ("=3", "=3: cannot be read as key=value"),
+    ("~seed=5", "~seed=5: the key has another value"),
+    ("+seed=5", "+seed=5: the key is already there; write seed=5"),
+    ("hydra/launcher=submitit_slurm", "is not installed; pip install hydra-submitit-launcher"),
+    ("hydra/sweeper=optuna", "hydra/sweeper=optuna: is not installed; pip install hydra-optuna-sweeper"),
+    ("hydra/launcher=ray", "hydra/launcher=ray: is not installed; pip install hydra-ray-launcher"),
+    ("hydra/launcher=jobli", "hydra/launcher=jobli: no such option; did you mean joblib? there are basic, joblib"),
     # values
     ("optimizer.lr=abc", "optimizer.lr=abc: must be a number >= 0"),
     ("optimizer.lr=-1", "optimizer.lr=-1: must be a number >= 0"),
@@ -101,11 +133,37 @@ def test_bad_input(monkeypatch, command, message):
     ("command", "message"),
     [
         ("optimizer.lr=abc", "optimizer.lr=abc: must be a number >= 0"),
-        ("model=null", "Config group override must be a string or a list"),
-        ("comapre outputs", "comapre: no such command"),
+        ("seed=1,2", "seed=1,2: several values are a sweep: trainopt -m seed=1,2; a list is seed=[1,2]"),
+        ("seed=range(1,3)", "seed=range(1,3): several values are a sweep: trainopt -m seed=range(1,3)"),
+        ("-m hydra.run.dir=a,b", "hydra.run.dir=a,b: a sweep cannot change what Hydra itself is told"),
+        ("hydra.run.dir=null", "hydra.run.dir=null: the key takes no such value"),
+        ("comapre outputs", "comapre: no such command; did you mean compare?"),
         ("resum outputs", "resum: no such command; did you mean resume?"),
-        ("resume outputs", "outputs: is no run's folder"),
-        ("evaluate outputs", "outputs: is no run's folder"),
+        ("train model=mlp", "train: no such command; a run needs no command; leave it out"),
+        ("sweep seed=1,2", "sweep: no such command; write trainopt -m key=a,b"),
+        ("nonsense", "nonsense: no such command; commands are resume, "),
+        ("--lr 0.1", "--lr: no such flag; did you mean optimizer.lr=0.1?"),
+        ("model=mlp --batch-size=64", "--batch-size: no such flag; did you mean batching.size=64?"),
+        ("--seed 3", "--seed: no such flag; write seed=3"),
+        ("--optimizer adam", "--optimizer: no such flag; write optimizer=adam"),
+        ("--nonsense", "--nonsense: no such flag; trainopt --help shows all"),
+        ("--config-dir", "--config-dir/-cd: expected one argument"),
+        ("--config-dir nowhere seed=1", "nowhere: no such folder"),
+        ("--cfg nonsense", "--cfg/-c: invalid choice: 'nonsense'"),
+        ("--resolve", "--resolve: goes with --cfg job"),
+        ("--cfg job --package nonsense", "--package nonsense: there is no such section"),
+        ("--cfg job -m seed=1,2", "--cfg: shows the configuration of one run; leave -m out"),
+        *((f"{command} nowhere", "nowhere: no such ") for command in COMMANDS if command != "reproduce"),
+        *((f"{command} --nonsense .", f"{command}: --nonsense: no such flag") for command in COMMANDS),
+        *((command, f"{command}: ") for command in COMMANDS),
+        ("resume . .", "resume: .: is one argument too many"),
+        ("resume .", ".: is no run's folder"),
+        ("evaluate .", ".: is no run's folder"),
+        ("compare --basline . .", "compare: --basline: no such flag; did you mean --baseline?"),
+        ("compare --against x .", "compare: --against: invalid choice: 'x' (choose from"),
+        ("compare . --tuning nowhere", "nowhere: no such folder"),
+        ("landscape --points x .", "landscape: --points: invalid int value: 'x'"),
+        ("reproduce --config-dir nowhere all", "nowhere: no such folder"),
     ],
 )
 def test_the_command_line_ends_with_one_line(trainopt, tmp_path, command, message):
@@ -145,10 +203,24 @@ def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path
     assert "optimizer.learning_rate: unknown key" in result.err
 
 
-def test_a_folder_of_options_that_is_not_there(trainopt):
-    result = trainopt("--config-dir", "nowhere", "seed=1")
-    assert result.code == 2
-    assert "nowhere' not found" in result.err
+def test_a_folder_beside_a_misspelt_one_is_named(trainopt, tmp_path):
+    (tmp_path / "outputs/mlp-digits-sgd,seed=1").mkdir(parents=True)
+    result = trainopt("status", "outputs/mlp-digits-sdg,seed=1")
+    assert result.err == (
+        "trainopt: outputs/mlp-digits-sdg,seed=1: no such folder; did you mean outputs/mlp-digits-sgd,seed=1?\n"
+    )
+
+
+def test_every_key_of_another_program_leads_to_one_that_there_is():
+    vocabulary = Vocabulary([CONF])
+    options = {group: vocabulary.options(group) for group in vocabulary.groups}
+    keys = {key for group in options for option in options[group] for key in vocabulary.keys({group: option})}
+    for here, names in KEYS.items():
+        key, _, value = here.partition("=")
+        if value and not key.startswith("hydra"):
+            assert key in {*options, *keys}, here
+            assert key not in options or value == "{}" or value in options[key], here
+        assert not set(names.split()) & {*options, *vocabulary.keys(default_choices())}, names
 
 
 def test_debug_shows_the_traceback(trainopt):
@@ -184,7 +256,7 @@ def test_a_sweep_with_a_bad_job_is_refused_before_the_first_begins(trainopt, tmp
 
 def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
     text = trainopt("optimizer=adam", "--help").out
-    assert "optimizer: adadelta, adagrad, adam, adaptive_nesterov, " in text
+    assert "optimizer: adadelta, adafactor, adagrad, adam, adamw, " in text
     assert re.search(r"betas: \[0.9, 0.999\] # decay of the running means", text)
     assert "nesterov:" not in text
     assert trainopt("--version").out.startswith("trainopt ")
