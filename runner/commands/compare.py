@@ -21,7 +21,9 @@ def parser() -> FlagParser:
         "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, but for the seed"
     )
     parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
-    parser.add_argument("--metric", choices=tuple(METRICS), help="default: final_top1; final_loss for test functions")
+    parser.add_argument(
+        "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
+    )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
     parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")
     parser.add_argument(

@@ -245,9 +245,14 @@ def test_bad_options_are_named(trainopt, two, arguments, message):
 
 
 def test_folders_without_runs_are_named(trainopt, tmp_path):
-    result = trainopt("compare", "nowhere")
-    assert result.code == 2
-    assert "none of the folders holds a run that has ended" in result.err
+    (tmp_path / "empty").mkdir()
+    for folder, message in (
+        ("nowhere", "nowhere: no such folder"),
+        ("empty", "none of the folders holds a run that has ended"),
+    ):
+        result = trainopt("compare", folder)
+        assert result.code == 2
+        assert message in result.err
 
 
 def test_the_terminal_says_what_the_tests_say(two, capsys):
