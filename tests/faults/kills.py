@@ -51,6 +51,7 @@ MOMENTS = {  # the largest number of such moments after which a signal comes
     "renamed": 20,
     "summary": 1,
     "summarised": 1,
+    "reader": 40,
 }
 
 
@@ -74,7 +75,8 @@ def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
         nonlocal left
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), number)
+            for process in children(os.getpid())[:1] if kind == "reader" else [os.getpid()]:
+                os.kill(process, number)
 
     def before(function):
         def wrapped(*arguments, **more):
@@ -99,9 +101,9 @@ def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
 
         return wrapped
 
-    def during(function):
-        def wrapped(self, batch_size):
-            for batch in function(self, min(batch_size, 16)):
+    def during(function, *limits):
+        def wrapped(self, argument):
+            for batch in function(self, min(argument, *limits) if limits else argument):
                 strike()
                 yield batch
 
@@ -112,7 +114,9 @@ def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
             Progress.advance = before(Progress.advance)
         elif kind == "evaluation":
             for source in (InMemory, FolderSource):
-                source.ordered = during(source.ordered)
+                source.ordered = during(source.ordered, 16)
+        elif kind == "reader":
+            FolderSource._load = during(FolderSource._load)
         elif kind == "half written":
             for module in (files, checkpoint_files):
                 module.write_temporary = halved(module.write_temporary)
@@ -131,8 +135,8 @@ class Kill:
     """A signal to a run.
 
     Attributes:
-        kind: of the moment: a key of `MOMENTS`, or at any time of its life: `time`; `group`, to its process group; or
-            `reader`, to a process that reads its data.
+        kind: of the moment: a key of `MOMENTS`, where `reader` is a signal to a process that reads its data; or, at any
+            time of its life, `time`, or `group`, to its process group.
         number: of the signal.
         when: seconds from the start, or after how many moments of the kind.
         code: the exit code of the run, or minus the number of the signal.
@@ -209,11 +213,13 @@ def prepare_folder(folder: Path, draws: bool = False) -> None:
 
 def draw_kill(rng: random.Random, line: Line) -> Kill:
     """Draws a signal and its moment."""
-    at_any_time = ["time", "time", "group", "reader"] if "workers" in line.name else ["time", "time"]
-    kind = rng.choice([*at_any_time, *MOMENTS])
+    has_readers = line.name.startswith("workers")
+    kind = rng.choice(["time", "group" if has_readers else "time", *MOMENTS])
+    if kind == "reader" and not has_readers:
+        kind = "step"
     if kind in MOMENTS:
-        return Kill(kind, rng.choice(SIGNALS), rng.randint(1, MOMENTS[kind]))
-    return Kill(kind, rng.choice(SIGNALS[:2] if kind == "reader" else SIGNALS), rng.uniform(0, line.life))
+        return Kill(kind, rng.choice(SIGNALS[:2] if kind == "reader" else SIGNALS), rng.randint(1, MOMENTS[kind]))
+    return Kill(kind, rng.choice(SIGNALS), rng.uniform(0, line.life))
 
 
 def run_and_kill(line: Line, folder: Path, kill: Kill) -> int:
@@ -223,21 +229,14 @@ def run_and_kill(line: Line, folder: Path, kill: Kill) -> int:
         return forked(*command, folder=folder, before=strike_at(kill.kind, int(kill.when), kill.number))
     pid = start_fork(*command, folder=folder, before=lambda: os.setpgid(0, 0))
     time.sleep(kill.when)  # until it is waited for, no other process gets its number
-    with suppress(ProcessLookupError):  # a group that it has not formed yet, or a reader that has just ended
-        if kill.kind == "group":
-            os.killpg(pid, kill.number)
-        elif kill.kind == "time":
-            os.kill(pid, kill.number)
-        elif readers := children(pid):
-            os.kill(readers[0], kill.number)
+    with suppress(ProcessLookupError):  # a group that it has not formed yet
+        (os.killpg if kill.kind == "group" else os.kill)(pid, kill.number)
     return exit_code(pid)
 
 
 def children(pid: int) -> list[int]:
     """Returns the processes that a process has started."""
-    with suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
-    return []
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def strike(line: Line, folder: Path, kills: Iterable[Kill], draws: bool = False) -> Sequence:
@@ -253,7 +252,10 @@ def strike(line: Line, folder: Path, kills: Iterable[Kill], draws: bool = False)
     _ = line.life  # makes the undisturbed run
     prepare_folder(folder, draws)
     for kill in kills:
+        began = time.monotonic()
         kill.code = run_and_kill(line, folder, kill)
+        if not kill.struck and not sequence.kills:  # a whole run, perhaps on a machine that does less besides
+            line.life = min(line.life, time.monotonic() - began)
         sequence.kills.append(kill)
         if not kill.is_expected:
             sequence.problem = f"exit code {kill.code}"
@@ -272,17 +274,18 @@ def strike(line: Line, folder: Path, kills: Iterable[Kill], draws: bool = False)
     return sequence
 
 
-def sequences(top: Path, seed: int) -> Iterator[Sequence]:
+def sequences(top: Path, seed: int, name: str = "") -> Iterator[Sequence]:
     """Yields kills in a row without end, line by line in a drawn order; the folders of those with a problem are left.
 
     Args:
         top: an empty folder to work in.
         seed: of all that is drawn.
+        name: a part of the names of the lines.
     """
     images = top / "images"
     image_folders(images, train=40, val=10)
     places = {"reference": reference_run(top / "reference"), "images": images}
-    commands = list(all_lines().items())
+    commands = [(line_name, line) for line_name, line in all_lines().items() if name in line_name]
     random.Random(seed).shuffle(commands)
     lines = [Line(n, line.format(**places).split(), top / f"whole-{i}") for i, (n, line) in enumerate(commands)]
     for index, line in zip(count(), cycle(lines), strict=False):
@@ -300,6 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lines", default="", metavar="NAME", help="those with NAME in their name; default: all")
     parser.add_argument("--folder", type=Path, help="an empty one; default: a temporary one")
     options = parser.parse_args()
     top = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
@@ -309,7 +313,7 @@ def main() -> None:
     struck: Counter[str] = Counter()
     runs = problems = 0
     began = time.monotonic()
-    for sequence in sequences(top, options.seed):
+    for sequence in sequences(top, options.seed, options.lines):
         runs += 1
         problems += bool(sequence.problem)
         for kill in sequence.kills:

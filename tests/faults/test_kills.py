@@ -10,7 +10,7 @@ from helpers.fixtures import image_folders, reference_run
 from helpers.runs import rows, summary
 
 LINES = all_lines()
-IN_BETWEEN = [kind for kind in MOMENTS if kind not in ("summary", "summarised")]
+IN_BETWEEN = [kind for kind in MOMENTS if kind not in ("summary", "summarised", "reader")]
 
 
 @pytest.fixture
@@ -42,6 +42,15 @@ def test_a_difference_is_a_problem(line, tmp_path, monkeypatch):
     summary_file.write_text(summary_file.read_text().replace('"steps": 8', '"steps": 9'))
     assert strike(undisturbed, tmp_path / "parts", []).problem != ""
     assert len(rows(tmp_path / "parts", "train")) == 4
+
+
+@pytest.mark.slow
+def test_a_run_whose_readers_are_killed(line, tmp_path):
+    """It fails, as the reader does that a machine without memory ends, and goes on later."""
+    kills = [Kill("reader", number, 3) for number in (signal.SIGKILL, signal.SIGTERM)]
+    sequence = strike(line("workers, sgd"), tmp_path / "parts", kills)
+    assert sequence.problem == ""
+    assert [kill.code for kill in sequence.kills] == [1, 1]
 
 
 @pytest.mark.slow
