@@ -11,7 +11,15 @@ from hydra.utils import get_object
 
 from helpers.cli import built, prepared
 from helpers.fixtures import image_folders, probe_of, reference_run
-from trainopt.runner.config.options import CONF, STUDIES, Vocabulary, default_choices, list_groups, read
+from trainopt.runner.config.options import (
+    CONF,
+    STUDIES,
+    Vocabulary,
+    default_choices,
+    list_groups,
+    option_content,
+    read,
+)
 from trainopt.runner.config.validate import rule_of
 
 # what `build` gives to a class by the name of the argument
@@ -54,7 +62,7 @@ LARGE = {f"model/{name}.yaml": pytest.mark.slow for name in ("inception_v3", "re
 
 def node_of(option):
     """The part of a YAML that names a class."""
-    content = read(CONF / option)
+    content = option_content(CONF / option)
     return content if "_target_" in content else next(iter(content.values()))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.cli import built, prepared
-from trainopt.runner.config.options import CONF, read
+from trainopt.runner.config.options import CONF, option_content
 from trainopt.runner.config.renamed import (
     RENAMED_ARGUMENTS,
     RENAMED_KEYS,
@@ -15,7 +15,7 @@ from trainopt.runner.config.renamed import (
 )
 from trainopt.runner.system.errors import UserError
 
-CHOICE_OF = {read(path).get("_target_"): f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")}
+CHOICE_OF = {option_content(path).get("_target_"): f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")}
 ARGUMENTS = [
     (CHOICE_OF[f"trainopt.{target}"], old, new)
     for target, arguments in RENAMED_ARGUMENTS.items()

@@ -119,8 +119,14 @@ def test_the_boundary_of_one_extends_the_grid_of_all_up_to_the_limit(tabled, tmp
     assert [[e["lr"] for e in m["losses"]] for m in (a, b)] == [[1.0, 0.1, 0.01, 0.2], [1.0, 0.1, 0.01, 2.0]]
     assert "warning: 2.0 is the highest value that was tried" in result.out
     assert b["trials"] == len(tournament_jobs(tmp_path / "sweep", "trial", "+optimizer.kind=b")) == 5  # 0.2 too
-    # with other choices in the same folder the earlier final runs do not count
-    assert tabled({"a": inside, "b": rising}, "hydra.sweeper.max_extensions=0").code == 0
+
+
+@pytest.mark.slow
+def test_final_runs_of_earlier_choices_in_the_same_folder_do_not_count(tabled, tmp_path):
+    inside = {0.1: 1.0, 0.2: 2.0, 1.0: 5.0, 0.01: 4.0}
+    rising = {0.1: 4.0, 0.2: 3.0, 1.0: 2.0, 2.0: 1.5}
+    for extensions in (1, 0):
+        assert tabled({"a": inside, "b": rising}, f"hydra.sweeper.max_extensions={extensions}").code == 0
     assert tournament_result(tmp_path)["budget"]["exponents"] == [1]
     assert [m["chosen"] for m in tournament_result(tmp_path)["methods"]] == [0.1, 0.2]
     roles = Counter(e.role for e in read_job_table(tmp_path / "sweep"))
