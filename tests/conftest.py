@@ -16,11 +16,14 @@ from helpers.runs import train_run
 from trainopt.runner import cli
 
 torch.set_num_threads(1)  # tests run beside each other
+gc.disable()  # until all tests are collected: what they share, the modules above all, stays
 
 
 def pytest_collection_finish() -> None:
-    """Takes what all tests share, the modules above all, out of every garbage collection that follows."""
+    """Takes what all tests share out of every garbage collection that follows, and lets them be rarer."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

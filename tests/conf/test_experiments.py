@@ -93,6 +93,7 @@ def test_mandatelli_2018(name):
     assert swept(config) == sweep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANDATELLI)
 def test_each_has_its_size_for_a_cpu(name):
     paper, _ = composed(f"mandatelli2018/{name}")
@@ -110,6 +111,7 @@ MANDATELLI_DIGITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANDATELLI_DIGITS)
 def test_some_of_mandatelli_2018_are_there_on_digits(name):
     paper, chosen = composed(f"mandatelli2018/{name}")
@@ -303,6 +305,7 @@ def test_the_sweeps_of_sequences_of_liao_2018(name):
     assert count == 7 * 2 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LIAO, *DYNAMIC])
 def test_each_of_liao_2018_has_its_size_for_a_cpu(name):
     paper, _ = composed(f"liao2018/{name}")
@@ -320,6 +323,7 @@ def test_each_of_liao_2018_has_its_size_for_a_cpu(name):
         assert all(value in whole[key] for value in swept[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "of"), [("sizes_and_rates", "mnist"), ("dynamic", "mnist_dynamic"), ("mlp", "mnist_mlp")]
 )
@@ -383,6 +387,7 @@ def test_von_bachmann_2020(name):
         assert term["units"] == "snapshot_norm"  # "it would make the transfer of hyperparameters possible"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VON_BACHMANN)
 @pytest.mark.parametrize("size", ["cpu", "digits"])
 def test_each_of_von_bachmann_2020_has_its_size_for_a_cpu(name, size):

@@ -65,7 +65,7 @@ NETWORKS = {  # those of conf/model, and other forms of timm
     "weights made of weights": (lambda: timm_network(3, 5, "nf_regnet_b0"), LARGE, 0.0),
 }
 KEEP_NORMS = ("resnet8, Liao", "densenet8", "no batch norm", "weights made of weights")
-SLOW = ("inception_v3",)
+SLOW = ("inception_v3", "resnet50", "resnet34_cifar")
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS]
 ALL_NORMS_FOLD = [n for n in NAMES if n not in KEEP_NORMS]
 
@@ -286,6 +286,7 @@ def test_a_classifier_that_is_no_linear_layer_is_refused(network, message):
         LastLayer(network(), SMALL)
 
 
+@pytest.mark.slow
 def test_the_auxiliary_classifier_of_inception_is_trained_too():
     torch.manual_seed(0)
     network = with_statistics(timm_network(3, 5, "inception_v3", drop_rate=0.2, auxiliary=True)).eval()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -95,6 +95,9 @@ class Stays:
 POLYAK = {"lr_bounds": None, "grad_norm_sq_bounds": None}  # linear convergence only without bounds
 # whole Newton steps; with damping > 0 the feasibility test makes those near the optimum gradient descent
 EXACT = {"lr": 1.0, "damping": 0.0, "cg_max_iter": 20, "cg_tol": 1e-12}
+GRADIENTS_FIRST = "its first steps are gradient descent's, for which lr must be small, and later steps are as short"
+# of the weights: they vanish at the origin alone, else with the root of the number of steps
+RELATIVE_STEPS = "its steps are relative to the size of the weights"
 TABLE = {
     "SGD": {
         "quadratic": Arrives(40, 1e-12, {"lr": 0.1}),  # the error shrinks by 1 - 6 lr a step
@@ -133,6 +136,27 @@ TABLE = {
         "beale": Arrives(600, 0.05, {"lr": 1.0}),
         "logistic regression": Arrives(1000, 0.05, {"lr": 1.0}),
     },
+    "NAdam": {
+        "quadratic": Arrives(200, 1e-6, {"lr": 0.1}),
+        "ill-conditioned": Arrives(200, 1e-6, {"lr": 0.1}),
+        "rosenbrock": Stays("it crosses the valley to and fro", 600, 0.1, {"lr": 0.1}),
+        "beale": Arrives(500, 1e-8, {"lr": 0.1}),
+        "logistic regression": Arrives(400, 1e-9, {"lr": 0.1}),
+    },
+    "RAdam": {
+        "quadratic": Arrives(500, 1e-8, {"lr": 0.1}),
+        "ill-conditioned": Stays(f"{GRADIENTS_FIRST}, below 2 / 1000", 500, 1.0, {"lr": 0.0015}),
+        "rosenbrock": Stays(GRADIENTS_FIRST, 600, 1.0, {"lr": 0.003}),
+        "beale": Stays(GRADIENTS_FIRST, 600, 0.5, {"lr": 0.01}),
+        "logistic regression": Arrives(400, 1e-7, {"lr": 0.3}),
+    },
+    "Adafactor": {
+        "quadratic": Arrives(800, 1e-3, {"lr": 1.0}),
+        "ill-conditioned": Arrives(1000, 1e-3, {"lr": 1.0}),
+        "rosenbrock": Stays(RELATIVE_STEPS, 600, 0.1, {"lr": 0.1}),
+        "beale": Arrives(600, 0.15, {"lr": 0.1}),
+        "logistic regression": Arrives(600, 0.1, {"lr": 0.1}),
+    },
     "AdaptiveNesterov": {
         # with f* = f(optimum), a step is right to half the digits of f - f*
         "quadratic": Arrives(80, 1e-6, POLYAK),
@@ -156,6 +180,10 @@ TABLE = {
         "beale": Arrives(10, 1e-8, {**EXACT, "backtracking": 20}),
         "logistic regression": Arrives(7, 1e-10, EXACT),
     },
+}
+# without the weight decay that it is for
+TABLE["AdamW"] = {
+    name: replace(entry, settings={**entry.settings, "weight_decay": 0.0}) for name, entry in TABLE["Adam"].items()
 }
 ROWS = [(optimizer, name) for optimizer, problems in TABLE.items() for name in problems]
 

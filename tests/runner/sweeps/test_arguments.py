@@ -82,7 +82,13 @@ def test_a_sweep_is_refused_before_its_first_job(trainopt, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize(("typed", "imports"), [("optimizer.lr=0.1,0.2", False), ("batching.size=8,16", True)])
+@pytest.mark.parametrize(
+    ("typed", "imports"),
+    [
+        ("optimizer.lr=0.1,0.2", False),
+        pytest.param("batching.size=8,16", True, marks=pytest.mark.slow),
+    ],
+)
 def test_torch_is_imported_only_where_a_class_has_to_be_asked(tmp_path, typed, imports):
     program = (
         "import sys\n"

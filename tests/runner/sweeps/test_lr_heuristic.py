@@ -232,6 +232,7 @@ def test_where_every_trial_is_lost_nothing_is_chosen(search, tmp_path):
     assert [t["loss"] for t in content["trials"]] == [None, None]
 
 
+@pytest.mark.slow
 def test_each_combination_has_a_search_of_its_own_and_seeds_are_averaged(search, tmp_path):
     one, two = {0.1: 4.0, 0.2: 2.0}, {0.1: 1.0, 0.2: 1.0}
     prepare(tmp_path, a=one, b=two)
@@ -255,14 +256,15 @@ def workers_of(pid: int) -> list[int]:
     return [int(child) for child in children if b"tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
         ("basic", signal.SIGKILL),
-        pytest.param("basic", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("joblib", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("joblib", signal.SIGHUP, marks=pytest.mark.slow),
+        ("basic", signal.SIGINT),
+        ("joblib", signal.SIGKILL),
+        ("joblib", signal.SIGINT),
+        ("joblib", signal.SIGHUP),
     ],
 )
 def test_a_search_that_is_cut_short_goes_on(search, tmp_path, launcher, number):

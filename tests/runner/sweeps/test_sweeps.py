@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers.cli import exit_code, start_fork
-from helpers.fixtures import image_folders
+from helpers.fixtures import image_folders, made_up_sweep
 from helpers.runs import same_weights, summary
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.isolation import run_isolated
@@ -208,8 +208,8 @@ def test_the_ledger_is_there_for_programs_and_for_runs_without_a_sweep(trainopt,
     assert "nowhere: is no sweep's or run's folder" in nothing.err
 
 
-def test_a_sweep_is_no_run_to_resume(trainopt):
-    trainopt("-m", "model=mlp", "duration=1steps", "seed=0,1", "hydra.sweep.dir=sweep")
+def test_a_sweep_is_no_run_to_resume(trainopt, tmp_path):
+    made_up_sweep(tmp_path / "sweep", [{"seed": 0}, {"seed": 1}])
     result = trainopt("resume", "sweep")
     assert result.code == 2
     assert "sweep: is a sweep; type its command again to continue it" in result.err

@@ -105,6 +105,7 @@ def tabled(trainopt, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_boundary_of_one_extends_the_grid_of_all_up_to_the_limit(tabled, tmp_path):
     inside = {0.1: 1.0, 0.2: 2.0, 1.0: 5.0, 0.01: 4.0}
     rising = {0.1: 4.0, 0.2: 3.0, 1.0: 2.0, 2.0: 1.5}

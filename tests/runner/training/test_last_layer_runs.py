@@ -247,7 +247,7 @@ def test_every_key_that_makes_images_random_is_known():
     fixed = {"root", "download", "limit", "validation", "bootstrap", "mean", "std", "pad", "size", "channels"}
     assert set(shipped("config.yaml")["data"]) == fixed
     of_a_crop = {"crop_probability", "fill"}
-    random = {"flip", "crop_padding", "cutout", "mixup"}
+    random = {"flip", "crop_padding", "cutout", "mixup", "cutmix", "random_erasing"}
     assert set(shipped("augmentation/none.yaml")) - {"_target_"} == random | of_a_crop
 
 
