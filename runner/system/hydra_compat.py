@@ -128,6 +128,8 @@ class HydraSession:
     def _compose(self, overrides: list[str], mode: RunMode, with_log_configuration: bool) -> DictConfig:
         try:
             return self._hydra.compose_config(self._config_name, overrides, mode, with_log_configuration)
+        except UnicodeDecodeError:  # of a file
+            raise
         except ValueError as error:  # as for model=null
             raise ConfigCompositionException(str(error)) from error
 
