@@ -5,7 +5,7 @@ Imports no other package of trainopt.
 
 from .densenet import DenseNet
 from .function import Function
-from .input_size import smallest_input
+from .input_size import input_failure, smallest_input
 from .last_layer import LastLayer
 from .mlp import MLP
 from .plain_convnet import PlainConvNet
@@ -25,6 +25,7 @@ __all__ = [
     "Problem",
     "ResNet",
     "WeightsError",
+    "input_failure",
     "load_weights",
     "safe_load",
     "small_image_network",

@@ -1,4 +1,4 @@
-"""The smallest images that a network can compute."""
+"""The sizes of images that a network can compute."""
 
 import copy
 
@@ -6,22 +6,25 @@ import torch
 from torch import nn
 
 LARGEST = 512
+STEP = 8  # of the sides that are tried, at least
 
 
 def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], largest: int = LARGEST) -> int | None:
     """Returns the side to which images must be upsampled for a network; None if they can stay as they are.
 
     For networks of timm with a fixed input size that is this size; for others it is at least the factor by which they
-    divide the side (32 for ResNet-50), so that one position remains before the pool. Whether a size works is tried, in
-    training mode, on a copy (torch's meta device would take longer: it loads the compiler).
+    divide the side (32 for ResNet-50), so that one position remains before the pool. Its multiples are tried one after
+    the other, as some networks take no other sizes (DLA, HRNet). Others take all sizes from one on (Inception, whose
+    convolutions do not pad): where one pixel more than such a multiple works too, it is the smallest above the multiple
+    before.
 
     Args:
         network: left unchanged.
         image_shape: (C, H, W).
-        largest: the largest side that is tried.
+        largest: the largest side that is tried, beside the network's default.
 
     Raises:
-        ValueError: no size up to the largest works; the message is the network's own for that one.
+        ValueError: no such size works; the message is the network's own for the largest.
     """
     channels, height, width = image_shape
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -33,10 +36,19 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], larges
     trial = copy.deepcopy(network).train()
     if min(height, width) >= reduction and _failure(trial, channels, height, width) is None:
         return None
-    low, high = max(min(height, width), reduction), largest
-    failure = _failure(trial, channels, high, high)
-    if failure is not None:
+    least, step, failure = max(min(height, width), reduction), max(reduction, STEP), ""
+    default = (config.get("input_size") or [0])[-1]
+    sides = {*range(-(-least // step) * step, largest + 1, step), max(default, least)}
+    low = least
+    for high in sorted(sides):
+        failure = _failure(trial, channels, high, high) or ""
+        if not failure:
+            break
+        low = high + 1
+    if failure:
         raise ValueError(f"the network takes no images of {channels} channels ({failure})")
+    if low < high and _failure(trial, channels, high + 1, high + 1) is not None:
+        return high
     while low < high:
         middle = (low + high) // 2
         if _failure(trial, channels, middle, middle) is None:
@@ -46,11 +58,25 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], larges
     return low
 
 
-def _failure(trial: nn.Module, channels: int, height: int, width: int) -> str | None:
-    """Returns the error of a forward pass with two images of this size, in one line; None if it works."""
+def input_failure(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int = 2) -> str | None:
+    """Returns the error of a network in training mode, in one line; None if it can compute such a batch.
+
+    It is tried on a copy (torch's meta device would take longer: it loads the compiler).
+
+    Args:
+        network: left unchanged.
+        image_shape: (C, H, W).
+        batch_size: number of images.
+    """
+    return _failure(copy.deepcopy(network).train(), *image_shape, batch_size)
+
+
+def _failure(trial: nn.Module, channels: int, height: int, width: int, batch_size: int = 2) -> str | None:
+    """Returns the error of a forward pass with images of this size, in one line; None if it works."""
+    device = next((p.device for p in trial.parameters()), None)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            trial(torch.zeros(2, channels, height, width))
+            trial(torch.zeros(batch_size, channels, height, width, device=device))
     except Exception as error:  # noqa: BLE001 - a network may raise any error
         return " ".join(str(error).split())[:200]
     return None

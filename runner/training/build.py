@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, Source
-from trainopt.models import smallest_input
+from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 
 from ..config.contracts import complete, complete_each
@@ -167,14 +167,16 @@ def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
     """Returns the side in pixels to which images are resized, for the network or as data.size says; None: they stay."""
     channels, height, width = data.image_shape
     size = config.data.get("size")
+    shape = (channels, size or height, size or width)
+    failure = None if size is None else input_failure(network, shape)
+    if size is not None and failure is None:
+        return size
     try:
-        smallest = smallest_input(network, (channels, size or height, size or width))
+        smallest = smallest_input(network, shape)
     except ValueError as error:
         raise UserError(f"model: {one_line(error)}") from error
-    if smallest is None:
-        return size
-    if size is not None:
-        raise UserError(f"data.size={size}: the network needs images of at least {smallest} pixels")
+    if failure is not None:
+        raise UserError(f"data.size={size}: the network takes no such images ({failure}); {smallest} pixels work")
     return smallest
 
 

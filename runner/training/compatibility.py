@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from trainopt.data import Arrays, Folders, NoData, Position
+from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer
 
 from ..config.durations import Duration
@@ -78,15 +79,14 @@ def check_batches(run: Run) -> None:
     sizes = batch_sizes(run)
     if not sizes or (batching.drop_last and batching.largest > epoch_size):
         raise UserError(f"batching.drop_last=true: an epoch of {epoch_size} images then holds no batch at all")
-    if not has_batch_norm(run.network):
+    if 1 not in (batching.smallest, min(sizes)) or takes_one_image(run):
         return
-    if batching.smallest == 1:
+    if batching.smallest == 1 or max(sizes) == 1:
         raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
-    if min(sizes) == 1:
-        raise UserError(
-            f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
-            " use batching.drop_last=true or another batching.size"
-        )
+    raise UserError(
+        f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
+        " use batching.drop_last=true or another batching.size"
+    )
 
 
 def batch_sizes(run: Run) -> list[int]:
@@ -98,6 +98,11 @@ def has_batch_norm(network: nn.Module) -> bool:
     """Returns whether a network has batch norm that takes its statistics from training batches."""
     trained = [m for m in network.train().modules() if m.training]
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
+
+
+def takes_one_image(run: Run) -> bool:
+    """Returns whether a batch may have one image: batch norm needs several, unless it has several positions in one."""
+    return not has_batch_norm(run.network) or input_failure(run.network, run.image_shape, batch_size=1) is None
 
 
 def check_loss_function(run: Run) -> None:
@@ -121,7 +126,8 @@ def check_gradient(run: Run) -> None:
         raise UserError(f"gradient.accumulation_steps={steps}: a test function has no batches; give 1")
     if steps == 1 or not has_batch_norm(run.network):
         return
-    if min(part.stop - part.start for size in batch_sizes(run) for part in run.gradient.parts(size)) == 1:
+    smallest = min(part.stop - part.start for size in batch_sizes(run) for part in run.gradient.parts(size))
+    if smallest == 1 and not takes_one_image(run):
         raise UserError(
             f"gradient.accumulation_steps={steps}: leaves parts of one image, which batch norm cannot train on;"
             " give a smaller number"

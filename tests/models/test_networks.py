@@ -5,7 +5,16 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from trainopt.models import MLP, DenseNet, PlainConvNet, ResNet, small_image_network, smallest_input, timm_network
+from trainopt.models import (
+    MLP,
+    DenseNet,
+    PlainConvNet,
+    ResNet,
+    input_failure,
+    small_image_network,
+    smallest_input,
+    timm_network,
+)
 from trainopt.runner.config.options import CONF, read
 
 
@@ -191,6 +200,9 @@ def test_an_auxiliary_classifier_is_there_while_training():
         pytest.param("inception_v3", (1, 8, 8), 75, marks=pytest.mark.slow),  # convolutions without padding
         ("vit_tiny_patch16_224", (3, 32, 32), 224),  # takes this size only
         ("mobilenetv2_140", (3, 28, 28), 32),
+        ("dla46_c", (3, 8, 8), 32),  # multiples of 32 only
+        ("dla46_c", (3, 40, 40), 64),
+        pytest.param("hrnet_w18_small", (3, 70, 70), 96, marks=pytest.mark.slow),
     ],
 )
 def test_images_are_enlarged_to_what_a_network_needs(name, shape, side):
@@ -200,6 +212,50 @@ def test_images_are_enlarged_to_what_a_network_needs(name, shape, side):
     assert smallest_input(network, shape, largest=128) == side
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_a_network_whose_sizes_follow_no_rule_gets_one_that_works():
+    class Odd(nn.Module):
+        """Takes images of 40 pixels, and of 75 and more."""
+
+        def forward(self, images):
+            if images.shape[-1] != 40 and images.shape[-1] < 75:
+                raise RuntimeError("not these")
+            return images.mean((1, 2, 3), keepdim=True)
+
+    assert smallest_input(Odd(), (3, 8, 8)) == 40
+    assert smallest_input(Odd(), (3, 41, 41)) == 75
+    assert input_failure(Odd(), (3, 41, 41)) == "not these"
+    assert input_failure(Odd(), (3, 40, 40)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("convnext_atto", 32),
+        ("dpn48b", 32),
+        ("edgenext_xx_small", 32),
+        ("fastvit_t8", 32),
+        ("ghostnet_050", 32),
+        ("lcnet_035", 32),
+        ("mobilevit_xxs", 32),
+        ("poolformer_s12", 32),
+        ("regnetx_002", 32),
+        ("resnest14d", 32),
+        ("crossvit_tiny_240", 240),
+        ("coat_lite_tiny", 224),
+    ],
+)
+def test_networks_of_many_families_get_a_size_that_works(name, side):
+    network = timm_network(3, 10, name)
+    assert smallest_input(network, (3, 8, 8)) == side
+    assert network.eval()(torch.zeros(1, 3, side, side)).shape == (1, 10)
+
+
+def test_one_image_is_enough_where_batch_norm_has_several_positions():
+    assert input_failure(ResNet(1, 10, 8), (1, 8, 8), batch_size=1) is None  # 2x2 positions
+    assert "more than 1 value per channel" in input_failure(ResNet(1, 10, 8), (1, 4, 4), batch_size=1)
 
 
 def test_small_networks_take_small_images():

@@ -92,7 +92,8 @@ CASES = [
     ("~optimizer._target_", "optimizer._target_ is missing"),
     # impossible combinations
     ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
-    ("data.size=10 model=resnet18", "data.size=10: the network needs images of at least 32 pixels"),
+    ("data.size=40 model=timm model.name=dla46_c", "data.size=40: the network takes no such images ("),
+    ("data.size=40 model=timm model.name=dla46_c", "); 64 pixels work"),
     ("data.pad=-1", "data.pad=-1: must be an integer >= 0"),
     ("data.pad=2 data=none model=function", "data.pad=2: is about images, and there are none"),
     ("data.channels=3 data=none model=function", "data.channels=3: is about images, and there are none"),
@@ -101,7 +102,7 @@ CASES = [
     ("augmentation.mixup=-1", "augmentation.mixup=-1: must be >= 0"),
     ("augmentation.crop_probability=2", "augmentation.crop_probability=2: must be in [0, 1]"),
     ("precision=tf32 device=cpu", "precision=tf32: is for CUDA GPUs"),
-    ("batching.size=1436", "leave a batch of one, which batch norm cannot train on"),
+    ("batching.size=1436 data.size=4", "leave a batch of one, which batch norm cannot train on"),
     ("batching.size=2000 batching.drop_last=true", "holds no batch at all"),
     # missing data, weights, devices, classes
     ("data=svhn data.root=nowhere", "svhn: not found in nowhere"),

@@ -152,7 +152,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
             "batching.adjust=[size,lr]: a range test changes the learning rate itself",
         ),
         (
-            f"{FISHER} model=resnet8 batching.min_size=1",
+            f"{FISHER} model=resnet8 data.size=4 batching.min_size=1",
             "batching: has batches of one, which batch norm cannot train on; give larger sizes",
         ),
         (

@@ -129,7 +129,7 @@ LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit
             "batching.drop_last=true: an epoch of 50 images then holds no batch at all",
         ),
         (
-            "model=resnet8 batching.stages=[8,1]",
+            "model=resnet8 data.size=4 batching.stages=[8,1]",
             "batching: has batches of one, which batch norm cannot train on; give larger sizes",
         ),
     ],
@@ -139,7 +139,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(command, message):
 
 
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
-    result = trainopt("model=resnet8", "batching=dynamic", "batching.stages=[8,1]")
+    result = trainopt("model=resnet8", "data.size=4", "batching=dynamic", "batching.stages=[8,1]")
     assert result.code == 2
     message = "batching: has batches of one, which batch norm cannot train on; give larger sizes"
     assert result.err == f"trainopt: {message}\n"

@@ -99,7 +99,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(trained, m
         ("optimizer=ehnewton gradient.accumulation_steps=2", "accumulation_steps=2: EHNewton differentiates"),
         ("optimizer=adaptive_nesterov gradient.clip_norm=1", "gradient.clip_norm=1: AdaptiveNesterov computes"),
         ("model=function data=none batching.size=1 gradient.accumulation_steps=2", "a test function has no batches"),
-        ("model=resnet8 gradient.accumulation_steps=30 batching.size=30", "parts of one image"),
+        ("model=resnet8 data.size=4 gradient.accumulation_steps=30 batching.size=30", "parts of one image"),
     ],
 )
 def test_what_cannot_go_together_is_refused(command, message):

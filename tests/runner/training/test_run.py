@@ -338,3 +338,9 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(trainopt, tmp_path, monk
     assert summary(tmp_path / "outputs/a")["steps"] == 7
     assert trainopt("resume", "outputs/a").code == 0
     assert summary(tmp_path / "outputs/a")["steps"] == 24
+
+
+def test_batches_of_one_image_train_batch_norm_that_has_several_positions(trained):
+    folder = trained("model=resnet8", "data.limit=4", "batching.size=1", "duration=1epochs", "logger=none")
+    assert summary(folder)["status"] == "finished"
+    assert summary(folder)["steps"] == 4
