@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 from .config.overrides import unknown_command
-from .system.environment import set_variables
+from .system.environment import add_working_directory, set_variables
 from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams
 
@@ -18,6 +18,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
     set_variables()
+    add_working_directory()
     sys.exit(exit_code_of(lambda: dispatch(arguments, debug), debug))
 
 

@@ -62,6 +62,7 @@ def trainopt(tmp_path, monkeypatch, capfd):
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["trainopt", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the scratch folder
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_info:
             cli.main()

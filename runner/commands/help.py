@@ -26,6 +26,7 @@ trainopt compares ways of training neural networks: one command is one run.
   --help              this page, with the keys of the options of the command line
   --cfg job           show the configuration of a command without running it
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
+  GROUP._target_=module.Class   a class of your own; modules of the working directory are found
   --debug             show the traceback of an error
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version           show the version

@@ -11,7 +11,7 @@ from ..records.frames import LoadedRun, RunError, load_run
 from ..records.run_folder import remove_if_empty
 from ..sweeps.interrupt import SweepInterrupt
 from ..sweeps.run_job import Job
-from ..system.environment import set_variables
+from ..system.environment import add_working_directory, set_variables
 from ..system.errors import FAILED, USER_ERROR, UserError
 from .run import compose_and_run
 
@@ -58,6 +58,7 @@ def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
         if text.startswith("-") or isinstance(overrides, str):
             raise UserError(f"train({text!r}): takes a list of overrides, as ['model=mlp', 'seed=1']")
     set_variables()
+    add_working_directory()
     arguments = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     job = CallerJob(["trainopt", *arguments], debug=False, launcher=os.getpid())
     with SweepInterrupt() as interrupt:

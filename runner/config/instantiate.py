@@ -101,8 +101,17 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
 
 
 def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
-    """Returns by name what the options of a group stand for of which any number is chosen."""
-    return {str(name): construct(node, f"{group}.{name}") for name, node in (config.get(group) or {}).items()}
+    """Returns by name what the options of a group stand for of which any number is chosen.
+
+    Raises:
+        UserError: as `construct`; or the keys of an option do not stand under a name.
+    """
+    nodes = config.get(group) or {}
+    if "_target_" in nodes:
+        raise UserError(
+            f"{group}._target_: an option of {group} has a name above its keys, as in NAME: {{_target_: …}}"
+        )
+    return {str(name): construct(node, f"{group}.{name}") for name, node in nodes.items()}
 
 
 def takes(target: str, argument: str) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FisherProbe", "GradientNoiseProbe", "Probe", "TaylorProbe"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "FisherProbe": "trainopt.runner.probes.fisher",

@@ -78,20 +78,20 @@ def load_run(path: str | Path) -> LoadedRun:
 
 
 def load_runs(
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     exclude: Callable[[dict[str, Any]], str | None] = lambda summary: None,
     progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
 ) -> Runs:
     """Reads the runs in these folders, in those below them, and those in the plan of a sweep.
 
     Args:
-        paths: of runs, of sweeps, or of folders with runs below them.
+        paths: one or several, of runs, of sweeps, or of folders with runs below them.
         exclude: returns for a run's summary why the run is to be left out, or None.
         progress: wraps the list of folders, as a progress bar does.
     """
     summaries, configs, environments, records = {}, {}, {}, []
     problems = []
-    for folder in progress(run_folders(paths)):
+    for folder in progress(run_folders([paths] if isinstance(paths, str | Path) else paths)):
         name = shown(folder)
         try:
             summary, config, choices, environment = read_header(folder)

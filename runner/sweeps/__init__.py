@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LRHeuristicSweeper", "TournamentSweeper"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "LRHeuristicSweeper": "trainopt.runner.sweeps.lr_heuristic",

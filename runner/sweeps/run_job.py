@@ -17,7 +17,7 @@ from ..config.run_names import as_typed, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
 from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, strict_code, summary_if_done
 from ..system.display import Display
-from ..system.environment import code_version
+from ..system.environment import add_working_directory, code_version
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
 from ..system.interrupt import stop_signals
@@ -48,6 +48,7 @@ class Job:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         protect_streams()  # of a worker process, which unpickles this
+        add_working_directory()
         register_resolvers()  # it composes the configuration afterwards
         self.__dict__ |= state
 

@@ -21,6 +21,13 @@ def set_variables() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs then starts nothing on them
 
 
+def add_working_directory() -> None:
+    """Makes modules of the working directory importable: after all others, so that none of these is hidden."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
 def environment(device: "torch.device", command: list[str]) -> dict[str, Any]:
     """Returns the content of environment.json."""
     import torch

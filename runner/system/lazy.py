@@ -1,12 +1,13 @@
 """Public names of packages, imported when first used: the command line starts without torch."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
-    """Returns the `__getattr__` of a package (PEP 562).
+def lazy_names(package: str, modules: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Returns the `__getattr__` and the `__dir__` of a package (PEP 562).
 
     Args:
         package: its `__name__`.
@@ -18,4 +19,7 @@ def lazy_names(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(modules[name]), name)
 
-    return imported
+    def names() -> list[str]:
+        return sorted({*sys.modules[package].__dict__, *modules})
+
+    return imported, names

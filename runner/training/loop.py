@@ -16,6 +16,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
 
     Raises:
         Diverged: the loss is not finite; the update was not made.
+        RuntimeError: the optimizer made its first step without a gradient.
     """
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
     closure = TrainingClosure(run)
@@ -30,6 +31,8 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             closure.batch = batch
             probes.before_step(batch)
             update.step(closure)
+            if progress.gradients == 0:
+                raise RuntimeError(f"{type(optimizer).__name__}.step does not call the closure, which makes gradients")
             progress.advance(batch)
             progress.count_products(optimizer.last_step)
             controller.observe(probes.after_step(batch))

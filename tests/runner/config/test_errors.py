@@ -196,6 +196,15 @@ def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
     assert "did you mean optimizer.lr?" in trainopt("--config-dir", "mine", "optimizer.lrr=1").err
 
 
+def test_an_option_of_a_list_without_a_name_is_explained(trainopt, tmp_path):
+    (tmp_path / "mine/probe").mkdir(parents=True)
+    (tmp_path / "mine/probe/mine.yaml").write_text("_target_: helpers.fixtures.Measured\nevery: 2steps\n")
+    line = trainopt("--config-dir", "mine", "probe=[mine]").err
+    assert line == (
+        "trainopt: probe._target_: an option of probe has a name above its keys, as in NAME: {_target_: …}\n"
+    )
+
+
 def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\noptimizer: {learning_rate: 1}\n")

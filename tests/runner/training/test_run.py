@@ -344,3 +344,24 @@ def test_batches_of_one_image_train_batch_norm_that_has_several_positions(traine
     folder = trained("model=resnet8", "data.limit=4", "batching.size=1", "duration=1epochs", "logger=none")
     assert summary(folder)["status"] == "finished"
     assert summary(folder)["steps"] == 4
+
+
+class Idle(torch.optim.SGD):
+    """An optimizer whose step forgets the closure."""
+
+    def step(self, closure=None):
+        """Does nothing."""
+
+
+def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(trainopt, tmp_path, monkeypatch):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, "Idle", Idle, raising=False)
+    run = ("model=mlp", "data.limit=40", "duration=3steps", "logger=none", "run.name=idle")
+    result = trainopt(*run, "optimizer._target_=helpers.fixtures.Idle")
+    assert result.code == 1
+    assert "Idle.step does not call the closure, which makes gradients" in result.err
+    assert summary(tmp_path / "outputs/idle")["steps"] == 0
+    monkeypatch.setattr(Idle, "step", torch.optim.SGD.step)
+    assert trainopt(*run, "optimizer._target_=helpers.fixtures.Idle").code == 0
+    assert summary(tmp_path / "outputs/idle")["gradients"] == 3

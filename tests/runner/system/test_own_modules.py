@@ -1,0 +1,58 @@
+"""Classes of the user's: modules of the working directory are found, wherever a run builds what they name."""
+
+import os
+import sys
+
+import trainopt.runner
+import trainopt.runner.probes
+from helpers.cli import exit_code
+from trainopt.runner import load_runs
+from trainopt.runner.system.environment import add_working_directory
+
+RUN = ("model=mlp", "model.hidden=[4]", "data.limit=40", "duration=4steps", "logger=none")
+MINE = "import torch\n\nclass Halved(torch.optim.SGD):\n    def __init__(self, params, lr=0.1):\n        super().__init__(params, lr / 2)\n"
+
+
+def in_a_new_process(folder, *arguments):
+    """Runs the command as a shell does, without PYTHONPATH; returns its exit code."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "import sys; sys.path.remove(''); from trainopt.runner.cli import main; main()"]
+    pid = os.posix_spawn(
+        "/bin/sh", ["sh", "-c", 'cd "$1"; shift; exec "$@"', "sh", str(folder), *command, *arguments], environment
+    )
+    return exit_code(pid)
+
+
+def test_a_run_and_jobs_in_workers_find_modules_of_the_working_directory(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    parallel = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    assert in_a_new_process(tmp_path, *parallel, *RUN, "optimizer._target_=mine.Halved") == 0
+    assert load_runs(tmp_path / "sweep").summaries.status.tolist() == ["finished"] * 2
+
+
+def test_a_file_of_the_working_directory_hides_no_installed_module(tmp_path, monkeypatch, trainopt):
+    (tmp_path / "torchvision.py").write_text("raise ImportError('hidden')")
+    (tmp_path / "random.py").write_text("raise ImportError('hidden')")
+    (tmp_path / "mine.py").write_text(MINE)
+    assert trainopt(*RUN, "optimizer._target_=mine.Halved").code == 0
+    sys.modules.pop("mine")
+
+
+def test_the_working_directory_is_added_once_and_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["first"])
+    add_working_directory()
+    add_working_directory()
+    assert sys.path == ["first", str(tmp_path)]
+
+
+def test_public_names_are_listed_where_they_are_imported_late():
+    assert {"load_run", "train", "Logger"} <= set(dir(trainopt.runner))
+    assert {"FisherProbe", "TaylorProbe"} <= set(dir(trainopt.runner.probes))
+
+
+def test_a_single_folder_need_not_be_in_a_list(trained, tmp_path):
+    trained(*RUN)
+    one = load_runs(str(tmp_path / "outputs"))
+    assert one.summaries.equals(load_runs([tmp_path / "outputs"]).summaries)
+    assert len(one.summaries) == 1
