@@ -3,6 +3,8 @@
 import os
 import sys
 
+import pytest
+
 import trainopt.runner
 import trainopt.runner.probes
 from helpers.cli import exit_code
@@ -10,7 +12,13 @@ from trainopt.runner import load_runs
 from trainopt.runner.system.environment import add_working_directory
 
 RUN = ("model=mlp", "model.hidden=[4]", "data.limit=40", "duration=4steps", "logger=none")
-MINE = "import torch\n\nclass Halved(torch.optim.SGD):\n    def __init__(self, params, lr=0.1):\n        super().__init__(params, lr / 2)\n"
+MINE = """
+import torch
+
+class Halved(torch.optim.SGD):
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr / 2)
+"""
 
 
 def in_a_new_process(folder, *arguments):
@@ -23,6 +31,7 @@ def in_a_new_process(folder, *arguments):
     return exit_code(pid)
 
 
+@pytest.mark.slow
 def test_a_run_and_jobs_in_workers_find_modules_of_the_working_directory(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     parallel = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
