@@ -1,14 +1,20 @@
 """Processes that read files."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+# those that stop a run; none where the system cannot let them wait (Windows)
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
 
-def loader(dataset: Dataset, workers: int, **options: Any) -> DataLoader:
-    """Returns a DataLoader, which leaves torch's global random numbers alone.
+
+def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
+    """Returns the batches of a DataLoader, which leaves torch's global random numbers alone.
 
     Args:
         dataset: what is read.
@@ -17,13 +23,15 @@ def loader(dataset: Dataset, workers: int, **options: Any) -> DataLoader:
     """
     from joblib import cpu_count  # beside other runs, their share of the cores
 
-    return DataLoader(
+    loader: DataLoader = DataLoader(
         dataset,
         num_workers=min(workers, cpu_count()),
         worker_init_fn=_leave_group,
         generator=torch.Generator(),
         **options,
     )
+    with _held_back():
+        return iter(loader)
 
 
 def _leave_group(worker: int) -> None:
@@ -31,3 +39,18 @@ def _leave_group(worker: int) -> None:
     del worker
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    if SIGNALS:
+        while waiting := signal.sigpending() & SIGNALS:
+            signal.sigwait(waiting)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Lets signals that stop a run wait while entered; a process that begins meanwhile leaves its group first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if SIGNALS else ()
+    try:
+        yield
+    finally:
+        if SIGNALS:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -17,7 +17,7 @@ from ..sources.augmentation import Augmentation, BatchAugmentation
 from ..sources.order import epoch_generator
 from .image_folder import Folders
 from .layout import ImageFiles
-from .loading import loader
+from .loading import load
 from .pixels import read_image
 
 
@@ -148,7 +148,7 @@ class FolderSource:
         return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
 
     def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
-        loaded = loader(
+        loaded = load(
             self.images,
             self.workers,
             batch_sampler=keys,  # keys are (epoch, index); iterated once

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from ..datasets.splits import class_balanced
 from ..errors import DataError
 from .layout import ImageFiles, listed
-from .loading import loader
+from .loading import load
 from .pixels import ImageFacts, check_reduced, look_at, smallest_white
 
 SAMPLE = 1000  # images of each set that are looked at where not all are
@@ -41,7 +41,7 @@ def look_at_all(paths: Sequence[str], whole: bool, workers: int, progress: Progr
         progress: is told how far it is.
     """
     processes = workers if len(paths) > BATCH else 0
-    batches = loader(_Facts(paths, whole), processes, batch_size=BATCH, collate_fn=list)
+    batches = load(_Facts(paths, whole), processes, batch_size=BATCH, collate_fn=list)
     facts: list[ImageFacts] = []
     for batch in batches:
         facts += batch

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -74,6 +76,26 @@ def test_a_signal_to_the_group_of_the_run_ends_no_process_that_reads(images):
             os.killpg(0, signal.SIGTERM)
         return 0
 
+    assert run_isolated(run) == 0
+
+
+def test_a_signal_that_comes_while_such_a_process_begins_does_not_end_it_either(images, monkeypatch):
+    leave_group = loading._leave_group
+
+    def slowly(worker: int) -> None:
+        time.sleep(0.5)
+        leave_group(worker)
+
+    def run() -> int:
+        os.setpgid(0, 0)
+        came = []
+        signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+        stream = source(images, 2).ordered(4)
+        threading.Timer(0.2, os.killpg, (0, signal.SIGTERM)).start()
+        next(stream)
+        return len(came) - 1
+
+    monkeypatch.setattr(loading, "_leave_group", slowly)
     assert run_isolated(run) == 0
 
 
