@@ -36,7 +36,7 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
     ours, lists = check_keys(config, choices, vocabulary), list_groups()
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
-            raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key)}")
+            raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key, choices, vocabulary)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"{group}.{name.partition('.')[2]}" if group in lists else key
@@ -303,11 +303,10 @@ def _typed(value: Any) -> str:
     return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)
 
 
-def _meaning(key: str) -> str:
-    """The comment that stands behind a key in the YAML that leaves it open, as ` (comment)`."""
+def _meaning(key: str, choices: dict[str, Any], vocabulary: Vocabulary) -> str:
+    """Returns the comment behind a key in the YAML of the chosen option, which leaves it open, as ` (comment)`."""
     group, _, name = key.partition(".")
-    for path in sorted((CONF / group).glob("*.yaml")):
-        found = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return f" ({found[1]})"
-    return ""
+    path = vocabulary.file(group, str(choices.get(group)))
+    text = path.read_text(encoding="utf-8") if path is not None else ""
+    comment = re.search(rf"^{re.escape(name)}: \?\?\? # (.*)$", text, re.MULTILINE)
+    return f" ({comment[1]})" if comment else ""

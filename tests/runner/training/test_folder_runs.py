@@ -94,6 +94,11 @@ def test_classes_without_training_images_are_named(images, npz):
     assert "all images are of one class" in refusal("model=mlp", "data=arrays", f"data.path={one}")
 
 
+def test_a_path_that_is_missing_is_explained_by_the_option_that_needs_it():
+    assert "data.path=VALUE (the folder that holds train/ and val/," in refusal("model=mlp", "data=imagefolder")
+    assert "data.path=VALUE (.npz with x_train," in refusal("model=mlp", "data=arrays")
+
+
 def test_keys_of_folders_are_checked(images):
     assert "data.on_error=retry: must be one of stop, skip" in refusal(*RUN, "data.on_error=retry")
     assert "data.max_value=0: must be a number > 0 or null" in refusal(*RUN, "data.max_value=0")
