@@ -203,9 +203,11 @@ def test_the_ledger_is_there_for_programs_and_for_runs_without_a_sweep(trainopt,
     found = json.loads(trainopt("status", "outputs", "--json").out)
     assert [(e["name"], e["state"], e["step"]) for e in found] == [("a", "done", 2), ("b", "interrupted", 2)]
     assert found[0]["top1"] == summary(tmp_path / "outputs/a")["final"]["top1"]
-    nothing = trainopt("status", "nowhere")
+    assert "nowhere: no such folder" in trainopt("status", "nowhere").err
+    (tmp_path / "empty").mkdir()
+    nothing = trainopt("status", "empty")
     assert nothing.code == 2
-    assert "nowhere: is no sweep's or run's folder" in nothing.err
+    assert "empty: is no sweep's or run's folder" in nothing.err
 
 
 def test_a_sweep_is_no_run_to_resume(trainopt, tmp_path):
