@@ -64,9 +64,13 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds the generators that networks and optimizers may draw from."""
+    """Seeds the generators that networks and optimizers may draw from.
+
+    Those of torch's CPU and of NumPy are seeded with 32 bits: conf/allowed.yaml has no larger seeds, of which two could
+    be the same one.
+    """
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # a run of version 0.1.0 may have had a larger one
     torch.manual_seed(seed)
 
 

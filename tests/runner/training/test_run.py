@@ -365,3 +365,16 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
     monkeypatch.setattr(Idle, "step", torch.optim.SGD.step)
     assert trainopt(*run, "optimizer._target_=helpers.fixtures.Idle").code == 0
     assert summary(tmp_path / "outputs/idle")["gradients"] == 3
+
+
+def test_every_bit_of_a_seed_counts():
+    """torch's generator on the CPU takes 32 bits: of seeds that differ in one of them no two begin alike."""
+    firsts = set()
+    for seed in (0, *(2**bit for bit in range(32))):
+        torch.manual_seed(seed)
+        firsts.add(torch.rand(4).numpy().tobytes())
+    assert len(firsts) == 33
+    assert torch.manual_seed(2**32).initial_seed() == 2**32
+    above = torch.rand(4)
+    torch.manual_seed(0)
+    assert torch.equal(above, torch.rand(4))  # which is why such seeds are refused
