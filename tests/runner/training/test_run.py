@@ -368,7 +368,7 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
 
 
 def test_every_bit_of_a_seed_counts():
-    """torch's generator on the CPU takes 32 bits: of seeds that differ in one of them no two begin alike."""
+    """The generator of torch on the CPU takes 32 bits: of seeds that differ in one of them no two begin alike."""
     firsts = set()
     for seed in (0, *(2**bit for bit in range(32))):
         torch.manual_seed(seed)
