@@ -71,14 +71,13 @@ def draw_quantity(axis: Axes, line: dict[str, Any], kind: str, quantity: str) ->
     key, colour = f"{kind}_{quantity}", SET_COLOURS[kind]
     t, values = (np.array([p[name] for p in line["points"]], dtype=float) for name in ("t", key))
     ends = np.flatnonzero((t == 0) | (t == 1))
-    recorded = values[ends]
     if line["ends_recomputed"]:
         values[ends] = [end[key] for end in line["ends_recomputed"]]
     values[~np.isfinite(values)] = np.nan
     name = {"train": "training images", "test": "test set"}[kind]
     axis.plot(t, values, color=colour, label=name, zorder=3)
     style: dict[str, Any] = {"color": colour, "markeredgecolor": "black", "linestyle": "none", "zorder": 5}
-    axis.plot([0, 1], recorded, "o", markersize=7, label=f"checkpoints, {name}", **style)
+    axis.plot([0, 1], values[ends], "o", markersize=7, label=f"checkpoints, {name}", **style)
     inside = (t >= 0) & (t <= 1)
     chord = (1 - t) * values[ends[0]] + t * values[ends[1]]
     axis.plot(t[inside], chord[inside], color=colour, linestyle=":", linewidth=1, zorder=2)

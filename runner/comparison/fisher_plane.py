@@ -158,7 +158,7 @@ def draw_end_points(axis: Axes, comparison: Comparison, trajectories: dict[str, 
     for number, (name, trajectory) in enumerate(trajectories.items()):
         marker = METHOD_MARKERS[number // len(PALETTE) % len(METHOD_MARKERS)]
         colour, _ = method_styles(comparison.methods)[name]
-        label = name if np.isnan(trajectory.error) else f"{name}: {trajectory.error:.2f} %"
+        label = name if np.isnan(trajectory.error) else f"{name}: error {trajectory.error:.2f} %"
         style: dict[str, Any] = {"color": colour, "markeredgecolor": "black", "linestyle": "none"}
         (handles[label],) = axis.plot(*trajectory.end, marker=marker, markersize=8, zorder=4, **style)
         if trajectory.size is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..reporting.tables import latex, markdown
-from ..system.display import plain_table
+from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import shown, write_text
 from .figures import draw_comparison_figures
@@ -112,7 +112,7 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     table = plain_table(*(header[index] for index in columns))
     for row in rows:
         table.add_row(*(row[index].replace("[", r"\[") for index in columns))
-    console.print(table)
+    print_table(console, table)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
         f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric].label} vs. {comparison.baseline},"

@@ -23,6 +23,8 @@ LOG_SCALE_RATIO = 30  # of the largest to the smallest value, above which an axi
 MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
 LEGEND_WIDTH = 95  # characters that fit side by side below a figure
+TITLE_WIDTH = 13  # characters of a title that fit into an inch
+LINE_INCHES = 0.17  # height of a line of a title
 DPI = 120
 
 
@@ -77,7 +79,10 @@ def escape_math(text: str) -> str:
 
 def save_png(figure: "Figure", path: Path, title: str) -> Path:
     """Writes a figure with its title as PNG and returns its path."""
-    figure.suptitle(title, fontsize=10)
+    lines = textwrap.wrap(title, round(TITLE_WIDTH * figure.get_figwidth()))
+    figure.suptitle(escape_math("\n".join(lines)), fontsize=10)
+    if len(lines) > 1 and figure.get_layout_engine() is None:
+        figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
     figure.savefig(path, dpi=DPI)
     return path
 
@@ -110,7 +115,8 @@ def plot_set(axis: "Axes", kind: str, x: np.ndarray, values: np.ndarray) -> None
 def plot_smoothed(axis: "Axes", x: np.ndarray, values: np.ndarray, colour: str, **style: Any) -> None:
     """Draws the running mean of noisy values, and faintly the values themselves; `style` is that of the mean."""
     axis.plot(x, values, color=colour, alpha=0.25, linewidth=0.8)
-    axis.plot(x, running_mean(values), color=colour, **style)
+    marker = "o" if len(x) < MARKER_LIMIT else None  # one row alone makes no line
+    axis.plot(x, running_mean(values), color=colour, marker=marker, markersize=3, **style)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ class Recorder:
         logger: gets every row too, or None.
 
     Attributes:
-        last_train_row: the last row about a step.
+        last_train_row: the last row about a step; after a resume, only its `total` until there is another.
     """
 
     def __init__(
@@ -155,6 +155,7 @@ class Recorder:
         record = {
             **self._best,
             "metrics_bytes": self._metrics.tell(),
+            "train_loss": self.last_train_row.get("total"),
             "kept": list(self._steps_kept),
             "cycles_kept": self._cycles_kept if self._at_restarts else None,
         }
@@ -167,6 +168,8 @@ class Recorder:
         self._metrics.seek(record["metrics_bytes"])
         self._best = {name: record[name] for name in self._best}
         self._steps_kept = list(record["kept"])
+        if record.get("train_loss") is not None:
+            self.last_train_row = {"total": record["train_loss"]}
         if self._at_restarts:  # a run that kept no ends of cycles so far begins with the next
             cycles_kept = record.get("cycles_kept")
             self._cycles_kept = self._run.cycles if cycles_kept is None else cycles_kept

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ..config.durations import Duration
 from ..records.job_table import ENDED
-from ..system.display import plain_table
+from ..system.display import plain_table, print_table
 from .plan import StudyPlan, SweepState
 
 Cost = dict[str, Fraction]  # by unit
@@ -32,7 +32,7 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
         total = {unit: total.get(unit, Fraction(0)) + cost.get(unit, 0) for unit in {**total, **cost}}
     more = "+" * any(sweep.grows for sweep in plan.sweeps.values())
     table.add_row("total", f"{runs}{more}", str(done), "", f"{cost_text(total)}{more}")
-    console.print(table)
+    print_table(console, table)
     if more:
         print_line(console, "+: and the runs that a search adds")
     by_reason: dict[str | None, list[str]] = {}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config.run_names import folder_name
-from ..system.display import plain_table
+from ..system.display import plain_table, print_table
 from ..system.errors import FAILED
 from ..system.files import shown, write_json
 from .search import Search
@@ -49,7 +49,7 @@ def show_searches(folder: Path, searches: list[Search]) -> int:
     """Prints the result of each search; returns the exit code, which says whether all chose a learning rate."""
     console = Console(highlight=False)
     for search in searches:
-        console.print(trial_table(search))
+        print_table(console, trial_table(search))
         for line in conclusions(search):
             console.print(line, markup=False, soft_wrap=True)
     names = ", ".join(json_name(search) for search in searches)

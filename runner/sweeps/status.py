@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
-from ..system.display import duration_text, plain_table, value_text, wide_console
+from ..system.display import duration_text, plain_table, print_table, value_text, wide_console
 from ..system.files import shown
 
 LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
@@ -34,7 +34,7 @@ def show_job_table(jobs: list[JobStatus]) -> None:
             "" if job.loss is None else value_text(job.loss, ".4f", ""),
             *([job.role or ""] if has_roles else []),
         )
-    console.print(table)
+    print_table(console, table)
     for job in jobs:
         if job.error:
             console.print(f"{job.name}: {job.error}", markup=False, soft_wrap=True)

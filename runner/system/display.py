@@ -1,8 +1,8 @@
 """What a run prints: a live display on a terminal, plain lines elsewhere; tables and numbers as text."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from .files import shown
 
 REFRESH_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0  # after so long the remaining time of work is printed
+NAME_WIDTH = 12  # the least that is left of a name that is cut
 FILE_WIDTH = 200  # of a wide console that is no terminal
 FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
 
@@ -52,10 +54,12 @@ class Display:
 
     def say(self, *what: Any) -> None:
         """Prints lines or tables to both; a log that cannot be written, as on a full disk, is passed over."""
-        self.console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
-        if self._log is not None:
-            with suppress(OSError):
-                self._log.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
+        for console in filter(None, (self.console, self._log)):
+            with suppress(OSError) if console is self._log else nullcontext():
+                if isinstance(what[0], Table) and what[0].show_header:
+                    print_table(console, what[0], markup=False)
+                else:
+                    console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
 
     def show_start(self, facts: list[tuple[str, str]], notes: list[str]) -> None:
         """Prints a table of what will be run, and notes about it."""
@@ -199,6 +203,54 @@ def plain_table(*headers: str, left: int = 1) -> Table:
     for index, header in enumerate(headers):
         table.add_column(header, justify="left" if index < left else "right", overflow="fold")
     return table
+
+
+def print_table(console: Console, table: Table, markup: bool = True) -> None:
+    """Prints a table of `plain_table`; no row is wider than the console.
+
+    Where the table is wider, its names are cut; where that would leave too little of them, or names that are the same,
+    each row becomes a paragraph.
+
+    Args:
+        console: where to print.
+        table: its first two columns may hold names.
+        markup: whether rich's markup in cells is followed.
+    """
+    columns = [[console.render_str(str(cell), markup=markup) for cell in column.cells] for column in table.columns]
+    headers = [console.render_str(str(column.header), markup=False) for column in table.columns]
+    widths = [max(c.cell_len for c in (header, *cells)) for header, cells in zip(headers, columns, strict=True)]
+    excess = sum(widths) + 2 * len(widths) - console.width
+    widest = max(range(len(widths)), key=widths.__getitem__)
+    room = widths[widest] - excess
+    starts = {cell.plain[: room - 1] for cell in columns[widest]}
+    if (
+        excess > 0
+        and widest < 2
+        and room >= NAME_WIDTH
+        and len(starts) == len({cell.plain for cell in columns[widest]})
+    ):
+        column = table.columns[widest]
+        column.no_wrap, column.overflow, column.max_width = True, "ellipsis", room
+    elif excess > 0:
+        if table.title:
+            console.print(table.title, soft_wrap=True, markup=False)
+        for row in zip(*columns, strict=True):
+            print_paragraph(console, headers, row)
+        return
+    console.print(table, markup=markup)
+
+
+def print_paragraph(console: Console, headers: Sequence[Text], row: Sequence[Text]) -> None:
+    """Prints a row of a table: cells without a header as they are, others behind it; no pair of both is divided."""
+    pairs = [Text(" ").join(filter(len, pair)) for pair in zip(headers, row, strict=True) if len(pair[1])]
+    lines: list[Text] = []
+    for pair in pairs:
+        if lines and lines[-1].cell_len + 2 + pair.cell_len <= console.width:
+            lines[-1] = Text("  ").join([lines[-1], pair])
+        else:
+            lines.append(Text("  ") + pair if lines else pair)
+    for line in lines:
+        console.print(line, overflow="fold")
 
 
 def wide_console() -> Console:

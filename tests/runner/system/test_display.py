@@ -1,0 +1,96 @@
+"""Tables on narrow terminals and in files; figures of few rows and of long names; what a resumed run shows."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from helpers.runs import stop_at
+from trainopt.runner.reporting.style import MARGINS, plot_set, save_png
+from trainopt.runner.system.display import Display, plain_table, print_table
+
+LONG = "optimizer.lr=0.1 optimizer.momentum=0.95 model.hidden=[100,100]"
+
+
+def printed(width: int, *names: str, markup: bool = True) -> list[str]:
+    """Returns the lines of a job table with these names."""
+    table = plain_table("job", "state", "step", "progress", "loss", left=2)
+    for name in names:
+        table.add_row(name, "[green]done[/]", "20", "100%", "0.1234")
+    console = Console(file=io.StringIO(), width=width)
+    print_table(console, table, markup=markup)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_no_row_of_a_table_is_wider_than_the_terminal(width):
+    lines = printed(width, "seed=1 " + LONG, "seed=2 " + LONG)
+    assert max(map(len, map(str.rstrip, lines))) <= width
+    for value in ("seed=1", "seed=2", "done", "20", "100%", "0.1234"):
+        assert value in " ".join(lines)
+
+
+def test_names_are_cut_where_they_stay_different():
+    lines = printed(80, "seed=1 " + LONG, "seed=2 " + LONG)
+    assert len(lines) == 3
+    assert lines[1].startswith("seed=1 optimizer.lr=0.1")
+    assert "…" in lines[1]
+    assert lines[1].endswith("0.1234  ")
+
+
+def test_names_that_would_be_the_same_are_whole():
+    lines = printed(80, LONG + " seed=1", LONG + " seed=2")
+    assert lines[0] == f"job {LONG} seed=1"
+    assert lines[1] == "  state done  step 20  progress 100%  loss 0.1234"
+
+
+def test_where_the_output_is_wide_enough_nothing_is_cut():
+    assert printed(200, LONG)[1].startswith(f"{LONG}  done")
+
+
+def test_names_with_brackets_are_shown():
+    text = "\n".join(printed(40, "model.hidden=[8] " + LONG, markup=False))
+    assert "model.hidden=[8]" in text
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_summary_of_a_run_fits(width, tmp_path):
+    display = Display(Console(file=io.StringIO(), width=width))
+    best = {"value": 91.5, "step": 1000, "epoch": 2.5, "train_seconds": 4.0}
+    final = {"top1": 90.0, "top5": 99.0, "loss": 0.25, "step": 1200, "epoch": 3.0}
+    about = {"best_on": "validation", "train_seconds": 5000.0}
+    display.show_summary({"final": final, "best_top1": best, "lowest_loss": best, **about}, tmp_path)
+    lines = display.console.file.getvalue().splitlines()
+    assert max(map(len, map(str.rstrip, lines[:-1]))) <= width
+    assert "final test top-1" in lines[0] + lines[1]
+    assert "90.00 %" in "".join(lines)
+
+
+def test_one_row_alone_is_seen():
+    axis = Figure().subplots()
+    plot_set(axis, "train", np.array([1.0]), np.array([0.5]))
+    assert axis.get_lines()[-1].get_marker() == "o"
+
+
+def test_long_titles_are_broken(tmp_path):
+    figure = Figure(figsize=(10, 4))
+    figure.subplots(gridspec_kw=MARGINS)
+    save_png(figure, tmp_path / "a.png", "$x" + LONG.replace(" ", ",") * 4)
+    text = figure._suptitle
+    assert text.get_text().count("\n") >= 1
+    assert max(map(len, text.get_text().split("\n"))) <= 132
+    assert figure.subplotpars.top < MARGINS["top"]
+
+
+def test_a_resumed_run_shows_the_training_loss_at_once(finished, monkeypatch):
+    words = ("model=mlp", "model.hidden=[4]", "data.limit=60", "batching.size=10", "run.name=a", "log_every=2steps")
+    words += ("duration=6steps", "evaluate_every=3steps", "logger=none")
+    stop_at(monkeypatch, 3)
+    assert finished(*words).code == 130
+    monkeypatch.undo()
+    result = finished("resume", "outputs/a")
+    lines = [line for line in result.out.splitlines() if line.startswith("epoch")]
+    assert lines
+    assert all("train loss" in line for line in lines), result.out
