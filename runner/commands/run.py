@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import chosen, config_folders, typed_overrides, unknown_flag
+from ..config.quoting import quoted_overrides
 from ..config.run_names import as_typed, option_choices
 from ..config.validate import drop_replaced_defaults
 from ..sweeps.compose import register_with_hydra
@@ -80,6 +81,8 @@ def compose_and_run(
     """
     register_with_hydra()
     flags = read_flags(arguments)
+    typed = flags.overrides
+    flags.overrides = quoted_overrides(typed, flags.multirun)
     outcome, is_stopped = None, False
     try:
         if flags.cfg:
@@ -89,6 +92,8 @@ def compose_and_run(
             show(flags, job)
             return 0
         with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
+            if flags.overrides != typed and not flags.multirun and hydra.is_sweep(flags.overrides):
+                flags.overrides = quoted_overrides(typed, in_sweep=True)
             config = hydra.compose(flags)
             if config.hydra.mode == RunMode.RUN:
                 return hydra.run(config, job)

@@ -1,5 +1,6 @@
 """A configuration as Hydra composed it, checked and ready for a run."""
 
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,4 +34,12 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, typed)
     check_config(config, choices, vocabulary)
+    check_run_name(config.run.name)
     return choices_with_classes(config, choices, vocabulary)
+
+
+def check_run_name(name: str) -> None:
+    """Raises UserError for the name of a run that is no folder below outputs/, or below that of a sweep."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise UserError(f"run.name={name}: must be a folder below outputs/; hydra.run.dir=DIR puts a run anywhere")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ from omegaconf import OmegaConf
 from .options import CONF, Vocabulary, following_groups
 from .validate import choices_with_classes
 
-IN_FRONT = ("model", "data", "optimizer")
-LONGEST = 180
+LEADING_GROUPS = ("model", "data", "optimizer")
+MAX_BYTES = 180
 
 
 def register_resolvers() -> None:
     """Makes `${trainopt.run_name:}` and `${trainopt.sweep_name:OVERRIDES,CHOICES}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("trainopt.run_name", _resolve, replace=True)
+    OmegaConf.register_new_resolver("trainopt.run_name", resolve_run_name, replace=True)
     # kept once it was resolved: every job of a sweep, whose own overrides are others, lies in the same folder
     OmegaConf.register_new_resolver("trainopt.sweep_name", sweep_name, replace=True, use_cache=True)
 
 
-def _resolve(*, _root_: Any) -> str:
+def resolve_run_name(*, _root_: Any) -> str:
+    """Returns the name of the run of a configuration, from what was chosen and typed."""
     hydra = OmegaConf.select(_root_, "hydra")
     if hydra is None:
         if not HydraConfig.initialized():
@@ -54,11 +55,11 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     >>> run_name(choices | {"optimizer": "torch.optim.AdamW"}, ["optimizer._target_=torch.optim.AdamW"])
     'mlp-digits-torch.optim.AdamW'
     """
-    front = "-".join(str(choices.get(group)) for group in IN_FRONT)
-    keys = {text: key_of(text).lstrip("+") for text in telling(overrides)}
-    said = {*IN_FRONT, *(f"{group}._target_" for group in IN_FRONT)}
+    front = "-".join(str(choices.get(group)) for group in LEADING_GROUPS)
+    keys = {text: key_of(text).lstrip("+") for text in identifying_overrides(overrides)}
+    said = {*LEADING_GROUPS, *(f"{group}._target_" for group in LEADING_GROUPS)}
     said |= {key.removesuffix("._target_") for key in keys.values() if key.endswith("._target_")}  # as schedule=cyclic
-    return folder_name([front, *(text for text, key in keys.items() if key not in said)])
+    return folder_name([front, *(text for text, key in keys.items() if key not in said)], choices)
 
 
 def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
@@ -69,7 +70,9 @@ def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
     """
     typed = as_typed(overrides) if OmegaConf.is_list(overrides) else overrides
     sweeper = choices["hydra/sweeper"]
-    return folder_name([*([] if sweeper == "basic" else [sweeper]), *telling(typed)]) or "defaults"
+    return (
+        folder_name([*([] if sweeper == "basic" else [sweeper]), *identifying_overrides(typed)], choices) or "defaults"
+    )
 
 
 def as_typed(overrides: Any) -> list[str]:
@@ -77,9 +80,10 @@ def as_typed(overrides: Any) -> list[str]:
     return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
-def telling(overrides: Iterable[str]) -> list[str]:
+def identifying_overrides(overrides: Iterable[str]) -> list[str]:
     """Returns the overrides that make a run another run, sorted."""
-    return sorted(text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
+    identifying = (text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
+    return sorted(re.sub(r"""=(["'])([^"'\\]*)\1$""", r"=\2", text) for text in identifying)  # without quotes
 
 
 def key_of(override: str) -> str:
@@ -87,11 +91,31 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
-def folder_name(parts: list[str]) -> str:
-    """Returns the parts in one name that every file system takes; long ones end in a hash instead."""
-    name = ",".join(parts)
-    name = re.sub(r"[^\w.,=+~@\[\]-]", "_", name)
-    if len(name) > LONGEST:
-        mark = hashlib.sha256(name.encode()).hexdigest()[:12]
-        name = f"{name[: LONGEST - 13]}-{mark}"
+def folder_name(parts: list[str], slashes: Container[str] = ()) -> str:
+    """Returns the parts in one name that every file system takes.
+
+    A part with other characters ends in a hash of it, so that `a b` and `a_b` have two names; so does a long name.
+
+    Args:
+        parts: as `key=value`.
+        slashes: keys whose values have slashes, which no hash needs to tell from others: those of groups.
+
+    >>> folder_name(["data.path=a_b", "data.path=a b", "experiment=x/y"], ["experiment"])
+    'data.path=a_b,data.path=a_b-6ad4e521,experiment=x_y'
+    """
+    name = ",".join(folder_part(part.replace("/", "_") if key_of(part) in slashes else part) for part in parts)
+    if len(name.encode()) > MAX_BYTES:
+        start = name.encode()[: MAX_BYTES - 13].decode(errors="ignore")
+        name = f"{start}-{hash_of(name, 12)}"
     return name
+
+
+def folder_part(part: str) -> str:
+    """Returns a part of a folder's name, with a hash of it where characters are replaced."""
+    name = re.sub(r"[^\w.,=+~@\[\]-]", "_", part)
+    return name if name == part else f"{name}-{hash_of(part, 8)}"
+
+
+def hash_of(text: str, digits: int) -> str:
+    """Returns so many hexadecimal digits of the hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

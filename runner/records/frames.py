@@ -109,10 +109,11 @@ def load_runs(
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
         environments[name] = dict(flatten(environment))
 
-    def frame(by_run: dict[str, dict[str, Any]]) -> pd.DataFrame:
-        return pd.DataFrame.from_dict(by_run, orient="index")
+    def frame(by_run: dict[str, dict[str, Any]], dtype: type | None = None) -> pd.DataFrame:
+        return pd.DataFrame.from_dict(by_run, orient="index", dtype=dtype)
 
-    return Runs(frame(summaries), frame(configs), frame(environments), pd.DataFrame(records), problems)
+    # 2000 stays an integer where other runs have no such key
+    return Runs(frame(summaries), frame(configs, object), frame(environments), pd.DataFrame(records), problems)
 
 
 def run_folders(paths: Iterable[str | Path]) -> list[Path]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import time
 import traceback
 from contextlib import suppress
@@ -110,6 +111,19 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
             f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
             " give run.name=NAME or hydra.run.dir=DIR for a new one, or remove it"
         )
+
+
+def check_former_name(folder: Path, config: DictConfig) -> None:
+    """Raises UserError if the run of a folder that is not there lies beside it, under the name of an earlier version.
+
+    That had no hashes in names for what was replaced in them.
+    """
+    former = folder.with_name(re.sub(r"-[0-9a-f]{8}(?=,|$)", "", folder.name))
+    if former == folder or (folder / CONFIG).exists() or not (former / CONFIG).exists():
+        return
+    if identity(config) == identity(read_config(former)[0]):
+        move = shlex.join(["mv", str(former), str(folder)])
+        raise UserError(f"{former}: is this run, under the name of an earlier version; go on with it after {move}")
 
 
 def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:

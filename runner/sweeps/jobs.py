@@ -13,7 +13,7 @@ from ..config.data_files import needs
 from ..config.prepare import prepare
 from ..config.run_names import as_typed
 from ..records.job_table import write_plan
-from ..records.run_folder import CONFIG, fingerprint
+from ..records.run_folder import CONFIG, check_former_name, fingerprint
 from ..system.errors import UserError
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
 from .arguments import check_arguments
@@ -79,7 +79,7 @@ def plan_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]
         job = plan_job(loader, config, overrides)
         same = jobs.setdefault(job["folder"], job)
         if same["fingerprint"] != job["fingerprint"]:
-            raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; leave run.name out")
+            raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; give each a run.name")
     return list(jobs.values())
 
 
@@ -98,6 +98,7 @@ def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> 
         settings = HydraConfig.get()
         choices = prepare(job, settings)
         if not (Path(settings.sweep.dir) / settings.sweep.subdir / CONFIG).exists():
+            check_former_name(Path(settings.sweep.dir) / settings.sweep.subdir, job)
             check_arguments(job, choices)
         return {
             "folder": str(settings.sweep.subdir),

@@ -15,7 +15,14 @@ from omegaconf import DictConfig
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
-from ..records.run_folder import OtherConfiguration, record_failure, remove_if_empty, strict_code, summary_if_done
+from ..records.run_folder import (
+    OtherConfiguration,
+    check_former_name,
+    record_failure,
+    remove_if_empty,
+    strict_code,
+    summary_if_done,
+)
 from ..system.display import Display
 from ..system.environment import add_working_directory, code_version
 from ..system.errors import FAILED, UserError, report_error
@@ -78,6 +85,7 @@ class Job:
             sweeper = settings.runtime.choices["hydra/sweeper"]
             raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
+        check_former_name(folder, config)
         if settings.mode == RunMode.MULTIRUN:
             return self._run_in_sweep(config, choices, folder)
         code = start(config, choices, folder, self.command, self.debug)

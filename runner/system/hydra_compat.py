@@ -113,13 +113,17 @@ class HydraSession:
             try:
                 config = self.compose_run(flags.overrides)
             except Exception:
-                if self._hydra.get_mode(self._config_name, flags.overrides) != RunMode.MULTIRUN:
+                if not self.is_sweep(flags.overrides):
                     raise
             else:
                 if config.hydra.mode != RunMode.MULTIRUN:
                     config.hydra.mode = RunMode.RUN
                     return config
         return self.compose_sweep([*flags.overrides, "hydra.mode=MULTIRUN"], with_log_configuration=True)
+
+    def is_sweep(self, overrides: list[str]) -> bool:
+        """Returns whether the configuration of these overrides asks for a sweep, as an experiment may."""
+        return self._hydra.get_mode(self._config_name, overrides) == RunMode.MULTIRUN
 
     def compose_run(self, overrides: list[str]) -> DictConfig:
         """Returns the configuration of a run."""
@@ -179,6 +183,11 @@ def accept_sweeper(sweeper: type[Sweeper], package: str) -> None:
 def sweeper_class(config: DictConfig) -> type[Plugin] | None:
     """Returns the class of a sweep's sweeper; None where Hydra does not know it."""
     return Plugins.instance().class_name_to_class.get(config.hydra.sweeper._target_)
+
+
+def parse_override(override: str) -> Override:
+    """Returns one override as Hydra reads it, without a session; HydraException where it cannot be read."""
+    return OverridesParser.create().parse_override(override)
 
 
 def parse_overrides(overrides: Iterable[str]) -> list[Override]:

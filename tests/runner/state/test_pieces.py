@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from trainopt.optimizers import L2
 from trainopt.runner.config.durations import Duration
-from trainopt.runner.config.run_names import LONGEST, run_name
+from trainopt.runner.config.run_names import MAX_BYTES, run_name
 from trainopt.runner.config.validate import satisfies
 from trainopt.runner.reporting.style import running_mean
 from trainopt.runner.state.clocks import Clocks
@@ -222,10 +222,11 @@ def test_names_of_runs_do_not_depend_on_the_order_and_are_never_too_long():
     choices = {"model": "mlp", "data": "digits", "optimizer": "sgd"}
     typed = ["seed=1", "model=mlp", "optimizer.lr=0.1", "logger=none", "data.path=/a b/c.npz"]
     name = run_name(choices, typed)
-    assert name == "mlp-digits-sgd,data.path=_a_b_c.npz,optimizer.lr=0.1,seed=1"
+    assert name == "mlp-digits-sgd,data.path=_a_b_c.npz-4a2806e4,optimizer.lr=0.1,seed=1"
     assert run_name(choices, typed[::-1]) == name
+    assert run_name(choices, ["data.path=a_b"]) != run_name(choices, ["data.path=a b"])
     long = run_name(choices, [f"model.hidden=[{','.join(['12'] * 100)}]"])
-    assert len(long) <= LONGEST
+    assert len(long) <= MAX_BYTES
     assert long != run_name(choices, [f"model.hidden=[{','.join(['12'] * 101)}]"])
 
 

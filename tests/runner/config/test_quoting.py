@@ -1,0 +1,94 @@
+"""What is typed is read as it is: paths with any characters, names that look like numbers, numbers too small."""
+
+import shlex
+
+import pytest
+
+from helpers.cli import refusal
+from trainopt.runner.config.quoting import quoted_overrides
+from trainopt.runner.system.errors import UserError
+from trainopt.runner.system.hydra_compat import parse_override
+
+NAMES = ("a,b=1,[2]/last.pt", 'it\'s & "ü" {x}.npz', "a b.npz", "#;!<>^`~", "42", "1e-3", "true", "[a]", "(x)", "a\\")
+
+
+@pytest.mark.parametrize("key", ["model.weights", "data.path", "data.root", "batching.reference", "run.name"])
+@pytest.mark.parametrize("value", NAMES)
+def test_a_text_is_taken_as_it_is(key, value):
+    (typed,) = quoted_overrides([f"{key}={value}"], in_sweep=False)
+    assert parse_override(typed).value() == value
+
+
+def test_what_hydra_reads_rightly_is_left_as_it_is():
+    typed = ["optimizer.lr=1e-3", "seed=0,1", "model.hidden=[8,8]", "data.path='a b'", "model.weights=null", "~probe"]
+    assert quoted_overrides(typed, in_sweep=False) == typed
+    assert quoted_overrides(["model.weights=a,b", "seed=range(1,3)"], in_sweep=True) == [
+        "model.weights=a,b",
+        "seed=range(1,3)",
+    ]
+
+
+def test_a_path_that_is_there_is_one_value_of_any_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").touch()
+    assert quoted_overrides(["+data.extra_path=a,b"], in_sweep=False) == ['+data.extra_path="a,b"']
+    assert quoted_overrides(["+data.extra_path=c,b"], in_sweep=False) == ["+data.extra_path=c,b"]
+
+
+def test_in_a_sweep_the_line_has_what_to_paste(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,x=1", "b,x=1"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as error:
+        quoted_overrides(["model.weights=a,x=1,b,x=1"], in_sweep=True)
+    (paste,) = shlex.split(str(error.value).partition("write ")[2])
+    assert list(parse_override(paste).sweep_string_iterator()) == ['"a,x=1"', '"b,x=1"']
+
+
+def test_names_and_numbers_of_a_sweep():
+    assert quoted_overrides(["run.name=1,2e3"], in_sweep=True) == ['run.name="1","2e3"']
+    assert quoted_overrides(["optimizer.lr='1e-3'"], in_sweep=True) == ["optimizer.lr=1e-3"]
+
+
+@pytest.mark.parametrize("value", ["1e-400", "[1,-1e-400]", "1e400", "0.1,1e-999"])
+def test_a_number_that_is_none_is_refused(value):
+    with pytest.raises(UserError, match=r"optimizer\.lr=.*no floating-point number"):
+        quoted_overrides([f"optimizer.lr={value}"], in_sweep=True)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "."])
+def test_a_name_that_leaves_the_folder_is_refused(name):
+    assert "below outputs/" in refusal(f"run.name={name}")
+
+
+SMALL = ("model=mlp", "model.hidden=[8]", "data.limit=20", "duration=1steps", "logger=none")
+
+
+def test_weights_are_read_from_a_folder_by_its_own_name(trainopt, tmp_path):
+    assert trainopt(*SMALL).code == 0
+    (run,) = (tmp_path / "outputs").iterdir()
+    assert "," in run.name
+    folder = str(run.relative_to(tmp_path))
+    last = f"{folder}/checkpoints/last.pt"
+    for command in (["resume", folder], ["evaluate", folder], ["status", folder]):
+        result = trainopt(*command)
+        assert result.code == 0, result.err
+    result = trainopt(*SMALL, f"model.weights={last}", "run.name=42")
+    assert result.code == 0, result.err
+    assert (tmp_path / "outputs/42/summary.json").exists()
+    swept = trainopt("-m", *SMALL, f"model.weights={last}", "seed=0,1")
+    assert (swept.code, swept.err.count("\n")) == (2, 1)
+    assert trainopt("-m", *SMALL, *shlex.split(swept.err.partition("write ")[2]), "seed=0,1").code == 0
+
+
+def test_the_folder_of_an_earlier_version_is_named(trainopt, tmp_path):
+    typed = [*SMALL, "data.root=a/b"]
+    assert trainopt(*typed).code == 0
+    (run,) = (tmp_path / "outputs").iterdir()
+    former = run.rename(run.with_name(run.name.replace("a_b-" + run.name.partition("a_b-")[2][:8], "a_b")))
+    result = trainopt(*typed)
+    assert result.code == 2
+    assert not run.exists()
+    former.rename(run)
+    assert "mv " in result.err
+    assert "already finished" in trainopt(*typed).out
