@@ -36,7 +36,9 @@ def test_rows_are_those_of_a_plain_implementation_of_mixup_with_label_smoothing(
         *("model=mlp", "model.hidden=[]", "batching.size=25", "duration=2epochs"),
         *("optimizer.lr=0", "objective.label_smoothing=0.1"),
     )
-    data, (matrix, bias) = np.load(path), (w.double().numpy() for w in weights(folder).values())
+    with np.load(path) as archive:  # closed: another test would get the warning that it was not
+        data = dict(archive)
+    matrix, bias = (w.double().numpy() for w in weights(folder).values())
     found = rows(folder, "train")
     assert len(found) == 6
     for row, (epoch, start) in zip(found, [(e, s) for e in (0, 1) for s in (0, 25, 50)], strict=True):

@@ -16,7 +16,8 @@ def test_the_toy_network_of_liao_2018_sees_mnist_as_32x32(npz, tmp_path, monkeyp
     assert run.parameters == 768_010  # section 4.4: 0.77 million
     assert run.image_shape == (1, 32, 32)
     pixels = np.zeros((30, 32, 32))
-    pixels[:, 2:30, 2:30] = np.load(path)["x_test"]
+    with np.load(path) as archive:
+        pixels[:, 2:30, 2:30] = archive["x_test"]
     expected = torch.from_numpy((pixels / 255 - 0.1307) / 0.3081).float()
     images, _ = next(run.evaluation_sets["test"].ordered(30))
     assert torch.allclose(images[:, 0], expected, atol=1e-5)
