@@ -1,11 +1,17 @@
 """`trainopt --help`: commands, options, and the keys of the chosen options with the comments of conf/."""
 
+import itertools
 import re
 import shutil
 import textwrap
+from pathlib import Path
 
-from ..config.options import CONF, Vocabulary
+from ..config.options import CONF, Vocabulary, shipped
 from ..config.overrides import chosen, config_folders, typed_overrides
+from ..system.errors import UserError, nearest
+
+KEYS = "keys"  # a topic beside the groups
+MAX_WIDTH = 110
 
 USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
@@ -23,7 +29,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 
-  --help              this page, with the keys of the options of the command line
+  --help [GROUP|keys] this page, with the keys of the options of the command line; or about a group, or all keys
   --cfg job           show the configuration of a command without running it
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found
@@ -35,29 +41,82 @@ trainopt compares ways of training neural networks: one command is one run.
 
 
 def command(arguments: list[str], debug: bool) -> int:
-    """Prints the help page for a command line; returns the exit code."""
+    """Prints the help page for a command line, or that of a group; returns the exit code."""
     del debug
-    print(help_text(typed_overrides(arguments), Vocabulary([*config_folders(arguments), CONF])))
+    vocabulary = Vocabulary([*config_folders(arguments), CONF])
+    topics = [word for word in arguments if word[0] not in "-+~" and "=" not in word and not Path(word).is_dir()]
+    if not topics:
+        print(help_text(typed_overrides(arguments), vocabulary))
+    elif topics[0] == KEYS:
+        print("\n".join(key_lines()))
+    elif topics[0] in vocabulary.groups:
+        print(group_text(topics[0], vocabulary))
+    else:
+        hint = nearest(topics[0], [KEYS, *vocabulary.groups]) or f"; there is help on {KEYS} and on each group"
+        raise UserError(f"--help {topics[0]}: no such topic{hint}")
     return 0
 
 
 def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     """Returns the page for a command line."""
-    width = min(shutil.get_terminal_size().columns, 110)
-    lines = [USAGE, "Groups (group=option):", ""]
-    for group in vocabulary.groups:
-        options = ", ".join(vocabulary.options(group))
-        lines += textwrap.wrap(f"{group}: {options}", width, initial_indent="  ", subsequent_indent="      ")
-    lines += ["", "Keys (key=value; those of a section as section.key=value):", ""]
-    _, _, rest = (CONF / "config.yaml").read_text(encoding="utf-8").partition("\n")  # its first line is about the file
-    lines += _indented(_without(rest, "defaults"))
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    lines = [USAGE, "Groups (group=option; --help GROUP explains its options):", ""]
+    lines += [f"  {group_line(group, vocabulary, width - 2)}" for group in vocabulary.groups]
+    lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
+    lines += textwrap.wrap(", ".join(key_names()), width, initial_indent="  ", subsequent_indent="  ")
+    lines += ["", "Keys of the chosen options:"]
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
-            if path is not None:
-                lines += ["", f"{group}={option}"]
-                lines += _indented(_without(path.read_text(encoding="utf-8", errors="replace"), "_target_", "defaults"))
+            keys = [] if path is None else _indented(_without(read_option(path), "_target_", "defaults"))
+            if any(not line.lstrip().startswith("#") for line in keys):
+                lines += ["", f"{group}={option}", *keys]
     return "\n".join(lines)
+
+
+def group_line(group: str, vocabulary: Vocabulary, width: int) -> str:
+    """Returns a group with as many of its options as fit into a line."""
+    options = vocabulary.options(group)
+    whole = f"{group}: {', '.join(options)}"
+    if len(whole) <= width:
+        return whole
+    rest = f", … ({len(options)})"
+    return textwrap.shorten(whole, width - len(rest), placeholder="").rstrip(",") + rest
+
+
+def group_text(group: str, vocabulary: Vocabulary) -> str:
+    """Returns the options of a group, each with the comment that its YAML begins with."""
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    lines = [f"Options of {group}, as in {group}=OPTION; trainopt {group}=OPTION --help shows the keys of one:", ""]
+    for option in vocabulary.options(group):
+        path = vocabulary.file(group, option)
+        comment = itertools.takewhile(
+            lambda line: line.startswith("# "), read_option(path).splitlines() if path else ()
+        )
+        about = " ".join(line.removeprefix("# ") for line in comment if "@package" not in line)
+        lines += textwrap.wrap(f"{option}  {about}", width, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def key_lines() -> list[str]:
+    """Returns the keys that every run has, with their values and comments."""
+    _, _, rest = read_option(CONF / "config.yaml").partition("\n")  # its first line is about the file
+    return _indented(_without(rest, "defaults"))
+
+
+def key_names() -> list[str]:
+    """Returns the names of these keys; those of a section in braces."""
+    content = shipped("config.yaml")
+    return [
+        f"{name}.{{{','.join(value)}}}" if isinstance(value, dict) else name
+        for name, value in content.items()
+        if name != "defaults"
+    ]
+
+
+def read_option(path: Path) -> str:
+    """Returns the text of a YAML file."""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _without(text: str, *sections: str) -> list[str]:
