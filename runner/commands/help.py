@@ -90,9 +90,8 @@ def group_text(group: str, vocabulary: Vocabulary) -> str:
     lines = [f"Options of {group}, as in {group}=OPTION; trainopt {group}=OPTION --help shows the keys of one:", ""]
     for option in vocabulary.options(group):
         path = vocabulary.file(group, option)
-        comment = itertools.takewhile(
-            lambda line: line.startswith("# "), read_option(path).splitlines() if path else ()
-        )
+        content = read_option(path).splitlines() if path else []
+        comment = itertools.takewhile(lambda line: line.startswith("# "), content)
         about = " ".join(line.removeprefix("# ") for line in comment if "@package" not in line)
         lines += textwrap.wrap(f"{option}  {about}", width, initial_indent="  ", subsequent_indent="      ")
     return "\n".join(lines)

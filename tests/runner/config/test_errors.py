@@ -270,7 +270,21 @@ def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
     assert "optimizer: adadelta, adafactor, adagrad, adam, adamw, " in text
     assert re.search(r"betas: \[0.9, 0.999\] # decay of the running means", text)
     assert "nesterov:" not in text
+    assert len(text.splitlines()) < 100  # two screens
+    assert "gradient.{clip_norm,clip_value,accumulation_steps}" in text
+    assert "liao2018/svhn_dynamic" not in text
     assert trainopt("--version").out.startswith("trainopt ")
+
+
+def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trainopt, tmp_path):
+    assert "liao2018/svhn_dynamic  " in trainopt("--help", "experiment").out
+    about = trainopt("--help", "optimizer").out
+    assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
+    assert "clip_norm: null # a longer gradient" in trainopt("--help", "keys").out
+    assert "did you mean optimizer?" in trainopt("--help", "optimzer").err
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    (tmp_path / "mine/optimizer/slow.yaml").write_text("# Slowly.\n_target_: torch.optim.SGD\nlr: 0.001\n")
+    assert "slow  Slowly." in trainopt("--config-dir", "mine", "--help", "optimizer").out
 
 
 def test_hydra_shows_the_configuration(trainopt):
