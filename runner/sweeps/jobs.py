@@ -7,11 +7,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from ..config.data_files import needs
+from ..config.explain import explain
 from ..config.prepare import prepare
-from ..config.run_names import as_typed
+from ..config.run_names import as_typed, option_choices
 from ..records.job_table import write_plan
 from ..records.run_folder import CONFIG, check_former_name, fingerprint
 from ..system.errors import UserError
@@ -89,7 +91,10 @@ def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> 
     Raises:
         UserError: the job cannot be run as it was typed.
     """
-    composed = loader.load_sweep_config(config, overrides)
+    try:
+        composed = loader.load_sweep_config(config, overrides)
+    except HydraException as error:  # with the choices of this job, which a sweep may have several of
+        raise UserError(explain(error, overrides, option_choices(config.hydra)[1])) from error
     hydra = HydraConfig.instance()
     before = hydra.cfg
     try:

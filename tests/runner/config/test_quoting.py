@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from helpers.cli import refusal
+from helpers.cli import refusal, sweep_refusal
 from trainopt.runner.config.quoting import quoted_overrides
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import parse_override
@@ -92,3 +92,8 @@ def test_the_folder_of_an_earlier_version_is_named(trainopt, tmp_path):
     former.rename(run)
     assert "mv " in result.err
     assert "already finished" in trainopt(*typed).out
+
+
+def test_a_key_that_one_job_lacks_is_explained_by_the_choices_of_that_job():
+    line = sweep_refusal("optimizer=sgd,adam", "optimizer.momentum=0.5")
+    assert "optimizer=adam has no such key" in line
