@@ -4,6 +4,9 @@ matplotlib is imported where something is drawn: to show a run that has ended ta
 """
 
 import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +80,22 @@ def escape_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+@contextmanager
+def missing_glyphs_ignored() -> Iterator[None]:
+    """A name may have characters that matplotlib's font lacks: boxes stand for them, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
+
+
 def save_png(figure: "Figure", path: Path, title: str) -> Path:
     """Writes a figure with its title as PNG and returns its path."""
     lines = textwrap.wrap(title, round(TITLE_WIDTH * figure.get_figwidth()))
     figure.suptitle(escape_math("\n".join(lines)), fontsize=10)
     if len(lines) > 1 and figure.get_layout_engine() is None:
         figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
-    figure.savefig(path, dpi=DPI)
+    with missing_glyphs_ignored():
+        figure.savefig(path, dpi=DPI)
     return path
 
 
@@ -92,9 +104,9 @@ def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigu
     from matplotlib import rc_context
 
     saved = SavedFigure(name, title, out / f"{name}.svg", out / f"{name}.png")
-    with rc_context({"svg.hashsalt": name}):
+    with missing_glyphs_ignored(), rc_context({"svg.hashsalt": name}):
         figure.savefig(saved.svg, metadata={"Date": None})
-    figure.savefig(saved.png, dpi=DPI)
+        figure.savefig(saved.png, dpi=DPI)
     return saved
 
 
