@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..system.errors import UserError
 from .explain import wrong_choice
 from .options import following_groups
+from .overrides import split_override
 from .run_names import as_typed, key_of, option_choices
 from .validate import check_config, choices_with_classes, drop_replaced_defaults
 
@@ -33,7 +34,7 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
         raise UserError(line)
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, typed)
-    check_config(config, choices, vocabulary)
+    check_config(config, choices, vocabulary, {key: value for _, key, value in map(split_override, typed)})
     check_run_name(config.run.name)
     return choices_with_classes(config, choices, vocabulary)
 

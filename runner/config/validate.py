@@ -12,7 +12,7 @@ integers fit into 64 bits.
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,11 +27,19 @@ from .renamed import new_key
 RULE_OF_TYPE = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
+def check_config(
+    config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary, texts: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Raises UserError for the first key that is unknown, missing, or has a value that is not allowed.
 
     Parts whose class is not the one of the chosen YAML are left to `build`, which compares them with the
     class's signature.
+
+    Args:
+        config: changed where a value is a number in another form than its rule asks for, as 2e3 for an integer.
+        choices: the option of each group.
+        vocabulary: the options that there are.
+        texts: the values that were typed, by key, for messages.
     """
     ours, lists = check_keys(config, choices, vocabulary), list_groups()
     for key, value in leaves(config):
@@ -40,24 +48,52 @@ def check_config(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabu
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"{group}.{name.partition('.')[2]}" if group in lists else key
-        if group in ours:
-            check_value(key, value, named)
+        if group not in ours:
+            continue
+        number = number_for(value, shipped("allowed.yaml").get(named, ""))
+        if number is None:
+            check_value(key, value, named, texts.get(key))
+        else:
+            OmegaConf.update(config, key, number)
 
 
-def check_value(key: str, value: Any, named: str) -> None:
-    """Raises UserError if a value does not keep the rule of conf/allowed.yaml that has a name."""
+def number_for(value: Any, rule: str) -> int | float | None:
+    """Returns the number that keeps a rule where a value in another form does not; None where there is none.
+
+    >>> number_for(2e3, "integer >= 1"), number_for("1e-3", "number > 0"), number_for(2.5, "integer >= 1")
+    (2000, 0.001, None)
+    """
+    if not rule or not isinstance(value, str | float) or satisfies(value, rule):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    forms = [int(number), number] if number.is_integer() else [number]
+    return next((form for form in forms if satisfies(form, rule)), None)
+
+
+def check_value(key: str, value: Any, named: str, text: str | None = None) -> None:
+    """Raises UserError if a value does not keep the rule of conf/allowed.yaml that has a name.
+
+    Args:
+        key: of the value.
+        value: as it was read.
+        named: the rule's key.
+        text: as it was typed; None: it was not.
+    """
     rules = shipped("allowed.yaml")
     if named in rules:
-        check_rule(key, value, rules[named])
+        check_rule(key, value, rules[named], text)
     above = named.rpartition(".")[0]
     if above in rules and rules[above] != "section":
         raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
 
 
-def check_rule(key: str, value: Any, rule: str) -> None:
-    """Raises UserError if a value does not keep a rule."""
+def check_rule(key: str, value: Any, rule: str, text: str | None = None) -> None:
+    """Raises UserError if a value does not keep a rule; `text` is how it was typed."""
     if not satisfies(value, rule):
-        raise UserError(f"{key}={_typed(value)}: must be {_spelled_out(rule)}")
+        raise UserError(f"{key}={text or _typed(value)}: must be {_spelled_out(rule)}")
 
 
 def drop_replaced_defaults(

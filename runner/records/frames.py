@@ -109,11 +109,17 @@ def load_runs(
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
         environments[name] = dict(flatten(environment))
 
-    def frame(by_run: dict[str, dict[str, Any]], dtype: type | None = None) -> pd.DataFrame:
-        return pd.DataFrame.from_dict(by_run, orient="index", dtype=dtype)
+    def frame(by_run: dict[str, dict[str, Any]]) -> pd.DataFrame:
+        return pd.DataFrame.from_dict(by_run, orient="index")
 
-    # 2000 stays an integer where other runs have no such key
-    return Runs(frame(summaries), frame(configs, object), frame(environments), pd.DataFrame(records), problems)
+    return Runs(frame(summaries), frame_of_values(configs), frame(environments), pd.DataFrame(records), problems)
+
+
+def frame_of_values(by_run: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Returns a frame with a row for each run whose values keep their types: an integer beside a gap stays one."""
+    keys = dict.fromkeys(key for values in by_run.values() for key in values)
+    columns = {key: [values.get(key, float("nan")) for values in by_run.values()] for key in keys}
+    return pd.DataFrame({k: pd.Series(v, index=list(by_run), dtype=object) for k, v in columns.items()})
 
 
 def run_folders(paths: Iterable[str | Path]) -> list[Path]:
