@@ -81,7 +81,7 @@ def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_error_and_size(mad
     size, lr = GRID[2]
     (label,) = [name for name in drawn if f"size={size}" in name and f"lr={lr}" in name and "constant" in name]
     assert drawn[label].get_xydata()[0] == pytest.approx([size * (1 + lr + 0.05), 100 * lr * 16 / size])
-    assert label.endswith(f": {100 - (80 + size / 8 + 50 * lr):.2f} %")
+    assert label.endswith(f": error {100 - (80 + size / 8 + 50 * lr):.2f} %")
     assert sorted(text.get_text() for text in axis.texts) == sorted(f"s{size}" for size, _ in GRID)
 
 
