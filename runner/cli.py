@@ -1,5 +1,6 @@
 """The command line: a command by its name, anything else is a run or a sweep. Imports torch only when a run begins."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -14,6 +15,8 @@ COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce")
 
 def main() -> None:
     """Runs the command that was typed, and exits with its code."""
+    if "_ARGCOMPLETE" in os.environ:
+        import_module(".commands.completion", __package__).complete(COMMANDS)
     protect_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]

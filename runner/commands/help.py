@@ -36,7 +36,8 @@ trainopt compares ways of training neural networks: one command is one run.
   --debug             show the traceback of an error
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version           show the version
-  --hydra-help        show Hydra's own flags (completion for the shell, …)
+  -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc; zsh the same; fish: … | source
+  --hydra-help        show Hydra's own flags
 """
 
 

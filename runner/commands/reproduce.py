@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..studies.cost import expected_not_run, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
-from ..studies.schema import SCALES, Study, find_studies, read_study, reject_unknown
+from ..studies.schema import ALL, SCALES, Study, find_studies, read_study, reject_unknown
 from ..sweeps.compose import Composer
 from ..sweeps.run_job import import_once
 from ..system.display import wide_console
@@ -18,8 +18,6 @@ from ..system.flags import FlagParser, existing_folder
 from ..system.interrupt import Interrupt
 from ..system.isolation import run_isolated
 from .run import command as run
-
-ALL = "all"
 
 
 def parser() -> FlagParser:

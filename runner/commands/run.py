@@ -82,6 +82,11 @@ def compose_and_run(
     register_with_hydra()
     flags = read_flags(arguments)
     typed = flags.overrides
+    if flags.shell_completion and typed and typed[0].startswith("install="):
+        from .completion import script
+
+        print(script(typed[0].partition("=")[2]))
+        return 0
     flags.overrides = quoted_overrides(typed, flags.multirun)
     outcome, is_stopped = None, False
     try:

@@ -68,14 +68,14 @@ class Vocabulary:
         found = set()
         for key, value in shipped("config.yaml").items():
             if key != "defaults":
-                found |= set(_dotted(key, value))
+                found |= set(dotted(key, value))
         for group, chosen in choices.items():
             for option in chosen if isinstance(chosen, list) else [chosen]:
                 path = self.file(group, str(option))
                 if path is not None:
                     content = {k: v for k, v in option_content(path).items() if k != "defaults"}
                     is_global = "@package _global_" in path.read_text(encoding="utf-8")
-                    found |= set(_dotted("" if is_global else group.replace("/", "."), content))
+                    found |= set(dotted("" if is_global else group.replace("/", "."), content))
         return sorted(found)
 
     def holders(self, group: str, key: str) -> list[str]:
@@ -106,10 +106,15 @@ def list_groups() -> set[str]:
     return {group for group, choice in default_choices().items() if isinstance(choice, list)}
 
 
-def _dotted(prefix: str, value: Any) -> list[str]:
+def dotted(prefix: str, value: Any) -> list[str]:
+    """Returns the dotted keys of a value, each after a prefix.
+
+    >>> dotted("optimizer", {"lr": 0.1, "betas": [0.9, 0.999]})
+    ['optimizer.lr', 'optimizer.betas']
+    """
     if isinstance(value, dict) and value:
         start = f"{prefix}." if prefix else ""
-        return [key for k, v in value.items() for key in _dotted(f"{start}{k}", v)]
+        return [key for k, v in value.items() for key in dotted(f"{start}{k}", v)]
     return [prefix]
 
 

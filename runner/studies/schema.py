@@ -15,6 +15,7 @@ from ..system.errors import UserError, nearest, one_line
 SCALES = ("smoke", "small", "paper")
 ORDERS = ("above", "below", "equal", "rising", "falling")
 LOG_AXES = ("x", "y")
+ALL = "all"  # in place of the names of all studies
 SOURCES = ("value", "row", "ensemble", "landscape")  # of a metric: exactly one of them
 TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {  # of the file: how a message names one, and Python's types for it
     str: ("text", (str,)),

@@ -81,6 +81,18 @@ def show(flags: Namespace, job: TaskFunction) -> None:
     _run_hydra(flags, get_args_parser(), job, CONFIG_PATH, CONFIG_NAME)
 
 
+def hydra_options(group: str) -> list[str]:
+    """Returns the options of one of Hydra's groups, as of `hydra/launcher`, with those of installed plugins."""
+    with HydraSession(None):
+        return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
+def hydra_node(overrides: list[str]) -> Any:
+    """Returns Hydra's own node of the configuration of a sweep, as a dict."""
+    with HydraSession(None) as session:
+        return OmegaConf.to_container(session.compose_sweep(overrides, with_log_configuration=False).hydra)
+
+
 class HydraSession:
     """Hydra with our configuration folder; while entered, it composes configurations and starts jobs.
 
