@@ -30,9 +30,9 @@ def needs(config: DictConfig, choices: dict[str, Any]) -> dict[str, str]:
         choices: of options.
     """
     root = str(config.data.root)
-    found = {key: value for key, value in leaves(config) if isinstance(value, str) and is_below(value, root)}
+    below = {key: value for key, value in leaves(config) if isinstance(value, str) and is_below(value, root)}
     extra = {"data.extra": f"{root}/{EXTRA}"} if config.data.get("extra") else {}
-    return {"data": str(choices["data"]), **extra, **found}
+    return {"data": str(choices["data"]), **extra, **below}
 
 
 def is_below(text: str, root: str) -> bool:
@@ -44,31 +44,36 @@ def is_below(text: str, root: str) -> bool:
     return any(text.startswith(f"{top}/") for top in (root, str(Path(root).expanduser())))
 
 
-def missing(need: dict[str, str], root: Path) -> list[str]:
-    """Returns a line for each thing that is needed and not there: where it is looked for, and how to get it."""
-    name = need["data"]
+def missing(files: dict[str, str], root: Path) -> list[str]:
+    """Returns a line for each file or folder that is missing: where it is looked for, and how to get it.
+
+    Args:
+        files: as of `needs`.
+        root: the folder of data sets.
+    """
+    name = files["data"]
     fetch = f"`trainopt data={name} %sdata.download=true debug=quick` fetches"
     lines = []
-    if not is_there(name, root):
+    if not is_present(name, root):
         lines.append(
             f"{name}: neither {name}.npz nor torchvision's files ({TORCHVISION[name][0]}, …) lie in {root}; "
             f"{fetch % ''} them, TRAINOPT_DATA=DIR names another folder"
         )
-    for key, value in need.items():
+    for key, value in files.items():
         if key == "data" or Path(value).expanduser().exists():
             continue
-        hints = {"data.path": described(name), "data.extra": f"{fetch % 'data.extra=true '} it"}
+        hints = {"data.path": how_it_lies(name), "data.extra": f"{fetch % 'data.extra=true '} it"}
         lines.append(f"{value} ({key}): is not there; {hints.get(key) or 'it has to be put there'}")
     return lines
 
 
-def is_there(name: str, root: Path) -> bool:
+def is_present(name: str, root: Path) -> bool:
     """Returns whether a data set lies in a folder; one that is not of torchvision always does."""
     files = TORCHVISION.get(name, [])
     return (root / f"{name}.npz").is_file() or all((root / file).is_file() for file in files)
 
 
-def described(name: str) -> str:
+def how_it_lies(name: str) -> str:
     """Returns what the YAML of a data set begins with, which says how it has to lie."""
     path = CONF / f"data/{name}.yaml"
     return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") if path.is_file() else ""

@@ -23,10 +23,10 @@ class Duration:
         >>> Duration.parse("0.05epochs")
         Duration(amount=Fraction(1, 20), unit='epochs')
         """
-        found = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None
-        if found is not None:
-            amount = Fraction(found[1].rstrip(".")) * 10 ** int(found[2] or 0)
-            unit = found[3] + "s"
+        match = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is not None:
+            amount = Fraction(match[1].rstrip(".")) * 10 ** int(match[2] or 0)
+            unit = match[3] + "s"
             if amount > 0 and (unit == "epochs" or amount.denominator == 1):
                 return cls(amount, unit)
         raise UserError(f"{text}: is no duration; write a positive number with a unit, as 20epochs or 300steps")

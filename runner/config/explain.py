@@ -166,8 +166,8 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
         of_group = [k for k in known if k.startswith(f"{group}.")]
-        option, those = name.partition(".")[0], choices[group]
-        if group in list_groups() and option in vocabulary.options(group) and option not in (those, *those):
+        option, choice = name.partition(".")[0], choices[group]
+        if group in list_groups() and option in vocabulary.options(group) and option not in (choice, *choice):
             return f"{key}: {option} is not among the choices; give {group}=[{option}]"
         holders = vocabulary.holders(group, name)
         if holders:

@@ -45,8 +45,8 @@ class Vocabulary:
     @property
     def groups(self) -> list[str]:
         """The names of all config groups that are typed, but for Hydra's own."""
-        found = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
-        return sorted(found - {"hydra", STUDIES, *following_groups()})
+        names = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
+        return sorted(names - {"hydra", STUDIES, *following_groups()})
 
     def options(self, group: str) -> list[str]:
         """The names of the options of a group, as in `mlp` or `menssen2019/mnist`; without fragments, as `_mnist`."""
@@ -65,28 +65,28 @@ class Vocabulary:
 
     def keys(self, choices: dict[str, Any]) -> list[str]:
         """All dotted keys of a configuration with these choices, as in `optimizer.lr`."""
-        found = set()
+        keys: set[str] = set()
         for key, value in shipped("config.yaml").items():
             if key != "defaults":
-                found |= set(dotted(key, value))
+                keys |= set(dotted(key, value))
         for group, chosen in choices.items():
             for option in chosen if isinstance(chosen, list) else [chosen]:
                 path = self.file(group, str(option))
                 if path is not None:
                     content = {k: v for k, v in option_content(path).items() if k != "defaults"}
                     is_global = "@package _global_" in path.read_text(encoding="utf-8")
-                    found |= set(dotted("" if is_global else group.replace("/", "."), content))
-        return sorted(found)
+                    keys |= set(dotted("" if is_global else group.replace("/", "."), content))
+        return sorted(keys)
 
     def holders(self, group: str, key: str) -> list[str]:
         """The options of a group that have a key."""
-        found = []
+        holders = []
         for option in self.options(group):
             path = self.file(group, option)
             with suppress(YAMLError, UnicodeDecodeError):  # somebody's broken file is not what this is about
                 if path is not None and key in option_content(path):
-                    found.append(option)
-        return found
+                    holders.append(option)
+        return holders
 
 
 def default_choices() -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What was typed, without Hydra: overrides taken apart, and what names of other programs are here."""
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..system.errors import nearest
+from ..system.flags import FlagParser
 from .options import Vocabulary, default_choices
 
 # What is typed here for a key of these names; {} stands for the value. Text without "=" says what there is instead.
@@ -118,7 +118,7 @@ def typed_overrides(arguments: list[str]) -> list[str]:
 
 def config_folders(arguments: list[str]) -> list[Path]:
     """Returns the folder that --config-dir names, in a list; an empty one where there is none."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     folder = parser.parse_known_args(arguments)[0].config_dir
     return [folder] if folder is not None and folder.is_dir() else []

@@ -41,14 +41,14 @@ def check_config(
         vocabulary: the options that there are.
         texts: the values that were typed, by key, for messages.
     """
-    ours, lists = check_keys(config, choices, vocabulary), list_groups()
+    checked, lists = check_keys(config, choices, vocabulary), list_groups()
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key, choices, vocabulary)}")
         group, _, name = key.partition(".")
         # regularizer.l2.strength has the rule of regularizer.strength
         named = f"{group}.{name.partition('.')[2]}" if group in lists else key
-        if group not in ours:
+        if group not in checked:
             continue
         number = number_for(value, shipped("allowed.yaml").get(named, ""))
         if number is None:
@@ -87,13 +87,13 @@ def check_value(key: str, value: Any, named: str, text: str | None = None) -> No
         check_rule(key, value, rules[named], text)
     above = named.rpartition(".")[0]
     if above in rules and rules[above] != "section":
-        raise UserError(f"{key}={_typed(value)}: {above} must be {_spelled_out(rules[above])}")
+        raise UserError(f"{key}={yaml_text(value)}: {above} must be {_rule_text(rules[above])}")
 
 
 def check_rule(key: str, value: Any, rule: str, text: str | None = None) -> None:
     """Raises UserError if a value does not keep a rule; `text` is how it was typed."""
     if not satisfies(value, rule):
-        raise UserError(f"{key}={text or _typed(value)}: must be {_spelled_out(rule)}")
+        raise UserError(f"{key}={text or yaml_text(value)}: must be {_rule_text(rule)}")
 
 
 def drop_replaced_defaults(
@@ -151,21 +151,21 @@ def as_written(node: Any) -> dict[Any, Any]:
 
 def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     """Returns (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for name in map(str, node):
         key = f"{prefix}{name}"
         if OmegaConf.is_missing(node, name):
-            found.append((key, "???"))
+            pairs.append((key, "???"))
             continue
         try:
             value = node[name]
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
         if isinstance(value, DictConfig) and value:
-            found += leaves(value, f"{key}.")
+            pairs += leaves(value, f"{key}.")
         else:
-            found.append((key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value))
-    return found
+            pairs.append((key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value))
+    return pairs
 
 
 def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> set[str]:
@@ -175,19 +175,19 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     """
     defaults = shipped("config.yaml")
     groups = vocabulary.groups
-    ours = list_groups()
+    checked = list_groups()
     for name, node in sections(config):
         if name not in groups and name not in defaults:
-            raise UserError(f"{name}: unknown key{hint(name, _typed(node)) or nearest(name, [*groups, *defaults])}")
+            raise UserError(f"{name}: unknown key{hint(name, yaml_text(node)) or nearest(name, [*groups, *defaults])}")
         if name not in groups:
-            ours.add(name)
+            checked.add(name)
             if isinstance(defaults[name], dict):
                 _check_section(name, node, list(defaults[name]))
             continue
         path = vocabulary.file(name, str(choices.get(name)))
         content = option_content(path) if path is not None and CONF in path.parents else {}
         if "_target_" in content and as_written(node).get("_target_") == content["_target_"]:
-            ours.add(name)
+            checked.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
     for name in groups:
         if name not in {"experiment", "debug", *list_groups()} and name not in config:
@@ -198,7 +198,7 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             *above, last = key.split(".")
             if last not in (config[above[0]] if above else config):
                 raise UserError(f"{key} is missing: it cannot be left out; give {key}=VALUE")
-    return ours
+    return checked
 
 
 def missing_group(name: str, vocabulary: Vocabulary) -> str:
@@ -208,13 +208,13 @@ def missing_group(name: str, vocabulary: Vocabulary) -> str:
 
 def sections(config: DictConfig) -> list[tuple[str, Any]]:
     """Returns (name, value) of the top level; None for what is missing or cannot be resolved: `leaves` says so."""
-    found = []
+    pairs = []
     for name in map(str, config):
         try:
-            found.append((name, config[name]))
+            pairs.append((name, config[name]))
         except OmegaConfBaseException:
-            found.append((name, None))
-    return found
+            pairs.append((name, None))
+    return pairs
 
 
 def _check_section(prefix: str, node: Any, known: list[str]) -> None:
@@ -222,7 +222,7 @@ def _check_section(prefix: str, node: Any, known: list[str]) -> None:
         raise UserError(f"{prefix}={node}: is a section; give one of its keys, as in {prefix}.{known[0]}=VALUE")
     for key in map(str, node):
         if key not in known:
-            value = _typed(as_written(node)[key])
+            value = yaml_text(as_written(node)[key])
             raise UserError(unknown_key(f"{prefix}.{key}", [f"{prefix}.{k}" for k in known], value))
 
 
@@ -321,7 +321,7 @@ def _within(value: float, bounds: str) -> bool:
     return value >= float(limit) if sign == ">=" else value > float(limit)
 
 
-def _spelled_out(rule: str) -> str:
+def _rule_text(rule: str) -> str:
     return " or ".join(map(_with_article, alternatives(rule)))
 
 
@@ -333,10 +333,11 @@ def _with_article(rule: str) -> str:
     return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
 
 
-def _typed(value: Any) -> str:
+def yaml_text(value: Any) -> str:
+    """Returns a value as YAML has it."""
     if value is None or isinstance(value, bool):
         return str({None: "null", True: "true", False: "false"}[value])
-    return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)
+    return "[" + ",".join(map(yaml_text, value)) + "]" if isinstance(value, list) else str(value)
 
 
 def _meaning(key: str, choices: dict[str, Any], vocabulary: Vocabulary) -> str:

@@ -150,6 +150,7 @@ def test_bad_input(monkeypatch, command, message):
         ("--optimizer adam", "--optimizer: no such flag; write optimizer=adam"),
         ("--nonsense", "--nonsense: no such flag; trainopt --help shows all"),
         ("--config-dir", "--config-dir/-cd: expected one argument"),
+        ("--help --config-dir", "--config-dir/-cd: expected one argument"),
         ("--config-dir nowhere seed=1", "nowhere: no such folder"),
         ("--cfg nonsense", "--cfg/-c: invalid choice: 'nonsense'"),
         ("--resolve", "--resolve: goes with --cfg job"),
