@@ -1,6 +1,6 @@
 """What persistency gains where loading matters: images a second of training, K updates a batch against one.
 
-A linear classifier on 32x32 colour images that are mirrored and shifted, trained by our loop; images count once
+A linear classifier on 32x32 colour images that are flipped and cropped, trained by our loop; images count once
 for each update. With L seconds to load a batch and U for an update, measured beside the runs (L: batches taken and
 not used; U: a run on a single batch), K updates a batch can gain (L + U) / (L / K + U).
 """

@@ -1,4 +1,4 @@
-"""From made-up runs, whose figures are known, to a table and a verdict."""
+"""From synthetic runs, whose metrics are known, to a table and a verdict."""
 
 import csv
 import math

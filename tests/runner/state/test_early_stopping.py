@@ -1,4 +1,4 @@
-"""Early stopping looks at held-out images or at the length of steps, and is part of what a run goes on from."""
+"""Early stopping looks at the validation set or at the length of steps, and is part of what a run goes on from."""
 
 import itertools
 

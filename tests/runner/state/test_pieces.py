@@ -183,7 +183,7 @@ def test_accuracies_of_mixed_images_are_what_the_targets_give_to_the_classes_fou
         found = logits.argmax(1)
         expected.append(100 * (0.3 * (found == one) + 0.7 * (found == other)).double().mean().item())
     assert accuracies(batches) == pytest.approx(expected)
-    assert accuracies(batches[2:]) == accuracies(batches)[2:]  # to the last bit: rows wait for each other or not
+    assert accuracies(batches[2:]) == accuracies(batches)[2:]  # bitwise: rows wait for each other or not
 
 
 def test_rows_are_strict_json():

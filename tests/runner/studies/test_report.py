@@ -78,7 +78,7 @@ def study_of(**parts):
 
 
 def report_of(folder, study=None, made=None, state="done", searched=None):
-    """Write a report of made-up runs; return (result, report.md)."""
+    """Write a report of synthetic runs; return (result, report.md)."""
     there = folder / "made_up" / "smoke"
     if not (there / "sweeps").exists():
         made_up_sweep(there / "sweeps/methods", runs() if made is None else made, searched)

@@ -123,16 +123,16 @@ def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, nu
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("launcher", "at_a_time"), [("basic", 1), ("joblib", 2)])
 def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher, at_a_time, number):
-    """Its jobs write their checkpoints first; meanwhile the ledger is right, and knows how long they take."""
+    """Its jobs write their checkpoints first; meanwhile the job table is right, and knows how long they take."""
     jobs = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
     run = ("model=mlp", "duration=1000steps", "log_every=1steps", "logger=none", "seed=0,1,2")
     command = ("-m", *jobs, *run, "checkpoint_every=100000steps", "hydra.sweep.dir=sweep")
     pid = start_fork(*command, folder=tmp_path)
     until = time.monotonic() + 120
-    while min((e.step or 0 for e in ledger(tmp_path)[:at_a_time]), default=0) < 50:
+    while min((e.step or 0 for e in job_table(tmp_path)[:at_a_time]), default=0) < 50:
         assert time.monotonic() < until
         time.sleep(0.05)
-    entries = ledger(tmp_path)
+    entries = job_table(tmp_path)
     assert [e.state for e in entries] == ["running"] * at_a_time + ["missing"] * (3 - at_a_time)
     assert all(0 < e.share < 1 and 0 < e.seconds_left < 600 for e in entries[:at_a_time])
     os.kill(pid, number)
@@ -140,16 +140,16 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher
     out = (tmp_path / "output").read_text()
     assert f"3 jobs: {at_a_time} interrupted, {3 - at_a_time} missing" in out
     assert "the same command continues it: trainopt -m" in out
-    for entry in ledger(tmp_path)[:at_a_time]:
+    for entry in job_table(tmp_path)[:at_a_time]:
         folder = tmp_path / "sweep" / entry.name
         state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
         assert state["progress"]["step"] == summary(folder)["steps"] >= 50
     assert not list((tmp_path / "sweep").glob("stopped-*"))
     assert finished(*command).code == 0
-    assert [e.state for e in ledger(tmp_path)] == ["done"] * 3
+    assert [e.state for e in job_table(tmp_path)] == ["done"] * 3
 
 
-def ledger(folder: Path) -> list:
+def job_table(folder: Path) -> list:
     """The sweep's, or nothing while there is none."""
     return read_job_table(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
 
@@ -196,7 +196,7 @@ def test_a_job_that_cannot_be_built_fails_alone_and_may_be_put_right(trainopt, t
     assert "Traceback" in (folder / "log.txt").read_text()
 
 
-def test_the_ledger_is_there_for_programs_and_for_runs_without_a_sweep(trainopt, tmp_path):
+def test_the_job_table_is_for_programs_and_for_runs_without_a_sweep(trainopt, tmp_path):
     trainopt("model=mlp", "duration=2steps", "run.name=a")
     trainopt("model=mlp", "duration=2steps", "run.name=b")
     (tmp_path / "outputs/b/summary.json").write_bytes(b"")

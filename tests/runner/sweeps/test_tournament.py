@@ -233,7 +233,7 @@ def test_trials_alone_are_no_methods(trainopt, sweep):
 
 
 def kill_when(folder: Path, condition) -> None:
-    """Begin the tournament, and kill all of it when a condition on its ledger holds."""
+    """Begin the tournament, and kill all of it when a condition on its job table holds."""
     plan = folder / "sweep/sweep.json"
     until = time.monotonic() + 600
     pid = begin(folder)

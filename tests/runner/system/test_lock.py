@@ -27,7 +27,7 @@ ELSEWHERE = {"host": "node7", "pid": 1234, "started": 99, "place": "node7 anothe
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Signs of life every 20 ms; silence of 0.3 s is death."""
+    """A heartbeat every 20 ms; silence of 0.3 s is death."""
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(lock, "SILENCE_SECONDS", 0.3)
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.1)

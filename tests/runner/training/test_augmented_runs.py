@@ -1,4 +1,4 @@
-"""Runs on augmented images: what is recorded, what stays as it is, and who can train on mixtures."""
+"""Runs on augmented images: what is recorded, what stays as it is, and who can train on mixup."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Test functions as runs: rows, summaries, pictures, resuming, sweeps, and what is refused."""
+"""Test functions as runs: records, summaries, figures, resuming, sweeps, and what is refused."""
 
 import json
 

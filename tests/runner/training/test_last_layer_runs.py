@@ -121,7 +121,7 @@ def test_features_are_computed_once_and_shared(trained, trainopt, tmp_path, comp
         (("data.size=12",), 4),
         (("data.pad=1",), 4),
         (("precision=bf16",), 4),
-        (("data.validation=0.2",), 5),  # other training images, held-out ones, the same test images
+        (("data.validation=0.2",), 5),  # other training images, validation images, the same test images
         (("optimizer=adam", "batching.size=32", "regularizer=[l2]"), 2),
     ],
 )

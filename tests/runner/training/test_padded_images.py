@@ -1,4 +1,4 @@
-"""`data.pad`: what a run sees of images with black pixels around them."""
+"""`data.pad`: what a run sees of images with zero padding."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_images_are_padded_before_they_are_shifted_resized_and_described():
     assert run.training_set.shape == (1, 16, 16)
     assert run.training_set.digest() != plain.training_set.digest()
     scale = [images.scale.item() for images in (run.training_set, plain.training_set)]
-    assert scale[0] > scale[1]  # more black pixels, a smaller deviation
+    assert scale[0] > scale[1]  # more zeros, a smaller deviation
 
 
 def test_images_in_folders_are_not_padded(tmp_path):
