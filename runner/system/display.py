@@ -206,7 +206,7 @@ def plain_table(*headers: str, left: int = 1) -> Table:
 
 
 def print_table(console: Console, table: Table, markup: bool = True) -> None:
-    """Prints a table of `plain_table`; no row is wider than the console.
+    """Prints a table of `plain_table`; no row is wider than a terminal, and elsewhere each row is one whole line.
 
     Where the table is wider, its names are cut; where that would leave too little of them, or names that are the same,
     each row becomes a paragraph.
@@ -219,6 +219,8 @@ def print_table(console: Console, table: Table, markup: bool = True) -> None:
     columns = [[console.render_str(str(cell), markup=markup) for cell in column.cells] for column in table.columns]
     headers = [console.render_str(str(column.header), markup=False) for column in table.columns]
     widths = [max(c.cell_len for c in (header, *cells)) for header, cells in zip(headers, columns, strict=True)]
+    if not console.is_terminal:
+        console.width = max(console.width, sum(widths) + 2 * len(widths))
     excess = sum(widths) + 2 * len(widths) - console.width
     widest = max(range(len(widths)), key=widths.__getitem__)
     room = widths[widest] - excess
@@ -241,7 +243,8 @@ def print_table(console: Console, table: Table, markup: bool = True) -> None:
 
 
 def print_paragraph(console: Console, headers: Sequence[Text], row: Sequence[Text]) -> None:
-    """Prints a row of a table: cells without a header as they are, others behind it; no pair of both is divided."""
+    """Prints a row of a table: its name, and the other cells behind their headers; no pair of both is divided."""
+    headers = [Text(), *headers[1:]]  # the name says by itself what it is
     pairs = [Text(" ").join(filter(len, pair)) for pair in zip(headers, row, strict=True) if len(pair[1])]
     lines: list[Text] = []
     for pair in pairs:

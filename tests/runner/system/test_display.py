@@ -1,6 +1,7 @@
 """Tables on narrow terminals and in files; figures of few rows and of long names; what a resumed run shows."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from trainopt.runner.system.display import Display, plain_table, print_table
 LONG = "optimizer.lr=0.1 optimizer.momentum=0.95 model.hidden=[100,100]"
 
 
-def printed(width: int, *names: str, markup: bool = True) -> list[str]:
+def printed(width: int, *names: str, markup: bool = True, is_terminal: bool = True) -> list[str]:
     """Returns the lines of a job table with these names."""
     table = plain_table("job", "state", "step", "progress", "loss", left=2)
     for name in names:
         table.add_row(name, "[green]done[/]", "20", "100%", "0.1234")
-    console = Console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, no_color=True)
     print_table(console, table, markup=markup)
-    return console.file.getvalue().splitlines()
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in console.file.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
@@ -42,12 +43,18 @@ def test_names_are_cut_where_they_stay_different():
 
 def test_names_that_would_be_the_same_are_whole():
     lines = printed(80, LONG + " seed=1", LONG + " seed=2")
-    assert lines[0] == f"job {LONG} seed=1"
+    assert lines[0] == f"{LONG} seed=1"
     assert lines[1] == "  state done  step 20  progress 100%  loss 0.1234"
 
 
 def test_where_the_output_is_wide_enough_nothing_is_cut():
     assert printed(200, LONG)[1].startswith(f"{LONG}  done")
+
+
+def test_where_the_output_is_no_terminal_each_row_is_one_whole_line():
+    lines = printed(40, LONG * 9, is_terminal=False)
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{LONG * 9}  done")
 
 
 def test_names_with_brackets_are_shown():
@@ -57,7 +64,7 @@ def test_names_with_brackets_are_shown():
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_the_summary_of_a_run_fits(width, tmp_path):
-    display = Display(Console(file=io.StringIO(), width=width))
+    display = Display(Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None))
     best = {"value": 91.5, "step": 1000, "epoch": 2.5, "train_seconds": 4.0}
     final = {"top1": 90.0, "top5": 99.0, "loss": 0.25, "step": 1200, "epoch": 3.0}
     about = {"best_on": "validation", "train_seconds": 5000.0}
