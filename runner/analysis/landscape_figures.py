@@ -16,6 +16,7 @@ from ..reporting.style import (
     escape_math,
     needs_log_scale,
     save_figure,
+    set_title,
     style_axes,
 )
 
@@ -62,7 +63,7 @@ def draw_line_figure(landscape: dict[str, Any], out: Path) -> SavedFigure:
         row[0].set_title(f"distance {line['distance']:.3g}", fontsize=9, loc="left")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.suptitle(checkpoint_names(landscape), fontsize=10)
+    set_title(figure, checkpoint_names(landscape))
     return save_figure(figure, "line", "Loss and error on the lines between checkpoints", out)
 
 
@@ -113,7 +114,7 @@ def draw_plane_figure(landscape: dict[str, Any], out: Path) -> SavedFigure:
             axis.text(*point, letter, ha="center", va="center_baseline", fontsize=9, zorder=5)
         axis.set_xlabel("distance from A along A–B")
         axis.set_ylabel("distance from the line A–B")
-    figure.suptitle(checkpoint_names(landscape), fontsize=10)
+    set_title(figure, checkpoint_names(landscape))
     return save_figure(figure, "plane", "Loss and error on the plane through three checkpoints", out)
 
 

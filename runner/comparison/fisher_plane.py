@@ -20,6 +20,8 @@ METHOD_MARKERS = ("o", "s", "^", "D")  # the next one for every eight methods
 ERROR_LEVELS = 7
 MIN_CONTOUR_POINTS = 6
 TICKS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)  # in each decade
+FEW_TICKS = (1.0, 2.0, 5.0)  # the same on a wide range, where more would run into one another
+WIDE_RANGE = 30  # ratio of the largest to the smallest value
 SIZE = "batching.size"
 PLANE_LABELS = (r"$\bar{C}_K$, mean condition of the gradients", r"$L_K$, sum of their energy")
 
@@ -57,7 +59,7 @@ def draw_fisher_plane(comparison: Comparison, out: Path) -> list[SavedFigure]:
     for name, (title, draw_points) in draw.items():
         figure = new_figure(5.0 + 0.2 * sum(-(-len(method) // LEGEND_WIDTH) for method in trajectories))
         axis = figure.subplots()
-        note = "; grey: contours of the test error (%)" if draw_error_contours(axis, trajectories.values()) else ""
+        note = "\ngrey: contours of the test error (%)" if draw_error_contours(axis, trajectories.values()) else ""
         add_legend(figure, draw_points(axis, comparison, trajectories))
         set_scales(axis)
         axis.set_title(axis.get_title(loc="left") + note, fontsize=9, loc="left")
@@ -139,14 +141,16 @@ def set_scales(axis: Axes) -> None:
     """Makes both axes logarithmic, with plain numbers and a margin around the points."""
     axis.set_xscale("log")
     axis.set_yscale("log")
-    for side, label in zip((axis.xaxis, axis.yaxis), PLANE_LABELS, strict=True):
-        side.set_major_locator(LogLocator(subs=TICKS, numticks=30))
-        side.set_major_formatter("{x:g}")
-        side.set_minor_locator(NullLocator())
-        side.set_label_text(label)
     axis.use_sticky_edges = False  # contours would end the axes at the outermost points
     axis.margins(0.1)
     axis.autoscale()
+    for side, label in zip((axis.xaxis, axis.yaxis), PLANE_LABELS, strict=True):
+        low, high = side.get_view_interval()
+        ticks = TICKS if high < WIDE_RANGE * low else FEW_TICKS
+        side.set_major_locator(LogLocator(subs=ticks, numticks=30))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_locator(NullLocator())
+        side.set_label_text(label)
     style_axes(axis)
 
 

@@ -27,7 +27,7 @@ MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
 LEGEND_WIDTH = 95  # characters that fit side by side below a figure
 TITLE_WIDTH = 13  # characters of a title that fit into an inch
-LINE_INCHES = 0.17  # height of a line of a title
+LINE_INCHES = 0.2  # height of a line of a title
 DPI = 120
 
 
@@ -80,6 +80,15 @@ def escape_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def set_title(figure: "Figure", title: str) -> None:
+    """Writes a title of one or several lines above a figure; longer ones than the figure is wide are broken."""
+    width = round(TITLE_WIDTH * figure.get_figwidth())
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    figure.suptitle("\n".join(lines), fontsize=10)
+    if len(lines) > 1 and figure.get_layout_engine() is None:
+        figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
+
+
 @contextmanager
 def missing_glyphs_ignored() -> Iterator[None]:
     """A name may have characters that matplotlib's font lacks: boxes stand for them, without a warning."""
@@ -90,10 +99,7 @@ def missing_glyphs_ignored() -> Iterator[None]:
 
 def save_png(figure: "Figure", path: Path, title: str) -> Path:
     """Writes a figure with its title as PNG and returns its path."""
-    lines = textwrap.wrap(title, round(TITLE_WIDTH * figure.get_figwidth()))
-    figure.suptitle(escape_math("\n".join(lines)), fontsize=10)
-    if len(lines) > 1 and figure.get_layout_engine() is None:
-        figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
+    set_title(figure, escape_math(title))
     with missing_glyphs_ignored():
         figure.savefig(path, dpi=DPI)
     return path

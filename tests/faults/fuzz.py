@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from helpers.cli import start_fork
 from trainopt.runner.records.run_folder import read_config
@@ -39,11 +40,21 @@ class Ended:
         assert not names or any(name in self.out for name in names), (names, self.out)
 
 
-def run(folder: Path, *typed: str, before: Callable[[], object] = lambda: None) -> Ended:
-    """Runs a command line in a folder, and waits for it as long as it may take."""
-    output = folder / "output"
-    output.unlink(missing_ok=True)
-    pid, until = start_fork(*typed, folder=folder, before=before), time.monotonic() + LIMIT_SECONDS
+def run(folder: Path, *typed: str, before: Callable[[], object] = lambda: None, is_drawn: bool = False) -> Ended:
+    """Runs a command line in a folder, and waits for its end; its figures are empty files unless `is_drawn`."""
+    (folder / "output").unlink(missing_ok=True)
+
+    def prepare() -> None:
+        if not is_drawn:
+            Figure.savefig = lambda figure, path, **options: Path(path).touch()
+        before()
+
+    return wait_for(start_fork(*typed, folder=folder, before=prepare), folder)
+
+
+def wait_for(pid: int, folder: Path) -> Ended:
+    """Waits for the end of a command as long as it may take; what it printed is in `output` in the folder."""
+    output, until = folder / "output", time.monotonic() + LIMIT_SECONDS
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -51,7 +62,7 @@ def run(folder: Path, *typed: str, before: Callable[[], object] = lambda: None) 
         if time.monotonic() > until:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise AssertionError(f"{typed} hangs: {output.read_text(errors='replace')}")
+            raise AssertionError(f"hangs: {output.read_text(errors='replace')}")
         time.sleep(0.01)
 
 

@@ -1,6 +1,7 @@
 """The figures of the Fisher measures: where rows hold them, with what the rows say."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from trainopt.runner.comparison.fisher_plane import (
     draw_error_contours,
     draw_trajectories,
     method_trajectories,
+    set_scales,
 )
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
@@ -119,6 +121,20 @@ def test_level_lines_need_six_points_that_are_not_in_a_line(made):
     assert not draw_error_contours(axis_of(), in_line)
     flat = [type(w)(w.points, w.end, 3.0, w.size) for w in ways]
     assert not draw_error_contours(axis_of(), flat)
+
+
+@pytest.mark.parametrize("largest", [9.0, 100.0, 3000.0])
+def test_numbers_at_an_axis_do_not_run_into_one_another(largest):
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([3.0, largest], [3.0, largest])
+    set_scales(axis)
+    figure.draw_without_rendering()
+    low, high = axis.get_xlim()
+    labels = [label for label in axis.get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) >= 3
+    assert all(one.x1 < following.x0 for one, following in pairwise(boxes))
 
 
 def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):

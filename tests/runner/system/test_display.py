@@ -87,7 +87,7 @@ def test_long_titles_are_broken(tmp_path):
     save_png(figure, tmp_path / "a.png", "$x" + LONG.replace(" ", ",") * 4)
     text = figure._suptitle
     assert text.get_text().count("\n") >= 1
-    assert max(map(len, text.get_text().split("\n"))) <= 132
+    assert max(map(len, text.get_text().split("\n"))) <= 132  # characters that ten inches take
     assert figure.subplotpars.top < MARGINS["top"]
 
 
