@@ -174,8 +174,9 @@ def draw_metric_points(picture: StudyPicture, comparison: Comparison, reader: Me
             color=PALETTE[index % len(PALETTE)],
             capsize=3,
         )
-    for side, set_limits in ((2, axes.set_xlim), (3, axes.set_ylim)):
-        if min(point[side].mean for point in points) >= 0:  # an interval may go below 0 where no value does
+    x_means, y_means = [x.mean for _, _, x, _ in points], [y.mean for _, _, _, y in points]
+    for means, set_limits in ((x_means, axes.set_xlim), (y_means, axes.set_ylim)):
+        if min(means) >= 0:  # an interval may go below 0 where no value does
             set_limits(max(0.0, set_limits()[0]))
     style_axes(axes)
     axes.set_xlabel(axis_label(picture.x))
