@@ -1,5 +1,6 @@
 """Runs a function in a forked process: whatever kills that process leaves this one alive."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import util
 from types import FrameType
 from typing import Any
 
@@ -83,6 +85,8 @@ def _forwarding(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None
 
 def _run_child(work: Callable[[], int], reader: int) -> None:
     """Calls `work` and ends this process."""
+    atexit._clear()  # what the parent does at its end is not done here
+    inherited = _executor()
     code = 1
     try:
         os.setpgid(0, 0)  # the terminal's Ctrl-C reaches the parent only, which forwards it: it comes once
@@ -97,6 +101,9 @@ def _run_child(work: Callable[[], int], reader: int) -> None:
         sys.stderr.flush()
         with suppress(Exception):
             end_workers()
+            if _executor() is not inherited:  # joblib warns of what its workers left, also those that ended long before
+                util._run_finalizers()  # type: ignore[attr-defined]
+                atexit._run_exitfuncs()
         os._exit(code)
 
 
@@ -105,13 +112,16 @@ def end_workers() -> None:
 
     A process that ends by os._exit has to do so: otherwise workers wait for ever, and joblib warns of leaked files.
     """
-    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
-    executor = None if loky is None else loky._executor
+    executor = _executor()
     if executor is not None and any(w._parent_pid == os.getpid() for w in list(executor._processes.values())):
-        from multiprocessing import util
-
         executor.terminate(kill_workers=True)
         util._run_finalizers()  # type: ignore[attr-defined]
+
+
+def _executor() -> Any:
+    """Returns joblib's current pool of workers, or None."""
+    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
+    return None if loky is None else loky._executor
 
 
 def _end_with_parent(reader: int) -> None:
