@@ -78,11 +78,12 @@ def check_standardized(images, train, read) -> None:
     assert np.abs(read - expected).max() < 2e-3, np.abs(read - expected).max()
 
 
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet
 MODES = ("L", "RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
 
 def fuzz_images(draw, folder):
-    """Images of all modes and depths have the brightness that was drawn, relative to the others."""
+    """Images of all modes and depths have the brightness that was drawn; the brightest is white."""
     mode = draw(st.sampled_from(MODES))
     kind = draw(st.sampled_from({"CMYK": ["tiff", "jpg"], "F": ["tiff"], "I": ["tiff"]}.get(mode, ["png", "tiff"])))
     top = draw(st.sampled_from([255, 1023, 4095, 65535])) if mode in ("I;16", "I", "F") else 255
@@ -100,18 +101,14 @@ def fuzz_images(draw, folder):
     workers = draw(st.sampled_from([0, 0, 1]))
     typed = ["data=imagefolder", f"data.path={folder}/d", "data.size=8", f"data.workers={workers}", "batching.size=4"]
     built_run, refused = data_set(folder, *typed)
-    if built_run is None:
-        assert kind in refused or mode in refused or "d" in refused
-        return
+    assert built_run is not None, refused
     read = np.concatenate([batch[0].numpy() for batch in built_run.evaluation_sets["test"].ordered(2)])
     drawn = np.array([gray["val", label, index] for label in "ab" for index in range(3)])
     if mode == "1":
         drawn = np.where(drawn >= 128, 255, 0)
-    if np.ptp(drawn) == 0:
-        assert np.ptp(read.mean(axis=(1, 2, 3))) < 1e-3
-        return
-    relation = np.corrcoef(read.mean(axis=(1, 2, 3)), drawn)[0, 1]
-    assert relation > (0.9 if kind == "jpg" else 0.999), (mode, kind, top, relation)
+    pixels = read * DEVIATION[:, None, None] + MEAN[:, None, None]
+    error = np.abs(pixels * 255 - drawn[:, None, None, None]).max()
+    assert error < (4 if kind == "jpg" else 0.6), (mode, kind, top, error)
 
 
 def save(values: np.ndarray, mode: str, path: Path) -> None:
