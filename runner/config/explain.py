@@ -41,9 +41,15 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(str(error.missing_cfg_file), error.options or (), vocabulary)
     if isinstance(error, OverrideParseException):
+        key = split_override(error.override)[1]
+        if key and not key.isascii():
+            return f"{key}: unknown key{nearest(key, vocabulary.keys(chosen(overrides, vocabulary)))}"
         return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
     if isinstance(error, ConfigCompositionException):
         return wrong_choice(overrides, vocabulary) or _composition(error, overrides, vocabulary)
+    missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    if missing and isinstance(error, OmegaConfBaseException):
+        return f"{missing[1]} is missing: it cannot be left out; give {missing[1]}=VALUE"
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
         return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):

@@ -137,6 +137,8 @@ def hint(key: str, value: str = "VALUE") -> str | None:
         return None
     if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's
         return None
+    if "{}" in here.rstrip("{}") and not value.replace(".", "").isdigit():  # a unit follows
+        value = "VALUE"
     return f"; did you mean {here.format(value or 'VALUE')}?" if "=" in here else f"; {here}"
 
 

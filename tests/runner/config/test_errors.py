@@ -51,6 +51,8 @@ CASES = [
     ("+model=mlp", "+model=mlp: the group is already there; write model=mlp"),
     ("++model=mlp", "++model=mlp: the group is already there; write model=mlp"),
     ("~model=3", "~model=3: takes the name of an option, as in ~model"),
+    ("seéd=3", "seéd: unknown key; did you mean seed?"),
+    ("epochs=null", "epochs: unknown key; did you mean duration=VALUEepochs?"),
     ("=3", "=3: cannot be read as key=value"),
     ("~seed=5", "~seed=5: the key has another value"),
     ("+seed=5", "+seed=5: the key is already there; write seed=5"),
@@ -196,6 +198,12 @@ def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
     assert result.err.count("\n") == 1
     # and it is in nobody's way who does not use it
     assert "did you mean optimizer.lr?" in trainopt("--config-dir", "mine", "optimizer.lrr=1").err
+
+
+def test_a_name_that_is_missing_is_named_as_it_is_typed(trainopt):
+    result = trainopt("model=mlp", "run.name=???")
+    assert result.code == 2
+    assert result.err == "trainopt: run.name is missing: it cannot be left out; give run.name=VALUE\n"
 
 
 def test_an_option_of_a_list_without_a_name_is_explained(trainopt, tmp_path):
