@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,13 @@ def quick_figures(request, monkeypatch):
     """
     if not any(request.node.get_closest_marker(name) for name in ("draws", "slow")):
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals():
+    """Signals have their usual effect, also where the tests were started below nohup or in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass
