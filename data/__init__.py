@@ -17,7 +17,7 @@ from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import digest_of
-from .errors import DataError
+from .errors import DataError, listed
 from .folders.image_folder import Folders, image_folder
 from .folders.layout import ImageFiles, missing_test_set
 from .folders.source import FolderSource
@@ -58,6 +58,7 @@ __all__ = [
     "digest_of",
     "digits",
     "image_folder",
+    "listed",
     "missing_test_set",
     "split",
     "svhn",

@@ -1,4 +1,6 @@
-"""The error of missing, damaged or unsuitable data."""
+"""The error of missing, damaged or unsuitable data, and what its texts are made of."""
+
+from collections.abc import Sequence
 
 
 class DataError(Exception):
@@ -12,3 +14,12 @@ def one_line(text: object) -> str:
     'a b'
     """
     return " ".join(str(text).split())
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Returns names as text: the first ones, and how many more there are.
+
+    >>> listed(["cat", "dog"]), listed("abcdefgh")
+    ('cat, dog', 'a, b, c, d, e and 3 more')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

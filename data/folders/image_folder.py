@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .layout import ImageFiles, counted, find_sets, list_images, listed
+from ..errors import DataError, listed
+from .layout import ImageFiles, counted, find_sets, list_images
 from .survey import Progress, notes_about, survey, unreadable, value_of_white
 
 
@@ -161,7 +161,8 @@ def without(files: ImageFiles, top: Path, skipped: set[str]) -> ImageFiles:
 
 def notes_about_layout(files: ImageFiles) -> list[str]:
     """Returns which files and folders hold no images of a class, and which classes the set has none of."""
-    missing = [name for label, name in enumerate(files.classes) if label not in set(files.targets)]
+    present = set(files.targets)
+    missing = [name for label, name in enumerate(files.classes) if label not in present]
     notes = [f"not read in {files.root}: {counted(files.left_out)}"] * bool(files.left_out)
     empty = [name for name in files.empty if name not in missing]
     notes += [f"{files.root}: folders without images are no classes: {listed(empty)}"] * bool(empty)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, listed
 
 TRAIN = ("train", "training")
 TEST = ("val", "valid", "validation", "test", "testing")
@@ -37,11 +37,6 @@ class ImageFiles:
     def targets(self) -> list[int]:
         """The label of each image."""
         return [label for _, label in self.samples]
-
-    @property
-    def names(self) -> list[str]:
-        """The path of each image, relative to the root."""
-        return [os.path.relpath(path, self.root) for path, _ in self.samples]
 
 
 def list_images(root: Path, classes: Sequence[str] | None = None) -> ImageFiles:
@@ -131,15 +126,6 @@ def is_litter(name: str) -> bool:
 def extensions() -> str:
     """Returns the extensions of image files as text."""
     return ", ".join(EXTENSIONS)
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Returns names as text: the first ones, and how many more there are.
-
-    >>> listed(["cat", "dog"]), listed("abcdefgh")
-    ('cat, dog', 'a, b, c, d, e and 3 more')
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def counted(kinds: Counter[str]) -> str:

@@ -1,9 +1,9 @@
 """Batches of images of a folder, read and transformed by worker processes."""
 
+import os
 import random
 from collections.abc import Iterable, Iterator
 from itertools import tee
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,10 +120,11 @@ class FolderSource:
 
     def digest(self) -> str:
         """Returns a digest of what the inputs of `ordered` depend on: files (names, sizes, times) and the transform."""
-        images = self.images
-        names, samples = images.files.names, images.files.samples
-        stats = [Path(samples[index][0]).stat() for index in images.indices]
-        entries = [(names[i], stat.st_size, stat.st_mtime_ns) for i, stat in zip(images.indices, stats, strict=True)]
+        images, entries = self.images, []
+        for index in images.indices:
+            path, _ = images.files.samples[index]
+            stat = os.stat(path)
+            entries.append((os.path.relpath(path, images.files.root), stat.st_size, stat.st_mtime_ns))
         return digest_of(str(images.transform), images.white, "on white", entries)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,8 +7,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..datasets.splits import class_balanced
-from ..errors import DataError
-from .layout import ImageFiles, listed
+from ..errors import DataError, listed
+from .layout import ImageFiles
 from .loading import load
 from .pixels import ImageFacts, check_reduced, look_at, smallest_white
 
@@ -54,7 +54,7 @@ def survey(
 ) -> list[ImageFacts]:
     """Returns what the files of image folders are: of all, or of a class-balanced sample of each set.
 
-    All are looked at where `whole` says so, or where the value of white follows from images with more than 8 bits.
+    All are looked at where `whole` is true, or where the value of white follows from images with more than 8 bits.
 
     Args:
         sets: of images.

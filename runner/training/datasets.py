@@ -18,6 +18,7 @@ from trainopt.data import (
     Source,
     bootstrap,
     class_balanced,
+    listed,
     missing_test_set,
     split,
 )
@@ -147,9 +148,8 @@ def missing_classes(labels: np.ndarray, data: Arrays | Folders) -> list[str]:
     if not len(missing):
         return []
     names = data.train.classes if isinstance(data, Folders) else range(data.num_classes)
-    text = ", ".join(str(names[label]) for label in missing[:5])
-    more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-    return [f"{len(missing):,} of the {data.num_classes:,} classes have no training images: {text}{more}"]
+    text = listed([str(names[label]) for label in missing])
+    return [f"{len(missing):,} of the {data.num_classes:,} classes have no training images: {text}"]
 
 
 def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
