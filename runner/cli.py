@@ -4,7 +4,6 @@ import os
 import sys
 from importlib import import_module
 
-from .config.overrides import unknown_command
 from .system.environment import add_working_directory, set_variables
 from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams
@@ -42,6 +41,8 @@ def dispatch(arguments: list[str], debug: bool) -> int:
     elif {"--help", "-h"} & set(arguments):
         name = "help"
     elif first and first[0] not in "-+~" and "=" not in first:
+        from .config.overrides import unknown_command  # imports OmegaConf
+
         raise UserError(unknown_command(first, COMMANDS))
     else:
         name = "run"

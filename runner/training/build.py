@@ -172,16 +172,16 @@ def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
     channels, height, width = data.image_shape
     size = config.data.get("size")
     shape = (channels, size or height, size or width)
-    failure = None if size is None else input_failure(network, shape)
-    if size is not None and failure is None:
-        return size
     try:
         smallest = smallest_input(network, shape)
     except ValueError as error:
         raise UserError(f"model: {one_line(error)}") from error
+    if smallest is None or size is None:
+        return smallest or size
+    failure = input_failure(network, shape)
     if failure is not None:
         raise UserError(f"data.size={size}: the network takes no such images ({failure}); {smallest} pixels work")
-    return smallest
+    return size
 
 
 def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) -> Optimizer:

@@ -42,6 +42,7 @@ class TrainingClosure:
         self._objective, self._progress, self._gradient = run.objective, run.progress, run.gradient
         self._parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
         self._needs_graph = run.optimizer.needs_graph
+        self._in_parts, self._clips = run.gradient.accumulation_steps > 1, run.gradient.clips
         self._finite = finite_check(run.device)
 
     def __call__(self, fraction: float = 1.0) -> Tensor:
@@ -59,18 +60,17 @@ class TrainingClosure:
             return self._objective(batch.inputs[:size], batch.targets[:size])[0]
         for parameter in self._parameters:  # what optimizer.zero_grad() does, without its profiling: 10 us a step
             parameter.grad = None
-        in_parts = self._gradient.accumulation_steps > 1
-        if in_parts:
+        if self._in_parts:
             total = self._accumulate(batch)
         else:
             total, self.terms, self.output = self._objective(batch.inputs, batch.targets)
         self.total = total
         must_finish = self._finite.begin(total)
-        if not self._needs_graph and not in_parts:
+        if not self._needs_graph and not self._in_parts:
             total.backward()
         if must_finish:
             self._finite.finish()
-        if self._gradient.clips:
+        if self._clips:
             self.gradient_norm = self._gradient.clip(self._parameters).item()
             if not isfinite(self.gradient_norm):
                 raise Diverged(self._finite.value, self.gradient_norm)
