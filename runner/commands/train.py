@@ -4,11 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..records.frames import LoadedRun, RunError, load_run
-from ..records.run_folder import remove_if_empty
 from ..sweeps.interrupt import SweepInterrupt
 from ..sweeps.run_job import Job
 from ..system.environment import add_working_directory, set_variables
@@ -22,15 +20,15 @@ class CallerJob(Job):
     folder: Path
     error: UserError
 
-    def __call__(self, config: DictConfig) -> int:
-        """Runs a composed configuration; returns the exit code."""
-        self.folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            return self.run(config, self.folder)
-        except UserError as error:
-            remove_if_empty(self.folder)
-            self.error = error
-            return USER_ERROR
+    def run(self, config: DictConfig, folder: Path) -> int:
+        """Runs a composed configuration in a folder, which is kept; returns the exit code."""
+        self.folder = folder
+        return super().run(config, folder)
+
+    def report(self, error: UserError) -> int:
+        """Keeps an error of the user; returns the exit code."""
+        self.error = error
+        return USER_ERROR
 
 
 def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> LoadedRun:

@@ -70,10 +70,14 @@ class Job:
             return self.run(config, folder)
         except UserError as error:
             remove_if_empty(folder)
-            return report_error(error, self.debug)
+            return self.report(error)
+
+    def report(self, error: UserError) -> int:
+        """Reports an error of the user; returns the exit code."""
+        return report_error(error, self.debug)
 
     def run(self, config: DictConfig, folder: Path) -> int:
-        """As a call, in a folder.
+        """Checks a composed configuration and runs it in a folder; returns the exit code.
 
         Raises:
             UserError: the configuration is wrong, or cannot be built.
