@@ -73,7 +73,7 @@ def config(run_folder: Path) -> dict:
 
 
 def check_done(folder: Path, *typed: str) -> None:
-    """Asserts that a command line's run has ended, and that the same command again says so."""
+    """Asserts that a command line's run has ended, and that the same command again reports it."""
     again = run(folder, *typed)
     assert again.code == 0
     assert "done" in again.out or "finished" in again.out, again.out

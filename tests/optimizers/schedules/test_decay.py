@@ -19,8 +19,8 @@ def walks(per_epoch=4, optimizer=torch.optim.SGD):
     return Walk(per_epoch, LRS, optimizer), Walk(per_epoch, LRS, optimizer)
 
 
-def same(ours, torchs, steps):
-    """Whether two walks with their schedules take the same learning rates."""
+def check_same(ours, torchs, steps):
+    """Asserts that two walks with their schedules take the same learning rates."""
     (walk, schedule), (peer_walk, peer) = ours, torchs
     for mine, theirs in zip(walk.rates(schedule, steps, None), peer_walk.rates(peer, steps, None), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-10, abs=1e-15)
@@ -29,7 +29,7 @@ def same(ours, torchs, steps):
 @pytest.mark.parametrize(("over", "per_epoch"), LENGTHS)
 def test_cosine_is_torchs(over, per_epoch):
     walk, torchs = walks(per_epoch)
-    same(
+    check_same(
         (walk, Cosine(walk.optimizer, walk.progress, over)),
         (torchs, lr_scheduler.CosineAnnealingLR(torchs.optimizer, N)),
         N + 1,
@@ -50,7 +50,7 @@ def test_cosine_ends_at_a_fraction_of_each_groups_learning_rate():
 def test_linear_is_torchs(over, per_epoch, min_lr):
     walk, torchs = walks(per_epoch)
     peer = lr_scheduler.LinearLR(torchs.optimizer, 1.0, min_lr, N)
-    same((walk, Linear(walk.optimizer, walk.progress, over, min_lr)), (torchs, peer), 3 * N)
+    check_same((walk, Linear(walk.optimizer, walk.progress, over, min_lr)), (torchs, peer), 3 * N)
 
 
 @pytest.mark.parametrize(("over", "per_epoch"), LENGTHS)
@@ -58,7 +58,7 @@ def test_linear_is_torchs(over, per_epoch, min_lr):
 def test_polynomial_is_torchs(over, per_epoch, power):
     walk, torchs = walks(per_epoch)
     peer = lr_scheduler.PolynomialLR(torchs.optimizer, N, power)
-    same((walk, Polynomial(walk.optimizer, walk.progress, over, power=power)), (torchs, peer), 3 * N)
+    check_same((walk, Polynomial(walk.optimizer, walk.progress, over, power=power)), (torchs, peer), 3 * N)
 
 
 def test_warmup_stable_decay_is_constant_and_then_torchs_linear_fall():
@@ -68,7 +68,7 @@ def test_warmup_stable_decay_is_constant_and_then_torchs_linear_fall():
         lr_scheduler.ConstantLR(torchs.optimizer, 1.0, N),
         lr_scheduler.LinearLR(torchs.optimizer, 1.0, 0.1, N // 4),
     ]
-    same((walk, ours), (torchs, lr_scheduler.SequentialLR(torchs.optimizer, parts, [18])), 2 * N)
+    check_same((walk, ours), (torchs, lr_scheduler.SequentialLR(torchs.optimizer, parts, [18])), 2 * N)
 
 
 @pytest.mark.parametrize(
