@@ -23,15 +23,20 @@ ALLOWED = {
         "optimizers",
     },
     "runner.commands": {
-        *("runner.studies", "runner.comparison", "runner.sweeps", "runner.analysis", "runner.training"),
+        *("runner.studies", "runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
+        "runner.training",
         *("runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {
-        *("runner.comparison", "runner.sweeps", "runner.analysis"),
+        *("runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.comparison": {
-        *("runner.sweeps", "runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),
+        *("runner.search", "runner.sweeps", "runner.state"),
+        *("runner.reporting", "runner.records", "runner.config", "runner.system"),
+    },
+    "runner.search": {
+        *("runner.sweeps", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.sweeps": {
         *("runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),

@@ -6,10 +6,10 @@ import traceback
 from argparse import Namespace
 from pathlib import Path
 
+from ..search.compose import Composer
 from ..studies.cost import expected_not_run, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
 from ..studies.schema import ALL, SCALES, Study, find_studies, read_study, reject_unknown
-from ..sweeps.compose import Composer
 from ..sweeps.run_job import import_once
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError, exit_code_of, reason

@@ -16,12 +16,12 @@ from ..config.overrides import chosen, config_folders, typed_overrides, unknown_
 from ..config.quoting import quoted_overrides
 from ..config.run_names import as_typed, option_choices
 from ..config.validate import drop_replaced_defaults
-from ..sweeps.compose import register_with_hydra
+from ..search.compose import register_with_hydra
+from ..search.search import SearchResult, TournamentResult
+from ..search.search_report import show_searches
 from ..sweeps.interrupt import SweepInterrupt, stop_file
 from ..sweeps.jobs import plan_sweep
 from ..sweeps.run_job import Job
-from ..sweeps.search import SearchResult, TournamentResult
-from ..sweeps.search_report import show_searches
 from ..sweeps.status import show_end
 from ..system.errors import UserError, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..records.frames import load_runs, run_folders
 from ..records.job_table import ENDED, sweep_jobs
-from ..sweeps.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
+from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import shown
 from .methods import Comparison, compare_methods, exclusion_reason

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import run_folders
-from ..sweeps.search import TournamentResult, TunedMethod
-from ..sweeps.search_report import conclusions
-from ..sweeps.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
+from ..search.search import TournamentResult, TunedMethod
+from ..search.search_report import conclusions
+from ..search.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError
 from ..system.files import shown, write_json

@@ -1,4 +1,4 @@
 """Published studies: what to run for each, its metrics and claims, and the report.
 
-May import comparison, sweeps, analysis, reporting, records, config and system.
+May import comparison, search, sweeps, analysis, reporting, records, config and system.
 """

@@ -21,7 +21,7 @@ from ..comparison.significance import Estimate, estimate
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_runs
 from ..records.job_table import jobs_below
-from ..sweeps.tuning_budget import FINAL
+from ..search.tuning_budget import FINAL
 from ..system.errors import UserError
 from ..system.files import shown
 from .checkpoint_metrics import ResultCache, ensemble_values, landscape_values

@@ -15,7 +15,7 @@ from ..config.data_files import is_below, missing
 from ..config.options import CONF, STUDIES, shipped
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, STATES, JobStatus, job_status, read_jobs
-from ..sweeps.compose import Composer
+from ..search.compose import Composer
 from ..sweeps.jobs import first_jobs, has_fixed_jobs
 from ..system.errors import UserError, nearest
 from ..system.files import read_json, write_json
@@ -271,7 +271,7 @@ def composition_files(folders: list[Path]) -> list[Path]:
     groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != STUDIES]
     files = {file for folder in folders for group in groups for file in (folder / group).rglob("*.yaml")}
     runner = Path(__file__).parents[1]
-    files |= {file for package in ("config", "sweeps") for file in (runner / package).glob("*.py")}
+    files |= {file for package in ("config", "search", "sweeps") for file in (runner / package).glob("*.py")}
     return sorted({*files, *CONF.glob("*.yaml"), runner / "records/run_folder.py"})
 
 

@@ -34,6 +34,7 @@ from ..system.streams import protect_streams
 from ..training.execute import start
 from .interrupt import stop_file
 
+SEARCHES = f"{__package__.rpartition('.')[0]}.search."  # the beginning of the names of our sweepers
 RECORD_WRITER = "tensorboard.summary.writer.record_writer"  # what records/tensorboard.py imports
 
 
@@ -84,7 +85,7 @@ class Job:
         """
         settings = HydraConfig.get()
         typed = [key_of(override) for override in as_typed(settings.overrides.hydra)]
-        ours = settings.sweeper._target_.startswith(f"{__package__}.")  # an experiment may choose one of these
+        ours = settings.sweeper._target_.startswith(SEARCHES)  # an experiment may choose one of these
         if settings.mode == RunMode.RUN and (ours or "hydra/sweeper" in typed):
             sweeper = settings.runtime.choices["hydra/sweeper"]
             raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")

@@ -2,10 +2,11 @@
 
 import pytest
 
+from trainopt.runner.search import lr_heuristic
+from trainopt.runner.search.compose import Composer
 from trainopt.runner.studies.plan import StudyPlan
 from trainopt.runner.studies.schema import find_studies, read_study
-from trainopt.runner.sweeps import jobs, lr_heuristic
-from trainopt.runner.sweeps.compose import Composer
+from trainopt.runner.sweeps import jobs
 
 STUDIES = find_studies(None)
 SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]

@@ -23,8 +23,8 @@ from trainopt.runner import cli
 from trainopt.runner.config.options import CONF, Vocabulary
 from trainopt.runner.config.overrides import split_override
 from trainopt.runner.config.prepare import prepare
+from trainopt.runner.search.compose import Composer
 from trainopt.runner.state.run import Run
-from trainopt.runner.sweeps.compose import Composer
 from trainopt.runner.sweeps.jobs import first_jobs
 from trainopt.runner.sweeps.run_job import import_once
 from trainopt.runner.system.errors import UserError

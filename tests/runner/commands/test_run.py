@@ -10,10 +10,10 @@ from hydra.types import RunMode
 
 from trainopt.runner.commands.run import SweepResult, compose_and_run
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.sweeps.compose import register_with_hydra
+from trainopt.runner.search.compose import register_with_hydra
+from trainopt.runner.search.search import SearchResult
 from trainopt.runner.sweeps.interrupt import SweepInterrupt
 from trainopt.runner.sweeps.run_job import Job
-from trainopt.runner.sweeps.search import SearchResult
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import HydraSession, parse_arguments
 

@@ -18,9 +18,9 @@ def test_jobs_depend_on_options_and_on_the_code_that_composes_them(tmp_path):
         "conf/experiment/zorca2020/digits.yaml",
         "runner/config/validate.py",
         "runner/sweeps/jobs.py",
-        "runner/sweeps/tournament.py",
+        "runner/search/tournament.py",
         "runner/records/run_folder.py",
     }
     packages = {name.rpartition("/")[0] for name in shipped if name.endswith(".py")}
-    assert packages == {"runner/config", "runner/sweeps", "runner/records"}
+    assert packages == {"runner/config", "runner/search", "runner/sweeps", "runner/records"}
     assert not {name for name in shipped if name.startswith("conf/study/")}

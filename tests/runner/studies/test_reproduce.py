@@ -9,9 +9,9 @@ import pytest
 from helpers import ROOT
 from helpers.studies import OURS, RUN, states, times
 from trainopt.runner.config.options import CONF, Vocabulary
+from trainopt.runner.search.compose import Composer
 from trainopt.runner.studies.plan import StudyPlan
 from trainopt.runner.studies.schema import read_study
-from trainopt.runner.sweeps.compose import Composer
 from trainopt.runner.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_report", "no_data")

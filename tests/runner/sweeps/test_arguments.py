@@ -92,7 +92,7 @@ def test_a_sweep_is_refused_before_its_first_job(trainopt, tmp_path):
 def test_torch_is_imported_only_where_a_class_has_to_be_asked(tmp_path, typed, imports):
     program = (
         "import sys\n"
-        "from trainopt.runner.sweeps.compose import Composer\n"
+        "from trainopt.runner.search.compose import Composer\n"
         "from trainopt.runner.sweeps.jobs import first_jobs\n"
         f"with Composer(None).composed(['model=mlp', '{typed}']) as config:\n"
         "    assert len(first_jobs(config)) == 2\n"

@@ -18,11 +18,11 @@ from ..config.overrides import split_override
 from ..config.run_names import key_of
 from ..config.validate import check_value, leaves
 from ..records.job_table import PLAN, read_jobs, write_plan
+from ..sweeps.interrupt import stop_file
+from ..sweeps.jobs import combinations, plan_jobs
 from ..system.errors import UserError, nearest
 from ..system.files import read_json
 from ..system.lock import folders_being_written
-from .interrupt import stop_file
-from .jobs import combinations, plan_jobs
 from .search import SEED, Search, SearchResult, read_outcome
 from .search_report import write_searches
 from .search_rule import LRSearchRule

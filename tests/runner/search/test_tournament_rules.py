@@ -14,8 +14,8 @@ from helpers.cli import sweep_refusal
 from helpers.runs import tournament_jobs, tournament_result
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.sweeps.tournament import TournamentSweeper
-from trainopt.runner.sweeps.tuning_budget import FINAL, TRIAL, Entrant, unequal_budget
+from trainopt.runner.search.tournament import TournamentSweeper
+from trainopt.runner.search.tuning_budget import FINAL, TRIAL, Entrant, unequal_budget
 
 # An optimizer that puts the loss where a table says, by its rate.
 TABLED = """

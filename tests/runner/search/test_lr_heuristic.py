@@ -15,8 +15,8 @@ from helpers.cli import exit_code, start_fork, sweep_refusal
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.records.job_table import read_job_table
-from trainopt.runner.sweeps.compose import Composer
-from trainopt.runner.sweeps.search_rule import LRSearchRule, best_lr, is_at_boundary
+from trainopt.runner.search.compose import Composer
+from trainopt.runner.search.search_rule import LRSearchRule, best_lr, is_at_boundary
 
 INF = math.inf
 
@@ -370,7 +370,7 @@ def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep():
     with Composer(None).composed(typed) as config:
         assert config.hydra.sweep.dir == plain
     with Composer(None).composed(["hydra/sweeper=lr_heuristic", *typed]) as config:
-        assert config.hydra.sweep.dir == plain.replace("sweeps/", "sweeps/lr_heuristic,")
+        assert config.hydra.sweep.dir == plain.replace("sweeps/", "search/lr_heuristic,")
 
 
 def searched(folder: Path, exponents: dict[str, list[int]]) -> None:
