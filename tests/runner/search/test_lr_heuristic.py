@@ -370,7 +370,7 @@ def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep():
     with Composer(None).composed(typed) as config:
         assert config.hydra.sweep.dir == plain
     with Composer(None).composed(["hydra/sweeper=lr_heuristic", *typed]) as config:
-        assert config.hydra.sweep.dir == plain.replace("sweeps/", "search/lr_heuristic,")
+        assert config.hydra.sweep.dir == plain.replace("sweeps/", "sweeps/lr_heuristic,")
 
 
 def searched(folder: Path, exponents: dict[str, list[int]]) -> None:
