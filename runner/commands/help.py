@@ -69,8 +69,9 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
-            keys = [] if path is None else _indented(_without(read_option(path), "_target_", "defaults"))
-            if any(not line.lstrip().startswith("#") for line in keys):
+            keys = [] if path is None else _indented(_without(read_option(path), "defaults"))
+            keys = [line for line in keys if not line.lstrip().startswith("_target_:")]
+            if any(line != f"  {option}:" and not line.lstrip().startswith("#") for line in keys):
                 lines += ["", f"{group}={option}", *keys]
     return "\n".join(lines)
 

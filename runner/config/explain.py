@@ -122,6 +122,8 @@ def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:
         options = vocabulary.options(group)
         example = defaults.get(group) or (f"[{options[0]}]" if group in list_groups() else options[0])
         names = [name.strip() for name in value.strip("[]").split(",")]
+        if sign == "~" and group in list_groups():
+            return f"{override}: no option of {group} is chosen by {group}=[]"
         if sign == "~":
             wrong = bool(value)
         elif value.startswith("["):

@@ -100,8 +100,13 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
     return target
 
 
-def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
-    """Returns by name what the options of a group stand for of which any number is chosen.
+def construct_each(config: DictConfig, group: str, **offered: Any) -> dict[str, Any]:
+    """Returns by name what the options of a group stand for of which any number is chosen, but for those of no class.
+
+    Args:
+        config: of the run.
+        group: the group's name.
+        offered: as for `construct`.
 
     Raises:
         UserError: as `construct`; or the keys of an option do not stand under a name.
@@ -111,7 +116,11 @@ def construct_each(config: DictConfig, group: str) -> dict[str, Any]:
         raise UserError(
             f"{group}._target_: an option of {group} has a name above its keys, as in NAME: {{_target_: …}}"
         )
-    return {str(name): construct(node, f"{group}.{name}") for name, node in nodes.items()}
+    return {
+        str(name): construct(node, f"{group}.{name}", **offered)
+        for name, node in nodes.items()
+        if not (isinstance(node, DictConfig) and node.get("_target_", "") is None)
+    }
 
 
 def takes(target: str, argument: str) -> bool:

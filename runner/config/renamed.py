@@ -104,6 +104,8 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
             target = node.get("_target_") if isinstance(node, dict) else None
             if target in RENAMED_TARGETS:
                 node["_target_"] = RENAMED_TARGETS[target]
+    if "_target_" in _section(content, "logger"):  # before there could be several
+        content["logger"] = {str(choices.pop("logger", "logger")): content["logger"]}
     for old, new in RENAMED_KEYS.items():
         _move(content, old, new)
     for target, arguments in RENAMED_ARGUMENTS.items():

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from .options import CONF, Vocabulary, following_groups
+from .options import CONF, Vocabulary, following_groups, list_groups
 from .validate import choices_with_classes
 
 LEADING_GROUPS = ("model", "data", "optimizer")
@@ -35,14 +35,14 @@ def resolve_run_name(*, _root_: Any) -> str:
 
 
 def option_choices(hydra: Any) -> tuple[dict[str, Any], Vocabulary]:
-    """Returns the option of each group that Hydra chose, and the options that there are.
+    """Returns the option of each group of which one is chosen, and the options that there are.
 
     Args:
         hydra: Hydra's own node of a configuration.
     """
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     choices = {str(group): option for group, option in hydra.runtime.choices.items()}
-    left_out = {group for group in choices if group.startswith("hydra/")} | following_groups()
+    left_out = {group for group in choices if group.startswith("hydra/")} | following_groups() | list_groups()
     return {k: v for k, v in choices.items() if k not in left_out}, Vocabulary([*folders, CONF])
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 class Logger(Protocol):
     """Gets every record of metrics.jsonl, to show it elsewhere.
 
-    It may take the arguments `folder` (the run's) and `resumed_at` (the step from which the run goes on, or None). An
-    OSError that a method raises ends the run.
+    It may take the arguments `folder` (the run's), `resumed_at` (the step from which the run goes on, or None) and
+    `say` (a function that shows a line and writes it into log.txt). An OSError that a method raises ends the run.
     """
 
     @abstractmethod

@@ -27,7 +27,7 @@ DONE = ("finished", "diverged")  # the status of a run that has ended
 KEYS_WITHOUT_EFFECT = (
     *(
         "run.",
-        "logger.",
+        "logger",
         "checkpoint_every",
         "keep_checkpoints.",
         "data.root",

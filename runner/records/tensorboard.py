@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, BinaryIO
 
 from .logger import Logger
 
@@ -31,25 +31,32 @@ class TensorBoard(Logger):
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None):
+        self._folder = folder
+        self._resumed_at = resumed_at
+        self._drawn_at = -SPACING_SECONDS
+        self._file: BinaryIO | None = None
+
+    def _open(self) -> BinaryIO:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
-        self._drawn_at = -SPACING_SECONDS
-        if resumed_at is None:
-            for events in folder.glob("events.out.tfevents.*"):
+        if self._resumed_at is None:
+            for events in self._folder.glob("events.out.tfevents.*"):
                 events.unlink()
         name = f"events.out.tfevents.{time():.6f}.{platform.node()}.{os.getpid()}"
-        self._file = open(folder / name, "ab")  # noqa: SIM115 - closed by close()
-        self._writer = RecordWriter(self._file)
+        file = open(self._folder / name, "ab")  # noqa: SIM115 - closed by close()
+        self._writer = RecordWriter(file)
         self._write(Event(wall_time=time(), file_version=FORMAT))
-        if resumed_at is not None:
+        if self._resumed_at is not None:
             start = SessionLog(status=SessionLog.SessionStatus.START)
-            self._write(Event(wall_time=time(), step=resumed_at + 1, session_log=start))
+            self._write(Event(wall_time=time(), step=self._resumed_at + 1, session_log=start))
+        return file
 
     def row(self, row: dict[str, Any]) -> None:
         """Writes a record."""
+        self._file = self._file or self._open()
         if row["kind"] == "train":
             if row["train_seconds"] - self._drawn_at < SPACING_SECONDS:
                 return
@@ -67,8 +74,10 @@ class TensorBoard(Logger):
 
     def flush(self) -> None:
         """Writes the buffer."""
-        self._file.flush()
+        if self._file is not None:
+            self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -36,7 +37,7 @@ class Recorder:
         store: where checkpoints go.
         keep_every: every so many of the checkpoints that `checkpoint_every` asks for, one is kept; None: none.
         at_restarts: whether the checkpoint after the end of each cycle of the schedule is kept.
-        logger: gets every row too, or None.
+        loggers: get every row too.
 
     Attributes:
         last_train_row: the last row about a step; after a resume, only its `total` until there is another.
@@ -50,7 +51,7 @@ class Recorder:
         store: CheckpointStore,
         keep_every: int | None = None,
         at_restarts: bool = False,
-        logger: Logger | None = None,
+        loggers: Iterable[Logger] = (),
     ):
         self.store = store
         self.last_train_row: dict[str, Any] = {}
@@ -58,7 +59,7 @@ class Recorder:
         self._folder = folder
         self._fingerprint = fingerprint
         self._best_on = next(iter(run.evaluation_sets))  # validation, where there is one
-        self._logger = logger
+        self._loggers = list(loggers)
         self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
         self._improved = False  # since best.pt was written
         self._keep_every = keep_every
@@ -125,8 +126,8 @@ class Recorder:
                 self.store.write_best(self._state())
             self._improved = False
         self.summarise("running")
-        if self._logger is not None:
-            self._logger.flush()
+        for logger in self._loggers:
+            logger.flush()
 
     @property
     def cycle_ended(self) -> bool:
@@ -218,9 +219,9 @@ class Recorder:
         with suppress(OSError):
             self.flush()
         self._metrics.close()
-        with suppress(OSError):
-            if self._logger is not None:
-                self._logger.close()
+        for logger in self._loggers:
+            with suppress(OSError):
+                logger.close()
 
     def _write(self, start: dict[str, Any], row: dict[str, Any]) -> None:
         counts, train_seconds = self._run.progress.counts(), self._run.clocks.seconds["train"]
@@ -243,6 +244,6 @@ class Recorder:
         # `hvps` of an optimizer's last step are not those so far: the counts at the start of a row take precedence
         rows = [{**start, **row, **start} for start, row in pending]
         append_whole(self._metrics, "".join(json_line(row) + "\n" for row in rows).encode())
-        if self._logger is not None:
+        for logger in self._loggers:
             for row in rows:
-                self._logger.row(row)
+                logger.row(row)

@@ -109,7 +109,7 @@ def execute(
             write_header(config, choices, folder, command, run, resumes=resume_point.state is not None)
             display.log_to(folder / "log.txt")
             stack.callback(display.close)
-            recorder = open_recorder(config, folder, run, resume_point)
+            recorder = open_recorder(config, folder, run, resume_point, display)
             stack.callback(recorder.close)
         resume(run, recorder, folder, resume_point, display)
         display.show_start(describe_run(config, choices, run, folder), run.notes)
@@ -136,10 +136,12 @@ def write_header(
     write_json(folder / "environment.json", present)
 
 
-def open_recorder(config: DictConfig, folder: Path, run: "Run", resume_point: "ResumePoint") -> "Recorder":
+def open_recorder(
+    config: DictConfig, folder: Path, run: "Run", resume_point: "ResumePoint", display: Display
+) -> "Recorder":
     """Opens the files that grow with the run; of one that begins anew, what an earlier attempt left is removed."""
-    from ..config.contracts import complete
-    from ..config.instantiate import construct
+    from ..config.contracts import complete_each
+    from ..config.instantiate import construct_each
     from ..records.checkpoint_files import CheckpointStore
     from ..records.logger import Logger
     from ..state.recorder import Recorder
@@ -147,13 +149,11 @@ def open_recorder(config: DictConfig, folder: Path, run: "Run", resume_point: "R
     resumed_at = resume_point.state["progress"]["step"] if resume_point.state else None
     if resumed_at is None:
         (folder / METRICS_FILE).unlink(missing_ok=True)
-    logger = None
-    if config.logger.get("_target_"):
-        plugin = construct(config.logger, "logger", folder=folder, resumed_at=resumed_at)
-        logger = complete(plugin, Logger, "logger")
+    plugins = construct_each(config, "logger", folder=folder, resumed_at=resumed_at, say=display.say)
+    loggers = complete_each(plugins, Logger, "logger").values()
     keep = config.keep_checkpoints
     store = CheckpointStore(folder / "checkpoints", keep.last, resume_point.last_step)
-    return Recorder(run, folder, fingerprint(config), store, keep.every, keep.at_restarts, logger)
+    return Recorder(run, folder, fingerprint(config), store, keep.every, keep.at_restarts, loggers)
 
 
 def resume(run: "Run", recorder: "Recorder", folder: Path, resume_point: "ResumePoint", display: Display) -> None:

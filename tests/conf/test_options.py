@@ -29,7 +29,7 @@ OFFERED = {
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
     "batching": {"duration", "levels"},
-    "logger": {"folder", "resumed_at"},
+    "logger": {"folder", "resumed_at", "say"},
 }
 
 OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in (CONF, CONF / STUDIES))

@@ -214,7 +214,7 @@ def test_the_sources_have_what_the_contract_says():
         ("batching", "batching: Theirs is no batching; it has no method spans"),
         ("probe.mine", "probe.mine: Theirs is no probe; it has no method before_step"),
         ("regularizer.mine", "regularizer.mine: Theirs is no regularizer; it has no method __call__"),
-        ("logger", "logger: Theirs is no logger; it has no method row"),
+        ("logger.mine", "logger.mine: Theirs is no logger; it has no method row"),
     ],
 )
 def test_a_run_is_refused_in_one_line(trainopt, tmp_path, monkeypatch, command, message):

@@ -51,6 +51,7 @@ CASES = [
     ("+model=mlp", "+model=mlp: the group is already there; write model=mlp"),
     ("++model=mlp", "++model=mlp: the group is already there; write model=mlp"),
     ("~model=3", "~model=3: takes the name of an option, as in ~model"),
+    ("~logger", "~logger: no option of logger is chosen by logger=[]"),
     ("seéd=3", "seéd: unknown key; did you mean seed?"),
     ("epochs=null", "epochs: unknown key; did you mean duration=VALUEepochs?"),
     ("=3", "=3: cannot be read as key=value"),

@@ -50,6 +50,13 @@ def test_an_old_class(old, new):
         built(f"batching._target_={old}")
 
 
+def test_the_one_logger_of_an_old_run_is_one_of_a_list():
+    board = {"_target_": "trainopt.runner.tensorboard.TensorBoard"}
+    content, choices = with_new_names({"logger": board}, {"logger": "tensorboard"})
+    assert content["logger"] == {"tensorboard": {"_target_": "trainopt.runner.TensorBoard"}}
+    assert "logger" not in choices
+
+
 def test_an_argument_of_the_users_own_class_keeps_its_name():
     own = {"_target_": "mine.Schedule", "rate": 0.9}
     content = {"schedule": dict(own), "data": {"flip": True}, "augmentation": {"flip": 0.5}}

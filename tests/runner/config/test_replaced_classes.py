@@ -43,8 +43,8 @@ def test_an_experiment_that_names_a_class_is_seen_through(trainopt, tmp_path):
     assert yaml.safe_load(text)["optimizer"] == {"_target_": "torch.optim.AdamW"}
 
 
-def test_a_logger_that_is_left_out_is_none():
-    assert prepared("debug=quick")[1]["logger"] == "none"
+def test_a_quick_look_leaves_the_loggers_out():
+    assert prepared("debug=quick")[0].logger == {"none": {"_target_": None}}
 
 
 def test_cfg_shows_what_is_run(trainopt):
