@@ -1,15 +1,17 @@
-"""Networks: those of timm by name, small-image networks that timm lacks, test functions, and weights from files.
+"""Networks: those of timm by name, small networks that timm lacks, test functions, and weights from files.
 
 Imports no other package of trainopt.
 """
 
-from .densenet import DenseNet
 from .function import Function
 from .input_size import input_failure, smallest_input
 from .last_layer import LastLayer
-from .mlp import MLP
-from .plain_convnet import PlainConvNet
-from .resnet import ResNet
+from .networks.autoencoder import Autoencoder
+from .networks.densenet import DenseNet
+from .networks.mlp import MLP
+from .networks.plain_convnet import PlainConvNet
+from .networks.resnet import ResNet
+from .networks.transformer import Transformer
 from .test_functions import FUNCTIONS, Problem
 from .timm_network import small_image_network, timm_network
 from .weights import DamagedFile, WeightsError, load_weights, safe_load
@@ -17,6 +19,7 @@ from .weights import DamagedFile, WeightsError, load_weights, safe_load
 __all__ = [
     "FUNCTIONS",
     "MLP",
+    "Autoencoder",
     "DamagedFile",
     "DenseNet",
     "Function",
@@ -24,6 +27,7 @@ __all__ = [
     "PlainConvNet",
     "Problem",
     "ResNet",
+    "Transformer",
     "WeightsError",
     "input_failure",
     "load_weights",

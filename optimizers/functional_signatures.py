@@ -44,6 +44,18 @@ class LinearArguments(NamedTuple):
     bias: Tensor | None = None
 
 
+class EmbeddingArguments(NamedTuple):
+    """Of F.embedding."""
+
+    input: Tensor
+    weight: Tensor
+    padding_idx: int | None = None
+    max_norm: float | None = None
+    norm_type: float = 2.0
+    scale_grad_by_freq: bool = False
+    sparse: bool = False
+
+
 class ConvolutionArguments(NamedTuple):
     """Of F.conv1d, conv2d and conv3d."""
 
@@ -129,6 +141,7 @@ class CrossEntropyArguments(NamedTuple):
 
 SIGNATURES: dict[Callable, Callable[..., Any]] = {
     F.linear: LinearArguments,
+    F.embedding: EmbeddingArguments,
     F.conv1d: ConvolutionArguments,
     F.conv2d: ConvolutionArguments,
     F.conv3d: ConvolutionArguments,

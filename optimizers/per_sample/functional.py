@@ -11,16 +11,18 @@ from ..compat_torch import BATCH_NORM, INSTANCE_NORM, base_of, saved_batch_stati
 from ..functional_signatures import (
     BatchNormArguments,
     ConvolutionArguments,
+    EmbeddingArguments,
     GroupNormArguments,
     InstanceNormArguments,
     LayerNormArguments,
     LinearArguments,
 )
-from .layers import BatchNorm, Convolution, LayerCall, Linear, Norm, Projection
+from .layers import BatchNorm, Convolution, Embedding, LayerCall, Linear, Norm, Projection
 
 # modules whose parameters, of these names, are arguments of the functions below
 LAYERS = (
     nn.Linear,
+    nn.Embedding,
     nn.MultiheadAttention,
     nn.Conv1d,
     nn.Conv2d,
@@ -53,6 +55,11 @@ def _trained_part(param: Tensor | None) -> Tensor | None:
 
 def _linear(output: Tensor, call: LinearArguments) -> LayerCall:
     return Linear(call.input, _trained(call.weight), _trained(call.bias))
+
+
+def _embedding(output: Tensor, call: EmbeddingArguments) -> LayerCall:
+    padding = None if call.padding_idx is None else call.padding_idx % len(call.weight)
+    return Embedding(call.input, _trained(call.weight), padding)
 
 
 def _convolution(output: Tensor, call: ConvolutionArguments) -> LayerCall:
@@ -121,6 +128,7 @@ def _sizes(value: int | Sequence[int], length: int) -> list[int]:
 # each gets the output and the arguments of a call
 CALLS: dict[Any, Callable[..., LayerCall]] = {
     F.linear: _linear,
+    F.embedding: _embedding,
     F.conv1d: _convolution,
     F.conv2d: _convolution,
     F.conv3d: _convolution,

@@ -26,8 +26,8 @@ def gradient_gram(
     the generators of random numbers, are left unchanged. Liao et al. 2018, section 3.
 
     Args:
-        model: its parameters that require gradients are those of linear layers, convolutions, torch's attention,
-            and batch, layer, group and instance norm, and all of them count.
+        model: its parameters that require gradients are those of linear layers, embeddings, convolutions, torch's
+            attention, and batch, layer, group and instance norm, and all of them count.
         loss_function: (outputs, targets) -> a scalar, a mean over the batch.
         inputs: (B, ...).
         targets: the second argument of loss_function.

@@ -108,6 +108,51 @@ class Projection(Linear):
         return outputs.reshape(-1, self._samples, outputs.shape[-1]).transpose(0, 1)
 
 
+class Embedding(LayerCall):
+    """Rows of a table, tokens (B, ...) -> (B, ..., D): the table's row v gets sum_t [x_it = v] dy_it.
+
+    Args:
+        inputs: tokens, integers.
+        weight: the table (V, D), None where it is not trained.
+        padding: the token whose row has no gradient, None where there is none.
+    """
+
+    def __init__(self, inputs: Tensor, weight: Tensor | None, padding: int | None):
+        super().__init__(inputs, weight, None)
+        self.padding = padding
+
+    def rows(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> Iterator[Rows]:
+        """Yields sums over the positions that have a token, for blocks of tokens."""
+        if self.weight is not None:
+            tokens, dy = self._at_positions(dy)
+            numbers = torch.arange(len(self.weight), device=dy.device)
+            for part in numbers.split(block_size(block, len(tokens) * dy.shape[2])):
+                yield self.weight, torch.bmm((part[:, None] == tokens[:, None]).to(dy.dtype), dy).flatten(1)
+
+    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
+        """Compares pairs of positions where these are few."""
+        if self.weight is None:
+            return False
+        tokens, dy = self._at_positions(dy)
+        samples, places = tokens.shape
+        if not pairs_are_cheaper(samples, places, 1, dy.shape[2], len(self.weight)):
+            return False
+        parts = []
+        for some, some_dy in zip(*(t.split(block_size(block, places**2 * samples)) for t in (tokens, dy)), strict=True):
+            products = some_dy.flatten(0, 1) @ dy.flatten(0, 1).T
+            products *= some.flatten()[:, None] == tokens.flatten()
+            parts.append(products.view(len(some), places, samples, places).sum((1, 3)))
+        total.matrix += torch.cat(parts)
+        return True
+
+    def _at_positions(self, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns tokens (B, T) and their gradients (B, T, D)."""
+        tokens, dy = self.inputs.reshape(len(self.inputs), -1), positions(dy)
+        if self.padding is not None:
+            dy = dy * (tokens != self.padding)[:, :, None]
+        return tokens, dy
+
+
 class Convolution(LayerCall):
     """A convolution in 1, 2 or 3 dimensions, (B, C, ...) -> (B, O, ...), with groups.
 
@@ -294,7 +339,7 @@ def block_size(block: int, entries: int, multiple: int = 1) -> int:
     return max(1, block // (entries * multiple)) * multiple
 
 
-def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int) -> bool:
+def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int, tokens: int = 1) -> bool:
     """Returns whether comparing pairs of positions takes fewer multiplications than rows and their products.
 
     Args:
@@ -302,9 +347,10 @@ def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int) -> b
         places: T, positions of a sample.
         inputs: numbers per position that the weights multiply.
         outputs: numbers per position that result.
+        tokens: rows of an embedding's table; 1 for another layer.
     """
     pairs = (samples * places) ** 2 * (inputs + outputs + 1)
-    rows = samples * places * inputs * outputs + samples**2 * inputs * outputs
+    rows = (samples * places * inputs * outputs + samples**2 * inputs * outputs) * tokens
     return pairs < rows
 
 

@@ -46,7 +46,7 @@ class GramRecorder:
 
     Args:
         network: takes a batch (B, ...) as its first tensor. Its trained parameters are those of linear layers,
-            convolutions, torch's attention, and batch, layer, group and instance norm.
+            embeddings, convolutions, torch's attention, and batch, layer, group and instance norm.
         block: entries of rows that are in memory at a time, about.
 
     Raises:
@@ -56,11 +56,12 @@ class GramRecorder:
     def __init__(self, network: nn.Module, block: int = BLOCK):
         for name, module in network.named_modules():
             trained = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
-            if trained and not (isinstance(module, LAYERS) and trained <= PARAMETERS):
+            is_known = isinstance(module, LAYERS) and trained <= PARAMETERS
+            if trained and (not is_known or getattr(module, "scale_grad_by_freq", False)):
                 raise ValueError(
                     f"{name or 'the network'} ({type(module).__name__}): per-sample gradients of its"
-                    f" {', '.join(sorted(trained))} cannot be computed; only those of linear layers, convolutions,"
-                    " attention, and batch, layer, group and instance norm"
+                    f" {', '.join(sorted(trained))} cannot be computed; only those of linear layers, embeddings,"
+                    " convolutions, attention, and batch, layer, group and instance norm"
                 )
         self._network = network
         self._block = block

@@ -7,9 +7,11 @@ from torch import nn
 
 from trainopt.models import (
     MLP,
+    Autoencoder,
     DenseNet,
     PlainConvNet,
     ResNet,
+    Transformer,
     input_failure,
     small_image_network,
     smallest_input,
@@ -43,6 +45,14 @@ def count(network):
         # as of timm's networks; ResNet-34 has 9 instead of 49 weights a channel in its first convolution
         (lambda: small_image_network(3, 10, "resnet34"), 21_289_802 - 3 * 64 * 40),
         (lambda: small_image_network(3, 10, "mobilenetv2_100"), 2_236_682),
+        # Hinton and Salakhutdinov 2006: each of these with a bias, from pixels to code and back
+        (lambda: Autoencoder((1, 28, 28)), 2 * (784_000 + 500_000 + 125_000 + 7_500) + 1750 * 2 + 30 + 784),
+        (lambda: Autoencoder((30,), hidden=[7, 5], code=2), 2 * (210 + 35 + 10) + 12 + 2 + 12 + 30),
+        # Nanda et al. 2023, p = 113: tokens and positions, attention, 512 hidden units, with biases and one head more
+        (
+            lambda: Transformer((3,), 113, 114),
+            (114 + 3) * 128 + 4 * (128 * 128 + 128) + 2 * 128 * 512 + 640 + 129 * 113,
+        ),
     ],
 )
 def test_parameter_counts(network, parameters):
@@ -324,3 +334,100 @@ def test_networks_of_timm_for_small_images_end_in_an_eighth_of_the_side(name):
 def test_a_network_without_such_strides_is_refused():
     with pytest.raises(ValueError, match="must be a ResNet or MobileNetV2"):
         small_image_network(3, 10, "vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize(("norm", "activation"), [("pre", "gelu"), ("post", "relu")])
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_of_transformers_are_torchs(norm, activation, causal):
+    """With the weights of nn.TransformerEncoderLayer, in evaluation mode."""
+    torch.manual_seed(0)
+    network = Transformer((7,), 3, 11, 2, 12, 3, 2.0, activation, dropout=0.3, norm=norm, causal=causal, pooling="mean")
+    network.double().eval()
+    tokens = torch.randint(11, (5, 7))
+    mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64) if causal else None
+    x = network.tokens.weight[tokens] + network.positions.weight
+    for block in network.blocks:
+        layer = nn.TransformerEncoderLayer(12, 3, 24, 0.3, activation, batch_first=True, norm_first=norm == "pre")
+        layer.double().eval()
+        pairs = {
+            "self_attn.in_proj_": block.attention.qkv,
+            "self_attn.out_proj.": block.attention.proj,
+            "linear1.": block.mlp[0],
+            "linear2.": block.mlp[3],
+            "norm1.": block.norm1,
+            "norm2.": block.norm2,
+        }
+        layer.load_state_dict({f"{a}{b}": value for a, part in pairs.items() for b, value in part.state_dict().items()})
+        x = layer(x, src_mask=mask, is_causal=causal)
+    if norm == "pre":
+        x = nn.functional.layer_norm(x, (12,), network.norm.weight, network.norm.bias)
+    expected = network.head(x.mean(1))
+    assert torch.allclose(network(tokens), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_transformer_without_norm_reads_the_last_position():
+    torch.manual_seed(0)
+    network = Transformer((3,), 4, 5, layers=1, width=8, heads=1).double()
+    tokens = torch.randint(5, (6, 3))
+    x = network.tokens.weight[tokens] + network.positions.weight
+    block = network.blocks[0]
+    queries, keys, values = block.attention.qkv(x).chunk(3, dim=2)
+    mixed = nn.functional.scaled_dot_product_attention(queries, keys, values)
+    x = x + block.attention.proj(mixed)
+    x = x + block.mlp[3](block.mlp[0](x).relu())
+    assert torch.allclose(network(tokens), network.head(x[:, 2]), rtol=1e-10, atol=1e-12)
+    assert network.get_classifier() is network.head
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((1, 8, 8), 10), "needs sequences of tokens.*the shape \\(1, 8, 8\\)"),
+        (((10,), 2), "needs sequences of tokens"),
+        (((3,), 5, 6, 1, 10, 4), "heads=4: must divide width=10"),
+        (((3,), 5, 6, 1, 8, 4, 0.01), "leaves no hidden unit"),
+        (((3,), 5, 6, 1, 8, 4, 1.0, "relu", 0.0, "batch"), "must be one of pre, post, none"),
+        (((3,), 5, 6, 1, 8, 4, 1.0, "relu", 0.0, "none", False, "first"), "must be one of last, mean"),
+    ],
+)
+def test_transformers_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(*arguments)
+
+
+def test_autoencoders_are_chains_of_layers_with_a_linear_code():
+    torch.manual_seed(0)
+    network = Autoencoder((1, 4, 3), hidden=[7, 5], code=2, activation="tanh").double()
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    x = torch.randn(5, 1, 4, 3, dtype=torch.float64)
+    y = x.flatten(1)
+    for number, layer in enumerate(layers):
+        y = y @ layer.weight.T + layer.bias
+        y = y if number in (2, 5) else y.tanh()
+    assert torch.allclose(network(x), y.view(5, 1, 4, 3))
+    assert [layer.out_features for layer in layers] == [7, 5, 2, 5, 7, 12]
+    assert network.widths == [12, 7, 5, 2]
+
+
+def test_default_widths_of_autoencoders_follow_from_the_input():
+    assert Autoencoder((1, 8, 8)).widths == [64, 82, 41, 20, 9]
+    assert Autoencoder((30,), hidden=[6]).widths == [30, 6, 6]  # 30 * sqrt(30 / 784) = 5.9
+    assert Autoencoder((1, 28, 28), code=6).widths == [784, 1000, 500, 250, 6]
+    assert Autoencoder((2,), hidden=[5]).widths[0] == 2
+
+
+@pytest.mark.parametrize(("init", "spread"), [("sparse", 1.0), ("xavier", None), ("torch", None)])
+def test_weights_of_autoencoders_begin_as_the_papers_say(init, spread):
+    torch.manual_seed(0)
+    network = Autoencoder((1, 28, 28), init=init)
+    for layer in (m for m in network.modules() if isinstance(m, nn.Linear)):
+        nonzero = (layer.weight != 0).sum(1)
+        assert (nonzero == (min(15, layer.in_features) if init == "sparse" else layer.in_features)).all()
+        assert layer.bias.any() == (init == "torch")
+        if init == "xavier":
+            bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+            assert layer.weight.abs().max() <= 4 * bound
+            assert layer.weight.abs().max() > 3.5 * bound
+    if spread:
+        weights = network[1].weight
+        assert weights[weights != 0].std().item() == pytest.approx(spread, rel=0.05)

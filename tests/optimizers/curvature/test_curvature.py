@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.references import Flatten, Problem, Residual, error, flat, numbers
+from trainopt.models import Transformer
 from trainopt.optimizers import Curvature, FastDoubleBackward, hessian_vector_product
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2])
 IMAGES = numbers(6, 4, 7, 7)
 SIGNALS = numbers(6, 4, 9)
 ROWS = numbers(6, 5)
+TOKENS = numbers(6, 3).mul(9).long().abs() % 3
 HALVES = numbers(6, 3, seed=1).sigmoid()
 SHARES = numbers(6, 3, seed=2).softmax(1)
 
@@ -126,6 +128,7 @@ def in_layout(network):
 
 
 CASES = {
+    "transformer": lambda: (Transformer((3,), 3, 3, 1, 3, 1, 1.0, "gelu", norm="pre", causal=True), TOKENS, ce),
     "mlp of relu": lambda: (mlp(nn.ReLU), ROWS, ce),
     "mlp of tanh": lambda: (mlp(), ROWS, ce),
     "mlp of gelu": lambda: (mlp(nn.GELU), ROWS, ce),

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 from helpers.references import Flatten, Residual, close, expected_gram, numbers, rows_of, rows_of_samples
-from trainopt.models import ResNet
+from trainopt.models import ResNet, Transformer
 from trainopt.optimizers import gradient_gram
 from trainopt.optimizers.per_sample import layers
 from trainopt.optimizers.per_sample.accumulator import NARROW, GramAccumulator
@@ -37,10 +37,31 @@ def token_net(*layers):
     return nn.Sequential(nn.Linear(7, 6), nn.Tanh(), *layers, nn.Flatten(), nn.Linear(18, 4)), (3, 7)
 
 
+class Tokens(nn.Module):
+    """Numbers as tokens below a bound."""
+
+    def __init__(self, bound):
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, x):
+        return (100 * x.abs()).long() % self.bound
+
+
+def embedded(count, **options):
+    """A table of so many tokens, at three places, below a linear layer; and its inputs."""
+    table = nn.Embedding(count, 6, **options)
+    return nn.Sequential(Tokens(count), table, nn.Tanh(), nn.Flatten(), nn.Linear(18, 4)), (3,)
+
+
 CASES = {
     "linear": lambda: (nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 4, bias=False)), (7,)),
     "linear at positions": lambda: token_net(nn.Linear(6, 6), nn.Tanh()),
     "wide linear at few positions": lambda: token_net(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 40), nn.Linear(40, 6)),
+    "embedding": lambda: embedded(2),
+    "embedding of many tokens": lambda: embedded(40),
+    "embedding with padding": lambda: embedded(3, padding_idx=-1),
+    "transformer": lambda: (nn.Sequential(Tokens(5), Transformer((3,), 4, 5, 2, 6, 2, norm="pre", causal=True)), (3,)),
     "layer norm": lambda: token_net(nn.LayerNorm(6)),
     "attention": lambda: token_net(Residual(nn.LayerNorm(6), Attention(6, num_heads=2, qkv_bias=True))),
     "conv1d": lambda: conv_net(nn.Conv1d(6, 6, 3, padding=1), shape=(3, 12)),
@@ -120,7 +141,10 @@ def test_own_losses_of_parameters_that_do_not_fit_in_memory_together():
     close(actual, J @ J.T)
 
 
-@pytest.mark.parametrize("name", ["16 channels", "grouped", "depthwise", "linear at positions", "ResNet-8"])
+BLOCKS = ["16 channels", "grouped", "depthwise", "linear at positions", "embedding", "ResNet-8"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_of_columns_add_up(name):
     network, x, y = case(name)
     recorder = GramRecorder(network, block=300)
@@ -323,7 +347,7 @@ class Own(nn.Linear):
     ("layer", "name"),
     [
         (nn.MultiheadAttention(4, 2, add_bias_kv=True), "MultiheadAttention"),
-        (nn.Embedding(3, 4), "Embedding"),
+        (nn.Embedding(3, 4, scale_grad_by_freq=True), "Embedding"),
         (nn.ConvTranspose2d(3, 3, 3), "ConvTranspose2d"),
         (nn.PReLU(), "PReLU"),
         (Own(), r"Own\).*scale"),
