@@ -113,7 +113,12 @@ class Regularizer(Protocol):
     An event is a dict with `event`, a word for it, and values: a row of metrics.jsonl and a line on the screen.
     Events must follow from the arguments of a method and from `state_dict`, so that a resumed run is the same.
     `params` are the trained parameters that `covers` is true for.
+
+    Attributes:
+        follows_duration: whether it depends on the duration of the run, which then cannot change.
     """
+
+    follows_duration: bool = False
 
     @abstractmethod
     def __call__(self, params: Sequence[Tensor], /) -> Tensor:

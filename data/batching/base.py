@@ -44,6 +44,11 @@ class BatchUse(Batching):
             raise ValueError(f"persistency={self.persistency}: {error}") from None
         self.most_repeats = max(stages)
 
+    @property
+    def follows_duration(self) -> bool:  # type: ignore[override]
+        """Whether it has several stages over the run."""
+        return len(self._repeats.values) > 1
+
     def repeats(self, begun: Position, epoch_size: int) -> int:
         """Returns K for the batch that begins at a position, in epochs of `epoch_size` samples."""
         return self._repeats.at(begun, epoch_size)

@@ -80,6 +80,11 @@ class Dynamic(VariableBatchSize):
         changes_lr = self._power is not None and self.smallest < self.largest
         self.changes_lr = f"lr_rule={self.lr_rule}" if changes_lr else None
 
+    @property
+    def follows_duration(self) -> bool:  # type: ignore[override]
+        """Whether it has several stages over the run."""
+        return super().follows_duration or len(self._stages.values) > 1
+
     def size_at(self, begun: Position, epoch_size: int) -> int:
         """Returns the size of the batch that begins at a position, in epochs of `epoch_size` samples."""
         return self._stages.at(begun, epoch_size)

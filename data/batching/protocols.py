@@ -90,6 +90,8 @@ class Batching(Protocol):
         changes_lr: KEY=VALUE by which the learning rate follows the batch size (see `lr_factor`); None: it does not.
         needs_probe: name of the probe whose rows `observe` gets; None: none.
         every: with `needs_probe`, a duration: the time between decisions.
+        follows_duration: whether it depends on the duration of the run, which then cannot change; None: if it takes
+            `duration` or `levels`.
     """
 
     size: int = 0
@@ -101,6 +103,7 @@ class Batching(Protocol):
     changes_lr: str | None = None
     needs_probe: ClassVar[str | None] = None
     every: str = ""
+    follows_duration: bool | None = None
 
     def spans(self, epoch_size: int, offset: int, /) -> Iterator[tuple[int, int]]:
         """Yields (start, stop) of the batches of an epoch of `epoch_size` samples, from `offset` on."""

@@ -21,6 +21,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt -m hydra/launcher=joblib …     several at a time
   trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
   trainopt resume RUN                     continue from the last checkpoint in a run's folder
+  trainopt resume RUN duration=20epochs   make a run longer
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run while it trains, also on another device
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble

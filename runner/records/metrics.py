@@ -74,6 +74,24 @@ def parse_records(content: bytes, name: str) -> tuple[list[Record], int]:
     return records, size
 
 
+def blank_record(path: Path, kind: str, step: int) -> None:
+    """Puts spaces in the place of the record of a kind at the last step of a file; nothing where there is none.
+
+    The file keeps its length, to which checkpoints refer; JSON allows the spaces before the record that follows.
+    """
+    end = path.stat().st_size
+    with open(path, "r+b") as file:
+        for line in reversed(file.readlines()):
+            record = json.loads(line)
+            if record["step"] != step:
+                return
+            if record["kind"] == kind:
+                file.seek(end - len(line))
+                file.write(b" " * len(line))
+                return
+            end -= len(line)
+
+
 def last_record(path: Path) -> Record:
     """Returns the last complete record in a file; empty where there is none, or it is damaged."""
     try:

@@ -68,9 +68,16 @@ def load_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             content = yaml.load(file, RunLoader)
         choices = content.pop("choices")
         content.pop("fingerprint")
+        content.pop("history", None)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{CONFIG} is damaged") from error
     return with_new_names(content, choices)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Returns the changes of a run's configuration: {step, before}, the values that keys had until that step."""
+    with open(folder / CONFIG, "rb") as file:
+        return list(yaml.load(file, RunLoader).get("history", ()))
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:

@@ -67,6 +67,11 @@ class ScheduledCheckpointDistance(CheckpointDistance):
         self.until_distance = until_distance
         self._full_strength = strength
 
+    @property
+    def follows_duration(self) -> bool:  # type: ignore[override]
+        """Whether it takes a snapshot after half of the run."""
+        return self._schedule.half_way
+
     def begin(self, run: Run, params: Sequence[Tensor]) -> None:
         """Reads the files; UserError where one does not fit, or where a reason can never come."""
         self._schedule.begin(run)

@@ -5,18 +5,26 @@ Data and network are checked first, as the other components are built for both; 
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from math import ceil
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
 
 from trainopt.data import Arrays, Folders, NoData, Position
 from trainopt.models import input_failure
-from trainopt.optimizers import Optimizer
+from trainopt.optimizers import Optimizer, Regularizer
 
 from ..config.durations import Duration
 from ..config.options import shipped
+from ..records.changes import Change
+from ..records.metrics import read_metrics
+from ..records.run_folder import read_summary
+from ..state.early_stopping import EarlyStopping
 from ..state.objective import returns_loss
+from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
 
@@ -33,6 +41,111 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_control(run)
     if run.compiled:
         check_compile([run.optimizer, *run.probes.values()])
+
+
+def check_change(change: Change, run: Run, state: dict[str, Any], folder: Path) -> None:
+    """Raises UserError where a change of the configuration would be one of the run's past.
+
+    Args:
+        change: of the keys of `records.changes`.
+        run: with the configuration from now on, not yet at the state.
+        state: that the run goes on from.
+        folder: the run's.
+    """
+    if "duration" in change.before:
+        check_longer(change, run, state, folder)
+    check_goes_on(change, run, state)
+    key = "evaluate_every"
+    followers = follow_evaluations(run)
+    if key in change.before and followers:
+        raise UserError(f"{key}={run.evaluate_every}: {followers[0]} follows evaluations, and their past would change")
+
+
+def check_goes_on(change: Change, run: Run, state: dict[str, Any]) -> None:
+    """Refuses a change of a run that has no steps to come."""
+    what = ", ".join(change.before)
+    progress, stopping = Progress(run.progress.epoch_size), EarlyStopping(**change.config.early_stopping)
+    progress.load_state_dict(state["progress"])
+    stopping.load_state_dict(state["early_stopping"])
+    if progress.elapsed(run.duration) >= 1:
+        raise UserError(
+            f"{what}: the run has no steps to come, after {progress.step} steps ({progress.epochs:g} epochs) of"
+            f" duration={run.duration}; give a longer duration"
+        )
+    if stopping.ends:
+        raise UserError(f"{what}: the run has no steps to come: {stopping.reason}")
+
+
+def check_longer(change: Change, run: Run, state: dict[str, Any], folder: Path) -> None:
+    """Refuses another duration for a run that has ended for good, or whose past followed its duration."""
+    text, summary = f"duration={run.duration}", read_summary(folder)
+    if run.range_test:
+        raise UserError(f"{text}: a range test ends with its highest learning rate")
+    if summary.get("status") == "diverged":
+        raise UserError(f"{text}: the run diverged at step {summary.get('steps')}, and does not go on")
+    terms, batching = run.objective.regularizers, run.batching
+    followers = [f"regularizer.{name}" for name, (term, _) in terms.items() if term.follows_duration]
+    if takes_duration(type(batching)) if batching.follows_duration is None else batching.follows_duration:
+        followers.append("batching")
+    if followers:
+        raise UserError(f"{text}: {followers[0]} follows the duration of the run, and its past would have been another")
+    progress = Progress(run.progress.epoch_size)
+    progress.load_state_dict(state["progress"])
+    former, followers = change.former, follow_evaluations(run)
+    is_at_end = progress.elapsed(former.duration) >= 1
+    if is_at_end and followers and not has_come(former.evaluate_every, progress, run.batching.drop_last, folder):
+        raise UserError(
+            f"{text}: the run was evaluated at its end, step {progress.step}, where a longer one is not"
+            f" (evaluate_every={former.evaluate_every}), and {followers[0]} followed that"
+        )
+
+
+def follow_evaluations(run: Run) -> list[str]:
+    """Returns the keys of what follows evaluations in a run."""
+    terms = run.objective.regularizers.items()
+    return [
+        *(["early_stopping.patience"] if run.early_stopping.patience is not None else []),
+        *(["schedule"] if run.schedule.needs_validation else []),
+        *(f"regularizer.{n}" for n, (t, _) in terms if type(t).after_evaluation is not Regularizer.after_evaluation),
+    ]
+
+
+def takes_duration(cls: type) -> bool:
+    """Returns whether a class takes the duration of a run, or what is a fraction of it."""
+    return not {"duration", "levels"}.isdisjoint(signature(cls).parameters)
+
+
+def only_its_end_logged(run: Run, change: dict[str, Any], folder: Path) -> bool:
+    """Returns whether a run that goes on stands at the step of a change where its former end alone asked for a row.
+
+    Args:
+        run: resumed.
+        change: the last one of its history.
+        folder: the run's.
+    """
+    progress, before = run.progress, change["before"]
+    former, log_every = before.get("duration"), before.get("log_every", run.log_every)
+    if former is None or progress.step != change["step"] or run.is_over or run.early_stopping.ends:
+        return False
+    return progress.elapsed(former) >= 1 and not has_come(log_every, progress, run.batching.drop_last, folder)
+
+
+def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> bool:
+    """Returns whether a duration has passed once more with the last step, which is recorded.
+
+    Args:
+        every: the duration.
+        progress: after the step.
+        drop_last: whether a smaller last batch of an epoch is left out.
+        folder: the run's.
+    """
+    reached, numerator, denominator = progress.measured(every)
+    before = reached - 1
+    if Duration.parse(every).unit == "epochs":
+        size = 0 if progress.repeat else read_metrics(folder, "train")[-1]["batch_size"]
+        rest = progress.epoch_size % size if size and drop_last and progress.offset == 0 else 0
+        before = reached - size - rest
+    return reached * denominator // numerator > before * denominator // numerator
 
 
 def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:

@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..records.metrics import METRICS_FILE
-from ..records.run_folder import CONFIG, DONE, fingerprint, log_traceback, record_failure, summary_if_done
+from ..records.changes import Change, update_plan
+from ..records.metrics import METRICS_FILE, blank_record
+from ..records.run_folder import (
+    CONFIG,
+    DONE,
+    SUMMARY,
+    check_same_run,
+    fingerprint,
+    log_traceback,
+    read_history,
+    read_summary,
+    record_failure,
+    summary_if_done,
+)
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
 from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, interrupted_code, one_line, reason
@@ -31,6 +43,7 @@ def start(
     command: list[str],
     debug: bool = False,
     display: Display | None = None,
+    change: Change | None = None,
 ) -> int:
     """Begins a run in a folder, continues the one that is there, or shows its result; returns the exit code.
 
@@ -41,27 +54,31 @@ def start(
         command: the command line, for environment.json.
         debug: whether tracebacks are printed.
         display: where to print; None: the screen.
+        change: what becomes another in the run of the folder; None: nothing.
 
     Raises:
         UserError: the folder holds another run, is written by another process, or cannot be written; or a component
-            cannot be built; nothing was written then.
+            cannot be built, or the change would be one of the run's past; nothing was written then.
     """
     display = display or Display()
-    if show_if_done(config, folder, display):
+    if change is None and show_if_done(config, folder, display):
         return 0
     try:
         with Interrupt() as interrupt, ExitStack() as stack:
             with refuse_unwritable(folder):
                 stack.enter_context(RunLock(folder))
-            if show_if_done(config, folder, display):  # by a process that held the lock a moment ago
+            if change is not None:
+                check_same_run(folder, change.former)
+            elif show_if_done(config, folder, display):  # by a process that held the lock a moment ago
                 return 0
-            return execute(config, choices, folder, command, display, interrupt, debug)
+            return execute(config, choices, folder, command, display, interrupt, debug, change)
     except KeyboardInterrupt as stop:
         return interrupted_code(stop)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - of a component that was built; later ones are in `run_training`
-        record_failure(folder, error)
+        if change is None:
+            record_failure(folder, error)
         if debug:
             traceback.print_exc()
         report_failure(reason(error), folder)
@@ -95,35 +112,62 @@ def execute(
     display: Display,
     interrupt: Interrupt,
     debug: bool,
+    change: Change | None,
 ) -> int:
     """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
     from ..records.checkpoint_files import find_resume_point
     from .build import build
+    from .compatibility import check_change
     from .describe import describe_run
 
     run = build(config, folder)
     metrics = folder / METRICS_FILE
     resume_point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    history = read_history(folder) if resume_point.state else []
+    if change is not None and resume_point.state:
+        check_change(change, run, resume_point.state, folder)
+        run.notes.append(change.describe(resume_point.state["progress"]["step"]))
+        history.append({"step": resume_point.state["progress"]["step"], "before": change.before})
     with ExitStack() as stack:
         with refuse_unwritable(folder):
-            write_header(config, choices, folder, command, run, resumes=resume_point.state is not None)
+            if change is not None:
+                reopen(folder, change)
+            write_header(config, choices, folder, command, run, history, resumes=resume_point.state is not None)
             display.log_to(folder / "log.txt")
             stack.callback(display.close)
             recorder = open_recorder(config, folder, run, resume_point, display)
             stack.callback(recorder.close)
-        resume(run, recorder, folder, resume_point, display)
+        resume(run, recorder, folder, resume_point, display, history)
         display.show_start(describe_run(config, choices, run, folder), run.notes)
         code, outcome = run_training(run, recorder, display, folder, interrupt, debug)
         return finish(run, recorder, display, folder, code, outcome)
 
 
+def reopen(folder: Path, change: Change) -> None:
+    """Lets the run of a folder count as interrupted, and the sweep that it is a job of know what it becomes.
+
+    That comes before its configuration changes: should this process die meanwhile, the same command is tried again.
+    """
+    summary = read_summary(folder)
+    if summary:
+        write_json(folder / SUMMARY, {**summary, "status": "interrupted"})
+    (folder / "curves.png").unlink(missing_ok=True)  # all figures are drawn anew
+    update_plan(folder, change)
+
+
 def write_header(
-    config: DictConfig, choices: dict[str, Any], folder: Path, command: list[str], run: "Run", resumes: bool
+    config: DictConfig,
+    choices: dict[str, Any],
+    folder: Path,
+    command: list[str],
+    run: "Run",
+    history: list[dict[str, Any]],
+    resumes: bool,
 ) -> None:
     """Writes which run this is (run.yaml), and where it runs (environment.json)."""
     from ..system.environment import environment
 
-    header = {"choices": choices, "fingerprint": fingerprint(config)}
+    header = {"choices": choices, "fingerprint": fingerprint(config)} | ({"history": history} if history else {})
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     present = environment(run.device, command)
     if run.features is not None:
@@ -156,9 +200,17 @@ def open_recorder(
     return Recorder(run, folder, fingerprint(config), store, keep.every, keep.at_restarts, loggers)
 
 
-def resume(run: "Run", recorder: "Recorder", folder: Path, resume_point: "ResumePoint", display: Display) -> None:
+def resume(
+    run: "Run",
+    recorder: "Recorder",
+    folder: Path,
+    resume_point: "ResumePoint",
+    display: Display,
+    history: list[dict[str, Any]],
+) -> None:
     """Sets a run and its recorder to the newest checkpoint, if any; UserError if it is that of something else."""
     from ..state.checkpoint import load_run_state
+    from .compatibility import only_its_end_logged
 
     for problem in resume_point.problems:
         display.say(f"note: {problem}")
@@ -170,6 +222,8 @@ def resume(run: "Run", recorder: "Recorder", folder: Path, resume_point: "Resume
         path = shown(folder / "checkpoints" / resume_point.name)
         raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
     recorder.resume(resume_point.state)
+    if history and only_its_end_logged(run, history[-1], folder):
+        blank_record(folder / METRICS_FILE, "train", run.progress.step)
     display.say(f"continuing from step {run.progress.step} ({resume_point.name})")
 
 
