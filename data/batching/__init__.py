@@ -1,4 +1,4 @@
 """The size of batches over a run, batch reuse, and the stream of batches.
 
-May import sources, digests and errors.
+May import sources, samples, digests and errors.
 """

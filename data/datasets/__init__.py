@@ -1,4 +1,4 @@
 """Data sets by name, and their splits.
 
-May import sources, digests and errors.
+May import sources, samples, digests and errors.
 """

@@ -1,4 +1,4 @@
 """Folders of images: their layout, their pixels, and batches of them.
 
-May import datasets, sources, digests and errors.
+May import datasets, sources, samples, digests and errors.
 """

@@ -1,7 +1,6 @@
 """Batches of images of a folder, read and transformed by worker processes."""
 
 import os
-import random
 from collections.abc import Iterable, Iterator
 from itertools import tee
 from typing import Any
@@ -13,11 +12,12 @@ from torch.utils.data import Dataset, default_collate
 
 from ..digests import digest_of
 from ..errors import DataError
+from ..samples.loading import load
+from ..samples.randomness import seeded
 from ..sources.augmentation import Augmentation, BatchAugmentation
 from ..sources.order import epoch_generator
 from .image_folder import Folders
 from .layout import ImageFiles
-from .loading import load
 from .pixels import read_image
 
 
@@ -38,17 +38,8 @@ class _Images(Dataset):
             image = read_image(path, self.white)
         except DataError as error:
             return error
-        words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(3)
-        states = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            random.seed(int(words[0]))
-            np.random.seed(words[1])
-            torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed the GPU's too
-            try:
-                return self.transform(image), label
-            finally:
-                random.setstate(states[0])
-                np.random.set_state(states[1])
+        with seeded(self.seed, epoch, index):
+            return self.transform(image), label
 
 
 def _collated(items: list[tuple[Tensor, int] | DataError]) -> Any:

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 
 from ..datasets.splits import class_balanced
 from ..errors import DataError, listed
+from ..samples.loading import load
 from .layout import ImageFiles
-from .loading import load
 from .pixels import ImageFacts, check_reduced, look_at, smallest_white
 
 SAMPLE = 1000  # images of each set that are looked at where not all are

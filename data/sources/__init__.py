@@ -1,4 +1,4 @@
 """Sources of batches: images in memory, features; and augmentation.
 
-May import digests and errors.
+May import samples, digests and errors.
 """

@@ -13,7 +13,8 @@ from PIL import Image
 
 from helpers.fixtures import image_folders
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
-from trainopt.data.folders import loading, survey
+from trainopt.data.folders import survey
+from trainopt.data.samples import loading
 from trainopt.data.sources.mixup import draw_mixup
 from trainopt.runner.system.isolation import run_isolated
 

@@ -1,4 +1,4 @@
-"""Processes that read files."""
+"""Processes that load samples."""
 
 import os
 import signal
