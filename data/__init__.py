@@ -11,6 +11,7 @@ from .batching.protocols import Batching, Position, Source
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
 from .datasets.arrays import Arrays, arrays
+from .datasets.description import DataSet
 from .datasets.digits import digits
 from .datasets.no_data import NoData
 from .datasets.splits import bootstrap, class_balanced, split
@@ -22,8 +23,8 @@ from .folders.image_folder import Folders, image_folder
 from .folders.layout import ImageFiles, missing_test_set
 from .folders.source import FolderSource
 from .sources.augmentation import Augmentation
-from .sources.features import Features
 from .sources.memory import InMemory
+from .sources.tensors import Features, Tensors
 
 __all__ = [
     "AdaptiveBatchSize",
@@ -34,6 +35,7 @@ __all__ = [
     "Batching",
     "Constant",
     "DataError",
+    "DataSet",
     "Dynamic",
     "Features",
     "FolderSource",
@@ -50,6 +52,7 @@ __all__ = [
     "ReferenceTrajectory",
     "Source",
     "Stages",
+    "Tensors",
     "VariableBatchSize",
     "arrays",
     "batches",

@@ -9,7 +9,7 @@ LARGEST = 512
 STEP = 8  # of the sides that are tried, at least
 
 
-def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], largest: int = LARGEST) -> int | None:
+def smallest_input(network: nn.Module, image_shape: tuple[int, ...], largest: int = LARGEST) -> int | None:
     """Returns the side to which images must be upsampled for a network; None if they can stay as they are.
 
     For networks of timm with a fixed input size that is this size; for others it is at least the factor by which they
@@ -58,25 +58,28 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, int, int], larges
     return low
 
 
-def input_failure(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int = 2) -> str | None:
+def input_failure(
+    network: nn.Module, input_shape: tuple[int, ...], batch_size: int = 2, dtype: torch.dtype = torch.float32
+) -> str | None:
     """Returns the error of a network in training mode, in one line; None if it can compute such a batch.
 
     It is tried on a copy (torch's meta device would take longer: it loads the compiler).
 
     Args:
         network: left unchanged.
-        image_shape: (C, H, W).
-        batch_size: number of images.
+        input_shape: of an input; (C, H, W) of images.
+        batch_size: number of inputs.
+        dtype: of inputs, which are zeros.
     """
-    return _failure(copy.deepcopy(network).train(), *image_shape, batch_size)
+    return _failure(copy.deepcopy(network).train(), *input_shape, batch_size=batch_size, dtype=dtype)
 
 
-def _failure(trial: nn.Module, channels: int, height: int, width: int, batch_size: int = 2) -> str | None:
-    """Returns the error of a forward pass with images of this size, in one line; None if it works."""
+def _failure(trial: nn.Module, *shape: int, batch_size: int = 2, dtype: torch.dtype = torch.float32) -> str | None:
+    """Returns the error of a forward pass with inputs of this shape, in one line; None if it works."""
     device = next((p.device for p in trial.parameters()), None)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            trial(torch.zeros(batch_size, channels, height, width, device=device))
+            trial(torch.zeros(batch_size, *shape, dtype=dtype, device=device))
     except Exception as error:  # noqa: BLE001 - a network may raise any error
         return " ".join(str(error).split())[:200]
     return None

@@ -40,7 +40,7 @@ class LastLayer(nn.Module):
         ValueError: the classifier is no linear layer at the network's end.
     """
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], bf16: bool = False):
+    def __init__(self, network: nn.Module, image_shape: tuple[int, ...], bf16: bool = False):
         super().__init__()
         self.classifiers, drop_rate = _find_classifiers(network, image_shape)
         layers: list[Any] = [network.get_submodule(name) for name in self.classifiers]
@@ -140,7 +140,7 @@ def _without(network: nn.Module, classifiers: list[str]) -> nn.Module:
 
 
 @torch.no_grad()
-def _find_classifiers(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[str], float]:
+def _find_classifiers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[list[str], float]:
     """Returns the names of the classifiers and the rate of the dropout before the first.
 
     They are the linear layers whose outputs, in a forward pass, are the network's.

@@ -36,14 +36,14 @@ class Progress(Protocol):
 
 
 class Source(Protocol):
-    """A set of images, or of their features, that yields batches.
+    """A set of samples that yields batches.
 
     Attributes:
-        labels: class of each sample, (N,) int64.
+        targets: of each sample, (N, ...), of any type; classes are (N,) int64.
         device: of the batches.
     """
 
-    labels: Tensor
+    targets: Tensor
     device: torch.device
 
     @property
@@ -63,13 +63,13 @@ class Source(Protocol):
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (inputs (B, ...), targets) of the batches that `spans` name as (start, stop) in the epoch's order.
 
-        Order and augmentation are functions of (seed, epoch, index). Targets are classes (B,) int64, or
-        probabilities (B, classes) float32.
+        Order and augmentation are functions of (seed, epoch, index). Targets are as the source has them, or, where
+        classes are mixed, probabilities (B, classes) float32.
         """
 
     @abstractmethod
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (inputs (B, ...), targets (B,)) of every sample once, in order, without augmentation."""
+        """Yields (inputs (B, ...), targets (B, ...)) of every sample once, in order, without augmentation."""
 
 
 class Batching(Protocol):

@@ -12,8 +12,8 @@ from .protocols import Batching, Position, Source
 class Batch(NamedTuple):
     """One update's data."""
 
-    inputs: Tensor  # (B, C, H, W) float32, normalised
-    targets: Tensor  # (B,) int64, or with mixup probabilities (B, classes) float32
+    inputs: Tensor  # (B, ...); images are (B, C, H, W) float32, normalised
+    targets: Tensor  # (B, ...); classes are (B,) int64, or with mixup probabilities (B, classes) float32
     size: int  # B
     after: Position  # where the run stands after the update
 

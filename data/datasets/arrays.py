@@ -1,28 +1,34 @@
-"""Images and labels as arrays, checked when they are read."""
+"""Inputs and targets as arrays, checked when they are read."""
 
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import DataError, one_line
+from .checks import are_images, checked_inputs, checked_targets, count_classes
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 NPY = b"\x93NUMPY"  # what a file with a single array begins with
-MOST_COLORS = 4  # channels of colour images, with transparency: a longer last axis is not that of channels
 
 
 @dataclass
 class Arrays:
-    """A data set in memory: images (N, H, W, C) uint8 and labels (N,) int64 in [0, num_classes).
+    """A data set in memory: the inputs and the targets of a training set and of a test set.
 
-    Grayscale images may have the shape (N, H, W).
+    Images are uint8 (N, H, W, C) or (N, H, W), on a scale to 255, or floats (N, H, W, C). Other inputs are floats of
+    any shape (N, ...) or integers (N, F). Integers (N,) as targets are classes in [0, num_classes). Floats become
+    float32; as targets (N,) they get the shape (N, 1). Other integers become int64.
 
     Args:
         where: the origin of the data, with which error messages begin.
-        num_classes: 0: the largest training label, plus 1; every class then has training images.
+        num_classes: 0: the largest training label, plus 1; every class then has training images. None: targets are
+            no classes, also where they are integers (N,), which become float32 (N, 1). It becomes None where targets
+            have another form.
 
     Raises:
         DataError: the arrays have another form.
@@ -33,18 +39,38 @@ class Arrays:
     x_test: np.ndarray
     y_test: np.ndarray
     where: str
-    num_classes: int = 0
+    num_classes: int | None = 0
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
-            images, labels = _checked(self, part)
-            setattr(self, f"x_{part}", images)
-            setattr(self, f"y_{part}", labels)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            shapes = f"{self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
-            raise DataError(f"{self.where}: training and test images differ in shape, {shapes}")
-        if not self.num_classes:
-            self.num_classes = _count_classes(self.y_train, self.where)
+            inputs, targets = (np.asanyarray(getattr(self, f"{name}_{part}")) for name in "xy")
+            inputs = checked_inputs(inputs, f"{self.where}: x_{part}")
+            targets = checked_targets(targets, self.num_classes is not None, f"{self.where}: y_{part}")
+            if len(inputs) != len(targets):
+                what = "images but" if are_images(inputs) else "inputs but"
+                names = "labels" if targets.ndim == 1 else "targets"
+                raise DataError(f"{self.where}: x_{part} has {len(inputs)} {what} y_{part} {len(targets)} {names}")
+            setattr(self, f"x_{part}", inputs)
+            setattr(self, f"y_{part}", targets)
+        self._check_equal("x", "images" if self.is_images else "inputs")
+        self._check_equal("y", "targets")
+        if self.y_train.ndim > 1:
+            if self.num_classes:
+                raise DataError(f"{self.where}: num_classes={self.num_classes}: targets are no classes; leave it out")
+            self.num_classes = None
+        else:
+            self._check_classes()
+
+    def _check_equal(self, name: str, what: str) -> None:
+        """Raises DataError where inputs or targets of the two sets differ in shape or type."""
+        train, test = getattr(self, f"{name}_train"), getattr(self, f"{name}_test")
+        for word, one, two in (("shape", train.shape[1:], test.shape[1:]), ("type", train.dtype, test.dtype)):
+            if one != two:
+                raise DataError(f"{self.where}: training and test {what} differ in {word}, {one} and {two}")
+
+    def _check_classes(self) -> None:
+        """Counts the classes where their number is not known; DataError where a label is none of them."""
+        self.num_classes = self.num_classes or count_classes(self.y_train, self.where)
         for part in ("train", "test"):
             labels = getattr(self, f"y_{part}")
             if labels.min() < 0 or labels.max() >= self.num_classes:
@@ -52,14 +78,36 @@ class Arrays:
                 raise DataError(f"{self.where}: y_{part} holds labels {span}, must be 0 to {self.num_classes - 1}")
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def is_images(self) -> bool:
+        """Whether inputs are images."""
+        return are_images(self.x_train)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an input; (C, H, W) of images."""
+        if not self.is_images:
+            return self.x_train.shape[1:]
         height, width, channels = self.x_train.shape[1:]
         return channels, height, width
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """float32, or int64 where inputs are integers."""
+        return torch.int64 if self.x_train.dtype == np.int64 else torch.float32
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of a target; () of a class."""
+        return self.y_train.shape[1:]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, or of the elements of a target."""
+        return self.num_classes or math.prod(self.target_shape)
+
     def with_channels(self, channels: int) -> "Arrays":
         """Returns the data with the only channel of grayscale images repeated; DataError where they have several."""
-        current = self.image_shape[0]
+        current = self.input_shape[0]
         if current == channels:
             return self
         if current != 1:
@@ -71,42 +119,6 @@ class Arrays:
         """Returns the data with zero padding of `pad` pixels on every side of every image."""
         widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return replace(self, x_train=np.pad(self.x_train, widths), x_test=np.pad(self.x_test, widths))
-
-
-def _checked(data: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
-        form = f"{images.dtype} of shape {images.shape}"
-        raise DataError(f"{data.where}: x_{part} is {form}, must be uint8 of shape (N, H, W, C) or (N, H, W)")
-    if len(images) == 0:
-        raise DataError(f"{data.where}: x_{part} has no images, must be uint8 of shape (N, H, W, C) with N >= 1")
-    if images.shape[3] > MOST_COLORS and images.shape[1] in (1, 3, MOST_COLORS):
-        raise DataError(
-            f"{data.where}: x_{part} of shape {images.shape} has its channels first, must be (N, H, W, C):"
-            f" x_{part}.transpose(0, 2, 3, 1)"
-        )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{data.where}: y_{part} is {labels.dtype} of shape {labels.shape}, must be integers of shape (N,)"
-        )
-    if len(images) != len(labels):
-        raise DataError(f"{data.where}: x_{part} has {len(images)} images but y_{part} {len(labels)} labels")
-    return images, labels.astype(np.int64)
-
-
-def _count_classes(labels: np.ndarray, where: str) -> int:
-    """Returns the number of classes, whose labels must be 0, 1, 2, ... without a gap."""
-    classes = np.unique(labels)
-    if classes[0] < 0 or classes[-1] == len(classes) - 1:  # what is below 0 is refused with the range
-        return int(classes[-1]) + 1
-    first = ", ".join(map(str, classes[:3])) + (", …" if len(classes) > 3 else "")
-    raise DataError(
-        f"{where}: y_train holds {len(classes)} different labels, {first} up to {classes[-1]}, must be 0 to"
-        f" {len(classes) - 1}, as np.unique(y_train, return_inverse=True)[1] makes them;"
-        " num_classes says how many there are where classes have no training images"
-    )
 
 
 def arrays(path: str, num_classes: int | None = None) -> Arrays:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import DataError, listed
 from .layout import ImageFiles, counted, find_sets, list_images
 from .survey import Progress, notes_about, survey, unreadable, value_of_white
@@ -39,9 +41,29 @@ class Folders:
         return len(self.train.classes)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def is_images(self) -> bool:
+        """Whether inputs are images: they are."""
+        return True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the inputs."""
         return 3, self.size, self.size
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """Type of the elements of an input: float32."""
+        return torch.float32
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of a target, which is a class."""
+        return ()
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes."""
+        return self.num_classes
 
     @property
     def decisions(self) -> dict[str, Any]:

@@ -101,13 +101,14 @@ class FolderSource:
         self.images = _Images(files, indices, transform, seed, data.white)
         crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
         self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
-        self.labels = torch.from_numpy(np.asarray(files.targets)[indices])
+        self.targets = torch.from_numpy(np.asarray(files.targets)[indices])
         self.workers, self.device = data.workers, device
-        self.shape, self.num_classes = data.image_shape, data.num_classes
+        self.shape, self.num_classes = data.input_shape, data.num_classes
+        self.image_size = (data.size, data.size)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def digest(self) -> str:
         """Returns a digest of what the inputs of `ordered` depend on: files (names, sizes, times) and the transform."""
@@ -127,7 +128,7 @@ class FolderSource:
         generator = epoch_generator(seed, epoch)
         order = torch.randperm(len(self), generator=generator).tolist()
         augment = BatchAugmentation(
-            self.augmentation, seed, epoch, generator, len(self), self.shape[1:], self.num_classes, self.device
+            self.augmentation, seed, epoch, generator, len(self), self.image_size, self.num_classes, self.device
         )
         spans, ahead = tee(spans)
         loaded = self._load([(epoch, i) for i in order[start:stop]] for start, stop in ahead)

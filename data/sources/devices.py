@@ -17,9 +17,9 @@ def storage_device(values: Tensor, device: torch.device) -> torch.device:
     return device if values.nbytes <= free // 2 else torch.device("cpu")
 
 
-def to_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def to_device(inputs: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns a batch on a device; a copy does not wait for the device."""
     if inputs.device == device:
-        return inputs, labels
-    inputs, labels = (part.contiguous().pin_memory().to(device, non_blocking=True) for part in (inputs, labels))
-    return inputs, labels
+        return inputs, targets
+    inputs, targets = (part.contiguous().pin_memory().to(device, non_blocking=True) for part in (inputs, targets))
+    return inputs, targets

@@ -1,4 +1,4 @@
-"""Images in memory as uint8, augmented and normalised a whole batch at a time."""
+"""Images in memory, augmented and normalised a whole batch at a time."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,13 +19,13 @@ class InMemory:
     """A set of images that yields batches of normalised float32 images (B, C, H, W).
 
     Augmented images are read as crops of a copy of the set with zero padding p, followed by the flipped images: one
-    gather of rows of W bytes, whatever the crop. That takes 2 (H + 2p)(W + 2p) / HW of the set's memory, and makes
+    gather of rows of W pixels, whatever the crop. That takes 2 (H + 2p)(W + 2p) / HW of the set's memory, and makes
     flips and crops cheaper than normalising.
 
     Args:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64.
-        mean, std: per channel, on the [0, 1] scale.
+        images: (N, H, W, C), uint8 or float32.
+        targets: (N, ...), of any type.
+        mean, std: per channel, on the [0, 1] scale of uint8 images, or in the unit of float images.
         size: side in pixels to which images are resized (bilinear, antialiased); None: as they are.
         augmentation: of the batches of an epoch; None: none.
         num_classes: length of the rows of targets after mixup; None: the largest label, plus 1.
@@ -36,7 +36,7 @@ class InMemory:
     def __init__(
         self,
         images: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         mean: list[float],
         std: list[float],
         size: int | None = None,
@@ -48,9 +48,10 @@ class InMemory:
         self.device = torch.device(device)
         self.size = size
         self.augmentation = augmentation = augmentation or Augmentation()
-        self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+        self.num_classes = _count_labels(targets) if num_classes is None else num_classes
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().view(-1, 1, 1).to(self.device)
+        white = 255 if images.dtype == np.uint8 else 1
+        self.scale = (1 / (white * torch.tensor(std, dtype=torch.float64))).float().view(-1, 1, 1).to(self.device)
         offset = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self.offset = offset.float().view(-1, 1, 1).to(self.device)
 
@@ -61,14 +62,14 @@ class InMemory:
         stored = torch.from_numpy(_padded_copy(images, padding, flipped=augmentation.flip > 0))
         home = storage_device(stored, self.device)
         self.stored = stored.to(home)
-        self.labels = torch.from_numpy(labels).to(home)
+        self.targets = torch.from_numpy(targets).to(home)
         if padding:
             self._crops = CropReader(self.stored, self.shape[1:])
             corners = range(padding, -padding - 1, -1)  # of the image in its crop, for each corner of the crop
             self._image_masks = RectangleMasks((corners, corners), self.shape[1:], self.shape[1:], self.device)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @property
     def is_random(self) -> bool:
@@ -80,7 +81,7 @@ class InMemory:
         return digest_of(self.stored, self.scale, self.offset, self.size)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches (images, labels) of an epoch's order that `spans` name as (start, stop).
+        """Yields the batches (images, targets) of an epoch's order that `spans` name as (start, stop).
 
         Order and augmentation are functions of (seed, epoch, index). With mixup targets are probabilities,
         (B, num_classes).
@@ -96,7 +97,7 @@ class InMemory:
         augment = BatchAugmentation(
             options, seed, epoch, generator, count, self.input_size, self.num_classes, self.device
         )
-        order, stored = order.to(self.labels.device), stored.to(self.labels.device)
+        order, stored = order.to(self.targets.device), stored.to(self.targets.device)
         for start, stop in spans:
             mask = None
             if options.crop_padding:
@@ -105,8 +106,8 @@ class InMemory:
                     mask = self._image_masks(corners[:, start:stop])
             else:
                 pixels = self.stored.index_select(0, stored[start:stop])
-            labels = self.labels.index_select(0, order[start:stop])
-            yield augment(*self._normalised(pixels, labels, mask), start)
+            targets = self.targets.index_select(0, order[start:stop])
+            yield augment(*self._normalised(pixels, targets, mask), start)
 
     def _draw_corners(self, generator: torch.Generator) -> Tensor:
         """Returns the corners of random crops of the padded images: rows and columns (2, N)."""
@@ -123,17 +124,17 @@ class InMemory:
         for start in range(0, len(self), batch_size):
             stop = min(start + batch_size, len(self))
             pixels = self.stored[start:stop, :, p : p + height, p : p + width]
-            yield self._normalised(pixels, self.labels[start:stop])
+            yield self._normalised(pixels, self.targets[start:stop])
 
-    def _normalised(self, pixels: Tensor, labels: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _normalised(self, pixels: Tensor, targets: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns a batch on its device, normalised, multiplied by a mask (B, 1, H, W), and resized."""
-        pixels, labels = to_device(pixels, labels, self.device)
-        images = pixels.to(torch.float32, memory_format=self.format).mul_(self.scale).add_(self.offset)
+        pixels, targets = to_device(pixels, targets, self.device)
+        images = pixels.to(torch.float32, memory_format=self.format, copy=True).mul_(self.scale).add_(self.offset)
         if mask is not None:
             images.mul_(mask)
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return images, labels
+        return images, targets
 
 
 def _padded_copy(images: np.ndarray, padding: int, flipped: bool) -> np.ndarray:
@@ -143,9 +144,14 @@ def _padded_copy(images: np.ndarray, padding: int, flipped: bool) -> np.ndarray:
     """
     count, height, width, channels = images.shape
     shape = (count * (1 + flipped), channels, height + 2 * padding, width + 2 * padding)
-    stored = np.zeros(shape, np.uint8)
+    stored = np.zeros(shape, images.dtype)
     inside = stored[:, :, padding : padding + height, padding : padding + width]
     inside[:count] = images.transpose(0, 3, 1, 2)
     if flipped:
         inside[count:] = inside[:count, :, :, ::-1]
     return stored
+
+
+def _count_labels(targets: np.ndarray) -> int:
+    """Returns the largest label plus 1; 0 where targets are no classes."""
+    return int(targets.max()) + 1 if targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer) else 0

@@ -1,5 +1,6 @@
 """Fully connected networks."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -16,12 +17,12 @@ ACTIVATIONS = {
 
 
 class MLP(nn.Sequential):
-    """Multilayer perceptron on flattened images, (B, C, H, W) -> (B, num_classes).
+    """Multilayer perceptron on flattened inputs, (B, ...) -> (B, num_classes).
 
     With `hidden=[12, 12]` and ReLU on 28x28 images it is the 784-12-12-10 network of Menssen 2019, chapter 2.1.
 
     Args:
-        image_shape: (C, H, W) of the inputs.
+        input_shape: of an input, as (C, H, W).
         num_classes: number of outputs.
         hidden: units of each hidden layer; an empty list makes a linear classifier.
         activation: a key of `ACTIVATIONS`.
@@ -30,15 +31,14 @@ class MLP(nn.Sequential):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
+        input_shape: Sequence[int],
         num_classes: int,
         hidden: Sequence[int] = (12, 12),
         activation: str = "relu",
         dropout: float = 0.0,
     ):
-        channels, height, width = image_shape
         layers: list[nn.Module] = [nn.Flatten()]
-        features = channels * height * width
+        features = math.prod(input_shape)
         for units in hidden:
             layers += [nn.Linear(features, units), ACTIVATIONS[activation]()]
             if dropout > 0:

@@ -158,7 +158,7 @@ def rebuilt_runs(
         if run.objective.returns_loss:
             raise UserError(f"{shown(checkpoint.folder)}: is of a test function, which classifies nothing")
         for kind, source in run.evaluation_sets.items():
-            theirs = source.labels.cpu()
+            theirs = source.targets.cpu()
             if not torch.equal(labels.setdefault(kind, theirs), theirs):
                 raise UserError(
                     f"{shown(checkpoint.folder)}: its {kind} images have other labels than those of"

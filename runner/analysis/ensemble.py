@@ -67,7 +67,7 @@ def evaluate_ensemble(
         runs = rebuilt_runs(checkpoints, device, display or Display(quiet=True))
         for reference, run in zip(checkpoints, runs, strict=True):
             for kind in kinds:
-                labels[kind] = run.evaluation_sets[kind].labels.cpu().numpy()
+                labels[kind] = run.evaluation_sets[kind].targets.cpu().numpy()
                 by_kind[kind].append(probabilities(run, kind))
             members.append({**reference.description(), "step": run.progress.step})
     stacked = {kind: np.stack(by_kind.pop(kind)) for kind in kinds}

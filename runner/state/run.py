@@ -88,8 +88,10 @@ class Run:
     checkpoint_every: str
     log_every: str
     gradient: GradientOptions
-    num_classes: int
-    image_shape: tuple[int, int, int]
+    num_classes: int | None  # None: targets are no classes
+    num_outputs: int  # of the network
+    input_shape: tuple[int, ...]  # (C, H, W) of images
+    input_dtype: torch.dtype = torch.float32
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
     notes: list[str] = field(default_factory=list)  # printed at the start

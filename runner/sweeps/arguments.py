@@ -83,6 +83,7 @@ def _construct(section: str, arguments: str, lr: Any) -> None:
             "num_classes": 10,
             "in_channels": 3,
             "image_shape": (3, 224, 224),
+            "input_shape": (3, 224, 224),
             "progress": StandIn(),
             "duration": Duration.parse("1epochs"),
             "levels": lambda: [Fraction(0)],

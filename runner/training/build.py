@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from trainopt.data import Arrays, Batching, DataError, Folders, FollowReference, Source
+from trainopt.data import Arrays, Batching, DataError, DataSet, Folders, FollowReference, Source
 from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 
@@ -29,7 +29,7 @@ from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
-from .compatibility import check_data, check_run
+from .compatibility import check_data, check_run, check_takes_inputs
 from .datasets import build_sets, load_data
 from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
@@ -75,11 +75,11 @@ def seed_everything(seed: int) -> None:
 
 
 class Problem(NamedTuple):
-    """A network and the sets of images that it learns from and is evaluated on."""
+    """A network and the sets of samples that it learns from and is evaluated on."""
 
     network: nn.Module
-    image_shape: tuple[int, int, int]  # (C, H, W)
-    num_classes: int
+    data: DataSet
+    input_shape: tuple[int, ...]  # of the network's inputs: where images are resized, not that of the data's
     training_set: Source
     evaluation_sets: dict[str, Source]  # by kind of row
     notes: list[str]  # what the start of the run prints
@@ -92,16 +92,16 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
     network = build_network(config, data)
     check_data(config, data, network)
     size = resized_to(config, data, network)
-    channels, height, width = data.image_shape
-    image_shape = (channels, size or height, size or width)
-    network = split_network(config, network, image_shape)
+    input_shape = shape_of_inputs(data, size)
+    network = split_network(config, network, input_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
     decisions, notes = (data.decisions, list(data.notes)) if isinstance(data, Folders) else (None, [])
     if size != config.data.get("size"):
-        notes.append(f"images are upsampled from {height}x{width} to {size}x{size} pixels, as the network needs")
+        before = "x".join(map(str, data.input_shape[1:]))
+        notes.append(f"images are upsampled from {before} to {size}x{size} pixels, as the network needs")
     training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
-    return Problem(network, image_shape, data.num_classes, training_set, evaluation_sets, notes, decisions)
+    return Problem(network, data, input_shape, training_set, evaluation_sets, notes, decisions)
 
 
 def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
@@ -139,8 +139,10 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         checkpoint_every=config.checkpoint_every,
         log_every="1steps" if range_test else config.log_every,
         gradient=GradientOptions(**config.gradient),
-        num_classes=problem.num_classes,
-        image_shape=problem.image_shape,
+        num_classes=problem.data.num_classes,
+        num_outputs=problem.data.num_outputs,
+        input_shape=problem.input_shape,
+        input_dtype=problem.data.input_dtype,
         compiled=config.compile,
         range_test=range_test,
         notes=problem.notes,
@@ -149,17 +151,19 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
 
 
 def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
-    """Builds the network for the data's classes and channels."""
+    """Builds the network for the outputs that the data needs, and for the shape of its inputs."""
     weights = config.model.weights
-    channels, height, width = data.image_shape
-    side = config.data.get("size")
+    shape = shape_of_inputs(data, config.data.get("size"))
+    of_images = {"in_channels": shape[0], "image_shape": shape} if data.is_images else {}
+    if not data.is_images:
+        check_takes_inputs(config, shape)
     network = construct(
         config.model,
         "model",
         common=COMMON["model"],
-        num_classes=data.num_classes,
-        in_channels=channels,
-        image_shape=(channels, side or height, side or width),
+        num_classes=data.num_outputs,
+        input_shape=shape,
+        **of_images,
         **({"pretrained": True} if weights == "pretrained" else {}),
     )
     if weights == "pretrained" and not takes(config.model._target_, "pretrained"):
@@ -167,11 +171,25 @@ def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
     return network
 
 
+def shape_of_inputs(data: DataSet, size: int | None) -> tuple[int, ...]:
+    """Returns the shape of the network's inputs: (C, size, size) of images that are resized."""
+    return data.input_shape if size is None else (data.input_shape[0], size, size)
+
+
 def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> int | None:
-    """Returns the side in pixels to which images are resized, for the network or as data.size says; None: they stay."""
-    channels, height, width = data.image_shape
+    """Returns the side in pixels to which images are resized, for the network or as data.size says; None: they stay.
+
+    Raises:
+        UserError: the network takes no such inputs.
+    """
     size = config.data.get("size")
-    shape = (channels, size or height, size or width)
+    shape = shape_of_inputs(data, size)
+    if not data.is_images:
+        failure = input_failure(network, shape, dtype=data.input_dtype)
+        if failure is not None:
+            kind = str(data.input_dtype).removeprefix("torch.")
+            raise UserError(f"model: the network takes no {kind} inputs of shape {list(shape)} ({failure})")
+        return None
     try:
         smallest = smallest_input(network, shape)
     except ValueError as error:

@@ -4,8 +4,8 @@ Data and network are checked first, as the other components are built for both; 
 `check_run`. What one component alone may be is checked where it is built.
 """
 
-from collections.abc import Sequence
-from inspect import signature
+from collections.abc import Iterator, Sequence
+from inspect import Parameter, signature
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
-from trainopt.data import Arrays, Folders, NoData, Position
+from trainopt.data import DataSet, NoData, Position
 from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer, Regularizer
 
 from ..config.durations import Duration
+from ..config.instantiate import find
 from ..config.options import shipped
 from ..records.changes import Change
 from ..records.metrics import read_metrics
@@ -27,6 +28,8 @@ from ..state.objective import returns_loss
 from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
+
+IMAGE_KEYS = ("mean", "std", "pad", "size", "channels")  # of data
 
 
 def check_run(config: DictConfig, run: Run) -> None:
@@ -148,8 +151,8 @@ def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> b
     return reached * denominator // numerator > before * denominator // numerator
 
 
-def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> None:
-    """Refuses images for a test function, no images for another network, and keys about images for a function."""
+def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
+    """Refuses data for a test function, no data for another network, and keys about images for a function."""
     is_function, is_empty = returns_loss(network), isinstance(data, NoData)
     if is_empty and not is_function:
         raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")
@@ -162,12 +165,53 @@ def check_data(config: DictConfig, data: Arrays | Folders, network: nn.Module) -
             f"early_stopping.patience={config.early_stopping.patience}: there is no validation set;"
             " early_stopping.min_step_norm ends a run where its steps become short"
         )
-    defaults = {**shipped("config.yaml"), "augmentation": shipped("augmentation/none.yaml")}
     for section in ("data", "augmentation", "objective"):
-        for key, default in defaults[section].items():
-            value = config[section].get(key, default)
-            if value != default and key not in ("root", "download", "auxiliary_weight"):
+        for key, value in changed_keys(config, section):
+            if key not in ("root", "download", "auxiliary_weight"):
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
+
+
+def changed_keys(config: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
+    """Yields the keys of a section of config.yaml, or of augmentation, that have not their defaults, and the values."""
+    defaults = shipped("augmentation/none.yaml" if section == "augmentation" else "config.yaml")
+    for key, default in (defaults if section == "augmentation" else defaults[section]).items():
+        value = config[section].get(key, default)
+        if value != default:
+            yield key, value
+
+
+def check_image_keys(config: DictConfig, data: DataSet) -> None:
+    """Refuses keys about images where inputs are none, and mixed classes where targets are none."""
+    changed = [("augmentation", *item) for item in changed_keys(config, "augmentation")]
+    if not data.is_images:
+        changed += [("data", *item) for item in changed_keys(config, "data") if item[0] in IMAGE_KEYS]
+        for section, key, value in changed:
+            shape = list(data.input_shape)
+            raise UserError(f"{section}.{key}={value}: is for images, and inputs have the shape {shape}; leave it out")
+        if config.channels_last:
+            raise UserError("channels_last=true: is for images, and there are none; leave it out")
+        if config.model.trainable == "last_layer":
+            raise UserError("model.trainable=last_layer: is for networks of images, and there are none; give all")
+    for _, key, value in changed:
+        if data.num_classes is None and key in ("mixup", "cutmix"):
+            raise UserError(f"augmentation.{key}={value}: mixes classes, and targets are none; give 0")
+
+
+def check_targets(data: DataSet) -> None:
+    """Refuses targets that the loss cannot be taken of."""
+    if data.num_classes is None:
+        raise UserError("data: targets are no classes, and the loss is cross-entropy, which needs classes")
+
+
+def check_takes_inputs(config: DictConfig, shape: tuple[int, ...]) -> None:
+    """Refuses a network that needs images where inputs are none."""
+    parameters = signature(find(config.model, "model")).parameters
+    for name in ("in_channels", "image_shape"):
+        if name in parameters and parameters[name].default is Parameter.empty and name not in config.model:
+            raise UserError(
+                f"model: {config.model._target_} is for images, and inputs have the shape {list(shape)};"
+                " give model=mlp, or another network that takes such inputs"
+            )
 
 
 def check_schedule(config: DictConfig, run: Run) -> None:
@@ -215,7 +259,9 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 def takes_one_image(run: Run) -> bool:
     """Returns whether a batch may have one image: batch norm needs several, unless it has several positions in one."""
-    return not has_batch_norm(run.network) or input_failure(run.network, run.image_shape, batch_size=1) is None
+    if not has_batch_norm(run.network):
+        return True
+    return input_failure(run.network, run.input_shape, batch_size=1, dtype=run.input_dtype) is None
 
 
 def check_loss_function(run: Run) -> None:

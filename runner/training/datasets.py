@@ -16,6 +16,7 @@ from trainopt.data import (
     InMemory,
     NoData,
     Source,
+    Tensors,
     bootstrap,
     class_balanced,
     listed,
@@ -28,6 +29,7 @@ from ..config.options import COMMON
 from ..system.display import LongWork
 from ..system.errors import UserError, one_line
 from ..system.files import read_json
+from .compatibility import check_image_keys, check_targets
 
 
 def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
@@ -43,23 +45,31 @@ def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
         data = Arrays(**data, where="data")
     if not isinstance(data, Arrays | Folders):
         raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
-    channels, pad = config.data.channels, config.data.pad
-    if data.num_classes < 2 and not isinstance(data, NoData):
+    if data.num_classes is not None and data.num_classes < 2 and not isinstance(data, NoData):
         raise UserError("data: all images are of one class; two or more are needed")
-    if isinstance(data, Folders):
-        if data.test is None and not config.data.validation:
-            raise UserError(missing_test_set(data.train.root))
-        if channels is not None or pad:
-            key = f"channels={channels}" if pad == 0 else f"pad={pad}"
-            raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
-        return data
     if isinstance(data, NoData):
         return data
+    check_image_keys(config, data)
+    check_targets(data)
+    if isinstance(data, Folders):
+        check_folders(config, data)
+        return data
+    channels, pad = config.data.channels, config.data.pad
     try:
         data = data if channels is None else data.with_channels(channels)
     except DataError as error:
         raise UserError(f"data.{error}") from error
     return data.padded(pad) if pad else data
+
+
+def check_folders(config: DictConfig, data: Folders) -> None:
+    """Refuses folders of images without a test set and a validation set, and keys that are for images in memory."""
+    channels, pad = config.data.channels, config.data.pad
+    if data.test is None and not config.data.validation:
+        raise UserError(missing_test_set(data.train.root))
+    if channels is not None or pad:
+        key = f"channels={channels}" if pad == 0 else f"pad={pad}"
+        raise UserError(f"data.{key}: is for images in memory; those in folders are read in colour, as they are")
 
 
 def read_decisions(folder: Path | None) -> dict[str, Any] | None:
@@ -91,28 +101,23 @@ def build_sets(
         train_images: as in `build`.
     """
     options = config.data
-    labels = data.y_train if isinstance(data, Arrays) else np.asarray(data.train.targets)
+    strata = strata_of(data, "train")
+    assert strata is not None
     try:
-        train, validation = split(labels, options.validation, options.limit)
+        train, validation = split(strata, options.validation, options.limit)
     except DataError as error:
         raise UserError(str(error)) from error
-    mean, std = statistics(options, data, train)
-    shared = {"mean": mean, "std": std, "device": device, "channels_last": config.channels_last}
+    shared: dict[str, Any] = {"size": size, "device": device, **statistics(options, data, train)}
 
     def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> Source:
-        if isinstance(data, Folders):
-            files = getattr(data, part)
-            return FolderSource(data, files, indices, augmentation=augmentation, seed=config.seed, **shared)
-        images, classes = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
-        if not np.array_equal(indices, np.arange(len(images))):  # otherwise no copy is needed
-            images = images[indices]
-        return InMemory(images, classes, size=size, augmentation=augmentation, num_classes=data.num_classes, **shared)
+        return make_source(config, data, part, indices, augmentation, **shared)
 
     augmentation = construct(config.augmentation, "augmentation")
-    notes += missing_classes(labels[train], data)
+    if data.num_classes is not None:
+        notes += missing_classes(strata[train], data, data.num_classes)
     sets = {"validation": make("train", validation)} if len(validation) else {}
     if train_images:
-        chosen = train[class_balanced(labels[train], train_images)]
+        chosen = train[class_balanced(strata[train], train_images)]
         sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch
     try:
         if options.bootstrap:
@@ -122,57 +127,98 @@ def build_sets(
         training_set = make("train", train, augmentation)
     except ValueError as error:
         raise UserError(one_line(error)) from error
-    test_labels = labels_of_test_images(data)
-    if test_labels is None:
+    test_strata = strata_of(data, "test")
+    if test_strata is None:
         notes.append("there is no folder of test images: what is said of the test set is of the validation set")
         return training_set, {**sets, "test": sets["validation"]}
-    test, _ = split(test_labels, 0.0, options.limit)
+    test, _ = split(test_strata, 0.0, options.limit)
     return training_set, {**sets, "test": make("test", test)}
 
 
-def labels_of_test_images(data: Arrays | Folders) -> np.ndarray | None:
-    """Returns the labels of the test images; None: there are no such images."""
-    if isinstance(data, Arrays):
-        return data.y_test
-    return None if data.test is None else np.asarray(data.test.targets)
+def make_source(
+    config: DictConfig,
+    data: Arrays | Folders,
+    part: str,
+    indices: np.ndarray,
+    augmentation: Augmentation | None = None,
+    **options: Any,
+) -> Source:
+    """Returns some samples of a data set as batches.
+
+    Args:
+        config: of the run.
+        data: all samples.
+        part: `train` or `test`.
+        indices: of the samples in this part.
+        augmentation: of training images; None: there is none.
+        **options: where and how, as of the sources.
+    """
+    if isinstance(data, Folders):
+        del options["size"]
+        files = getattr(data, part)
+        formats = {"channels_last": config.channels_last, "seed": config.seed}
+        return FolderSource(data, files, indices, augmentation=augmentation, **formats, **options)
+    inputs, targets = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
+    if not np.array_equal(indices, np.arange(len(inputs))):  # otherwise no copy is needed
+        inputs = inputs[indices]
+    if not data.is_images:
+        return Tensors(torch.from_numpy(inputs), torch.from_numpy(targets), options["device"])
+    classes = {"num_classes": data.num_classes or 0, "channels_last": config.channels_last}
+    return InMemory(inputs, targets, augmentation=augmentation, **classes, **options)
 
 
-def missing_classes(labels: np.ndarray, data: Arrays | Folders) -> list[str]:
+def strata_of(data: Arrays | Folders, part: str) -> np.ndarray | None:
+    """Returns an integer for each sample of a part: its class, by which splits are balanced; 0 where there are none.
+
+    None is returned where there is no such part.
+    """
+    if isinstance(data, Folders):
+        files = getattr(data, part)
+        return None if files is None else np.asarray(files.targets)
+    targets = getattr(data, f"y_{part}")
+    return targets if data.num_classes is not None else np.zeros(len(targets), dtype=np.int64)
+
+
+def missing_classes(labels: np.ndarray, data: Arrays | Folders, num_classes: int) -> list[str]:
     """Returns a note that names the classes without training images, if there are any.
 
     Args:
         labels: of the training images.
-        data: knows the classes.
+        data: knows the names of classes in folders.
+        num_classes: number of classes.
     """
-    missing = np.setdiff1d(np.arange(data.num_classes), labels)
+    missing = np.setdiff1d(np.arange(num_classes), labels)
     if not len(missing):
         return []
-    names = data.train.classes if isinstance(data, Folders) else range(data.num_classes)
+    names = data.train.classes if isinstance(data, Folders) else range(num_classes)
     text = listed([str(names[label]) for label in missing])
-    return [f"{len(missing):,} of the {data.num_classes:,} classes have no training images: {text}"]
+    return [f"{len(missing):,} of the {num_classes:,} classes have no training images: {text}"]
 
 
-def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> tuple[list[float], list[float]]:
-    """Returns mean and standard deviation per channel on the [0, 1] scale.
+def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> dict[str, list[float]]:
+    """Returns mean and standard deviation per channel, those of uint8 images on the [0, 1] scale.
 
     Args:
         options: `mean` and `std` are taken from them, or computed where they are null.
-        data: all images.
+        data: all images; other inputs are not normalised.
         train: indices of the training images that they are computed from.
     """
-    channels = data.image_shape[0]
-    results = []
+    if not data.is_images:
+        return {}
+    channels = data.input_shape[0]
+    results = {}
     for name in ("mean", "std"):
         values = options[name]
         if values is None:
             if not isinstance(data, Arrays):
                 raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
-            pixels = data.x_train[train].reshape(-1, channels) / np.float32(255)
+            white = np.float32(255 if data.x_train.dtype == np.uint8 else 1)
+            pixels = data.x_train[train].reshape(-1, channels) / white
             values = getattr(pixels, name)(axis=0, dtype=np.float64)
             values = np.where(values > 0, values, 1.0) if name == "std" else values
         elif len(values) == 1:
             values = [values[0]] * channels
         if len(values) != channels:
             raise UserError(f"data.{name}={list(values)}: must have {channels} numbers, one a channel, or one for all")
-        results.append([float(x) for x in values])
-    return results[0], results[1]
+        results[name] = [float(x) for x in values]
+    return results

@@ -11,6 +11,8 @@ from ..state.run import Run
 from ..system.device import describe_device
 from ..system.files import shown
 
+IMAGE_DIMS = 3  # of (C, H, W)
+
 
 def describe_run(config: DictConfig, choices: dict[str, Any], run: Run, folder: Path) -> list[tuple[str, str]]:
     """Returns (name, value) of model, data, optimizer, length, device and folder.
@@ -44,8 +46,10 @@ def _count_parameters(run: Run) -> str:
 
 def _count_images(run: Run) -> str:
     sets = ", ".join(f"{len(source):,} {kind}" for kind, source in run.evaluation_sets.items())
-    shape = "x".join(map(str, run.image_shape))
-    return f"{len(run.training_set):,} training, {sets} images; {shape}, {run.num_classes:,} classes"
+    shape = "x".join(map(str, run.input_shape))
+    targets = f"{run.num_outputs:,} outputs" if run.num_classes is None else f"{run.num_classes:,} classes"
+    samples = "images" if len(run.input_shape) == IMAGE_DIMS else "samples"
+    return f"{len(run.training_set):,} training, {sets} {samples}; {shape}, {targets}"
 
 
 def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -> str:

@@ -29,7 +29,7 @@ FEATURE_BATCH = 64  # images a batch; on a CPU the time of an image is the same 
 KEYS_WITHOUT_ARCHITECTURE = ("weights", "trainable", "feature_cache")  # keys of the model
 
 
-def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int, ...]) -> nn.Module:
     """Returns a network with the weights of a file, if one is given, split where model.trainable=last_layer.
 
     The classifier of a network that is split begins anew, whatever the file holds in its place.
@@ -151,7 +151,7 @@ class FeatureStore:
                 values = self.cache.read(key)
         if values is None:
             raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
-        return Features(torch.from_numpy(values), torch.as_tensor(source.labels), source.device)
+        return Features(torch.from_numpy(values), torch.as_tensor(source.targets), source.device)
 
     def _compute(self, source: Source) -> Iterator[np.ndarray]:
         """Yields features in blocks of images, and prints the remaining time once if it is long."""

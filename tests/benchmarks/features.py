@@ -91,7 +91,7 @@ def main(pairs: int) -> bool:
             holds &= report(f"{words}: {per_image}", ratio, BOUNDS[name, model.bf16])
         if name == "resnet18":
             features = torch.cat([plain.features(x) for x, _ in source.ordered(BATCH)])
-            cached, many = Features(features, source.labels), 50
+            cached, many = Features(features, source.targets), 50
 
             def from_features(model: LastLayer = plain, cached: Features = cached, many: int = many) -> float:
                 return epoch(model.head, trained(model), cached, many) / many

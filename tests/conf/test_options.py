@@ -25,7 +25,7 @@ from trainopt.runner.config.validate import rule_of
 # what `build` gives to a class by the name of the argument
 OFFERED = {
     "data": {"decisions", "progress"},
-    "model": {"num_classes", "in_channels", "image_shape", "pretrained"},
+    "model": {"num_classes", "in_channels", "image_shape", "input_shape", "pretrained"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
     "batching": {"duration", "levels"},

@@ -16,7 +16,7 @@ def test_digits_are_those_of_scikit_learn():
 
     data = digits()
     assert (len(data.y_train), len(data.y_test), data.num_classes) == (1437, 360, 10)
-    assert data.image_shape == (1, 8, 8)
+    assert data.input_shape == (1, 8, 8)
     ours = np.concatenate([data.x_train, data.x_test]).reshape(1797, 64)
     theirs = np.rint(load_digits().data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
@@ -25,7 +25,7 @@ def test_digits_are_those_of_scikit_learn():
 
 def test_synthetic_images_are_balanced_and_the_same_every_time():
     one, two = (synthetic(num_classes=4, image_shape=[2, 5, 7], train_size=40, test_size=8) for _ in range(2))
-    assert one.image_shape == (2, 5, 7)
+    assert one.input_shape == (2, 5, 7)
     assert np.bincount(one.y_train).tolist() == [10, 10, 10, 10]
     assert np.array_equal(one.x_train, two.x_train)
     assert not np.array_equal(one.x_train, synthetic(4, [2, 5, 7], 40, 8, data_seed=1).x_train)
@@ -34,7 +34,7 @@ def test_synthetic_images_are_balanced_and_the_same_every_time():
 def test_the_channel_of_grayscale_images_is_repeated(npz):
     gray = arrays(str(npz(shape=(6, 5))))
     color = gray.with_channels(3)
-    assert color.image_shape == (3, 6, 5)
+    assert color.input_shape == (3, 6, 5)
     for name in ("x_train", "x_test"):
         for channel in range(3):
             assert np.array_equal(getattr(color, name)[..., channel], getattr(gray, name)[..., 0])
@@ -47,7 +47,7 @@ def test_the_channel_of_grayscale_images_is_repeated(npz):
 def test_images_get_zero_padding_on_every_side(npz):
     plain = arrays(str(npz(shape=(6, 5, 3))))
     padded = plain.padded(2)
-    assert padded.image_shape == (3, 10, 9)
+    assert padded.input_shape == (3, 10, 9)
     for name in ("x_train", "x_test"):
         before, after = getattr(plain, name), getattr(padded, name)
         assert np.array_equal(after[:, 2:-2, 2:-2], before)
@@ -58,7 +58,7 @@ def test_images_get_zero_padding_on_every_side(npz):
 
 def test_grayscale_images_may_have_no_channel_axis(npz):
     data = arrays(str(npz(shape=(6, 5))))
-    assert data.image_shape == (1, 6, 5)
+    assert data.input_shape == (1, 6, 5)
     assert data.num_classes == 3
 
 
@@ -66,13 +66,15 @@ def test_grayscale_images_may_have_no_channel_axis(npz):
     ("parts", "message"),
     [
         ({"x_test": None}, "x_test missing"),
-        (
-            {"x_train": np.zeros((60, 8, 8, 1), np.float32)},
-            "x_train is float32 of shape",
-        ),
-        ({"x_train": np.zeros((0, 8, 8, 1), np.uint8), "y_train": np.zeros(0, int)}, "must be uint8 of shape"),
+        ({"x_train": np.zeros((60, 8, 8, 1), np.float32)}, "test images differ in type, float32 and uint8"),
+        ({"x_train": np.zeros((60, 8, 8), np.int64)}, "x_train is int64 of shape (60, 8, 8), must be images, uint8"),
+        ({"x_train": np.zeros((60, 2), "U3")}, "x_train is <U3 of shape (60, 2), must be images, uint8"),
+        ({"x_train": np.full((60, 2), np.nan)}, "x_train holds values that are nan or infinite"),
+        ({"x_train": np.zeros((0, 8, 8, 1), np.uint8), "y_train": np.zeros(0, int)}, "x_train has no images"),
         ({"y_train": np.zeros((60, 1), int)}, "y_train is int64 of shape (60, 1), must be integers"),
-        ({"y_train": np.zeros(60)}, "y_train is float64"),
+        ({"y_train": np.zeros(60)}, "training and test targets differ in shape, (1,) and ()"),
+        ({"y_train": np.full(60, np.inf)}, "y_train holds values that are nan or infinite"),
+        ({"y_train": np.zeros((60, 2), int)}, "training and test targets differ in shape, (2,) and ()"),
         ({"y_train": np.zeros(59, int)}, "x_train has 60 images but y_train 59 labels"),
         ({"y_test": np.full(30, 7)}, "y_test holds labels 7 to 7, must be 0 to 2"),
         ({"y_train": np.arange(60) % 3 - 1}, "y_train holds labels -1 to 1, must be 0 to 1"),
@@ -97,7 +99,7 @@ def test_wrong_arrays_are_named(npz, parts, message):
 
 @pytest.mark.parametrize("shape", [(4, 8, 3), (3, 8, 4), (1, 1, 1), (8, 8, 10)])
 def test_channels_come_last(npz, shape):
-    assert arrays(str(npz(shape=shape))).image_shape == (shape[2], *shape[:2])
+    assert arrays(str(npz(shape=shape))).input_shape == (shape[2], *shape[:2])
 
 
 def test_classes_may_have_no_training_images_where_their_number_is_typed(npz):
@@ -268,12 +270,12 @@ def test_a_missing_set_says_how_to_get_it(tmp_path, read):
 def test_an_npz_in_the_root_takes_precedence(tmp_path, npz):
     write_mnist(tmp_path)
     npz("mnist.npz", shape=(4, 4))
-    assert torchvision_arrays("mnist", str(tmp_path)).image_shape == (1, 4, 4)
+    assert torchvision_arrays("mnist", str(tmp_path)).input_shape == (1, 4, 4)
 
 
 def test_the_real_sets_are_those_of_the_papers(real_data):
     mnist = torchvision_arrays("mnist", str(real_data))
-    assert (len(mnist.y_train), len(mnist.y_test), mnist.image_shape) == (60_000, 10_000, (1, 28, 28))
+    assert (len(mnist.y_train), len(mnist.y_test), mnist.input_shape) == (60_000, 10_000, (1, 28, 28))
     assert mnist.x_train.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
     cifar = torchvision_arrays("cifar10", str(real_data))
     assert len(cifar.y_train) == 50_000

@@ -10,7 +10,7 @@ from trainopt.data.sources.order import epoch_generator
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 4, 4, 1), dtype=np.uint8)
 LABELS = np.arange(23)
-IMAGE_SET = {"images": IMAGES, "labels": LABELS, "mean": [0.3], "std": [0.2]}
+IMAGE_SET = {"images": IMAGES, "targets": LABELS, "mean": [0.3], "std": [0.2]}
 
 
 def test_features_come_in_the_order_of_the_images():
@@ -51,10 +51,10 @@ def test_a_digest_depends_on_what_features_depend_on():
     other_image, swapped = IMAGES.copy(), IMAGES[::-1]
     other_image[5, 2, 2, 0] ^= 1
     changes = [{}, {"images": other_image}, {"images": swapped}, {"mean": [0.31]}, {"std": [0.21]}, {"size": 8}]
-    changes += [{"images": IMAGES.reshape(23, 2, 8, 1)}, {"images": IMAGES[:-1], "labels": LABELS[:-1]}]
+    changes += [{"images": IMAGES.reshape(23, 2, 8, 1)}, {"images": IMAGES[:-1], "targets": LABELS[:-1]}]
     digests = [InMemory(**{**IMAGE_SET, **change}).digest() for change in changes]
     assert len(set(digests)) == len(changes)
-    assert InMemory(**{**IMAGE_SET, "labels": LABELS[::-1].copy()}).digest() == digests[0]
+    assert InMemory(**{**IMAGE_SET, "targets": LABELS[::-1].copy()}).digest() == digests[0]
 
 
 def test_a_digest_is_of_values_and_not_of_their_layout():

@@ -80,7 +80,7 @@ def test_a_flat_folder_of_classes_takes_its_test_images_from_the_training_images
     run = built(*flat, "data.validation=0.34")
     assert {kind: len(source) for kind, source in run.evaluation_sets.items()} == {"validation": 4, "test": 4}
     assert (len(run.training_set), run.num_classes) == (8, 2)
-    assert run.evaluation_sets["test"].labels.bincount().tolist() == [2, 2]
+    assert run.evaluation_sets["test"].targets.bincount().tolist() == [2, 2]
     assert any("what is said of the test set is of the validation set" in note for note in run.notes)
 
 

@@ -14,7 +14,7 @@ def test_the_toy_network_of_liao_2018_sees_mnist_as_32x32(npz, tmp_path, monkeyp
     monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))
     run = built("data=mnist", "data.pad=2", "model=mlp", "model.hidden=[500,500]", "data.validation=0.2")
     assert run.parameters == 768_010  # section 4.4: 0.77 million
-    assert run.image_shape == (1, 32, 32)
+    assert run.input_shape == (1, 32, 32)
     pixels = np.zeros((30, 32, 32))
     with np.load(path) as archive:
         pixels[:, 2:30, 2:30] = archive["x_test"]
@@ -35,7 +35,7 @@ def test_images_are_padded_before_they_are_shifted_resized_and_described():
         "data.limit=50",
         "augmentation.fill=mean",
     )
-    assert run.image_shape == (1, 32, 32)
+    assert run.input_shape == (1, 32, 32)
     plain = built("model=mlp", "data.limit=50")
     assert run.training_set.shape == (1, 16, 16)
     assert run.training_set.digest() != plain.training_set.digest()
