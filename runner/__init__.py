@@ -1,6 +1,6 @@
 """The command line and everything behind it; functions and classes of it for programs and for `_target_`.
 
-May import commands, analysis, records, regularizers, system and optimizers.
+May import commands, analysis, records, regularizers, trackers, system and optimizers.
 """
 
 from typing import TYPE_CHECKING
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from .records.tensorboard import TensorBoard
     from .regularizers.checkpoint_distance import ScheduledCheckpointDistance
     from .system.errors import UserError
+    from .trackers.mlflow_store import MLflow
+    from .trackers.tracker import Tracker
+    from .trackers.trackio_board import Trackio
+    from .trackers.weights_and_biases import WandB
 
 __all__ = [
     "Logger",
+    "MLflow",
     "RunError",
     "ScheduledCheckpointDistance",
     "TensorBoard",
+    "Tracker",
+    "Trackio",
     "UserError",
+    "WandB",
     "evaluate_ensemble",
     "gradient_gram",
     "landscape",
@@ -37,10 +45,14 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Logger": "trainopt.runner.records.logger",
+        "MLflow": "trainopt.runner.trackers.mlflow_store",
         "RunError": "trainopt.runner.records.frames",
         "ScheduledCheckpointDistance": "trainopt.runner.regularizers.checkpoint_distance",
         "TensorBoard": "trainopt.runner.records.tensorboard",
+        "Tracker": "trainopt.runner.trackers.tracker",
+        "Trackio": "trainopt.runner.trackers.trackio_board",
         "UserError": "trainopt.runner.system.errors",
+        "WandB": "trainopt.runner.trackers.weights_and_biases",
         "evaluate_ensemble": "trainopt.runner.analysis.ensemble",
         "gradient_gram": "trainopt.optimizers",
         "landscape": "trainopt.runner.analysis.landscape",

@@ -19,13 +19,14 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 ALLOWED = {
     "runner.cli": {"runner.commands", "runner.config", "runner.system"},
     "runner": {
-        *("runner.commands", "runner.regularizers", "runner.analysis", "runner.records", "runner.system"),
+        *("runner.commands", "runner.regularizers", "runner.analysis", "runner.trackers", "runner.records"),
+        "runner.system",
         "optimizers",
     },
     "runner.commands": {
         *("runner.studies", "runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
         "runner.training",
-        *("runner.state", "runner.reporting", "runner.records", "runner.config", "runner.system"),
+        *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {
         *("runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
@@ -60,6 +61,7 @@ ALLOWED = {
     "runner.probes": {"runner.state", "runner.config", "runner.system", "data", "optimizers"},
     "runner.state": {"runner.records", "runner.config", "runner.system", "data", "optimizers"},
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
+    "runner.trackers": {"runner.records", "runner.config", "runner.system"},
     "runner.records": {"runner.config", "runner.system", "models"},
     "runner.config": {"runner.system", "conf", "data", "models"},
     "runner.system": set(),

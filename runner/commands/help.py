@@ -28,6 +28,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt status SWEEP [--json]          the state of each job of a sweep
   trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
+  trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 
   --help [GROUP|keys] this page, with the keys of the options of the command line; or about a group, or all keys

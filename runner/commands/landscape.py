@@ -60,7 +60,7 @@ def run(options: Namespace) -> None:
 
     from ..analysis.landscape import landscape
     from ..analysis.landscape_figures import draw_landscape
-    from .landscape_tables import show_landscape
+    from ..analysis.landscape_tables import show_landscape
 
     display = Display(wide_console(), quiet=options.json)
 

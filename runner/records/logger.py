@@ -1,7 +1,10 @@
-"""What a logger is made of."""
+"""What a logger is made of, and the curves that loggers draw of a record."""
 
 from abc import abstractmethod
 from typing import Any, Protocol
+
+# entries of a record that are axes, not curves
+AXIS_KEYS = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
 
 
 class Logger(Protocol):
@@ -20,3 +23,17 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """Closes its files; called once, at the end."""
+
+
+def curve_values(record: dict[str, Any]) -> dict[str, float]:
+    """Returns the numbers in a record by the names of their curves: `kind/name`, or `probe/NAME/name`.
+
+    >>> curve_values({"kind": "test", "step": 3, "loss": 0.5, "note": "a"})
+    {'test/loss': 0.5}
+    """
+    start = f"probe/{record['probe']}" if record["kind"] == "probe" else record["kind"]
+    return {
+        f"{start}/{name}": value
+        for name, value in record.items()
+        if name not in AXIS_KEYS and isinstance(value, int | float)
+    }

@@ -6,10 +6,7 @@ from pathlib import Path
 from time import time
 from typing import Any, BinaryIO
 
-from .logger import Logger
-
-# entries of a record that are axes, not curves
-AXIS_KEYS = ("kind", "step", "epoch", "samples", "gradients", "hvps", "gradient_equivalents", "train_seconds")
+from .logger import Logger, curve_values
 
 # Least time between two training records that are written: more than 20 a second make no better curve, and each
 # costs a tenth of a millisecond (a checksum computed in Python).
@@ -61,12 +58,7 @@ class TensorBoard(Logger):
             if row["train_seconds"] - self._drawn_at < SPACING_SECONDS:
                 return
             self._drawn_at = row["train_seconds"]
-        start = f"probe/{row['probe']}" if row["kind"] == "probe" else row["kind"]
-        values = [
-            self._summary.Value(tag=f"{start}/{name}", simple_value=value)
-            for name, value in row.items()
-            if name not in AXIS_KEYS and isinstance(value, int | float)
-        ]
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in curve_values(row).items()]
         self._write(self._event(wall_time=time(), step=row["step"], summary=self._summary(value=values)))
 
     def _write(self, event: Any) -> None:

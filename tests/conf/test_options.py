@@ -179,7 +179,7 @@ def test_the_options_are_those_of_the_documentation():
         "batching": "constant dynamic follow_reference growth_control norm_test",
         "data": "arrays cifar10 cifar100 digits fashion_mnist imagefolder imagenet mnist none svhn synthetic",
         "debug": "overfit quick",
-        "logger": "none tensorboard",
+        "logger": "mlflow none tensorboard trackio wandb",
         "model": "alexnet_cifar densenet110 densenet8 function inception_v3 mlp mobilenetv2_140 mobilenetv2_cifar"
         " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm vgg16_cifar",
         "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton nadam newton radam rmsprop sgd",

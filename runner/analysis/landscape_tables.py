@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..analysis.landscape import NO_BARRIER
-from ..analysis.landscape_figures import LETTERS
 from ..system.display import Display, plain_table
+from .landscape import NO_BARRIER
+from .landscape_figures import LETTERS
 
 DEFINITION = (
     "barrier: the largest height of a loss or an error, on the way between two checkpoints, above the straight line"

@@ -1,0 +1,114 @@
+"""`trainopt sync RUN|SWEEP … --to TRACKER`: sends what is in run folders to a tracker, each record once."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..config.instantiate import construct, find
+from ..config.options import CONF, Vocabulary, option_content
+from ..records.job_table import jobs_below
+from ..records.metrics import METRICS_FILE, DamagedMetrics
+from ..records.run_folder import CONFIG, read_config
+from ..system.errors import FAILED, UserError, nearest, one_line
+from ..system.files import shown
+from ..system.flags import FlagParser, existing_folder
+from ..system.lock import Busy
+from ..trackers.delivery import Delivery, TrackerError
+from ..trackers.tracker import Tracker
+
+TRACKERS = ("wandb", "mlflow", "trackio")
+
+
+def parser() -> FlagParser:
+    """Returns the parser of the command's arguments."""
+    parser = FlagParser(
+        "trainopt sync",
+        description="Send the records in run folders to a tracker: again, only those that are new.",
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them; and logger.NAME.KEY=VALUE"
+    )
+    parser.add_argument("--to", required=True, metavar="|".join(TRACKERS), help="the tracker")
+    return parser
+
+
+def command(arguments: list[str], debug: bool) -> int:
+    """`trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio`."""
+    del debug
+    return sync(parser().parse_intermixed_args(arguments))
+
+
+def sync(options: Namespace) -> int:
+    """Sends each run; returns the exit code. The first run that the tracker does not take ends it.
+
+    Raises:
+        UserError: a folder holds no run, or a setting is wrong; nothing was sent.
+    """
+    typed = [word for word in options.paths if "=" in word and not Path(word).exists()]
+    folders = run_folders([existing_folder(word) for word in options.paths if word not in typed])
+    trackers = [tracker_of(folder, options.to, typed) for folder in folders]
+    code = 0
+    for folder, tracker in zip(folders, trackers, strict=True):
+        try:
+            print(f"{shown(folder)}: {deliver(folder, tracker)}", flush=True)
+        except Busy as busy:
+            print(busy, flush=True)
+        except (DamagedMetrics, OSError) as error:
+            print(f"trainopt: {shown(folder)}: {one_line(error)}", file=sys.stderr)
+            code = FAILED
+        except TrackerError as error:
+            print(f"trainopt: {shown(folder)}: {tracker.name} {error}; the same command goes on", file=sys.stderr)
+            return FAILED
+    return code
+
+
+def run_folders(paths: list[Path]) -> list[Path]:
+    """Returns the folders of runs that paths name, each once: runs, or all runs below a folder."""
+    runs: dict[Path, Path] = {}
+    for path in paths:
+        below = [path] if (path / CONFIG).is_file() else [path / name for name in jobs_below(path)]
+        begun = [folder for folder in below if (folder / CONFIG).is_file() and (folder / METRICS_FILE).is_file()]
+        if not begun:
+            raise UserError(f"{path}: holds no records of a run (there is no {METRICS_FILE} in it or below it)")
+        runs |= {folder.resolve(): folder for folder in begun}
+    return list(runs.values())
+
+
+def tracker_of(folder: Path, name: str, typed: list[str]) -> Tracker:
+    """Returns a tracker with the settings of its YAML, then of the run, then of the command line.
+
+    Raises:
+        UserError: there is no such tracker, or it does not take a setting.
+    """
+    key = f"logger.{name}"
+    path = Vocabulary([CONF]).file("logger", name)
+    settings: dict[str, Any] = option_content(path)[name] if path is not None else {}
+    of_run = (read_config(folder)[0].get("logger") or {}).get(name) or {}
+    settings = {**settings, **of_run}
+    for word in typed:
+        if not word.startswith(f"{key}."):
+            raise UserError(f"sync: {word}: only settings of the tracker can be set, as {key}.KEY=VALUE")
+    try:
+        node = OmegaConf.merge({"logger": {name: settings}}, OmegaConf.from_dotlist(typed)).logger[name]
+    except OmegaConfBaseException as error:
+        raise UserError(f"sync: {one_line(error)}") from error
+    target = find(node, key) if node.get("_target_") else None
+    if not (isinstance(target, type) and issubclass(target, Tracker)):
+        hint = nearest(name, TRACKERS) or f"; there are {', '.join(TRACKERS)}"
+        raise UserError(f"sync: --to {name}: no such tracker{hint}")
+    return construct(node, key)
+
+
+def deliver(folder: Path, tracker: Tracker) -> str:
+    """Sends what is new of a run; returns what was done, in a line."""
+    with Delivery(folder, tracker) as delivery:
+        if delivery.is_complete:
+            return f"nothing new for {tracker.name}"
+        place = delivery.open()
+        count = delivery.send()
+        delivery.finish()
+    return f"{count} records to {tracker.name}: {place}"
