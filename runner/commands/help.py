@@ -17,8 +17,7 @@ USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
-  trainopt -m key=a,b …                   a sweep: one run for every combination; again: those not done yet
-  trainopt -m hydra/launcher=joblib …     several at a time
+  trainopt -m key=a,b …                   a sweep: each combination that is not done; hydra/launcher=joblib: several at a time
   trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
   trainopt resume RUN                     continue from the last checkpoint in a run's folder
   trainopt resume RUN duration=20epochs   make a run longer
@@ -37,9 +36,8 @@ trainopt compares ways of training neural networks: one command is one run.
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found
   --debug             show the traceback of an error
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
-  --version           show the version
+  --version, --hydra-help   show the version; Hydra's own flags
   -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc; zsh the same; fish: … | source
-  --hydra-help        show Hydra's own flags
 """
 
 

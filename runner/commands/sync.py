@@ -30,26 +30,36 @@ def parser() -> FlagParser:
         description="Send the records in run folders to a tracker: again, only those that are new.",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them; and logger.NAME.KEY=VALUE"
+        "paths",
+        type=existing_folder,
+        nargs="+",
+        metavar="RUN|SWEEP",
+        help="folders of runs, or above them; beside them logger.NAME.KEY=VALUE for the keys of logger/NAME.yaml",
     )
-    parser.add_argument("--to", required=True, metavar="|".join(TRACKERS), help="the tracker")
+    parser.add_argument("--to", metavar="|".join(TRACKERS), help="the tracker")
     return parser
 
 
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio`."""
     del debug
-    return sync(parser().parse_intermixed_args(arguments))
+    typed = [word for word in arguments if word.startswith("logger.")]
+    return sync(parser().parse_intermixed_args([word for word in arguments if word not in typed]), typed)
 
 
-def sync(options: Namespace) -> int:
+def sync(options: Namespace, typed: list[str]) -> int:
     """Sends each run; returns the exit code. The first run that the tracker does not take ends it.
+
+    Args:
+        options: of the command line, parsed.
+        typed: settings of the tracker.
 
     Raises:
         UserError: a folder holds no run, or a setting is wrong; nothing was sent.
     """
-    typed = [word for word in options.paths if "=" in word and not Path(word).exists()]
-    folders = run_folders([existing_folder(word) for word in options.paths if word not in typed])
+    if options.to is None:
+        raise UserError(f"sync: --to is missing; give one of {', '.join(TRACKERS)}")
+    folders = run_folders(options.paths)
     trackers = [tracker_of(folder, options.to, typed) for folder in folders]
     code = 0
     for folder, tracker in zip(folders, trackers, strict=True):
@@ -90,7 +100,7 @@ def tracker_of(folder: Path, name: str, typed: list[str]) -> Tracker:
     of_run = (read_config(folder)[0].get("logger") or {}).get(name) or {}
     settings = {**settings, **of_run}
     for word in typed:
-        if not word.startswith(f"{key}."):
+        if not (word.startswith(f"{key}.") and "=" in word):
             raise UserError(f"sync: {word}: only settings of the tracker can be set, as {key}.KEY=VALUE")
     try:
         node = OmegaConf.merge({"logger": {name: settings}}, OmegaConf.from_dotlist(typed)).logger[name]

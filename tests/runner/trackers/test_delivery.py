@@ -175,7 +175,11 @@ def test_the_runs_of_a_folder_and_the_settings_of_a_tracker(tmp_path):
     assert (tracker.settings["project"], list(tracker.settings["tags"])) == ("mine", ["a", "b"])
     for name, typed, message in [
         ("wandb", ["logger.wandb.projct=a"], "logger.wandb.projct: unknown key; did you mean logger.wandb.project?"),
-        ("wandb", ["seed=1"], "sync: seed=1: only settings of the tracker can be set, as logger.wandb.KEY=VALUE"),
+        (
+            "wandb",
+            ["logger.mlflow.notes=a"],
+            "sync: logger.mlflow.notes=a: only settings of the tracker can be set, as logger.wandb.KEY=VALUE",
+        ),
         ("wandb", ["logger.wandb.mode=shared"], "logger.wandb.mode=shared: must be online, offline or null"),
         ("wandbb", [], "sync: --to wandbb: no such tracker; did you mean wandb?"),
         ("tensorboard", [], "sync: --to tensorboard: no such tracker; there are wandb, mlflow, trackio"),
