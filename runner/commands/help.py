@@ -17,7 +17,7 @@ USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
-  trainopt -m key=a,b …                   a sweep: each combination that is not done; hydra/launcher=joblib: several at a time
+  trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
   trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
   trainopt resume RUN                     continue from the last checkpoint in a run's folder
   trainopt resume RUN duration=20epochs   make a run longer
