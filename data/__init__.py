@@ -8,12 +8,14 @@ from .batching.follow_reference import FollowReference, ReferenceTrajectory
 from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
 from .batching.protocols import Batching, Position, Source
+from .batching.reconstruction import Reconstruction
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
 from .datasets.arrays import Arrays, arrays
-from .datasets.description import DataSet
-from .datasets.digits import digits
+from .datasets.description import DataSet, InputsAsTargets
+from .datasets.modular_addition import modular_addition
 from .datasets.no_data import NoData
+from .datasets.scikit_learn import breast_cancer, diabetes, digits
 from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
@@ -45,10 +47,12 @@ __all__ = [
     "GrowthController",
     "ImageFiles",
     "InMemory",
+    "InputsAsTargets",
     "NoData",
     "NormTest",
     "Position",
     "Proposal",
+    "Reconstruction",
     "ReferenceTrajectory",
     "Source",
     "Stages",
@@ -57,12 +61,15 @@ __all__ = [
     "arrays",
     "batches",
     "bootstrap",
+    "breast_cancer",
     "class_balanced",
+    "diabetes",
     "digest_of",
     "digits",
     "image_folder",
     "listed",
     "missing_test_set",
+    "modular_addition",
     "split",
     "svhn",
     "synthetic",

@@ -39,12 +39,15 @@ class Source(Protocol):
     """A set of samples that yields batches.
 
     Attributes:
-        targets: of each sample, (N, ...), of any type; classes are (N,) int64.
         device: of the batches.
     """
 
-    targets: Tensor
     device: torch.device
+
+    @property
+    @abstractmethod
+    def targets(self) -> Tensor:
+        """Targets of all samples, (N, ...), of any type; classes are (N,) int64."""
 
     @property
     @abstractmethod

@@ -96,6 +96,13 @@ class Arrays:
         return torch.int64 if self.x_train.dtype == np.int64 else torch.float32
 
     @property
+    def num_tokens(self) -> int | None:
+        """The largest integer of the inputs plus 1, where they are integers >= 0; None: they are no tokens."""
+        if self.input_dtype != torch.int64 or min(self.x_train.min(), self.x_test.min()) < 0:
+            return None
+        return int(max(self.x_train.max(), self.x_test.max())) + 1
+
+    @property
     def target_shape(self) -> tuple[int, ...]:
         """Shape of a target; () of a class."""
         return self.y_train.shape[1:]

@@ -1,7 +1,9 @@
 """What a data set says about itself: whatever builds a network, an objective or batches for it reads it here."""
 
+import math
 from abc import abstractmethod
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -38,3 +40,35 @@ class DataSet(Protocol):
     @abstractmethod
     def num_outputs(self) -> int:
         """Number of outputs that a network needs: `num_classes`, or the number of elements of a target."""
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Number of tokens, where inputs are sequences of integers in [0, num_tokens); None: they are no tokens."""
+        return None
+
+
+@dataclass(frozen=True)
+class InputsAsTargets:
+    """The description of a data set whose targets are its inputs, for autoencoders.
+
+    Args:
+        is_images: as of `DataSet`.
+        input_shape: as of `DataSet`.
+        input_dtype: as of `DataSet`.
+    """
+
+    is_images: bool
+    input_shape: tuple[int, ...]
+    input_dtype: torch.dtype
+    num_classes: ClassVar[int | None] = None
+    num_tokens: ClassVar[int | None] = None
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of a target: of an input."""
+        return self.input_shape
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of elements of an input."""
+        return math.prod(self.input_shape)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from ..errors import DataError
-from .arrays import Arrays
 
 BOOTSTRAP_STREAM = 2  # spawn key: independent of the random numbers of order and mixup
 
@@ -63,10 +62,3 @@ def bootstrap(count: int, seed: int) -> np.ndarray:
     """
     words = np.random.SeedSequence([seed], spawn_key=(BOOTSTRAP_STREAM,))
     return np.sort(np.random.default_rng(words).integers(count, size=count))
-
-
-def take_out_test_set(images: np.ndarray, labels: np.ndarray, count: int, where: str) -> Arrays:
-    """Returns a data set with a class-balanced choice of `count` of these images as its test set."""
-    test = class_balanced(labels, count)
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    return Arrays(images[train], labels[train], images[test], labels[test], where=where)

@@ -56,6 +56,11 @@ class Folders:
         return torch.float32
 
     @property
+    def num_tokens(self) -> int | None:
+        """Number of tokens: images have none."""
+        return None
+
+    @property
     def target_shape(self) -> tuple[int, ...]:
         """Shape of a target, which is a class."""
         return ()

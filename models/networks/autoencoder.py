@@ -30,7 +30,7 @@ class Autoencoder(nn.Sequential):
     [64, 82, 41, 20, 9]
 
     Args:
-        image_shape: of an input, as (C, H, W).
+        input_shape: of an input, as (C, H, W).
         hidden: units of the encoder's hidden layers; None: [1000, 500, 250], for fewer than 784 inputs in proportion
             to their number.
         code: units of the code; None: 30, for fewer than 784 inputs in proportion to the square root of their number,
@@ -53,7 +53,7 @@ class Autoencoder(nn.Sequential):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
+        input_shape: Sequence[int],
         hidden: Sequence[int] | None = None,
         code: int | None = None,
         activation: str = "sigmoid",
@@ -61,7 +61,7 @@ class Autoencoder(nn.Sequential):
     ):
         if init not in INITS:
             raise ValueError(f"init={init}: must be one of {', '.join(INITS)}")
-        inputs = math.prod(image_shape)
+        inputs = math.prod(input_shape)
         scale = min(1.0, inputs / PIXELS)
         units = [max(1, round(scale * width)) for width in HIDDEN] if hidden is None else list(hidden)
         self.widths = [inputs, *units, max(1, round(CODE * math.sqrt(scale))) if code is None else code]
@@ -70,7 +70,7 @@ class Autoencoder(nn.Sequential):
             for before, after in pairwise(widths):
                 layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
             layers.pop()  # code and outputs are linear
-        super().__init__(*layers, nn.Unflatten(1, tuple(image_shape)))
+        super().__init__(*layers, nn.Unflatten(1, tuple(input_shape)))
         for layer in self:
             if isinstance(layer, nn.Linear) and init != "torch":
                 nn.init.zeros_(layer.bias)

@@ -73,7 +73,7 @@ class Transformer(nn.Module):
     227313
 
     Args:
-        image_shape: (L,), the length of the sequences.
+        input_shape: (L,), the length of the sequences.
         num_classes: number of outputs.
         num_tokens: number of different tokens; None: the data has no tokens, which is refused.
         layers: blocks.
@@ -94,7 +94,7 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
+        input_shape: Sequence[int],
         num_classes: int,
         num_tokens: int | None = None,
         layers: int = 1,
@@ -107,10 +107,10 @@ class Transformer(nn.Module):
         causal: bool = False,
         pooling: str = "last",
     ):
-        if num_tokens is None or len(image_shape) != 1:
+        if num_tokens is None or len(input_shape) != 1:
             raise ValueError(
                 "a transformer needs sequences of tokens, integers of shape (N, L), as data=modular_addition has;"
-                f" the inputs of this data have the shape {tuple(image_shape)}"
+                f" the inputs of this data have the shape {tuple(input_shape)}"
             )
         if width % heads:
             raise ValueError(f"heads={heads}: must divide width={width}")
@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.tokens = nn.Embedding(num_tokens, width)
-        self.positions = nn.Embedding(image_shape[0], width)
+        self.positions = nn.Embedding(input_shape[0], width)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=width**-0.5)
         self.dropout = nn.Dropout(dropout)

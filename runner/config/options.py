@@ -20,14 +20,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def option_content(path: Path) -> dict[str, Any]:
-    """Returns the content of the YAML file of an option, which is read once; the callers leave it as it is."""
+    """Returns the content of the YAML file of an option, without its defaults list.
+
+    It is read once; the callers leave it as it is.
+    """
     return _read_version(path, path.stat().st_mtime_ns)
 
 
 @cache
 def _read_version(path: Path, changed: int) -> dict[str, Any]:
     del changed
-    return read(path)
+    return {key: value for key, value in read(path).items() if key != "defaults"}
 
 
 @cache
@@ -73,9 +76,8 @@ class Vocabulary:
             for option in chosen if isinstance(chosen, list) else [chosen]:
                 path = self.file(group, str(option))
                 if path is not None:
-                    content = {k: v for k, v in option_content(path).items() if k != "defaults"}
                     is_global = "@package _global_" in path.read_text(encoding="utf-8")
-                    keys |= set(dotted("" if is_global else group.replace("/", "."), content))
+                    keys |= set(dotted("" if is_global else group.replace("/", "."), option_content(path)))
         return sorted(keys)
 
     def holders(self, group: str, key: str) -> list[str]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from inspect import signature
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -75,15 +76,18 @@ def _construct(section: str, arguments: str, lr: Any) -> None:
     from ..config.instantiate import construct, find
 
     group, node = section.partition(".")[0], OmegaConf.create(json.loads(arguments))
-    if not isinstance(find(node, section), type):
+    target = find(node, section)
+    if not isinstance(target, type):
         return
+    takes_tokens = "num_tokens" in signature(target).parameters
     with torch.device("meta"):
         params = [torch.zeros(1, requires_grad=True)]
         stand_ins: dict[str, Any] = {
             "num_classes": 10,
             "in_channels": 3,
             "image_shape": (3, 224, 224),
-            "input_shape": (3, 224, 224),
+            "input_shape": (16,) if takes_tokens else (3, 224, 224),
+            "num_tokens": 10,
             "progress": StandIn(),
             "duration": Duration.parse("1epochs"),
             "levels": lambda: [Fraction(0)],

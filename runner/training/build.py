@@ -12,7 +12,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from trainopt.data import Arrays, Batching, DataError, DataSet, Folders, FollowReference, Source
+from trainopt.data import (
+    Arrays,
+    Batching,
+    DataError,
+    DataSet,
+    Folders,
+    FollowReference,
+    InputsAsTargets,
+    Reconstruction,
+    Source,
+)
 from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 
@@ -100,8 +110,14 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
     if size != config.data.get("size"):
         before = "x".join(map(str, data.input_shape[1:]))
         notes.append(f"images are upsampled from {before} to {size}x{size} pixels, as the network needs")
-    training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images)
-    return Problem(network, data, input_shape, training_set, evaluation_sets, notes, decisions)
+    as_targets = getattr(network, "targets_are_inputs", False)
+    training_set, evaluation_sets = build_sets(config, data, size, device, notes, train_images, not as_targets)
+    described: DataSet = data
+    if as_targets:
+        described = InputsAsTargets(data.is_images, input_shape, data.input_dtype)
+        training_set = Reconstruction(training_set)
+        evaluation_sets = {kind: Reconstruction(source) for kind, source in evaluation_sets.items()}
+    return Problem(network, described, input_shape, training_set, evaluation_sets, notes, decisions)
 
 
 def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
@@ -162,6 +178,7 @@ def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
         "model",
         common=COMMON["model"],
         num_classes=data.num_outputs,
+        num_tokens=data.num_tokens,
         input_shape=shape,
         **of_images,
         **({"pretrained": True} if weights == "pretrained" else {}),

@@ -86,6 +86,7 @@ def build_sets(
     device: torch.device,
     notes: list[str],
     train_images: int = 0,
+    normalised: bool = True,
 ) -> tuple[Source, dict[str, Source]]:
     """Returns the training set, and the sets to evaluate on by kind of row.
 
@@ -99,6 +100,7 @@ def build_sets(
         device: where batches go.
         notes: printed at the start of the run; a note is added.
         train_images: as in `build`.
+        normalised: whether images are normalised where the configuration does not say how.
     """
     options = config.data
     strata = strata_of(data, "train")
@@ -107,7 +109,7 @@ def build_sets(
         train, validation = split(strata, options.validation, options.limit)
     except DataError as error:
         raise UserError(str(error)) from error
-    shared: dict[str, Any] = {"size": size, "device": device, **statistics(options, data, train)}
+    shared: dict[str, Any] = {"size": size, "device": device, **statistics(options, data, train, normalised)}
 
     def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> Source:
         return make_source(config, data, part, indices, augmentation, **shared)
@@ -195,13 +197,16 @@ def missing_classes(labels: np.ndarray, data: Arrays | Folders, num_classes: int
     return [f"{len(missing):,} of the {num_classes:,} classes have no training images: {text}"]
 
 
-def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -> dict[str, list[float]]:
+def statistics(
+    options: DictConfig, data: Arrays | Folders, train: np.ndarray, normalised: bool = True
+) -> dict[str, list[float]]:
     """Returns mean and standard deviation per channel, those of uint8 images on the [0, 1] scale.
 
     Args:
         options: `mean` and `std` are taken from them, or computed where they are null.
         data: all images; other inputs are not normalised.
         train: indices of the training images that they are computed from.
+        normalised: False: those that are null are 0 and 1, which leave images as they are.
     """
     if not data.is_images:
         return {}
@@ -209,7 +214,9 @@ def statistics(options: DictConfig, data: Arrays | Folders, train: np.ndarray) -
     results = {}
     for name in ("mean", "std"):
         values = options[name]
-        if values is None:
+        if values is None and not normalised:
+            values = [float(name == "std")] * channels
+        elif values is None:
             if not isinstance(data, Arrays):
                 raise UserError(f"data.{name} is missing: folders of images need it, one number a channel")
             white = np.float32(255 if data.x_train.dtype == np.uint8 else 1)

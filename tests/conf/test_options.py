@@ -25,7 +25,7 @@ from trainopt.runner.config.validate import rule_of
 # what `build` gives to a class by the name of the argument
 OFFERED = {
     "data": {"decisions", "progress"},
-    "model": {"num_classes", "in_channels", "image_shape", "input_shape", "pretrained"},
+    "model": {"num_classes", "in_channels", "image_shape", "input_shape", "num_tokens", "pretrained"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
     "batching": {"duration", "levels"},
@@ -45,6 +45,8 @@ NEEDS = {
     "model=vgg16_cifar": [f"model.channels={[8] * 13}".replace(" ", "")],
     "schedule=multistep": ["schedule.milestones=[1epochs,5steps]"],
     "model=function": ["data=none"],
+    "model=transformer": ["data=modular_addition", "model.width=8"],
+    "data=modular_addition": ["model=transformer", "data.p=5"],
     "data=none": ["model=function"],
     "schedule=plateau": ["data.validation=0.2"],
     "schedule=torch": [
@@ -177,11 +179,13 @@ def test_the_options_are_those_of_the_documentation():
     options = {
         "augmentation": "none standard",
         "batching": "constant dynamic follow_reference growth_control norm_test",
-        "data": "arrays cifar10 cifar100 digits fashion_mnist imagefolder imagenet mnist none svhn synthetic",
+        "data": "arrays breast_cancer cifar10 cifar100 digits fashion_mnist imagefolder imagenet mnist modular_addition"
+        " none svhn synthetic",
         "debug": "overfit quick",
         "logger": "mlflow none tensorboard trackio wandb",
         "model": "alexnet_cifar densenet110 densenet8 function inception_v3 mlp mobilenetv2_140 mobilenetv2_cifar"
-        " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm vgg16_cifar",
+        " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm transformer"
+        " vgg16_cifar",
         "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton nadam newton radam rmsprop sgd",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",

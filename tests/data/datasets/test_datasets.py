@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainopt.data import Arrays, DataError, arrays, digits, svhn, synthetic, torchvision_arrays
+from trainopt.data import (
+    Arrays,
+    DataError,
+    arrays,
+    breast_cancer,
+    class_balanced,
+    diabetes,
+    digits,
+    modular_addition,
+    svhn,
+    synthetic,
+    torchvision_arrays,
+)
 
 
 def test_digits_are_those_of_scikit_learn():
@@ -286,3 +298,64 @@ def test_a_function_of_the_user_may_return_arrays():
     images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4)
     data = Arrays(images, labels, images, labels, where="user")
     assert data.x_train.shape == (4, 2, 2, 1)
+
+
+def standardised(inputs, train):
+    """By scikit-learn, on the training samples."""
+    from sklearn.preprocessing import StandardScaler
+
+    return StandardScaler().fit(inputs[train]).transform(inputs).astype(np.float32)
+
+
+def test_tumours_are_those_of_scikit_learn():
+    from sklearn.datasets import load_breast_cancer
+
+    theirs, data = load_breast_cancer(), breast_cancer()
+    test = class_balanced(theirs.target, 114)
+    train = np.delete(np.arange(569), test)
+    inputs = standardised(theirs.data, train)
+    np.testing.assert_allclose(data.x_train, inputs[train], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(data.x_test, inputs[test], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(data.y_train, theirs.target[train])
+    assert np.array_equal(data.y_test, theirs.target[test])
+    assert np.bincount(data.y_test).tolist() == [42, 72]  # of 212 and 357
+    assert (data.num_classes, data.num_outputs, data.input_shape) == (2, 2, (30,))
+
+
+def test_patients_are_those_of_scikit_learn():
+    from sklearn.datasets import load_diabetes
+
+    data = diabetes()
+    features, target = load_diabetes(return_X_y=True, scaled=False)
+    assert data.x_train.shape == (354, 10)
+    assert data.y_test.shape == (88, 1)
+    assert (data.num_classes, data.num_outputs, data.input_shape) == (None, 1, (10,))
+    test = class_balanced(np.argsort(np.argsort(target, kind="stable")) * 10 // 442, 88)
+    train = np.delete(np.arange(442), test)
+    pairs = [(features, data.x_train, data.x_test), (target[:, None], data.y_train, data.y_test)]
+    for values, of_train, of_test in pairs:
+        ours = standardised(values, train)
+        np.testing.assert_allclose(of_train, ours[train], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(of_test, ours[test], rtol=1e-5, atol=1e-6)
+    assert np.std(target[train]) == pytest.approx(77, abs=0.5)  # what the YAML says of the unit
+    edges = np.quantile(target, np.linspace(0, 1, 11))
+    in_each_decile = np.histogram(target[test], edges)[0]
+    assert in_each_decile.min() >= 7
+    assert in_each_decile.max() <= 11
+
+
+@pytest.mark.parametrize(("p", "train_fraction"), [(7, 0.5), (5, 0.3), (2, 0.5)])
+def test_equations_are_all_sums_modulo_p_once(p, train_fraction):
+    data = modular_addition(p, train_fraction)
+    rows = np.concatenate([np.c_[data.x_train, data.y_train], np.c_[data.x_test, data.y_test]]).tolist()
+    assert sorted(map(tuple, rows)) == [(a, b, p, (a + b) % p) for a in range(p) for b in range(p)]
+    assert len(data.x_train) == round(train_fraction * p * p)
+    counts = np.bincount(data.y_train, minlength=p)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_modular_additions_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="must be >= 2"):
+        modular_addition(1)
+    with pytest.raises(ValueError, match="puts 0 of 9 equations into the training set"):
+        modular_addition(3, 0.01)

@@ -1,0 +1,46 @@
+"""Batches whose targets are their inputs, for autoencoders."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .protocols import Source
+
+BATCH = 256  # samples at a time, where all are gathered
+
+
+class Reconstruction:
+    """A set of samples whose targets are their inputs, as the network gets them: augmented while training.
+
+    Args:
+        source: the samples; their targets do not count.
+    """
+
+    def __init__(self, source: Source):
+        self.source, self.device = source, source.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an input differs from epoch to epoch."""
+        return self.source.is_random
+
+    @property
+    def targets(self) -> Tensor:
+        """The inputs of all samples, without augmentation."""
+        return torch.cat([inputs for inputs, _ in self.source.ordered(BATCH)])
+
+    def digest(self) -> str:
+        """Returns the source's digest of all that the inputs depend on."""
+        return self.source.digest()
+
+    def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the source's batches of an epoch, inputs twice."""
+        yield from ((inputs, inputs) for inputs, _ in self.source.epoch(seed, epoch, spans))
+
+    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields every sample once, in order, inputs twice."""
+        yield from ((inputs, inputs) for inputs, _ in self.source.ordered(batch_size))
