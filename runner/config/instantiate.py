@@ -33,9 +33,44 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     Raises:
         UserError: the class cannot be found, does not take a key, or lacks one, or refuses a value.
     """
+    keys, names, objects = checked_arguments(node, section, len(args), common, offered)
+    arguments = {key: node[key] for key in [*keys, *(k for k in node if str(k).startswith("_"))]}
+    try:
+        return instantiate(arguments, _partial_=True, _convert_="all")(*args, **objects)
+    except DataError as error:  # its text begins with the file that it is about
+        raise UserError(one_line(error)) from error
+    except (ValueError, TypeError, RuntimeError, MemoryError, WeightsError) as error:
+        raise UserError(with_key(one_line(error), section, names)) from error
+    except HydraException as error:
+        raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error
+
+
+def bind(node: DictConfig, section: str, positional: int, common: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Returns the function node._target_ with the node's other keys as its arguments; it is not called.
+
+    Args:
+        node: a part of the configuration.
+        section: its dotted key, for messages.
+        positional: number of arguments that are given in a call, before the others.
+        common: as in `construct`.
+
+    Raises:
+        UserError: as `construct`.
+    """
+    keys, _, _ = checked_arguments(node, section, positional, common, {})
+    return instantiate({key: node[key] for key in ["_target_", *keys]}, _partial_=True, _convert_="all")
+
+
+def checked_arguments(
+    node: DictConfig, section: str, positional: int, common: tuple[str, ...], offered: dict[str, Any]
+) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Returns (keys that become arguments, names of the arguments, objects by the names of arguments that take them).
+
+    The arguments are those of `construct`; `positional` is the number of arguments that come first.
+    """
     target = find(node, section)
     parameters = inspect.signature(target).parameters
-    names = list(parameters)[len(args) :]
+    names = list(parameters)[positional:]
     keys = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
     objects = {key: value for key, value in offered.items() if key in names}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -49,15 +84,7 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
             line = f"{section}.{name} is missing: {node['_target_']} needs it; give it as +{section}.{name}=VALUE"
             raise UserError(line)
     check_types(target, node, keys, section)
-    arguments = {key: node[key] for key in [*keys, *(k for k in node if str(k).startswith("_"))]}
-    try:
-        return instantiate(arguments, _partial_=True, _convert_="all")(*args, **objects)
-    except DataError as error:  # its text begins with the file that it is about
-        raise UserError(one_line(error)) from error
-    except (ValueError, TypeError, RuntimeError, MemoryError, WeightsError) as error:
-        raise UserError(with_key(one_line(error), section, names)) from error
-    except HydraException as error:
-        raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error
+    return keys, names, objects
 
 
 def check_types(target: Callable[..., Any], node: DictConfig, keys: list[str], section: str) -> None:
@@ -105,8 +132,8 @@ def construct_each(config: DictConfig, group: str, **offered: Any) -> dict[str, 
 
     Args:
         config: of the run.
-        group: the group's name.
-        offered: as for `construct`.
+        group: its name.
+        offered: as in `construct`; what the configuration itself says takes precedence.
 
     Raises:
         UserError: as `construct`; or the keys of an option do not stand under a name.
@@ -117,7 +144,7 @@ def construct_each(config: DictConfig, group: str, **offered: Any) -> dict[str, 
             f"{group}._target_: an option of {group} has a name above its keys, as in NAME: {{_target_: …}}"
         )
     return {
-        str(name): construct(node, f"{group}.{name}", **offered)
+        str(name): construct(node, f"{group}.{name}", **{k: v for k, v in offered.items() if k not in (node or ())})
         for name, node in nodes.items()
         if not (isinstance(node, DictConfig) and node.get("_target_", "") is None)
     }

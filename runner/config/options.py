@@ -121,4 +121,4 @@ def dotted(prefix: str, value: Any) -> list[str]:
 
 
 # keys that config.yaml gives to every option of a group
-COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model", "schedule")}
+COMMON = {group: tuple(shipped("config.yaml")[group]) for group in ("data", "model", "objective", "schedule")}

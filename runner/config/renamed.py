@@ -10,6 +10,8 @@ from typing import Any
 from .options import CONF, shipped
 from .overrides import split_override
 
+PACKAGE = __package__.partition(".")[0]
+
 # Keys of config.yaml, and of a sweeper.
 RENAMED_KEYS = {
     "data.flip": "augmentation.flip",
@@ -18,6 +20,7 @@ RENAMED_KEYS = {
     "data.padding": "augmentation.fill",
     "data.cutout": "augmentation.cutout",
     "data.mixup": "augmentation.mixup",
+    "early_stopping.metric": "selection_metric",
     "early_stopping.minimum_change": "early_stopping.min_delta",
     "early_stopping.precision": "early_stopping.min_step_norm",
     "hydra.sweeper.widen": "hydra.sweeper.max_extensions",
@@ -65,11 +68,15 @@ RENAMED_TARGETS = {
     }.items()
 }
 
+# Defaults of renamed keys that are other values now, which mean the same: by the present name, (old, new).
+RENAMED_DEFAULTS: dict[str, tuple[Any, Any]] = {"selection_metric": ("top1", None)}
+
 # Keys and choices that came later, with the value that every run before had.
 ADDED_KEYS: dict[str, Any] = {
     "augmentation._target_": "trainopt.data.Augmentation",
     "augmentation.cutmix": 0.0,
     "augmentation.random_erasing": 0.0,
+    "objective._target_": f"{PACKAGE}.runner.objectives.CrossEntropy",
     "parameter_groups.no_decay": [],
     "parameter_groups.layer_decay": None,
     "parameter_groups.rules": [],
@@ -77,7 +84,7 @@ ADDED_KEYS: dict[str, Any] = {
     "gradient.clip_value": None,
     "gradient.accumulation_steps": 1,
 }
-ADDED_CHOICES = {"augmentation": "none"}
+ADDED_CHOICES = {"augmentation": "none", "objective": "cross_entropy"}
 ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_ARGUMENTS
     "data.arrays": {"data.num_classes": None},
     "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},
@@ -108,6 +115,9 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
         content["logger"] = {str(choices.pop("logger", "logger")): content["logger"]}
     for old, new in RENAMED_KEYS.items():
         _move(content, old, new)
+    for new, (old_value, value) in RENAMED_DEFAULTS.items():
+        if content.setdefault(new, value) == old_value:
+            content[new] = value
     for target, arguments in RENAMED_ARGUMENTS.items():
         for old, new in arguments.items():
             if _section(content, old).get("_target_") == f"trainopt.{target}":
@@ -127,6 +137,7 @@ def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
         for old, new in arguments.items():
             if values.get(f"{old.partition('.')[0]}._target_") == f"trainopt.{target}":
                 keys[new] = old
+    values |= {key: old for key, (old, new) in RENAMED_DEFAULTS.items() if values.get(key, old) == new}
     return {
         keys.get(key, key): targets.get(str(value), value) if key.endswith("_target_") else value
         for key, value in values.items()
@@ -182,9 +193,12 @@ def _new_option(group: str, option: Any) -> Any:
 
 def _move(content: dict[str, Any], old: str, new: str) -> None:
     """Gives a key its new name, unless this is taken: the old one is then that of a class of the user."""
-    (_, _, old_name), (section, _, new_name) = old.partition("."), new.partition(".")
-    if old_name in _section(content, old) and new_name not in _section(content, new):
-        content.setdefault(section, {})[new_name] = _section(content, old).pop(old_name)
+    names = old.rpartition(".")[2], new.rpartition(".")[2]
+    from_section, to_section = _section(content, old), _section(content, new) if "." in new else content
+    if names[0] in from_section and names[1] not in to_section:
+        if "." in new:
+            to_section = content.setdefault(new.partition(".")[0], {})
+        to_section[names[1]] = from_section.pop(names[0])
 
 
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class StepGram:
     def __init__(self, run: Run, rows: str):
         if run.objective.returns_loss:
             raise ValueError("measures per-sample gradients, and a test function has no samples; leave it out")
+        if rows == "own_loss" and not run.objective.loss.gives_samples:
+            raise ValueError("rows=own_loss: the objective returns a scalar, and not the loss of each sample")
         self._run, self._rows = run, rows
         trained: Any = run.objective.network  # the head of the network, where features are stored
         is_part = any(trained is module for module in run.network.modules())

@@ -2,8 +2,8 @@
 
 A record is a line that holds a JSON object with at least `kind` and `step`:
 
-    train               an update: the total and the terms of the loss, `lr`, `batch_size`, `top1` of the batch
-    validation, test    an evaluation: `loss`, `top1`, `top5`
+    train               an update: the total and the terms of the loss, `lr`, `batch_size`, `top1` of a batch of classes
+    validation, test    an evaluation: `loss`, and the metrics that are numbers, as `top1`, `top5`
     probe               what the diagnostic named `probe` measured at an update
     control             what the batch-size control decided after an update
     event               what the regularizer named `regularizer` did after an update

@@ -117,4 +117,4 @@ class SnapshotSchedule:
 
     def _watch_for_plateau(self, run: Run) -> None:
         like = run.early_stopping
-        self._plateau = EarlyStopping(self.on_plateau, like.min_delta, like.metric)
+        self._plateau = EarlyStopping(self.on_plateau, like.min_delta, like.selection)

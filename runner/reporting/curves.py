@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records.metrics import read_metrics
+from ..records.logger import AXIS_KEYS
+from ..records.metrics import Record, read_metrics
+from ..system.display import ACCURACIES, metric_form
+from .loss_terms import MAIN
 from .style import (
     MARGINS,
     MARKER_LIMIT,
@@ -16,23 +19,29 @@ from .style import (
     style_axes,
 )
 
+NO_METRICS = (*AXIS_KEYS, "loss", "checkpoint")  # values of evaluations
+MAX_PANELS = 4  # beside that of the loss
+
 
 def draw_learning_curves(folder: Path, title: str) -> Path:
     """Draws the learning curves of a run into curves.png, and returns its path."""
     from matplotlib.figure import Figure
 
     records = read_metrics(folder)
-    if records and not any("top1" in record for record in records):
+    if records and all("theta" in record or "value" in record for record in records if record["kind"] == "train"):
         return draw_function_values(folder, title)
-    figure = Figure(figsize=(10, 4))  # a layout that is computed would take half as long again
-    axes = figure.subplots(1, 2, gridspec_kw=MARGINS)
-    for axis, name, label in ((axes[0], "loss", "cross-entropy"), (axes[1], "top1", "top-1 accuracy (%)")):
+    main = next((name for name in MAIN for record in records if name in record), "cross_entropy")
+    panels = [("loss", MAIN[main]), *((name, axis_label(name)) for name in metrics_drawn(records))]
+    figure = Figure(figsize=(5 * len(panels), 4))  # a layout that is computed would take half as long again
+    sides = {"left": MARGINS["left"] * 2 / len(panels), "right": 1 - (1 - MARGINS["right"]) * 2 / len(panels)}
+    axes = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=MARGINS | sides)[0]
+    for axis, (name, label) in zip(axes, panels, strict=True):
         for kind in SET_COLOURS:
             of_kind = [record for record in records if record["kind"] == kind]
-            if not of_kind:
+            if not any(name in record or main in record for record in of_kind):
                 continue
             epochs = np.array([record["epoch"] for record in of_kind])
-            key = "cross_entropy" if kind == "train" and name == "loss" else name
+            key = main if kind == "train" and name == "loss" else name
             values = np.array([record.get(key) for record in of_kind], dtype=float)
             plot_set(axis, kind, epochs, values)
         lines = np.concatenate([line.get_ydata() for line in axis.get_lines()])
@@ -43,6 +52,28 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
         style_axes(axis)
         axis.legend(frameon=False)
     return save_png(figure, folder / "curves.png", title)
+
+
+def metrics_drawn(records: list[Record]) -> list[str]:
+    """Returns the metrics of evaluations that have a panel: those that are numbers, except for top5 beside top1."""
+    evaluations = [record for record in records if record["kind"] in ("validation", "test")]
+    names = dict.fromkeys(
+        name
+        for record in evaluations
+        for name, value in record.items()
+        if isinstance(value, int | float) and name not in NO_METRICS and not name.startswith("raw_")
+    )
+    return [name for name in names if name != "top5" or "top1" not in names][:MAX_PANELS]
+
+
+def axis_label(name: str) -> str:
+    """Returns the label of a metric's axis.
+
+    >>> axis_label("top1"), axis_label("rmse")
+    ('top-1 accuracy (%)', 'rmse')
+    """
+    label, _, unit = metric_form(name)
+    return f"{label}{' accuracy' if name in ACCURACIES else ''}{f' ({unit.strip()})' if unit else ''}"
 
 
 def draw_function_values(folder: Path, title: str) -> Path:

@@ -14,17 +14,22 @@ from .style import PALETTE, needs_log_scale, plot_smoothed, save_png, style_axes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAIN = {"cross_entropy": "cross-entropy", "value": "value of the function"}
+MAIN = {
+    "cross_entropy": "cross-entropy",
+    "mse": "mean squared error",
+    "bce": "binary cross-entropy",
+    "objective": "objective",
+    "value": "value of the function",
+}
 AUXILIARY = "auxiliary"
-WITH_AUXILIARY = "cross-entropy with auxiliary"
 ALL_REGULARIZERS = "regularization, all"
-SUMS = (WITH_AUXILIARY, ALL_REGULARIZERS)
+SUMS = (*(f"{label} with auxiliary" for label in MAIN.values()), ALL_REGULARIZERS)
 
 
 def terms_drawn(columns: Mapping[str, np.ndarray], regularizers: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns the terms of a loss that are drawn, by their labels; empty where there is a single term.
 
-    These are the terms, the sum of the cross-entropies of a network with an auxiliary classifier, and the sum of
+    These are the terms, the sum of the losses of a network with an auxiliary classifier, and the sum of
     several regularizers.
 
     Args:
@@ -42,7 +47,8 @@ def terms_drawn(columns: Mapping[str, np.ndarray], regularizers: Iterable[str]) 
     penalties = {f"regularization: {name}": columns[name] for name in regularizers if name in columns}
     if AUXILIARY in columns:
         both = columns[main] + np.nan_to_num(columns[AUXILIARY])  # of many runs, some have none
-        terms = {WITH_AUXILIARY: both, **terms, "auxiliary cross-entropy, weighted": columns[AUXILIARY]}
+        auxiliary = {f"auxiliary {MAIN[main]}, weighted": columns[AUXILIARY]}
+        terms = {f"{MAIN[main]} with auxiliary": both, **terms, **auxiliary}
     if len(penalties) > 1:
         values = np.array(list(penalties.values()))
         total = np.where(np.isnan(values).all(axis=0), np.nan, np.nansum(values, axis=0))

@@ -1,4 +1,4 @@
 """One run in memory, and what is saved of it: progress, clocks, objective, evaluation, checkpoint state, recorder.
 
-May import records, config, system, data and optimizers.
+May import metrics, objectives, records, config, system, data and optimizers.
 """

@@ -16,6 +16,7 @@ def run_state(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
         "batching": run.batching.state_dict(),
+        "objective": run.objective.loss.state_dict(),
         "regularizers": states({name: r for name, (r, _) in run.objective.regularizers.items()}),
         "progress": run.progress.state_dict(),
         "early_stopping": run.early_stopping.state_dict(),
@@ -31,6 +32,7 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.schedule.load_state_dict(state["schedule"])
     run.batching.load_state_dict(state["batching"])
+    run.objective.loss.load_state_dict(state.get("objective", {}))
     for name, (regularizer, _) in run.objective.regularizers.items():
         regularizer.load_state_dict(state["regularizers"].get(name, {}))
     run.progress.load_state_dict(state["progress"])

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from ..metrics.selection import Selection
 from ..system.errors import UserError
-
-SIGN = {"top1": 1.0, "loss": -1.0}  # of an improvement
 
 
 class EarlyStopping:
@@ -17,9 +16,9 @@ class EarlyStopping:
 
     Args:
         patience: evaluations without an improvement after which the run ends; None: it goes on.
-        min_delta: `metric` must improve on the best by more than this to count: percentage points of top1, or the
-            mean loss.
-        metric: `top1` or `loss`.
+        min_delta: the metric must improve on the best by more than this to count, in its unit: percentage points of
+            top1.
+        selection: the metric that is followed.
         min_step_norm: the run ends after a step of the optimizer that is shorter: ||theta_new - theta_old||_2 over all
             trained parameters < min_step_norm (Menssen 2019, section 2.1, step 9). None: steps are not measured.
 
@@ -34,12 +33,12 @@ class EarlyStopping:
         self,
         patience: int | None = None,
         min_delta: float = 0.0,
-        metric: str = "top1",
+        selection: Selection = Selection(),  # noqa: B008 - it is a constant
         min_step_norm: float | None = None,
     ):
         self.patience = patience
         self.min_delta = min_delta
-        self.metric = metric
+        self.selection = selection
         self.min_step_norm = min_step_norm
         self.step_is_short = False  # whether the last step was
         self._before: list[Tensor] = []  # parameters before the step
@@ -58,8 +57,8 @@ class EarlyStopping:
         """Counts an evaluation; `rows` holds its results, by kind of row."""
         if self.patience is None:
             return
-        value = rows["validation"][self.metric]
-        sign = SIGN[self.metric]
+        value = rows["validation"][self.selection.metric]
+        sign = self.selection.sign
         if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
         else:

@@ -1,16 +1,16 @@
 """Exact evaluation: every sample of a set counts once."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from trainopt.data import Source
 
+from ..metrics.metric import Metric, values_of
+from ..objectives.loss import Loss, aligned
 from .objective import reported, returns_loss
 
 
@@ -43,10 +43,10 @@ def predictions(
     autocast: str | None = None,
     stop: Callable[[], object] = never,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (logits (B, classes) float32, targets (B,)) of every sample once, in order.
+    """Yields (outputs (B, ...) float32, targets (B, ...)) of every sample once, in order.
 
     Args:
-        forward: returns logits (B, classes), or a tuple that begins with them; its mode is the caller's choice.
+        forward: returns outputs, or a tuple that begins with them; its mode is the caller's choice.
         source: the samples.
         batch_size: samples a batch.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
@@ -69,37 +69,43 @@ def evaluate(
     forward: Callable[[Tensor], Any],
     source: Source,
     batch_size: int,
+    loss: Loss,
+    metrics: Mapping[str, Metric],
     autocast: str | None = None,
     stop: Callable[[], object] = never,
 ) -> dict[str, Any]:
-    """Returns mean cross-entropy and top-1 and top-5 accuracy (percent) over a set, in evaluation mode.
+    """Returns the mean `loss` over a set, in evaluation mode, and each metric by name: numbers and arrays.
 
-    With fewer than six classes, top-5 is 100. Of a network that returns its loss, the loss and its report are returned.
+    Of a network that returns its loss, the loss and its report are returned.
 
     Args:
         network: in evaluation mode meanwhile; afterwards its layers have the modes that they had.
         forward: the network, or its compiled form.
         source: the samples.
         batch_size: samples a batch; apart from rounding, results do not depend on it.
+        loss: of outputs and targets.
+        metrics: by name.
         autocast: as in `predictions`.
         stop: as in `predictions`.
 
     Raises:
         Abandoned: `stop` returned true.
     """
-    loss = torch.zeros((), dtype=torch.float64)
-    top1 = torch.zeros((), dtype=torch.int64)
-    top5 = torch.zeros((), dtype=torch.int64)
+    total = torch.zeros((), dtype=torch.float64)
     with evaluation_mode(network):
         if returns_loss(network):
             return _value(network, forward, source, stop)
-        for logits, targets in predictions(forward, source, batch_size, autocast, stop):
-            loss = loss + cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
-            top1 = top1 + best[:, 0].sum()
-            top5 = top5 + best.any(1).sum()
-    count = len(source)
-    return {"loss": loss.item() / count, "top1": 100 * top1.item() / count, "top5": 100 * top5.item() / count}
+        for metric in metrics.values():
+            metric.reset()
+        for raw_outputs, targets in predictions(forward, source, batch_size, autocast, stop):
+            outputs = aligned(raw_outputs, targets)
+            total = total + loss.evaluated_sum(outputs, targets)
+            for metric in metrics.values():
+                metric.update(outputs, targets)
+    row = {"loss": total.item() / len(source)}
+    for name, metric in metrics.items():
+        row |= values_of(name, metric.compute())
+    return row
 
 
 def _value(
@@ -109,26 +115,3 @@ def _value(
         raise Abandoned
     inputs, _ = next(source.ordered(1))  # which the loss does not depend on
     return {"loss": forward(inputs).item(), **reported(network)}
-
-
-def accuracies(batches: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    """Returns the top-1 accuracy of each batch (logits (B, classes), targets (B,)), in percent.
-
-    Where targets are probabilities (B, classes), as with mixup, it is the mean probability of the predicted classes.
-    Batches of one size are compared together: for small ones that takes a tenth of the time.
-    """
-    by_size: dict[int, list[int]] = {}
-    for index, (_, targets) in enumerate(batches):
-        by_size.setdefault(len(targets), []).append(index)
-    percentages = [0.0] * len(batches)
-    for size, indices in by_size.items():
-        logits, targets = (torch.stack([batches[i][part] for i in indices]) for part in (0, 1))
-        classes = logits.argmax(2)
-        if targets.is_floating_point():
-            probabilities = targets.gather(2, classes[:, :, None])[:, :, 0].tolist()
-            sums = [math.fsum(row) for row in probabilities]  # whatever batches are stacked with it
-        else:
-            sums = (classes == targets).sum(1).tolist()
-        for index, right in zip(indices, sums, strict=True):
-            percentages[index] = 100 * right / size
-    return percentages

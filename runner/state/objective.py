@@ -2,35 +2,37 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from trainopt.optimizers import Regularizer
+
+from ..objectives.cross_entropy import CrossEntropy
+from ..objectives.loss import Loss, aligned
 
 Output = Tensor | dict[str, Any]
 
 
 @dataclass(eq=False)
 class Objective:
-    """Cross-entropy, an auxiliary classifier's cross-entropy where the network has one, and regularizers.
+    """The loss of the outputs, the loss of auxiliary outputs where the network has such, and regularizers.
 
     Args:
-        network: returns logits (B, classes), or (logits, auxiliary logits) while training; or, with the attribute
-            `returns_loss = True`, the loss itself: it is then the term `value`, in place of cross-entropy, and the
+        network: returns outputs (B, ...), or (outputs, auxiliary outputs) while training; or, with the attribute
+            `returns_loss = True`, the loss itself: it is then the term `value`, in place of the loss, and the
             network's method `report()`, if any, returns further values for rows.
         regularizers: by name, each with its parameters.
-        label_smoothing: fraction of the target that is spread over all classes.
-        auxiliary_weight: weight of the auxiliary cross-entropy.
+        loss: of outputs and targets.
+        auxiliary_weight: weight of the loss of auxiliary outputs.
         autocast: a device type to run the forward pass in bfloat16 on, or None.
     """
 
     network: Callable[[Tensor], Any]
     regularizers: dict[str, tuple[Regularizer, list[Tensor]]]
-    label_smoothing: float = 0.0
+    loss: Loss = field(default_factory=CrossEntropy)
     auxiliary_weight: float = 0.4
     autocast: str | None = None
 
@@ -39,30 +41,29 @@ class Objective:
         self._before_forward: Callable[[Tensor], None] | None = None
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        """Returns the total (a scalar with its graph), its terms by name, and the logits (B, classes).
+        """Returns the total (a scalar with its graph), its terms by name, and the outputs (B, ...).
 
-        Targets are classes (B,) int64, or probabilities of the classes (B, classes). Of a network that returns the
-        loss, its report at the same point takes the place of the logits.
+        Targets are what the loss takes, as classes (B,) int64, probabilities of the classes (B, classes), or numbers
+        (B, ...). Of a network that returns the loss, its report at the same point takes the place of the outputs.
         """
         if self.autocast:
             with torch.autocast(self.autocast, torch.bfloat16):
-                total, terms, logits = self._of_data(inputs, targets)
+                total, terms, outputs = self._of_data(inputs, targets)
         else:
-            total, terms, logits = self._of_data(inputs, targets)
+            total, terms, outputs = self._of_data(inputs, targets)
         for name, (penalty, params) in self.regularizers.items():
             terms[name] = penalty(params)
             total = total + terms[name]
-        return total, terms, logits
+        return total, terms, outputs
 
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the loss of each sample (B,); their mean is the total without the regularizers."""
         with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
             outputs = self._forward(inputs)
-            logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
-            options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "reduction": "none"}
-            losses = cross_entropy(logits, targets, **options)
+            outputs, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+            losses = self.loss.of_samples(aligned(outputs, targets), targets)
             if auxiliary is not None:
-                losses = losses + self.auxiliary_weight * cross_entropy(auxiliary, targets, **options)
+                losses = losses + self.auxiliary_weight * self.loss.of_samples(aligned(auxiliary, targets), targets)
         return losses
 
     @contextmanager
@@ -80,16 +81,16 @@ class Objective:
         return self.network(inputs)
 
     def _of_data(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor], Output]:
-        logits = self._forward(inputs)
+        outputs = self._forward(inputs)
         if self.returns_loss:
-            return logits, {"value": logits}, reported(self.network)
-        if not isinstance(logits, tuple):
-            loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-            return loss, {"cross_entropy": loss}, logits
-        logits, auxiliary = logits
-        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        extra = self.auxiliary_weight * cross_entropy(auxiliary, targets, label_smoothing=self.label_smoothing)
-        return loss + extra, {"cross_entropy": loss, "auxiliary": extra}, logits
+            return outputs, {"value": outputs}, reported(self.network)
+        outputs, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+        outputs = aligned(outputs, targets)
+        loss = self.loss(outputs, targets)
+        if auxiliary is None:
+            return loss, {self.loss.term: loss}, outputs
+        extra = self.auxiliary_weight * self.loss(aligned(auxiliary, targets), targets)
+        return loss + extra, {self.loss.term: loss, "auxiliary": extra}, outputs
 
 
 def returns_loss(network: Any) -> bool:

@@ -8,20 +8,21 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from ..metrics.accuracy import accuracies
 from ..records.checkpoint_files import CheckpointStore
 from ..records.logger import Logger
+from ..records.metric_arrays import write_arrays
 from ..records.metrics import METRICS_FILE
 from ..records.run_folder import SUMMARY
 from ..system.device import peak_memory
 from ..system.files import append_whole, json_line, json_text, write_text
 from .checkpoint import run_state
-from .evaluation import accuracies
 from .objective import Output
 from .run import Run
 
-FINAL_METRICS = ("loss", "top1", "top5")
 WRITE_SECONDS = 0.25  # a row waits at most so long, and at most until the next evaluation or checkpoint
 
 
@@ -60,7 +61,8 @@ class Recorder:
         self._fingerprint = fingerprint
         self._best_on = next(iter(run.evaluation_sets))  # validation, where there is one
         self._loggers = list(loggers)
-        self._best: dict[str, Any] = {"best_top1": None, "lowest_loss": None, "final": None}
+        self._best: dict[str, Any] = {"best": None, "best_top1": None, "lowest_loss": None, "final": None}
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}  # of the last evaluation, by kind
         self._improved = False  # since best.pt was written
         self._keep_every = keep_every
         self._at_restarts = at_restarts
@@ -76,33 +78,41 @@ class Recorder:
 
         Args:
             row: its values.
-            output: the network's logits (B, classes), from which `top1` of the batch is added to the row; or what a
-                network that returns its loss reports, which is added as it is.
+            output: the network's outputs, from which `top1` of the batch is added to the row where they are logits (B,
+                classes); or what a network that returns its loss reports, which is added as it is.
             targets: of the batch.
         """
         self.last_train_row = row
         if isinstance(output, dict):
             row.update(output)
-        else:
+        elif self._run.num_classes is not None and output.dim() == 2:
             self._outputs.append((row, (output.detach(), targets)))
         self._write({"kind": "train"}, row)
 
     def log_evaluation(self, kind: str, row: dict[str, Any]) -> None:
         """Writes a row about the test or the validation set, and notes the best values so far."""
+        self._arrays[kind] = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+        row = {name: value for name, value in row.items() if name not in self._arrays[kind]}
         self._write({"kind": kind}, row)
-        progress = self._run.progress
+        progress, selection = self._run.progress, self._run.selection
         position = {"step": progress.step, "epoch": progress.epochs}
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        final = self._best["final"] or ({} if self._run.metrics else {"loss": None, "top1": None, "top5": None})
         if kind == "test":
-            self._best["final"] = {**{key: row.get(key) for key in FINAL_METRICS}, **position}
-        if kind == self._best_on:
-            metrics = [("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]
-            metrics = [metric for metric in metrics if metric[1] in row]  # a test function has no accuracy
-            for name, key, sign in metrics:
-                best = self._best[name]
-                if best is None or not math.isfinite(best["value"]) or sign * row[key] > sign * best["value"]:
-                    train_seconds = self._run.clocks.seconds["train"]
-                    self._best[name] = {"value": row[key], **position, "train_seconds": train_seconds}
-                    self._improved |= name == metrics[0][0]
+            self._best["final"] = {**final, **numbers, **position}
+        elif kind != "validation":  # a further test set
+            self._best["final"] = {**final, kind: numbers}
+        if kind != self._best_on:
+            return
+        metrics = [("best", selection.metric, selection.sign), ("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]
+        for name, key, sign in metrics:
+            best = self._best[name]
+            if key not in row:  # as of a test function, which has no accuracy
+                continue
+            if best is None or not math.isfinite(best["value"]) or sign * row[key] > sign * best["value"]:
+                entry = {"value": row[key], **position, "train_seconds": self._run.clocks.seconds["train"]}
+                self._best[name] = {"metric": key, **entry} if name == "best" else entry
+                self._improved |= name == "best"
 
     def log_probe(self, name: str, row: dict[str, Any]) -> None:
         """Writes a row with what a probe measured at the last step."""
@@ -117,7 +127,7 @@ class Recorder:
         self._write({"kind": "event", "regularizer": name}, row)
 
     def keep_best(self) -> None:
-        """Writes the summary, and best.pt if the last evaluation was the best so far (except in a range test).
+        """Writes what an evaluation leaves: arrays, the summary, and best.pt if it was the best (not in a range test).
 
         best.pt holds the whole state: a run that was killed goes on from it if it is the newest checkpoint.
         """
@@ -125,6 +135,9 @@ class Recorder:
             with self._run.clocks.running("checkpoint"):
                 self.store.write_best(self._state())
             self._improved = False
+        if any(self._arrays.values()):
+            progress = self._run.progress
+            write_arrays(self._folder, {"step": progress.step, "epoch": progress.epochs}, self._arrays)
         self.summarise("running")
         for logger in self._loggers:
             logger.flush()
@@ -167,7 +180,11 @@ class Recorder:
         record = state["record"]
         self._metrics.truncate(record["metrics_bytes"])
         self._metrics.seek(record["metrics_bytes"])
-        self._best = {name: record[name] for name in self._best}
+        self._best = {name: record.get(name) for name in self._best}
+        if self._best["best"] is None:  # of a version that had only these two
+            metric = self._run.selection.metric
+            former = self._best["best_top1" if metric == "top1" else "lowest_loss"]
+            self._best["best"] = former and {"metric": metric, **former}
         self._steps_kept = list(record["kept"])
         if record.get("train_loss") is not None:
             self.last_train_row = {"total": record["train_loss"]}
@@ -192,6 +209,8 @@ class Recorder:
             "parameters": run.parameters,
             "trainable_parameters": run.trainable_parameters,
             "classes": None if run.objective.returns_loss else run.num_classes,
+            "objective": "value" if run.objective.returns_loss else run.objective.loss.term,
+            "metrics": {name: metric.higher_is_better for name, metric in run.metrics.items()},
             "training_images": len(run.training_set),
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},
             "fingerprint": self._fingerprint,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from trainopt.data import Batch, Batching, Position, Source, batches
 from trainopt.optimizers import Optimizer, Schedule
 
+from ..metrics.metric import Metric
+from ..metrics.selection import Selection
 from .clocks import Clocks
 from .early_stopping import EarlyStopping
 from .evaluation import evaluate, never
@@ -71,6 +73,8 @@ class Run:
     network: nn.Module
     forward: Callable[[Tensor], Tensor]  # what evaluations call: the network or its compiled form
     objective: Objective
+    metrics: dict[str, Metric]
+    selection: Selection
     optimizer: Optimizer
     schedule: Schedule
     batching: Batching
@@ -138,9 +142,10 @@ class Run:
         return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
 
     def evaluate(self, kind: str, stop: Callable[[], object] = never) -> dict[str, Any]:
-        """Returns the present loss and accuracies on one of the sets, as of `evaluation.evaluate`."""
+        """Returns the present loss and metrics on one of the sets, as of `evaluation.evaluate`."""
         source, size = self.evaluation_sets[kind], self.evaluation_batch_size
-        return evaluate(self.network, self.forward, source, size, self.autocast, stop)
+        loss, metrics = self.objective.loss, self.metrics
+        return evaluate(self.network, self.forward, source, size, loss, metrics, self.autocast, stop)
 
     @property
     def parameters(self) -> int:

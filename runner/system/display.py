@@ -20,6 +20,9 @@ NAME_WIDTH = 12  # the least that is left of a name that is cut
 FILE_WIDTH = 200  # of a wide console that is no terminal
 FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
 
+ACCURACIES = ("top1", "top5")
+LABELS = {"top1": ("top-1", " %"), "top5": ("top-5", " %"), "calibration_error": ("calibration error", " %")}
+
 
 class Display:
     """Prints to the terminal and, all but the live display, to a run's log.txt.
@@ -110,15 +113,16 @@ class Display:
         self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]
     ) -> None:
         """Prints an evaluation in one line."""
-        if not any("top1" in row for row in rows.values()):  # a function of its parameters alone
+        if all(set(row) <= {"loss", "theta"} for row in rows.values()):  # a function of its parameters alone
             self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
             return
         parts = [f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}"]
         if train_row:
             parts.append(f"train loss {train_row['total']:.4f}")
         for kind, row in rows.items():
-            parts.append(f"{kind} loss {row['loss']:.4f}  top-1 {row['top1']:5.2f} %")
-            self._accuracy = f"  {kind} top-1 {row['top1']:.2f} %"
+            metrics = [f"{label} {row[name]:{form}}{unit}" for name, label, form, unit in shown_metrics(row)]
+            parts.append("  ".join([f"{kind} loss {row['loss']:.4f}", *metrics]))
+            self._accuracy = f"  {kind} {metrics[0].replace('  ', ' ')}" if metrics else ""
         self.say("  ".join(parts))
 
     def show_event(self, name: str, event: dict[str, Any], counts: dict[str, Any]) -> None:
@@ -132,26 +136,47 @@ class Display:
         """Prints the table of final and best values, and the files of a run."""
         table = plain_table("", "value", "step", "epoch", "training time")
         final, kind, trained = summary["final"], summary["best_on"], summary["train_seconds"]
-        is_function = summary["best_top1"] is None  # of its parameters alone: there are no accuracies
-        losses = ".6g" if is_function else ".4f"
-        for name, key, form in (("top-1", "top1", ".2f"), ("top-5", "top5", ".2f"), ("loss", "loss", losses)):
-            if is_function and key != "loss":
-                continue  # the loss is then the function's value
-            unit = "" if key == "loss" else " %"
-            where = (str(final["step"]), f"{final['epoch']:.2f}", duration_text(trained))
-            table.add_row(f"final test {name}", value_text(final[key], form, unit), *where)
-        for name, key, form, unit in (
-            ("best top-1", "best_top1", ".2f", " %"),
-            ("lowest loss", "lowest_loss", losses, ""),
-        ):
-            best = summary[key]
+        has_accuracies = summary["best_top1"] is not None
+        losses = ".4f" if has_accuracies else ".6g"
+        where = (str(final["step"]), f"{final['epoch']:.2f}", duration_text(trained))
+        for name, value in {**{k: v for k, v in final.items() if k != "loss"}, "loss": final["loss"]}.items():
+            if name in ("step", "epoch") or isinstance(value, dict) or (name in ACCURACIES and not has_accuracies):
+                continue
+            label, form, unit = metric_form(name)
+            text = value_text(value, losses if name == "loss" else form, unit)
+            table.add_row(f"final test {label}", text, *where)
+        best = summary.get("best") or {}
+        rows = [("best top-1", summary["best_top1"], "top1"), ("lowest loss", summary["lowest_loss"], "loss")]
+        if best.get("metric") not in (None, "top1", "loss"):
+            rows.insert(0, (f"best {metric_form(best['metric'])[0]}", best, best["metric"]))
+        for label, best, name in rows:
             if best is None:
                 continue
+            _, form, unit = metric_form(name)
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
-            table.add_row(f"{name} ({kind})", value_text(best["value"], form, unit), *where)
+            text = value_text(best["value"], losses if name == "loss" else form, unit)
+            table.add_row(f"{label} ({kind})", text, *where)
         self.say(table)
         figures = "".join(f", {name}" for name in FIGURES if (folder / name).exists())
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{figures}, checkpoints/, …)")
+
+
+def metric_form(name: str) -> tuple[str, str, str]:
+    """Returns (label, format, unit) of a metric.
+
+    >>> metric_form("top1"), metric_form("rmse")
+    (('top-1', '.2f', ' %'), ('rmse', '.4g', ''))
+    """
+    label, unit = LABELS.get(name, (name.replace("_", " "), ""))
+    return label, ".2f" if unit else ".4g", unit
+
+
+def shown_metrics(row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Returns (name, label, format, unit) of the metrics of an evaluation that fit into a line: top1, or the first."""
+    numbers = [name for name, value in row.items() if isinstance(value, int | float) and name != "loss"]
+    names = ["top1"] if "top1" in numbers else numbers[:3]
+    forms = [(name, *metric_form(name)) for name in names]
+    return [(name, label, "5.2f" if name == "top1" else form, unit) for name, label, form, unit in forms]
 
 
 def value_text(value: float | None, form: str, unit: str) -> str:

@@ -30,10 +30,14 @@ from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
+from ..metrics.build import build_metrics
+from ..metrics.selection import select
+from ..objectives.build import build_loss
+from ..objectives.loss import Loss
 from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
 from ..state.gradient import GradientOptions
-from ..state.objective import Objective, covered_parameters
+from ..state.objective import Objective, covered_parameters, returns_loss
 from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
@@ -125,7 +129,10 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     network = problem.network
     progress = Progress(epoch_size=len(problem.training_set))
     optimizer = build_optimizer(config, network, problem.notes)
-    early_stopping = EarlyStopping(**config.early_stopping)
+    loss = build_loss(config, problem.data.num_classes, device)
+    metrics = {} if returns_loss(network) else build_metrics(config, problem.data.num_classes, loss, device)
+    selection = select(metrics, config.selection_metric)
+    early_stopping = EarlyStopping(**config.early_stopping, selection=selection)
     early_stopping.watch(optimizer)
     schedule, range_test = build_schedule(config, optimizer, progress)
     if range_test:
@@ -137,7 +144,9 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     return Run(
         network=network,
         forward=forward,
-        objective=build_objective(config, network, forward, autocast),
+        objective=build_objective(config, network, forward, autocast, loss),
+        metrics=metrics,
+        selection=selection,
         optimizer=optimizer,
         schedule=schedule,
         batching=batching,
@@ -253,8 +262,10 @@ def build_batching(config: DictConfig, schedule: Schedule) -> Batching:
     return complete(plugin, Batching, "batching", one_of=("spans", "spans_from"))
 
 
-def build_objective(config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None) -> Objective:
-    """Builds the loss with its regularizers, each with the parameters that it covers."""
+def build_objective(
+    config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None, loss: Loss
+) -> Objective:
+    """Builds the sum of the loss and its regularizers, each with the parameters that it covers."""
     regularizers = complete_each(construct_each(config, "regularizer"), Regularizer, "regularizer")
     covered = {name: (term, covered_parameters(network, term)) for name, term in regularizers.items()}
     for name, (_, params) in covered.items():
@@ -263,7 +274,7 @@ def build_objective(config: DictConfig, network: nn.Module, forward: Callable, a
     return Objective(
         forward,
         covered,
-        label_smoothing=config.objective.label_smoothing,
+        loss=loss,
         auxiliary_weight=config.objective.auxiliary_weight,
         autocast=autocast,
     )

@@ -11,25 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from trainopt.data import DataSet, NoData, Position
 from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer, Regularizer
+from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackward
 
 from ..config.durations import Duration
 from ..config.instantiate import find
 from ..config.options import shipped
+from ..metrics.try_out import is_tried, try_out_loss, try_out_metrics
+from ..objectives.loss import Loss, aligned
 from ..records.changes import Change
 from ..records.metrics import read_metrics
 from ..records.run_folder import read_summary
 from ..state.early_stopping import EarlyStopping
+from ..state.evaluation import evaluation_mode, predictions
 from ..state.objective import returns_loss
 from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
 
 IMAGE_KEYS = ("mean", "std", "pad", "size", "channels")  # of data
+SAMPLES = 16  # on which a loss and metrics of the user are tried out
 
 
 def check_run(config: DictConfig, run: Run) -> None:
@@ -38,6 +43,7 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_schedule(config, run)
     check_batches(run)
     check_learning_rate(run)
+    check_loss_and_metrics(config, run)
     check_loss_function(run)
     check_gradient(run)
     check_probes(run.probes)
@@ -151,6 +157,29 @@ def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> b
     return reached * denominator // numerator > before * denominator // numerator
 
 
+def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
+    """Refuses a loss or a metric that does not take the outputs and targets, by those of some test samples."""
+    if run.objective.returns_loss or not is_tried(run.objective.loss, run.metrics):
+        return
+    with evaluation_mode(run.network):
+        outputs, targets = next(predictions(run.forward, run.evaluation_sets["test"], SAMPLES, run.autocast))
+    outputs = aligned(outputs, targets)
+    try_out_loss(config, run.objective.loss, outputs, targets, run.training_set.targets)
+    if run.optimizer.needs_loss_function and not calls_loss_function(run.objective.loss, outputs, targets):
+        raise UserError(
+            f"optimizer.curvature=gauss_newton: {config.objective['_target_']} calls no loss function of"
+            " torch.nn.functional (cross_entropy, mse_loss, …) on the outputs; use curvature=hessian"
+        )
+    try_out_metrics(run.metrics, outputs, targets, run.selection.metric)
+
+
+def calls_loss_function(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
+    """Returns whether a loss is of the form that Gauss-Newton matrices need."""
+    with FastDoubleBackward(split_at_outputs=True) as mode:
+        loss(outputs.detach().requires_grad_(), targets)
+    return bool(mode.outputs)
+
+
 def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
     """Refuses data for a test function, no data for another network, and keys about images for a function."""
     is_function, is_empty = returns_loss(network), isinstance(data, NoData)
@@ -165,16 +194,18 @@ def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
             f"early_stopping.patience={config.early_stopping.patience}: there is no validation set;"
             " early_stopping.min_step_norm ends a run where its steps become short"
         )
+    if config.get("metric"):
+        raise UserError("metric: a test function has no outputs to compute one of; leave it out")
     for section in ("data", "augmentation", "objective"):
         for key, value in changed_keys(config, section):
-            if key not in ("root", "download", "auxiliary_weight"):
+            if key not in ("root", "download"):
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
 
 
 def changed_keys(config: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
-    """Yields the keys of a section of config.yaml, or of augmentation, that have not their defaults, and the values."""
-    defaults = shipped("augmentation/none.yaml" if section == "augmentation" else "config.yaml")
-    for key, default in (defaults if section == "augmentation" else defaults[section]).items():
+    """Yields the keys of a section of config.yaml, or of an option, that have not their defaults, and the values."""
+    option = {"augmentation": "augmentation/none.yaml", "objective": "objective/cross_entropy.yaml"}.get(section)
+    for key, default in (shipped(option) if option else shipped("config.yaml")[section]).items():
         value = config[section].get(key, default)
         if value != default:
             yield key, value
@@ -197,10 +228,13 @@ def check_image_keys(config: DictConfig, data: DataSet) -> None:
             raise UserError(f"augmentation.{key}={value}: mixes classes, and targets are none; give 0")
 
 
-def check_targets(data: DataSet) -> None:
-    """Refuses targets that the loss cannot be taken of."""
-    if data.num_classes is None:
-        raise UserError("data: targets are no classes, and the loss is cross-entropy, which needs classes")
+def check_targets(config: DictConfig, data: DataSet) -> None:
+    """Refuses cross-entropy of targets that are no classes."""
+    if (
+        data.num_classes is None
+        and config.objective.get("_target_") == shipped("objective/cross_entropy.yaml")["_target_"]
+    ):
+        raise UserError("objective=cross_entropy: needs classes, and the targets are numbers; give objective=mse")
 
 
 def check_takes_inputs(config: DictConfig, shape: tuple[int, ...]) -> None:

@@ -50,7 +50,7 @@ def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
     if isinstance(data, NoData):
         return data
     check_image_keys(config, data)
-    check_targets(data)
+    check_targets(config, data)
     if isinstance(data, Folders):
         check_folders(config, data)
         return data

@@ -25,7 +25,9 @@ from trainopt.runner.config.validate import rule_of
 # what `build` gives to a class by the name of the argument
 OFFERED = {
     "data": {"decisions", "progress"},
+    "metric": {"loss", "num_classes"},
     "model": {"num_classes", "in_channels", "image_shape", "input_shape", "num_tokens", "pretrained"},
+    "objective": {"num_classes"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "progress"},
     "batching": {"duration", "levels"},
@@ -163,7 +165,7 @@ def test_every_option_is_composed_checked_and_built(option, npz, tmp_path, monke
         assert set(terms) == {"value"}
         return
     assert logits.shape == (size, run.num_classes)
-    assert set(terms) >= {"cross_entropy"}
+    assert set(terms) >= {run.objective.loss.term}
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("experiment", "debug") for o in WORDS.options(g)])
@@ -183,9 +185,11 @@ def test_the_options_are_those_of_the_documentation():
         " none svhn synthetic",
         "debug": "overfit quick",
         "logger": "mlflow none tensorboard trackio wandb",
+        "metric": "calibration_error confusion_matrix per_class_accuracy rmse top1 top5",
         "model": "alexnet_cifar densenet110 densenet8 function inception_v3 mlp mobilenetv2_140 mobilenetv2_cifar"
         " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm transformer"
         " vgg16_cifar",
+        "objective": "bce cross_entropy mse",
         "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton nadam newton radam rmsprop sgd",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",

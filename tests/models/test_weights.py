@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from trainopt.data import InMemory, torchvision_arrays
 from trainopt.models import MLP, ResNet, WeightsError, load_weights
+from trainopt.runner.metrics.build import default_metrics
+from trainopt.runner.objectives import CrossEntropy
 from trainopt.runner.state.evaluation import evaluate
 
 
@@ -105,4 +107,5 @@ def test_public_weights_classify_real_images_as_stated(real_data, depth, file, r
     data = torchvision_arrays("cifar10", str(real_data))
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     test = InMemory(data.x_test[:1000], data.y_test[:1000], mean, std)
-    assert evaluate(network, network, test, 250)["top1"] == pytest.approx(right / 10)
+    row = evaluate(network, network, test, 250, CrossEntropy(), default_metrics(10))
+    assert row["top1"] == pytest.approx(right / 10)

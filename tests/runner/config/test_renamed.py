@@ -63,9 +63,17 @@ def test_an_argument_of_the_users_own_class_keeps_its_name():
     renamed, choices = with_new_names(content, {"schedule": "mine"})
     assert renamed["schedule"] == own
     assert (renamed["data"], renamed["augmentation"]["flip"]) == ({"flip": True}, 0.5)
-    assert choices == {"augmentation": "none", "schedule": "mine"}
+    assert choices == {"augmentation": "none", "objective": "cross_entropy", "schedule": "mine"}
     typed = ["schedule=mine", "schedule.rate=0.9", "+schedule.low=1"]
     assert with_new_overrides(typed) == typed
+
+
+def test_a_renamed_default_is_the_former_one():
+    for old in ("top1", "loss"):
+        content, _ = with_new_names({"early_stopping": {"metric": old}}, {})
+        assert content["early_stopping"] == {}
+        assert content["selection_metric"] == (None if old == "top1" else "loss")
+        assert with_first_names({"selection_metric": content["selection_metric"]}) == {"early_stopping.metric": old}
 
 
 def test_the_first_names_are_those_before_all_changes():

@@ -7,9 +7,11 @@ import torch
 
 from helpers.cli import refusal
 from helpers.runs import check_same_run, rows, same_weights, stop_at, summary, timeless, train_run
+from trainopt.runner.metrics.selection import Selection
 from trainopt.runner.state.early_stopping import EarlyStopping
 from trainopt.runner.system.errors import UserError
 
+LOSS = Selection("loss", higher_is_better=False)
 RUN = (
     "model=mlp",
     "data.validation=0.2",
@@ -26,14 +28,14 @@ def waited(values, **options) -> list[int]:
     stopping = EarlyStopping(**options)
     found = []
     for value in values:
-        stopping.observe({"validation": {stopping.metric: value}, "test": {stopping.metric: 0.0}})
+        stopping.observe({"validation": {stopping.selection.metric: value}, "test": {stopping.selection.metric: 0.0}})
         found.append(stopping.waited)
     return found
 
 
 def test_it_counts_evaluations_without_an_improvement():
     assert waited([50, 60, 60, 59, 61], patience=2) == [0, 0, 1, 2, 0]
-    assert waited([1.0, 0.5, 0.5, 0.6, 0.4], patience=2, metric="loss") == [0, 0, 1, 2, 0]
+    assert waited([1.0, 0.5, 0.5, 0.6, 0.4], patience=2, selection=LOSS) == [0, 0, 1, 2, 0]
 
 
 def test_an_improvement_must_exceed_the_minimum_on_the_best_that_counted():
@@ -42,7 +44,7 @@ def test_an_improvement_must_exceed_the_minimum_on_the_best_that_counted():
 
 
 def test_what_is_not_finite_is_no_improvement():
-    assert waited([float("nan"), 1.0, float("-inf"), 0.5], patience=9, metric="loss") == [1, 0, 1, 0]
+    assert waited([float("nan"), 1.0, float("-inf"), 0.5], patience=9, selection=LOSS) == [1, 0, 1, 0]
 
 
 def test_without_patience_it_never_ends():

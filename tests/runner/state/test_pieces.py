@@ -14,9 +14,12 @@ from trainopt.optimizers import L2
 from trainopt.runner.config.durations import Duration
 from trainopt.runner.config.run_names import MAX_BYTES, run_name
 from trainopt.runner.config.validate import satisfies
+from trainopt.runner.metrics.accuracy import accuracies
+from trainopt.runner.metrics.build import default_metrics
+from trainopt.runner.objectives import CrossEntropy
 from trainopt.runner.reporting.style import running_mean
 from trainopt.runner.state.clocks import Clocks
-from trainopt.runner.state.evaluation import accuracies, evaluate
+from trainopt.runner.state.evaluation import evaluate
 from trainopt.runner.state.objective import Objective
 from trainopt.runner.state.progress import Agenda, Progress
 from trainopt.runner.system.files import json_line
@@ -127,7 +130,9 @@ def test_the_objective_is_the_sum_of_its_terms():
         return network(x), 2 * network(x)
 
     penalties = {"l2": (L2(0.1), [network.weight])}
-    total, terms, logits = Objective(with_auxiliary, penalties, 0.2, auxiliary_weight=0.4)(inputs, targets)
+    total, terms, logits = Objective(with_auxiliary, penalties, CrossEntropy(0.2), auxiliary_weight=0.4)(
+        inputs, targets
+    )
     logp = torch.log_softmax(network(inputs), 1)
     smooth = 0.8 * nn.functional.one_hot(targets, 3).double() + 0.2 / 3
     assert torch.allclose(terms["cross_entropy"], -(smooth * logp).sum(1).mean(), rtol=1e-12)
@@ -153,7 +158,7 @@ def test_evaluation_is_exact_whatever_the_batches_and_leaves_modes_and_generator
             yield from zip(inputs.split(size), targets.split(size), strict=True)
 
     state = torch.get_rng_state()
-    found = [evaluate(network, network, Source(), size) for size in (50, 7, 1)]
+    found = [evaluate(network, network, Source(), size, CrossEntropy(), default_metrics(7)) for size in (50, 7, 1)]
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in network] == [True, True, False, True]
     with torch.no_grad():
