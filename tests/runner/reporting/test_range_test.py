@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,131 @@ def test_a_trained_network_never_rises_and_falls():
 def test_a_few_points_have_no_bounds():
     bounds = read_bounds(np.arange(1.0, 10.0), np.arange(9.0))
     assert bounds["low"] is bounds["high"] is None
-    assert bounds["low_note"] == "9 measurements of accuracy are too few"
+    assert bounds["low_note"] == "9 measurements are too few"
+
+
+# Made-up curves of 300 points: the corners of accuracy and of loss, the noise of both, and what a reader says of low
+# and high: (from, to), the lowest or highest learning rate of the test, or None.
+LOWEST, HIGHEST = 1e-5, 10.0
+MADE_UP = {
+    "loss turns before accuracy": (
+        ([1e-3, 1e-2, 0.3, 1], [10, 90, 90, 10], 3),
+        ([1e-3, 2e-2, 5e-2, 1], [2.3, 0.1, 0.1, 4], 0.05),
+        (1e-3, 2.2e-3),
+        (0.04, 0.08),
+    ),
+    "accuracy turns before loss": (
+        ([1e-3, 1e-2, 0.05, 0.5], [10, 90, 90, 10], 3),
+        ([1e-3, 1e-2, 0.5, 1], [2.3, 0.2, 0.2, 4], 0.02),
+        (1e-3, 2.2e-3),
+        (0.04, 0.09),
+    ),
+    "a long plateau": (
+        ([1e-4, 1e-3, 1, 3], [10, 95, 95, 10], 4),
+        ([1e-4, 1e-3, 1, 3], [2.3, 0.2, 0.2, 9], 0.05),
+        (1e-4, 2.2e-4),
+        (0.7, 1.5),
+    ),
+    "a dip in a plateau, which recovers": (
+        ([1e-3, 1e-2, 0.1, 0.12, 0.14, 1, 3], [10, 95, 95, 91, 95, 95, 10], 5),
+        ([1e-3, 1e-2, 1, 3], [2.3, 0.2, 0.2, 9], 0.05),
+        (1e-3, 2.2e-3),
+        (0.7, 1.5),
+    ),
+    "a slow fall after a sharp peak": (
+        ([1e-3, 0.03, 10], [10, 90, 10], 2),
+        ([1e-3, 0.03, 10], [2.3, 0.2, 3], 0.01),
+        (1e-3, 2.6e-3),
+        (0.025, 0.06),
+    ),
+    "immediate divergence": (
+        ([1e-5, 3e-5], [60, 10], 2),
+        ([1e-5, 3e-5, 1e-4], [1, 3, 1e20], 0.1),
+        None,
+        (1e-5, 3e-5),
+    ),
+    "better and better": (
+        ([1e-3, 10], [10, 95], 3),
+        ([1e-3, 10], [2.3, 0.1], 0.05),
+        (1e-3, 5e-3),
+        HIGHEST,
+    ),
+    "better at once": (
+        ([1e-5, 1e-3, 0.1, 1], [10, 95, 95, 10], 3),
+        ([1e-5, 1e-3, 0.1, 1], [2.3, 0.2, 0.2, 4], 0.05),
+        LOWEST,
+        (0.07, 0.15),
+    ),
+    "noise": (([1e-5], [20], 5), ([1e-5], [2.3], 0.3), None, None),
+    "flat": (([1e-5], [20.1], 0), ([1e-5], [2.3], 0), None, None),
+    "accuracy is flat, loss is not": (
+        ([1e-5], [0.1], 0.05),
+        ([1e-3, 0.1, 0.3, 1], [6.9, 6.0, 6.0, 9], 0.01),
+        (1e-3, 8e-3),
+        (0.2, 0.4),
+    ),
+}
+
+
+def agrees(bound, reader) -> bool:
+    return reader[0] < bound < reader[1] if isinstance(reader, tuple) and bound is not None else bound == reader
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", MADE_UP)
+def test_bounds_of_made_up_curves_are_those_of_a_reader(name, seed):
+    of_accuracy, (corners, values, noise), low, high = MADE_UP[name]
+    rates, accuracy = curve(300, *of_accuracy, seed)
+    loss = np.exp(np.interp(np.log(rates), np.log(corners), np.log(values)))
+    loss *= np.exp(noise * np.random.default_rng(seed + 100).standard_normal(300))
+    bounds = read_bounds(rates, accuracy, loss)
+    assert agrees(bounds["low"], low), bounds
+    assert agrees(bounds["high"], high), bounds
+
+
+# What a reader says of the curves in range_tests.npz, each of a short run: the network, the data, the optimizer, and
+# where low and high lie.
+REAL = {
+    "resnet8 digits sgd": ((8e-5, 3e-4), (0.03, 0.08)),
+    "mlp digits sgd": ((3e-3, 1.3e-2), (0.09, 0.16)),
+    "mlp digits adam": ((1.5e-4, 1e-3), (8e-3, 2e-2)),
+    "linear digits sgd": ((1.5e-4, 8e-4), (0.3, 0.6)),
+    "mlp digits rmsprop": ((2e-4, 1.5e-3), (0.02, 0.05)),
+    "mlp mnist sgd": ((1e-3, 5e-3), (0.04, 0.12)),
+    "mlp mnist adam": ((2e-5, 1e-4), (4e-3, 1.2e-2)),
+    "resnet8 digits adam": ((5e-5, 2e-4), (0.01, 0.03)),
+    "resnet8 cifar10 sgd": ((1e-3, 2e-2), (0.08, 0.25)),
+    "mlp digits adagrad": ((5e-3, 1.8e-2), (0.2, 0.75)),
+    "mlp digits sgd, validation": ((1.5e-3, 6e-3), (0.1, 0.2)),
+    "linear digits sgd, to 1e38": ((2e-3, 2e-2), (0.5, 5)),
+    "mlp digits sgd, linear": ((0, 0.03), (0.15, 0.22)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_bounds_of_real_curves_are_those_of_a_reader(name):
+    with np.load(Path(__file__).with_name("range_tests.npz")) as content:
+        rates, accuracy, loss = content[name].astype(float)
+    bounds = read_bounds(rates, accuracy, loss)
+    low, high = REAL[name]
+    assert agrees(bounds["low"], low), bounds
+    assert agrees(bounds["high"], high), bounds
+
+
+@pytest.mark.parametrize("unknown", [np.nan, np.inf])
+def test_an_end_that_is_not_finite_changes_nothing(unknown):
+    rates, accuracy = curve(300, [1e-3, 1e-2, 0.3, 1], [10, 90, 90, 10], 3.0)
+    loss = 3 - accuracy / 50
+    whole = read_bounds(rates[:290], accuracy[:290], loss[:290])
+    accuracy[290:], loss[290:] = np.nan, unknown
+    assert read_bounds(rates, accuracy, loss) == whole
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 10, 11, 39, 40])
+def test_any_number_of_points_is_read(count):
+    rates = np.geomspace(1e-5, 10, count)
+    bounds = read_bounds(rates, np.linspace(10, 90, count), np.linspace(2, 1, count))
+    assert bounds["high"] == (10 if count > 9 else None)
 
 
 def hashes(folder):
@@ -160,17 +285,18 @@ def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(tr
     folder = tmp_path / "outputs/a"
     found = summary(folder)["range_test"]
     assert (found["from"], found["points"]) == ("validation", 28)
-    rates, values = by_learning_rate(rows(folder), "validation", "top1")
+    rates, (values,) = by_learning_rate(rows(folder), "validation", "top1")
     by_step = {0: 1e-5, **{row["step"]: row["lr"] for row in rows(folder, "train")}}
     assert rates.tolist() == [by_step[row["step"]] for row in rows(folder, "validation")]
     assert values.tolist() == [row["top1"] for row in rows(folder, "validation")]
 
 
-def test_a_test_function_has_no_accuracy_to_read_bounds_from(trainopt, tmp_path):
-    command = ("schedule=range_test", "model=function", "data=none", "duration=30steps", "run.name=a")
-    result = trainopt(*command, "schedule.max_lr=0.001")
+def test_bounds_of_a_test_function_are_read_from_its_loss(trainopt, tmp_path):
+    command = ("schedule=range_test", "model=function", "data=none", "duration=220steps", "run.name=a")
+    result = trainopt(*command, "schedule.max_lr=0.1")
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "outputs/a/summary.json").read_text())["range_test"]
-    assert found["low"] is found["high"] is None
+    assert found["low_by"] == found["high_by"] == "loss"
+    assert 0.001 < found["high"] < 0.05
+    assert f"loss begins to rise at {found['high']:g}" in result.out
     assert png_size(tmp_path / "outputs/a/range_test.png") > 10_000
-    assert "none; 0 measurements of accuracy are too few" in result.out
