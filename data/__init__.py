@@ -24,6 +24,8 @@ from .errors import DataError, listed
 from .folders.image_folder import Folders, image_folder
 from .folders.layout import ImageFiles, missing_test_set
 from .folders.source import FolderSource
+from .map_style.datasets import TorchDatasets, torch_datasets
+from .map_style.source import DatasetSource
 from .sources.augmentation import Augmentation
 from .sources.memory import InMemory
 from .sources.tensors import Features, Tensors
@@ -38,6 +40,7 @@ __all__ = [
     "Constant",
     "DataError",
     "DataSet",
+    "DatasetSource",
     "Dynamic",
     "Features",
     "FolderSource",
@@ -57,6 +60,7 @@ __all__ = [
     "Source",
     "Stages",
     "Tensors",
+    "TorchDatasets",
     "VariableBatchSize",
     "arrays",
     "batches",
@@ -73,5 +77,6 @@ __all__ = [
     "split",
     "svhn",
     "synthetic",
+    "torch_datasets",
     "torchvision_arrays",
 ]

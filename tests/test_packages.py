@@ -94,9 +94,10 @@ ALLOWED = {
     "optimizers.functional_signatures": set(),
     "optimizers.compat_torch": set(),
     "data": {
-        *("data.folders", "data.datasets", "data.batching", "data.sources", "data.samples"),
+        *("data.folders", "data.map_style", "data.datasets", "data.batching", "data.sources", "data.samples"),
         *("data.digests", "data.errors"),
     },
+    "data.map_style": {"data.datasets", "data.sources", "data.samples", "data.digests", "data.errors"},
     "data.folders": {"data.datasets", "data.sources", "data.samples", "data.digests", "data.errors"},
     "data.datasets": {"data.sources", "data.samples", "data.digests", "data.errors"},
     "data.batching": {"data.sources", "data.samples", "data.digests", "data.errors"},

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from ..errors import DataError, listed
+from ..samples.loading import Progress
 from .layout import ImageFiles, counted, find_sets, list_images
-from .survey import Progress, notes_about, survey, unreadable, value_of_white
+from .survey import notes_about, survey, unreadable, value_of_white
 
 
 @dataclass

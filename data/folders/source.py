@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from ..digests import digest_of
 from ..errors import DataError
-from ..samples.loading import load
+from ..samples.loading import collated, load
 from ..samples.randomness import seeded
 from ..sources.augmentation import Augmentation, BatchAugmentation
 from ..sources.order import epoch_generator
@@ -40,11 +40,6 @@ class _Images(Dataset):
             return error
         with seeded(self.seed, epoch, index):
             return self.transform(image), label
-
-
-def _collated(items: list[tuple[Tensor, int] | DataError]) -> Any:
-    """Returns a batch, or the first error among its items."""
-    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
 
 
 class FolderSource:
@@ -145,7 +140,7 @@ class FolderSource:
             self.images,
             self.workers,
             batch_sampler=keys,  # keys are (epoch, index); iterated once
-            collate_fn=_collated,
+            collate_fn=collated,
             pin_memory=self.device.type == "cuda",
         )
         for batch in loaded:

@@ -1,21 +1,19 @@
 """A look at image files before the first step: which cannot be read, and how those with more than 8 bits are."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from ..datasets.splits import class_balanced
 from ..errors import DataError, listed
-from ..samples.loading import load
+from ..samples.loading import Progress, load
 from .layout import ImageFiles
 from .pixels import ImageFacts, check_reduced, look_at, smallest_white
 
 SAMPLE = 1000  # images of each set that are looked at where not all are
 BATCH = 32  # files that a worker process looks at before it reports
-
-Progress = Callable[[int, int], None]  # called with how many files of how many were looked at
 
 
 class _Facts(Dataset):

@@ -2,12 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..errors import DataError
+
+Progress = Callable[[int, int], None]  # called with how many samples of how many were looked at
 
 # those that stop a run; none where the system cannot let them wait (Windows)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
@@ -32,6 +36,12 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
     )
     with _held_back():
         return iter(loader)
+
+
+def collated(items: list[Any]) -> Any:
+    """Returns a batch, or the first error among its items."""
+    error = next((item for item in items if isinstance(item, DataError)), None)
+    return default_collate(items) if error is None else error
 
 
 def _leave_group(worker: int) -> None:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from trainopt.data import (
-    Arrays,
     Batching,
     DataError,
     DataSet,
@@ -22,6 +21,7 @@ from trainopt.data import (
     InputsAsTargets,
     Reconstruction,
     Source,
+    TorchDatasets,
 )
 from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
@@ -110,7 +110,8 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
     network = split_network(config, network, input_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
-    decisions, notes = (data.decisions, list(data.notes)) if isinstance(data, Folders) else (None, [])
+    decisions = data.decisions if isinstance(data, Folders) else None
+    notes = list(data.notes) if isinstance(data, Folders | TorchDatasets) else []
     if size != config.data.get("size"):
         before = "x".join(map(str, data.input_shape[1:]))
         notes.append(f"images are upsampled from {before} to {size}x{size} pixels, as the network needs")
@@ -175,7 +176,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     )
 
 
-def build_network(config: DictConfig, data: Arrays | Folders) -> nn.Module:
+def build_network(config: DictConfig, data: DataSet) -> nn.Module:
     """Builds the network for the outputs that the data needs, and for the shape of its inputs."""
     weights = config.model.weights
     shape = shape_of_inputs(data, config.data.get("size"))
@@ -202,7 +203,7 @@ def shape_of_inputs(data: DataSet, size: int | None) -> tuple[int, ...]:
     return data.input_shape if size is None else (data.input_shape[0], size, size)
 
 
-def resized_to(config: DictConfig, data: Arrays | Folders, network: nn.Module) -> int | None:
+def resized_to(config: DictConfig, data: DataSet, network: nn.Module) -> int | None:
     """Returns the side in pixels to which images are resized, for the network or as data.size says; None: they stay.
 
     Raises:

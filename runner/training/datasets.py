@@ -11,17 +11,20 @@ from trainopt.data import (
     Arrays,
     Augmentation,
     DataError,
+    DatasetSource,
     Folders,
     FolderSource,
     InMemory,
     NoData,
     Source,
     Tensors,
+    TorchDatasets,
     bootstrap,
     class_balanced,
     listed,
     missing_test_set,
     split,
+    torch_datasets,
 )
 
 from ..config.instantiate import construct
@@ -31,8 +34,11 @@ from ..system.errors import UserError, one_line
 from ..system.files import read_json
 from .compatibility import check_image_keys, check_targets
 
+AnyData = Arrays | Folders | TorchDatasets
+NAMES = ("x_train", "y_train", "x_test", "y_test")  # of arrays
 
-def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
+
+def load_data(config: DictConfig, folder: Path | None) -> AnyData:
     """Reads the data set that a configuration names.
 
     Args:
@@ -42,9 +48,12 @@ def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
     offered = {"decisions": read_decisions(folder), "progress": LongWork("looking at").update}
     data = construct(config.data, "data", common=COMMON["data"], **offered)
     if isinstance(data, dict):
-        data = Arrays(**data, where="data")
-    if not isinstance(data, Arrays | Folders):
-        raise UserError("data: the function must return trainopt.data.Arrays, Folders, or a dict of four arrays")
+        data = from_dict(data, config.data.workers)
+    if not isinstance(data, Arrays | Folders | TorchDatasets):
+        raise UserError(
+            "data: the function must return a dict of Datasets (train, test and, if you like, validation), a dict of"
+            " arrays (x_train, y_train, x_test, y_test), or trainopt.data.Arrays"
+        )
     if data.num_classes is not None and data.num_classes < 2 and not isinstance(data, NoData):
         raise UserError("data: all images are of one class; two or more are needed")
     if isinstance(data, NoData):
@@ -54,12 +63,45 @@ def load_data(config: DictConfig, folder: Path | None) -> Arrays | Folders:
     if isinstance(data, Folders):
         check_folders(config, data)
         return data
+    if isinstance(data, TorchDatasets):
+        check_datasets(config, data)
+        return data
+    if config.data.workers is not None:
+        raise UserError(f"data.workers={config.data.workers}: the data is in memory, no process reads it; leave it out")
     channels, pad = config.data.channels, config.data.pad
     try:
         data = data if channels is None else data.with_channels(channels)
     except DataError as error:
         raise UserError(f"data.{error}") from error
     return data.padded(pad) if pad else data
+
+
+def from_dict(contents: dict[str, Any], workers: int | None) -> Arrays | TorchDatasets:
+    """Returns the data set that a function of the user returns as a dict of arrays or of Datasets."""
+    is_arrays = "x_train" in contents
+    unknown = [str(name) for name in contents if name not in (*NAMES, "num_classes")] if is_arrays else []
+    missing = [name for name in NAMES if name not in contents] if is_arrays else []
+    if unknown or missing:
+        raise UserError(
+            f"data: the function returns {', '.join(map(str, contents))}; a dict of arrays has {', '.join(NAMES)} and,"
+            " if you like, num_classes"
+        )
+    try:
+        if is_arrays:
+            return Arrays(**contents, where="data")
+        return torch_datasets(contents, workers, LongWork("reading the targets of").update)
+    except DataError as error:
+        raise UserError(one_line(error)) from error
+
+
+def check_datasets(config: DictConfig, data: TorchDatasets) -> None:
+    """Refuses keys that are for images in memory, and two validation sets."""
+    for key, default in (("channels", None), ("pad", 0)):
+        if config.data[key] != default:
+            raise UserError(f"data.{key}={config.data[key]}: is for images in memory; a Dataset has transforms itself")
+    share = config.data.validation
+    if "validation" in data.parts and share:
+        raise UserError(f"data.validation={share}: there is a Dataset `validation` already; leave one of them out")
 
 
 def check_folders(config: DictConfig, data: Folders) -> None:
@@ -81,7 +123,7 @@ def read_decisions(folder: Path | None) -> dict[str, Any] | None:
 
 def build_sets(
     config: DictConfig,
-    data: Arrays | Folders,
+    data: AnyData,
     size: int | None,
     device: torch.device,
     notes: list[str],
@@ -105,6 +147,7 @@ def build_sets(
     options = config.data
     strata = strata_of(data, "train")
     assert strata is not None
+    own_validation = strata_of(data, "validation") if isinstance(data, TorchDatasets) else None
     try:
         train, validation = split(strata, options.validation, options.limit)
     except DataError as error:
@@ -118,6 +161,10 @@ def build_sets(
     if data.num_classes is not None:
         notes += missing_classes(strata[train], data, data.num_classes)
     sets = {"validation": make("train", validation)} if len(validation) else {}
+    if sets and isinstance(data, TorchDatasets) and data.is_random:
+        notes.append("validation samples have the training set's random transforms; a Dataset `validation` has its own")
+    if own_validation is not None:
+        sets["validation"] = make("validation", split(own_validation, 0.0, options.limit)[0])
     if train_images:
         chosen = train[class_balanced(strata[train], train_images)]
         sets["train"] = make("train", np.random.default_rng(0).permutation(chosen))  # classes mixed in each batch
@@ -139,7 +186,7 @@ def build_sets(
 
 def make_source(
     config: DictConfig,
-    data: Arrays | Folders,
+    data: AnyData,
     part: str,
     indices: np.ndarray,
     augmentation: Augmentation | None = None,
@@ -160,6 +207,9 @@ def make_source(
         files = getattr(data, part)
         formats = {"channels_last": config.channels_last, "seed": config.seed}
         return FolderSource(data, files, indices, augmentation=augmentation, **formats, **options)
+    if isinstance(data, TorchDatasets):
+        layout = {"channels_last": config.channels_last}
+        return DatasetSource(data, part, indices, augmentation=augmentation, **layout, **options)
     inputs, targets = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")[indices]
     if not np.array_equal(indices, np.arange(len(inputs))):  # otherwise no copy is needed
         inputs = inputs[indices]
@@ -169,7 +219,7 @@ def make_source(
     return InMemory(inputs, targets, augmentation=augmentation, **classes, **options)
 
 
-def strata_of(data: Arrays | Folders, part: str) -> np.ndarray | None:
+def strata_of(data: AnyData, part: str) -> np.ndarray | None:
     """Returns an integer for each sample of a part: its class, by which splits are balanced; 0 where there are none.
 
     None is returned where there is no such part.
@@ -177,11 +227,13 @@ def strata_of(data: Arrays | Folders, part: str) -> np.ndarray | None:
     if isinstance(data, Folders):
         files = getattr(data, part)
         return None if files is None else np.asarray(files.targets)
+    if isinstance(data, TorchDatasets):
+        return data.strata(part) if part in data.parts else None
     targets = getattr(data, f"y_{part}")
     return targets if data.num_classes is not None else np.zeros(len(targets), dtype=np.int64)
 
 
-def missing_classes(labels: np.ndarray, data: Arrays | Folders, num_classes: int) -> list[str]:
+def missing_classes(labels: np.ndarray, data: AnyData, num_classes: int) -> list[str]:
     """Returns a note that names the classes without training images, if there are any.
 
     Args:
@@ -198,7 +250,7 @@ def missing_classes(labels: np.ndarray, data: Arrays | Folders, num_classes: int
 
 
 def statistics(
-    options: DictConfig, data: Arrays | Folders, train: np.ndarray, normalised: bool = True
+    options: DictConfig, data: AnyData, train: np.ndarray, normalised: bool = True
 ) -> dict[str, list[float]]:
     """Returns mean and standard deviation per channel, those of uint8 images on the [0, 1] scale.
 
@@ -214,7 +266,7 @@ def statistics(
     results = {}
     for name in ("mean", "std"):
         values = options[name]
-        if values is None and not normalised:
+        if values is None and (isinstance(data, TorchDatasets) or not normalised):  # a Dataset has transforms itself
             values = [float(name == "std")] * channels
         elif values is None:
             if not isinstance(data, Arrays):
