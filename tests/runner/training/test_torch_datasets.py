@@ -222,6 +222,15 @@ def test_tensors_are_the_same_with_and_without_a_loop_over_samples(monkeypatch):
         assert torch.equal(one.targets, two.targets)
 
 
+def test_real_numbers_are_targets_of_a_regression():
+    run = built(*typed("sums", "objective=mse"))
+    assert (run.num_classes, run.num_outputs, run.input_shape) == (None, 1, (4,))
+    inputs, targets = next(run.evaluation_sets["test"].ordered(30))
+    assert inputs.dtype == targets.dtype == torch.float32
+    assert torch.allclose(inputs.sum(1, keepdim=True), targets, atol=1e-5)
+    assert torch.equal(targets, run.evaluation_sets["test"].targets)
+
+
 def test_a_network_of_the_user_trains_on_a_table_and_goes_on(tmp_path):
     arguments = [
         f"data._target_={NAME}.table",
@@ -283,7 +292,7 @@ def test_what_is_no_set_of_pairs_is_refused_by_name(function, kind, line):
         ("photos", ["data.pad=2"], "data.pad=2: is for images in memory"),
         ("table", ["data.validation=0.1"], "data.validation=0.1: there is a Dataset `validation` already"),
         ("table", ["data.mean=[1]"], "data.mean=[1]: is for images, and inputs have the shape [4]"),
-        ("sums", [], "targets are no classes"),
+        ("sums", [], "objective=cross_entropy: needs classes"),
     ],
 )
 def test_keys_that_a_dataset_leaves_no_room_for_are_refused(function, more, line):
