@@ -9,6 +9,8 @@ from .curvature.curvature import Curvature, hessian_vector_product
 from .curvature.double_backward_mode import FastDoubleBackward
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
+from .libraries.pytorch_optimizer import pytorch_optimizer
+from .libraries.timm_optimizer import timm_optimizer
 from .newton import Newton
 from .parameter_groups import parameter_groups
 from .per_sample.gram import gradient_gram
@@ -58,5 +60,7 @@ __all__ = [
     "gradient_gram",
     "hessian_vector_product",
     "parameter_groups",
+    "pytorch_optimizer",
     "taylor_estimates",
+    "timm_optimizer",
 ]

@@ -75,7 +75,9 @@ ALLOWED = {
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments", "optimizers.protocols"),
+        "optimizers.libraries",
     },
+    "optimizers.libraries": set(),
     "optimizers.ehnewton": {
         *("optimizers.curvature", "optimizers.regularizers", "optimizers.vectors", "optimizers.arguments"),
         *("optimizers.functional_signatures", "optimizers.compat_torch"),

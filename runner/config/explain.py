@@ -9,10 +9,10 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
-from .options import Vocabulary, default_choices, list_groups
+from .options import Vocabulary, default_choices, list_groups, option_content
 from .overrides import PLUGINS, chosen, hint, split_override
 from .renamed import RENAMED_OPTIONS, new_key
-from .validate import missing_group, unknown_key
+from .validate import OPEN_TARGETS, missing_group, unknown_key
 
 # What Hydra says of an override (a pattern), and what the user is told.
 LINES = {
@@ -177,6 +177,10 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         option, choice = name.partition(".")[0], choices[group]
         if group in list_groups() and option in vocabulary.options(group) and option not in (choice, *choice):
             return f"{key}: {option} is not among the choices; give {group}=[{option}]"
+        path = vocabulary.file(group, str(choices.get(group)))
+        content = option_content(path) if path is not None else {}
+        if content.get("_target_") in OPEN_TARGETS and content.get("name") == "???":
+            return f"{key}: is not in {group}={choices[group]}; if its class takes it, write +{key}={value}"
         holders = vocabulary.holders(group, name)
         if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"

@@ -40,9 +40,9 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
     except DataError as error:  # its text begins with the file that it is about
         raise UserError(one_line(error)) from error
     except (ValueError, TypeError, RuntimeError, MemoryError, WeightsError) as error:
-        raise UserError(with_key(one_line(error), section, names)) from error
+        raise UserError(with_key(one_line(error), section, [*names, *keys])) from error
     except HydraException as error:
-        raise UserError(with_key(one_line(error.__cause__ or error), section, names)) from error
+        raise UserError(with_key(one_line(error.__cause__ or error), section, [*names, *keys])) from error
 
 
 def bind(node: DictConfig, section: str, positional: int, common: tuple[str, ...] = ()) -> Callable[..., Any]:

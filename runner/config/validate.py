@@ -24,6 +24,9 @@ from .options import CONF, Vocabulary, list_groups, option_content, shipped
 from .overrides import hint, split_override
 from .renamed import new_key
 
+# Functions that take any further key, and compare it with the signature of the class that they make.
+OPEN_TARGETS = tuple(f"trainopt.{name}" for name in ("optimizers.timm_optimizer", "optimizers.pytorch_optimizer"))
+
 RULE_OF_TYPE = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
@@ -171,7 +174,8 @@ def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
 def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> set[str]:
     """Raises UserError for a key that no YAML knows; returns the top-level keys that are as our YAMLs have them.
 
-    What names another class than the chosen YAML of ours is not among these: its keys and values are its own.
+    What names another class than the chosen YAML of ours is not among these: its keys and values are its own. So are
+    those of optimizers of other libraries.
     """
     defaults = shipped("config.yaml")
     groups = vocabulary.groups
@@ -186,7 +190,8 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
             continue
         path = vocabulary.file(name, str(choices.get(name)))
         content = option_content(path) if path is not None and CONF in path.parents else {}
-        if "_target_" in content and as_written(node).get("_target_") == content["_target_"]:
+        target = content.get("_target_")
+        if "_target_" in content and target not in OPEN_TARGETS and as_written(node).get("_target_") == target:
             checked.add(name)
             _check_section(name, node, [*content, *vocabulary.common_keys(name)])
     for name in groups:

@@ -234,12 +234,13 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
     choices: Any = OmegaConf.to_container(config.parameter_groups)
     if not any(choices.values()):
         params = [p for p in network.parameters() if p.requires_grad]
-        return complete(construct(config.optimizer, "optimizer", params), Optimizer, "optimizer")
+        return complete(construct(config.optimizer, "optimizer", params, network=network), Optimizer, "optimizer")
     try:
         groups = parameter_groups(network, config.optimizer.get("lr"), **choices)
     except ValueError as error:
         raise UserError(f"parameter_groups.{one_line(error)}") from error
-    plugin = construct(config.optimizer, "optimizer", [dict(group) for group in groups])  # torch adds its defaults
+    copies = [dict(group) for group in groups]  # torch adds its defaults
+    plugin = construct(config.optimizer, "optimizer", copies, network=network)
     known = getattr(plugin, "defaults", {})
     for group in groups:
         options = {key: value for key, value in group.items() if key != "params"}

@@ -3,12 +3,16 @@
 import inspect
 import itertools
 import re
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import pytorch_optimizer
+import timm.optim
 from hydra.utils import get_object
 
+import trainopt.optimizers
 from helpers.cli import built, prepared
 from helpers.fixtures import image_folders, probe_of, reference_run
 from trainopt.runner.config.options import (
@@ -28,7 +32,7 @@ OFFERED = {
     "metric": {"loss", "num_classes"},
     "model": {"num_classes", "in_channels", "image_shape", "input_shape", "num_tokens", "pretrained"},
     "objective": {"num_classes"},
-    "optimizer": {"params"},
+    "optimizer": {"params", "network"},
     "schedule": {"optimizer", "progress"},
     "batching": {"duration", "levels"},
     "logger": {"folder", "resumed_at", "say"},
@@ -43,6 +47,8 @@ SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 FOLDERS = ["data.path={images}", "data.workers=0", "data.size=32"]
 NEEDS = {
     "model=timm": ["model.name=test_resnet"],
+    "optimizer=timm": ["optimizer.name=adopt"],
+    "optimizer=pytorch_optimizer": ["optimizer.name=adan"],
     "model=inception_v3": ["data.limit=4", "batching.size=2"],
     "model=vgg16_cifar": [f"model.channels={[8] * 13}".replace(" ", "")],
     "schedule=multistep": ["schedule.milestones=[1epochs,5steps]"],
@@ -61,6 +67,10 @@ NEEDS = {
     "data=imagefolder": FOLDERS,
     "data=imagenet": FOLDERS,
 }
+LIBRARIES = {  # of optimizers: the class of a name
+    "trainopt.optimizers.timm_optimizer": partial(timm.optim.get_optimizer_class, bind_defaults=False),
+    "trainopt.optimizers.pytorch_optimizer": pytorch_optimizer.load_optimizer,
+}
 LARGE = {f"model/{name}.yaml": pytest.mark.slow for name in ("inception_v3", "resnet50", "mobilenetv2_140")}  # timm's
 
 
@@ -77,7 +87,12 @@ def test_the_keys_are_those_of_the_signature(option):
         return
     group = option.split("/")[0]
     apart = {"_target_", *WORDS.common_keys(group), *OFFERED.get(group, ())}
-    assert set(node) - apart == set(inspect.signature(get_object(node["_target_"])).parameters) - apart
+    names = set(inspect.signature(get_object(node["_target_"])).parameters)
+    if "arguments" in names:  # of an optimizer of another library, by name
+        names -= {"arguments", "base_optimizer"}
+        if node["name"] != "???":
+            names |= set(inspect.signature(LIBRARIES[node["_target_"]](node["name"])).parameters) - {"kwargs"}
+    assert set(node) - apart - {"base_optimizer"} == names - apart
 
 
 @pytest.mark.parametrize("option", COMPONENTS)
@@ -121,6 +136,8 @@ def test_every_key_has_a_rule_or_a_type_and_every_rule_a_key():
         group, node = option.rpartition("/")[0].replace("/", "."), node_of(option)
         keys |= {f"{group}.{key}" for key in node if key != "_target_"}
         target = get_object(node["_target_"]) if node["_target_"] else None
+        if target in (trainopt.optimizers.timm_optimizer, trainopt.optimizers.pytorch_optimizer):
+            typed |= {f"{group}.{key}" for key in node}  # compared with the library's class, which checks values
         if isinstance(target, type) and target.__module__.startswith("trainopt."):
             parameters = inspect.signature(target, eval_str=True).parameters
             typed |= {f"{group}.{key}" for key in node if key in parameters and rule_of(parameters[key].annotation)}
@@ -190,7 +207,8 @@ def test_the_options_are_those_of_the_documentation():
         " resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm transformer"
         " vgg16_cifar",
         "objective": "bce cross_entropy mse",
-        "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton nadam newton radam rmsprop sgd",
+        "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton lion muon nadam newton"
+        " pytorch_optimizer radam rmsprop sgd shampoo soap timm",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",
         "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"

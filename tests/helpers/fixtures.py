@@ -17,6 +17,8 @@ from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
 
 # what an option needs beside its choice; {reference} is the folder of a run with the fisher probe
 NEEDS = {
+    "optimizer=timm": "optimizer.name=adopt",
+    "optimizer=pytorch_optimizer": "optimizer.name=adan",
     "optimizer=newton": "optimizer.lr=0.1 model.hidden=[2]",
     "schedule=multistep": "schedule.milestones=[3steps,1epochs]",
     "schedule=exponential": "schedule.every=2steps",

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_optimizer
+import timm.optim
 import torch
 from scipy.optimize import root
 from torch import Tensor, nn
@@ -98,6 +100,7 @@ EXACT = {"lr": 1.0, "damping": 0.0, "cg_max_iter": 20, "cg_tol": 1e-12}
 GRADIENTS_FIRST = "its first steps are gradient descent's, for which lr must be small, and later steps are as short"
 # of the weights: they vanish at the origin alone, else with the root of the number of steps
 RELATIVE_STEPS = "its steps are relative to the size of the weights"
+ONE_LENGTH = "each weight's steps have one length, in a valley too"
 TABLE = {
     "SGD": {
         "quadratic": Arrives(40, 1e-12, {"lr": 0.1}),  # the error shrinks by 1 - 6 lr a step
@@ -157,6 +160,24 @@ TABLE = {
         "beale": Arrives(600, 0.15, {"lr": 0.1}),
         "logistic regression": Arrives(600, 0.1, {"lr": 0.1}),
     },
+    "timm lion": {
+        "quadratic": Arrives(600, 0.02, {"lr": 0.01}),
+        "ill-conditioned": Arrives(600, 0.05, {"lr": 0.01}),
+        "rosenbrock": Stays(ONE_LENGTH, 300, 0.1, {"lr": 0.01}),
+        "beale": Stays(ONE_LENGTH, 600, 0.3, {"lr": 0.01}),
+        "logistic regression": Arrives(600, 0.05, {"lr": 0.01}),
+    },
+    "pytorch_optimizer soap": {  # it is Adam where there are no matrices
+        name: Arrives(500, 0.005, {"lr": 0.03, "weight_decay": 0.0})
+        for name in ("quadratic", "ill-conditioned", "rosenbrock", "beale", "logistic regression")
+    },
+    "pytorch_optimizer shampoo": {
+        "quadratic": Arrives(200, 1e-9, {"lr": 1.0}),
+        "ill-conditioned": Arrives(400, 1e-7, {"lr": 1.0}),
+        "rosenbrock": Stays("its preconditioner is the sum over all steps, the steep first ones too", 400, 0.1),
+        "beale": Arrives(600, 5e-3, {"lr": 1.0}),
+        "logistic regression": Arrives(300, 1e-6, {"lr": 1.0}),
+    },
     "AdaptiveNesterov": {
         # with f* = f(optimum), a step is right to half the digits of f - f*
         "quadratic": Arrives(80, 1e-6, POLYAK),
@@ -185,14 +206,23 @@ TABLE = {
 TABLE["AdamW"] = {
     name: replace(entry, settings={**entry.settings, "weight_decay": 0.0}) for name, entry in TABLE["Adam"].items()
 }
+LIBRARIES = {"timm": timm.optim.get_optimizer_class, "pytorch_optimizer": pytorch_optimizer.load_optimizer}
 ROWS = [(optimizer, name) for optimizer, problems in TABLE.items() for name in problems]
+
+
+def class_of(optimizer: str) -> Callable[..., Any]:
+    """The class of a row of the table: torch's, ours or, after its name, that of another library."""
+    library, _, name = optimizer.rpartition(" ")
+    if library:
+        return LIBRARIES[library](name)
+    return getattr(torch.optim, optimizer, None) or getattr(trainopt.optimizers, optimizer)
 
 
 @pytest.mark.parametrize(("optimizer", "name"), ROWS, ids=[", ".join(row) for row in ROWS])
 def test_it_ends_where_the_table_says(optimizer, name):
     entry, p = TABLE[optimizer][name], problem(name)
     w = nn.Parameter(p.start.clone())
-    kind = getattr(torch.optim, optimizer, None) or getattr(trainopt.optimizers, optimizer)
+    kind = class_of(optimizer)
     settings = dict(entry.settings)
     if optimizer == "AdaptiveNesterov":
         settings["loss_floor"] = p.function(p.optimum).item()
@@ -215,8 +245,14 @@ def test_it_ends_where_the_table_says(optimizer, name):
 
 
 def test_the_table_holds_every_optimizer_and_every_problem():
-    targets = [read(path)["_target_"] for path in (CONF / "optimizer").glob("*.yaml")]
-    assert {target.rpartition(".")[2] for target in targets} <= set(TABLE)
+    rows = set()
+    for node in (read(path) for path in (CONF / "optimizer").glob("*.yaml")):
+        name = node["_target_"].rpartition(".")[2]
+        library = name.removesuffix("_optimizer") if name == "timm_optimizer" else name
+        rows.add(f"{library} {node['name']}" if library in LIBRARIES else name)
+    rows -= {"timm ???", "pytorch_optimizer ???"}  # any name: tests/optimizers/libraries looks at all
+    rows -= {"timm muon"}  # for matrices; there it is compared with timm's own, and of vectors it is AdamW
+    assert rows <= set(TABLE)
     names = set(TABLE["SGD"])
     assert all(set(problems) == names for problems in TABLE.values())
 

@@ -132,6 +132,7 @@ STOPS = {"once": (6,), "after every step": (1, 2, 3, 4, 5, 6)}
 # These stop after every step only: each of their parts is of a kind that another line stops once.
 OF_KNOWN_KINDS = {
     *(f"optimizer={name}" for name in ["adadelta", "adafactor", "adagrad", "adamw", "nadam", "radam", "rmsprop"]),
+    *(f"optimizer={name}" for name in ["lion", "muon", "soap", "shampoo", "pytorch_optimizer"]),  # timm is one, too
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
     *("augmentation=none", "batching=constant", "probe=[taylor]", "batch norm", "dropout and stochastic depth"),
     *("function, newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
