@@ -11,10 +11,11 @@ from .batching.protocols import Batching, Position, Source
 from .batching.reconstruction import Reconstruction
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
-from .datasets.arrays import Arrays, arrays
+from .datasets.arrays import Arrays
 from .datasets.description import DataSet, InputsAsTargets
 from .datasets.modular_addition import modular_addition
 from .datasets.no_data import NoData
+from .datasets.own_files import arrays
 from .datasets.scikit_learn import breast_cancer, diabetes, digits
 from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic

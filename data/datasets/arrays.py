@@ -128,11 +128,6 @@ class Arrays:
         return replace(self, x_train=np.pad(self.x_train, widths), x_test=np.pad(self.x_test, widths))
 
 
-def arrays(path: str, num_classes: int | None = None) -> Arrays:
-    """Reads the user's own images from an .npz file, as `read_npz` does; None: it counts the classes."""
-    return read_npz(path, num_classes or 0)
-
-
 def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
     """Reads x_train, y_train, x_test, y_test from an .npz file (without pickles).
 
@@ -146,7 +141,8 @@ def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
     file = Path(path).expanduser()
     contents = f"an .npz with {', '.join(NAMES)} is needed"
     if file.is_dir():
-        raise DataError(f"{file}: is a folder; {contents}; data=imagefolder reads folders of images")
+        others = "a folder of x_train.npy, …, one of datasets.DatasetDict.save_to_disk, or data=imagefolder for images"
+        raise DataError(f"{file}: is a folder; {contents}, or {others}")
     if not file.is_file():
         raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(NAMES)}")
     try:

@@ -114,12 +114,17 @@ def torch_datasets(
         _check_is_map_style(dataset, name)
     form = form_of(_read(parts["train"], "train", 0, None, num_classes is not None))
     seconds, is_random = _look_at(parts["train"], "train", form, num_classes is not None)
-    for name in ("test", "validation")[: len(parts) - 1]:
-        _look_at(parts[name], name, form, num_classes is not None)
+    for name, dataset in parts.items():
+        if name != "train":
+            _look_at(dataset, name, form, num_classes is not None)
+        whole = tensors_of(dataset, num_classes is not None)
+        if whole is not None and not all(values.isfinite().all() for values in whole):
+            raise DataError(f"data: the {name} set holds values that are nan or infinite, must be finite")
     is_slow = seconds * len(parts["train"]) > LONG_READING and not is_in_memory(parts["train"])
     count = (DEFAULT_WORKERS if is_slow else 0) if workers is None else workers
     about: dict[str, Any] = {
         "workers": count,
+        "tokens": contents.get("num_tokens"),
         "is_random": is_random,
         "notes": [f"{count} processes read the data"] * (count > 0),
     }

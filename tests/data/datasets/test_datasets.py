@@ -129,7 +129,7 @@ def test_what_is_no_npz_is_named(tmp_path):
         ("a.npy", "a.npy: holds a single array; an .npz with x_train, y_train, x_test, y_test is needed"),
         ("b.npz", "b.npz: holds a single array"),
         ("c.npz", "c.npz: is no .npz; an .npz with x_train"),
-        ("", ": is a folder; an .npz with x_train, y_train, x_test, y_test is needed; data=imagefolder"),
+        ("", ": is a folder; an .npz with x_train, y_train, x_test, y_test is needed, or a folder of x_train.npy"),
     ):
         with pytest.raises(DataError) as error:
             arrays(str(tmp_path / name))
