@@ -9,7 +9,7 @@ from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams
 
 # runner/commands/NAME.py has `command(arguments, debug)`, which returns the exit code; so have run.py and help.py
-COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce", "sync")
+COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce", "sync", "export")
 
 
 def main() -> None:

@@ -24,13 +24,17 @@ ALLOWED = {
         "optimizers",
     },
     "runner.commands": {
-        *("runner.studies", "runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
+        *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
         "runner.training",
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {
         *("runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
+    },
+    "runner.export": {
+        *("runner.comparison", "runner.analysis", "runner.state", "runner.records", "runner.config", "runner.system"),
+        *("data", "models"),
     },
     "runner.comparison": {
         *("runner.search", "runner.sweeps", "runner.state"),

@@ -98,6 +98,8 @@ class FolderSource:
         self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
         self.targets = torch.from_numpy(np.asarray(files.targets)[indices])
         self.workers, self.device = data.workers, device
+        self.mean, self.std = list(mean), list(std)
+        self.crop_pct, self.interpolation = data.crop_pct, data.interpolation
         self.shape, self.num_classes = data.input_shape, data.num_classes
         self.image_size = (data.size, data.size)
         self.format = torch.channels_last if channels_last else torch.contiguous_format

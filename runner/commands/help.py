@@ -27,6 +27,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt status SWEEP [--json]          the state of each job of a sweep
   trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
+  trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 

@@ -1,0 +1,153 @@
+"""Exports: the code of the card is run, and what it loads is the network of the checkpoint."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+
+from helpers.fixtures import made_up_run, made_up_sweep
+from helpers.runs import weights
+from trainopt.runner.analysis.evaluate import load_weights, rebuild_run
+from trainopt.runner.export.card import finals_of_seeds, seeds_table
+from trainopt.runner.export.export import export_run
+from trainopt.runner.records.run_folder import read_config
+from trainopt.runner.system.display import Display
+from trainopt.runner.system.errors import UserError
+
+RUN = ("data.limit=20", "batching.size=10", "duration=2steps", "logger=none", "device=cpu")
+TIMM = ("model=timm", "model.name=test_resnet")
+
+
+def code_blocks(card: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+
+
+def executed(code: str, folder: Path):
+    """The `model` that a block of code makes."""
+    variables: dict = {}
+    exec(code.replace('folder = "."', f"folder = {str(folder)!r}"), variables)
+    return variables["model"]
+
+
+def loaded_by(code: str, folder: Path, before: str = ""):
+    """The outputs of the network that a block of code makes, in a process of its own, for the inputs in a file."""
+    end = "import torch; torch.save(model(torch.load('inputs.pt')).detach(), 'outputs.pt')"
+    script = "\n".join([before, code.replace('folder = "."', f"folder = {str(folder)!r}"), end])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=folder.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return torch.load(folder.parent / "outputs.pt")
+
+
+@pytest.fixture
+def network_of(tmp_path):
+    """The network of a checkpoint, with inputs and its outputs."""
+
+    def rebuild(folder: Path, name: str):
+        run = rebuild_run(folder, "cpu", Display(quiet=True))
+        load_weights(run, torch.load(folder / f"checkpoints/{name}.pt", weights_only=True), folder)
+        inputs = torch.randn(5, *run.input_shape)
+        torch.save(inputs, tmp_path / "inputs.pt")
+        with torch.no_grad():
+            return run, inputs, run.network.eval()(inputs)
+
+    return rebuild
+
+
+def test_timm_loads_its_network_with_its_preprocessing(trained, tmp_path, network_of):
+    import timm
+
+    folder, out = trained(*TIMM, *RUN), tmp_path / "out"
+    files = export_run(folder, "last", out, Display(quiet=True))
+    assert files == ["README.md", "config.json", "model.safetensors"]
+    run, inputs, outputs = network_of(folder, "last")
+    (code,) = code_blocks((out / "README.md").read_text())
+    model = executed(code, out)
+    with torch.no_grad():
+        assert torch.allclose(model(inputs), outputs, atol=1e-6)
+    source = run.evaluation_sets["test"]
+    config = timm.data.resolve_model_data_config(model)
+    assert config["input_size"] == (1, 32, 32)
+    pixels = torch.rand(3, 1, 32, 32)
+    ours = pixels * 255 * source.scale + source.offset
+    theirs = (pixels - torch.tensor(config["mean"])) / torch.tensor(config["std"])
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    stored = load_file(out / "model.safetensors")
+    assert {name: value.sum() for name, value in stored.items()} == {n: v.sum() for n, v in weights(folder).items()}
+    assert (out / "model.safetensors").stat().st_mode == (out / "config.json").stat().st_mode
+    cfg = json.loads((out / "config.json").read_text())
+    assert (cfg["trainopt"]["checkpoint"], "tag" in cfg["pretrained_cfg"]) == ("last.pt", False)
+    check_only_exports_are_replaced(folder, out)
+
+
+def check_only_exports_are_replaced(folder, out):
+    (out / "mine.txt").write_text("mine")
+    (out / "model.pt2").write_text("of another network")
+    export_run(folder, "last", out, Display(quiet=True))
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "mine.txt", "model.safetensors"]
+    (out / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds other files than those of an export; give a new folder$"):
+        export_run(folder, "last", out, Display(quiet=True))
+    with pytest.raises(UserError, match=r"mine.txt: is no folder$"):
+        export_run(folder, "last", out / "mine.txt", Display(quiet=True))
+
+
+def test_the_card_has_the_interval_over_seeds(tmp_path):
+    values = [90.0, 91.0, 93.5]
+    runs = [{"seed": seed, "top1": value} for seed, value in enumerate(values)]
+    others = [{"seed": 3, "status": "diverged"}, {"seed": 4, "top1": 50.0, "config": {"optimizer.lr": 0.5}}]
+    sweep = made_up_sweep(tmp_path / "sweep", [*runs, *others])
+    folder = next(path for path in sweep.glob("*/") if path.name == "seed=1")
+    config = read_config(folder)[0]
+    text = "\n".join(seeds_table(folder, config))
+    low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+    assert f"| top1 | 91.5 | 1.8 | {low:.4g} to {high:.4g} |" in text
+    assert "3 runs of this configuration that differ in their seed alone (0, 1, 2); 1 more diverged" in text
+    alone = made_up_run(tmp_path / "alone")
+    assert len(finals_of_seeds(alone, read_config(alone)[0])[0]) == 1
+    assert seeds_table(alone, read_config(alone)[0]) == []
+
+
+NETWORKS = {
+    "mlp": "model=mlp",
+    "resnet8": "model=resnet8 channels_last=true",
+    "last layer": "model=resnet8 model.trainable=last_layer",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", NETWORKS.values(), ids=NETWORKS)
+def test_plain_torch_and_the_class_load_other_networks(trained, tmp_path, network_of, line):
+    folder, out = trained(*line.split(), *RUN), tmp_path / "out"
+    export_run(folder, "best", out, Display(quiet=True))
+    _, inputs, outputs = network_of(folder, "best")
+    plain, of_class = code_blocks((out / "README.md").read_text())
+    without = "import sys; sys.modules['trainopt'] = None"  # it cannot be imported
+    assert torch.allclose(loaded_by(plain, out, without), outputs, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(executed(of_class, out)(inputs), outputs, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_exports_and_refuses(trained, trainopt, tmp_path):
+    folder = trained("model=mlp", *RUN)
+    other = trained("model=mlp", "model.hidden=[3]", *RUN, name="b")
+    theta = trained("model=function", "data=none", "duration=1steps", "logger=none", name="c")
+    assert (
+        "files: out/ (README.md, config.json, model.pt2, model.safetensors)"
+        in trainopt("export", str(folder), "--out", "out").out
+    )
+    for typed, message in [
+        (["--checkpoint", str(other / "checkpoints/last.pt")], "last.pt: is no checkpoint of this run"),
+        (["--checkpoint", "nothing.pt"], "nothing.pt: "),
+    ]:
+        result = trainopt("export", str(folder), "--out", "new", *typed)
+        assert (result.code, message in result.err) == (2, True)
+        assert not list(Path().glob("new*"))
+    assert "is of a test function, which has no network to export" in trainopt("export", str(theta), "--out", "n").err
+    assert trainopt("export", str(folder)).err == "trainopt: export: --out is missing; give --out DIR, a new folder\n"
