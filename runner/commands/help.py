@@ -66,14 +66,14 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     lines += [f"  {group_line(group, vocabulary, width - 2)}" for group in vocabulary.groups]
     lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
     lines += textwrap.wrap(", ".join(key_names()), width, initial_indent="  ", subsequent_indent="  ")
-    lines += ["", "Keys of the chosen options:"]
+    lines += ["", "Keys of the chosen options:", ""]
     for group, choice in chosen(overrides, vocabulary).items():
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
             keys = [] if path is None else _indented(_without(read_option(path), "defaults"))
             keys = [line for line in keys if not line.lstrip().startswith("_target_:")]
             if any(line != f"  {option}:" and not line.lstrip().startswith("#") for line in keys):
-                lines += ["", f"{group}={option}", *keys]
+                lines += [f"{group}={option}", *keys]
     return "\n".join(lines)
 
 
