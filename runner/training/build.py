@@ -30,6 +30,7 @@ from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
+from ..data_sets.sets import build_sets, load_data
 from ..metrics.build import build_metrics
 from ..metrics.selection import select
 from ..objectives.build import build_loss
@@ -44,7 +45,6 @@ from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
 from .compatibility import check_data, check_run, check_takes_inputs
-from .datasets import build_sets, load_data
 from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
 

@@ -4,7 +4,7 @@ Data and network are checked first, as the other components are built for both; 
 `check_run`. What one component alone may be is checked where it is built.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from inspect import Parameter, signature
 from math import ceil
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackwar
 
 from ..config.durations import Duration
 from ..config.instantiate import find
-from ..config.options import shipped
+from ..data_sets.checks import changed_keys
 from ..metrics.try_out import is_tried, try_out_loss, try_out_metrics
 from ..objectives.loss import Loss, aligned
 from ..records.changes import Change
@@ -33,7 +33,6 @@ from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
 
-IMAGE_KEYS = ("mean", "std", "pad", "size", "channels")  # of data
 SAMPLES = 16  # on which a loss and metrics of the user are tried out
 
 
@@ -200,41 +199,6 @@ def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
         for key, value in changed_keys(config, section):
             if key not in ("root", "download"):
                 raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
-
-
-def changed_keys(config: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
-    """Yields the keys of a section of config.yaml, or of an option, that have not their defaults, and the values."""
-    option = {"augmentation": "augmentation/none.yaml", "objective": "objective/cross_entropy.yaml"}.get(section)
-    for key, default in (shipped(option) if option else shipped("config.yaml")[section]).items():
-        value = config[section].get(key, default)
-        if value != default:
-            yield key, value
-
-
-def check_image_keys(config: DictConfig, data: DataSet) -> None:
-    """Refuses keys about images where inputs are none, and mixed classes where targets are none."""
-    changed = [("augmentation", *item) for item in changed_keys(config, "augmentation")]
-    if not data.is_images:
-        changed += [("data", *item) for item in changed_keys(config, "data") if item[0] in IMAGE_KEYS]
-        for section, key, value in changed:
-            shape = list(data.input_shape)
-            raise UserError(f"{section}.{key}={value}: is for images, and inputs have the shape {shape}; leave it out")
-        if config.channels_last:
-            raise UserError("channels_last=true: is for images, and there are none; leave it out")
-        if config.model.trainable == "last_layer":
-            raise UserError("model.trainable=last_layer: is for networks of images, and there are none; give all")
-    for _, key, value in changed:
-        if data.num_classes is None and key in ("mixup", "cutmix"):
-            raise UserError(f"augmentation.{key}={value}: mixes classes, and targets are none; give 0")
-
-
-def check_targets(config: DictConfig, data: DataSet) -> None:
-    """Refuses cross-entropy of targets that are no classes."""
-    if (
-        data.num_classes is None
-        and config.objective.get("_target_") == shipped("objective/cross_entropy.yaml")["_target_"]
-    ):
-        raise UserError("objective=cross_entropy: needs classes, and the targets are numbers; give objective=mse")
 
 
 def check_takes_inputs(config: DictConfig, shape: tuple[int, ...]) -> None:

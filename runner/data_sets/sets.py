@@ -32,7 +32,7 @@ from ..config.options import COMMON
 from ..system.display import LongWork
 from ..system.errors import UserError, one_line
 from ..system.files import read_json
-from .compatibility import check_image_keys, check_targets
+from .checks import check_image_keys, check_targets
 
 AnyData = Arrays | Folders | TorchDatasets
 NAMES = ("x_train", "y_train", "x_test", "y_test")  # of arrays
