@@ -28,8 +28,9 @@ def load_weights(network: nn.Module, path: str, exclude: Sequence[str] = ()) -> 
     """Loads a network's weights from a file.
 
     The file is .safetensors, or .pt, .pth or .th with or without a level such as `state_dict` and a prefix such as
-    `module.` on every name. Only tensors and plain values are ever unpickled. The file may contain weights of layers
-    that the network's attribute `parts_left_out` names; they are ignored.
+    `module.` on every name. Of a run's checkpoint with averaged weights, these are loaded. Only tensors and plain
+    values are ever unpickled. The file may contain weights of layers that the network's attribute `parts_left_out`
+    names; they are ignored.
 
     Args:
         network: gets the weights.
@@ -112,6 +113,9 @@ def _read(file: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
     else:
         content = safe_load(file)
+    averaging = content.get("averaging") if isinstance(content, dict) else None
+    if isinstance(averaging, dict) and "model" in averaging:  # a checkpoint of a run that is evaluated there
+        content = averaging
     for level in LEVELS:
         if isinstance(content, dict) and isinstance(content.get(level), dict):
             content = content[level]

@@ -1,9 +1,12 @@
-"""Optimizers, curvature, per-sample gradients, learning-rate schedules and regularizers.
+"""Optimizers, averages of weights, curvature, per-sample gradients, learning-rate schedules and regularizers.
 
 Needs torch alone, and imports no other package of trainopt.
 """
 
 from .adaptive_nesterov import AdaptiveNesterov
+from .averaging.ema import EMA
+from .averaging.optimizer_average import OptimizerAverage, averages_itself
+from .averaging.swa import SWA
 from .curvature.conjugate_gradient import CGInfo, conjugate_gradient
 from .curvature.curvature import Curvature, hessian_vector_product
 from .curvature.double_backward_mode import FastDoubleBackward
@@ -14,7 +17,7 @@ from .libraries.timm_optimizer import timm_optimizer
 from .newton import Newton
 from .parameter_groups import parameter_groups
 from .per_sample.gram import gradient_gram
-from .protocols import Optimizer, Regularizer, Schedule
+from .protocols import Averaging, Optimizer, Regularizer, Schedule
 from .regularizers.checkpoint_distance import CheckpointDistance
 from .regularizers.l2 import L2
 from .schedules.base import ProgressSchedule
@@ -29,8 +32,11 @@ from .schedules.torch_scheduler import TorchScheduler
 from .schedules.warmup import WarmUp
 
 __all__ = [
+    "EMA",
     "L2",
+    "SWA",
     "AdaptiveNesterov",
+    "Averaging",
     "CGInfo",
     "CheckpointDistance",
     "Constant",
@@ -46,6 +52,7 @@ __all__ = [
     "Newton",
     "OneCycle",
     "Optimizer",
+    "OptimizerAverage",
     "Plateau",
     "Polynomial",
     "ProgressSchedule",
@@ -56,6 +63,7 @@ __all__ = [
     "TorchScheduler",
     "WarmUp",
     "WarmupStableDecay",
+    "averages_itself",
     "conjugate_gradient",
     "gradient_gram",
     "hessian_vector_product",

@@ -52,6 +52,55 @@ class Optimizer(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Goes on from what `state_dict` returned."""
 
+    def train(self) -> None:
+        """Gives the parameters the values that are trained; called before the first step, and after each `eval`."""
+
+    def eval(self) -> None:
+        """Gives the parameters the values to evaluate, as an average of those that are trained.
+
+        An optimizer with `eval` and `train`, as a schedule-free one, is evaluated there. Afterwards the parameters get
+        back what they had, bit for bit; what else `state_dict` returns must be as it was after `eval` and `train`.
+        """
+
+
+class Averaging(Protocol):
+    """An average of the weights of a run, which evaluations take in their place.
+
+        optimizer.step(closure)
+        averaging.after_step()
+        averaging.apply()                    the network has the average, and afterwards its weights again
+        evaluate
+
+    It may take the arguments `network`, `progress` (`progress.elapsed("2epochs")` is how many such durations have
+    passed), and with them what its options are.
+
+    Attributes:
+        count: how many weights the average is of; 0: there is none yet, and evaluations take the weights.
+        batch_norm_batches: from how many training batches the running statistics of batch norm are recomputed for the
+            average; None: from those of an epoch; 0: they are not, as `apply` sets them.
+        start: after which fraction of the run, or duration, there is an average.
+    """
+
+    count: int
+    batch_norm_batches: int | None = 0
+    start: float | str = 0.0
+
+    @abstractmethod
+    def after_step(self) -> None:
+        """Follows a step."""
+
+    @abstractmethod
+    def apply(self) -> None:
+        """Sets weights and buffers of the network to the average; what it had is restored afterwards."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns its state but for the average itself, as tensors and plain values: a part of checkpoints."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Goes on from what `state_dict` returned; where there was an average, the network has it meanwhile."""
+
 
 class Schedule(Protocol):
     """Sets the learning rate after every step: any scheduler of torch, or another class with these members.
@@ -116,9 +165,11 @@ class Regularizer(Protocol):
 
     Attributes:
         follows_duration: whether it depends on the duration of the run, which then cannot change.
+        leaves_minima: whether it drives weights away from where they were: then no average of them is evaluated.
     """
 
     follows_duration: bool = False
+    leaves_minima: bool = False
 
     @abstractmethod
     def __call__(self, params: Sequence[Tensor], /) -> Tensor:

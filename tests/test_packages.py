@@ -47,12 +47,13 @@ ALLOWED = {
         *("runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.analysis": {
-        *("runner.training", "runner.state", "runner.reporting", "runner.records", "runner.config"),
-        *("runner.system", "data", "models"),
+        *("runner.training", "runner.averaging", "runner.state", "runner.reporting", "runner.records"),
+        *("runner.config", "runner.system", "data", "models"),
     },
     "runner.training": {
         *(
             "runner.probes",
+            "runner.averaging",
             "runner.regularizers",
             "runner.state",
             "runner.metrics",
@@ -66,6 +67,7 @@ ALLOWED = {
     },
     "runner.regularizers": {"runner.state", "runner.records", "runner.system", "models", "optimizers"},
     "runner.probes": {"runner.state", "runner.config", "runner.system", "data", "optimizers"},
+    "runner.averaging": {"runner.state", "runner.config", "runner.system", "data", "models", "optimizers"},
     "runner.state": {
         *("runner.metrics", "runner.objectives", "runner.records", "runner.config", "runner.system"),
         *("data", "optimizers"),
@@ -80,6 +82,7 @@ ALLOWED = {
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
+        "optimizers.averaging",
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments", "optimizers.protocols"),
         "optimizers.libraries",
     },
@@ -91,6 +94,7 @@ ALLOWED = {
     "optimizers.curvature": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
     },
+    "optimizers.averaging": {"optimizers.protocols"},
     "optimizers.schedules": {"optimizers.arguments", "optimizers.protocols"},
     "optimizers.regularizers": {"optimizers.vectors", "optimizers.arguments", "optimizers.protocols"},
     "optimizers.per_sample": {

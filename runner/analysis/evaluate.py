@@ -9,6 +9,7 @@ import torch
 
 from trainopt.data import DataError
 
+from ..records.checkpoint_files import weights_to_evaluate
 from ..records.run_folder import read_config
 from ..state.run import Run
 from ..system.device import choose_device
@@ -50,9 +51,13 @@ def rebuild_run(folder: Path, device: str | None, display: Display, train_images
 
 
 def load_weights(run: Run, state: dict[str, Any], path: Path) -> None:
-    """Loads a checkpoint's weights and counts into a run; UserError if the checkpoint does not belong to it."""
+    """Loads a checkpoint's weights, averaged where it has such, and counts into a run.
+
+    Raises:
+        UserError: the checkpoint does not belong to the run.
+    """
     try:
-        run.network.load_state_dict(state["model"])
+        run.network.load_state_dict(weights_to_evaluate(state))
         run.progress.load_state_dict(state["progress"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: is no checkpoint of this run") from error

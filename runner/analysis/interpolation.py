@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
+from ..averaging.batch_norm import layers_with_statistics, recompute_statistics
+from ..records.checkpoint_files import weights_to_evaluate
 from ..state.evaluation import predictions
 from ..state.run import Run
 from ..system.errors import UserError
@@ -46,8 +47,8 @@ class WeightInterpolation:
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: does not fit the network of {checkpoints[0].name}") from error
             self.steps.append(run.progress.step)
-            self._states.append(state["model"])
-        self._batch_norms = batch_norms_with_statistics(run.network.train())
+            self._states.append(weights_to_evaluate(state))
+        self._batch_norms = layers_with_statistics(run.network.train())
         self.has_statistics = bool(self._batch_norms)
         self.recompute = recompute and self.has_statistics
         parameters = {p.data_ptr() for p in run.network.parameters()}
@@ -92,31 +93,12 @@ class WeightInterpolation:
             if layer.running_var is not None:  # beyond the checkpoints an interpolated one may be negative
                 layer.running_var.clamp_(min=0)
 
-    @torch.no_grad()
     def _recompute(self) -> None:
         """Computes the statistics of batch norm as means over batches of training images.
 
-        Like torch.optim.swa_utils.update_bn, but with dropout and all other layers in evaluation mode, so that
-        nothing is random, and in batches of (nearly) equal size, which have equal weights in the mean.
+        The batches are of (nearly) equal size, which have equal weights in the mean.
         """
-        source, network = self.sets["train"], self.run.network.eval()
+        source, network = self.sets["train"], self.run.network
         size = self.run.evaluation_batch_size
         size = math.ceil(len(source) / math.ceil(len(source) / size))
-        momenta = [layer.momentum for layer in self._batch_norms]
-        for layer in self._batch_norms:
-            layer.reset_running_stats()
-            layer.momentum = None  # a plain mean
-            layer.train()
-        try:
-            for _ in predictions(network, source, size, self.run.autocast):
-                pass  # each forward pass adds its batch to the means
-        finally:
-            for layer, momentum in zip(self._batch_norms, momenta, strict=True):
-                layer.momentum = momentum
-                layer.eval()
-
-
-def batch_norms_with_statistics(network: nn.Module) -> list[_BatchNorm]:
-    """Returns the layers of batch norm that are in training mode and have running statistics."""
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    return [layer for layer in layers if layer.training and layer.running_mean is not None]
+        recompute_statistics(network, self._batch_norms, predictions(network, source, size, self.run.autocast))

@@ -81,6 +81,7 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
     """
     from ..analysis.checkpoints import checkpoint_path, read_state
     from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
+    from ..records.checkpoint_files import holds_average
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
     state = read_state(path)
@@ -89,14 +90,14 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
         run = rebuild_run(folder, device, display)
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
-    step = run.progress.step
+    step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
     if run.objective.returns_loss:
         (row,) = rows.values()
         point = f" at theta = {row['theta']}" if "theta" in row else ""
-        display.say(f"{path.name}, step {step}: value {row['loss']:.6g}{point}")
+        display.say(f"{path.name}, {step}: value {row['loss']:.6g}{point}")
         return
     table = plain_table("set", "images", "loss", "top-1 (%)", "top-5 (%)")
-    table.title = f"{path.name}, step {step}"
+    table.title = f"{path.name}, {step}"
     for kind, row in rows.items():
         table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *metric_cells(row))
     display.say(table)

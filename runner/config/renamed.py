@@ -84,8 +84,9 @@ ADDED_KEYS: dict[str, Any] = {
     "gradient.clip_norm": None,
     "gradient.clip_value": None,
     "gradient.accumulation_steps": 1,
+    "averaging._target_": None,
 }
-ADDED_CHOICES = {"augmentation": "none", "objective": "cross_entropy"}
+ADDED_CHOICES = {"augmentation": "none", "averaging": "none", "objective": "cross_entropy"}
 ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_ARGUMENTS
     "data.arrays": {"data.num_classes": None},
     "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},

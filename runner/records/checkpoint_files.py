@@ -149,6 +149,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def weights_to_evaluate(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns the network's state in a checkpoint: the average of the weights where it has one, else the weights."""
+    return state["averaging"]["model"] if holds_average(state) else state["model"]
+
+
+def holds_average(state: dict[str, Any]) -> bool:
+    """Returns whether a checkpoint has an average of the weights, beside those that are trained."""
+    return "model" in state.get("averaging", {})
+
+
 def numbered_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Returns (step, path) of the files step-XXXXXXXX.pt, newest first."""
     names = [(re.fullmatch(r"step-(\d+)\.pt", path.name), path) for path in folder.glob("step-*.pt")]

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainopt.models import DamagedFile
 from trainopt.optimizers import CheckpointDistance
 
-from ..records.checkpoint_files import read_checkpoint
+from ..records.checkpoint_files import read_checkpoint, weights_to_evaluate
 from ..state.run import Run
 from ..system.errors import UserError
 from .snapshot_schedule import SnapshotSchedule
@@ -36,6 +36,8 @@ class ScheduledCheckpointDistance(CheckpointDistance):
     Raises:
         ValueError: arguments contradict each other, and as in `CheckpointDistance`.
     """
+
+    leaves_minima = True
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ def weights_in(file: str, params: dict[str, Tensor]) -> list[Tensor]:
     if path.is_dir():
         path = path / "checkpoints" / "last.pt"
     try:
-        weights = read_checkpoint(path)["model"]
+        weights = weights_to_evaluate(read_checkpoint(path))
     except (DamagedFile, UserError) as error:
         raise UserError(f"files: {error}") from error
     for name, param in params.items():

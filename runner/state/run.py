@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainopt.data import Batch, Batching, Position, Source, batches
-from trainopt.optimizers import Optimizer, Schedule
+from trainopt.optimizers import Averaging, Optimizer, Schedule
 
 from ..metrics.metric import Metric
 from ..metrics.selection import Selection
@@ -63,6 +64,32 @@ class Probe(Protocol):
         """Goes on from what `state_dict` returned."""
 
 
+class EvaluatedWeights(Protocol):
+    """The weights that evaluations are of, where these are not the ones that are trained.
+
+    Attributes:
+        averaging: of the weights that are trained.
+    """
+
+    averaging: Averaging
+
+    @abstractmethod
+    def after_step(self) -> None:
+        """Follows a step."""
+
+    @abstractmethod
+    def active(self) -> AbstractContextManager[bool]:
+        """Lets the network have them while entered; yields whether there are any yet."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns them, as `model`, and what the next ones depend on: a part of checkpoints."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Goes on from what `state_dict` returned."""
+
+
 @dataclass
 class Run:
     """The components of a run.
@@ -96,6 +123,7 @@ class Run:
     num_outputs: int  # of the network
     input_shape: tuple[int, ...]  # (C, H, W) of images
     input_dtype: torch.dtype = torch.float32
+    averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
     notes: list[str] = field(default_factory=list)  # printed at the start

@@ -1,4 +1,4 @@
 """Builds a run from its configuration, checks that its components are compatible, and trains it.
 
-May import probes, regularizers, state, reporting, records, config, system, data, models and optimizers.
+May import probes, averaging, regularizers, state, reporting, records, config, system, data, models and optimizers.
 """

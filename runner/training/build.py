@@ -26,6 +26,7 @@ from trainopt.data import (
 from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 
+from ..averaging.build import build_averaging
 from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
@@ -66,6 +67,8 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     seed_everything(config.seed)
     clocks = Clocks(device)
     run = build_run(config, build_problem(config, folder, device, train_images), device, clocks)
+    if training:
+        build_averaging(config, run)
     check_run(config, run)
     try:
         use_features(config, run, folder, training)

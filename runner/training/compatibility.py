@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainopt.data import DataSet, NoData, Position
 from trainopt.models import input_failure
-from trainopt.optimizers import Optimizer, Regularizer
+from trainopt.optimizers import Optimizer, OptimizerAverage, Regularizer
 from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackward
 
 from ..config.durations import Duration
@@ -45,6 +45,7 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_loss_and_metrics(config, run)
     check_loss_function(run)
     check_gradient(run)
+    check_averaging(run)
     check_probes(run.probes)
     check_control(run)
     if run.compiled:
@@ -290,6 +291,25 @@ def check_gradient(run: Run) -> None:
             " give a smaller number"
         )
     run.notes.append(f"batch norm takes its statistics from each of {steps} parts of a batch")
+
+
+def check_averaging(run: Run) -> None:
+    """Refuses an average over weights that lie apart on purpose, and one that would never begin."""
+    if run.averaged is None:
+        return
+    averaging = run.averaged.averaging
+    start = averaging.start
+    if isinstance(start, str) and never_comes(start, run):
+        raise UserError(f"averaging.start={start}: never comes in a run of {run.duration}; give a shorter one")
+    if isinstance(averaging, OptimizerAverage):
+        what, right = f"{type(run.optimizer).__name__} averages the weights", "give another optimizer"
+    else:
+        what, right = f"{type(averaging).__name__} averages the weights", "give averaging=none"
+    for name, (regularizer, _) in run.objective.regularizers.items():
+        if regularizer.leaves_minima:
+            raise UserError(f"regularizer.{name}: drives the weights away, and {what} of all places; {right}")
+    if run.range_test and not isinstance(averaging, OptimizerAverage):
+        raise UserError(f"averaging: {what}, and a range test ends where they are bad; {right}")
 
 
 def check_probes(probes: dict[str, Probe]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from contextlib import suppress
 
+from ..averaging.averaged_weights import evaluate_all
 from ..regularizers.regularizers import Regularizers
 from ..state.evaluation import Abandoned
 from ..state.progress import Agenda
@@ -52,7 +53,7 @@ class Evaluator:
         run = self._run
         run.progress.evaluation_due = True
         with run.clocks.running("evaluation"), suppress(Abandoned):
-            rows = {kind: run.evaluate(kind, self._is_interrupted) for kind in run.evaluation_sets}
+            rows = evaluate_all(run, self._is_interrupted)
             run.progress.evaluation_due = False
         if run.progress.evaluation_due:  # a signal came: the run begins with this evaluation when it goes on
             return

@@ -19,6 +19,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
         RuntimeError: the optimizer made its first step without a gradient.
     """
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
+    optimizer.train()
     closure = TrainingClosure(run)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
     regularizers = Regularizers(run, recorder, display)
@@ -35,6 +36,8 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
                 raise RuntimeError(f"{type(optimizer).__name__}.step does not call the closure, which makes gradients")
             progress.advance(batch)
             progress.count_products(optimizer.last_step)
+            if run.averaged is not None:
+                run.averaged.after_step()
             controller.observe(probes.after_step(batch))
             due = evaluator.due()
             if "log" in due:

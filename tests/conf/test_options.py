@@ -34,6 +34,7 @@ OFFERED = {
     "objective": {"num_classes"},
     "optimizer": {"params", "network"},
     "schedule": {"optimizer", "progress"},
+    "averaging": {"network", "progress"},
     "batching": {"duration", "levels"},
     "logger": {"folder", "resumed_at", "say"},
 }
@@ -197,6 +198,7 @@ def test_the_options_are_those_of_the_documentation():
     """A file that goes takes an option away from people; a new one is named here and in the CHANGELOG."""
     options = {
         "augmentation": "none standard",
+        "averaging": "ema none swa",
         "batching": "constant dynamic follow_reference growth_control norm_test",
         "data": "arrays breast_cancer cifar10 cifar100 digits fashion_mnist imagefolder imagenet mnist modular_addition"
         " none svhn synthetic",
@@ -208,7 +210,7 @@ def test_the_options_are_those_of_the_documentation():
         " vgg16_cifar",
         "objective": "bce cross_entropy mse",
         "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton lion muon nadam newton"
-        " pytorch_optimizer radam rmsprop sgd shampoo soap timm",
+        " pytorch_optimizer radam rmsprop schedulefree_adamw schedulefree_sgd sgd shampoo soap timm",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",
         "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"

@@ -28,6 +28,7 @@ NEEDS = {
     "schedule=torch": (
         "schedule.scheduler._target_=torch.optim.lr_scheduler.StepLR +schedule.scheduler.step_size=2 schedule.per=step"
     ),
+    "averaging=swa": "averaging.start=0.3 averaging.every=2steps",
     "batching=growth_control": "batching.C_growth=[0,3] batching.L_growth=[0.2,1]",
     "batching=follow_reference": "batching.reference={reference}",
     "regularizer=[checkpoint_distance]": "regularizer.checkpoint_distance.at=[2steps]",
@@ -40,7 +41,7 @@ def lines_of(*groups: str) -> dict[str, str]:
     for group in groups:
         for option in Vocabulary([CONF]).options(group):
             choice = f"{group}=[{option}]" if group in list_groups() else f"{group}={option}"
-            target = get_object(read(CONF / f"{group}/{option}.yaml").get("_target_", "builtins.object"))
+            target = get_object(read(CONF / f"{group}/{option}.yaml").get("_target_") or "builtins.object")
             probe = f"probe.{option}.every=2steps" if group == "probe" else ""
             lines[choice] = " ".join([choice, NEEDS.get(choice, ""), probe, *probe_of(target)])
     return lines

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_optimizer
+import schedulefree
 import timm.optim
 import torch
 from scipy.optimize import root
@@ -101,6 +102,7 @@ GRADIENTS_FIRST = "its first steps are gradient descent's, for which lr must be 
 # of the weights: they vanish at the origin alone, else with the root of the number of steps
 RELATIVE_STEPS = "its steps are relative to the size of the weights"
 ONE_LENGTH = "each weight's steps have one length, in a valley too"
+FIRST_WEIGHTS = "it is evaluated at an average, in which the first weights have as large a part as the last"
 TABLE = {
     "SGD": {
         "quadratic": Arrives(40, 1e-12, {"lr": 0.1}),  # the error shrinks by 1 - 6 lr a step
@@ -178,6 +180,20 @@ TABLE = {
         "beale": Arrives(600, 5e-3, {"lr": 1.0}),
         "logistic regression": Arrives(300, 1e-6, {"lr": 1.0}),
     },
+    "AdamWScheduleFree": {
+        "quadratic": Arrives(400, 1e-5, {"lr": 0.3}),
+        "ill-conditioned": Arrives(400, 1e-5, {"lr": 0.3}),
+        "rosenbrock": Stays(FIRST_WEIGHTS, 600, 0.1, {"lr": 0.3}),
+        "beale": Arrives(600, 1e-3, {"lr": 0.3}),
+        "logistic regression": Arrives(600, 1e-7, {"lr": 0.3}),
+    },
+    "SGDScheduleFree": {
+        "quadratic": Arrives(100, 1e-12, {"lr": 1.0}),
+        "ill-conditioned": Arrives(400, 0.1, {"lr": 0.01}),
+        "rosenbrock": Stays(FIRST_WEIGHTS, 600, 0.5, {"lr": 0.003}),
+        "beale": Arrives(600, 0.1, {"lr": 0.01}),
+        "logistic regression": Arrives(600, 1e-3, {"lr": 4.0}),
+    },
     "AdaptiveNesterov": {
         # with f* = f(optimum), a step is right to half the digits of f - f*
         "quadratic": Arrives(80, 1e-6, POLYAK),
@@ -215,7 +231,8 @@ def class_of(optimizer: str) -> Callable[..., Any]:
     library, _, name = optimizer.rpartition(" ")
     if library:
         return LIBRARIES[library](name)
-    return getattr(torch.optim, optimizer, None) or getattr(trainopt.optimizers, optimizer)
+    packages = (torch.optim, trainopt.optimizers, schedulefree)
+    return next(getattr(package, optimizer) for package in packages if hasattr(package, optimizer))
 
 
 @pytest.mark.parametrize(("optimizer", "name"), ROWS, ids=[", ".join(row) for row in ROWS])
@@ -235,8 +252,13 @@ def test_it_ends_where_the_table_says(optimizer, name):
             loss.backward()
         return loss
 
+    has_modes = hasattr(method, "eval")
+    if has_modes:
+        method.train()
     for _ in range(entry.steps):
         method.step(closure)
+    if has_modes:
+        method.eval()
     distance = (w.detach() - p.optimum).norm().item()
     if isinstance(entry, Stays):
         assert entry.beyond < distance < 10, "the reason no longer holds"  # and it does not run away

@@ -63,7 +63,8 @@ def test_an_argument_of_the_users_own_class_keeps_its_name():
     renamed, choices = with_new_names(content, {"schedule": "mine"})
     assert renamed["schedule"] == own
     assert (renamed["data"]["flip"], renamed["augmentation"]["flip"]) == (True, 0.5)
-    assert choices == {"augmentation": "none", "objective": "cross_entropy", "schedule": "mine"}
+    added = {"augmentation": "none", "averaging": "none", "objective": "cross_entropy"}
+    assert choices == {**added, "schedule": "mine"}
     typed = ["schedule=mine", "schedule.rate=0.9", "+schedule.low=1"]
     assert with_new_overrides(typed) == typed
 

@@ -29,7 +29,7 @@ TAYLOR = "probe=[taylor] probe.taylor.every=2steps"
 # What is added to RUN, and to IMAGES and MLP where a line chooses no data, no model. A new option of the groups in the
 # first row needs no line of its own.
 LINES = {
-    **lines_of("optimizer", "schedule", "batching", "augmentation", "regularizer", "probe"),
+    **lines_of("optimizer", "schedule", "batching", "augmentation", "averaging", "regularizer", "probe"),
     # networks
     "batch norm": RESNET,
     "dropout and stochastic depth": f"{TIMM} optimizer=adagrad",
@@ -87,6 +87,10 @@ LINES = {
         " parameter_groups.layer_decay=0.7"
     ),
     "clipped, in parts": f"gradient.clip_norm=0.3 gradient.accumulation_steps=3 {RESNET} optimizer=adam",
+    # averages
+    "ema, batch norm": f"averaging=ema {RESNET} optimizer=adam",
+    "swa, batch norm": f"averaging=swa averaging.start=2steps averaging.every=2steps {RESNET} {SHIFTED}",
+    "schedule-free, batch norm": f"optimizer=schedulefree_sgd {RESNET} {SHIFTED}",
     # early stopping
     "patience": (
         "data.validation=0.2 optimizer.lr=0.5 early_stopping.patience=3 early_stopping.min_delta=0.5"
@@ -133,6 +137,8 @@ STOPS = {"once": (6,), "after every step": (1, 2, 3, 4, 5, 6)}
 OF_KNOWN_KINDS = {
     *(f"optimizer={name}" for name in ["adadelta", "adafactor", "adagrad", "adamw", "nadam", "radam", "rmsprop"]),
     *(f"optimizer={name}" for name in ["lion", "muon", "soap", "shampoo", "pytorch_optimizer"]),  # timm is one, too
+    *(f"optimizer=schedulefree_{name}" for name in ["adamw", "sgd"]),
+    *(f"averaging={name}" for name in ["none", "ema", "swa"]),
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
     *("augmentation=none", "batching=constant", "probe=[taylor]", "batch norm", "dropout and stochastic depth"),
     *("function, newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
