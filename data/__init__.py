@@ -15,14 +15,14 @@ from .datasets.arrays import Arrays
 from .datasets.description import DataSet, InputsAsTargets
 from .datasets.modular_addition import modular_addition
 from .datasets.no_data import NoData
-from .datasets.own_files import arrays
+from .datasets.own_files import arrays, read_test_arrays
 from .datasets.scikit_learn import breast_cancer, diabetes, digits
 from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import digest_of
 from .errors import DataError, listed
-from .folders.image_folder import Folders, image_folder
+from .folders.image_folder import Folders, folder_arrays, image_folder, with_test_images
 from .folders.layout import ImageFiles, missing_test_set
 from .folders.source import FolderSource
 from .map_style.datasets import TorchDatasets, torch_datasets
@@ -71,13 +71,16 @@ __all__ = [
     "diabetes",
     "digest_of",
     "digits",
+    "folder_arrays",
     "image_folder",
     "listed",
     "missing_test_set",
     "modular_addition",
+    "read_test_arrays",
     "split",
     "svhn",
     "synthetic",
     "torch_datasets",
     "torchvision_arrays",
+    "with_test_images",
 ]

@@ -3,6 +3,7 @@
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,6 +146,24 @@ def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
         raise DataError(f"{file}: is a folder; {contents}, or {others}")
     if not file.is_file():
         raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(NAMES)}")
+    parts = read_archive(file, NAMES, contents)
+    missing = [name for name in NAMES if name not in parts]
+    if missing:
+        raise DataError(f"{file}: {', '.join(missing)} missing; {contents}")
+    return Arrays(**parts, where=str(file), num_classes=num_classes)
+
+
+def read_archive(file: Path, names: Sequence[str], contents: str) -> dict[str, np.ndarray]:
+    """Returns those arrays of an .npz that have one of these names; pickles are not read.
+
+    Args:
+        file: the .npz.
+        names: of the arrays.
+        contents: what is needed, for messages.
+
+    Raises:
+        DataError: the file is missing, is no .npz, or is damaged.
+    """
     try:
         with open(file, "rb") as handle:
             start = handle.read(len(NPY))
@@ -154,12 +173,9 @@ def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
                 raise DataError(f"{file}: is no .npz; {contents}, as np.savez writes it")
             handle.seek(0)
             with np.load(handle, allow_pickle=False) as archive:
-                missing = [name for name in NAMES if name not in archive]
-                if missing:
-                    raise DataError(f"{file}: {', '.join(missing)} missing; {contents}")
-                parts = [archive[name] for name in NAMES]
+                return {name: archive[name] for name in names if name in archive}
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: no such file; {contents}") from error
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as error:
         text = one_line(error)
         raise DataError(f"{file}: cannot be read as .npz, it may be truncated or hold no numbers ({text})") from error
-    x_train, y_train, x_test, y_test = parts
-    return Arrays(x_train, y_train, x_test, y_test, where=str(file), num_classes=num_classes)

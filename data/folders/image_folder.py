@@ -4,11 +4,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import DataError, listed
 from ..samples.loading import Progress
 from .layout import ImageFiles, counted, find_sets, list_images
+from .pixels import read_image
 from .survey import notes_about, survey, unreadable, value_of_white
 
 
@@ -146,6 +148,36 @@ def image_folder(
         skipped=skipped,
         notes=notes,
     )
+
+
+def with_test_images(data: Folders, path: str) -> Folders:
+    """Returns the data with other test images: those below <path>/CLASS, of the classes of the training images."""
+    return replace(data, test=list_images(Path(path).expanduser(), data.train.classes))
+
+
+def folder_arrays(path: str, num_classes: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images of one size below <path>/CLASS; labels are the places of the classes in sorted order.
+
+    Args:
+        path: the folder.
+        num_classes: number of classes, each of which has a folder.
+        channels: 1: in gray levels, else in colour.
+
+    Returns:
+        Images (N, H, W, C) uint8, and labels (N,).
+
+    Raises:
+        DataError: an image cannot be read, they differ in size, or there are other classes.
+    """
+    files = list_images(Path(path).expanduser())
+    if len(files.classes) != num_classes:
+        raise DataError(f"{path}: has folders of {len(files.classes)} classes, must be {num_classes}, as in training")
+    images = [np.asarray(read_image(name, None).convert("L" if channels == 1 else "RGB")) for name, _ in files.samples]
+    sizes = {image.shape[:2] for image in images}
+    if len(sizes) > 1:
+        raise DataError(f"{path}: has images of {len(sizes)} sizes, must be of one size, as the training images")
+    stack = np.stack(images)
+    return stack[..., None] if channels == 1 else stack, np.asarray(files.targets)
 
 
 def decide(

@@ -137,7 +137,11 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
     >>> hint("resume_from"), hint("nonsense")
     ('; a run is continued by trainopt resume RUN', None)
+    >>> hint("evaluation_sets.fog.path", "fog.npz")
+    '; give +evaluation_sets.fog.path=fog.npz'
     """
+    if key.startswith("evaluation_sets."):  # names that the user gives
+        return f"; give +{key}={value}"
     here = KEY_OF_NAME.get(key.rpartition(".")[2].lower().replace("-", "_"))
     if here is None:
         return None

@@ -73,6 +73,7 @@ RENAMED_DEFAULTS: dict[str, tuple[Any, Any]] = {"selection_metric": ("top1", Non
 
 # Keys and choices that came later, with the value that every run before had.
 ADDED_KEYS: dict[str, Any] = {
+    "evaluation_sets": None,
     "data.workers": None,
     "augmentation._target_": "trainopt.data.Augmentation",
     "augmentation.cutmix": 0.0,
@@ -125,8 +126,8 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
             if _section(content, old).get("_target_") == f"trainopt.{target}":
                 _move(content, old, new)
     for key, value in {**ADDED_KEYS, **_added_arguments(lambda key: _section(content, key).get("_target_"))}.items():
-        section, _, name = key.partition(".")
-        content.setdefault(section, {}).setdefault(name, value)
+        section, _, name = key.rpartition(".")
+        (content.setdefault(section, {}) if section else content).setdefault(name, value)
     return content, ADDED_CHOICES | {group: _new_option(group, option) for group, option in choices.items()}
 
 

@@ -89,7 +89,7 @@ def check_value(key: str, value: Any, named: str, text: str | None = None) -> No
     if named in rules:
         check_rule(key, value, rules[named], text)
     above = named.rpartition(".")[0]
-    if above in rules and rules[above] != "section":
+    if above in rules and "section" not in alternatives(rules[above]):
         raise UserError(f"{key}={yaml_text(value)}: {above} must be {_rule_text(rules[above])}")
 
 

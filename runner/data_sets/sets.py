@@ -33,8 +33,8 @@ from ..system.display import LongWork
 from ..system.errors import UserError, one_line
 from ..system.files import read_json
 from .checks import check_image_keys, check_targets
+from .evaluation_sets import AnyData, read_evaluation_sets
 
-AnyData = Arrays | Folders | TorchDatasets
 NAMES = ("x_train", "y_train", "x_test", "y_test")  # of arrays
 
 
@@ -179,9 +179,14 @@ def build_sets(
     test_strata = strata_of(data, "test")
     if test_strata is None:
         notes.append("there is no folder of test images: what is said of the test set is of the validation set")
-        return training_set, {**sets, "test": sets["validation"]}
-    test, _ = split(test_strata, 0.0, options.limit)
-    return training_set, {**sets, "test": make("test", test)}
+        sets["test"] = sets["validation"]
+    else:
+        sets["test"] = make("test", split(test_strata, 0.0, options.limit)[0])
+    for name, one in read_evaluation_sets(config, data).items():
+        strata = strata_of(one, "test")
+        assert strata is not None
+        sets[name] = make_source(config, one, "test", split(strata, 0.0, options.limit)[0], **shared)
+    return training_set, sets
 
 
 def make_source(
