@@ -12,6 +12,7 @@ from rich.table import Table
 from trainopt.models import DamagedFile
 
 from ..config.durations import Duration
+from ..metrics.metric import scalars
 from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
 from ..records.metrics import EVALUATIONS_FILE, DamagedMetrics, Record, parse_records
 from ..records.run_folder import read_summary
@@ -178,7 +179,7 @@ class Follower:
         metrics = evaluate_sets(self.run, kinds)
         counts = self.run.progress.counts()
         start = {**counts, "train_seconds": state["clocks"]["train"], "checkpoint": path.name}
-        self.evaluations.append([{"kind": kind, **start, **values} for kind, values in metrics.items()])
+        self.evaluations.append([{"kind": kind, **start, **scalars(values)} for kind, values in metrics.items()])
         self.display.show_evaluation(metrics, {}, counts)
 
 

@@ -22,7 +22,9 @@ def parser() -> FlagParser:
     )
     parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
     parser.add_argument(
-        "--metric", metavar="|".join(METRICS), help="default: final_top1; final_loss for test functions"
+        "--metric",
+        metavar=f"{'|'.join(METRICS)}|NAME",
+        help="NAME: a metric of the runs, final_NAME; default: final_top1, or what the runs select by, or final_loss",
     )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
     parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")

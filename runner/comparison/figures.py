@@ -74,6 +74,10 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
         "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
         "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
         "test_loss": ("Test loss", {"test loss": curves("test", "loss")}),
+        **{
+            f"test_{name}": (f"Test {label}", {f"test {label}": curves("test", name)})
+            for name, label in recorded_names(comparison).items()
+        },
         "train_top1": ("Training accuracy", {"top-1 on batches (%), running mean": curves("train", "top1")}),
         "train_loss": ("Training loss", {"total loss on batches, running mean": curves("train", "total")}),
         "lr": (
@@ -89,6 +93,13 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
         yield "time_to_target", title, draw_bars(comparison.methods, x_axis)
+
+
+def recorded_names(comparison: Comparison) -> dict[str, str]:
+    """Returns the labels of the metrics of evaluations on the test set by name, but for loss and top-k accuracy."""
+    metrics = {m.column.removeprefix("final."): m.label for m in comparison.metrics.values() if "final." in m.column}
+    labels = {name: label.removeprefix("final ") for name, label in metrics.items()}
+    return {name: label for name, label in labels.items() if "." not in name and name not in ("loss", "top1", "top5")}
 
 
 def method_styles(methods: list[Method]) -> dict[str, tuple[str, str]]:

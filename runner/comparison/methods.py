@@ -11,14 +11,16 @@ from ..records.frames import Runs
 from ..records.run_folder import DONE, KEYS_WITHOUT_EFFECT
 from ..state.progress import HVP_COST
 from ..system.errors import UserError, nearest
-from .metrics import AXES, METRICS
+from .metrics import AXES, Metric, find_metric, metrics_of
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
 CHOICES_WITH_KEYS = ("choices.logger", "choices.experiment", "choices.debug")  # their keys are compared instead
+KEYS_APART = (*KEYS_WITHOUT_EFFECT, "metric.")  # what is measured makes no other method
+ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value")
 DIVERGED_RULE = (
-    "A diverged run counts as a network that predicts at random: accuracy 100 / classes, loss ln(classes), target"
-    " never reached. One of a test function counts as not a number."
+    "A diverged run counts as a network that predicts at random: accuracy 100 / classes, cross-entropy ln(classes),"
+    " target never reached. Its other metrics, and the value of a test function, count as not a number."
 )
 
 
@@ -31,7 +33,7 @@ class Method:
         runs: folders of the runs.
         seeds: of the runs, in the same order.
         diverged: number of runs that diverged.
-        estimates: an estimate for each of METRICS.
+        estimates: an estimate for each metric of the comparison.
         to_target: for each of AXES, an estimate over the runs that reached the target.
         reached: number of these runs.
         trials: folders of the runs of its learning-rate searches.
@@ -59,6 +61,7 @@ class Comparison:
         methods: in the order of their first runs.
         baseline: the name of the method that the others are compared with.
         metric: the name of the metric that is tested.
+        metrics: all metrics that the runs have, by name.
         target: top-1 accuracy (%), to which the cost is measured.
         differing: the keys in which the methods differ.
         obstacles: reasons not to compare the runs; empty where there are none.
@@ -69,6 +72,7 @@ class Comparison:
     methods: list[Method]
     baseline: str
     metric: str
+    metrics: dict[str, Metric]
     target: float
     differing: list[str]
     obstacles: list[str]
@@ -102,7 +106,8 @@ def compare_methods(
         runs: finished and diverged ones.
         by: keys whose values define a method, as `optimizer` or `optimizer.lr`; None: all that differ.
         baseline: a method's name or a part of it that no other has; None: the first method.
-        metric: one of METRICS; None: final_top1, or final_loss where the runs have no accuracies.
+        metric: the name of a metric, as of `metrics_of`; None: final_top1, or where the runs have no accuracies the
+            final value of the metric that selects their best weights, or final_loss.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
         names: the method of each run, where the plan of a tournament says so; `by` is then None.
 
@@ -111,11 +116,9 @@ def compare_methods(
     """
     if runs.summaries.empty:
         raise UserError("compare: none of the folders holds a run that has ended")
-    if metric is not None and metric not in METRICS:
-        names_of_metrics = f"there are {', '.join(METRICS)}"
-        raise UserError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}; {names_of_metrics}")
-    runs = with_derived_metrics(runs)
-    metric = metric or ("final_top1" if has_accuracies(runs.summaries) else "final_loss")
+    metrics = recorded_metrics(runs.summaries)
+    runs = with_derived_metrics(runs, metrics)
+    metric = default_metric(runs.summaries, metrics) if metric is None else find_metric(metric, metrics)
     differing = selected_keys(runs.configs, by) if by else differing_keys(runs.configs)
     methods = group_runs(runs, differing, names)
     obstacles = find_obstacles(runs, differing)
@@ -124,44 +127,63 @@ def compare_methods(
         lowest = converged["best_top1.value"].min()
         target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
     at_target = first_at_target(runs, target)
-    recorded = {name for name, (column, _, _) in METRICS.items() if runs.summaries[column].notna().any()}
+    recorded = {name for name, one in metrics.items() if runs.summaries[one.column].notna().any()}
     for method in methods:
         summaries = runs.summaries.loc[method.runs]
         method.diverged = int((summaries["status"] == "diverged").sum())
         method.estimates = {
-            name: estimate(list(summaries[column]) if name in recorded else [])
-            for name, (column, _, _) in METRICS.items()
+            name: estimate(list(summaries[one.column]) if name in recorded else []) for name, one in metrics.items()
         }
         reached = at_target.loc[at_target.index.intersection(method.runs)]
         method.reached = len(reached)
         method.to_target = {axis: estimate(list(reached[column])) for axis, column in AXES.items()}
     baseline_method = find_baseline(methods, baseline)
-    add_verdicts(methods, baseline_method, runs.summaries[METRICS[metric].column])
-    return Comparison(methods, baseline_method.name, metric, target, differing, obstacles, runs)
+    add_verdicts(methods, baseline_method, runs.summaries[metrics[metric].column])
+    return Comparison(methods, baseline_method.name, metric, metrics, target, differing, obstacles, runs)
 
 
-def with_derived_metrics(runs: Runs) -> Runs:
+def recorded_metrics(summaries: pd.DataFrame) -> dict[str, Metric]:
+    """Returns the metrics that summaries have."""
+    columns = [column for column in summaries if column.startswith("metrics.")]
+    directions = {column.partition(".")[2]: next(iter(summaries[column].dropna()), None) for column in columns}
+    return metrics_of(map(str, summaries), directions, selected_metric(summaries))
+
+
+def selected_metric(summaries: pd.DataFrame) -> str | None:
+    """Returns the metric that selects the best weights of all runs; None where they differ or are of old versions."""
+    names = summaries["best.metric"].unique() if "best.metric" in summaries else []
+    return str(names[0]) if len(names) == 1 and isinstance(names[0], str) else None
+
+
+def default_metric(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
+    """Returns the name of the metric that is tested where none is asked for."""
+    name = f"final_{selected_metric(summaries)}"
+    return "final_top1" if has_accuracies(summaries) else name if name in metrics else "final_loss"
+
+
+def with_derived_metrics(runs: Runs, metrics: Mapping[str, Metric]) -> Runs:
     """Returns runs with gradient equivalents in their metrics, and the best top-5 and DIVERGED_RULE in summaries."""
     runs = replace(runs, metrics=runs.metrics.assign(gradient_equivalents=gradient_equivalents(runs.metrics)))
     if "top5" in runs.metrics:  # summaries have no such entry
         best_top5 = selection_rows(runs).groupby("run")["top5"].max()
         runs = replace(runs, summaries=runs.summaries.assign(**{"best_top5.value": best_top5}))
-    return replace(runs, summaries=score_diverged(runs.summaries))
+    return replace(runs, summaries=score_diverged(runs.summaries, metrics))
 
 
-def score_diverged(summaries: pd.DataFrame) -> pd.DataFrame:
+def score_diverged(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd.DataFrame:
     """Returns summaries in which diverged runs have the metrics that DIVERGED_RULE gives them."""
-    columns = [metric.column for metric in METRICS.values()]
+    columns = [metric.column for metric in metrics.values()]
     scored = summaries.reindex(columns=dict.fromkeys([*summaries, *columns]))
     for run in scored.index[scored["status"] == "diverged"]:
+        others = [column for column in columns if column not in ACCURACY_COLUMNS and column != "train_seconds"]
+        scored.loc[run, others] = math.nan
         if pd.isna(scored.at[run, "classes"]):
-            scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.nan
             continue
         classes = int(scored.at[run, "classes"])
-        top1, top5, loss = 100 / classes, 100 * min(5, classes) / classes, math.log(classes)
-        scored.loc[run, ["final.top1", "best_top1.value"]] = top1
-        scored.loc[run, ["final.top5", "best_top5.value"]] = top5
-        scored.loc[run, ["final.loss", "lowest_loss.value"]] = loss
+        scored.loc[run, ["final.top1", "best_top1.value"]] = 100 / classes
+        scored.loc[run, ["final.top5", "best_top5.value"]] = 100 * min(5, classes) / classes
+        if "objective" not in scored or scored["objective"].fillna("cross_entropy")[run] == "cross_entropy":
+            scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.log(classes)
     scored[columns] = scored[columns].apply(pd.to_numeric)  # a value that is not finite is null in a summary
     return scored
 
@@ -186,7 +208,7 @@ def configs_as_text(configs: pd.DataFrame) -> pd.DataFrame:
 
 def varied_keys(text: pd.DataFrame) -> list[str]:
     """Returns the keys that differ, without the seed and those without effect on a run's results."""
-    keys = [key for key in text if key not in ("seed", *CHOICES_WITH_KEYS) and not key.startswith(KEYS_WITHOUT_EFFECT)]
+    keys = [key for key in text if key not in ("seed", *CHOICES_WITH_KEYS) and not key.startswith(KEYS_APART)]
     return [key for key in keys if text[key].nunique() > 1]
 
 
@@ -318,7 +340,8 @@ def add_verdicts(methods: list[Method], baseline: Method, values: pd.Series) -> 
 
 def conclusion_text(comparison: Comparison) -> str:
     """Returns the result of the tests, in a sentence."""
-    metric = METRICS[comparison.metric]
+    metric = comparison.metrics[comparison.metric]
+    words = ("better", "worse") if metric.more_is_better is not None else ("higher", "lower")
     others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
     if not others:
         return "There is one method: nothing to compare it with."
@@ -326,7 +349,7 @@ def conclusion_text(comparison: Comparison) -> str:
     if not tests:
         return f"No test: {others[0][1].kind}."
     parts = [
-        f"{name} is {'better' if (v.difference > 0) == metric.more_is_better else 'worse'} than {comparison.baseline}"
+        f"{name} is {words[(v.difference > 0) == (metric.more_is_better is False)]} than {comparison.baseline}"
         for name, v in tests
         if v.is_significant
     ]

@@ -1,25 +1,81 @@
 """The metrics by which runs are compared, and the axes of their curves. Needs no pandas."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ..system.display import metric_form
+from ..system.errors import UserError, nearest
 
 
 class Metric(NamedTuple):
-    """A metric of a run: its column in the summaries, its label, and whether more is better."""
+    """A metric of a run: its column in the summaries, its label, and whether more is better (None: unknown)."""
 
     column: str
     label: str
-    more_is_better: bool
+    more_is_better: bool | None
+    form: str = ".2f"
 
 
 METRICS = {
     "final_top1": Metric("final.top1", "final top-1 (%)", True),
     "final_top5": Metric("final.top5", "final top-5 (%)", True),
-    "final_loss": Metric("final.loss", "final loss", False),
+    "final_loss": Metric("final.loss", "final loss", False, ".4f"),
     "best_top1": Metric("best_top1.value", "best top-1 (%)", True),
     "best_top5": Metric("best_top5.value", "best top-5 (%)", True),
-    "lowest_loss": Metric("lowest_loss.value", "lowest loss", False),
-    "train_seconds": Metric("train_seconds", "training time (s)", False),
+    "lowest_loss": Metric("lowest_loss.value", "lowest loss", False, ".4f"),
+    "train_seconds": Metric("train_seconds", "training time (s)", False, ".1f"),
 }
+NO_METRICS = ("step", "epoch", "top1", "top5")  # of `final`
+
+
+def metrics_of(columns: Iterable[str], directions: Mapping[str, Any], best: str | None) -> dict[str, Metric]:
+    """Returns METRICS, and those of the configurations: their final values, and the best of the one that was selected.
+
+    Args:
+        columns: of the summaries.
+        directions: whether more is better, by the names of metrics.
+        best: the name of the metric that selects the best weights, if that is the same in all runs.
+
+    >>> metrics_of(["final.rmse", "final.shifted.top1"], {"rmse": False}, "rmse")["best_rmse"]
+    Metric(column='best.value', label='best rmse', more_is_better=False, form='.4g')
+    """
+    metrics = dict(METRICS)
+    for column in columns:
+        first, _, name = column.partition(".")
+        kind, _, of_set = name.rpartition(".")
+        if first != "final" or (not kind and (name in NO_METRICS or column == METRICS["final_loss"].column)):
+            continue
+        label, form, unit = metric_form(of_set)
+        text = " ".join(["final", *filter(None, [kind]), f"{label}{f' ({unit.strip()})' if unit else ''}"])
+        metrics[f"final_{name.replace('.', '_')}"] = Metric(column, text, direction(of_set, directions), form)
+    if best is not None and f"best_{best}" not in metrics and best != "loss":
+        label, form, unit = metric_form(best)
+        text = f"best {label}{f' ({unit.strip()})' if unit else ''}"
+        metrics[f"best_{best}"] = Metric("best.value", text, direction(best, directions), form)
+    return metrics
+
+
+def direction(name: str, directions: Mapping[str, Any]) -> bool | None:
+    """Returns whether more of a value is better; None where nothing says so.
+
+    A value `NAME_key` of a metric that returns several has the direction of NAME.
+    """
+    if name in ("loss", "top1", "top5"):
+        return name != "loss"
+    owner = name if name in directions else next((key for key in directions if name.startswith(f"{key}_")), None)
+    value = None if owner is None else directions[owner]
+    return None if value is None else bool(value)
+
+
+def find_metric(name: str, metrics: Mapping[str, Metric]) -> str:
+    """Returns the name of a metric: as it is, or of its final value; UserError where there is none."""
+    names = [candidate for candidate in (name, f"final_{name}") if candidate in metrics]
+    if not names:
+        known = ", ".join(metrics)
+        raise UserError(f"--metric {name}: no such metric{nearest(name, metrics)}; there are {known}")
+    return names[0]
+
+
 # axes of curves, and units of the cost to reach a target: columns of the metrics
 AXES = {
     "steps": "step",

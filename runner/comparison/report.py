@@ -10,7 +10,6 @@ from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .figures import method_styles
 from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text, configs_as_text
-from .metrics import METRICS
 from .significance import LEVEL
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
@@ -33,7 +32,7 @@ def write_comparison_report(
         "report.html.jinja",
         comparison=comparison,
         conclusion=conclusion_text(comparison),
-        metric=METRICS[comparison.metric].label,
+        metric=comparison.metrics[comparison.metric].label,
         header=header,
         rows=rows,
         colours={name: colour for name, (colour, _) in method_styles(comparison.methods).items()},

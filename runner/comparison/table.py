@@ -11,14 +11,14 @@ from ..reporting.tables import latex, markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import shown, write_text
+from .array_figures import draw_array_figures
 from .figures import draw_comparison_figures
 from .fisher_figures import draw_fisher_figures
 from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
-from .metrics import AXES, METRICS
+from .metrics import AXES
 from .report import write_comparison_report
 from .significance import Estimate, Verdict
 
-FORMATS = {"final_loss": ".4f", "lowest_loss": ".4f", "train_seconds": ".1f"}  # others have two decimals
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 TARGET_AXES = ("steps", "gradients", "seconds")  # of the cost to the target, in the files
 
@@ -58,22 +58,22 @@ def comparison_table(
     Args:
         comparison: the methods.
         axes: those of AXES for which the cost to reach the target is shown.
-        metrics: those of METRICS that have a column besides the tested one.
+        metrics: those that have a column besides the tested one.
     """
     axes = list(axes) if comparison.has_accuracies else []
-    tested, summaries = comparison.metric, comparison.runs.summaries
-    others = [name for name in metrics if name != tested and summaries[METRICS[name].column].notna().any()]
-    header = ["method", "runs", "diverged", METRICS[tested].label, "95 % interval"]
-    header += ["difference", "p (Holm)", "effect (g)", "test", *(METRICS[name].label for name in others)]
+    tested, known, summaries = comparison.metric, comparison.metrics, comparison.runs.summaries
+    others = [name for name in metrics if name != tested and summaries[known[name].column].notna().any()]
+    header = ["method", "runs", "diverged", known[tested].label, "95 % interval"]
+    header += ["difference", "p (Holm)", "effect (g)", "test", *(known[name].label for name in others)]
     header += [f"{axis} to {comparison.target:g} %" for axis in axes]
     header += ["tuning trials", "tuning gradients"]
     rows = []
     for method in comparison.methods:
-        value, form = method.estimates[tested], FORMATS.get(tested, ".2f")
+        value, form = method.estimates[tested], known[tested].form
         row = [method.name, str(len(method.runs)), str(method.diverged), estimate_text(value, form)]
         row += ["" if math.isnan(value.low) else f"{value.low:{form}} to {value.high:{form}}"]
         row += verdict_cells(method.verdict, form)
-        row += [estimate_text(method.estimates[name], FORMATS.get(name, ".2f")) for name in others]
+        row += [estimate_text(method.estimates[name], known[name].form) for name in others]
         row += [target_text(method, axis) for axis in axes]
         rows.append([*row, str(len(method.trials)), f"{method.trial_gradients:,}"])
     return header, rows
@@ -115,8 +115,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     print_table(console, table)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
-        f"mean ± standard deviation over seeds; p: {METRICS[comparison.metric].label} vs. {comparison.baseline},"
-        f" corrected by Holm's method, * below 0.05; {COST}.",
+        f"mean ± standard deviation over seeds; p: {comparison.metrics[comparison.metric].label} vs."
+        f" {comparison.baseline}, corrected by Holm's method, * below 0.05; {COST}.",
         soft_wrap=True,
         markup=False,
     )
@@ -127,11 +127,12 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
 def write_files(comparison: Comparison, x_axis: str, out: Path) -> None:
     """Writes table.csv, table.md, table.tex, the figures and report.html."""
     out.mkdir(parents=True, exist_ok=True)
-    table = comparison_table(comparison, dict.fromkeys([x_axis, *TARGET_AXES]), METRICS)
+    table = comparison_table(comparison, dict.fromkeys([x_axis, *TARGET_AXES]), comparison.metrics)
     write_csv(comparison, out / "table.csv")
     write_text(out / "table.md", markdown(*table))
     write_text(out / "table.tex", latex(*table))
-    figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_fisher_figures(comparison, x_axis, out)]
+    figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
+    figures += draw_fisher_figures(comparison, x_axis, out)
     write_comparison_report(comparison, table, figures, out / "report.html")
 
 
@@ -139,14 +140,14 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     """Writes all estimates as numbers, a row for each method: mean, std, n, low and high of each metric."""
     parts = ("mean", "std", "n", "low", "high")
     header = ["method", "runs", "diverged", "seeds"]
-    header += [f"{name}_{part}" for name in METRICS for part in parts]
+    header += [f"{name}_{part}" for name in comparison.metrics for part in parts]
     header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
     header += ["tuning_trials", "tuning_gradients", "difference", "p", "p_holm", "effect_g", "test"]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for m in comparison.methods:
-            estimates = [getattr(m.estimates[name], part) for name in METRICS for part in parts]
+            estimates = [getattr(m.estimates[name], part) for name in comparison.metrics for part in parts]
             costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]

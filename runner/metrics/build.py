@@ -15,7 +15,8 @@ from .rmse import RMSE
 
 OURS = f"{__package__}."
 # values of rows that are no metrics
-RESERVED = (*AXIS_KEYS, "loss", "checkpoint", "run")
+FIGURES_OF_RUNS = ("curves", "losses", "fisher", "path", "range_test")  # names of files, as those of arrays are
+RESERVED = (*AXIS_KEYS, "loss", "checkpoint", "run", *FIGURES_OF_RUNS)
 
 
 def build_metrics(
@@ -39,7 +40,7 @@ def build_metrics(
     metrics = default_metrics(num_classes)
     for name, node in nodes.items():
         if name in RESERVED:
-            raise UserError(f"metric.{name}: is the name of another value in records; give the metric another name")
+            raise UserError(f"metric.{name}: is the name of another value or figure of a run; give another name")
         if num_classes is None and "_target_" not in nodes and _needs_classes(node, name):
             raise UserError(f"metric={name}: needs classes, and the targets are numbers; give metric=[rmse]")
     chosen = complete_each(construct_each(config, "metric", num_classes=num_classes, loss=loss), Metric, "metric")

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..system.display import ARRAYS
 from ..system.files import json_line, read_json, write_text
-
-ARRAYS_FILE = "metric_arrays.json"
 
 
 def write_arrays(folder: Path, position: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -20,10 +19,10 @@ def write_arrays(folder: Path, position: Mapping[str, Any], arrays: Mapping[str,
         arrays: by kind of row, then by the metric's name.
     """
     lists = {kind: {name: array.tolist() for name, array in of_kind.items()} for kind, of_kind in arrays.items()}
-    write_text(folder / ARRAYS_FILE, json_line({**position, **lists}) + "\n")
+    write_text(folder / ARRAYS, json_line({**position, **lists}) + "\n")
 
 
 def read_arrays(folder: Path, kind: str) -> dict[str, np.ndarray]:
     """Returns the arrays of a kind of row by the metric's name; empty where there are none, or the file is damaged."""
-    lists = read_json(folder / ARRAYS_FILE).get(kind)
+    lists = read_json(folder / ARRAYS).get(kind)
     return {name: np.array(values, dtype=float) for name, values in lists.items()} if isinstance(lists, dict) else {}

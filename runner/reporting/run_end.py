@@ -53,11 +53,13 @@ def draw_figures(folder: Path, range_test: dict[str, Any] | None) -> None:
     from .curves import draw_learning_curves  # matplotlib is imported at the end of a run only
     from .fisher_curves import draw_fisher_curves
     from .loss_terms import draw_loss_terms
+    from .metric_arrays import draw_metric_arrays
     from .range_test import draw_range_test
     from .trajectory import draw_trajectory
 
     draw_learning_curves(folder, folder.name)
     draw_loss_terms(folder, folder.name)
+    draw_metric_arrays(folder, folder.name)
     draw_fisher_curves(folder, folder.name)
     draw_trajectory(folder)
     if range_test:

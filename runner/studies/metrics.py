@@ -17,6 +17,7 @@ from ..comparison.methods import (
     typed_text,
     with_derived_metrics,
 )
+from ..comparison.metrics import METRICS
 from ..comparison.significance import Estimate, estimate
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_runs
@@ -106,7 +107,7 @@ def read_sweep(folder: Path) -> SweepRuns:
     jobs = {name: job for name, job in below if "search" not in job and job.get("role", FINAL) == FINAL}
     runs = load_runs([folder / name for name in jobs], exclusion_reason)
     if not runs.summaries.empty:
-        runs = with_derived_metrics(runs)
+        runs = with_derived_metrics(runs, METRICS)
     left_out = {name for name, _ in runs.problems}
     overrides = {shown((folder / name).resolve()): job.get("overrides", []) for name, job in jobs.items()}
     return SweepRuns(folder, runs, [of_run for name, of_run in overrides.items() if name in left_out])

@@ -201,7 +201,7 @@ def axis_label(part: Any) -> str:
     'final top-1 (%)'
     """
     if "value" in part:
-        return next((what for column, what, _ in METRICS.values() if column == part["value"]), str(part["value"]))
+        return next((m.label for m in METRICS.values() if m.column == part["value"]), str(part["value"]))
     if "row" not in part:
         ((source, query),) = ((k, v) for k, v in part.items() if k in ("ensemble", "landscape"))
         return f"{query['value']} ({source})".replace("_", " ")

@@ -19,6 +19,7 @@ PATIENCE_SECONDS = 5.0  # after so long the remaining time of work is printed
 NAME_WIDTH = 12  # the least that is left of a name that is cut
 FILE_WIDTH = 200  # of a wide console that is no terminal
 FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
+ARRAYS = "metric_arrays.json"  # vectors and matrices of the last evaluation
 
 ACCURACIES = ("top1", "top5")
 LABELS = {"top1": ("top-1", " %"), "top5": ("top-5", " %"), "calibration_error": ("calibration error", " %")}
@@ -157,7 +158,8 @@ class Display:
             text = value_text(best["value"], losses if name == "loss" else form, unit)
             table.add_row(f"{label} ({kind})", text, *where)
         self.say(table)
-        figures = "".join(f", {name}" for name in FIGURES if (folder / name).exists())
+        names = [*FIGURES, ARRAYS, *(f"{name}.png" for name in summary.get("metrics", {}))]
+        figures = "".join(f", {name}" for name in names if (folder / name).exists())
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{figures}, checkpoints/, …)")
 
 

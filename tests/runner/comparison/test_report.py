@@ -18,7 +18,8 @@ from trainopt.runner.comparison.figures import (
     method_curves,
     method_styles,
 )
-from trainopt.runner.comparison.methods import METRICS, compare_methods, exclusion_reason
+from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
+from trainopt.runner.comparison.metrics import METRICS
 from trainopt.runner.comparison.report import write_comparison_report
 from trainopt.runner.comparison.table import comparison_table
 from trainopt.runner.records.frames import load_runs

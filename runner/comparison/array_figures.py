@@ -1,0 +1,56 @@
+"""Vectors and matrices of the last evaluations, a panel for each method: the mean over its seeds."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..records.metric_arrays import read_arrays
+from ..reporting.metric_arrays import (
+    array_label,
+    draw_array,
+    draw_confusions,
+    is_confusion_matrix,
+    row_percentages,
+)
+from ..reporting.style import SavedFigure, escape_math, new_figure, save_figure
+from .methods import Comparison
+
+ACROSS = 2  # panels side by side
+NAME_WIDTH = 34  # characters of a method's name above its panel
+
+
+def draw_array_figures(comparison: Comparison, out: Path) -> list[SavedFigure]:
+    """Draws a figure for each vector and matrix that runs recorded on the test set into `out`, as SVG and PNG."""
+    arrays: dict[str, dict[str, list[np.ndarray]]] = {}
+    for method in comparison.methods:
+        for run in method.runs:
+            for name, array in read_arrays(Path(run), "test").items():
+                if array.size and array.ndim <= 2:
+                    arrays.setdefault(name, {}).setdefault(method.name, []).append(array)
+    return [draw_means(name, by_method, out) for name, by_method in arrays.items()]
+
+
+def draw_means(name: str, by_method: dict[str, list[np.ndarray]], out: Path) -> SavedFigure:
+    """Draws the mean over runs of an array, a panel for each method.
+
+    Arrays of other shapes than the method's first are left out. Of confusion matrices it is the mean percentage of each
+    row, as the number of samples may differ.
+    """
+    across = min(ACROSS, len(by_method))
+    down = -(-len(by_method) // across)
+    figure = new_figure(7.2 / across * down * 0.9 + 0.4)
+    grid = figure.subplots(down, across, squeeze=False)
+    for axis in grid.flat[len(by_method) :]:
+        axis.set_visible(False)
+    for axis, (method, arrays) in zip(grid.flat, by_method.items(), strict=False):
+        arrays = [array for array in arrays if array.shape == arrays[0].shape]  # noqa: PLW2901
+        size = 30 / across / max(2, len(arrays[0]) / 4)
+        if arrays[0].ndim == 2 and all(map(is_confusion_matrix, arrays)):
+            mean = np.mean([row_percentages(array) for array in arrays], axis=0)
+            draw_confusions(axis, mean, [[f"{value:.0f}" for value in row] for row in mean], size)
+        else:
+            draw_array(axis, name, np.mean(arrays, axis=0), size)
+        text = method if len(method) <= NAME_WIDTH else f"{method[: NAME_WIDTH - 1]}…"
+        axis.set_title(escape_math(text), fontsize=9, loc="left")
+    label = array_label(name)
+    return save_figure(figure, name, f"{label[0].upper()}{label[1:]} on the test set, mean over seeds", out)
