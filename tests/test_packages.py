@@ -47,7 +47,14 @@ ALLOWED = {
         *("runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.analysis": {
-        *("runner.training", "runner.averaging", "runner.state", "runner.reporting", "runner.records"),
+        *(
+            "runner.training",
+            "runner.averaging",
+            "runner.state",
+            "runner.metrics",
+            "runner.reporting",
+            "runner.records",
+        ),
         *("runner.config", "runner.system", "data", "models"),
     },
     "runner.training": {

@@ -1,5 +1,7 @@
 """The learning rate falls where the validation set shows no improvement."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch.optim import Optimizer
@@ -9,7 +11,7 @@ from ..arguments import check_choice
 from ..protocols import Schedule
 from .base import learning_rates
 
-MODES: dict[str, Literal["min", "max"]] = {"loss": "min", "top1": "max"}
+DIRECTIONS = MappingProxyType({"loss": False, "top1": True})  # whether higher is better
 
 
 class Plateau(Schedule):
@@ -19,12 +21,13 @@ class Plateau(Schedule):
 
     Args:
         optimizer: its learning rates are set.
-        metric: of the validation set: `loss` or `top1`.
+        metric: of the validation set: one of `directions`.
         factor: on the learning rate, in (0, 1).
         patience: evaluations without an improvement that are accepted; the next one lowers the learning rate.
         min_delta: what an improvement must exceed, in units of the metric.
         cooldown: evaluations after a reduction that are not counted.
         min_lr: the lowest learning rate.
+        directions: whether higher is better, for each metric of an evaluation.
 
     Raises:
         ValueError: factor is not in (0, 1), the metric is unknown, or the optimizer's groups have no `lr`.
@@ -41,15 +44,15 @@ class Plateau(Schedule):
         min_delta: float = 1e-4,
         cooldown: int = 0,
         min_lr: float = 0.0,
+        directions: Mapping[str, bool] = DIRECTIONS,
     ):
-        check_choice("metric", metric, MODES)
+        check_choice("metric", metric, directions)
         if not 0 < factor < 1:
             raise ValueError(f"factor={factor}: must be in (0, 1)")
         learning_rates(optimizer)
         self.metric = metric
-        self._scheduler = ReduceLROnPlateau(
-            optimizer, MODES[metric], factor, patience, min_delta, "abs", cooldown, min_lr
-        )
+        mode: Literal["min", "max"] = "max" if directions[metric] else "min"
+        self._scheduler = ReduceLROnPlateau(optimizer, mode, factor, patience, min_delta, "abs", cooldown, min_lr)
 
     def step(self) -> None:
         """Does nothing: learning rates change after evaluations."""

@@ -89,6 +89,10 @@ def normalise_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
 
 def probabilities(run: Run, kind: str) -> np.ndarray:
     """Returns the probabilities (N, classes) that a run's network predicts for one of its evaluation sets."""
+    loss = run.objective.loss
+    if run.num_classes is None or not loss.is_softmax:
+        what = "targets are numbers" if run.num_classes is None else f"objective={loss.term} trains no softmax"
+        raise UserError(f"--ensemble: averages the probabilities of classes, and there are none: {what}")
     images, size = run.evaluation_sets[kind], run.evaluation_batch_size
     with evaluation_mode(run.network):
         batches = predictions(run.forward, images, size, run.autocast)

@@ -13,11 +13,12 @@ from trainopt.models import DamagedFile
 
 from ..config.durations import Duration
 from ..metrics.metric import scalars
+from ..metrics.selection import Selection
 from ..records.checkpoint_files import numbered_checkpoints, read_checkpoint
 from ..records.metrics import EVALUATIONS_FILE, DamagedMetrics, Record, parse_records
 from ..records.run_folder import read_summary
 from ..state.run import Run
-from ..system.display import Display, plain_table, value_text
+from ..system.display import Display, metric_form, plain_table, value_text
 from ..system.errors import FAILED, UserError, reason
 from ..system.files import append_whole, json_line, shown
 from ..system.interrupt import Interrupt
@@ -215,7 +216,7 @@ def show_best(run: Run, records: list[Record], which: str, folder: Path, display
             f"note: {missed} of the checkpoints were gone before they could be read;"
             " keep_checkpoints.last=N or keep_checkpoints.every=N keeps more"
         )
-    display.say(best_table(selected, selection))
+    display.say(best_table(selected, selection, run.selection))
     display.say(f"records: {shown(folder / EVALUATIONS_FILE)}")
     return 0
 
@@ -237,14 +238,18 @@ def count_missed(records: list[Record], every: Duration) -> int:
     return number(last) - len({number(record) for record in records} - {0})
 
 
-def best_table(records: list[Record], kind: str) -> Table:
-    """Returns a table of the highest accuracy and the lowest loss; of equal values the first."""
+def best_table(records: list[Record], kind: str, selection: Selection) -> Table:
+    """Returns a table of the best value of the selection metric, the highest accuracy and the lowest loss.
+
+    Of equal values it is the first.
+    """
     table = plain_table("", "value", "step", "epoch")
     loss_form = ".4f" if "top1" in records[0] else ".6g"
-    for name, key, sign, form, unit in (
-        ("best top-1", "top1", 1, ".2f", " %"),
-        ("lowest loss", "loss", -1, loss_form, ""),
-    ):
+    rows = [("best top-1", "top1", 1, ".2f", " %"), ("lowest loss", "loss", -1, loss_form, "")]
+    if selection.metric not in ("top1", "loss"):
+        label, form, unit = metric_form(selection.metric)
+        rows.insert(0, (f"best {label}", selection.metric, selection.sign, form, unit))
+    for name, key, sign, form, unit in rows:
         finite = [record for record in records if record.get(key) is not None and math.isfinite(record[key])]
         if finite:
             best = max(sorted(finite, key=lambda record: record["step"]), key=lambda record: sign * record[key])

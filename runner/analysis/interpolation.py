@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..averaging.batch_norm import layers_with_statistics, recompute_statistics
+from ..metrics.accuracy import TopAccuracy
 from ..records.checkpoint_files import weights_to_evaluate
 from ..state.evaluation import predictions
 from ..state.run import Run
@@ -35,7 +36,10 @@ class WeightInterpolation:
     """
 
     def __init__(self, run: Run, checkpoints: Sequence[CheckpointRef], recompute: bool):
+        if run.num_classes is None:
+            raise UserError("landscape: shows the error of classes, and the targets are numbers")
         self.run = run
+        run.metrics = {"top1": TopAccuracy(1)}
         self.sets = run.evaluation_sets
         self.keys = [f"{kind}_{quantity}" for kind in KINDS for quantity in ("loss", "error")]
         self.steps: list[int] = []

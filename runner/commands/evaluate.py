@@ -8,11 +8,12 @@ from typing import Any
 from rich.table import Table
 
 from ..records.run_folder import read_config, wait_until_begun
-from ..system.display import Display, plain_table
+from ..system.display import Display, metric_form, plain_table
 from ..system.errors import UserError
 from ..system.files import json_text
 from ..system.flags import FlagParser, existing_path
 
+LARGEST_ARRAY = 20  # entries of a row of what is printed as a table
 LARGEST_MATRIX = 9  # networks; of more, means over the pairs are printed in place of a matrix
 
 
@@ -43,7 +44,7 @@ def parser() -> FlagParser:
         metavar="fit|W,W,…",
         help="--ensemble: also a weighted mean; fit: the best weights on the validation set (data.validation)",
     )
-    parser.add_argument("--json", action="store_true", help="--ensemble: print an object instead of tables")
+    parser.add_argument("--json", action="store_true", help="print an object instead of tables")
     return parser
 
 
@@ -53,8 +54,10 @@ def command(arguments: list[str], debug: bool) -> int:
     options = parser().parse_intermixed_args(arguments)
     if options.ensemble:
         return evaluate_together(options)
-    if options.weights is not None or options.json:
-        raise UserError(f"{'--json' if options.weights is None else '--weights'}: is for --ensemble")
+    if options.weights is not None:
+        raise UserError("--weights: is for --ensemble")
+    if options.follow and options.json:
+        raise UserError("--json: is not for --follow, which writes evaluations.jsonl")
     if len(options.paths) > 1:
         raise UserError(f"evaluate: takes one run, and got {len(options.paths)}; --ensemble takes several")
     (run,) = options.paths
@@ -67,17 +70,18 @@ def command(arguments: list[str], debug: bool) -> int:
         from ..analysis.follow import follow
 
         return follow(run, options.checkpoint, options.device)
-    evaluate_run(run, options.checkpoint, options.device)
+    evaluate_run(run, options.checkpoint, options.device, options.json)
     return 0
 
 
-def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
-    """Evaluates a checkpoint of a run and prints its losses and accuracies.
+def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: bool = False) -> None:
+    """Evaluates a checkpoint of a run and prints its losses and metrics.
 
     Args:
         folder: the run's.
         which: `best`, `last`, or a checkpoint file.
         device: as in the configuration; None: the run's.
+        as_json: prints an object, in place of tables.
     """
     from ..analysis.checkpoints import checkpoint_path, read_state
     from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
@@ -85,21 +89,63 @@ def evaluate_run(folder: Path, which: str, device: str | None = None) -> None:
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
     state = read_state(path)
-    display = Display()
+    display = Display(quiet=as_json)
     with evaluation_errors_explained():
         run = rebuild_run(folder, device, display)
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
     step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
+    images = {kind: len(source) for kind, source in run.evaluation_sets.items()}
+    if as_json:
+        sets = {kind: {"samples": images[kind], **as_lists(row)} for kind, row in rows.items()}
+        print(json_text({"checkpoint": path.name, "step": run.progress.step, "sets": sets}), end="")
+        return
     if run.objective.returns_loss:
         (row,) = rows.values()
         point = f" at theta = {row['theta']}" if "theta" in row else ""
         display.say(f"{path.name}, {step}: value {row['loss']:.6g}{point}")
         return
-    table = plain_table("set", "images", "loss", "top-1 (%)", "top-5 (%)")
-    table.title = f"{path.name}, {step}"
+    show_evaluation(f"{path.name}, {step}", images, rows, display)
+
+
+def as_lists(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row with lists in place of arrays."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+
+
+def show_evaluation(title: str, images: dict[str, int], rows: dict[str, dict[str, Any]], display: Display) -> None:
+    """Prints a table of the numbers of each set, and a table for each vector and matrix.
+
+    Args:
+        title: of the table.
+        images: number of samples of each set.
+        rows: of each set, the loss and the metrics.
+        display: where to print.
+    """
+    numbers = [name for name, value in next(iter(rows.values())).items() if isinstance(value, int | float)]
+    forms = {name: (name, ".4f", "") if name == "loss" else metric_form(name) for name in numbers}
+    headers = [f"{label}{f' ({unit.strip()})' if unit else ''}" for label, _, unit in forms.values()]
+    table = plain_table("set", "images", *headers)
+    table.title = title
     for kind, row in rows.items():
-        table.add_row(kind, f"{len(run.evaluation_sets[kind]):,}", *metric_cells(row))
+        table.add_row(kind, f"{images[kind]:,}", *(f"{row[name]:{form}}" for name, (_, form, _) in forms.items()))
+    display.say(table)
+    for kind, row in rows.items():
+        for name in (name for name in row if name not in numbers):
+            show_array(f"{name} ({kind})", row[name], display)
+
+
+def show_array(title: str, array: Any, display: Display) -> None:
+    """Prints a vector or a matrix, if it is small."""
+    if array.ndim > 2 or max(array.shape) > LARGEST_ARRAY:
+        display.say(f"{title}: {'x'.join(map(str, array.shape))} numbers; --json prints them")
+        return
+    matrix = array if array.ndim == 2 else array[None]
+    form = ".0f" if array.dtype.kind in "iu" else ".4g"
+    table = plain_table("", *map(str, range(matrix.shape[1])))
+    table.title = title
+    for index, row in enumerate(matrix):
+        table.add_row(str(index) if array.ndim == 2 else "", *(f"{value:{form}}" for value in row))
     display.say(table)
 
 

@@ -21,6 +21,12 @@ class Selection(NamedTuple):
         return 1 if self.higher_is_better else -1
 
 
+def directions(metrics: Mapping[str, Metric]) -> dict[str, bool]:
+    """Returns whether higher is better, for the loss and for each metric that has a direction."""
+    known = {name: metric.higher_is_better for name, metric in metrics.items()}
+    return {LOSS: False, **{name: value for name, value in known.items() if value is not None}}
+
+
 def select(metrics: Mapping[str, Metric], name: str | None) -> Selection:
     """Returns the metric of a name with its direction.
 

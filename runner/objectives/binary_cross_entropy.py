@@ -17,6 +17,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     term = "bce"
+    is_softmax = False
 
     def __init__(self, num_classes: int | None = None):
         self.num_classes = num_classes

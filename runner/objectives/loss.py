@@ -18,10 +18,12 @@ class Loss(ABC):
     Attributes:
         term: its name in training rows.
         gives_samples: whether `of_samples` is available.
+        is_softmax: whether outputs are logits of a softmax; so it is taken of a loss of the user.
     """
 
     term: str = "objective"
     gives_samples: bool = True
+    is_softmax: bool = True
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ class MeanSquaredError(Loss):
     """
 
     term = "mse"
+    is_softmax = False
 
     def __init__(self, num_classes: int | None = None):
         self.num_classes = num_classes

@@ -33,7 +33,7 @@ from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
 from ..data_sets.sets import build_sets, load_data
 from ..metrics.build import build_metrics
-from ..metrics.selection import select
+from ..metrics.selection import directions, select
 from ..objectives.build import build_loss
 from ..objectives.loss import Loss
 from ..state.clocks import Clocks
@@ -138,7 +138,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     selection = select(metrics, config.selection_metric)
     early_stopping = EarlyStopping(**config.early_stopping, selection=selection)
     early_stopping.watch(optimizer)
-    schedule, range_test = build_schedule(config, optimizer, progress)
+    schedule, range_test = build_schedule(config, optimizer, progress, directions(metrics))
     if range_test:
         problem.notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     batching = build_batching(config, schedule)

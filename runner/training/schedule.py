@@ -1,5 +1,6 @@
 """Builds the learning-rate schedule of a run, with warm-up before it."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
 
@@ -26,17 +27,26 @@ def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
         raise UserError(f"schedule.warmup={warmup}: {name} computes its learning rate itself; give null")
 
 
-def build_schedule(config: DictConfig, optimizer: Optimizer, progress: Progress) -> tuple[Schedule, str | None]:
+def build_schedule(
+    config: DictConfig, optimizer: Optimizer, progress: Progress, directions: Mapping[str, bool]
+) -> tuple[Schedule, str | None]:
     """Returns the schedule, and the duration of a range test, or None where it is none.
 
     A class with an argument `warmup` gets it; for others warm-up is done here.
+
+    Args:
+        config: of the run.
+        optimizer: of the run.
+        progress: of the run.
+        directions: whether higher is better, for each metric of an evaluation that has a direction.
 
     Raises:
         UserError: it cannot be built, or not for this optimizer.
     """
     check_sets_lr(config, optimizer)
     node = config.schedule
-    plugin = construct(node, "schedule", common=COMMON["schedule"], optimizer=optimizer, progress=progress)
+    offered = {"optimizer": optimizer, "progress": progress, "directions": directions}
+    plugin = construct(node, "schedule", common=COMMON["schedule"], **offered)
     schedule = complete(plugin, Schedule, "schedule")
     over = schedule.over if schedule.is_range_test else None
     if over is not None and not Duration.is_valid(over):

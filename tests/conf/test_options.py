@@ -33,7 +33,7 @@ OFFERED = {
     "model": {"num_classes", "in_channels", "image_shape", "input_shape", "num_tokens", "pretrained"},
     "objective": {"num_classes"},
     "optimizer": {"params", "network"},
-    "schedule": {"optimizer", "progress"},
+    "schedule": {"directions", "optimizer", "progress"},
     "averaging": {"network", "progress"},
     "batching": {"duration", "levels"},
     "logger": {"folder", "resumed_at", "say"},

@@ -255,7 +255,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
     for given, message in (
         (both, "evaluate: takes one run, and got 2; --ensemble takes several"),
         (["outputs/a", "--weights", "fit"], "--weights: is for --ensemble"),
-        (["outputs/a", "--json"], "--json: is for --ensemble"),
+        (["outputs/a", "--json", "--follow"], "--json: is not for --follow"),
     ):
         result = trainopt("evaluate", *given)
         assert (result.code, message in result.err) == (2, True), result.err

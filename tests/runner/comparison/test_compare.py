@@ -231,7 +231,7 @@ def test_unequal_tuning_effort_is_shown_and_an_obstacle(two, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--metric", "top1"), "--metric top1: no such metric"),
+        (("--metric", "top7"), "--metric top7: no such metric"),
         (("--by", "optimzer"), "--by optimzer: none of the runs has such a key; did you mean optimizer?"),
         (("--baseline", "newton"), "--baseline newton: means no method; there are optimizer=adam; optimizer=sgd"),
         (("--baseline", "opt"), "--baseline opt: means several methods"),
