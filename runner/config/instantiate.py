@@ -69,7 +69,11 @@ def checked_arguments(
     The arguments are those of `construct`; `positional` is the number of arguments that come first.
     """
     target = find(node, section)
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # of something that is not written in Python
+        line = f"{section}._target_={node['_target_']}: does not say which arguments it takes; wrap it in a function"
+        raise UserError(line) from error
     names = list(parameters)[positional:]
     keys = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
     objects = {key: value for key, value in offered.items() if key in names}

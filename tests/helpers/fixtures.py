@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from hydra.utils import get_object
 from PIL import Image
@@ -69,6 +70,42 @@ class LinearTimesOne(nn.Module):
     def forward(self, images):
         """Returns the logits."""
         return 1.0 * self.linear(images.flatten(1))
+
+
+class ScaledLoss(nn.Module):
+    """Cross-entropy divided by a running mean of itself, which is a part of checkpoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, outputs, targets):
+        """Returns the mean over a batch; the running mean follows in training only."""
+        loss = nn.functional.cross_entropy(outputs, targets)
+        if torch.is_grad_enabled():
+            self.mean.lerp_(loss.detach(), 0.1)
+        return loss / self.mean
+
+
+class Mistakes:
+    """A metric of the user: the number of mistakes, and the number in each class."""
+
+    higher_is_better = False
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes
+
+    def reset(self):
+        """Begins a new set."""
+        self.wrong = []
+
+    def update(self, outputs, targets):
+        """Keeps the classes of the samples that are wrong."""
+        self.wrong += targets[outputs.argmax(1) != targets].tolist()
+
+    def compute(self):
+        """Returns both."""
+        return {"total": len(self.wrong), "by_class": np.bincount(self.wrong, minlength=self.num_classes)}
 
 
 FISHER = "+probe.fisher._target_=helpers.fixtures.Measured"

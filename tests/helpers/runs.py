@@ -95,6 +95,8 @@ def check_same_run(one: Path, other: Path, made_longer: bool = False) -> None:
     """
     assert timeless(rows(one)) == timeless(rows(other))
     assert timeless(summary(one)) == timeless(summary(other))
+    arrays = [(folder / "metric_arrays.json") for folder in (one, other)]
+    assert len({path.read_bytes() if path.exists() else b"" for path in arrays}) == 1
     checkpoints = [{p.name for p in (folder / "checkpoints").glob("[lb]*.pt")} for folder in (one, other)]
     assert checkpoints[0] == checkpoints[1] <= {"last.pt", "best.pt"}
     for name in checkpoints[0]:

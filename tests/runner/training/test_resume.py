@@ -29,7 +29,7 @@ TAYLOR = "probe=[taylor] probe.taylor.every=2steps"
 # What is added to RUN, and to IMAGES and MLP where a line chooses no data, no model. A new option of the groups in the
 # first row needs no line of its own.
 LINES = {
-    **lines_of("optimizer", "schedule", "batching", "augmentation", "averaging", "regularizer", "probe"),
+    **lines_of("optimizer", "schedule", "batching", "augmentation", "averaging", "regularizer", "probe", "objective"),
     # networks
     "batch norm": RESNET,
     "dropout and stochastic depth": f"{TIMM} optimizer=adagrad",
@@ -91,6 +91,15 @@ LINES = {
     "ema, batch norm": f"averaging=ema {RESNET} optimizer=adam",
     "swa, batch norm": f"averaging=swa averaging.start=2steps averaging.every=2steps {RESNET} {SHIFTED}",
     "schedule-free, batch norm": f"optimizer=schedulefree_sgd {RESNET} {SHIFTED}",
+    # losses and metrics
+    "every metric": (
+        "metric=[top1,top5,per_class_accuracy,confusion_matrix,calibration_error,rmse] data.validation=0.2"
+        " selection_metric=calibration_error early_stopping.patience=9"
+    ),
+    "own loss and metric": (
+        "objective=bce augmentation.mixup=0.4 objective._target_=helpers.fixtures.ScaledLoss"
+        " +metric.mistakes._target_=helpers.fixtures.Mistakes selection_metric=mistakes_total"
+    ),
     # early stopping
     "patience": (
         "data.validation=0.2 optimizer.lr=0.5 early_stopping.patience=3 early_stopping.min_delta=0.5"
@@ -140,7 +149,14 @@ OF_KNOWN_KINDS = {
     *(f"optimizer=schedulefree_{name}" for name in ["adamw", "sgd"]),
     *(f"averaging={name}" for name in ["none", "ema", "swa"]),
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
-    *("augmentation=none", "batching=constant", "probe=[taylor]", "batch norm", "dropout and stochastic depth"),
+    *(
+        "augmentation=none",
+        "batching=constant",
+        "objective=cross_entropy",
+        "probe=[taylor]",
+        "batch norm",
+        "dropout and stochastic depth",
+    ),
     *("function, newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
     *("cycles, adam", "restarts, adam", "persistency in stages of steps", "sizes in stages in levels"),
     *(name for name in LINES if name.startswith("ehnewton, linear classifier, 20 images")),
