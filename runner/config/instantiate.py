@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.errors import HydraException
@@ -17,6 +18,7 @@ from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key
 
 PACKAGE = __package__.partition(".")[0]
+EXTRAS = {"torchmetrics": "metrics"}  # of this package, by the package that one brings
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -125,10 +127,22 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
     try:
         target = get_object(name)
     except (HydraException, ImportError, ValueError) as error:
+        package = name.partition(".")[0]
+        if package in EXTRAS and not is_installed(package):
+            line = f"{package} is not installed; pip install 'trainopt[{EXTRAS[package]}]'"
+            raise UserError(f"{section}._target_={name}: {line}") from error
         raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
     if not callable(target):
         raise UserError(f"{section}._target_={name}: is no class or function")
     return target
+
+
+def is_installed(package: str) -> bool:
+    """Returns whether a package can be imported."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # what it is replaced by has no origin
+        return False
 
 
 def construct_each(config: DictConfig, group: str, **offered: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +109,12 @@ def test_the_selection_is_top1_or_the_first_metric_with_a_direction():
 )
 def test_what_cannot_be_is_refused(typed, line):
     assert line in refusal("model=mlp", "data.limit=60", *typed)
+
+
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    line = refusal("model=mlp", "data.limit=60", "+metric.a._target_=torchmetrics.R2Score")
+    assert line.endswith("torchmetrics is not installed; pip install 'trainopt[metrics]'")
 
 
 def test_a_metric_of_the_user_comes_with_the_usual_ones_and_takes_the_number_of_classes():
