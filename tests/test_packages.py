@@ -61,6 +61,7 @@ ALLOWED = {
         *(
             "runner.probes",
             "runner.averaging",
+            "runner.precision",
             "runner.regularizers",
             "runner.state",
             "runner.metrics",
@@ -75,9 +76,10 @@ ALLOWED = {
     "runner.regularizers": {"runner.state", "runner.records", "runner.system", "models", "optimizers"},
     "runner.probes": {"runner.state", "runner.config", "runner.system", "data", "optimizers"},
     "runner.averaging": {"runner.state", "runner.config", "runner.system", "data", "models", "optimizers"},
+    "runner.precision": {"runner.system", "optimizers"},
     "runner.state": {
         *("runner.metrics", "runner.objectives", "runner.records", "runner.config", "runner.system"),
-        *("data", "optimizers"),
+        *("runner.precision", "data", "optimizers"),
     },
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
     "runner.trackers": {"runner.records", "runner.config", "runner.system"},

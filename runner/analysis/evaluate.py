@@ -44,9 +44,9 @@ def rebuild_run(folder: Path, device: str | None, display: Display, train_images
     config, _ = read_config(folder)
     if device is not None:
         config.device = device
-    if config.precision == "tf32" and choose_device(config.device).type == "cpu":
+    if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
+        display.say(f"note: on a CPU, precision={config.precision} is evaluated in float32")
         config.precision = "float32"
-        display.say("note: on a CPU, precision=tf32 is evaluated in float32")
     return build(config, folder, training=False, train_images=train_images)
 
 

@@ -73,7 +73,7 @@ class AveragedWeights(EvaluatedWeights):
         run = self._run
         spans = run.batching.spans_from(Position(), len(run.training_set))
         for inputs, _ in run.training_set.epoch(run.seed, 0, islice(spans, self.averaging.batch_norm_batches)):
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=run.autocast is not None):
+            with torch.autocast(inputs.device.type, run.autocast, enabled=run.autocast is not None):
                 yield run.objective.network(inputs)
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def run_state(run: Run) -> dict[str, Any]:
         "clocks": run.clocks.state_dict(),
         "probes": states(run.probes),
         "rng": rng_state(run.device),
+        **({} if run.scaling is None else {"scaling": run.scaling.state_dict()}),
         **({} if run.averaged is None else {"averaging": run.averaged.state_dict()}),
     }
 
@@ -42,6 +43,8 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     probe_states = state.get("probes", {})
     for name in run.probes.keys() & probe_states.keys():
         run.probes[name].load_state_dict(probe_states[name])
+    if run.scaling is not None:
+        run.scaling.load_state_dict(state["scaling"])
     if run.averaged is not None:
         run.averaged.load_state_dict(state["averaging"])
     set_rng_state(state["rng"], run.device)

@@ -40,7 +40,7 @@ def predictions(
     forward: Callable[[Tensor], Any],
     source: Source,
     batch_size: int,
-    autocast: str | None = None,
+    autocast: torch.dtype | None = None,
     stop: Callable[[], object] = never,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (outputs (B, ...) float32, targets (B, ...)) of every sample once, in order.
@@ -49,7 +49,7 @@ def predictions(
         forward: returns outputs, or a tuple that begins with them; its mode is the caller's choice.
         source: the samples.
         batch_size: samples a batch.
-        autocast: a device type to run the forward pass in bfloat16 on, or None.
+        autocast: the dtype that the forward pass runs in by autocast, or None.
         stop: called before each batch; where it returns true, the evaluation ends.
 
     Raises:
@@ -58,7 +58,7 @@ def predictions(
     for inputs, targets in source.ordered(batch_size):
         if stop():
             raise Abandoned
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast is not None):
+        with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
             output = forward(inputs)
         yield (output[0] if isinstance(output, tuple) else output).float(), targets
 
@@ -71,7 +71,7 @@ def evaluate(
     batch_size: int,
     loss: Loss,
     metrics: Mapping[str, Metric],
-    autocast: str | None = None,
+    autocast: torch.dtype | None = None,
     stop: Callable[[], object] = never,
 ) -> dict[str, Any]:
     """Returns the mean `loss` over a set, in evaluation mode, and each metric by name: numbers and arrays.

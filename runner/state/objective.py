@@ -27,14 +27,14 @@ class Objective:
         regularizers: by name, each with its parameters.
         loss: of outputs and targets.
         auxiliary_weight: weight of the loss of auxiliary outputs.
-        autocast: a device type to run the forward pass in bfloat16 on, or None.
+        autocast: the dtype that the forward pass runs in by autocast, or None.
     """
 
     network: Callable[[Tensor], Any]
     regularizers: dict[str, tuple[Regularizer, list[Tensor]]]
     loss: Loss = field(default_factory=CrossEntropy)
     auxiliary_weight: float = 0.4
-    autocast: str | None = None
+    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         self.returns_loss = returns_loss(self.network)
@@ -47,7 +47,7 @@ class Objective:
         (B, ...). Of a network that returns the loss, its report at the same point takes the place of the outputs.
         """
         if self.autocast:
-            with torch.autocast(self.autocast, torch.bfloat16):
+            with torch.autocast(inputs.device.type, self.autocast):
                 total, terms, outputs = self._of_data(inputs, targets)
         else:
             total, terms, outputs = self._of_data(inputs, targets)
@@ -58,7 +58,7 @@ class Objective:
 
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the loss of each sample (B,); their mean is the total without the regularizers."""
-        with torch.autocast(self.autocast or "cpu", torch.bfloat16, enabled=self.autocast is not None):
+        with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
             outputs = self._forward(inputs)
             outputs, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
             losses = self.loss.of_samples(aligned(outputs, targets), targets)

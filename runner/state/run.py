@@ -15,6 +15,7 @@ from trainopt.optimizers import Averaging, Optimizer, Schedule
 
 from ..metrics.metric import Metric
 from ..metrics.selection import Selection
+from ..precision.loss_scaling import LossScaling
 from .clocks import Clocks
 from .early_stopping import EarlyStopping
 from .evaluation import evaluate, never
@@ -112,7 +113,7 @@ class Run:
     training_set: Source
     evaluation_sets: dict[str, Source]  # by kind of row: validation (where there is one) and test
     device: torch.device
-    autocast: str | None
+    autocast: torch.dtype | None
     seed: int
     duration: str
     evaluate_every: str
@@ -123,6 +124,7 @@ class Run:
     num_outputs: int  # of the network
     input_shape: tuple[int, ...]  # (C, H, W) of images
     input_dtype: torch.dtype = torch.float32
+    scaling: LossScaling | None = None  # of the loss, in float16
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
@@ -134,7 +136,7 @@ class Run:
     @cached_property
     def update(self) -> ScaledUpdate:
         """What makes an update, and knows the learning rate of the last one."""
-        return ScaledUpdate(self.optimizer, self.batching, self.progress)
+        return ScaledUpdate(self.optimizer, self.batching, self.progress, self.scaling)
 
     @property
     def cycles(self) -> int:

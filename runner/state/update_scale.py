@@ -5,6 +5,7 @@ from typing import Any
 from trainopt.data import Batching, Position
 from trainopt.optimizers import Optimizer
 
+from ..precision.loss_scaling import LossScaling
 from .progress import Progress
 
 
@@ -19,16 +20,20 @@ class ScaledUpdate:
         optimizer: its learning rates are scaled during an update.
         batching: f is its `lr_factor`, the factor its `repeat_lr_factor`.
         progress: r is its `repeat`.
+        scaling: of the loss, which makes the updates of the optimizer; None: the optimizer makes them.
 
     Attributes:
         step: makes an update with a closure. Where the factors are 1 it is the optimizer's own `step`, at no cost.
     """
 
-    def __init__(self, optimizer: Optimizer, batching: Batching, progress: Progress):
+    def __init__(
+        self, optimizer: Optimizer, batching: Batching, progress: Progress, scaling: LossScaling | None = None
+    ):
         self._optimizer, self._batching, self._progress = optimizer, batching, progress
         self._is_scaled = batching.repeat_lr_factor != 1 or batching.changes_lr is not None
         self._scale = 1.0
-        self.step = self._scaled_step if self._is_scaled else optimizer.step
+        self._update = optimizer.step if scaling is None else scaling.step
+        self.step = self._scaled_step if self._is_scaled else self._update
 
     @property
     def lr(self) -> Any:
@@ -43,7 +48,7 @@ class ScaledUpdate:
         try:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * self._scale
-            return self._optimizer.step(closure)
+            return self._update(closure)
         finally:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate

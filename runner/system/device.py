@@ -90,8 +90,8 @@ def free_gpu(count: int) -> Iterator[int]:
 
 def set_numerics(precision: str, deterministic: bool, device: torch.device) -> None:
     """Sets torch's global switches for a precision and for determinism; UserError if the device lacks the precision."""
-    if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision=tf32: is for CUDA GPUs; on a CPU use precision=float32 or bf16")
+    if precision in ("tf32", "fp16") and device.type != "cuda":
+        raise UserError(f"precision={precision}: is for CUDA GPUs; on a CPU use precision=float32 or bf16")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if deterministic:

@@ -1,4 +1,5 @@
 """Builds a run from its configuration, checks that its components are compatible, and trains it.
 
-May import probes, averaging, regularizers, state, reporting, records, config, system, data, models and optimizers.
+May import probes, averaging, precision, regularizers, state, reporting, records, config, system, data, models and
+optimizers.
 """

@@ -36,6 +36,7 @@ from ..metrics.build import build_metrics
 from ..metrics.selection import directions, select
 from ..objectives.build import build_loss
 from ..objectives.loss import Loss
+from ..precision.loss_scaling import LossScaling
 from ..state.clocks import Clocks
 from ..state.early_stopping import EarlyStopping
 from ..state.gradient import GradientOptions
@@ -48,6 +49,8 @@ from .batch_control import read_reference
 from .compatibility import check_data, check_run, check_takes_inputs
 from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the configuration's precision
 
 
 def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
@@ -144,7 +147,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     batching = build_batching(config, schedule)
     probes = complete_each(construct_each(config, "probe"), Probe, "probe")
     forward = compiled(network) if config.compile else network
-    autocast = device.type if config.precision == "bf16" else None
+    autocast = AUTOCAST.get(config.precision)
     return Run(
         network=network,
         forward=forward,
@@ -172,6 +175,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         num_outputs=problem.data.num_outputs,
         input_shape=problem.input_shape,
         input_dtype=problem.data.input_dtype,
+        scaling=LossScaling(optimizer, device.type) if autocast is torch.float16 else None,
         compiled=config.compile,
         range_test=range_test,
         notes=problem.notes,
@@ -268,7 +272,7 @@ def build_batching(config: DictConfig, schedule: Schedule) -> Batching:
 
 
 def build_objective(
-    config: DictConfig, network: nn.Module, forward: Callable, autocast: str | None, loss: Loss
+    config: DictConfig, network: nn.Module, forward: Callable, autocast: torch.dtype | None, loss: Loss
 ) -> Objective:
     """Builds the sum of the loss and its regularizers, each with the parameters that it covers."""
     regularizers = complete_each(construct_each(config, "regularizer"), Regularizer, "regularizer")

@@ -1,6 +1,6 @@
 """The loss of a batch, as an optimizer asks for it."""
 
-from math import isfinite
+from math import isfinite, nan
 from typing import cast
 
 import torch
@@ -41,7 +41,8 @@ class TrainingClosure:
     def __init__(self, run: Run):
         self._objective, self._progress, self._gradient = run.objective, run.progress, run.gradient
         self._parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-        self._needs_graph = run.optimizer.needs_graph
+        self._needs_graph, self._scaling = run.optimizer.needs_graph, run.scaling
+        self._backward = Tensor.backward if run.scaling is None else run.scaling.backward
         self._in_parts, self._clips = run.gradient.accumulation_steps > 1, run.gradient.clips
         self._finite = finite_check(run.device)
 
@@ -67,12 +68,16 @@ class TrainingClosure:
         self.total = total
         must_finish = self._finite.begin(total)
         if not self._needs_graph and not self._in_parts:
-            total.backward()
+            self._backward(total)
         if must_finish:
             self._finite.finish()
+        if self._scaling is not None:
+            if self._scaling.is_exhausted:
+                raise Diverged(self._finite.value, nan)
+            self._scaling.unscale()
         if self._clips:
             self.gradient_norm = self._gradient.clip(self._parameters).item()
-            if not isfinite(self.gradient_norm):
+            if self._scaling is None and not isfinite(self.gradient_norm):
                 raise Diverged(self._finite.value, self.gradient_norm)
         self._progress.gradients += 1
         self._progress.samples += batch.size
@@ -84,7 +89,7 @@ class TrainingClosure:
         for part in self._gradient.parts(batch.size):
             fraction = (part.stop - part.start) / batch.size
             total, terms, output = self._objective(batch.inputs[part], batch.targets[part])
-            (fraction * total).backward()
+            self._backward(fraction * total)
             losses.append(fraction * total.detach())
             outputs.append(cast(Tensor, output).detach())
             for name, term in terms.items():
@@ -97,4 +102,5 @@ class TrainingClosure:
         total = self._finite.value  # was read already; a term alone is the total
         terms = {name: total if term is self.total else term.item() for name, term in self.terms.items()}
         norm = {} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}
-        return {**terms, "total": total, **norm}
+        scaling = {} if self._scaling is None else self._scaling.report()
+        return {**terms, "total": total, **norm, **scaling}

@@ -46,6 +46,7 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_loss_function(run)
     check_gradient(run)
     check_averaging(run)
+    check_loss_scaling(run)
     check_probes(run.probes)
     check_control(run)
     if run.compiled:
@@ -291,6 +292,16 @@ def check_gradient(run: Run) -> None:
             " give a smaller number"
         )
     run.notes.append(f"batch norm takes its statistics from each of {steps} parts of a batch")
+
+
+def check_loss_scaling(run: Run) -> None:
+    """Refuses to scale the loss where gradients are not those of the closure alone."""
+    if run.scaling is None:
+        return
+    right = "give precision=bf16 or float32"
+    names = [type(run.optimizer).__name__] * run.optimizer.needs_graph + [f"probe.{name}" for name in run.probes]
+    if names:
+        raise UserError(f"precision=fp16: {names[0]} differentiates the loss itself, which is not scaled; {right}")
 
 
 def check_averaging(run: Run) -> None:

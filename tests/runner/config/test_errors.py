@@ -69,7 +69,7 @@ CASES = [
     ("optimizer.nesterov=1", "optimizer.nesterov=1: must be true or false"),
     ("seed=1.5", "seed=1.5: must be an integer in [0, 4294967296)"),
     ("seed=4294967296", "seed=4294967296: must be an integer in [0, 4294967296)"),
-    ("precision=float16", "precision=float16: must be one of float32, tf32, bf16"),
+    ("precision=float16", "precision=float16: must be one of float32, tf32, bf16, fp16"),
     ("batching.size=0", "batching.size=0: must be >= 1"),
     ("duration=10", "duration=10: must be a duration (a positive number with a unit, as in 20epochs"),
     ("duration=0epochs", "duration=0epochs: must be a duration"),
@@ -107,6 +107,7 @@ CASES = [
     ("augmentation.mixup=-1", "augmentation.mixup=-1: must be >= 0"),
     ("augmentation.crop_probability=2", "augmentation.crop_probability=2: must be in [0, 1]"),
     ("precision=tf32 device=cpu", "precision=tf32: is for CUDA GPUs"),
+    ("precision=fp16 device=cpu", "precision=fp16: is for CUDA GPUs; on a CPU use precision=float32 or bf16"),
     ("batching.size=1436 data.size=4", "leave a batch of one, which batch norm cannot train on"),
     ("batching.size=2000 batching.drop_last=true", "holds no batch at all"),
     # missing data, weights, devices, classes

@@ -46,9 +46,11 @@ def test_a_resumed_run_is_the_run(trainopt, tmp_path, monkeypatch):
     assert same_weights(a, b)
 
 
-@pytest.mark.parametrize("options", [["precision=bf16"], ["precision=tf32"], ["channels_last=true"], ["compile=true"]])
-def test_options_train(trainopt, tmp_path, options):
-    assert trainopt(*RUN, *options, "run.name=a").code == 0
+@pytest.mark.parametrize(
+    "option", ["precision=bf16", "precision=fp16", "precision=tf32", "channels_last=true", "compile=true"]
+)
+def test_options_train(trainopt, tmp_path, option):
+    assert trainopt(*RUN, option, "run.name=a").code == 0
     found = summary(tmp_path / "outputs/a")
     assert found["final"]["top1"] > 50
     assert found["peak_memory_bytes"] == torch.cuda.max_memory_allocated()

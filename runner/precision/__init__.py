@@ -1,0 +1,4 @@
+"""What float16 needs: loss scaling.
+
+May import system and optimizers.
+"""
