@@ -151,7 +151,10 @@ def newton_step(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, bool, int]:
     """
     if not (matrix.isfinite().all() and gradient.isfinite().all()):
         return torch.full_like(gradient, torch.nan), False, 0
-    values, vectors = torch.linalg.eigh(matrix)
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # it did not converge, as on a path that diverges: no step is to be had
+        return torch.full_like(gradient, torch.nan), False, 0
     sizes = values.abs()
     nonzero = sizes > len(values) * torch.finfo(values.dtype).eps * sizes.max()
     coordinates = torch.where(nonzero, vectors.T @ gradient / torch.where(nonzero, values, 1.0), 0.0)

@@ -6,9 +6,10 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from ..config.options import CONF, Vocabulary, shipped
-from ..config.overrides import chosen, config_folders, typed_overrides
+from ..config.options import CONF, Vocabulary, option_content, shipped
+from ..config.overrides import chosen, config_dir, config_folders, split_override, typed_overrides
 from ..system.errors import UserError, nearest
+from ..system.flags import existing_folder
 
 KEYS = "keys"  # a topic beside the groups
 MAX_WIDTH = 110
@@ -19,8 +20,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
   trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
   trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
-  trainopt resume RUN                     continue from the last checkpoint in a run's folder
-  trainopt resume RUN duration=20epochs   make a run longer
+  trainopt resume RUN [duration=20epochs]   continue from the last checkpoint of a run; make it longer
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run while it trains, also on another device
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
@@ -46,7 +46,10 @@ def command(arguments: list[str], debug: bool) -> int:
     """Prints the help page for a command line, or that of a group; returns the exit code."""
     del debug
     vocabulary = Vocabulary([*config_folders(arguments), CONF])
-    topics = [word for word in arguments if word[0] not in "-+~" and "=" not in word and not Path(word).is_dir()]
+    folder = config_dir(arguments)
+    if folder is not None:
+        existing_folder(folder)
+    topics = [word for word in arguments if word[:1] not in "-+~" and "=" not in word and word != folder]
     if not topics:
         print(help_text(typed_overrides(arguments), vocabulary))
     elif topics[0] == KEYS:
@@ -67,7 +70,11 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
     lines += textwrap.wrap(", ".join(key_names()), width, initial_indent="  ", subsequent_indent="  ")
     lines += ["", "Keys of the chosen options:", ""]
+    typed = {key: value for _, key, value in map(split_override, overrides)}
     for group, choice in chosen(overrides, vocabulary).items():
+        if f"{group}._target_" in typed:
+            lines += class_lines(group, typed[f"{group}._target_"], choice, vocabulary)
+            continue
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
             keys = [] if path is None else _indented(_without(read_option(path), "defaults"))
@@ -75,6 +82,25 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
             if any(line != f"  {option}:" and not line.lstrip().startswith("#") for line in keys):
                 lines += [f"{group}={option}", *keys]
     return "\n".join(lines)
+
+
+def class_lines(group: str, target: str, option: str, vocabulary: Vocabulary) -> list[str]:
+    """Returns the arguments of a class that is named in place of that of an option, with their defaults.
+
+    Args:
+        group: of the option.
+        target: the dotted name of the class.
+        option: whose YAML's keys need no + before them.
+        vocabulary: the options that there are.
+    """
+    from ..config.instantiate import arguments_of  # imports torch
+
+    path = vocabulary.file(group, option)
+    known = [*(option_content(path) if path else ()), *vocabulary.common_keys(group)]
+    lines = [f"{group}._target_={target}  (a key with a plus is typed with it)"]
+    for name, default in arguments_of(target, group).items():
+        lines.append(f"  {name if name in known else f'+{name}'}: {default}")
+    return lines
 
 
 def group_line(group: str, vocabulary: Vocabulary, width: int) -> str:

@@ -39,6 +39,7 @@ def parser() -> FlagParser:
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt resume RUN [KEY=VALUE ...]`."""
     options = parser().parse_intermixed_args(arguments)
+    parser().refuse([word for word in options.overrides if "=" not in word])
     folder = options.run
     if (folder / PLAN).exists():
         raise UserError(f"{folder}: is a sweep; type its command again to continue it")
@@ -62,7 +63,7 @@ def changed(
     vocabulary = Vocabulary([CONF])
     for override in overrides:
         sign, key, text = split_override(override)
-        if sign or "=" not in override:
+        if sign:
             raise UserError(f"{override}: is no KEY=VALUE, as in duration=20epochs")
         if key == "logger":
             with Composer(None).composed([override]) as composed:

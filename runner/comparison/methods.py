@@ -132,7 +132,8 @@ def compare_methods(
         summaries = runs.summaries.loc[method.runs]
         method.diverged = int((summaries["status"] == "diverged").sum())
         method.estimates = {
-            name: estimate(list(summaries[one.column]) if name in recorded else []) for name, one in metrics.items()
+            name: estimate(list(summaries[one.column]) if name in recorded else [], one.bounds)
+            for name, one in metrics.items()
         }
         reached = at_target.loc[at_target.index.intersection(method.runs)]
         method.reached = len(reached)

@@ -1,6 +1,7 @@
 """The metrics by which runs are compared, and the axes of their curves. Needs no pandas."""
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 from ..system.display import metric_form
@@ -14,6 +15,11 @@ class Metric(NamedTuple):
     label: str
     more_is_better: bool | None
     form: str = ".2f"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and highest value that it can have: beyond them, an interval of Student's t means nothing."""
+        return (0.0, 100.0) if self.label.endswith("(%)") else (-inf, inf)
 
 
 METRICS = {

@@ -56,8 +56,8 @@ class Verdict:
         return self.adjusted < LEVEL
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Returns mean, standard deviation and interval of values.
+def estimate(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    """Returns mean, standard deviation and interval of values; the interval ends at the bounds of what they can be.
 
     >>> e = estimate([1.0, 2.0, 3.0])
     >>> e.mean, e.std, e.n, round(e.high, 3)
@@ -72,7 +72,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     # of equal values rounding would leave a little
     std = 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
     reach = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
-    return Estimate(mean, std, n, mean - reach, mean + reach)
+    return Estimate(mean, std, n, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]))
 
 
 def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, float]) -> Verdict:

@@ -3,10 +3,27 @@
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from ..system.errors import UserError
 
 _PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE](\d{1,2}))?\s*(epoch|step)s?")
+
+
+def usual_durations(value: Any) -> Any:
+    """Returns a duration as it is usually written, also in a list: `2epochs` for `2 epoch`, `2.0epochs` and `02epochs`.
+
+    >>> usual_durations(["1 step", "0.50epoch", "1e3epochs"]), usual_durations("2epochs"), usual_durations("x")
+    (['1steps', '0.5epochs', '1e3epochs'], '2epochs', 'x')
+    """
+    if isinstance(value, list):
+        return [usual_durations(element) for element in value]
+    match = _PATTERN.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    whole, _, part = match[1].partition(".")
+    number = (whole.lstrip("0") or "0") + (f".{part.rstrip('0')}" if part.strip("0") else "")
+    return f"{number}{f'e{match[2]}' if match[2] else ''}{match[3]}s"
 
 
 @dataclass(frozen=True)

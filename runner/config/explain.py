@@ -44,7 +44,8 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         key = split_override(error.override)[1]
         if key and not key.isascii():
             return f"{key}: unknown key{nearest(key, vocabulary.keys(chosen(overrides, vocabulary)))}"
-        return f"{error.override}: cannot be read as key=value ({one_line(error.message)[:160]})"
+        message = one_line(error.message).partition(" See https:")[0]  # of Hydra's grammar
+        return f"{error.override}: cannot be read as key=value ({message[:160]})"
     if isinstance(error, ConfigCompositionException):
         return wrong_choice(overrides, vocabulary) or _composition(error, overrides, vocabulary)
     missing = re.search(r"Missing mandatory value: (\S+)", str(error))

@@ -15,7 +15,7 @@ from trainopt.models import WeightsError
 
 from ..system.errors import UserError, one_line
 from .renamed import RENAMED_TARGETS
-from .validate import check_rule, rule_of, unknown_key
+from .validate import check_rule, rule_of, unknown_key, yaml_text
 
 PACKAGE = __package__.partition(".")[0]
 EXTRAS = {"torchmetrics": "metrics"}  # of this package, by the package that one brings
@@ -165,6 +165,23 @@ def construct_each(config: DictConfig, group: str, **offered: Any) -> dict[str, 
         str(name): construct(node, f"{group}.{name}", **{k: v for k, v in offered.items() if k not in (node or ())})
         for name, node in nodes.items()
         if not (isinstance(node, DictConfig) and node.get("_target_", "") is None)
+    }
+
+
+def arguments_of(target: str, section: str) -> dict[str, str]:
+    """Returns the arguments of a class or function with their defaults as YAML has them, "???" where there is none.
+
+    Args:
+        target: its dotted name.
+        section: that it stands in: the parameters of the network, an optimizer's first argument, are left out.
+    """
+    parameters = list(inspect.signature(find(OmegaConf.create({"_target_": target}), section)).parameters.values())
+    return {
+        p.name: "???"
+        if p.default is inspect.Parameter.empty
+        else yaml_text([*p.default] if isinstance(p.default, tuple) else p.default)
+        for p in parameters[1 if section == "optimizer" else 0 :]
+        if p.kind in NAMED
     }
 
 

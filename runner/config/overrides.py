@@ -128,10 +128,15 @@ def typed_overrides(arguments: list[str]) -> list[str]:
 
 def config_folders(arguments: list[str]) -> list[Path]:
     """Returns the folder that --config-dir names, in a list; an empty one where there is none."""
+    folder = config_dir(arguments)
+    return [Path(folder)] if folder is not None and Path(folder).is_dir() else []
+
+
+def config_dir(arguments: list[str]) -> str | None:
+    """Returns what is typed behind --config-dir."""
     parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    folder = parser.parse_known_args(arguments)[0].config_dir
-    return [folder] if folder is not None and folder.is_dir() else []
+    parser.add_argument("--config-dir", "-cd")
+    return parser.parse_known_args(arguments)[0].config_dir
 
 
 def hint(key: str, value: str = "VALUE") -> str | None:

@@ -7,8 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..system.errors import UserError
 from .explain import wrong_choice
-from .options import following_groups
+from .options import CONF, Vocabulary, following_groups, list_groups
 from .overrides import split_override
+from .quoting import check_numbers
 from .run_names import as_typed, key_of, option_choices
 from .validate import check_config, choices_with_classes, drop_replaced_defaults
 
@@ -34,9 +35,20 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
         raise UserError(line)
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, typed)
+    check_files(config, choices, vocabulary)
     check_config(config, choices, vocabulary, {key: value for _, key, value in map(split_override, typed)})
     check_run_name(config.run.name)
     return choices_with_classes(config, choices, vocabulary)
+
+
+def check_files(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Raises UserError for a number in the user's files of chosen options that no floating-point number can be."""
+    chosen = [*choices.items(), *((group, name) for group in list_groups() for name in config.get(group) or ())]
+    for group, option in chosen:
+        path = vocabulary.file(group, str(option))
+        if path is not None and CONF not in path.parents:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                check_numbers(str(path), line.partition(" #")[0])
 
 
 def check_run_name(name: str) -> None:

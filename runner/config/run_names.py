@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from .durations import Duration, usual_durations
 from .options import CONF, Vocabulary, following_groups, list_groups
 from .validate import choices_with_classes
 
@@ -55,11 +56,29 @@ def run_name(choices: dict[str, Any], overrides: list[str]) -> str:
     >>> run_name(choices | {"optimizer": "torch.optim.AdamW"}, ["optimizer._target_=torch.optim.AdamW"])
     'mlp-digits-torch.optim.AdamW'
     """
+    return folder_name(run_parts(choices, identifying_overrides(overrides)), choices)
+
+
+def former_run_name(choices: dict[str, Any], overrides: list[str], name: str) -> str | None:
+    """Returns the name that a run had in version 0.1.0; None where it was the same, or where `name` is another.
+
+    That version had names with what was typed as it was, and without hashes.
+
+    >>> choices = {"model": "mlp", "data": "digits", "optimizer": "sgd"}
+    >>> former_run_name(choices, ["duration=2epoch"], "mlp-digits-sgd,duration=2epochs")
+    'mlp-digits-sgd,duration=2epoch'
+    """
+    former = folder_name(run_parts(choices, identifying_overrides(overrides, usual=False)), choices, hashes=False)
+    return former if former != name == run_name(choices, overrides) else None
+
+
+def run_parts(choices: Mapping[str, Any], identifying: list[str]) -> list[str]:
+    """Returns the parts of the name of a run, from its choices and the overrides that identify it."""
     front = "-".join(str(choices.get(group)) for group in LEADING_GROUPS)
-    keys = {text: key_of(text).lstrip("+") for text in identifying_overrides(overrides)}
+    keys = {text: key_of(text).lstrip("+") for text in identifying}
     said = {*LEADING_GROUPS, *(f"{group}._target_" for group in LEADING_GROUPS)}
     said |= {key.removesuffix("._target_") for key in keys.values() if key.endswith("._target_")}  # as schedule=cyclic
-    return folder_name([front, *(text for text, key in keys.items() if key not in said)], choices)
+    return [front, *(text for text, key in keys.items() if key not in said)]
 
 
 def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
@@ -69,10 +88,19 @@ def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
     'optimizer=sgd,adam,seed=0,1'
     """
     typed = as_typed(overrides) if OmegaConf.is_list(overrides) else overrides
-    sweeper = choices["hydra/sweeper"]
-    return (
-        folder_name([*([] if sweeper == "basic" else [sweeper]), *identifying_overrides(typed)], choices) or "defaults"
-    )
+    return folder_name([*sweeper_part(choices), *identifying_overrides(typed)], choices) or "defaults"
+
+
+def former_sweep_name(overrides: list[str], choices: Mapping[str, Any], name: str) -> str | None:
+    """Returns the name that a sweep had in version 0.1.0, as `former_run_name` does for a run."""
+    parts = [*sweeper_part(choices), *identifying_overrides(overrides, usual=False)]
+    former = folder_name(parts, choices, hashes=False)
+    return former if former != name == sweep_name(overrides, choices) else None
+
+
+def sweeper_part(choices: Mapping[str, Any]) -> list[str]:
+    """Returns the sweeper where it is not Hydra's own, as the first part of the name of a sweep."""
+    return [] if choices["hydra/sweeper"] == "basic" else [choices["hydra/sweeper"]]
 
 
 def as_typed(overrides: Any) -> list[str]:
@@ -80,10 +108,31 @@ def as_typed(overrides: Any) -> list[str]:
     return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
-def identifying_overrides(overrides: Iterable[str]) -> list[str]:
-    """Returns the overrides that make a run another run, sorted."""
+def identifying_overrides(overrides: Iterable[str], usual: bool = True) -> list[str]:
+    """Returns the overrides that make a run another run, sorted.
+
+    Args:
+        overrides: as typed.
+        usual: whether values that mean the same are written in the same way.
+    """
     identifying = (text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
-    return sorted(re.sub(r"""=(["'])([^"'\\]*)\1$""", r"=\2", text) for text in identifying)  # without quotes
+    forms = map(usual_override, identifying) if usual else identifying
+    return sorted(re.sub(r"""=(["'])([^"'\\]*)\1$""", r"=\2", text) for text in forms)  # without quotes
+
+
+def usual_override(override: str) -> str:
+    """Returns an override with its durations, or the only option of a list, as they are usually written.
+
+    >>> usual_override("duration=2epoch"), usual_override("regularizer=l2"), usual_override("probe=fisher,taylor")
+    ('duration=2epochs', 'regularizer=[l2]', 'probe=fisher,taylor')
+    """
+    key, equals, value = override.partition("=")
+    if key in list_groups() and re.fullmatch(r"\w+", value):
+        return f"{key}=[{value}]"
+    inner = value.strip("[]").split(",")
+    if all(map(Duration.is_valid, inner)):
+        value = value.replace(",".join(inner), ",".join(usual_durations(inner)))
+    return key + equals + value
 
 
 def key_of(override: str) -> str:
@@ -91,7 +140,7 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
-def folder_name(parts: list[str], slashes: Container[str] = ()) -> str:
+def folder_name(parts: list[str], slashes: Container[str] = (), hashes: bool = True) -> str:
     """Returns the parts in one name that every file system takes.
 
     A part with other characters ends in a hash of it, so that `a b` and `a_b` have two names; so does a long name.
@@ -99,21 +148,22 @@ def folder_name(parts: list[str], slashes: Container[str] = ()) -> str:
     Args:
         parts: as `key=value`.
         slashes: keys whose values have slashes, which no hash needs to tell from others: those of groups.
+        hashes: whether parts with other characters get one.
 
     >>> folder_name(["data.path=a_b", "data.path=a b", "experiment=x/y"], ["experiment"])
     'data.path=a_b,data.path=a_b-6ad4e521,experiment=x_y'
     """
-    name = ",".join(folder_part(part.replace("/", "_") if key_of(part) in slashes else part) for part in parts)
+    name = ",".join(folder_part(p.replace("/", "_") if key_of(p) in slashes else p, hashes) for p in parts)
     if len(name.encode()) > MAX_BYTES:
         start = name.encode()[: MAX_BYTES - 13].decode(errors="ignore")
         name = f"{start}-{hash_of(name, 12)}"
     return name
 
 
-def folder_part(part: str) -> str:
-    """Returns a part of a folder's name, with a hash of it where characters are replaced."""
+def folder_part(part: str, hashes: bool) -> str:
+    """Returns a part of a folder's name, with a hash of it where characters are replaced and hashes are asked for."""
     name = re.sub(r"[^\w.,=+~@\[\]-]", "_", part)
-    return name if name == part else f"{name}-{hash_of(part, 8)}"
+    return name if name == part or not hashes else f"{name}-{hash_of(part, 8)}"
 
 
 def hash_of(text: str, digits: int) -> str:

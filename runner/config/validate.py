@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import UserError, nearest
-from .durations import Duration
+from .durations import Duration, usual_durations
 from .options import CONF, Vocabulary, list_groups, option_content, shipped
 from .overrides import hint, split_override
 from .renamed import new_key
@@ -53,11 +53,22 @@ def check_config(
         named = f"{group}.{name.partition('.')[2]}" if group in lists else key
         if group not in checked:
             continue
-        number = number_for(value, shipped("allowed.yaml").get(named, ""))
-        if number is None:
+        usual = usual_form(value, shipped("allowed.yaml").get(named, ""))
+        if usual is None:
             check_value(key, value, named, texts.get(key))
-        else:
-            OmegaConf.update(config, key, number)
+        elif usual != value or type(usual) is not type(value):
+            OmegaConf.update(config, key, usual)
+
+
+def usual_form(value: Any, rule: str) -> Any:
+    """Returns a value in the form in which runs are compared, or None where it does not keep its rule.
+
+    >>> usual_form("2epoch", "duration"), usual_form(2e3, "integer >= 1"), usual_form(2e3, "duration")
+    ('2epochs', 2000, None)
+    """
+    if "duration" in rule and isinstance(value, str | list) and satisfies(value, rule):
+        return usual_durations(value)
+    return number_for(value, rule)
 
 
 def number_for(value: Any, rule: str) -> int | float | None:

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ..config.durations import usual_durations
 from ..config.renamed import with_first_names, with_new_names
-from ..config.validate import leaves
+from ..config.validate import leaves, yaml_text
 from ..system.errors import DIVERGED, UserError, reason
 from ..system.files import read_json, write_json
 from ..system.lock import is_being_written
@@ -47,7 +48,7 @@ RunLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """Returns the values of the keys that have an effect on a run's results, by dotted key."""
-    return {key: value for key, value in leaves(config) if not key.startswith(KEYS_WITHOUT_EFFECT)}
+    return {key: usual_durations(value) for key, value in leaves(config) if not key.startswith(KEYS_WITHOUT_EFFECT)}
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -112,7 +113,7 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
     ours, theirs = identity(config), identity(read_config(folder)[0])
     differ = [key for key in sorted({*ours, *theirs}) if ours.get(key, "—") != theirs.get(key, "—")]
     if differ:
-        shown = [f"{key} ({theirs.get(key, '—')} there, {ours.get(key, '—')} here)" for key in differ[:5]]
+        shown = [f"{key} ({value_text(theirs, key)} there, {value_text(ours, key)} here)" for key in differ[:5]]
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise OtherConfiguration(
             f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
@@ -120,17 +121,30 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
         )
 
 
-def check_former_name(folder: Path, config: DictConfig) -> None:
+def value_text(values: dict[str, Any], key: str) -> str:
+    """Returns the value of a key as YAML has it; a dash where there is none."""
+    return yaml_text(values[key]) if key in values else "—"
+
+
+def check_former_name(folder: Path, config: DictConfig, former_name: str | None) -> None:
     """Raises UserError if the run of a folder that is not there lies beside it, under the name of an earlier version.
 
-    That had no hashes in names for what was replaced in them.
+    Args:
+        folder: the run's.
+        config: of the run.
+        former_name: of the folder; None: it was the same.
     """
-    former = folder.with_name(re.sub(r"-[0-9a-f]{8}(?=,|$)", "", folder.name))
-    if former == folder or (folder / CONFIG).exists() or not (former / CONFIG).exists():
+    if former_name is None or (folder / CONFIG).exists():
         return
-    if identity(config) == identity(read_config(former)[0]):
-        move = shlex.join(["mv", str(former), str(folder)])
-        raise UserError(f"{former}: is this run, under the name of an earlier version; go on with it after {move}")
+    former = folder.with_name(former_name)
+    if (former / CONFIG).exists() and identity(config) == identity(read_config(former)[0]):
+        raise UserError(moved_text(former, folder, "run"))
+
+
+def moved_text(former: Path, folder: Path, what: str) -> str:
+    """Returns the line that says how a run or a sweep under the name of an earlier version is gone on with."""
+    move = shlex.join(["mv", str(former), str(folder)])
+    return f"{former}: is this {what}, under the name of an earlier version; go on with it after {move}"
 
 
 def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ..config.data_files import needs
 from ..config.explain import explain
 from ..config.prepare import prepare
-from ..config.run_names import as_typed, option_choices
-from ..records.job_table import write_plan
-from ..records.run_folder import CONFIG, check_former_name, fingerprint
+from ..config.run_names import as_typed, former_run_name, former_sweep_name, option_choices
+from ..records.job_table import PLAN, write_plan
+from ..records.run_folder import CONFIG, check_former_name, fingerprint, moved_text
 from ..system.errors import UserError
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
 from .arguments import check_arguments
@@ -29,8 +29,11 @@ def plan_sweep(config: DictConfig) -> Path:
     Raises:
         UserError: a job cannot be run as it was typed.
     """
-    folder = Path(config.hydra.sweep.dir)
-    write_plan(folder, as_typed(config.hydra.overrides.task), first_jobs(config), set_workers(config))
+    folder, typed = Path(config.hydra.sweep.dir), as_typed(config.hydra.overrides.task)
+    former_name = former_sweep_name(typed, config.hydra.runtime.choices, folder.name)
+    if former_name is not None and not folder.exists() and (folder.with_name(former_name) / PLAN).exists():
+        raise UserError(moved_text(folder.with_name(former_name), folder, "sweep"))
+    write_plan(folder, typed, first_jobs(config), set_workers(config))
     return folder
 
 
@@ -103,7 +106,9 @@ def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> 
         settings = HydraConfig.get()
         choices = prepare(job, settings)
         if not (Path(settings.sweep.dir) / settings.sweep.subdir / CONFIG).exists():
-            check_former_name(Path(settings.sweep.dir) / settings.sweep.subdir, job)
+            name = str(settings.sweep.subdir)
+            former_name = former_run_name(choices, as_typed(settings.overrides.task), name)
+            check_former_name(Path(settings.sweep.dir) / name, job, former_name)
             check_arguments(job, choices)
         return {
             "folder": str(settings.sweep.subdir),

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..config.prepare import prepare
-from ..config.run_names import as_typed, key_of, register_resolvers
+from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
 from ..records.run_folder import (
     OtherConfiguration,
@@ -90,7 +90,7 @@ class Job:
             sweeper = settings.runtime.choices["hydra/sweeper"]
             raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
-        check_former_name(folder, config)
+        check_former_name(folder, config, former_run_name(choices, as_typed(settings.overrides.task), folder.name))
         if settings.mode == RunMode.MULTIRUN:
             return self._run_in_sweep(config, choices, folder)
         code = start(config, choices, folder, self.command, self.debug)

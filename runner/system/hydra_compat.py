@@ -57,7 +57,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     Raises:
         UserError: a flag has a wrong value, or is not supported.
     """
-    flags, unknown = flag_parser().parse_known_args(arguments)
+    flags, unknown = flag_parser().parse_known_intermixed_args(arguments)
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun: is not supported; trainopt resume RUN continues a run")
     if flags.config_dir is not None:

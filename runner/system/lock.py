@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -178,7 +179,7 @@ def folders_being_written(folders: list[Path]) -> set[Path]:
         dead = None if owner is None else is_dead_here(owner)
         if dead is False:
             alive.add(folder)
-        elif owner is not None and dead is None:
+        elif owner is not None and dead is None and silence(folder / LOCK_FILE) < SILENCE_SECONDS:
             unknown.append(folder / LOCK_FILE)
     return alive | {path.parent for path in changing_files(unknown, 2 * HEARTBEAT_SECONDS)}
 
@@ -190,6 +191,21 @@ def is_being_written(folder: Path) -> bool:
     if owner is not None and dead is None:
         return bool(changing_files([folder / LOCK_FILE], SILENCE_SECONDS))
     return dead is False
+
+
+def silence(path: Path) -> float:
+    """Returns the seconds since the last heartbeat of a lock, by the clock of its file system; 0 where it is unknown.
+
+    The time of a new file in the same folder is that clock's: no clocks of two machines are compared.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
+    except OSError:  # as in a folder that can only be read
+        return 0.0
 
 
 def changing_files(paths: list[Path], seconds: float) -> list[Path]:

@@ -49,6 +49,7 @@ def check_run(config: DictConfig, run: Run) -> None:
     check_loss_scaling(run)
     check_probes(run.probes)
     check_control(run)
+    note_idle_probes(run)
     if run.compiled:
         check_compile([run.optimizer, *run.probes.values()])
 
@@ -332,6 +333,13 @@ def check_probes(probes: dict[str, Probe]) -> None:
             raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
 
 
+def note_idle_probes(run: Run) -> None:
+    """Notes the probes that measure nothing, as they are due after the end of the run."""
+    for name, probe in run.probes.items():
+        if not probe.each_epoch and never_comes(probe.every, run):
+            run.notes.append(f"probe.{name}.every={probe.every} never comes in a run of {run.duration}: it has no rows")
+
+
 def check_compile(plugins: Sequence[Optimizer | Probe]) -> None:
     """Refuses to compile for an optimizer or a probe that differentiates the gradient."""
     for plugin in plugins:
@@ -358,11 +366,14 @@ def never_comes(every: str, run: Run) -> bool:
     """Returns whether a duration is longer than a run, however large its batches will be."""
     one, whole = Duration.parse(every), Duration.parse(run.duration)
     batching, epoch_size = run.batching, run.progress.epoch_size
+    smallest, largest = batching.smallest or batching.size, batching.largest or batching.size
     if one.unit == whole.unit:
         return one.amount > whole.amount
+    if 0 in (smallest, largest):  # unknown
+        return False
     if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
-        return one.amount * epoch_size > whole.amount * 2 * batching.largest
-    return one.amount > ceil(whole.amount) * ceil(epoch_size / batching.smallest) * batching.most_repeats
+        return one.amount * epoch_size > whole.amount * 2 * largest
+    return one.amount > ceil(whole.amount) * ceil(epoch_size / smallest) * batching.most_repeats
 
 
 def check_learning_rate(run: Run) -> None:

@@ -155,6 +155,18 @@ def test_a_hessian_that_is_not_finite_makes_the_step_nan():
     assert theta.isnan().all()
 
 
+def test_eigenvalues_that_do_not_converge_make_the_step_nan(monkeypatch):
+    """The run then ends as diverged, and not with an error."""
+
+    def fails(matrix):
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    theta = parameter([5.0, 3.0])
+    stepped(theta, FUNCTIONS["quadratic"], 1)
+    assert theta.isnan().all()
+
+
 def test_state_goes_round():
     theta, again = parameter([5.0, 3.0]), parameter([5.0, 3.0])
     first = stepped(theta, FUNCTIONS["quadratic"], 0, lr=0.5, damping=2.0)

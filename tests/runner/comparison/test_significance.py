@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from trainopt.runner.comparison.metrics import METRICS
 from trainopt.runner.comparison.significance import LEVEL, MIN_SEEDS, compare_with_baseline, estimate, hedges_g, holm
 
 
@@ -24,6 +25,13 @@ def test_an_estimate_is_scipys(rng):
     low, high = stats.t.interval(0.95, 6, np.mean(values), stats.sem(values))
     assert (found.mean, found.std, found.n) == (np.mean(values), np.std(values, ddof=1), 7)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_an_interval_ends_where_values_do():
+    found = estimate([99.0, 99.9, 100.0], (0.0, 100.0))
+    assert (found.high, found.low) == (100.0, pytest.approx(estimate([99.0, 99.9, 100.0]).low))
+    assert estimate([0.1, 0.0, 0.9], (0.0, 100.0)).low == 0
+    assert (METRICS["final_top1"].bounds, METRICS["final_loss"].bounds[0]) == ((0.0, 100.0), -math.inf)
 
 
 def test_one_value_has_no_spread_and_none_no_mean():

@@ -157,6 +157,10 @@ def test_bad_input(monkeypatch, command, message):
         ("--config-dir", "--config-dir/-cd: expected one argument"),
         ("--help --config-dir", "--config-dir/-cd: expected one argument"),
         ("--config-dir nowhere seed=1", "nowhere: no such folder"),
+        ("--config-dir nowhere --help", "nowhere: no such folder"),
+        ("seed=a=b", "seed=a=b: cannot be read as key=value (mismatched input '=' expecting <EOF>)"),
+        ("model=mlp --cfg job optimizer.lrr=3", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+        ("optimizer.momentum=2", "optimizer.momentum=2: must be a number in [0, 1)"),
         ("--cfg nonsense", "--cfg/-c: invalid choice: 'nonsense'"),
         ("--resolve", "--resolve: goes with --cfg job"),
         ("--cfg job --package nonsense", "--package nonsense: there is no such section"),
@@ -275,6 +279,14 @@ def test_a_sweep_with_a_bad_job_is_refused_before_the_first_begins(trainopt, tmp
     assert result.err.startswith(f"trainopt: {message}")
     assert result.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_help_has_the_arguments_of_a_class_that_is_named(trainopt):
+    text = trainopt("optimizer._target_=torch.optim.AdamW", "--help").out
+    assert "\noptimizer._target_=torch.optim.AdamW  (" in text
+    assert "\n  lr: 0.001\n  +betas: [0.9,0.999]\n" in text
+    assert "momentum" not in text.partition("Keys of the chosen options")[2]
+    assert "cannot be imported" in trainopt("optimizer._target_=torch.optim.AdamX", "--help").err
 
 
 def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):

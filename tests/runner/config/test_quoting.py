@@ -6,6 +6,7 @@ import pytest
 
 from helpers.cli import refusal, sweep_refusal
 from trainopt.runner.config.quoting import quoted_overrides
+from trainopt.runner.config.run_names import former_run_name, run_name
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import parse_override
 
@@ -92,6 +93,49 @@ def test_the_folder_of_an_earlier_version_is_named(trainopt, tmp_path):
     former.rename(run)
     assert "mv " in result.err
     assert "already finished" in trainopt(*typed).out
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("duration=2step", "duration=2steps"), ("regularizer=l2", "regularizer=[l2]")]
+)
+def test_what_means_the_same_is_the_same_run(trainopt, tmp_path, one, other):
+    """And so is a run or a sweep that an earlier version made with either."""
+    typed = ["model=mlp", "logger=none", *(["duration=1steps"] if "duration" not in one else [])]
+    assert trainopt(*typed, one).code == 0
+    assert "already finished" in trainopt(*typed, other).out
+    (run,) = (tmp_path / "outputs").iterdir()
+    former = run.rename(run.with_name(run.name.replace(other, one)))
+    result = trainopt(*typed, one)
+    assert f"{former.name}: is this run, under the name of an earlier version" in result.err
+    assert not run.exists()
+
+
+def test_the_sweep_of_an_earlier_version_is_named(trainopt, tmp_path):
+    typed = ["-m", *SMALL, "data.root=a/b", "seed=0"]
+    assert trainopt(*typed).code == 0
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    former = sweep.rename(sweep.with_name(sweep.name.replace("a_b-" + sweep.name.partition("a_b-")[2][:8], "a_b")))
+    result = trainopt(*typed)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"{former.name}: is this sweep, under the name of an earlier version" in result.err
+    assert not sweep.exists()
+
+
+def test_a_long_name_of_an_earlier_version_is_found():
+    choices, long = {"model": "mlp", "data": "digits", "optimizer": "sgd"}, f"data.path=/{'x' * 200}"
+    name, former = run_name(choices, [long]), former_run_name(choices, [long], run_name(choices, [long]))
+    assert name[:-12] == former[:-12]
+    assert name != former
+    assert former_run_name(choices, [long], "typed") is None
+
+
+def test_a_number_in_a_file_that_would_become_zero_is_named(trainopt, tmp_path):
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    file = tmp_path / "mine/optimizer/tiny.yaml"
+    file.write_text("_target_: torch.optim.SGD\nlr: 1e-400 # not 1e-500\n")
+    result = trainopt("--config-dir", "mine", "optimizer=tiny")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"{file.relative_to(tmp_path)}: 1e-400 is smaller than" in result.err.replace(f"{tmp_path}/", "")
 
 
 def test_a_key_that_one_job_lacks_is_explained_by_the_choices_of_that_job():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers.cli import refusal
+from helpers.cli import built, refusal
 from helpers.runs import equal, rows, state, summary, timeless, weights
 from trainopt.runner.state.clocks import Clocks
 
@@ -139,3 +139,17 @@ def test_the_help_page_shows_the_group_and_its_keys(trainopt):
     result = trainopt("--help", "probe=[taylor]")
     assert "  probe: " in result.out
     assert "every: 50steps # a duration" in result.out
+
+
+@pytest.mark.parametrize(
+    ("every", "duration", "comes"),
+    [
+        ("50steps", "20steps", False),
+        ("20steps", "20steps", True),
+        ("50steps", "4epochs", False),
+        ("2epochs", "9steps", False),
+    ],
+)
+def test_a_probe_that_never_comes_is_noted(every, duration, comes):
+    run = built("model=mlp", "probe=[taylor]", f"probe.taylor.every={every}", f"duration={duration}")
+    assert (f"probe.taylor.every={every} never comes in a run of {duration}: it has no rows" in run.notes) != comes

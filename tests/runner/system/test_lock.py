@@ -47,6 +47,17 @@ def dead_pid() -> int:
     return pid
 
 
+def test_a_lock_of_another_machine_that_was_silent_for_long_is_not_watched(tmp_path, monkeypatch):
+    lock_file = tmp_path / "lock"
+    lock_file.write_text(json.dumps({"pid": 1, "host": "far", "place": "far"}))
+    monkeypatch.setattr(lock, "changing_files", lambda paths, seconds: list(paths))
+    assert folders_being_written([tmp_path]) == {tmp_path}
+    last = time.time() - 60
+    os.utime(lock_file, (last, last))
+    assert folders_being_written([tmp_path]) == set()
+    assert list(tmp_path.iterdir()) == [lock_file]
+
+
 def test_it_is_there_while_held_and_gone_after(tmp_path):
     with RunLock(tmp_path / "run"):
         owner = json.loads((tmp_path / "run/lock").read_text())
