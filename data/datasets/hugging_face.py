@@ -1,5 +1,6 @@
 """Data of Hugging Face's library `datasets`, in a folder that it wrote."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,7 @@ def is_hugging_face(folder: Path) -> bool:
 
 
 def read_hugging_face(folder: Path, num_classes: int | None) -> dict[str, Any]:
-    """Returns Datasets by `train`, `test` and, if there is one, `validation`, and `num_classes`.
-
-    The target is the column `label`, `labels`, `target` or `targets`. The input is the only column of images, or the
-    only other column, of numbers or of lists of numbers of one length; several columns of numbers become a vector, in
-    their order.
-
-    Args:
-        folder: written by datasets.DatasetDict.save_to_disk.
-        num_classes: number of classes; None: that of a ClassLabel, else counted.
+    """Returns the Datasets in a folder that datasets.DatasetDict.save_to_disk wrote, as `from_splits`.
 
     Raises:
         DataError: the library is not installed, or there are no such splits and columns.
@@ -45,27 +38,50 @@ def read_hugging_face(folder: Path, num_classes: int | None) -> dict[str, Any]:
         splits = datasets.load_from_disk(str(folder))
     except Exception as error:
         raise DataError(f"{folder}: cannot be read by datasets ({one_line(error)})") from error
+    return from_splits(splits, str(folder), num_classes)
+
+
+def are_splits(contents: Mapping[str, Any]) -> bool:
+    """Returns whether these are splits of the library `datasets`, as a DatasetDict has them."""
+    return bool(contents) and all(type(one).__module__.startswith("datasets.") for one in contents.values())
+
+
+def from_splits(splits: Mapping[str, Any], where: str, num_classes: int | None = None) -> dict[str, Any]:
+    """Returns Datasets by `train`, `test` and, if there is one, `validation`, and `num_classes`.
+
+    The target is the column `label`, `labels`, `target` or `targets`. The input is the only column of images, or the
+    only other column, of numbers or of lists of numbers of one length; several columns of numbers become a vector, in
+    their order.
+
+    Args:
+        splits: of the library.
+        where: where they are from, with which messages begin.
+        num_classes: number of classes; None: that of a ClassLabel, else counted.
+
+    Raises:
+        DataError: there are no such splits and columns.
+    """
     if "train" not in splits or "test" not in splits:
-        raise DataError(f"{folder}: has the splits {', '.join(splits)}; train and test are needed")
+        raise DataError(f"{where}: has the splits {', '.join(splits)}; train and test are needed")
     names = {"train": "train", "test": "test"}
     validation = next((name for name in VALIDATION if name in splits), None)
     if validation is not None:
         names["validation"] = validation
-    target, inputs = _columns(splits["train"].features, folder)
+    target, inputs = _columns(splits["train"].features, where)
     if num_classes is None:
         num_classes = getattr(splits["train"].features[target], "num_classes", 0)
-    parts = {part: _read(splits[name], target, inputs, f"{folder}: {name}") for part, name in names.items()}
+    parts = {part: _read(splits[name], target, inputs, f"{where}: {name}") for part, name in names.items()}
     return {**parts, "num_classes": num_classes}
 
 
-def _columns(features: Any, folder: Path) -> tuple[str, list[str]]:
+def _columns(features: Any, where: str) -> tuple[str, list[str]]:
     """Returns the names of the column of targets and of those of inputs."""
     from datasets import Image
 
     columns = ", ".join(features)
     targets = [name for name in TARGETS if name in features]
     if len(targets) != 1:
-        raise DataError(f"{folder}: has the columns {columns}; one of them must be called {', '.join(TARGETS)}")
+        raise DataError(f"{where}: has the columns {columns}; one of them must be called {', '.join(TARGETS)}")
     inputs = [name for name in features if name != targets[0]]
     images = [name for name in inputs if isinstance(features[name], Image)]
     unsuitable = [name for name in inputs if name not in images and not _is_numeric(features[name])]
@@ -74,7 +90,7 @@ def _columns(features: Any, folder: Path) -> tuple[str, list[str]]:
     if unsuitable or not inputs:
         what = "beside the images" if images else "of no numbers"
         raise DataError(
-            f"{folder}: has columns {what}, {listed(unsuitable)}; leave them out:"
+            f"{where}: has columns {what}, {listed(unsuitable)}; leave them out:"
             f" splits.remove_columns({unsuitable}).save_to_disk(DIR)"
         )
     return targets[0], inputs

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from ..datasets.checks import count_classes
+from ..datasets.hugging_face import are_splits, from_splits
 from ..errors import DataError
 from ..samples.loading import Progress, collated, load
 from .samples import Form, Samples, as_inputs, as_targets, form_of
@@ -96,14 +97,17 @@ def torch_datasets(
     """Looks at the Datasets that a function of the user returns.
 
     Args:
-        contents: Datasets by `train`, `test` and, if there is one, `validation`. It may have `num_classes`: None where
-            integer targets are real numbers, 0 where classes are counted; and `num_tokens`.
+        contents: Datasets by `train`, `test` and, if there is one, `validation`, or splits of Hugging Face's library as
+            of `from_splits`. It may have `num_classes`: None where integer targets are real numbers, 0 where classes
+            are counted; and `num_tokens`.
         workers: number of processes that read; None: several where a pass over the training set is long.
         progress: is called with how many samples of how many were looked at, where all targets have to be read.
 
     Raises:
         DataError: something is no map-style Dataset, or a sample that is looked at is no pair of numbers.
     """
+    if are_splits(contents):
+        contents = from_splits(contents, "data")
     num_classes = contents.get("num_classes", 0)
     parts = {name: contents[name] for name in PARTS if contents.get(name) is not None}
     unknown = [name for name in contents if name not in (*PARTS, "num_classes", "num_tokens")]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -101,9 +102,9 @@ def as_targets(values: Tensor, are_classes: bool, batched: bool = False) -> Tens
 
 def _as_tensor(value: Any, name: str) -> Tensor:
     """Returns a tensor, an array, an image of Pillow, a number or a list of numbers as a tensor."""
-    from PIL.Image import Image
-
-    if isinstance(value, Image):
+    if type(value) is int:  # as most labels are
+        return torch.tensor(value)
+    if not isinstance(value, Tensor | np.ndarray) and isinstance(value, Image):
         if value.mode not in MODES:
             text = f"has an image of mode {value.mode} as its {name}, must be one of {', '.join(MODES)}"
             raise DataError(f"{text}: image.convert('RGB'), or a transform to tensors")

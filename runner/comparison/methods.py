@@ -16,7 +16,7 @@ from .significance import Estimate, Verdict, compare_with_baseline, estimate, ho
 
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
 CHOICES_WITH_KEYS = ("choices.logger", "choices.experiment", "choices.debug")  # their keys are compared instead
-KEYS_APART = (*KEYS_WITHOUT_EFFECT, "metric.")  # what is measured makes no other method
+KEYS_APART = (*KEYS_WITHOUT_EFFECT, "metric.", "evaluation_sets")  # what is measured makes no other method
 ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value")
 DIVERGED_RULE = (
     "A diverged run counts as a network that predicts at random: accuracy 100 / classes, cross-entropy ln(classes),"

@@ -146,6 +146,9 @@ class Display:
             label, form, unit = metric_form(name)
             text = value_text(value, losses if name == "loss" else form, unit)
             table.add_row(f"final test {label}", text, *where)
+        for of_set, values in final.items():
+            for name, label, form, unit in shown_metrics(values) if isinstance(values, dict) else ():
+                table.add_row(f"final {of_set} {label}", value_text(values[name], form.removeprefix("5"), unit), *where)
         best = summary.get("best") or {}
         rows = [("best top-1", summary["best_top1"], "top1"), ("lowest loss", summary["lowest_loss"], "loss")]
         if best.get("metric") not in (None, "top1", "loss"):
