@@ -37,7 +37,7 @@ def build_metrics(
         UserError: a metric cannot be built, needs classes where there are none, or has the name of another value.
     """
     nodes = config.get("metric") or {}
-    metrics = default_metrics(num_classes)
+    metrics = default_metrics(num_classes, loss)
     for name, node in nodes.items():
         if name in RESERVED:
             raise UserError(f"metric.{name}: is the name of another value or figure of a run; give another name")
@@ -57,6 +57,6 @@ def _needs_classes(node: DictConfig, name: str) -> bool:
     return getattr(find(node, f"metric.{name}"), "needs_classes", False)
 
 
-def default_metrics(num_classes: int | None) -> dict[str, Metric]:
+def default_metrics(num_classes: int | None, loss: Loss) -> dict[str, Metric]:
     """Returns the metrics that suit the data: top1 and top5 of classes, rmse of numbers."""
-    return {"rmse": RMSE()} if num_classes is None else {"top1": TopAccuracy(1), "top5": TopAccuracy(5)}
+    return {"rmse": RMSE(loss=loss)} if num_classes is None else {"top1": TopAccuracy(1), "top5": TopAccuracy(5)}

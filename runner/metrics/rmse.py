@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..objectives.loss import comparable
+from ..objectives.loss import Loss, comparable
 from .metric import Metric
 
 
@@ -14,12 +14,13 @@ class RMSE(Metric):
 
     Args:
         num_classes: of the data; None where targets are numbers.
+        loss: of the run, which says what outputs predict; None: themselves.
     """
 
     higher_is_better = False
 
-    def __init__(self, num_classes: int | None = None):
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int | None = None, loss: Loss | None = None):
+        self.num_classes, self._loss = num_classes, loss
         self.reset()
 
     def reset(self) -> None:
@@ -28,6 +29,8 @@ class RMSE(Metric):
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Adds a batch: outputs and targets (B, ...)."""
+        if self._loss is not None:
+            outputs = self._loss.predictions(outputs)
         outputs, targets = comparable(outputs, targets, self.num_classes)
         self._sum = self._sum + (outputs - targets).double().square().sum()
         self._count += targets.numel()

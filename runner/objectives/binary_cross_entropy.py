@@ -34,3 +34,7 @@ class BinaryCrossEntropy(Loss):
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Returns the probability of each class (B, classes), which need not add up to 1: sigmoid."""
         return outputs.sigmoid()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Returns sigmoid(outputs), (B, ...)."""
+        return outputs.sigmoid()

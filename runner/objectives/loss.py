@@ -41,6 +41,10 @@ class Loss(ABC):
         """
         return outputs.softmax(1)
 
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Returns what outputs (B, ...) predict of targets that are numbers: themselves."""
+        return outputs
+
     def evaluated_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the sum over the samples of a batch, in evaluation, a scalar float64."""
         return self.of_samples(outputs, targets, training=False).sum(dtype=torch.float64)

@@ -31,6 +31,7 @@ from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
+from ..data_sets.checks import check_targets
 from ..data_sets.sets import build_sets, load_data
 from ..metrics.build import build_metrics
 from ..metrics.selection import directions, select
@@ -126,6 +127,7 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
     described: DataSet = data
     if as_targets:
         described = InputsAsTargets(data.is_images, input_shape, data.input_dtype)
+        check_targets(config, described)
         training_set = Reconstruction(training_set)
         evaluation_sets = {kind: Reconstruction(source) for kind, source in evaluation_sets.items()}
     return Problem(network, described, input_shape, training_set, evaluation_sets, notes, decisions)

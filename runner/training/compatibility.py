@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from trainopt.data import DataSet, NoData, Position
+from trainopt.data import DataSet, NoData, Position, Reconstruction
 from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer, OptimizerAverage, Regularizer
 from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackward
@@ -166,7 +166,9 @@ def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
     with evaluation_mode(run.network):
         outputs, targets = next(predictions(run.forward, run.evaluation_sets["test"], SAMPLES, run.autocast))
     outputs = aligned(outputs, targets)
-    try_out_loss(config, run.objective.loss, outputs, targets, run.training_set.targets)
+    is_large = isinstance(run.training_set, Reconstruction)  # its targets are all inputs
+    all_targets = targets if is_large else run.training_set.targets
+    try_out_loss(config, run.objective.loss, outputs, targets, all_targets)
     if run.optimizer.needs_loss_function and not calls_loss_function(run.objective.loss, outputs, targets):
         raise UserError(
             f"optimizer.curvature=gauss_newton: {config.objective['_target_']} calls no loss function of"
