@@ -18,7 +18,7 @@ from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key, yaml_text
 
 PACKAGE = __package__.partition(".")[0]
-EXTRAS = {"torchmetrics": "metrics"}  # of this package, by the package that one brings
+EXTRAS = {"torchmetrics": "metrics", "schedulefree": "optimizers"}  # of this package, by the package that one brings
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -42,11 +42,23 @@ def head_by_itself(network):
     return [{"params": rest}, {"params": head, "lr": 0.1, "weight_decay": 0.0}]
 
 
+def layers_with_their_rates(network):
+    """Each convolution, with the batch norm behind it, learns at half the rate of the next layer; so the classifier."""
+    layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
+    count = sum(not isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    groups, number = [], 0
+    for layer in layers:
+        number += not isinstance(layer, nn.BatchNorm2d)
+        groups.append({"params": list(layer.parameters()), "lr": 0.001 * 0.5 ** (count - number)})
+    return groups
+
+
 @pytest.mark.parametrize(
     ("option", "groups"),
     [
         ("parameter_groups.no_decay=[bias,norm]", no_decay_on_one_dimension),
         ("parameter_groups.rules=[{match: '^linear', lr: 0.1, weight_decay: 0}]", head_by_itself),
+        ("parameter_groups.layer_decay=0.5", layers_with_their_rates),
     ],
 )
 def test_a_run_in_groups_is_a_plain_loop_in_groups(trained, option, groups):

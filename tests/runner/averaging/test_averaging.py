@@ -1,5 +1,6 @@
 """Averaged weights: against plain PyTorch loops bit for bit; what evaluations take; that nothing else changes."""
 
+import sys
 from itertools import islice
 
 import pytest
@@ -186,6 +187,12 @@ def test_the_start_says_what_is_evaluated():
     assert built(*RESNET, "optimizer=schedulefree_sgd").notes == [
         "evaluations are of averaged weights (SGDScheduleFree), with batch norm's statistics from 50 training batches"
     ]
+
+
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
+    line = "schedulefree is not installed; pip install 'trainopt[optimizers]'"
+    assert refusal(*MLP, "optimizer=schedulefree_sgd").endswith(line)
 
 
 class WithoutTrain(torch.optim.SGD):
