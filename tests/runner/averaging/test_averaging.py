@@ -15,8 +15,6 @@ from helpers.runs import equal, rows, summary, train_run
 from trainopt.data import Position, batches
 from trainopt.optimizers import EMA, SWA
 from trainopt.runner.analysis.checkpoints import find_checkpoints, rebuilt_runs
-from trainopt.runner.metrics.build import default_metrics
-from trainopt.runner.objectives import CrossEntropy
 from trainopt.runner.state.evaluation import evaluate
 from trainopt.runner.system.display import Display
 
@@ -60,7 +58,7 @@ def check_evaluations(folder, run, averaged):
     assert equal(dict(content["model"]), dict(run.network.state_dict()))
     assert equal(dict(content["averaging"]["model"]), dict(averaged.state_dict()))
     row = rows(folder, "test")[-1]
-    options = (run.evaluation_sets["test"], run.evaluation_batch_size, CrossEntropy(), default_metrics(10))
+    options = (run.evaluation_sets["test"], run.evaluation_batch_size, run.objective.loss, run.metrics)
     of_average, of_weights = (evaluate(network, network, *options) for network in (averaged, run.network))
     assert {key: row[key] for key in of_average} == of_average
     assert (row["raw_loss"], row["raw_top1"]) == (of_weights["loss"], of_weights["top1"])
