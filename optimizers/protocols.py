@@ -23,7 +23,8 @@ class Optimizer(Protocol):
         param_groups: groups of parameters, each a dict of `params` and their options, as `lr`.
         needs_graph: whether the closure leaves `backward` to the optimizer, and returns the loss with its graph.
         sets_lr: whether it computes its learning rate itself; only schedule=constant is allowed then.
-        needs_loss_function: whether it needs cross-entropy, so that a test function cannot be minimised.
+        needs_loss_function: whether the loss must be one of torch.nn.functional, of a network's outputs (cross_entropy,
+            mse_loss, …): neither a test function nor every loss of the user can then be minimised.
         last_step: values of the last step, by name; each is written into the training rows. `hvps`
             (Hessian-vector products) and `gradient_equivalents` (what it computed beside gradients, in gradients)
             are added up over the run.

@@ -121,7 +121,7 @@ def compare_methods(
     metric = default_metric(runs.summaries, metrics) if metric is None else find_metric(metric, metrics)
     differing = selected_keys(runs.configs, by) if by else differing_keys(runs.configs)
     methods = group_runs(runs, differing, names)
-    obstacles = find_obstacles(runs, differing)
+    obstacles = find_obstacles(runs, differing, metric)
     if target is None:
         converged = runs.summaries[runs.summaries["status"] != "diverged"]
         lowest = converged["best_top1.value"].min()
@@ -273,7 +273,7 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> 
     return list(methods.values())
 
 
-def find_obstacles(runs: Runs, differing: list[str]) -> list[str]:
+def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     """Returns the reasons not to compare these runs, a line each."""
     obstacles = []
     data = [key for key in differing if key == "choices.data" or key.startswith("data.")]
@@ -287,6 +287,11 @@ def find_obstacles(runs: Runs, differing: list[str]) -> list[str]:
         obstacles.append(f"different data: {keys}")
     if runs.summaries["best_on"].nunique() > 1:
         obstacles.append("best metrics are those on the validation set in some runs, on the test set in others")
+    losses = [key for key in differing if key in ("choices.objective", "objective._target_")]
+    if losses and metric in ("final_loss", "lowest_loss"):
+        obstacles.append(
+            f"{metric} is of different losses ({losses[0].removeprefix('choices.')}); give another --metric"
+        )
     code = {"commit": "commits", "versions.trainopt": "versions", "dirty": "states (uncommitted changes or none)"}
     for column, what in code.items():
         values = runs.environments[column].dropna().unique() if column in runs.environments else []

@@ -11,11 +11,29 @@ from .metric import Metric
 RANKS = 5  # classes that are ranked; equal logits have the same order in all accuracies
 
 
+class Ranking:
+    """Whether the classes of the largest outputs are the right ones, computed once a batch for several accuracies."""
+
+    def __init__(self) -> None:
+        self._outputs: Tensor | None = None
+        self._is_right = torch.empty(0)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns which of the classes, in the order of their outputs, are the targets (B, 5 or fewer)."""
+        if outputs is not self._outputs:
+            self._outputs = outputs
+            self._is_right = outputs.topk(min(RANKS, outputs.shape[1]), dim=1).indices == targets[:, None]
+        return self._is_right
+
+
 class TopAccuracy(Metric):
     """Percentage of samples whose class is among the k of the largest outputs; 100 with k classes or less.
 
     Args:
         k: 1 to 5.
+
+    Attributes:
+        ranking: of the classes of a batch; metrics of one evaluation may share it.
 
     Raises:
         ValueError: k is out of its range.
@@ -27,7 +45,7 @@ class TopAccuracy(Metric):
     def __init__(self, k: int = 1):
         if not 1 <= k <= RANKS:
             raise ValueError(f"k={k}: must be 1 to {RANKS}")
-        self.k = k
+        self.k, self.ranking = k, Ranking()
         self.reset()
 
     def reset(self) -> None:
@@ -36,8 +54,7 @@ class TopAccuracy(Metric):
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Counts a batch: outputs (B, classes), targets (B,)."""
-        ranked = outputs.topk(min(RANKS, outputs.shape[1]), dim=1).indices == targets[:, None]
-        self._right = self._right + ranked[:, : self.k].any(1).sum()
+        self._right = self._right + self.ranking(outputs, targets)[:, : self.k].any(1).sum()
         self._count += targets.numel()
 
     def compute(self) -> float:

@@ -9,7 +9,7 @@ from ..config.instantiate import construct_each, find
 from ..objectives.loss import Loss
 from ..records.logger import AXIS_KEYS
 from ..system.errors import UserError
-from .accuracy import TopAccuracy
+from .accuracy import Ranking, TopAccuracy
 from .metric import Metric
 from .rmse import RMSE
 
@@ -47,7 +47,10 @@ def build_metrics(
     if any(str(node["_target_"]).startswith(OURS) for node in nodes.values()):
         metrics = {}
     metrics |= chosen
+    ranking = Ranking()
     for metric in metrics.values():
+        if isinstance(metric, TopAccuracy):
+            metric.ranking = ranking
         if isinstance(metric, nn.Module):
             metric.to(device)
     return metrics

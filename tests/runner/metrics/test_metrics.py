@@ -13,6 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from helpers.cli import built, refusal
 from helpers.fixtures import made_up_run
 from helpers.runs import rows, summary
+from trainopt.runner import load_runs
+from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.metrics import RMSE, CalibrationError, ConfusionMatrix, PerClassAccuracy, TopAccuracy
 from trainopt.runner.metrics.metric import values_of
 from trainopt.runner.metrics.selection import Selection, select
@@ -40,6 +42,14 @@ def computed(metric, outputs=OUTPUTS, targets=CLASSES):
 def test_accuracies_are_those_of_torchmetrics(k):
     expected = 100 * computed(MulticlassAccuracy(7, top_k=k, average="micro"))
     assert computed(TopAccuracy(k)) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_what_is_not_a_number_is_counted_and_ends_nothing():
+    broken = torch.full((3, 7), torch.nan)
+    metrics = (TopAccuracy(), TopAccuracy(5), ConfusionMatrix(7), PerClassAccuracy(7), CalibrationError(), RMSE(7))
+    values = [computed(metric, broken, CLASSES[:3]) for metric in metrics]
+    assert math.isnan(values[-1])
+    assert values[2].sum() == 3
 
 
 def test_confusions_are_those_of_scikit_learn():
@@ -192,6 +202,24 @@ def test_a_comparison_takes_every_metric_with_its_direction(trainopt, errors):
     line = trainopt("compare", str(errors), "--metric", "eror").err
     assert "--metric eror: no such metric; there are final_top1" in line
     assert line.rstrip().endswith("final_error, final_shifted_top1, best_error")
+
+
+def test_a_diverged_run_has_no_value_of_a_metric_whose_chance_level_is_unknown(errors):
+    more = {"final": {"loss": 9.0, "top1": 50.0, "error": 9.0}, "metrics": {"error": False}, "objective": "mse"}
+    more["best"] = {"metric": "error", "value": 4.0}
+    made_up_run(errors / "adam3", 3, status="diverged", choices={"optimizer": "adam"}, summary=more)
+    comparison = compare_methods(load_runs(errors), metric="final_loss")
+    (adam,) = (method for method in comparison.methods if method.name == "optimizer=adam")
+    assert adam.diverged == 1
+    for name in ("final_loss", "final_error", "best_error"):
+        assert math.isnan(adam.estimates[name].mean)
+    assert adam.estimates["final_top1"].mean == (3 * 90 + 10) / 4
+    assert comparison.obstacles == []
+    other = {"objective._target_": "trainopt.runner.objectives.MeanSquaredError"}
+    made_up_run(errors / "other", config=other, choices={"optimizer": "sgd"})
+    comparison = compare_methods(load_runs(errors), metric="loss")
+    assert "final_loss is of different losses (objective._target_); give another --metric" in comparison.obstacles
+    assert compare_methods(load_runs(errors), metric="error").obstacles == []
 
 
 @pytest.mark.draws
