@@ -19,6 +19,7 @@ from ..system.lock import RunLock, is_being_written
 from .tracker import Page, Row, Tracker
 
 MOST_ROWS = 500  # that are handed over at a time
+MOST_BYTES = 2**24  # that are read at a time: the records of a long run take a multiple of their text in memory
 
 
 class TrackerError(Exception):
@@ -50,18 +51,22 @@ class Unread:
         self.number = 0  # of the next record
 
     def read(self) -> list[tuple[int, Record]]:
-        """Returns the records that were completed since the last call, each with its number."""
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                content = file.read()
-        except FileNotFoundError:
-            return []
-        records, size = parse_records(content, self._path.name)
-        self._offset += size
-        numbered = list(enumerate(records, self.number))
-        self.number += len(records)
-        return [pair for pair in numbered if pair[0] >= self._skip]
+        """Returns the next complete records, each with its number; none where there are no more."""
+        numbered: list[tuple[int, Record]] = []
+        while not numbered:
+            try:
+                with open(self._path, "rb") as file:
+                    file.seek(self._offset)
+                    content = file.read(MOST_BYTES)
+            except FileNotFoundError:
+                return []
+            records, size = parse_records(content, self._path.name)
+            if not records:
+                return []
+            self._offset += size
+            numbered = [pair for pair in enumerate(records, self.number) if pair[0] >= self._skip]
+            self.number += len(records)
+        return numbered
 
 
 class Delivery:
@@ -95,7 +100,7 @@ class Delivery:
         self._destinations = content.get("sent", {})
         state = self._destinations.get(self._tracker.destination, {})
         self._sent = state.get("rows", 0)  # rows that the tracker has
-        self._doubtful = state.get("sending") or 0  # rows before this number may have been sent, too
+        self._in_doubt = self._sending = state.get("sending") or 0  # rows before this number may have been sent, too
         self._summary = state.get("summary")
         self._unread = Unread(self._folder, self._sent)
         self._rows = self._read()
@@ -109,7 +114,7 @@ class Delivery:
     @property
     def is_complete(self) -> bool:
         """Whether the tracker has all records, and the summary as it is."""
-        return not self._rows and not self._doubtful and self._summary == self._digest()
+        return not self._rows and self._in_doubt <= self._sent and self._summary == self._digest()
 
     def open(self) -> str:
         """Begins the run of the tracker, or goes on with it; returns where it is, in a line."""
@@ -125,27 +130,34 @@ class Delivery:
             started=self._started,
             pid=self._pid,
         )
-        self._save(self._doubtful or None)  # the id, before the tracker has it
+        self._save()  # the id, before the tracker has it
         with self._failures():
             place = self._tracker.open(page)
-            if self._doubtful:
-                number = self._doubtful
-                doubtful = self._tracker.unsent([row for row in self._rows if row.number < number])
-                self._rows = doubtful + [row for row in self._rows if row.number >= number]
         return place or self._tracker.destination
 
     def send(self) -> int:
         """Sends the records that are complete; returns how many."""
-        rows, self._rows = self._rows + self._read(), []
-        for start in range(0, len(rows), MOST_ROWS):
-            part = rows[start : start + MOST_ROWS]
-            self._doubtful = max(self._doubtful, part[-1].number + 1)
-            self._save(self._doubtful)
-            with self._failures():
-                self._tracker.send(part)
-            if self._tracker.sends_at_once:
-                self._sent = max(self._sent, part[-1].number + 1)
-                self._save(self._doubtful if self._doubtful > self._sent else None)
+        count = 0
+        while rows := self._rows or self._read():
+            self._rows = []
+            for start in range(0, len(rows), MOST_ROWS):
+                count += self._send(rows[start : start + MOST_ROWS])
+        return count
+
+    def _send(self, rows: list[Row]) -> int:
+        """Sends rows, but those that the tracker has after a crash; returns how many."""
+        end = rows[-1].number + 1
+        with self._failures():
+            if rows[0].number < self._in_doubt:
+                doubtful = self._tracker.unsent([row for row in rows if row.number < self._in_doubt])
+                rows = doubtful + [row for row in rows if row.number >= self._in_doubt]
+            self._sending = max(self._sending, end)
+            self._save()
+            if rows:
+                self._tracker.send(rows)
+        if self._tracker.sends_at_once:
+            self._sent = end
+            self._save()
         return len(rows)
 
     def finish(self) -> None:
@@ -156,8 +168,8 @@ class Delivery:
             status = "interrupted"
         with self._failures():
             self._tracker.finish(status, summary)
-        self._sent, self._doubtful, self._summary = max(self._sent, self._doubtful), 0, digest
-        self._save(None)
+        self._sent, self._summary = max(self._sent, self._sending), digest
+        self._save()
 
     def _read(self) -> list[Row]:
         return [as_row(number, record) for number, record in self._unread.read()]
@@ -167,10 +179,10 @@ class Delivery:
         content = [read_json(self._folder / SUMMARY), *load_config(self._folder)]
         return hashlib.sha256(json_text({"sent": content}).encode()).hexdigest()[:16]
 
-    def _save(self, sending: int | None) -> None:
+    def _save(self) -> None:
         self._destinations[self._tracker.destination] = {
             "rows": self._sent,
-            "sending": sending,
+            "sending": self._sending if self._sending > self._sent else None,
             "summary": self._summary,
         }
         write_json(self._path, {"id": self._id, "started": self._started, "sent": self._destinations})
