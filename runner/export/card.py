@@ -19,7 +19,7 @@ SECTIONS_LEFT_OUT = ("logger", "run", "keep_checkpoints")  # of the configuratio
 
 
 def model_card(
-    folder: Path, exported: Exported, run: Run, checkpoint: str, results: dict[str, dict[str, Any]], ways: list[str]
+    folder: Path, exported: Exported, run: Run, weights: str, results: dict[str, dict[str, Any]], ways: list[str]
 ) -> str:
     """Returns the card, in Markdown with the front matter of the Hugging Face Hub.
 
@@ -27,7 +27,7 @@ def model_card(
         folder: the run's.
         exported: the network.
         run: with the weights of the checkpoint.
-        checkpoint: name of its file.
+        weights: which they are, as in `the weights of last.pt`.
         results: metrics of these weights on each evaluation set.
         ways: in which it can be loaded, as of `write_network`.
     """
@@ -43,7 +43,7 @@ def model_card(
         f"# {title}",
         "",
         f"{network_name(exported)}, {parameters:,} parameters, trained on {choices['data']} with"
-        f" {choices['optimizer']}; the weights of `{checkpoint}` (step {run.progress.step:,}) of the run"
+        f" {choices['optimizer']}; {weights} (step {run.progress.step:,}) of the run"
         f" `{folder.resolve().name}` of trainopt {environment.get('versions', {}).get('trainopt', '')}.",
         "",
         "## Results",
@@ -164,6 +164,7 @@ def facts_table(
         "augmentation": choices["augmentation"],
         "optimizer": f"{choices['optimizer']}{'' if lr is None else f', lr {lr}'}, schedule {choices['schedule']}",
         "length": f"{run.progress.step:,} steps, {run.progress.epochs:.4g} epochs; duration {config.duration}",
+        "averaging": choices.get("averaging"),
         "batch size": config.batching.get("size"),
         "seed, precision": f"{config.seed}, {config.precision}",
         "training time": f"{summary['train_seconds']:.4g} s" if "train_seconds" in summary else None,

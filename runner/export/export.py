@@ -14,6 +14,7 @@ from trainopt.models import LastLayer
 
 from ..analysis.checkpoints import checkpoint_path, read_state
 from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
+from ..records.checkpoint_files import holds_average
 from ..records.run_folder import read_config
 from ..state.run import Run
 from ..system.display import Display
@@ -56,9 +57,11 @@ def export_run(folder: Path, which: str, out: Path, display: Display) -> list[st
     network = network.eval().to(memory_format=torch.contiguous_format)  # as files of weights are
     about: dict[str, Any] = {"run": folder.resolve().name, "checkpoint": path.name, "step": run.progress.step}
     with new_files(out) as temporary:
-        exported = Exported(network, config, choices, run.input_shape, run.input_dtype, **preprocessing(run))
+        shapes = (run.input_shape, run.input_dtype, run.num_outputs, run.num_tokens)
+        exported = Exported(network, config, choices, *shapes, **preprocessing(run))
         loads = write_network(exported, temporary, about)
-        card = model_card(folder, exported, run, path.name, results, loads)
+        weights = f"the {'averaged ' if holds_average(state) else ''}weights of `{path.name}`"
+        card = model_card(folder, exported, run, weights, results, loads)
         write_text(temporary / CARD_FILE, card)
     return sorted(name for name in FILES if (out / name).is_file())
 

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Exported:
         choices: of the run.
         input_shape: of an input, without the batch; (C, H, W) of images.
         input_dtype: of inputs.
+        num_outputs: that the network was built for.
+        num_tokens: number of different tokens in inputs; None: inputs are none.
         mean, std: of images, per channel, on the [0, 1] scale; None: inputs are no images.
         crop_pct: fraction of a test image's side that is read.
         interpolation: with which images are resized.
@@ -43,15 +45,12 @@ class Exported:
     choices: dict[str, Any]
     input_shape: tuple[int, ...]
     input_dtype: torch.dtype
+    num_outputs: int
+    num_tokens: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     crop_pct: float = 1.0
     interpolation: str = "bilinear"
-    num_outputs: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        with torch.no_grad():
-            self.num_outputs = self.network(self.inputs(1)).shape[-1]
 
     @property
     def is_timm(self) -> bool:
@@ -59,11 +58,11 @@ class Exported:
         return self.config.model.get("_target_") == TIMM
 
     def inputs(self, count: int) -> Tensor:
-        """Returns random inputs, the same in every call; integers are 0 and 1."""
+        """Returns random inputs, the same in every call."""
         generator = torch.Generator().manual_seed(0)
         if self.input_dtype.is_floating_point:
             return torch.randn(count, *self.input_shape, generator=generator, dtype=self.input_dtype)
-        return torch.randint(0, 2, (count, *self.input_shape), generator=generator, dtype=self.input_dtype)
+        return torch.randint(0, self.num_tokens or 2, (count, *self.input_shape), generator=generator, dtype=self.input_dtype)
 
     def image_config(self) -> dict[str, Any]:
         """Returns what timm's config.json says of images; empty where inputs are no images."""
@@ -170,7 +169,13 @@ def class_arguments(exported: Exported, folder: Path) -> dict[str, Any] | None:
     typed = OmegaConf.to_container(exported.config.model)
     assert isinstance(typed, dict)
     shape = list(exported.input_shape)
-    offered = {"num_classes": exported.num_outputs, "input_shape": shape, "image_shape": shape, "in_channels": shape[0]}
+    offered: dict[str, Any] = {
+        "num_classes": exported.num_outputs,
+        "input_shape": shape,
+        "image_shape": shape,
+        "in_channels": shape[0],
+    }
+    offered["num_tokens"] = exported.num_tokens
     arguments = {str(name): value for name, value in {**typed, **offered}.items() if name in names}
     try:
         network = target(**arguments)

@@ -125,6 +125,7 @@ class Run:
     input_shape: tuple[int, ...]  # (C, H, W) of images
     input_dtype: torch.dtype = torch.float32
     scaling: LossScaling | None = None  # of the loss, in float16
+    num_tokens: int | None = None  # of a network whose inputs are sequences of tokens
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test

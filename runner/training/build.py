@@ -178,6 +178,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         input_shape=problem.input_shape,
         input_dtype=problem.data.input_dtype,
         scaling=LossScaling(optimizer, device.type) if autocast is torch.float16 else None,
+        num_tokens=problem.data.num_tokens,
         compiled=config.compile,
         range_test=range_test,
         notes=problem.notes,

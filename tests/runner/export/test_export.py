@@ -51,7 +51,8 @@ def network_of(tmp_path):
     def rebuild(folder: Path, name: str):
         run = rebuild_run(folder, "cpu", Display(quiet=True))
         load_weights(run, torch.load(folder / f"checkpoints/{name}.pt", weights_only=True), folder)
-        inputs = torch.randn(5, *run.input_shape)
+        shape = (5, *run.input_shape)
+        inputs = torch.randn(shape) if run.input_dtype.is_floating_point else torch.randint(5, shape)
         torch.save(inputs, tmp_path / "inputs.pt")
         with torch.no_grad():
             return run, inputs, run.network.eval()(inputs)
@@ -115,7 +116,9 @@ def test_the_card_has_the_interval_over_seeds(tmp_path):
 
 NETWORKS = {
     "mlp": "model=mlp",
+    "averaged": "model=mlp averaging=ema averaging.decay=0.5",
     "resnet8": "model=resnet8 channels_last=true",
+    "transformer": "model=transformer data=modular_addition data.p=5",
     "last layer": "model=resnet8 model.trainable=last_layer",
 }
 
@@ -124,13 +127,19 @@ NETWORKS = {
 @pytest.mark.parametrize("line", NETWORKS.values(), ids=NETWORKS)
 def test_plain_torch_and_the_class_load_other_networks(trained, tmp_path, network_of, line):
     folder, out = trained(*line.split(), *RUN), tmp_path / "out"
-    export_run(folder, "best", out, Display(quiet=True))
-    _, inputs, outputs = network_of(folder, "best")
+    export_run(folder, "last", out, Display(quiet=True))
+    _, inputs, outputs = network_of(folder, "last")
+    state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
+    stored = load_file(out / "model.safetensors")
+    is_trained = all(torch.equal(stored[name], value) for name, value in state["model"].items())
+    assert is_trained == ("averaging=" not in line)
     plain, of_class = code_blocks((out / "README.md").read_text())
-    without = "import sys; sys.modules['trainopt'] = None"  # it cannot be imported
-    assert torch.allclose(loaded_by(plain, out, without), outputs, atol=1e-5)
+    if line == NETWORKS["mlp"]:
+        without = "import sys; sys.modules['trainopt'] = None"  # it cannot be imported
+        assert torch.allclose(loaded_by(plain, out, without), outputs, atol=1e-5)
     with torch.no_grad():
-        assert torch.allclose(executed(of_class, out)(inputs), outputs, atol=1e-5)
+        for code in (plain, of_class):
+            assert torch.allclose(executed(code, out)(inputs), outputs, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -140,7 +149,7 @@ def test_the_command_exports_and_refuses(trained, trainopt, tmp_path):
     theta = trained("model=function", "data=none", "duration=1steps", "logger=none", name="c")
     assert (
         "files: out/ (README.md, config.json, model.pt2, model.safetensors)"
-        in trainopt("export", str(folder), "--out", "out").out
+        in trainopt("export", str(folder), "--checkpoint", "best", "--out", "out").out
     )
     for typed, message in [
         (["--checkpoint", str(other / "checkpoints/last.pt")], "last.pt: is no checkpoint of this run"),
