@@ -60,9 +60,10 @@ class Exported:
     def inputs(self, count: int) -> Tensor:
         """Returns random inputs, the same in every call."""
         generator = torch.Generator().manual_seed(0)
+        shape = (count, *self.input_shape)
         if self.input_dtype.is_floating_point:
-            return torch.randn(count, *self.input_shape, generator=generator, dtype=self.input_dtype)
-        return torch.randint(0, self.num_tokens or 2, (count, *self.input_shape), generator=generator, dtype=self.input_dtype)
+            return torch.randn(shape, generator=generator, dtype=self.input_dtype)
+        return torch.randint(0, self.num_tokens or 2, shape, generator=generator, dtype=self.input_dtype)
 
     def image_config(self) -> dict[str, Any]:
         """Returns what timm's config.json says of images; empty where inputs are no images."""

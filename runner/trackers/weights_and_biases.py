@@ -2,6 +2,7 @@
 
 import os
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from .tracker import FAILED, FINISHED, INTERRUPTED, Page, Row, Tracker, numbers
 # exit codes, from which the service shows finished, failed, killed
 EXIT_CODES = {**dict.fromkeys(FINISHED, 0), **dict.fromkeys(FAILED, 1), **dict.fromkeys(INTERRUPTED, 255)}
 INIT_SECONDS = 30.0  # after which a service that cannot be reached counts as one that failed
-HEADER, BLOCK, RECORD = 7, 32768, struct.Struct("<IHB")  # the form of .wandb files: LevelDB's log, after a header
+# the form of .wandb files: LevelDB's log, after a header
+HEADER, BLOCK, RECORD = 7, 32768, struct.Struct("<IHB")
+WHOLE, FIRST, LAST = 1, 2, 4  # kinds of parts
 
 
 class WandB(Tracker):
@@ -64,6 +67,8 @@ class WandB(Tracker):
 
     def open(self, page: Page) -> str:
         """Begins a run, or goes on with it; returns its address, or the folder of its offline files."""
+        if "wandb" not in sys.modules:  # its process is to be ours, not that of a program that started this one
+            os.environ.pop("WANDB_SERVICE", None)
         import wandb
 
         self._folder_of_files = Path(os.environ.get("WANDB_DIR", page.folder))
@@ -117,27 +122,53 @@ class WandB(Tracker):
         """Sends the summary and the status; returns when the service has everything."""
         self._run.summary.update({**numbers(summary), "status": status})
         self._run.tags = (*self._tags, *(["diverged"] if status == "diverged" else []))
+        path = Path(self._run.sync_dir) / f"run-{self._run.id}.wandb"
         self._run.finish(exit_code=EXIT_CODES.get(status, 0))
+        until = time.monotonic() + self.timeout
+        while self._run.offline and not is_complete(path):  # W&B's process may still write it
+            if time.monotonic() > until:
+                raise TimeoutError(f"{path} is not complete after {self.timeout:g} s")
+            time.sleep(0.02)
 
 
 def steps_in(path: Path) -> Iterator[int]:
     """Yields the service's step of each row in a .wandb file, of which the end may be missing."""
-    from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    for content in records_in(path.read_bytes()):
-        record = Record()
-        try:
-            record.ParseFromString(content)
-        except DecodeError:
-            return
-        if record.WhichOneof("record_type") == "history":
+    for kind, record in decoded(path.read_bytes()):
+        if kind == "history":
             yield record.history.step.num
 
 
-def records_in(content: bytes) -> Iterator[bytes]:
-    """Yields the complete records in a .wandb file: each is made of parts, none of which crosses a block's end."""
-    position, record = HEADER, b""
+def is_complete(path: Path) -> bool:
+    """Returns whether a .wandb file ends with the end of its session."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size // BLOCK - 1) * BLOCK)  # the start of a block, and of a record or a part of one
+        tail = file.read()
+    return any(kind == "exit" for kind, _ in decoded(tail, 0 if size >= 2 * BLOCK else HEADER))
+
+
+def decoded(content: bytes, start: int = HEADER) -> Iterator[tuple[str | None, Any]]:
+    """Yields (kind, record) of the complete records in a .wandb file, from a position on."""
+    from google.protobuf.message import DecodeError
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for content_of_record in records_in(content, start):
+        record = Record()
+        try:
+            record.ParseFromString(content_of_record)
+        except DecodeError:
+            return
+        yield record.WhichOneof("record_type"), record
+
+
+def records_in(content: bytes, position: int = HEADER) -> Iterator[bytes]:
+    """Yields the complete records in a .wandb file: each is made of parts, none of which crosses a block's end.
+
+    Args:
+        content: of the file.
+        position: where the first record begins, or the rest of one that is left out.
+    """
+    record: bytes | None = None  # the parts so far
     while position + RECORD.size <= len(content):
         rest = BLOCK - position % BLOCK
         if rest < RECORD.size:
@@ -147,8 +178,11 @@ def records_in(content: bytes) -> Iterator[bytes]:
         start = position + RECORD.size
         if kind == 0 or start + length > len(content):
             return
-        record += content[start : start + length]
-        position = start + length
-        if kind in (1, 4):  # the whole record, or its last part
-            yield record
+        if kind in (WHOLE, FIRST):
             record = b""
+        if record is not None:
+            record += content[start : start + length]
+            if kind in (WHOLE, LAST):
+                yield record
+                record = None
+        position = start + length

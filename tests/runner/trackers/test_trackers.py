@@ -4,6 +4,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +17,7 @@ from helpers.runs import rows, summary
 from trainopt.runner import MLflow, Trackio, WandB
 from trainopt.runner.commands.sync import deliver
 from trainopt.runner.records.logger import curve_values
-from trainopt.runner.trackers.delivery import Delivery
-from trainopt.runner.trackers.weights_and_biases import records_in
+from trainopt.runner.trackers.weights_and_biases import decoded, is_complete
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of their packages, which the tests read with
 RUN = ("model=mlp", "data.limit=64", "batching.size=16", "log_every=1steps", "duration=12steps", "hydra.run.dir=run")
@@ -44,13 +45,8 @@ def expected(run: Path) -> list:
 
 def in_wandb(run: Path):
     """The records of W&B's offline files, in the order of its sessions, decoded by its own protocol."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
-        for content in records_in(path.read_bytes()):
-            record = Record()
-            record.ParseFromString(content)
-            yield record.WhichOneof("record_type"), record
+        yield from decoded(path.read_bytes())
 
 
 def wandb_rows(run: Path) -> list:
@@ -123,6 +119,19 @@ def test_wandb_offline_has_every_record_the_configuration_and_the_summary(tmp_pa
 
 
 @pytest.mark.slow
+def test_the_end_of_a_large_file_of_wandb_is_seen_in_its_tail(tmp_path):
+    run = made_up_run(tmp_path / "run", curve=[float(k) for k in range(200)])
+    deliver(run, WandB())
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    content = path.read_bytes()
+    assert len(content) > 4 * 2**15
+    assert is_complete(path)
+    assert len(wandb_rows(run)) == 399
+    path.write_bytes(content[:-200])
+    assert not is_complete(path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "code"), [("diverged", 0), ("failed", 1), ("interrupted", 255)])
 def test_the_states_of_wandb(tmp_path, status, code):
     run = made_up_run(tmp_path / "run", status=status)
@@ -161,18 +170,21 @@ def test_mlflow_and_trackio_have_every_record(tmp_path):
 def test_a_session_that_was_killed_is_completed_by_the_next(tmp_path, cls):
     """Some rows are with the tracker, but nothing says which."""
     run = made_up_run(tmp_path / "run", curve=[float(k) for k in range(600)])
-    pid = os.fork()
-    if not pid:
-        with Delivery(run, cls()) as delivery:
-            delivery.open()
-            rows_read = delivery._rows
-            delivery._rows = rows_read[:700]
-            delivery._tracker.send, send = (
-                lambda part: (send(part[:150]), time.sleep(2), os._exit(9)),
-                (delivery._tracker.send),
-            )
-            delivery.send()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    script = f"""
+import os, time
+from pathlib import Path
+from trainopt.runner import {cls.__name__}
+from trainopt.runner.trackers.delivery import Delivery
+
+tracker = {cls.__name__}()
+send = tracker.send
+tracker.send = lambda rows: (send(rows[:150]), time.sleep(2), os._exit(9))
+with Delivery(Path("run"), tracker) as delivery:
+    delivery.open()
+    delivery.send()
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True)
+    assert done.returncode == 9, done.stderr.decode()
     state = json.loads((run / f"{cls.name}.json").read_text())["sent"]
     assert [entry["sending"] for entry in state.values()] == [500]
     time.sleep(1)  # W&B's own process writes its file
