@@ -24,8 +24,8 @@ ALLOWED = {
         "optimizers",
     },
     "runner.commands": {
-        *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),
-        "runner.training",
+        *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
+        *("runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {
@@ -41,6 +41,9 @@ ALLOWED = {
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.search": {
+        *("runner.trials", "runner.sweeps", "runner.reporting", "runner.records", "runner.config", "runner.system"),
+    },
+    "runner.trials": {
         *("runner.sweeps", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.sweeps": {

@@ -25,6 +25,7 @@ from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
 from ..system.errors import UserError, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
+from ..trials.result import TrialSearchResult, show_trials
 
 STRICT = "--strict"
 
@@ -169,6 +170,8 @@ def report_sweep(result: SweepResult, typed: list[str]) -> int:
     code = show_end(result.folder, typed, result.is_stopped)
     if isinstance(result.outcome, SearchResult):
         return max(code, show_searches(result.folder, result.outcome.searches))
+    if isinstance(result.outcome, TrialSearchResult):
+        return max(code, show_trials(result.folder, result.outcome))
     if isinstance(result.outcome, TournamentResult):
         from ..comparison.tournament_report import report_tournament  # imports pandas, which a run does not need
 

@@ -16,8 +16,8 @@ from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
 PLAN = "sweep.json"
-STATES = ("done", "diverged", "running", "interrupted", "failed", "missing", "outdated")
-ENDED = ("done", "diverged")
+STATES = ("done", "diverged", "pruned", "running", "paused", "interrupted", "failed", "missing", "outdated")
+ENDED = ("done", "diverged", "pruned")
 
 
 @dataclass
@@ -27,9 +27,10 @@ class JobStatus:
     Attributes:
         name: the folder, relative to the sweep's.
         overrides: of the job, as in `optimizer.lr=0.1`.
-        state: `done`, `diverged`, `running`, `interrupted` (stopped or killed: the same sweep continues it), `failed`
-            (the same sweep tries again), `missing` (not begun), or `outdated`: the folder holds a run with another
-            configuration than the sweep now has for this job. Such a run is left as it is.
+        state: `done`, `diverged`, `pruned` (a search ended it early), `running`, `paused` (waits for a search to go
+            on), `interrupted` (stopped or killed: the same sweep continues it), `failed` (the same sweep tries again),
+            `missing` (not begun), or `outdated`: the folder holds a run with another configuration than the sweep
+            now has for this job. Such a run is left as it is.
         role: of a job of a tournament: trial, final, or former (of an earlier command).
         step: that the run has come to.
         share: fraction of the duration that has passed, 0 to 1.
@@ -157,8 +158,8 @@ def _state(status: str | None, fingerprint: str | None, planned: str | None, ali
         return "outdated"
     if status in DONE:
         return "done" if status == "finished" else "diverged"
-    if status == "failed":
-        return "failed"
+    if status in ("failed", "paused", "pruned"):
+        return status
     return "missing" if fingerprint is None else "interrupted"
 
 

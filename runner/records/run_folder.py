@@ -156,6 +156,11 @@ def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     return summary if summary.get("status") in DONE else None
 
 
+def mark_pruned(folder: Path) -> None:
+    """Writes into the summary of a paused run that a search does not go on with it."""
+    write_json(folder / SUMMARY, {**read_summary(folder), "status": "pruned"})
+
+
 def strict_code(code: int, folder: Path) -> int:
     """Returns the exit code with --strict of the run in a folder, which ended with `code`."""
     return DIVERGED if read_summary(folder).get("status") == "diverged" else code

@@ -26,8 +26,8 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     if summary["status"] == "failed":
         report_failure(summary["error"], folder)
         return
-    if summary["status"] == "interrupted":
-        display.say(f"interrupted; go on from the last checkpoint with: trainopt resume {shown(folder)}")
+    if summary["status"] in ("interrupted", "paused"):
+        display.say(f"{summary['status']}; go on from the last checkpoint with: trainopt resume {shown(folder)}")
         return
     range_test = summary.get("range_test")
     if not (folder / "curves.png").exists():

@@ -9,14 +9,16 @@ from ..system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .lr_heuristic import LRHeuristicSweeper
+    from .optuna_sweeper import OptunaSweeper
     from .tournament import TournamentSweeper
 
-__all__ = ["LRHeuristicSweeper", "TournamentSweeper"]
+__all__ = ["LRHeuristicSweeper", "OptunaSweeper", "TournamentSweeper"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "LRHeuristicSweeper": "trainopt.runner.search.lr_heuristic",
+        "OptunaSweeper": "trainopt.runner.search.optuna_sweeper",
         "TournamentSweeper": "trainopt.runner.search.tournament",
     },
 )

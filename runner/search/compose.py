@@ -15,13 +15,14 @@ from ..config.run_names import register_resolvers
 from ..system.errors import UserError
 from ..system.hydra_compat import HydraSession, accept_sweeper
 from .lr_heuristic import LRHeuristicSweeper
+from .optuna_sweeper import OptunaSweeper
 from .tournament import TournamentSweeper
 
 
 def register_with_hydra() -> None:
     """Makes Hydra accept our sweepers, and OmegaConf our resolvers."""
     register_resolvers()
-    for sweeper in (LRHeuristicSweeper, TournamentSweeper):
+    for sweeper in (LRHeuristicSweeper, OptunaSweeper, TournamentSweeper):
         accept_sweeper(sweeper, __package__)
 
 

@@ -1,38 +1,28 @@
 """Hydra's sweeper that searches a learning rate by the rule of Zorca 2020, section 4.3.2."""
 
-import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import key_of
-from ..config.validate import check_value, leaves
-from ..records.job_table import PLAN, read_jobs, write_plan
-from ..sweeps.interrupt import stop_file
+from ..config.validate import leaves
+from ..records.job_table import read_jobs
 from ..sweeps.jobs import combinations, plan_jobs
+from ..sweeps.sweeper import SearchSweeper, extend_plan
 from ..system.errors import UserError, nearest
-from ..system.files import read_json
-from ..system.lock import folders_being_written
 from .search import SEED, Search, SearchResult, read_outcome
 from .search_report import write_searches
 from .search_rule import LRSearchRule
 
-TRIAL_POLL_SECONDS = 1.0  # between two looks for the end of trials that another process runs
-
 Trial = tuple[Search, float]  # a search and the learning rate that it tries
 
 
-class LRHeuristicSweeper(Sweeper):
+class LRHeuristicSweeper(SearchSweeper):
     """Tries base^-i for every exponent i at once, then n * base^-i for the best i, while the loss falls.
 
     A trial is an ordinary run of the sweep. Trials are compared by the mean of `total`, the loss with all its terms,
@@ -57,17 +47,11 @@ class LRHeuristicSweeper(Sweeper):
         steps: int,
         over_last: int,
     ):
+        super().__init__()
         self.parameter = parameter
         self.rule = LRSearchRule(base, tuple(exponents), tuple(factors))
         self.duration = f"{steps}steps"
         self.over_last = over_last
-        self.launched = 0
-        self.ended: set[str] = set()  # folders of jobs that need not be launched again
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes the configuration of the sweep, and gets the launcher from Hydra."""
-        self.sweep_config = config
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
@@ -83,10 +67,7 @@ class LRHeuristicSweeper(Sweeper):
     @classmethod
     def settings(cls, config: DictConfig) -> dict[str, Any]:
         """Returns the arguments of the class from the configuration, checked."""
-        node: dict[Any, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
-        settings = {str(key): value for key, value in node.items() if key != "_target_"}
-        for key, value in settings.items():
-            check_value(f"hydra.sweeper.{key}", value, f"hydra.sweeper.{key}")
+        settings = super().settings(config)
         if not settings["exponents"]:
             raise UserError("hydra.sweeper.exponents=[]: must have an element; the thesis has [1,2,3,4,5,6,7]")
         return settings
@@ -124,28 +105,6 @@ class LRHeuristicSweeper(Sweeper):
                 outcomes = [read_outcome(folder, jobs[run], self.over_last) for run in runs[search, lr]]
                 search.outcomes[lr] = outcomes
         return True
-
-    def run_jobs(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
-        """Runs those of the jobs that are not done; returns whether all have ended and none was told to stop.
-
-        Jobs that another process runs, as when the same command is typed twice, are waited for.
-        """
-        is_stopped = stop_file(folder, os.getpid()).exists
-        jobs = [job for job in jobs if job["folder"] not in self.ended]
-        self.ended |= {job["folder"] for job in jobs}
-        while jobs and not is_stopped():
-            for result in self.launcher.launch([job["overrides"] for job in jobs], initial_job_idx=self.launched):
-                _ = result.return_value  # raises what the job raised
-            self.launched += len(jobs)
-            places = {folder / job["folder"]: job for job in jobs}
-            elsewhere = folders_being_written(list(places))
-            jobs = [places[place] for place in places if place in elsewhere]
-            if jobs:
-                print(f"waiting for {len(jobs)} of the trials, which another process runs", flush=True)
-            while elsewhere and not is_stopped():
-                time.sleep(TRIAL_POLL_SECONDS)
-                elsewhere = folders_being_written(list(elsewhere))
-        return not is_stopped()
 
     def new_searches(self, config: DictConfig) -> list[Search]:
         """Returns a search for each combination of the swept values; UserError where there is nothing to search."""
@@ -191,12 +150,6 @@ class LRHeuristicSweeper(Sweeper):
 def trial_settings(duration: str) -> dict[str, str]:
     """Returns the settings of a trial: every step is logged; only its start and its end are evaluated."""
     return {"duration": duration, "evaluate_every": duration, "log_every": "1steps"}
-
-
-def extend_plan(folder: Path, jobs: list[dict[str, Any]]) -> None:
-    """Adds jobs to the plan of a sweep."""
-    plan = read_json(folder / PLAN)
-    write_plan(folder, plan["overrides"], jobs, plan["workers"])
 
 
 def record_settings(folder: Path, searches: list[Search]) -> None:

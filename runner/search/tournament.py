@@ -12,9 +12,10 @@ from ..config.overrides import split_override
 from ..config.run_names import as_typed
 from ..records.job_table import read_jobs
 from ..sweeps.jobs import configured_overrides, plan_jobs
+from ..sweeps.sweeper import extend_plan
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
-from .lr_heuristic import LRHeuristicSweeper, Trial, extend_plan, trial_settings
+from .lr_heuristic import LRHeuristicSweeper, Trial, trial_settings
 from .search import SEED, Search, TournamentResult, TunedMethod, plural
 from .search_report import write_searches
 from .search_rule import LRSearchRule

@@ -129,6 +129,7 @@ class Run:
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
+    pause_after: int | None = None  # times `evaluate_every`, after which a search decides whether it goes on
     notes: list[str] = field(default_factory=list)  # printed at the start
     decisions: dict[str, Any] | None = None  # about the data, by a look at it, which hold while the run goes on
     features: str | None = None  # of a frozen backbone: where they come from
@@ -148,6 +149,11 @@ class Run:
     def is_over(self) -> bool:
         """Whether it has reached its duration."""
         return any(self.progress.elapsed(length) >= 1 for length in (self.duration, self.range_test) if length)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits for a search to decide whether it goes on."""
+        return self.pause_after is not None and self.progress.elapsed(self.evaluate_every) >= self.pause_after
 
     @property
     def durations(self) -> dict[str, str]:

@@ -106,8 +106,10 @@ class Job:
         name = settings.sweep.subdir
         plan = read_json(sweep / PLAN)
         workers = plan.get("workers", 1)
-        is_tournament = any("role" in job for job in plan.get("jobs", ()))  # many short runs
-        in_a_line = workers > 1 or is_tournament
+        jobs = plan.get("jobs", ())
+        is_search = any("role" in job or "trial" in job for job in jobs)  # many short runs
+        in_a_line = workers > 1 or is_search
+        pause_after = next((job.get("pause_after") for job in jobs if job["folder"] == name), None)
         summary = summary_if_done(folder, config)
         if summary is not None:
             print(f"already {summary['status']}: {name}", flush=True)
@@ -120,7 +122,8 @@ class Job:
         def work() -> int:
             try:
                 with shared_machine(workers, config.device):
-                    return start(config, choices, folder, self.command, self.debug, Display(quiet=in_a_line))
+                    display = Display(quiet=in_a_line)
+                    return start(config, choices, folder, self.command, self.debug, display, pause_after)
             except UserError as error:
                 if not isinstance(error, Busy | OtherConfiguration):
                     record_failure(folder, error)

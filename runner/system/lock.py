@@ -169,19 +169,24 @@ def is_dead_here(owner: dict[str, Any]) -> bool | None:
 
 
 def folders_being_written(folders: list[Path]) -> set[Path]:
-    """Returns those of some run folders that a living process writes.
+    """Returns those of some run folders that a living process writes, as `living_locks` finds them."""
+    return {lock.parent for lock in living_locks([folder / LOCK_FILE for folder in folders])}
+
+
+def living_locks(locks: list[Path]) -> set[Path]:
+    """Returns those of some locks whose owner lives.
 
     Locks of other machines are watched for two heartbeats, all at once.
     """
     alive, unknown = set(), []
-    for folder in folders:
-        owner = read_owner(folder / LOCK_FILE)
+    for lock in locks:
+        owner = read_owner(lock)
         dead = None if owner is None else is_dead_here(owner)
         if dead is False:
-            alive.add(folder)
-        elif owner is not None and dead is None and silence(folder / LOCK_FILE) < SILENCE_SECONDS:
-            unknown.append(folder / LOCK_FILE)
-    return alive | {path.parent for path in changing_files(unknown, 2 * HEARTBEAT_SECONDS)}
+            alive.add(lock)
+        elif owner is not None and dead is None and silence(lock) < SILENCE_SECONDS:
+            unknown.append(lock)
+    return alive | set(changing_files(unknown, 2 * HEARTBEAT_SECONDS))
 
 
 def is_being_written(folder: Path) -> bool:

@@ -44,7 +44,8 @@ class Evaluator:
         """Evaluates and writes a checkpoint where they are due; returns whether the run ends here."""
         if "evaluate" in due:
             self._evaluate()
-        ends = self._run.is_over or self._early_stopping.ends or self._is_interrupted()
+        run = self._run
+        ends = run.is_over or run.is_paused or self._early_stopping.ends or self._is_interrupted()
         if "checkpoint" in due or ends or self._recorder.cycle_ended:
             self._recorder.checkpoint(scheduled="checkpoint" in due)
         return ends

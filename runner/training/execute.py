@@ -44,6 +44,7 @@ def start(
     debug: bool = False,
     display: Display | None = None,
     change: Change | None = None,
+    pause_after: int | None = None,
 ) -> int:
     """Begins a run in a folder, continues the one that is there, or shows its result; returns the exit code.
 
@@ -55,6 +56,7 @@ def start(
         debug: whether tracebacks are printed.
         display: where to print; None: the screen.
         change: what becomes another in the run of the folder; None: nothing.
+        pause_after: as of `Run`.
 
     Raises:
         UserError: the folder holds another run, is written by another process, or cannot be written; or a component
@@ -71,7 +73,7 @@ def start(
                 check_same_run(folder, change.former)
             elif show_if_done(config, folder, display):  # by a process that held the lock a moment ago
                 return 0
-            return execute(config, choices, folder, command, display, interrupt, debug, change)
+            return execute(config, choices, folder, command, display, interrupt, debug, change, pause_after)
     except KeyboardInterrupt as stop:
         return interrupted_code(stop)
     except UserError:
@@ -113,6 +115,7 @@ def execute(
     interrupt: Interrupt,
     debug: bool,
     change: Change | None,
+    pause_after: int | None,
 ) -> int:
     """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
     from ..records.checkpoint_files import find_resume_point
@@ -121,6 +124,7 @@ def execute(
     from .describe import describe_run
 
     run = build(config, folder)
+    run.pause_after = pause_after
     metrics = folder / METRICS_FILE
     resume_point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     history = read_history(folder) if resume_point.state else []
@@ -263,6 +267,8 @@ def run_training(
         interrupt.patient = False
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
+    if run.is_paused and not (run.is_over or run.early_stopping.ends):
+        return 0, {"status": "paused"}
     early = None if run.is_over else run.early_stopping.reason
     outcome: dict[str, Any] = {"status": "finished", "stopped_early": early is not None}
     return 0, outcome if early is None else {**outcome, "stopped_because": early}

@@ -1,0 +1,179 @@
+"""The figures of a search with Optuna: its history, each key, all keys together, and their importance."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna import create_study
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from ..reporting.style import DPI, PALETTE, escape_math, needs_log_scale, new_figure, style_axes
+from .study import SearchStudy, quiet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "search_{}.png"
+BEST, OTHERS = PALETTE[1], PALETTE[0]
+ROW_HEIGHT = 2.6  # of the panels of keys, in inches
+COLUMNS = 3
+
+
+def draw_search(folder: Path, study: SearchStudy) -> list[str]:
+    """Draws the figures of a search; returns the names of their files. Trials that diverged are left out."""
+    ended = [t for t in study.trials() if t.state == TrialState.COMPLETE and t.value is not None]
+    ended = [trial for trial in ended if math.isfinite(trial.value)]
+    figures: dict[str, Callable[[SearchStudy, list[FrozenTrial]], Figure | None]] = {
+        "history": draw_history,
+        "slice": draw_slices,
+        "parallel": draw_parallel,
+        "importance": draw_importance,
+    }
+    names = []
+    for name, draw in figures.items():
+        figure = draw(study, ended) if ended else None
+        if figure is not None:
+            figure.savefig(folder / NAME.format(name), dpi=DPI)
+            names.append(NAME.format(name))
+    return names
+
+
+def draw_history(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
+    """Draws the metric vs. the number of the trial, and the best so far."""
+    figure = new_figure(3.6)
+    axis = figure.subplots()
+    values = _values(trials)
+    best = np.minimum.accumulate(values) if study.settings.direction == "minimize" else np.maximum.accumulate(values)
+    numbers = [trial.number for trial in trials]
+    axis.plot(numbers, values, "o", color=OTHERS, markersize=4, label="trials")
+    axis.step(numbers, best, where="post", color=BEST, label="best so far")
+    axis.set_xlabel("trial")
+    _metric_axis(axis, study, values)
+    axis.legend(frameon=False)
+    return figure
+
+
+def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
+    """Draws the metric vs. each key that was searched; later trials are darker, the best one has a ring."""
+    rows = math.ceil(len(study.space) / COLUMNS)
+    figure = new_figure(ROW_HEIGHT * rows + 0.4)
+    panels = figure.subplots(rows, min(COLUMNS, len(study.space)), squeeze=False, sharey=True)
+    values = _values(trials)
+    best = _best(study, values)
+    for axis, (key, distribution) in zip(panels.flat, study.space.items(), strict=False):
+        places = _places(distribution, [trial.params[key] for trial in trials])
+        axis.scatter(places, values, c=[trial.number for trial in trials], cmap="Blues", vmin=-len(trials) / 2, s=18)
+        axis.plot(places[best], values[best], "o", color=BEST, markersize=10, fillstyle="none")
+        _key_axis(axis.xaxis, axis.set_xscale, distribution)
+        axis.set_xlabel(escape_math(key))
+    for axis in panels.flat[len(study.space) :]:
+        axis.set_axis_off()
+    for axis in panels[:, 0]:
+        _metric_axis(axis, study, values)
+    for axis in panels.flat:
+        style_axes(axis)
+    return figure
+
+
+def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | None":
+    """Draws each trial as a line through its values and its metric; the better, the darker. None: one key only."""
+    if len(study.space) < 2:
+        return None
+    figure = new_figure(3.8)
+    axis = figure.subplots()
+    values = _values(trials)
+    names = [*study.space, study.settings.metric]
+    columns = [_fractions(d, [trial.params[key] for trial in trials]) for key, d in study.space.items()]
+    ranks = np.argsort(np.argsort(values if study.settings.direction == "minimize" else -values))
+    spread = np.ptp(values)
+    columns.append((values - values.min()) / spread if spread else np.full(len(values), 0.5))
+    for line, rank in sorted(zip(np.array(columns).T, ranks, strict=True), key=lambda entry: -entry[1]):
+        colour, alpha = (BEST, 1.0) if rank == 0 else (OTHERS, max(0.15, 1 - rank / len(trials)))
+        axis.plot(range(len(names)), line, color=colour, alpha=alpha, linewidth=1.2)
+    axis.set_xticks(range(len(names)), [escape_math(name) for name in names], rotation=12)
+    axis.set_yticks([])
+    for position, distribution in enumerate([*study.space.values(), None]):
+        axis.axvline(position, color="grey", linewidth=0.8)
+        for height, text in _end_labels(distribution, values):
+            axis.annotate(text, (position, height), (3, 0), textcoords="offset points", fontsize=8, va="center")
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def draw_importance(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | None":
+    """Draws the part of the metric's variance that each key explains (fANOVA, Hutter et al. 2014).
+
+    None: too few trials or keys, or all have one value.
+    """
+    if len(study.space) < 2 or len(trials) < 4 or np.ptp(_values(trials)) == 0:
+        return None
+    with quiet():
+        finite = create_study(direction=study.settings.direction)
+        finite.add_trials(trials)
+        try:
+            importances = get_param_importances(finite, evaluator=FanovaImportanceEvaluator(seed=0))
+        except ZeroDivisionError:  # no tree found a split
+            return None
+    figure = new_figure(0.5 * len(importances) + 1.2)
+    axis = figure.subplots()
+    names = list(reversed(importances))
+    bars = axis.barh([escape_math(name) for name in names], [importances[name] for name in names], color=OTHERS)
+    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axis.set_xlim(0, 1.08)
+    axis.set_xlabel(f"importance: fraction of the variance of {study.settings.metric} (fANOVA)")
+    style_axes(axis)
+    return figure
+
+
+def _values(trials: list[FrozenTrial]) -> np.ndarray:
+    return np.array([trial.value for trial in trials])
+
+
+def _best(study: SearchStudy, values: np.ndarray) -> int:
+    return int(values.argmin() if study.settings.direction == "minimize" else values.argmax())
+
+
+def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
+    axis.set_ylabel(escape_math(study.settings.metric))
+    if needs_log_scale(values):
+        axis.set_yscale("log")
+    style_axes(axis)
+
+
+def _key_axis(axis: Any, set_scale: Callable[[str], Any], distribution: BaseDistribution) -> None:
+    if isinstance(distribution, CategoricalDistribution):
+        axis.set_ticks(range(len(distribution.choices)), [escape_math(str(c)) for c in distribution.choices])
+    elif distribution.log:  # type: ignore[attr-defined]
+        set_scale("log")
+
+
+def _places(distribution: BaseDistribution, values: list[Any]) -> list[float]:
+    """Returns where values lie on an axis: choices at 0, 1, 2 and so on."""
+    return [distribution.to_internal_repr(value) for value in values]
+
+
+def _fractions(distribution: BaseDistribution, values: list[Any]) -> np.ndarray:
+    """Returns where values lie between the bounds of their distribution, 0 to 1."""
+    places = np.array(_places(distribution, values))
+    if isinstance(distribution, CategoricalDistribution):
+        return places / max(1, len(distribution.choices) - 1)
+    bounds: Any = distribution
+    low, high = bounds.low, bounds.high
+    if bounds.log:
+        places, low, high = np.log(places), math.log(low), math.log(high)
+    return (places - low) / (high - low) if high > low else np.full(len(places), 0.5)
+
+
+def _end_labels(distribution: BaseDistribution | None, values: np.ndarray) -> list[tuple[float, str]]:
+    """Returns the height and the text of the labels on an axis of the parallel coordinates; None: the metric's."""
+    if isinstance(distribution, CategoricalDistribution):
+        number = max(1, len(distribution.choices) - 1)
+        return [(i / number, escape_math(str(choice))) for i, choice in enumerate(distribution.choices)]
+    bounds: Any = distribution
+    low, high = (values.min(), values.max()) if distribution is None else (bounds.low, bounds.high)
+    return [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")]

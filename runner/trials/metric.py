@@ -1,0 +1,76 @@
+"""The metric of a search's trials, read from the records of their runs."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..records.metrics import METRICS_FILE, read_metrics
+from ..system.errors import UserError, nearest
+from ..system.files import shown
+
+LOWER_IS_BETTER = ("loss", "error", "rmse")  # ends of the names of metrics that are minimised
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """A metric as `validation_loss`: the kind of records, and the name in them."""
+
+    kind: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "MetricName":
+        """Reads a name; UserError where it is none.
+
+        >>> MetricName.parse("validation_top1")
+        MetricName(kind='validation', name='top1')
+        """
+        kind, _, name = text.partition("_")
+        if not name or (kind == "train" and name != "loss"):
+            raise UserError(
+                f"hydra.sweeper.metric={text}: is no metric; give SET_NAME, as validation_loss or train_loss"
+            )
+        return cls(kind, name)
+
+    @property
+    def direction(self) -> str:
+        """Whether it is to minimize or to maximize."""
+        return "minimize" if self.name.endswith(LOWER_IS_BETTER) else "maximize"
+
+    def __str__(self) -> str:
+        return f"{self.kind}_{self.name}"
+
+
+def metric_value(run: Path, metric: MetricName, evaluation: int | None) -> float:
+    """Returns a metric of a run; infinite where it is not finite.
+
+    Args:
+        run: its folder.
+        metric: which one; `train_loss` is the mean of `total` over the records since the evaluation before.
+        evaluation: the number of the evaluation, where the one before the first step has number 0; None: the last.
+
+    Raises:
+        UserError: the run has no such metric, or its records cannot be read.
+    """
+    try:
+        records = read_metrics(run)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(run / METRICS_FILE)}: is missing or damaged; remove the folder") from error
+    kind = "test" if metric.kind == "train" else metric.kind
+    rows = [record for record in records if record["kind"] == kind]
+    if not rows:
+        kinds = sorted({record["kind"] for record in records} & {"test", "validation"})
+        raise UserError(f"hydra.sweeper.metric={metric}: runs have no {kind} set; they have {', '.join(kinds)}")
+    position = len(rows) - 1 if evaluation is None else min(evaluation, len(rows) - 1)
+    if metric.kind == "train":
+        steps = (rows[max(0, position - 1)]["step"], rows[position]["step"])
+        totals = [r["total"] for r in records if r["kind"] == "train" and steps[0] < r["step"] <= steps[1]]
+        value = None if not totals or None in totals else sum(totals) / len(totals)
+    else:
+        if metric.name not in rows[position]:
+            known = [name for name, number in rows[position].items() if isinstance(number, float)]
+            raise UserError(f"hydra.sweeper.metric={metric}: runs have no {metric.name}{nearest(metric.name, known)}")
+        value = rows[position][metric.name]
+    if value is None or not math.isfinite(value):
+        return math.inf if metric.direction == "minimize" else -math.inf
+    return float(value)

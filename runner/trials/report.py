@@ -1,0 +1,55 @@
+"""The files of a search with Optuna: search.json and figures."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from ..system.files import write_json
+from .figures import draw_search
+from .result import FILE, TrialSearchResult
+from .space import as_text, at_boundary
+from .study import SearchStudy
+
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+
+
+def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -> TrialSearchResult:
+    """Writes search.json and the figures into the sweep's folder; returns the result.
+
+    Args:
+        folder: of the sweep.
+        study: of the search.
+        jobs: of the trials, in the plan of the sweep.
+    """
+    runs: dict[int, list[str]] = {}
+    for job in jobs:
+        runs.setdefault(job["trial"], []).append(job["folder"])
+    trials = [_as_json(trial, runs.get(trial.number, [])) for trial in study.trials()]
+    ended = [trial for trial in trials if trial["state"] == "finished" and math.isfinite(trial["value"])]
+    sign = 1 if study.settings.direction == "minimize" else -1
+    best = min(ended, key=lambda trial: sign * trial["value"], default=None)
+    boundary = [k for k, d in study.space.items() if best is not None and at_boundary(best["params"][k], d)]
+    content = {
+        **vars(study.settings),
+        "space": {key: as_text(distribution) for key, distribution in study.space.items()},
+        "trials": trials,
+        "best": best,
+        "at_boundary": boundary,
+        "pruned": [trial["number"] for trial in trials if trial["state"] == "pruned"],
+    }
+    write_json(folder / FILE, content)
+    return TrialSearchResult(content, draw_search(folder, study))
+
+
+def _as_json(trial: FrozenTrial, runs: list[str]) -> dict[str, Any]:
+    diverged = trial.state == TrialState.COMPLETE and trial.value is not None and not math.isfinite(trial.value)
+    return {
+        "number": trial.number,
+        "state": "diverged" if diverged else STATES[trial.state.name],
+        "value": trial.value,
+        "params": dict(trial.params),
+        "intermediate": {str(rung): value for rung, value in trial.intermediate_values.items()},
+        "runs": runs,
+    }

@@ -1,0 +1,60 @@
+"""The result of a search with Optuna, on the screen. Needs no Optuna."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..system.display import plain_table, print_table
+from ..system.errors import FAILED
+from ..system.files import shown
+
+FILE = "search.json"
+SHOWN = 10  # of the best trials
+
+
+@dataclass
+class TrialSearchResult:
+    """The result of a search.
+
+    Attributes:
+        content: of search.json.
+        figures: names of the files.
+    """
+
+    content: dict[str, Any]
+    figures: list[str]
+
+
+def show_trials(folder: Path, result: TrialSearchResult) -> int:
+    """Prints the best trials and what was chosen; returns the exit code, which says whether a value was chosen."""
+    content, console = result.content, Console(highlight=False)
+    sign = 1 if content["direction"] == "minimize" else -1
+    ended = [trial for trial in content["trials"] if trial["state"] == "finished"]
+    table = plain_table("trial", content["metric"], *content["space"], left=0)
+    for trial in sorted(ended, key=lambda trial: sign * trial["value"])[:SHOWN]:
+        table.add_row(str(trial["number"]), _short(trial["value"]), *(_short(v) for v in trial["params"].values()))
+    print_table(console, table)
+    number = Counter(trial["state"] for trial in content["trials"])
+    states = ", ".join(f"{count} {state}" for state, count in number.items())
+    lines = [f"{len(content['trials'])} trials: {states}"]
+    best = content["best"]
+    if best is None:
+        lines.append("nothing is chosen: every trial diverged or failed")
+    else:
+        chosen = " ".join(f"{key}={value}" for key, value in best["params"].items())
+        lines.append(f"best: trial {best['number']}, {content['metric']} {_short(best['value'])}: {chosen}")
+    for key in content["at_boundary"]:
+        lines.append(
+            f"warning: the best {key} lies at a boundary of {content['space'][key]}, and a better one may lie beyond it"
+        )
+    lines.append(f"files: {shown(folder)}/ ({', '.join([FILE, *result.figures])})")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+    return FAILED if best is None or number["failed"] else 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

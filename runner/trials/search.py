@@ -1,0 +1,224 @@
+"""Runs the trials of a search: to their rungs and to their ends, whatever becomes of a process."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+from optuna.trial import Trial, TrialState
+
+from ..config.durations import Duration
+from ..config.overrides import split_override
+from ..config.run_names import as_typed
+from ..records.job_table import job_status, read_jobs
+from ..records.run_folder import mark_pruned
+from ..sweeps.jobs import configured_overrides, plan_jobs
+from ..sweeps.sweeper import extend_plan
+from ..system.errors import UserError
+from ..system.hydra_compat import parse_overrides, product
+from ..system.lock import RunLock, living_locks
+from .metric import MetricName, metric_value
+from .report import write_trials
+from .result import TrialSearchResult
+from .space import Space, corners, override_of, read_space
+from .study import SEARCHER, SearchStudy, StudySettings
+
+SEED = "seed"  # runs that differ in this key only are one trial
+VALIDATION = "data.validation=0.1"  # where a search needs a validation set and none is configured
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """A trial that this process runs.
+
+    Attributes:
+        trial: of the study.
+        jobs: its runs in the plan, one for each seed.
+        rungs: after how many evaluations it may still be pruned, increasing.
+    """
+
+    trial: Trial
+    jobs: list[dict[str, Any]]
+    rungs: list[int] = field(default_factory=list)
+
+
+class Searcher(Protocol):
+    """The arguments of `OptunaSweeper`, and its way to run jobs."""
+
+    n_trials: int
+    sampler: str
+    pruner: str
+    reduction_factor: int
+    metric: str
+    direction: str | None
+    seed: int
+    ended: set[str]
+
+    def run_jobs(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
+        """Runs those of the jobs that are not done; returns whether all have ended and none was told to stop."""
+
+
+class TrialSearch:
+    """A search, as a command configures it.
+
+    Args:
+        config: of the sweep.
+        searcher: runs the jobs.
+    """
+
+    def __init__(self, config: DictConfig, searcher: Searcher):
+        self.config, self.searcher = config, searcher
+        self.folder = Path(config.hydra.sweep.dir)
+        self.metric = MetricName.parse(searcher.metric)
+        self.direction = searcher.direction or self.metric.direction
+        self.space, self.fixed = self._space()
+
+    def check(self) -> None:
+        """Raises UserError where a run cannot begin with a bound or a choice of the space."""
+        plan_jobs(self.config, [[*self.fixed[0], *_overrides(point)] for point in corners(self.space)])
+        self._evaluations()
+
+    def _space(self) -> tuple[Space, list[list[str]]]:
+        """Returns what is searched, and the other overrides of a trial's runs, one list for each seed."""
+        typed = parse_overrides(as_typed(self.config.hydra.overrides.task))
+        by_key: dict[str, Override] = {o.get_key_element(): o for o in [*configured_overrides(self.config), *typed]}
+        overrides = list(by_key.values())
+        searched = [o for o in overrides if o.is_sweep_override() and split_override(str(o.input_line))[1] != SEED]
+        if not searched:
+            raise UserError(
+                "hydra/sweeper=optuna: nothing is searched; leave a key open, as in"
+                " 'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
+            )
+        fixed = product([o for o in overrides if o not in searched])
+        if self.metric.kind == "validation" and not self._composed(fixed[0]).data.validation:
+            fixed = [[*run, VALIDATION] for run in fixed]
+        return read_space(searched), fixed
+
+    def _evaluations(self) -> int:
+        """Returns after how many evaluations a run ends; 0 where that depends on the data, and nothing is pruned."""
+        run = self._composed(self.fixed[0])
+        length, every = Duration.parse(run.duration), Duration.parse(run.evaluate_every)
+        if length.unit == every.unit:
+            return math.ceil(length.amount / every.amount)
+        if self.searcher.pruner == "none":
+            return 0
+        raise UserError(
+            f"hydra.sweeper.pruner={self.searcher.pruner}: decides at evaluations; give duration and evaluate_every the"
+            f" same unit (they are {run.duration} and {run.evaluate_every})"
+        )
+
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        return GlobalHydra.instance().config_loader().load_sweep_config(self.config, overrides)
+
+    def run(self) -> TrialSearchResult | None:
+        """Runs trials until there are enough; returns the result, or None if it was stopped."""
+        if VALIDATION in self.fixed[0]:
+            print(f"trials are compared on a validation set: {VALIDATION}", flush=True)
+        if self.metric.kind == "test":
+            print(f"note: {self.metric} chooses on the test set, whose metrics are then too good", flush=True)
+        options = self.searcher
+        settings = StudySettings(
+            sampler=options.sampler,
+            pruner=options.pruner,
+            reduction_factor=options.reduction_factor,
+            metric=str(self.metric),
+            direction=self.direction,
+            seed=options.seed,
+            evaluations=self._evaluations(),
+        )
+        self.study = SearchStudy(self.folder, settings, self.space)
+        with SearcherLock(self.folder) as lock:
+            if not self._search(lock.name):
+                return None
+        jobs = [job for job in read_jobs(self.folder) if "trial" in job]
+        return write_trials(self.folder, self.study, jobs)
+
+    def _search(self, searcher: str) -> bool:
+        """Runs trials, as many at a time as the launcher has workers; returns whether enough have ended."""
+        workers = self.config.hydra.launcher.get("n_jobs", 1)
+        slots = max(1, workers // len(self.fixed))
+        active = [self._begin(trial) for trial in adopt_orphans(self.folder, self.study, searcher)]
+        failed = [trial for trial in self.study.trials() if trial.state == TrialState.FAIL]
+        while True:
+            while len(active) < slots and failed:
+                active.append(self._begin(self.study.ask(searcher, failed.pop(0))))
+            while len(active) < slots and len(self.study.trials()) < self.searcher.n_trials:
+                active.append(self._begin(self.study.ask(searcher)))
+            if not active:
+                return True
+            if not self._run_to_rungs(active):
+                return False
+            active = [running for running in active if not self._has_ended(running)]
+
+    def _begin(self, trial: Trial) -> RunningTrial:
+        """Plans the runs of a trial."""
+        point = _overrides(trial.params)
+        jobs = plan_jobs(self.config, [[*run, *point] for run in self.fixed])
+        jobs = [job | {"trial": trial.number} for job in jobs]
+        return RunningTrial(trial, jobs, self.study.settings.rungs())
+
+    def _run_to_rungs(self, active: list[RunningTrial]) -> bool:
+        """Runs every trial to its next rung or its end; returns whether none was told to stop."""
+        for running in active:
+            for job in running.jobs:
+                job["pause_after"] = running.rungs[0] if running.rungs else None
+        jobs = [job for running in active for job in running.jobs]
+        extend_plan(self.folder, jobs)
+        self.searcher.ended -= {job["folder"] for job in jobs}
+        return self.searcher.run_jobs(self.folder, jobs)
+
+    def _has_ended(self, running: RunningTrial) -> bool:
+        """Tells the study what became of a trial; returns whether it has ended."""
+        states = {job["folder"]: job_status(self.folder, job["folder"], job, alive=False).state for job in running.jobs}
+        if set(states.values()) - {"done", "diverged", "paused", "pruned"}:
+            self.study.tell(running.trial, TrialState.FAIL)
+            return True
+        if "diverged" in states.values():
+            self.study.tell(running.trial, TrialState.COMPLETE, math.inf if self.direction == "minimize" else -math.inf)
+            return True
+        rung = running.rungs.pop(0) if {"paused", "pruned"} & set(states.values()) else None
+        values = [metric_value(self.folder / run, self.metric, rung) for run in states]
+        value = sum(values) / len(values)
+        if rung is None:
+            self.study.tell(running.trial, TrialState.COMPLETE, value)
+            return True
+        if not self.study.prunes(running.trial, value, rung):
+            return False
+        for run, state in states.items():
+            if state == "paused":
+                mark_pruned(self.folder / run)
+        self.study.tell(running.trial, TrialState.PRUNED)
+        return True
+
+
+class SearcherLock(RunLock):
+    """Shows while entered that this process works on a search.
+
+    Args:
+        folder: of the sweep.
+    """
+
+    def __init__(self, folder: Path):
+        self.name = f"searcher-{os.getpid()}-{os.urandom(3).hex()}"
+        super().__init__(folder)
+
+
+def adopt_orphans(folder: Path, study: SearchStudy, searcher: str) -> list[Trial]:
+    """Returns the running trials whose process is gone; they are now this process's."""
+    alive = {lock.name for lock in living_locks(list(folder.glob("searcher-*")))}
+    for lock in folder.glob("searcher-*"):
+        if lock.name not in alive:
+            lock.unlink(missing_ok=True)
+    running = [trial for trial in study.trials() if trial.state == TrialState.RUNNING]
+    adopted = [study.trial(trial._trial_id) for trial in running if trial.user_attrs.get(SEARCHER) not in alive]
+    for trial in adopted:
+        trial.set_user_attr(SEARCHER, searcher)
+    return adopted
+
+
+def _overrides(point: dict[str, Any]) -> list[str]:
+    return [override_of(key, value) for key, value in point.items()]
