@@ -36,6 +36,7 @@ trainopt compares ways of training neural networks: one command is one run.
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found
   --debug             show the traceback of an error
+  --space             show the search space of the chosen optimizer, which hydra/sweeper=optuna searches
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version, --hydra-help   show the version; Hydra's own flags
   -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc; zsh the same; fish: … | source

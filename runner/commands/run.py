@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ..config.explain import explain
@@ -25,9 +26,10 @@ from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
 from ..system.errors import UserError, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
+from ..trials.declared import space_file
 from ..trials.result import TrialSearchResult, show_trials
 
-STRICT = "--strict"
+STRICT, SPACE = "--strict", "--space"
 
 
 @dataclass
@@ -50,7 +52,10 @@ def command(arguments: list[str], debug: bool) -> int:
     typed = ["trainopt", *arguments]
     reject_undecodable(arguments)
     job = Job(typed, debug, os.getpid(), STRICT in arguments)
-    arguments = [argument for argument in arguments if argument != STRICT]
+    shows_space = SPACE in arguments
+    arguments = [argument for argument in arguments if argument not in (STRICT, SPACE)]
+    if shows_space:
+        return show_space(arguments)
     with SweepInterrupt() as interrupt:
         result = compose_and_run(arguments, job, interrupt)
         code = result if isinstance(result, int) else report_sweep(result, typed)
@@ -133,6 +138,20 @@ def read_flags(arguments: list[str]) -> Namespace:
         keys = vocabulary.keys(chosen(typed_overrides(arguments), vocabulary))
         raise UserError(unknown_flag(flag, value, [*vocabulary.groups, *keys]))
     return flags
+
+
+def show_space(arguments: list[str]) -> int:
+    """Prints the search space of the chosen optimizer; returns the exit code."""
+    register_with_hydra()
+    flags = read_flags(arguments)
+    try:
+        with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
+            path = space_file(hydra.compose_run(flags.overrides))
+    except HydraException as error:
+        vocabulary = Vocabulary([*config_folders(arguments), CONF])
+        raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
+    print(path.read_text(encoding="utf-8"), end="")
+    return 0
 
 
 def show_configuration(flags: Namespace) -> None:

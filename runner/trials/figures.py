@@ -148,7 +148,7 @@ def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
 def _key_axis(axis: Any, set_scale: Callable[[str], Any], distribution: BaseDistribution) -> None:
     if isinstance(distribution, CategoricalDistribution):
         axis.set_ticks(range(len(distribution.choices)), [escape_math(str(c)) for c in distribution.choices])
-    elif distribution.log:  # type: ignore[attr-defined]
+    elif distribution.log:
         set_scale("log")
 
 

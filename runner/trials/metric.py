@@ -27,9 +27,7 @@ class MetricName:
         """
         kind, _, name = text.partition("_")
         if not name or (kind == "train" and name != "loss"):
-            raise UserError(
-                f"hydra.sweeper.metric={text}: is no metric; give SET_NAME, as validation_loss or train_loss"
-            )
+            raise UserError(f"hydra.sweeper.metric={text}: give SET_NAME, as validation_loss, or train_loss")
         return cls(kind, name)
 
     @property

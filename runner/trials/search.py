@@ -21,6 +21,7 @@ from ..sweeps.sweeper import extend_plan
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
 from ..system.lock import RunLock, living_locks
+from .declared import declared_overrides
 from .metric import MetricName, metric_value
 from .report import write_trials
 from .result import TrialSearchResult
@@ -88,12 +89,11 @@ class TrialSearch:
         by_key: dict[str, Override] = {o.get_key_element(): o for o in [*configured_overrides(self.config), *typed]}
         overrides = list(by_key.values())
         searched = [o for o in overrides if o.is_sweep_override() and split_override(str(o.input_line))[1] != SEED]
-        if not searched:
-            raise UserError(
-                "hydra/sweeper=optuna: nothing is searched; leave a key open, as in"
-                " 'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
-            )
         fixed = product([o for o in overrides if o not in searched])
+        if not searched:
+            typed_keys = {split_override(str(o.input_line))[1] for o in overrides}
+            declared = parse_overrides(declared_overrides(self._composed(fixed[0])))
+            searched = [o for o in declared if o.get_key_element() not in typed_keys]
         if self.metric.kind == "validation" and not self._composed(fixed[0]).data.validation:
             fixed = [[*run, VALIDATION] for run in fixed]
         return read_space(searched), fixed

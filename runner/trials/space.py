@@ -3,7 +3,7 @@
 import math
 from typing import Any, cast
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ..config.run_names import key_of
@@ -38,7 +38,7 @@ def _distribution(override: Override) -> BaseDistribution:
             count = math.ceil((stop - start) / step - 1e-9)  # `stop` is left out, as in Python
             return _numbers(start, start + (count - 1) * step, step, "log" in sweep.tags)
         if isinstance(sweep, ChoiceSweep):
-            return CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
+            return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
         raise UserError(f"{text}: {_first_line(error)}") from error
     raise UserError(f"{text}: cannot be searched; give interval(a,b), range(a,b), choice(x,y) or x,y")
@@ -95,11 +95,9 @@ def as_text(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({','.join(map(str, distribution.choices))})"
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = distribution.low, distribution.high
+    low, high, step = distribution.low, distribution.high, distribution.step
     if isinstance(distribution, IntDistribution):
-        text = (
-            f"int(interval({low},{high}))" if distribution.step == 1 else f"range({low},{high + 1},{distribution.step})"
-        )
+        text = f"int(interval({low},{high}))" if step == 1 else f"range({low},{high + 1},{step})"
     else:
-        text = f"interval({low},{high})" if distribution.step is None else f"range({low},{high},{distribution.step})"
+        text = f"interval({low},{high})" if step is None else f"range({low},{high + step / 2:.12g},{step})"
     return f"tag(log,{text})" if distribution.log else text

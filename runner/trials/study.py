@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -118,14 +118,10 @@ class SearchStudy:
             for key, distribution in self.space.items():
                 if isinstance(distribution, CategoricalDistribution):
                     trial.suggest_categorical(key, distribution.choices)
-                elif isinstance(distribution, IntDistribution):
-                    trial.suggest_int(
-                        key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-                    )
-                elif isinstance(distribution, FloatDistribution):
-                    trial.suggest_float(
-                        key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-                    )
+                    continue
+                numbers: Any = distribution
+                suggest = trial.suggest_int if isinstance(numbers, IntDistribution) else trial.suggest_float
+                suggest(key, numbers.low, numbers.high, step=numbers.step, log=numbers.log)
         return trial
 
     def prunes(self, trial: Trial, value: float, rung: int) -> bool:

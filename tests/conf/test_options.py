@@ -17,6 +17,7 @@ from helpers.cli import built, prepared
 from helpers.fixtures import image_folders, probe_of, reference_run
 from trainopt.runner.config.options import (
     CONF,
+    SPACES,
     STUDIES,
     Vocabulary,
     default_choices,
@@ -39,7 +40,8 @@ OFFERED = {
     "logger": {"folder", "resumed_at", "say"},
 }
 
-OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in (CONF, CONF / STUDIES))
+NOT_OPTIONS = (CONF, CONF / STUDIES, CONF / SPACES)
+OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in NOT_OPTIONS)
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
 WORDS = Vocabulary([CONF])
 COMPONENTS = [o for o in OPTIONS if not o.startswith(OF_SEVERAL)]

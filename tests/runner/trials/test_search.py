@@ -1,0 +1,203 @@
+"""`trainopt -m hydra/sweeper=optuna`: trials that fail, diverge, are pruned or killed, and searches that go on."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.cli import exit_code, forked, start_fork, sweep_refusal
+from trainopt.runner.records.job_table import read_job_table
+
+# An optimizer that puts the loss of the function theta -> theta where a formula says; every step goes on record.
+THEIRS = """
+import math, os, pathlib, signal, time, torch
+
+HERE = pathlib.Path(__file__).parent
+
+class Placed(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1, width=4.0, pause=0.0):
+        super().__init__(params, {"lr": lr})
+        self.place, self.pause = (math.log10(lr) + 2) ** 2 + 0.1 * (width - 4) ** 2, pause
+        self.key = f"{lr!r},{width!r}"
+
+    @torch.no_grad()
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        time.sleep(self.pause)
+        (p,) = self.param_groups[0]["params"]
+        state = self.state[p]
+        state["step"] = state.get("step", 0) + 1
+        with open(HERE / "steps", "a") as file:
+            file.write(f"{self.key},{state['step']}\\n")
+        if 1.0 < self.place < 1.5:
+            raise ArithmeticError("no further")
+        p.fill_(float("nan") if self.place > 3.0 else self.place + 1 / state["step"])
+        return loss
+"""
+SEARCH = (
+    "-m",
+    "hydra/sweeper=optuna",
+    "hydra.sweeper.metric=test_loss",
+    "model=function",
+    "model.function=product",
+    "model.start=[1.0]",
+    "data=none",
+    "logger=none",
+    "optimizer._target_=their_placed.Placed",
+    "optimizer.lr=tag(log,interval(1e-4,1.0))",
+    "+optimizer.width=interval(1,9)",
+    "duration=9steps",
+    "evaluate_every=1steps",
+    "checkpoint_every=1steps",
+    "hydra.sweep.dir=sweep",
+)
+
+
+@pytest.fixture
+def there(tmp_path):
+    (tmp_path / "their_placed.py").write_text(THEIRS)
+    return tmp_path
+
+
+def content(folder: Path) -> dict:
+    return json.loads((folder / "sweep/search.json").read_text())
+
+
+def steps(folder: Path) -> Counter:
+    return Counter((folder / "steps").read_text().split())
+
+
+def place(lr: float, width: float) -> float:
+    return (torch.log10(torch.tensor(lr)).item() + 2) ** 2 + 0.1 * (width - 4) ** 2
+
+
+def check_trials(folder: Path, number: int, pruner: str) -> None:
+    """Checks each trial against the formula, and that no step was made twice."""
+    result = content(folder)
+    trials = result["trials"]
+    assert len(trials) == number
+    ended = {}
+    for trial in trials:
+        at = place(trial["params"]["optimizer.lr"], trial["params"]["+optimizer.width"])
+        if 1.0 < at < 1.5:
+            assert trial["state"] == "failed"
+        elif at > 3.0:
+            assert (trial["state"], trial["value"]) == ("diverged", None)
+        elif trial["state"] == "pruned":
+            rung = max(int(step) for step in trial["intermediate"])
+            assert rung in {1, 3}
+            assert trial["intermediate"][str(rung)] == pytest.approx(at + 1 / rung, abs=1e-5)
+        else:
+            assert trial["state"] == "finished"
+            assert trial["value"] == pytest.approx(at + 1 / 9, abs=1e-5)
+            ended[trial["number"]] = trial["value"]
+    assert result["best"]["number"] == min(ended, key=ended.get)
+    assert bool(result["pruned"]) == (pruner != "none")
+    states = Counter(job.state for job in read_job_table(folder / "sweep"))
+    assert states["pruned"] == len(result["pruned"])
+    assert states["done"] == len(ended)
+
+
+@pytest.mark.slow
+@pytest.mark.draws
+def test_a_search_prunes_and_takes_more_trials(there):
+    command = (*SEARCH, "hydra.sweeper.pruner=hyperband", "hydra.sweeper.sampler=random")
+    assert forked(*command, "hydra.sweeper.n_trials=4", folder=there) == 0
+    first = content(there)["trials"]
+    assert forked(*command, "hydra.sweeper.n_trials=7", folder=there) == 0
+    assert content(there)["trials"][:4] == first
+    check_trials(there, 7, "hyperband")
+    assert set(steps(there).values()) == {1}
+    assert (there / "sweep/search_slice.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize(("sampler", "pruner"), [("random", "hyperband"), ("qmc", "median"), ("tpe", "none")])
+def test_killed_searches_go_on_without_repeating_a_step(there, launcher, sampler, pruner):
+    """A kill may come between a step and its checkpoint: each repeats one step of each run at a time at most."""
+    options = (f"hydra.sweeper.sampler={sampler}", f"hydra.sweeper.pruner={pruner}", "hydra.sweeper.n_trials=12")
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2") if launcher == "joblib" else ()
+    command = (*SEARCH, *options, *parallel)
+    rng, kills = random.Random(f"{launcher} {sampler}"), 0
+    for _ in range(4):
+        pid = start_fork(*command, folder=there, before=os.setsid)
+        time.sleep(rng.uniform(1.0, 4.0))
+        os.killpg(pid, signal.SIGKILL)
+        kills += exit_code(pid) == -signal.SIGKILL
+    assert kills > 0
+    assert forked(*command, folder=there) == 1  # some trials fail
+    check_trials(there, 12, pruner)
+    failed = {
+        f"{trial['params']['optimizer.lr']!r},{trial['params']['+optimizer.width']!r},1"
+        for trial in content(there)["trials"]
+        if trial["state"] == "failed"  # which is tried again each time
+    }
+    repeated = sum(number - 1 for step, number in steps(there).items() if step not in failed)
+    assert repeated <= kills * (2 if launcher == "joblib" else 1)
+
+
+@pytest.mark.slow
+def test_a_trial_that_goes_on_at_rungs_is_the_run_that_nothing_paused(there):
+    run = ("model=mlp", "data.limit=128", "batching.size=32", "duration=9epochs", "logger=none", "data.validation=0.2")
+    key = ("optimizer=adam", "optimizer.lr=tag(log,interval(1e-4,0.1))", "seed=0,1")
+    options = ("hydra/sweeper=optuna", "hydra.sweeper.pruner=hyperband", "hydra.sweeper.n_trials=6")
+    assert forked("-m", *options, *run, *key, "hydra.sweep.dir=sweep", folder=there) == 0
+    result = content(there)
+    assert result["pruned"]
+    best = result["best"]
+    losses = []
+    for folder, seed in zip(best["runs"], (0, 1), strict=True):
+        lr = best["params"]["optimizer.lr"]
+        undisturbed = ("optimizer=adam", f"optimizer.lr={lr!r}", f"seed={seed}", f"hydra.run.dir=alone{seed}")
+        assert forked(*run, *undisturbed, folder=there) == 0
+        states = [
+            torch.load(there / path / "checkpoints/last.pt", weights_only=True)
+            for path in (f"sweep/{folder}", f"alone{seed}")
+        ]
+        for part in ("model", "optimizer"):
+            assert repr(states[0][part]) == repr(states[1][part])
+        assert all(torch.equal(a, b) for a, b in zip(*(s["model"].values() for s in states), strict=True))
+        rows = [json.loads(line) for line in (there / f"alone{seed}/metrics.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows if row["kind"] == "validation"])
+    means = [sum(pair) / 2 for pair in zip(*losses, strict=True)]
+    assert best["value"] == pytest.approx(means[-1], rel=1e-12)
+    assert best["intermediate"] == {rung: pytest.approx(means[int(rung)], rel=1e-12) for rung in ("1", "3")}
+
+
+@pytest.mark.slow
+def test_two_processes_work_on_one_search(there):
+    options = ("hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=10", "+optimizer.pause=0.05")
+    pids = [start_fork(*SEARCH, *options, folder=there, before=os.setsid) for _ in range(2)]
+    assert {exit_code(pid) for pid in pids} <= {0, 1}
+    forked(*SEARCH, *options, folder=there)
+    assert len(content(there)["trials"]) <= 11  # each may ask for the last one at the same moment
+    by_trial = Counter(trial["params"]["optimizer.lr"] for trial in content(there)["trials"])
+    assert set(by_trial.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (("optimizer.lr=interval(-1,1)",), "optimizer.lr=-1.0: must be a number >= 0"),
+        (("optimizer.lr=0.1,0.2", "hydra.sweeper.metric=loss"), "hydra.sweeper.metric=loss: give SET_NAME, as"),
+        (
+            ("optimizer.lr=0.1,0.2", "hydra.sweeper.pruner=asha", "duration=20steps"),
+            "hydra.sweeper.pruner=asha: decides at evaluations; give duration and evaluate_every the same unit"
+            " (they are 20steps and 1epochs)",
+        ),
+        (
+            ("optimizer.lr=0.1,0.2", "hydra.sweeper.sampler=grid"),
+            "hydra.sweeper.sampler=grid: must be one of random, qmc",
+        ),
+    ],
+)
+def test_bad_searches_are_refused_before_the_first_trial(typed, text):
+    assert sweep_refusal("hydra/sweeper=optuna", *typed).startswith(text)
