@@ -1,13 +1,17 @@
 """Hydra's sweeper that searches hyperparameters with Optuna; trials are runs of an ordinary sweep."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from ..sweeps.sweeper import SearchSweeper
 from ..system.errors import UserError
+from ..trials.metric import MetricName
 from ..trials.result import TrialSearchResult
+
+if TYPE_CHECKING:
+    from ..trials.search import TrialSearch
 
 
 class OptunaSweeper(SearchSweeper):
@@ -40,9 +44,16 @@ class OptunaSweeper(SearchSweeper):
         params: dict[str, Any],
     ):
         super().__init__()
-        del params  # `configured_overrides` reads them from the configuration
-        self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner
-        self.reduction_factor, self.metric, self.direction, self.seed = reduction_factor, metric, direction, seed
+        del params  # `typed_search` reads them from the configuration
+        self.options: dict[str, Any] = {
+            "n_trials": n_trials,
+            "sampler": sampler,
+            "seed": seed,
+            "pruner": pruner,
+            "reduction_factor": reduction_factor,
+        }
+        self.metric = MetricName.parse(metric)
+        self.direction = direction or self.metric.direction
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
@@ -53,18 +64,35 @@ class OptunaSweeper(SearchSweeper):
                 searched; or a trial cannot be run with a bound or a choice of the space.
         """
         settings = cls.settings(config)
-        if find_spec("optuna") is None:
-            raise UserError("hydra/sweeper=optuna: needs Optuna; pip install 'trainopt[optuna]'")
-        if settings["sampler"] == "cmaes" and find_spec("cmaes") is None:
-            raise UserError("hydra.sweeper.sampler=cmaes: needs the package cmaes; pip install 'trainopt[optuna]'")
-        from ..trials.search import TrialSearch  # imports Optuna
-
-        TrialSearch(config, cls(**settings)).check()
+        check_installed("hydra/sweeper=optuna", settings["sampler"])
+        cls(**settings).new_search(config).check()
         return []
+
+    def new_search(self, config: DictConfig) -> "TrialSearch":
+        """Returns the search that a command types."""
+        from ..trials.search import SearchOptions, typed_search  # imports Optuna
+
+        options = SearchOptions(metric=self.metric, direction=self.direction, **self.options)
+        return typed_search(config, self, options)
 
     def sweep(self, arguments: list[str]) -> TrialSearchResult | None:
         """Runs trials until there are enough; returns the result, or None if it was stopped."""
-        from ..trials.search import TrialSearch
+        from ..trials.report import write_trials
 
         del arguments
-        return TrialSearch(self.sweep_config, self).run()
+        search = self.new_search(self.sweep_config)
+        if search.note:
+            print(search.note, flush=True)
+        return write_trials(search.folder, search.study, search.jobs()) if search.run() else None
+
+
+def check_installed(typed: str, sampler: str) -> None:
+    """Raises UserError where the packages of a search are not installed.
+
+    Args:
+        typed: what asks for them.
+        sampler: of the search.
+    """
+    for name in ("optuna", *(["cmaes"] if sampler == "cmaes" else [])):
+        if find_spec(name) is None:
+            raise UserError(f"{typed}: needs the package {name}; pip install 'trainopt[optuna]'")

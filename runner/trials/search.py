@@ -23,8 +23,6 @@ from ..system.hydra_compat import parse_overrides, product
 from ..system.lock import RunLock, living_locks
 from .declared import declared_overrides
 from .metric import MetricName, metric_value
-from .report import write_trials
-from .result import TrialSearchResult
 from .space import Space, corners, override_of, read_space
 from .study import SEARCHER, SearchStudy, StudySettings
 
@@ -48,105 +46,130 @@ class RunningTrial:
 
 
 class Searcher(Protocol):
-    """The arguments of `OptunaSweeper`, and its way to run jobs."""
+    """What a sweeper runs jobs with."""
 
-    n_trials: int
-    sampler: str
-    pruner: str
-    reduction_factor: int
-    metric: str
-    direction: str | None
-    seed: int
     ended: set[str]
 
     def run_jobs(self, folder: Path, jobs: list[dict[str, Any]]) -> bool:
         """Runs those of the jobs that are not done; returns whether all have ended and none was told to stop."""
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search goes on.
+
+    Attributes:
+        n_trials: how many trials end.
+        sampler: random, qmc, tpe or cmaes.
+        metric: by which trials are compared.
+        direction: minimize or maximize.
+        seed: of the sampler.
+        pruner: none, median, hyperband or asha.
+        reduction_factor: of hyperband and asha.
+    """
+
+    n_trials: int
+    sampler: str
+    metric: MetricName
+    direction: str
+    seed: int
+    pruner: str = "none"
+    reduction_factor: int = 3
+
+
 class TrialSearch:
-    """A search, as a command configures it.
+    """The search of one space.
 
     Args:
         config: of the sweep.
         searcher: runs the jobs.
+        options: of the search.
+        space: what is searched.
+        runs: the other overrides of a trial's runs, a list for each seed.
+        name: of the study in the journal.
+        entry: what the plan says of each job, besides its trial.
+
+    Attributes:
+        study: of the search; there is none before `run`.
     """
 
-    def __init__(self, config: DictConfig, searcher: Searcher):
-        self.config, self.searcher = config, searcher
+    study: SearchStudy
+
+    def __init__(
+        self,
+        config: DictConfig,
+        searcher: Searcher,
+        options: SearchOptions,
+        space: Space,
+        runs: list[list[str]],
+        name: str = "search",
+        entry: dict[str, Any] | None = None,
+    ):
+        self.config, self.searcher, self.options = config, searcher, options
+        self.space, self.name, self.entry = space, name, entry or {}
         self.folder = Path(config.hydra.sweep.dir)
-        self.metric = MetricName.parse(searcher.metric)
-        self.direction = searcher.direction or self.metric.direction
-        self.space, self.fixed = self._space()
+        self.runs = runs
+        if options.metric.kind == "validation" and not composed(config, runs[0]).data.validation:
+            self.runs = [[*run, VALIDATION] for run in runs]
+
+    @property
+    def note(self) -> str | None:
+        """A line about the set on which trials are compared, where there is something to say."""
+        if VALIDATION in self.runs[0]:
+            return f"trials are compared on a validation set: {VALIDATION}"
+        if self.options.metric.kind == "test":
+            return f"note: {self.options.metric} chooses on the test set, whose metrics are then too good"
+        return None
 
     def check(self) -> None:
         """Raises UserError where a run cannot begin with a bound or a choice of the space."""
-        plan_jobs(self.config, [[*self.fixed[0], *_overrides(point)] for point in corners(self.space)])
+        plan_jobs(self.config, [[*self.runs[0], *point_overrides(point)] for point in corners(self.space)])
         self._evaluations()
-
-    def _space(self) -> tuple[Space, list[list[str]]]:
-        """Returns what is searched, and the other overrides of a trial's runs, one list for each seed."""
-        typed = parse_overrides(as_typed(self.config.hydra.overrides.task))
-        by_key: dict[str, Override] = {o.get_key_element(): o for o in [*configured_overrides(self.config), *typed]}
-        overrides = list(by_key.values())
-        searched = [o for o in overrides if o.is_sweep_override() and split_override(str(o.input_line))[1] != SEED]
-        fixed = product([o for o in overrides if o not in searched])
-        if not searched:
-            typed_keys = {split_override(str(o.input_line))[1] for o in overrides}
-            declared = parse_overrides(declared_overrides(self._composed(fixed[0])))
-            searched = [o for o in declared if o.get_key_element() not in typed_keys]
-        if self.metric.kind == "validation" and not self._composed(fixed[0]).data.validation:
-            fixed = [[*run, VALIDATION] for run in fixed]
-        return read_space(searched), fixed
 
     def _evaluations(self) -> int:
         """Returns after how many evaluations a run ends; 0 where that depends on the data, and nothing is pruned."""
-        run = self._composed(self.fixed[0])
+        run = composed(self.config, self.runs[0])
         length, every = Duration.parse(run.duration), Duration.parse(run.evaluate_every)
         if length.unit == every.unit:
             return math.ceil(length.amount / every.amount)
-        if self.searcher.pruner == "none":
+        if self.options.pruner == "none":
             return 0
         raise UserError(
-            f"hydra.sweeper.pruner={self.searcher.pruner}: decides at evaluations; give duration and evaluate_every the"
+            f"hydra.sweeper.pruner={self.options.pruner}: decides at evaluations; give duration and evaluate_every the"
             f" same unit (they are {run.duration} and {run.evaluate_every})"
         )
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        return GlobalHydra.instance().config_loader().load_sweep_config(self.config, overrides)
-
-    def run(self) -> TrialSearchResult | None:
-        """Runs trials until there are enough; returns the result, or None if it was stopped."""
-        if VALIDATION in self.fixed[0]:
-            print(f"trials are compared on a validation set: {VALIDATION}", flush=True)
-        if self.metric.kind == "test":
-            print(f"note: {self.metric} chooses on the test set, whose metrics are then too good", flush=True)
-        options = self.searcher
+    def run(self) -> bool:
+        """Runs trials until there are enough; returns whether it came to that."""
+        options = self.options
         settings = StudySettings(
             sampler=options.sampler,
             pruner=options.pruner,
             reduction_factor=options.reduction_factor,
-            metric=str(self.metric),
-            direction=self.direction,
+            metric=str(options.metric),
+            direction=options.direction,
             seed=options.seed,
             evaluations=self._evaluations(),
         )
-        self.study = SearchStudy(self.folder, settings, self.space)
+        self.study = SearchStudy(self.folder, settings, self.space, self.name)
         with SearcherLock(self.folder) as lock:
-            if not self._search(lock.name):
-                return None
-        jobs = [job for job in read_jobs(self.folder) if "trial" in job]
-        return write_trials(self.folder, self.study, jobs)
+            return self._search(lock.name)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Returns the runs of all trials in the plan of the sweep."""
+        entry = self.entry.items()
+        return [job for job in read_jobs(self.folder) if "trial" in job and entry <= job.items()]
 
     def _search(self, searcher: str) -> bool:
         """Runs trials, as many at a time as the launcher has workers; returns whether enough have ended."""
         workers = self.config.hydra.launcher.get("n_jobs", 1)
-        slots = max(1, workers // len(self.fixed))
+        slots = max(1, workers // len(self.runs))
         active = [self._begin(trial) for trial in adopt_orphans(self.folder, self.study, searcher)]
         failed = [trial for trial in self.study.trials() if trial.state == TrialState.FAIL]
         while True:
             while len(active) < slots and failed:
                 active.append(self._begin(self.study.ask(searcher, failed.pop(0))))
-            while len(active) < slots and len(self.study.trials()) < self.searcher.n_trials:
+            while len(active) < slots and len(self.study.trials()) < self.options.n_trials:
                 active.append(self._begin(self.study.ask(searcher)))
             if not active:
                 return True
@@ -156,9 +179,9 @@ class TrialSearch:
 
     def _begin(self, trial: Trial) -> RunningTrial:
         """Plans the runs of a trial."""
-        point = _overrides(trial.params)
-        jobs = plan_jobs(self.config, [[*run, *point] for run in self.fixed])
-        jobs = [job | {"trial": trial.number} for job in jobs]
+        point = point_overrides(trial.params)
+        jobs = plan_jobs(self.config, [[*run, *point] for run in self.runs])
+        jobs = [job | {"trial": trial.number, **self.entry} for job in jobs]
         return RunningTrial(trial, jobs, self.study.settings.rungs())
 
     def _run_to_rungs(self, active: list[RunningTrial]) -> bool:
@@ -178,10 +201,12 @@ class TrialSearch:
             self.study.tell(running.trial, TrialState.FAIL)
             return True
         if "diverged" in states.values():
-            self.study.tell(running.trial, TrialState.COMPLETE, math.inf if self.direction == "minimize" else -math.inf)
+            self.study.tell(
+                running.trial, TrialState.COMPLETE, math.inf if self.options.direction == "minimize" else -math.inf
+            )
             return True
         rung = running.rungs.pop(0) if {"paused", "pruned"} & set(states.values()) else None
-        values = [metric_value(self.folder / run, self.metric, rung) for run in states]
+        values = [metric_value(self.folder / run, self.options.metric, rung) for run in states]
         value = sum(values) / len(values)
         if rung is None:
             self.study.tell(running.trial, TrialState.COMPLETE, value)
@@ -220,5 +245,27 @@ def adopt_orphans(folder: Path, study: SearchStudy, searcher: str) -> list[Trial
     return adopted
 
 
-def _overrides(point: dict[str, Any]) -> list[str]:
+def composed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """Returns the configuration of a run of a sweep, with Hydra's own node."""
+    return GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+
+
+def point_overrides(point: dict[str, Any]) -> list[str]:
+    """Returns the overrides that give each key its value at a point of a space."""
     return [override_of(key, value) for key, value in point.items()]
+
+
+def declared_space(config: DictConfig, overrides: list[str]) -> Space:
+    """Returns the search space of the optimizer of a run, without the keys that its overrides have."""
+    keys = {split_override(override)[1] for override in overrides}
+    declared = parse_overrides(declared_overrides(composed(config, overrides)))
+    return read_space([override for override in declared if override.get_key_element() not in keys])
+
+
+def typed_search(config: DictConfig, searcher: Searcher, options: SearchOptions) -> TrialSearch:
+    """Returns the search that a command types: of the keys that it leaves open, or of the space of its optimizer."""
+    typed = parse_overrides(as_typed(config.hydra.overrides.task))
+    by_key: dict[str, Override] = {o.get_key_element(): o for o in [*configured_overrides(config), *typed]}
+    searched = [o for key, o in by_key.items() if o.is_sweep_override() and key.lstrip("+") != SEED]
+    runs = product([o for o in by_key.values() if o not in searched])
+    return TrialSearch(config, searcher, options, read_space(searched) or declared_space(config, runs[0]), runs)

@@ -63,18 +63,19 @@ class SearchStudy:
         folder: of the sweep; the journal lies in it.
         settings: of the search.
         space: what is searched.
+        name: of the study; the journal may hold several.
 
     Raises:
         UserError: the folder holds another search.
     """
 
-    def __init__(self, folder: Path, settings: StudySettings, space: Space):
+    def __init__(self, folder: Path, settings: StudySettings, space: Space, name: str = "search"):
         self.settings, self.space = settings, space
         with quiet():
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self._study = optuna.create_study(
                 storage=self._storage,
-                study_name="search",  # hyperband hashes it
+                study_name=name,  # hyperband hashes it
                 sampler=_sampler(settings, 0),
                 pruner=_pruner(settings),
                 direction=settings.direction,

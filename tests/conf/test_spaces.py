@@ -8,7 +8,6 @@ from trainopt.runner.search.compose import Composer
 from trainopt.runner.search.optuna_sweeper import OptunaSweeper
 from trainopt.runner.sweeps.jobs import first_jobs
 from trainopt.runner.system.hydra_compat import parse_override
-from trainopt.runner.trials.search import TrialSearch
 from trainopt.runner.trials.space import read_space
 
 WORDS = Vocabulary([CONF])
@@ -42,7 +41,7 @@ def test_every_bound_and_choice_of_a_space_can_be_run(optimizer):
 
 def test_a_key_that_is_typed_is_not_searched():
     with Composer(None).composed(["hydra/sweeper=optuna", "optimizer=sgd", "optimizer.momentum=0.7"]) as config:
-        search = TrialSearch(config, OptunaSweeper(**OptunaSweeper.settings(config)))
+        search = OptunaSweeper(**OptunaSweeper.settings(config)).new_search(config)
     assert "optimizer.momentum" not in search.space
     assert "optimizer.lr" in search.space
 
