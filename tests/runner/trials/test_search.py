@@ -93,7 +93,7 @@ def check_trials(folder: Path, number: int, pruner: str) -> None:
             assert (trial["state"], trial["value"]) == ("diverged", None) or trial["state"] == "pruned"
         elif trial["state"] == "pruned":
             rung = max(int(step) for step in trial["intermediate"])
-            assert rung in ({1, 3} if pruner == "hyperband" else set(range(1, 9)))
+            assert rung in {1, 3}
             assert trial["intermediate"][str(rung)] == pytest.approx(at + 1 / rung, abs=1e-5)
         else:
             assert trial["state"] == "finished"
@@ -120,22 +120,24 @@ def test_a_search_prunes_and_takes_more_trials(there):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-@pytest.mark.parametrize(("sampler", "pruner"), [("random", "hyperband"), ("qmc", "median"), ("tpe", "none")])
-def test_killed_searches_go_on_without_repeating_a_step(there, launcher, sampler, pruner):
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "launcher"),
+    [("random", "hyperband", "basic"), ("qmc", "asha", "joblib"), ("tpe", "none", "basic")],
+)
+def test_killed_searches_go_on_without_repeating_a_step(there, sampler, pruner, launcher):
     """A kill may come between a step and its checkpoint: each repeats one step of each run at a time at most."""
-    options = (f"hydra.sweeper.sampler={sampler}", f"hydra.sweeper.pruner={pruner}", "hydra.sweeper.n_trials=12")
+    options = (f"hydra.sweeper.sampler={sampler}", f"hydra.sweeper.pruner={pruner}", "hydra.sweeper.n_trials=8")
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2") if launcher == "joblib" else ()
     command = (*SEARCH, *options, *parallel)
     rng, kills = random.Random(f"{launcher} {sampler}"), 0
-    for _ in range(4):
+    for _ in range(3):
         pid = start_fork(*command, folder=there, before=os.setsid)
         time.sleep(rng.uniform(1.0, 4.0))
         os.killpg(pid, signal.SIGKILL)
         kills += exit_code(pid) == -signal.SIGKILL
     assert kills > 0
     code = forked(*command, folder=there)
-    check_trials(there, 12, pruner)
+    check_trials(there, 8, pruner)
     assert code == any(trial["state"] == "failed" for trial in content(there)["trials"])
     failed = {
         f"{trial['params']['optimizer.lr']!r},{trial['params']['+optimizer.width']!r},1"
@@ -150,7 +152,7 @@ def test_killed_searches_go_on_without_repeating_a_step(there, launcher, sampler
 def test_a_trial_that_goes_on_at_rungs_is_the_run_that_nothing_paused(there):
     run = ("model=mlp", "data.limit=128", "batching.size=32", "duration=9epochs", "logger=none", "data.validation=0.2")
     key = ("optimizer=adam", "optimizer.lr=tag(log,interval(1e-4,0.1))", "seed=0,1")
-    options = ("hydra/sweeper=optuna", "hydra.sweeper.pruner=hyperband", "hydra.sweeper.n_trials=6")
+    options = ("hydra/sweeper=optuna", "hydra.sweeper.pruner=hyperband", "hydra.sweeper.n_trials=5")
     assert forked("-m", *options, *run, *key, "hydra.sweep.dir=sweep", folder=there) == 0
     result = content(there)
     assert result["pruned"]
