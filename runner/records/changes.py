@@ -115,5 +115,5 @@ def update_plan(folder: Path, change: Change) -> None:
 def check_plan(folder: Path) -> None:
     """Refuses to change a trial of a search: trials are compared with one another."""
     for sweep, job in sweep_jobs([folder.absolute()]).values():
-        if "search" in job or job.get("role") == "trial":
+        if "search" in job or "trial" in job or job.get("role") == "trial":
             raise UserError(f"{folder}: is a trial of the search in {sweep}, whose trials are alike; it stays as it is")
