@@ -327,7 +327,7 @@ def test_two_searches_at_a_time_share_the_work(tmp_path):
             "hydra.sweeper.stepz=20",
             "hydra.sweeper.stepz: Hydra has no such key; did you mean hydra.sweeper.steps?",
         ),
-        ("optimizer.momentum=-1", "optimizer.momentum=-1: must be a number >= 0"),
+        ("optimizer.momentum=-1", "optimizer.momentum=-1: must be a number in [0, 1)"),
         ("run.name=a", "two jobs of the sweep would share the folder a"),
     ],
 )
