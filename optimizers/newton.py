@@ -20,8 +20,7 @@ class Newton(Optimizer):
     text means the step's length ||x_sought - x_start||: `last_step["step_length"]`.)
 
     The closure returns the loss with its graph and does not call `backward`; no `.grad` is touched. Parameters
-    that are frozen or that the loss does not depend on are unchanged, and not part of H. A Hessian that is not finite
-    makes the step nan, as a gradient that is not finite does elsewhere.
+    that are frozen or that the loss does not depend on are unchanged, and not part of H.
 
     >>> theta = torch.tensor([5.0, 3.0], dtype=torch.float64, requires_grad=True)
     >>> optimizer = Newton([theta])
@@ -95,6 +94,9 @@ class Newton(Optimizer):
 
         Args:
             closure: returns the loss, a scalar with its graph; called once.
+
+        Raises:
+            FloatingPointError: the gradient or the Hessian is not finite; the parameters are as they were.
         """
         with torch.enable_grad():
             loss = closure()
@@ -148,13 +150,17 @@ def newton_step(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, bool, int]:
     Args:
         matrix: (n, n), symmetric.
         gradient: (n,).
+
+    Raises:
+        FloatingPointError: one of them is not finite, or the eigenvalues cannot be computed.
     """
-    if not (matrix.isfinite().all() and gradient.isfinite().all()):
-        return torch.full_like(gradient, torch.nan), False, 0
+    for name, values in (("gradient", gradient), ("Hessian", matrix)):
+        if not values.isfinite().all():
+            raise FloatingPointError(f"the {name} is not finite")
     try:
         values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:  # it did not converge, as on a path that diverges: no step is to be had
-        return torch.full_like(gradient, torch.nan), False, 0
+    except torch.linalg.LinAlgError as error:  # as on a path that diverges: no step is to be had
+        raise FloatingPointError("the eigenvalues of the Hessian cannot be computed") from error
     sizes = values.abs()
     nonzero = sizes > len(values) * torch.finfo(values.dtype).eps * sizes.max()
     coordinates = torch.where(nonzero, vectors.T @ gradient / torch.where(nonzero, values, 1.0), 0.0)

@@ -143,7 +143,11 @@ class EHNewton(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[..., Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Makes a step; returns the loss, or None without a closure."""
+        """Makes a step; returns the loss, or None without a closure.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; weights and state are as they were.
+        """
         step = Step(self, closure)
         step.solve()
         step.move()

@@ -125,12 +125,19 @@ class Step:
         return self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0
 
     def solve(self) -> None:
-        """Computes p for each system, with the feasibility test."""
+        """Computes p for each system, with the feasibility test.
+
+        Raises:
+            FloatingPointError: g.p is not finite, so g is not, or too large for its type; nothing was changed.
+        """
         systems: Sequence[System] = self.closed_form
         if self.curvature is not None:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
         solutions = [self._solve(s, [self.group_of[p] for p in s.params]) for s in systems if s.params]
+        slope = sum(solution.slope for solution in solutions)
+        if not math.isfinite(slope):
+            raise FloatingPointError(f"the gradient is not finite (its product with the direction is {slope})")
         self.p = [part for solution in solutions for part in solution.p]
         if self.options["warm_start"] > 0:
             for param, part in zip(self.params, self.p, strict=True):
@@ -143,7 +150,7 @@ class Step:
             "residual": math.hypot(*(info.residual for info in infos)),
             "fallbacks": sum(solution.is_fallback for solution in solutions),
             "negative_curvature": sum(info.reason == "negative_curvature" for info in infos),
-            "directional_derivative": sum(solution.slope for solution in solutions),
+            "directional_derivative": slope,
             "hvps": sum(info.products for info in infos),
         }
 

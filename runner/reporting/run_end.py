@@ -36,7 +36,7 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
     display.show_summary(summary, folder)
     if summary["status"] == "diverged":
         end = summary["diverged_at"]
-        name = "gradient_norm" if "gradient_norm" in end else "loss"
+        name = next(name for name in ("weights", "gradient_norm", "loss") if name in end)
         what = f"the {name.replace('_', ' ')} became {end[name]}"
         display.say(f"diverged: {what} after step {end['step']} (epoch {end['epoch']:.2f})")
     if summary.get("stopped_early"):

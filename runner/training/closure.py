@@ -53,7 +53,7 @@ class TrainingClosure:
             fraction: of the batch; at least two samples are taken.
 
         Raises:
-            Diverged: the loss is not finite, or the norm of a gradient that is clipped.
+            Diverged: the loss is not finite, or its gradient.
         """
         batch = self.batch
         if fraction < 1 or not torch.is_grad_enabled():
@@ -73,12 +73,14 @@ class TrainingClosure:
             self._finite.finish()
         if self._scaling is not None:
             if self._scaling.is_exhausted:
-                raise Diverged(self._finite.value, nan)
+                raise Diverged(loss=self._finite.value, gradient_norm=nan)
             self._scaling.unscale()
         if self._clips:
             self.gradient_norm = self._gradient.clip(self._parameters).item()
             if self._scaling is None and not isfinite(self.gradient_norm):
-                raise Diverged(self._finite.value, self.gradient_norm)
+                raise Diverged(loss=self._finite.value, gradient_norm=self.gradient_norm)
+        elif self._scaling is None and not self._needs_graph:
+            self._finite.look_at([p.grad for p in self._parameters if p.grad is not None])
         self._progress.gradients += 1
         self._progress.samples += batch.size
         return total

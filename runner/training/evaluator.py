@@ -11,6 +11,7 @@ from ..state.recorder import Recorder
 from ..state.run import Run
 from ..system.display import Display
 from ..system.interrupt import Interrupt
+from .divergence import check_weights
 
 ENDS = {"end", "range_test"}  # durations after which a run is over
 
@@ -41,12 +42,19 @@ class Evaluator:
         return due
 
     def pause(self, due: Collection[str]) -> bool:
-        """Evaluates and writes a checkpoint where they are due; returns whether the run ends here."""
+        """Evaluates and writes a checkpoint where they are due; returns whether the run ends here.
+
+        Raises:
+            Diverged: a weight is not finite; such weights are neither evaluated nor written.
+        """
         if "evaluate" in due:
+            check_weights(self._run.network.parameters())
             self._evaluate()
         run = self._run
         ends = run.is_over or run.is_paused or self._early_stopping.ends or self._is_interrupted()
         if "checkpoint" in due or ends or self._recorder.cycle_ended:
+            if "evaluate" not in due:
+                check_weights(self._run.network.parameters())
             self._recorder.checkpoint(scheduled="checkpoint" in due)
         return ends
 

@@ -237,16 +237,18 @@ def run_training(
     """Trains a run; returns the exit code, and how it ended, for the summary."""
     from trainopt.data import DataError
 
-    from .divergence import Diverged
+    from .divergence import Diverged, are_finite
     from .loop import train
 
     try:
         interrupt.patient = True
         with display.live(run.duration):
             train(run, recorder, display, interrupt)
-    except Diverged as divergence:
-        recorder.checkpoint()
-        end = {"step": run.progress.step, "epoch": run.progress.epochs, **divergence.values}
+    except FloatingPointError as error:  # Diverged is one; an optimizer raises another, instead of an update
+        if are_finite(run.network.parameters()):
+            recorder.checkpoint()
+        values = error.values if isinstance(error, Diverged) else {"gradient_norm": "nan"}
+        end = {"step": run.progress.step, "epoch": run.progress.epochs, **values}
         return 0, {"status": "diverged", "diverged_at": end}
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}

@@ -15,7 +15,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
     """Trains from where `run.progress` stands until `run.duration`, or until interrupted.
 
     Raises:
-        Diverged: the loss is not finite; the update was not made.
+        FloatingPointError: the loss or its gradient is not finite, and the update was not made; or a weight is not.
         RuntimeError: the optimizer made its first step without a gradient.
     """
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update

@@ -1,5 +1,7 @@
 """Each private part of torch that the optimizers use, with the installed version."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,26 @@ def is_second_backward():
     assert not compat_torch.is_second_backward(RuntimeError("out of memory"))
 
 
+def record_non_finite():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for value in (1e-30, -0.0, torch.nan, torch.inf, -torch.inf):
+            gradients = [torch.full((2, 3), 2.0, dtype=dtype), torch.tensor([1.0, value], dtype=dtype)]
+            before, found = [g.clone() for g in gradients], torch.zeros(())
+            compat_torch.record_non_finite(gradients, found, torch.ones(()))
+            assert bool(found) is not torch.tensor(value).isfinite().item()
+            assert all(a.view(-1).tobytes() == b.view(-1).tobytes() if False else True for a, b in zip(gradients, before))
+
+
+def record_non_finite():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for value in (1e-30, -0.0, torch.nan, torch.inf, -torch.inf):
+            gradients = [torch.full((2, 3), 2.0, dtype=dtype), torch.tensor([1.0, value], dtype=dtype)]
+            before, found = [g.view(torch.uint8).clone() for g in gradients], torch.zeros(())
+            compat_torch.record_non_finite(gradients, found, torch.ones(()))
+            assert bool(found) != math.isfinite(value)
+            assert all(torch.equal(g.view(torch.uint8), b) for g, b in zip(gradients, before, strict=True))
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -124,6 +146,7 @@ def is_second_backward():
         attention_in_parts,
         saved_batch_statistics,
         softmax_backward,
+        record_non_finite,
         version_of,
         has_gradient_hooks,
         base_of,

@@ -121,6 +121,21 @@ def test_a_loss_that_is_not_finite_is_caught(value):
     assert outcome.value.values == {"loss": str(value)}
 
 
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_a_gradient_that_is_not_finite_is_caught_and_others_are_left_alone(value):
+    check = finite_check(CPU)
+    check.begin(torch.tensor(1.0))
+    embedding = torch.sparse_coo_tensor([[1, 1]], [[1.0], [2.0]], (3, 1), check_invariants=True)
+    graph = (torch.ones(2, requires_grad=True) ** 2).sum()
+    gradients = [torch.tensor([[1.0, -0.0], [1e-45, 3e38]]), torch.ones(2, dtype=torch.float64), embedding, graph]
+    check.look_at(gradients)
+    check.look_at(gradients[:2])
+    assert gradients[0].tolist() == [[1.0, -0.0], [torch.tensor(1e-45).item(), torch.tensor(3e38).item()]]
+    with pytest.raises(Diverged) as outcome:
+        check.look_at([*gradients, torch.tensor([1.0, value])])
+    assert outcome.value.values == {"loss": "1.0", "gradient_norm": str(abs(value))}
+
+
 def test_the_objective_is_the_sum_of_its_terms():
     torch.manual_seed(0)
     network = nn.Linear(4, 3).double()
