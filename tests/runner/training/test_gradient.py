@@ -88,6 +88,44 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(trained, m
     assert all(value.isfinite().all() for value in weights(folder).values())
 
 
+class NoGradient:
+    """A term of the loss that is 0 and whose gradient is finite in two steps and then not."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def covers(self, layer, name) -> bool:
+        """Covers everything."""
+        return True
+
+    def __call__(self, params):
+        """Returns 0."""
+        self.calls += 1
+        zero = 0.0 * params[0].sum()
+        return zero.square() if self.calls <= 2 else zero.abs().sqrt()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "ehnewton"])
+def test_a_gradient_that_is_not_finite_ends_the_run_also_where_nothing_is_clipped(trained, optimizer):
+    term = "+regularizer.none._target_=runner.training.test_gradient.NoGradient"
+    folder = trained(*RUN, f"optimizer={optimizer}", term)
+    end = summary(folder)
+    assert end["status"] == "diverged"
+    assert (end["diverged_at"]["step"], end["diverged_at"]["gradient_norm"]) == (2, "nan")
+    two = trained(*RUN, f"optimizer={optimizer}", "duration=2steps", name="two")
+    assert all(torch.equal(value, weights(two)[name]) for name, value in weights(folder).items())
+
+
+def test_weights_that_are_not_finite_are_neither_evaluated_nor_written(trained):
+    """Without eps Adam divides 0 by 0 where a pixel is always black, with a gradient that is finite."""
+    folder = trained(*RUN, "optimizer=adam", "optimizer.eps=0", "data.mean=[0]", "evaluate_every=1steps")
+    end = summary(folder)
+    assert end["status"] == "diverged"
+    assert (end["diverged_at"]["step"], end["diverged_at"]["weights"]) == (1, "inf")
+    assert [row["step"] for row in rows(folder, "test")] == [0]
+    assert not (folder / "checkpoints/last.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
