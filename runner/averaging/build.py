@@ -11,6 +11,7 @@ from ..config.instantiate import construct
 from ..state.run import Run
 from ..system.errors import UserError
 from .averaged_weights import AveragedWeights
+from .modes import check_modes
 
 
 def build_averaging(config: DictConfig, run: Run) -> None:
@@ -32,6 +33,7 @@ def build_averaging(config: DictConfig, run: Run) -> None:
         averaging = complete(plugin, Averaging, "averaging")
         of = type(averaging).__name__
     elif averages:
+        check_modes(config, run.device)
         averaging, of = OptimizerAverage(run.optimizer, run.progress), name
     else:
         return

@@ -201,6 +201,13 @@ class WithoutTrain(torch.optim.SGD):
         """Goes to the average, and never back."""
 
 
+class Counting(WithoutTrain):
+    def train(self):
+        """Counts its calls in the state."""
+        group = self.param_groups[0]
+        group["calls"] = group.get("calls", 0) + 1
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -214,6 +221,8 @@ class WithoutTrain(torch.optim.SGD):
             "optimizer=schedulefree_sgd regularizer=[checkpoint_distance]",
             "and SGDScheduleFree averages the weights of all places; give another optimizer",
         ),
+        ("optimizer=schedulefree_adamw optimizer.betas=[0,0.9]", "fails in eval() after its steps (division by zero)"),
+        (f"optimizer._target_={__name__}.Counting", "eval() and train() of Counting change its state"),
         (f"optimizer._target_={__name__}.WithoutTrain", "optimizer: WithoutTrain has eval() and no train()"),
     ],
 )
