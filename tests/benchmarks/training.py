@@ -41,7 +41,7 @@ def trained(run: Run, start: dict, lr: float = 0.1) -> tuple[Run, float]:
     display = Display(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder:
         store, logger = CheckpointStore(Path(folder)), TensorBoard(Path(folder))
-        recorder = Recorder(run, Path(folder), "", store, logger=logger)
+        recorder = Recorder(run, Path(folder), "", store, loggers=[logger])
         elapsed = seconds(lambda: train(run, recorder, display, Interrupt()))
         recorder.close()
     return run, elapsed
