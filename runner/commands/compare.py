@@ -27,7 +27,8 @@ def parser() -> FlagParser:
         help="NAME: a metric of the runs, final_NAME; default: final_top1, or what the runs select by, or final_loss",
     )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
-    parser.add_argument("--against", default="epochs", choices=tuple(AXES), help="x axis: curves vs. steps, epochs, …")
+    parser.add_argument("--x", default="epochs", choices=tuple(AXES), help="x axis of curves: vs. steps, epochs, …")
+    parser.renamed = {"--against": "--x"}
     parser.add_argument(
         "--tuning", type=existing_folder, action="append", metavar="SWEEP", help="learning-rate searches"
     )
@@ -59,4 +60,4 @@ def compare(options: Namespace) -> None:
     by = options.by.split(",") if options.by else None
     choices = {"by": by, "baseline": options.baseline, "metric": options.metric, "target": options.target}
     comparison = read_comparison(options.paths, options.tuning or [], follow, **choices)
-    report_comparison(comparison, options.against, options.out, options.force, console)
+    report_comparison(comparison, options.x, options.out, options.force, console)

@@ -10,8 +10,8 @@ from ..comparison.significance import LEVEL, MIN_SEEDS
 from ..reporting.style import SavedFigure
 from ..system.errors import UserError
 from .checkpoint_metrics import ResultCache
+from .figures import draw_study_figure
 from .metrics import MetricReader, MetricResult, NoMatchingRun
-from .pictures import draw_study_picture
 from .plan import SweepState
 from .provenance import Provenance, read_provenance
 from .schema import Claim, MetricSpec, Study, StudyTable
@@ -36,7 +36,7 @@ class NotRun:
 
     claims: list[str] = field(default_factory=list)
     cells: Counter[str] = field(default_factory=Counter)
-    pictures: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -48,8 +48,8 @@ class NotRun:
         parts = [f"{name} ({n} value{'s' if n > 1 else ''})" for name, n in self.cells.items()]
         if self.claims:
             parts.insert(0, f"claim{'s' if len(self.claims) > 1 else ''} {', '.join(self.claims)}")
-        if self.pictures:
-            parts.append(f"plot{'s' if len(self.pictures) > 1 else ''} of {', '.join(self.pictures)}")
+        if self.figures:
+            parts.append(f"plot{'s' if len(self.figures) > 1 else ''} of {', '.join(self.figures)}")
         return "; ".join(parts)
 
 
@@ -63,7 +63,7 @@ class Page:
         problems: a line for each part of the study's file that asks for something that does not exist.
         claims: with verdicts.
         tables: of published values and ours.
-        pictures: the figures' files.
+        figures: their files.
         not_run: items without a result, by reason.
         method: how verdicts are reached.
         provenance: of the runs.
@@ -75,7 +75,7 @@ class Page:
     problems: list[str] = field(default_factory=list)
     claims: list[ClaimText] = field(default_factory=list)
     tables: list[TableText] = field(default_factory=list)
-    pictures: list[SavedFigure] = field(default_factory=list)
+    figures: list[SavedFigure] = field(default_factory=list)
     not_run: dict[str, NotRun] = field(default_factory=dict)
     method: str = METHOD
     provenance: Provenance | None = None
@@ -117,7 +117,7 @@ class PageBuilder:
             self.add_claim(claim, str(number))
         for number, table in enumerate(page.study.tables):
             self.add_table(table, f"tables[{number}]")
-        self.add_pictures()
+        self.add_figures()
         self.reader.cache.prune()
         if any(result.diverged for result in self._results):
             page.method += f" {DIVERGED_RULE}"
@@ -144,7 +144,7 @@ class PageBuilder:
         if not isinstance(name, str):
             return MetricResult({0: float(name)}, is_constant=True)
         if name not in self._by_name:
-            self._by_name[name] = self.read(f"figures.{name}", self.page.study.figures[name])
+            self._by_name[name] = self.read(f"values.{name}", self.page.study.values[name])
         return self._by_name[name]
 
     def read(self, key: str, metric: MetricSpec, expected: bool = True) -> MetricResult:
@@ -205,22 +205,22 @@ class PageBuilder:
             return published, Judgement(NOT_COMPARABLE)
         return published, judge_cell(result, reference, table.tolerance)
 
-    def add_pictures(self) -> None:
+    def add_figures(self) -> None:
         """Draws the figures, and removes those of an earlier report."""
-        for number, picture in enumerate(self.page.study.pictures):
-            drawn: SavedFigure | str = only_at("drawn", picture.scales)
-            if self.page.scale in picture.scales:
+        for number, figure in enumerate(self.page.study.figures):
+            drawn: SavedFigure | str = only_at("drawn", figure.scales)
+            if self.page.scale in figure.scales:
                 try:
-                    drawn = draw_study_picture(picture, number + 1, self.reader, self.folder)
+                    drawn = draw_study_figure(figure, number + 1, self.reader, self.folder)
                 except UserError as error:
-                    self.add_problem(f"pictures[{number}]", error)
+                    self.add_problem(f"figures[{number}]", error)
                     drawn = INVALID
             if isinstance(drawn, SavedFigure):
-                self.page.pictures.append(drawn)
+                self.page.figures.append(drawn)
             else:
-                self.not_run(drawn).pictures.append(picture.paper)
-        files = {path.name for picture in self.page.pictures for path in (picture.svg, picture.png)}
-        for path in self.folder.glob("picture-*"):
+                self.not_run(drawn).figures.append(figure.paper)
+        files = {path.name for figure in self.page.figures for path in (figure.svg, figure.png)}
+        for path in self.folder.glob("figure-*"):
             if path.name not in files:
                 path.unlink()
 

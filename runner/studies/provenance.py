@@ -18,8 +18,8 @@ from ..records.run_folder import SUMMARY
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown
+from .figures import short_methods
 from .metrics import MetricReader
-from .pictures import short_methods
 from .schema import Study
 
 Table = tuple[list[str], list[list[str]]]

@@ -63,8 +63,8 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     page = PageBuilder(study, scale, folder, sweeps).build()
     write_text(folder / "report.md", as_markdown(page))
-    pictures = [(picture, data_uri(picture.svg)) for picture in page.pictures]
-    write_text(folder / "report.html", render(STUDY_TEMPLATE, page=page, pictures=pictures, marks=MARKS))
+    figures = [(figure, data_uri(figure.svg)) for figure in page.figures]
+    write_text(folder / "report.html", render(STUDY_TEMPLATE, page=page, figures=figures, marks=MARKS))
     dates = page.provenance.dates if page.provenance else []
     result = StudyResult(
         study.name,
@@ -109,8 +109,8 @@ def as_markdown(page: Page) -> str:
         parts.append(markdown(table.header, table.rows, left) if table.rows else "")
     if page.claims or page.tables:
         parts.append(page.method)
-    if page.pictures:
-        parts += ["## Figures", *(f"![{picture.title}]({picture.png.name})" for picture in page.pictures)]
+    if page.figures:
+        parts += ["## Figures", *(f"![{figure.title}]({figure.png.name})" for figure in page.figures)]
     if page.not_run:
         parts += ["## Not run", "\n".join(f"- {line}" for line in page.reasons)]
     parts += provenance_parts(page)

@@ -90,7 +90,7 @@ class StudyTable:
         title: what the values are, with their unit.
         paper: the number of the published table or figure.
         rows, columns: parts of a metric by label.
-        figure: the part that is the same for all cells.
+        metric: the part that is the same for all cells.
         reference: by row, then column: the published mean, or [mean, standard deviation(, seeds)].
         tolerance: absolute; how far ours may differ beyond our confidence interval.
         comparable: scales whose values measure the same as the published ones.
@@ -102,7 +102,7 @@ class StudyTable:
     paper: str
     rows: dict[str, MetricSpec]
     columns: dict[str, MetricSpec]
-    figure: MetricSpec = field(default_factory=dict)
+    metric: MetricSpec = field(default_factory=dict)
     reference: dict[str, dict[str, Any]] = field(default_factory=dict)
     tolerance: float = 0.0
     comparable: list[str] = field(default_factory=lambda: ["paper"])
@@ -111,15 +111,15 @@ class StudyTable:
 
     def cell(self, row: str, column: str) -> MetricSpec:
         """Returns the metric of a cell: its parts merged, keys inside of keys too."""
-        metric: MetricSpec = {}
-        for part in (self.figure, self.columns[column], self.rows[row]):
+        whole: MetricSpec = {}
+        for part in (self.metric, self.columns[column], self.rows[row]):
             for key, value in part.items():
-                metric[key] = {**metric.get(key, {}), **value} if isinstance(value, dict) else value
-        return metric
+                whole[key] = {**whole.get(key, {}), **value} if isinstance(value, dict) else value
+        return whole
 
 
 @dataclass(frozen=True)
-class StudyPicture:
+class StudyFigure:
     """A figure: curves (means over seeds with their range), or a point for each method.
 
     Attributes:
@@ -155,7 +155,7 @@ class Study:
     Attributes:
         name: of its file.
         title, source: what it is about; authors and year.
-        figures: metrics by name, for claims.
+        values: metrics by name, for claims.
     """
 
     name: str
@@ -163,10 +163,10 @@ class Study:
     source: str
     scales: dict[str, Scale]
     sweeps: dict[str, StudySweep]
-    figures: dict[str, MetricSpec] = field(default_factory=dict)
+    values: dict[str, MetricSpec] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     tables: list[StudyTable] = field(default_factory=list)
-    pictures: list[StudyPicture] = field(default_factory=list)
+    figures: list[StudyFigure] = field(default_factory=list)
 
 
 def find_studies(config_dir: Path | None) -> dict[str, Path]:
@@ -186,12 +186,25 @@ def read_study(path: Path) -> Study:
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}") from error
     try:
+        reject_former_keys(content)
         reject_unknown("", content, [f.name for f in fields(Study) if f.name != "name"])
         study: Study = parse("", {**content, "name": path.stem}, Study)
         check(study)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
     return study
+
+
+def reject_former_keys(content: dict[str, Any]) -> None:
+    """Raises UserError for a key of version 0.1.0 that has another name."""
+    if "pictures" in content:
+        raise UserError("pictures: is now figures")
+    if isinstance(content.get("figures"), dict):
+        raise UserError("figures: are now a list of figures to draw; metrics by name stand under values")
+    tables = content.get("tables")
+    for i, table in enumerate(tables if isinstance(tables, list) else ()):
+        if isinstance(table, dict) and "figure" in table:
+            raise UserError(f"tables[{i}].figure: is now tables[{i}].metric")
 
 
 def parse(key: str, value: Any, kind: Any) -> Any:
@@ -273,32 +286,32 @@ def check(study: Study) -> None:
             if other not in before:
                 raise UserError(f"sweeps.{name}.after: {other}: has to stand before {name}")
         before.append(name)
-    for name, metric in study.figures.items():
-        check_metric(study, f"figures.{name}", metric)
+    for name, metric in study.values.items():
+        check_metric(study, f"values.{name}", metric)
     for i, claim in enumerate(study.claims):
         check_claim(study, f"claims[{i}]", claim)
     for i, table in enumerate(study.tables):
         check_table(study, f"tables[{i}]", table)
-    for i, picture in enumerate(study.pictures):
-        reject_unknown(f"pictures[{i}].sweep: ", [picture.sweep], study.sweeps, "no such sweep")
-        reject_unknown(f"pictures[{i}].log: ", picture.log, LOG_AXES, "no such axis")
-        reject_unknown(f"pictures[{i}].scales: ", picture.scales, SCALES, "no such scale")
+    for i, figure in enumerate(study.figures):
+        reject_unknown(f"figures[{i}].sweep: ", [figure.sweep], study.sweeps, "no such sweep")
+        reject_unknown(f"figures[{i}].log: ", figure.log, LOG_AXES, "no such axis")
+        reject_unknown(f"figures[{i}].scales: ", figure.scales, SCALES, "no such scale")
 
 
 def check_claim(study: Study, key: str, claim: Claim) -> None:
     """Raises UserError where a claim refers to something that the study does not have, or contradicts itself."""
     reject_unknown(f"{key}.order: ", [claim.order], ORDERS, "no such order")
-    reject_unknown(f"{key}.of: ", [name for name in claim.of if isinstance(name, str)], study.figures, "no such figure")
+    reject_unknown(f"{key}.of: ", [name for name in claim.of if isinstance(name, str)], study.values, "no such value")
     reject_unknown(f"{key}.scales: ", claim.scales, SCALES, "no such scale")
     if len(claim.of) < 2 or (len(claim.of) > 2 and claim.order in ("above", "below", "equal")):
-        raise UserError(f"{key}.of: {claim.order} takes two figures, rising and falling two or more")
+        raise UserError(f"{key}.of: {claim.order} takes two values, rising and falling two or more")
     if (claim.order == "equal") != (claim.within is not None):
         raise UserError(f"{key}.within: belongs to order: equal, which needs it")
 
 
 def check_table(study: Study, key: str, table: StudyTable) -> None:
     """Raises UserError where a table refers to something that the study does not have."""
-    for part in (table.figure, *table.rows.values(), *table.columns.values()):
+    for part in (table.metric, *table.rows.values(), *table.columns.values()):
         parse(f"{key}: where", part.get("where", {}), MetricSpec)
     for row in table.rows:
         for column in table.columns:

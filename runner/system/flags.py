@@ -1,9 +1,10 @@
 """A parser of flags whose errors are errors of the user, in one line."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from .errors import UserError, nearest
@@ -34,7 +35,13 @@ def existing_folder(text: str) -> Path:
 
 
 class FlagParser(argparse.ArgumentParser):
-    """As argparse's, but what is wrong raises UserError; a misspelt flag gets the nearest one."""
+    """As argparse's, but what is wrong raises UserError; a misspelt flag gets the nearest one, a renamed one its name.
+
+    Attributes:
+        renamed: the present name of each flag that had another one.
+    """
+
+    renamed: Mapping[str, str] = MappingProxyType({})
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError: the name of the command, argparse's message, and where its arguments are explained."""
@@ -56,6 +63,8 @@ class FlagParser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> None:
         """Raises UserError for the first of the arguments that the parser does not know, if there are any."""
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if flags and flags[0] in self.renamed:
+            raise UserError(f"{self._command}{flags[0]}: is now {self.renamed[flags[0]]}")
         if flags:
             known = [name for action in self._actions for name in action.option_strings]
             raise UserError(f"{self._command}{flags[0]}: no such flag{nearest(flags[0], known) or self._see_help}")

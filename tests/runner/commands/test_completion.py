@@ -100,7 +100,7 @@ def test_bash(shell):
         "trainopt eval": "evaluate evaluate_every=",
         "trainopt model=mlp -m precision=t": "tf32 ",  # behind the equals sign, where bash breaks words
         "trainopt resume ": "outputs/mlp\\,seed=0 ",
-        "trainopt compare outputs/mlp,seed=0 --against st": "steps ",
+        "trainopt compare outputs/mlp,seed=0 --x st": "steps ",
         "trainopt reproduce --scale s": "smoke small",
         "trainopt --config-dir nowhere nonsense": "",
         "trainopt hydra/sweeper=nonsense hydra.sweeper.": "",

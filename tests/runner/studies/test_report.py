@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_sweep
-from trainopt.runner.studies import pictures as study_pictures
+from trainopt.runner.studies import figures as study_figures
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.report import write_overview, write_study_report
-from trainopt.runner.studies.schema import Claim, Scale, Study, StudyPicture, StudySweep, StudyTable
+from trainopt.runner.studies.schema import Claim, Scale, Study, StudyFigure, StudySweep, StudyTable
 
 pytestmark = pytest.mark.draws
 
@@ -28,10 +28,10 @@ def runs():
 
 
 def study_of(**parts):
-    figures = {
+    values = {
         name: {"sweep": "methods", "where": {"optimizer": name}, "value": "final.top1"} for name in ("adam", "sgd")
     }
-    figures["later"] = {"sweep": "later", "value": "final.top1"}
+    values["later"] = {"sweep": "later", "value": "final.top1"}
     claims = [
         Claim("Adam ends above SGD", "table 1", "above", ["adam", "sgd"]),
         Claim("SGD ends above Adam", "section 2 | <b>", "above", ["sgd", "adam"]),
@@ -41,9 +41,9 @@ def study_of(**parts):
     rows = {"Adam": {"where": ADAM}, "SGD": {"where": SGD}}
     columns = {"digits": {"sweep": "methods"}, "MNIST": {"sweep": "later"}}
     reference = {"Adam": {"digits": 82.3, "MNIST": 99.0}, "SGD": {"digits": [90.0, 0.1]}}
-    figure = {"value": "final.top1"}
+    metric = {"value": "final.top1"}
     tables = [
-        StudyTable("final top-1 (%)", "table 1", rows, columns, figure, reference, 0.1, ["smoke"]),
+        StudyTable("final top-1 (%)", "table 1", rows, columns, metric, reference, 0.1, ["smoke"]),
         StudyTable(
             "lowest loss",
             "table 4",
@@ -53,11 +53,11 @@ def study_of(**parts):
             {"Adam": {"digits": 0.2}},
             differs={"smoke": "digits instead of ImageNet"},
         ),
-        StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, figure, {"Adam": {"MNIST": 1.0}}),
+        StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, metric, {"Adam": {"MNIST": 1.0}}),
     ]
-    pictures = [
-        StudyPicture("Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]),
-        StudyPicture(
+    figures = [
+        StudyFigure("Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]),
+        StudyFigure(
             "Time and accuracy",
             "figure 8",
             "methods",
@@ -66,14 +66,14 @@ def study_of(**parts):
             by=["optimizer"],
             log=["x", "y"],
         ),
-        StudyPicture("On MNIST", "figure 9", "later", "steps", {"kind": "test", "column": "top1"}),
+        StudyFigure("On MNIST", "figure 9", "later", "steps", {"kind": "test", "column": "top1"}),
     ]
     scales = {"smoke": Scale("an mlp on digits, 4 seeds"), "paper": Scale("all of it")}
     sweeps = {
         "methods": StudySweep({"smoke": ["optimizer=adam,sgd", "model.weights={sweeps}/a.pt"], "paper": []}),
         "later": StudySweep({"smoke": ["data=mnist"]}),
     }
-    parts = {"figures": figures, "claims": claims, "tables": tables, "pictures": pictures, **parts}
+    parts = {"values": values, "claims": claims, "tables": tables, "figures": figures, **parts}
     return Study("made_up", "Adam & SGD", "Nobody, Something, 2020", scales, sweeps, **parts)
 
 
@@ -163,11 +163,11 @@ def test_nothing_is_empty(made):
     assert "\n\n\n" not in text
 
 
-def test_pictures_are_there_in_both_formats_with_the_papers_number(made):
+def test_figures_are_there_in_both_formats_with_the_papers_number(made):
     folder = made[0].report.parent
-    pictures = sorted(folder.glob("picture-*.svg"))
-    assert [path.stem for path in pictures] == ["picture-1-accuracy", "picture-2-time-and-accuracy"]
-    for path in pictures:
+    figures = sorted(folder.glob("figure-*.svg"))
+    assert [path.stem for path in figures] == ["figure-1-accuracy", "figure-2-time-and-accuracy"]
+    for path in figures:
         assert (
             f"![{'Accuracy (figure 7)' if '1' in path.stem else 'Time and accuracy (figure 8)'}]({path.stem}.png)"
             in made[1]
@@ -183,16 +183,16 @@ def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path,
         drawn.append(curves)
         return draw_curve_panels(curves, *rest)
 
-    draw_curve_panels = study_pictures.draw_curve_panels
-    monkeypatch.setattr(study_pictures, "draw_curve_panels", draw)
+    draw_curve_panels = study_figures.draw_curve_panels
+    monkeypatch.setattr(study_figures, "draw_curve_panels", draw)
     about = ("methods", "epochs", {"kind": "test", "column": "top1"})
-    pictures = [
-        StudyPicture("A", "figure 1", *about),
-        StudyPicture("B", "figure 2", *about, since="2epochs"),
-        StudyPicture("C", "figure 3", *about, since="1000epochs"),
-        StudyPicture("D", "figure 4", *about, scales=["paper"]),
+    figures = [
+        StudyFigure("A", "figure 1", *about),
+        StudyFigure("B", "figure 2", *about, since="2epochs"),
+        StudyFigure("C", "figure 3", *about, since="1000epochs"),
+        StudyFigure("D", "figure 4", *about, scales=["paper"]),
     ]
-    result, text = report_of(tmp_path, study_of(claims=[], tables=[], pictures=pictures))
+    result, text = report_of(tmp_path, study_of(claims=[], tables=[], figures=figures))
     assert result.problems == []
     whole, later = ({n: c.x for n, c in curves["test top-1 accuracy (%)"].items()} for curves in drawn)
     assert whole.keys() == later.keys()
@@ -216,23 +216,23 @@ def test_the_page_needs_nothing_from_elsewhere(made):
 
 
 def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_path):
-    figures = {
+    values = {
         "adam": {"sweep": "methods", "where": {"optimizer": "adma"}, "value": "final.top1"},
         "sgd": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.top1"},
         "later": {"sweep": "methods", "where": {"optimizer": "sgd"}, "value": "final.tp1"},
     }
-    pictures = [StudyPicture("A", "figure 1", "methods", "stps", {"kind": "test", "column": "top1"}, by=["optimizer"])]
+    figures = [StudyFigure("A", "figure 1", "methods", "stps", {"kind": "test", "column": "top1"}, by=["optimizer"])]
     rows = {"Adam": {"where": ADAM}}
     reference = {"Adam": {"digits": "82"}}
     tables = [
         StudyTable("top-1", "table 1", rows, {"digits": {"sweep": "methods"}}, {"value": "final.top1"}, reference)
     ]
-    result, text = report_of(tmp_path, study_of(figures=figures, pictures=pictures, tables=tables))
-    assert [line.partition(": ")[2][:30] for line in result.problems] == [
-        "figures.adam: where: no run of",
-        "figures.later: value: final.tp",
-        "tables[0].reference.Adam.digit",
-        "pictures[0]: x: must be one of",
+    result, text = report_of(tmp_path, study_of(values=values, figures=figures, tables=tables))
+    assert [line.partition(": ")[2][:29] for line in result.problems] == [
+        "values.adam: where: no run of",
+        "values.later: value: final.tp",
+        "tables[0].reference.Adam.digi",
+        "figures[0]: x: must be one of",
     ]
     for problem in result.problems:
         assert f"> Warning: {problem}" in text
@@ -260,24 +260,24 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         ({"x": {"value": "final.top1"}, "y": {"value": "final.top1"}, "since": "1steps"}, "since: belongs to"),
     ],
 )
-def test_pictures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
+def test_figures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
     about = {"x": "steps", "y": {"kind": "test", "column": "top1"}, "by": ["optimizer"], **parts}
-    result, _ = report_of(tmp_path, study_of(pictures=[StudyPicture("A", "figure 1", "methods", **about)], tables=[]))
+    result, _ = report_of(tmp_path, study_of(figures=[StudyFigure("A", "figure 1", "methods", **about)], tables=[]))
     (problem,) = result.problems
-    assert re.search(rf"pictures\[0\]: .*{says}", problem)
+    assert re.search(rf"figures\[0\]: .*{says}", problem)
 
 
 def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
     made = runs()
     made[0]["status"] = "diverged"
     reach = {"row": {"kind": "test", "column": "top1", "reach": 81, "axis": "epochs"}}
-    figures = {name: {"sweep": "methods", "where": {"optimizer": name}, **reach} for name in ("adam", "sgd")}
-    figures["later"] = {"sweep": "methods", "where": {"optimizer": "adam"}, "value": "final.top1"}
+    values = {name: {"sweep": "methods", "where": {"optimizer": name}, **reach} for name in ("adam", "sgd")}
+    values["later"] = {"sweep": "methods", "where": {"optimizer": "adam"}, "value": "final.top1"}
     claims = [
         Claim("Adam reaches it before SGD", "figure 1", "below", ["adam", "sgd"]),
         Claim("Adam ends above 50 %", "figure 1", "above", ["later", 50.0]),
     ]
-    result, text = report_of(tmp_path, study_of(figures=figures, claims=claims, tables=[], pictures=[]), made)
+    result, text = report_of(tmp_path, study_of(values=values, claims=claims, tables=[], figures=[]), made)
     assert "adam: reached in 3 of 4 runs, 1 diverged; sgd: reached in 0 of 4 runs" in text
     assert ", 1 diverged (n = 4) vs. 50; difference: " in text
     assert "A diverged run counts as" in text
@@ -288,7 +288,7 @@ def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
 def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_was_not(tmp_path):
     begun = [{**about, "status": "missing"} if about["seed"] else about for about in runs()]
     study = study_of()
-    study.pictures.pop(1)  # one is enough
+    study.figures.pop(1)  # one is enough
     result, text = report_of(tmp_path / "a", study, begun, "incomplete")
     assert result.claims["not run"] == 4
     assert "3 of 4 runs of the sweep methods failed or are missing" in text
@@ -299,8 +299,8 @@ def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_w
     (folder / "sweep.json").write_text(plan.read_text())
     _, continued = report_of(tmp_path / "a", study)
     assert body(continued) == body(undisturbed)
-    for picture in (tmp_path / "b/made_up/smoke").glob("picture-*.svg"):
-        assert picture.read_bytes() == (tmp_path / "a/made_up/smoke" / picture.name).read_bytes()
+    for figure in (tmp_path / "b/made_up/smoke").glob("figure-*.svg"):
+        assert figure.read_bytes() == (tmp_path / "a/made_up/smoke" / figure.name).read_bytes()
 
 
 def test_nothing_run_is_a_report_too(tmp_path):
@@ -309,7 +309,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
     assert result.date == ""
     assert "- 8 of 8 runs are not done: claims 1, 2" in text
     assert "trainopt reproduce made_up" in text
-    study = study_of(claims=[], tables=[], pictures=[])
+    study = study_of(claims=[], tables=[], figures=[])
     empty, text = report_of(tmp_path / "none", study)
     assert "No claims" in empty.lines[0]
     assert "## Claims" not in text
@@ -318,7 +318,7 @@ def test_nothing_run_is_a_report_too(tmp_path):
 def test_the_effort_of_searches_is_told(tmp_path):
     searched = [{"choices": ADAM, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
     searched += [{"choices": SGD, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
-    _, text = report_of(tmp_path, study_of(tables=[], pictures=[]), searched=searched)
+    _, text = report_of(tmp_path, study_of(tables=[], figures=[]), searched=searched)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["methods", "adam", "lr = 0.1", "2", "80"] in rows
     assert ["methods", "sgd", "lr = 0.1", "2", "80"] in rows
@@ -348,10 +348,10 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     assert cells[2:] == ["paper", "none checked", "none checked", "1 value", "–"]
 
 
-def test_a_picture_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
+def test_a_figure_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
     y = {"kind": "test", "column": "top1"}
-    picture = StudyPicture("A", "figure 1", "methods", "steps", y, {"optimizer.steps": 20})
-    study = study_of(claims=[], tables=[], pictures=[picture])
+    figure = StudyFigure("A", "figure 1", "methods", "steps", y, {"optimizer.steps": 20})
+    study = study_of(claims=[], tables=[], figures=[figure])
     result, text = report_of(tmp_path, study, state="incomplete")
     assert result.problems == []
     assert "- 8 of 8 runs are not done: plot of figure 1\n" in text

@@ -12,11 +12,11 @@ WHOLE = {
     "source": "nobody, 2020",
     "scales": {"smoke": {"about": "digits"}},
     "sweeps": {"one": {"typed": {"smoke": ["seed=0"]}}, "two": {"after": ["one"], "typed": {}}},
-    "figures": {"a": {"sweep": "one", "value": "final.top1"}},
+    "values": {"a": {"sweep": "one", "value": "final.top1"}},
     "claims": [CLAIM],
 }
 TABLE = {"title": "", "paper": "", "rows": {"a": {}}, "columns": {"b": {"sweep": "one", "value": "final.loss"}}}
-PICTURE = {"title": "", "paper": "", "sweep": "one", "x": "steps", "y": {"kind": "test", "column": "loss"}}
+FIGURE = {"title": "", "paper": "", "sweep": "one", "x": "steps", "y": {"kind": "test", "column": "loss"}}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def read(tmp_path):
 
 
 def test_a_study_is_read(read):
-    study = read(tables=[TABLE | {"reference": {"a": {"b": 1}}}], pictures=[PICTURE])
+    study = read(tables=[TABLE | {"reference": {"a": {"b": 1}}}], figures=[FIGURE])
     assert (study.name, study.title) == ("tiny", "Tiny")
     assert study.sweeps["two"].after == ["one"]
     assert study.claims[0].of == ["a", 1]
@@ -65,16 +65,22 @@ def test_its_numbers_are_numbers(tmp_path):
             {"sweeps": {"one": {"typed": {}, "after": ["two"]}, "two": {"typed": {}}}},
             "sweeps.one.after: two: has to stand before one",
         ),
-        ({"figures": {"a": {"sweep": "oen", "value": "x"}}}, "figures.a: sweep: oen: no such sweep; did you mean one?"),
-        ({"figures": {"a": {"sweep": "one", "value": "x", "where": "y"}}}, "figures.a: where: must be keys and"),
+        ({"values": {"a": {"sweep": "oen", "value": "x"}}}, "values.a: sweep: oen: no such sweep; did you mean one?"),
+        ({"values": {"a": {"sweep": "one", "value": "x", "where": "y"}}}, "values.a: where: must be keys and"),
         ({"claims": {"a": CLAIM}}, "claims: must be a list"),
-        ({"claims": [CLAIM | {"of": ["a", "b"]}]}, "claims[0].of: b: no such figure"),
-        ({"claims": [CLAIM | {"of": ["a"]}]}, "claims[0].of: above takes two figures"),
+        ({"claims": [CLAIM | {"of": ["a", "b"]}]}, "claims[0].of: b: no such value"),
+        ({"claims": [CLAIM | {"of": ["a"]}]}, "claims[0].of: above takes two values"),
         ({"claims": [CLAIM | {"order": "equal"}]}, "claims[0].within: belongs to order: equal"),
         ({"tables": [TABLE | {"rows": {"a": {"where": []}}}]}, "tables[0]: where: must be keys and values"),
         ({"tables": [TABLE | {"reference": {"c": {"b": 1}}}]}, "tables[0].reference.c: no such row"),
         ({"tables": [TABLE | {"differs": {"smol": ""}}]}, "tables[0].differs.smol: no such scale"),
-        ({"pictures": [PICTURE | {"log": ["z"]}]}, "pictures[0].log: z: no such axis; there are x, y"),
+        ({"pictures": [FIGURE]}, "pictures: is now figures"),
+        (
+            {"figures": {"a": {"sweep": "one", "value": "x"}}},
+            "figures: are now a list of figures to draw; metrics by name",
+        ),
+        ({"tables": [TABLE | {"figure": {}}]}, "tables[0].figure: is now tables[0].metric"),
+        ({"figures": [FIGURE | {"log": ["z"]}]}, "figures[0].log: z: no such axis; there are x, y"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(read, parts, said):

@@ -16,7 +16,7 @@ from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, ne
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader
 from .record_metrics import parse_position
-from .schema import StudyPicture, require_keys
+from .schema import StudyFigure, require_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,11 +38,11 @@ QUANTITIES = {
 TITLE_WIDTH = 80  # letters
 
 
-def draw_study_picture(picture: StudyPicture, number: int, reader: MetricReader, folder: Path) -> SavedFigure | str:
+def draw_study_figure(spec: StudyFigure, number: int, reader: MetricReader, folder: Path) -> SavedFigure | str:
     """Draws a figure of a study as SVG and PNG; returns it, or why there is nothing to draw.
 
     Args:
-        picture: what is drawn.
+        spec: what is drawn.
         number: in the names of the files.
         reader: of the study's runs.
         folder: of the files.
@@ -50,40 +50,40 @@ def draw_study_picture(picture: StudyPicture, number: int, reader: MetricReader,
     Raises:
         UserError: the study's file asks for something that its runs do not have.
     """
-    why = reader.why_unavailable(picture.sweep)
+    why = reader.why_unavailable(spec.sweep)
     if why:
         return why
-    state = reader.sweeps[picture.sweep]
+    state = reader.sweeps[spec.sweep]
     try:
-        comparison = methods_of(picture, reader)
+        comparison = methods_of(spec, reader)
     except UserError:
         if state.state != "done":  # the missing runs may have it
-            return state.reason or f"runs of the sweep {picture.sweep} are missing"
+            return state.reason or f"runs of the sweep {spec.sweep} are missing"
         raise
-    draw = draw_metric_points if isinstance(picture.x, dict) else draw_mean_curves
-    figure = draw(picture, comparison, reader)
+    draw = draw_metric_points if isinstance(spec.x, dict) else draw_mean_curves
+    figure = draw(spec, comparison, reader)
     if figure is None:
         return "its runs have no such records"
     for axis in figure.axes:
-        if "x" in picture.log:
+        if "x" in spec.log:
             axis.set_xscale("log", nonpositive="mask")
-        if "y" in picture.log:
+        if "y" in spec.log:
             axis.set_yscale("log", nonpositive="mask")
-    title = f"{picture.title} ({picture.paper})"
+    title = f"{spec.title} ({spec.paper})"
     figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
-    name = re.sub(r"\W+", "-", picture.title.lower()).strip("-")[:60]
-    return save_figure(figure, f"picture-{number}-{name}", title, folder)
+    name = re.sub(r"\W+", "-", spec.title.lower()).strip("-")[:60]
+    return save_figure(figure, f"figure-{number}-{name}", title, folder)
 
 
-def methods_of(picture: StudyPicture, reader: MetricReader) -> Comparison:
+def methods_of(spec: StudyFigure, reader: MetricReader) -> Comparison:
     """Returns the runs of a figure, grouped into methods with short names; each gets a curve or a point."""
-    sweep_runs = reader.sweep_runs(picture.sweep)
-    names = sweep_runs.select(picture.where)
+    sweep_runs = reader.sweep_runs(spec.sweep)
+    names = sweep_runs.select(spec.where)
     if not names:
-        query = " ".join(f"{key}={typed_text(value)}" for key, value in picture.where.items())
-        raise UserError(f"where: no run of the sweep {picture.sweep} has {query}")
+        query = " ".join(f"{key}={typed_text(value)}" for key, value in spec.where.items())
+        raise UserError(f"where: no run of the sweep {spec.sweep} has {query}")
     try:
-        comparison = compare_methods(sweep_runs.subset(names), picture.by)
+        comparison = compare_methods(sweep_runs.subset(names), spec.by)
     except UserError as error:
         raise UserError(str(error).removeprefix("--")) from error
     return replace(comparison, methods=short_methods(comparison))
@@ -114,20 +114,20 @@ def part_of_name(key: str, value: str) -> str:
     return value if is_word else f"{key.rpartition('.')[2]}={value}"
 
 
-def draw_mean_curves(picture: StudyPicture, comparison: Comparison, reader: MetricReader) -> "Figure | None":
+def draw_mean_curves(spec: StudyFigure, comparison: Comparison, reader: MetricReader) -> "Figure | None":
     """Draws a curve for each method: the mean over its seeds, and their range."""
     del reader
-    if picture.x not in AXES:
-        raise UserError(f"x: must be one of {', '.join(AXES)}, or a part of a metric, and is {picture.x}")
-    require_keys("y", picture.y, ("kind", "column"))
-    kind, column = picture.y["kind"], picture.y["column"]
+    if spec.x not in AXES:
+        raise UserError(f"x: must be one of {', '.join(AXES)}, or a part of a metric, and is {spec.x}")
+    require_keys("y", spec.y, ("kind", "column"))
+    kind, column = spec.y["kind"], spec.y["column"]
     drawn = comparison
-    if picture.since is not None:
-        axis, amount = parse_position(picture.since, "since")
+    if spec.since is not None:
+        axis, amount = parse_position(spec.since, "since")
         records = comparison.runs.metrics
         drawn = replace(comparison, runs=replace(comparison.runs, metrics=records[records[axis] >= amount]))
-    curves = method_curves(drawn, kind, column, AXES[str(picture.x)])
-    if not curves and picture.since is not None:
+    curves = method_curves(drawn, kind, column, AXES[str(spec.x)])
+    if not curves and spec.since is not None:
         return None
     if not curves:
         records = comparison.runs.metrics
@@ -138,20 +138,20 @@ def draw_mean_curves(picture: StudyPicture, comparison: Comparison, reader: Metr
         hint = nearest(str(column), map(str, of_kind))
         raise UserError(f"y: column: {column}: records of kind {kind} have no such column{hint}")
     quantity = QUANTITIES.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
-    return draw_curve_panels({quantity: curves}, comparison.methods, AXIS_LABELS[str(picture.x)])
+    return draw_curve_panels({quantity: curves}, comparison.methods, AXIS_LABELS[str(spec.x)])
 
 
-def draw_metric_points(picture: StudyPicture, comparison: Comparison, reader: MetricReader) -> "Figure | None":
+def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: MetricReader) -> "Figure | None":
     """Draws a point for each method: the means of two metrics over its seeds, with their 95 % confidence intervals."""
-    if picture.since is not None:
+    if spec.since is not None:
         raise UserError("since: belongs to curves")
     points, left_out = [], []
     for index, method in enumerate(comparison.methods):
         differences = comparison.runs.configs.loc[method.runs[0], comparison.differing].to_dict()
-        where = picture.where | differences
+        where = spec.where | differences
         x, y = (
-            reader.read({"sweep": picture.sweep, **part, "where": where | part.get("where", {})})
-            for part in (picture.x, picture.y)
+            reader.read({"sweep": spec.sweep, **part, "where": where | part.get("where", {})})
+            for part in (spec.x, spec.y)
             if isinstance(part, dict)
         )
         if x.is_finite and y.is_finite and x.values and y.values:
@@ -179,8 +179,8 @@ def draw_metric_points(picture: StudyPicture, comparison: Comparison, reader: Me
         if min(means) >= 0:  # an interval may go below 0 where no value does
             set_limits(max(0.0, set_limits()[0]))
     style_axes(axes)
-    axes.set_xlabel(axis_label(picture.x))
-    axes.set_ylabel(axis_label(picture.y))
+    axes.set_xlabel(axis_label(spec.x))
+    axes.set_ylabel(axis_label(spec.y))
     missing = f"; not in all runs: {', '.join(left_out)}" if left_out else ""
     axes.set_title(f"mean over seeds with 95 % confidence interval{missing}", fontsize=9, loc="left")
     add_legend(figure, drawn, columns)
