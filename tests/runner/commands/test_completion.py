@@ -21,7 +21,7 @@ def offered(prefix: str, *typed: str, commands: tuple[str, ...] = ()) -> list[st
 
 
 def test_the_first_word_is_a_command_or_a_group():
-    assert offered("ev", commands=("evaluate", "status")) == ["evaluate", "evaluate_every="]
+    assert offered("ev", commands=("evaluate", "status")) == ["evaluate", "evaluate_every=", "evaluation_sets="]
     assert {"evaluate", "model=", "regularizer="} <= {*offered("", commands=("evaluate",))}
     assert "optimizer.lr=" not in offered("")  # keys come with the first letter
 
@@ -38,7 +38,7 @@ def test_the_first_word_is_a_command_or_a_group():
         ("optimizer.momen", ("optimizer=adagrad",), []),
         ("++optimizer.momen", (), ["++optimizer.momentum="]),
         ("~optimizer.momen", (), ["~optimizer.momentum"]),
-        ("precision=", (), ["precision=float32", "precision=tf32", "precision=bf16"]),
+        ("precision=", (), ["precision=float32", "precision=tf32", "precision=bf16", "precision=fp16"]),
         ("compile=f", (), ["compile=false"]),
         ("hydra/launcher=", (), ["hydra/launcher=basic", "hydra/launcher=joblib"]),
         ("hydra.run.", (), ["hydra.run.dir="]),
@@ -97,7 +97,7 @@ offer() { COMP_LINE="$1"; COMP_POINT=${#1}; COMPREPLY=(); _python_argcomplete tr
 
 def test_bash(shell):
     lines = {
-        "trainopt eval": "evaluate evaluate_every=",
+        "trainopt eval": "evaluate evaluate_every= evaluation_sets=",
         "trainopt model=mlp -m precision=t": "tf32 ",  # behind the equals sign, where bash breaks words
         "trainopt resume ": "outputs/mlp\\,seed=0 ",
         "trainopt compare outputs/mlp,seed=0 --x st": "steps ",
@@ -114,7 +114,7 @@ def test_bash(shell):
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish(shell):
     script = 'trainopt -sc install=fish | source; complete -C "trainopt eval"; complete -C "trainopt resume outputs/m"'
-    assert shell("fish", script) == ["evaluate", "evaluate_every=", "outputs/mlp,seed=0"]
+    assert shell("fish", script) == ["evaluate", "evaluate_every=", "evaluation_sets=", "outputs/mlp,seed=0"]
 
 
 @pytest.mark.slow
