@@ -130,7 +130,7 @@ def torch_datasets(
         "workers": count,
         "tokens": contents.get("num_tokens"),
         "is_random": is_random,
-        "notes": [f"{count} processes read the data"] * (count > 0),
+        "notes": [f"up to {count} processes read the data (data.workers)"] * (count > 0),
     }
     if form.target_shape or form.target_dtype != torch.int64:
         if num_classes:

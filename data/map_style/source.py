@@ -14,8 +14,9 @@ from ..digests import digest_of
 from ..errors import DataError
 from ..samples.loading import collated, load
 from ..sources.augmentation import Augmentation, BatchAugmentation
+from ..sources.devices import storage_device
 from ..sources.order import epoch_generator
-from .datasets import TorchDatasets, tensors_of
+from .datasets import Sample, TorchDatasets, tensors_of
 from .samples import Samples
 
 DIGEST_BATCH = 256  # samples
@@ -26,7 +27,8 @@ class DatasetSource:
 
     Each sample is read with random numbers of its own, so that the Dataset's random transforms are functions of
     (seed, epoch, index) in `epoch`, and always the same in `ordered`. Images of 8 bits become float32 on the [0, 1]
-    scale. Tensors of a TensorDataset, or of a Subset of one, are read without a loop over samples.
+    scale. Tensors of a TensorDataset, or of a Subset of one, are read without a loop over samples, on
+    a GPU from there where they take at most half of the free memory.
 
     Args:
         data: the Datasets.
@@ -73,7 +75,7 @@ class DatasetSource:
         dataset, are_classes = data.parts[part], data.labels is not None
         self.samples = Samples(dataset, part, indices, data.form, are_classes)
         tensors = tensors_of(dataset, are_classes)
-        self.tensors = None if tensors is None else tuple(values[torch.from_numpy(indices)] for values in tensors)
+        self.tensors = None if tensors is None else _stored(tensors, torch.from_numpy(indices), self.device)
         self.is_random = augmentation is not None and (tensors is None or augmentation.is_random)
         self._labels = None if data.labels is None else torch.from_numpy(data.labels[part][indices])
 
@@ -119,7 +121,8 @@ class DatasetSource:
         if self.tensors is not None:
             inputs, targets = self.tensors
             for indices in batches:
-                yield self._finished(inputs.index_select(0, indices), targets.index_select(0, indices))
+                chosen = indices.to(inputs.device)
+                yield self._finished(inputs.index_select(0, chosen), targets.index_select(0, chosen))
             return
         loaded = load(
             self.samples,
@@ -146,6 +149,13 @@ class DatasetSource:
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return images, targets
+
+
+def _stored(tensors: Sample, indices: Tensor, device: torch.device) -> Sample:
+    """Returns some inputs and targets, on a GPU where they take at most half of the free memory."""
+    inputs, targets = (values[indices] for values in tensors)
+    home = storage_device(inputs, device)
+    return inputs.to(home), targets.to(home)
 
 
 def _normalisation(mean: list[float], std: list[float], device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -100,6 +100,16 @@ def test_columns_of_numbers_become_vectors_in_memory(saved):
 
 
 @pytest.mark.slow
+def test_splits_of_hugging_face_need_no_file():
+    datasets = pytest.importorskip("datasets")
+    split = datasets.Dataset.from_dict({"x": [1.0, 2.0], "label": [0, 1]})
+    data = torch_datasets(datasets.DatasetDict(train=split, test=split))
+    assert (data.num_classes, data.input_shape) == (2, (1,))
+    with pytest.raises(DataError, match="data: has the splits train, dev; train and test are needed"):
+        torch_datasets(datasets.DatasetDict(train=split, dev=split))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "splits", "line"),
     [

@@ -312,5 +312,5 @@ def test_workers_read_where_one_process_would_take_long(monkeypatch):
     monkeypatch.setattr("trainopt.data.map_style.datasets.LONG_READING", 0.0)
     run = built(*typed("photos"))
     assert run.training_set.workers == 4
-    assert "4 processes read the data" in run.notes
+    assert "up to 4 processes read the data (data.workers)" in run.notes
     assert built(*typed("table")).training_set.workers == 0
