@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from helpers.cli import built, forked, refusal
+from helpers.fixtures import image_folders
 from trainopt.data import digits
 
 RNG = np.random.default_rng(0)
@@ -93,13 +94,35 @@ def test_all_forms_are_normalised_by_the_statistics_of_the_training_set(mine):
     assert torch.equal(run.evaluation_sets["fog"].targets, torch.from_numpy(DIGITS.y_test[:20]))
 
 
+def test_they_get_the_channels_and_the_padding_of_the_data(mine):
+    typed = ["model=mlp", "data.channels=3", "data.pad=2", f"evaluation_sets={{noisy: {{path: {mine}/noisy.npz}}}}"]
+    run = built(*typed)
+    assert {kind: source.shape for kind, source in run.evaluation_sets.items()} == {
+        "test": (3, 12, 12),
+        "noisy": (3, 12, 12),
+    }
+
+
+def test_folders_of_images_have_folders_as_further_sets(mine):
+    image_folders(mine, train=3, val=2, height=10, width=10)
+    other = mine / "other"
+    image_folders(other, train=1, val=1, height=10, width=10)
+    typed = ["model=mlp", "data=imagefolder", f"data.path={mine}", "data.size=8", "data.workers=0", "batching.size=2"]
+    run = built(*typed, f"evaluation_sets={{other: {{path: {other}/val}}}}")
+    assert len(run.evaluation_sets["other"]) == 2
+    inputs, labels = next(run.evaluation_sets["other"].ordered(2))
+    assert inputs.shape == (2, 3, 8, 8)
+    assert labels.tolist() == [0, 1]
+    line = refusal(*typed, f"evaluation_sets={{other: {{path: {mine}/noisy.npz}}}}")
+    assert "must be a folder of images by class, as the data is one" in line
+
+
 def test_they_are_records_of_their_own_and_choose_nothing(mine):
     """Without them the run is the same, but for the records."""
     common = ["model=mlp", "data.limit=60", "batching.size=20", "duration=3epochs", "logger=[]", "data.validation=0.2"]
     more = [f"evaluation_sets={{noisy: {{path: {mine}/noisy.npz}}}}", "hydra.run.dir=with"]
     assert forked(*common, *more, folder=mine) == 0, (mine / "output").read_text()
     assert forked(*common, "hydra.run.dir=without", folder=mine) == 0
-    assert forked(*common, *more, folder=mine) == 0  # finished already
     summaries = [json.loads((mine / name / "summary.json").read_text()) for name in ("with", "without")]
     noisy = summaries[0]["final"].pop("noisy")
     assert summaries[0].pop("noisy_images") == 50
