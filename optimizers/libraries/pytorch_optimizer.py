@@ -13,7 +13,7 @@ from .options import argument_names, check_arguments, check_name, check_required
 from .trial import tried
 
 INSTALL = "pytorch_optimizer is not installed; pip install 'trainopt[optimizers]'"
-WRAPPERS = ("SAM", "LookSAM", "FriendlySAM", "Lookahead", "OrthoGrad", "TRAC")  # around a base_optimizer
+WRAPPERS = ("SAM", "LookSAM", "FriendlySAM", "Lookahead", "OrthoGrad")  # around a base_optimizer
 
 
 def pytorch_optimizer(

@@ -134,8 +134,8 @@ class Trial:
 class TrialLoss:
     """A closure: (c.w^2 / 2 + w^4 / 4 + d.w + (e.w)^2 / 2n) / 50 of n weights, with random c, d, e for each step.
 
-    Its gradient and its Hessian, which is not diagonal, depend on all weights. It is so small that steps of SGD with
-    large learning rates do not diverge.
+    Its gradient and its Hessian, which is not diagonal, depend on all weights; its gradients of one step and the next
+    are alike. It is so small that steps of SGD with large learning rates do not diverge.
 
     Args:
         weights: tensors.
@@ -152,7 +152,7 @@ class TrialLoss:
         """Returns the loss, a scalar."""
         total, product = torch.zeros(()), torch.zeros(())
         for w, (c, d, e) in zip(self._weights, self._factors, strict=True):
-            total = total + ((1 + c.abs()) * w.square() / 2 + w.pow(4) / 4 + 0.1 * d * w).sum().cpu()
+            total = total + ((1 + c.abs()) * w.square() / 2 + w.pow(4) / 4 + 0.02 * d * w).sum().cpu()
             product = product + (e * w).sum().cpu()
         total = (total + product.square() / (2 * sum(w.numel() for w in self._weights))) / 50
         if torch.is_grad_enabled() and not self._needs_graph:
