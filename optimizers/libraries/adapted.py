@@ -60,7 +60,7 @@ def adapt(optimizer: torch.optim.Optimizer, needs_graph: bool = False, sets_lr: 
                 return step_with_graph(self, super().step, closure)
             return super().step(FirstCall(closure, trained(self)))
 
-        # torch patches the step of every class so that it calls hooks: that of the library's class does so already
+        # torch patches the step of every class so that it calls hooks; one is enough
         step.hooked = True  # type: ignore[attr-defined]
 
         def state_dict(self) -> dict[str, Any]:
@@ -70,6 +70,9 @@ def adapt(optimizer: torch.optim.Optimizer, needs_graph: bool = False, sets_lr: 
             super().load_state_dict({key: value for key, value in state_dict.items() if key != GENERATORS})
             set_generators(self, state_dict.get(GENERATORS, {}))
 
+    if not getattr(library_class.step, "hooked", False):  # as that of timm's Lookahead, which torch never patched
+        Adapted.step = torch.optim.Optimizer.profile_hook_step(Adapted.step)  # type: ignore[method-assign]
+        Adapted.step.hooked = True  # type: ignore[attr-defined]
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(Adapted, name, getattr(library_class, name))
     Adapted.needs_graph, Adapted.sets_lr = needs_graph, sets_lr

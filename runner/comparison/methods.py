@@ -259,7 +259,7 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> 
         seen[fingerprint] = run
         if names is None:
             values = tuple(text.at[run, key] for key in keys)
-            name = " ".join(f"{k.removeprefix('choices.')}={v}" for k, v in zip(keys, values, strict=True) if v)
+            name = method_name(keys, values)
         else:
             values, name = (names[run],), names[run]
         method = methods.setdefault(values, Method(name or "all runs", [], []))
@@ -271,6 +271,21 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> 
             shown = ", ".join(key.removeprefix("choices.") for key in more[:5])
             raise UserError(f"--by: runs of {method.name} differ in more than their seed: {shown}; add a key")
     return list(methods.values())
+
+
+def method_name(keys: list[str], values: Iterable[str]) -> str:
+    """Returns the name of a method, from keys and their values; without a `name` that the option has too.
+
+    >>> method_name(["choices.optimizer", "optimizer.name"], ["timm", "adopt"])
+    'optimizer=timm optimizer.name=adopt'
+    >>> method_name(["choices.optimizer", "optimizer.name"], ["lion", "lion"])
+    'optimizer=lion'
+    """
+    pairs = dict(zip((key.removeprefix("choices.") for key in keys), values, strict=True))
+    repeated = {
+        key for key, value in pairs.items() if pairs.get(key.removesuffix(".name")) == value and key.endswith(".name")
+    }
+    return " ".join(f"{key}={value}" for key, value in pairs.items() if value and key not in repeated)
 
 
 def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:

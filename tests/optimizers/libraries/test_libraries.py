@@ -240,14 +240,18 @@ def test_own_generators_are_a_part_of_the_state(monkeypatch):
         timm_optimizer(list(model.parameters()), model, "adahessian")
 
 
-def test_hooks_of_an_adapted_optimizer_are_called_once_also_after_loading():
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, timm.optim.Lookahead])
+def test_hooks_of_an_adapted_optimizer_are_called_once_also_after_loading(wrap):
+    """early_stopping.min_step_norm measures steps by hooks; those of Lookahead are none of torch's doing."""
     w = nn.Parameter(torch.ones(2))
-    optimizer = adapt(torch.optim.SGD([w], lr=0.1))
-    optimizer.load_state_dict(optimizer.state_dict())
-    calls = []
-    optimizer.register_step_post_hook(lambda *_: calls.append(1))
-    optimizer.step(Calls(w))
-    assert calls == [1]
+    optimizer = adapt(wrap(torch.optim.SGD([w], lr=0.1)))
+    for _ in range(2):
+        calls = []
+        hook = optimizer.register_step_post_hook(lambda *_, calls=calls: calls.append(1))
+        optimizer.step(Calls(w))
+        assert calls == [1]
+        hook.remove()
+        optimizer.load_state_dict(optimizer.state_dict())
 
 
 @pytest.mark.parametrize(

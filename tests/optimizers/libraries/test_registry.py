@@ -34,7 +34,7 @@ STEPS, INTERRUPTED = 12, 4
 
 # What is typed beside the name: arguments without a default, and learning rates with which nothing diverges.
 NEEDS = {
-    **dict.fromkeys(["timm sgdp", "timm csgdp"], {"lr": 0.1}),
+    **{name: {"lr": 0.1} for name in ("timm sgdp", "timm csgdp")},
     "pytorch_optimizer bsam": {"num_data": 64},
     "pytorch_optimizer ranger21": {"num_iterations": STEPS},
     "pytorch_optimizer lbfgs": {"lr": 0.1, "max_iter": 4},
@@ -47,7 +47,9 @@ REFUSED = {
     **{f"timm {name}": CUDA for name in NAMES["timm"] if name.startswith(("bnb", "fused"))},
     **{f"pytorch_optimizer {name}": "Default process group has not been" for name in ("demo", "distributedmuon")},
     **{f"pytorch_optimizer {name}": NO_STEP for name in ("lomo", "adalomo")},
-    **{f"pytorch_optimizer {name}": OBJECTS for name in ("adashift", "conda", "scalableshampoo", "scion", "scionlight")},
+    **{
+        f"pytorch_optimizer {name}": OBJECTS for name in ("adashift", "conda", "scalableshampoo", "scion", "scionlight")
+    },
     "pytorch_optimizer spectralsphere": "only supports 2D parameters",
 }
 
