@@ -24,7 +24,7 @@ from ..reporting.style import (
     save_figure,
     style_axes,
 )
-from .methods import COST, Comparison, Method
+from .methods import COST, Comparison, Method, selected_metric
 from .metrics import AXES
 
 LINES = ("-", "--", ":", "-.")  # the next style for every eight methods
@@ -75,8 +75,8 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
         "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
         "test_loss": ("Test loss", {"test loss": curves("test", "loss")}),
         **{
-            f"test_{name}": (f"Test {label}", {f"test {label}": curves("test", name)})
-            for name, label in recorded_names(comparison).items()
+            f"{kind}_{name}": (f"{kind.capitalize()} {label}", {f"{kind} {label}": curves(kind, name)})
+            for kind, name, label in recorded_metrics(comparison)
         },
         "train_top1": ("Training accuracy", {"top-1 on batches (%), running mean": curves("train", "top1")}),
         "train_loss": ("Training loss", {"total loss on batches, running mean": curves("train", "total")}),
@@ -95,11 +95,20 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
         yield "time_to_target", title, draw_bars(comparison.methods, x_axis)
 
 
-def recorded_names(comparison: Comparison) -> dict[str, str]:
-    """Returns the labels of the metrics of evaluations on the test set by name, but for loss and top-k accuracy."""
-    metrics = {m.column.removeprefix("final."): m.label for m in comparison.metrics.values() if "final." in m.column}
-    labels = {name: label.removeprefix("final ") for name, label in metrics.items()}
-    return {name: label for name, label in labels.items() if "." not in name and name not in ("loss", "top1", "top5")}
+def recorded_metrics(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Returns (kind of row, name, label) of metrics of the set `test`, and of the selected one of further test sets.
+
+    Loss and top-k accuracy of `test`, which all runs have, are not among them.
+    """
+    triples = []
+    selected = selected_metric(comparison.runs.summaries) or "top1"
+    for metric in comparison.metrics.values():
+        first, _, name = metric.column.partition(".")
+        kind, _, name = name.rpartition(".")
+        if first == "final" and (name == selected if kind else name not in ("loss", "top1", "top5")):
+            label = metric.label.removeprefix("final ").removeprefix(f"{kind} ")
+            triples.append((kind or "test", name, label))
+    return triples
 
 
 def method_styles(methods: list[Method]) -> dict[str, tuple[str, str]]:

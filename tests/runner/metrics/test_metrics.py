@@ -14,6 +14,7 @@ from helpers.cli import built, refusal
 from helpers.fixtures import made_up_run
 from helpers.runs import rows, summary
 from trainopt.runner import load_runs
+from trainopt.runner.comparison.figures import recorded_metrics
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.metrics import RMSE, CalibrationError, ConfusionMatrix, PerClassAccuracy, TopAccuracy
 from trainopt.runner.metrics.metric import values_of
@@ -175,7 +176,7 @@ def errors(tmp_path):
     """Runs of two optimizers with a metric `error`, of which less is better; Adam's is lower."""
     for optimizer, values in (("adam", (0.1, 0.11, 0.12)), ("sgd", (0.4, 0.42, 0.41))):
         for seed, value in enumerate(values):
-            final = {"loss": 0.3, "top1": 90.0, "error": value, "shifted": {"top1": 50.0 + seed}}
+            final = {"loss": 0.3, "top1": 90.0, "error": value, "shifted": {"error": 2 * value}}
             more = {"final": final, "metrics": {"top1": True, "error": False}, "objective": "cross_entropy"}
             more["best"] = {"metric": "error", "value": value / 2}
             folder = made_up_run(tmp_path / f"{optimizer}{seed}", seed, choices={"optimizer": optimizer}, summary=more)
@@ -196,12 +197,12 @@ def test_a_comparison_takes_every_metric_with_its_direction(trainopt, errors):
     for row, expected in ((first, 0.11), (second, 0.41)):
         assert float(row[header.index("final_error_mean")]) == pytest.approx(expected)
         assert float(row[header.index("best_error_mean")]) == pytest.approx(expected / 2)
-        assert float(row[header.index("final_shifted_top1_mean")]) == 51
+        assert float(row[header.index("final_shifted_error_mean")]) == pytest.approx(2 * expected)
     assert {"confusion_matrix.svg", "each.svg"} <= {path.name for path in out.iterdir()}
     assert trainopt("compare", str(errors)).out.count("final top-1") >= 1
     line = trainopt("compare", str(errors), "--metric", "eror").err
     assert "--metric eror: no such metric; there are final_top1" in line
-    assert line.rstrip().endswith("final_error, final_shifted_top1, best_error")
+    assert line.rstrip().endswith("final_error, final_shifted_error, best_error")
 
 
 def test_a_diverged_run_has_no_value_of_a_metric_whose_chance_level_is_unknown(errors):
@@ -214,6 +215,7 @@ def test_a_diverged_run_has_no_value_of_a_metric_whose_chance_level_is_unknown(e
     for name in ("final_loss", "final_error", "best_error"):
         assert math.isnan(adam.estimates[name].mean)
     assert adam.estimates["final_top1"].mean == (3 * 90 + 10) / 4
+    assert recorded_metrics(comparison) == [("test", "error", "error"), ("shifted", "error", "error")]  # those drawn
     assert comparison.obstacles == []
     other = {"objective._target_": "trainopt.runner.objectives.MeanSquaredError"}
     made_up_run(errors / "other", config=other, choices={"optimizer": "sgd"})
