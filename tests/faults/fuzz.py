@@ -17,7 +17,7 @@ from helpers.cli import start_fork
 from trainopt.runner.records.run_folder import read_config
 
 EXAMPLES = int(os.environ.get("TRAINOPT_FUZZ", "25"))
-KINDS = 12  # in test_fuzz.py and test_fuzz_data.py
+KINDS = 16  # in test_fuzz.py, test_fuzz_data.py and test_fuzz_runs.py
 LIMIT_SECONDS = 60
 RUN = ("model=mlp", "model.hidden=[4]", "data.limit=60", "logger=none", "evaluate_every=1000epochs", "run.name=a")
 BRIEF = (*RUN, "duration=2steps")

@@ -1,6 +1,6 @@
 """Drawn inputs of many kinds: none ends in a traceback, a hang, or a wrong result without a word.
 
-    TRAINOPT_FUZZ=500 .venv/bin/pytest tests/faults/test_fuzz.py tests/faults/test_fuzz_data.py
+    TRAINOPT_FUZZ=500 .venv/bin/pytest tests/faults/test_fuzz*.py
 
 draws so many in all; without the variable it is 25. Each runs the command line in a copy of this process.
 """
