@@ -18,8 +18,8 @@ from trainopt.runner.analysis.checkpoints import find_checkpoints, rebuilt_runs
 from trainopt.runner.state.evaluation import evaluate
 from trainopt.runner.system.display import Display
 
-STEPS = 6  # two epochs
-RESNET = ("model=resnet8", "data.limit=60", "batching.size=20", f"duration={STEPS}steps", "logger=[]", "device=cpu")
+STEPS = 4  # two epochs
+RESNET = ("model=resnet8", "data.limit=40", "batching.size=20", f"duration={STEPS}steps", "logger=[]", "device=cpu")
 SHIFTED = ("augmentation.crop_padding=1", "augmentation.flip=0.5")
 EMA_RUN = ("averaging=ema", "averaging.decay=0.6", "averaging.warmup=false")
 SWA_RUN = ("averaging=swa", "averaging.start=0.3", "averaging.every=2steps")
@@ -94,7 +94,7 @@ def test_swa_is_that_of_a_plain_loop(trained):
     averaged = AveragedModel(run.network)
 
     def after_step(step):
-        if step in (2, 4, 6):  # from 0.3 of the run on
+        if step in (2, 4):  # from 0.3 of the run on
             averaged.update_parameters(run.network)
 
     plain_loop(run, torch.optim.SGD(run.network.parameters(), lr=0.1, momentum=0.9), after_step)
@@ -102,7 +102,7 @@ def test_swa_is_that_of_a_plain_loop(trained):
     check_evaluations(trained(*RESNET, *SHIFTED, *SWA_RUN, "optimizer.momentum=0.9"), run, averaged.module)
 
 
-@pytest.mark.parametrize("name", SCHEDULE_FREE)
+@pytest.mark.parametrize("name", ["schedulefree_adamw", pytest.param("schedulefree_sgd", marks=pytest.mark.slow)])
 def test_a_schedule_free_run_is_a_plain_loop(trained, name):
     kind, options = SCHEDULE_FREE[name]
     run, other = built(*RESNET), built(*RESNET)
@@ -118,11 +118,10 @@ def test_a_schedule_free_run_is_a_plain_loop(trained, name):
 @pytest.mark.parametrize(
     "options",
     [
-        (*MLP, "model.dropout=0.5", "regularizer=[l2]", *EMA_RUN),
-        (*MLP, "model.dropout=0.5", *SWA_RUN),
-        (*RESNET, "duration=3steps", *SHIFTED, "optimizer=schedulefree_adamw"),
+        (*MLP, "model.dropout=0.5", "regularizer=[l2]", *SWA_RUN),
+        (*RESNET, "duration=2steps", *SHIFTED, "optimizer=schedulefree_adamw"),
     ],
-    ids=["ema", "swa", "schedule-free"],
+    ids=["swa", "schedule-free"],
 )
 def test_a_run_that_is_evaluated_more_often_is_the_same_run(trained, options):
     rarely = trained(*options, "evaluate_every=1e9epochs", "checkpoint_every=1e9epochs", name="rarely")
@@ -137,7 +136,7 @@ def test_what_loads_a_checkpoint_takes_the_average(trained, trainopt, tmp_path):
     (run,) = rebuilt_runs(find_checkpoints([folder], "last"), None, Display(quiet=True))
     assert run.evaluate("test") == {key: last[key] for key in ("loss", "top1", "top5")}
     shown = trainopt("evaluate", str(folder)).out
-    assert "last.pt, step 6, averaged weights" in shown
+    assert "last.pt, step 4, averaged weights" in shown
     assert f"{last['loss']:.4f}" in shown
     assert train_run(tmp_path / "b", *RESNET, f"model.weights={folder}/checkpoints/last.pt", "duration=1steps") == 0
     assert rows(tmp_path / "b", "test")[0]["loss"] == last["loss"]
@@ -212,7 +211,6 @@ class Counting(WithoutTrain):
     ("command", "message"),
     [
         ("averaging=ema optimizer=schedulefree_adamw", "averaging: AdamWScheduleFree averages the weights itself"),
-        ("averaging=ema averaging.decay=1.5", "averaging.decay=1.5: must be a number in [0, 1]"),
         ("averaging=swa averaging.start=1.2", "averaging.start=1.2: must be a number in [0, 1) or a duration"),
         ("averaging=swa averaging.start=9epochs", "averaging.start=9epochs: never comes in a run of 8steps"),
         ("averaging=ema schedule=range_test", "averaging: EMA averages the weights, and a range test ends where"),

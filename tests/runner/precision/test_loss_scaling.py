@@ -53,13 +53,13 @@ def plain_loop(*typed, clip=None, parts=1):
 @pytest.mark.parametrize(
     ("options", "plain"),
     [
-        ((), {}),
+        (("optimizer.fused=true",), {}),
         (("gradient.clip_norm=0.1",), {"clip": 0.1}),
         (("gradient.accumulation_steps=2",), {"parts": 2}),
     ],
 )
 def test_a_run_in_float16_is_a_plain_loop_with_a_scaler(on_cpu, trained, options, plain):
-    network, optimizer, scaler, skipped = plain_loop(**plain)
+    network, optimizer, scaler, skipped = plain_loop(*options, **plain)
     assert 0 < len(skipped) < 5
     folder = trained(*FP16, *options)
     last = state(folder)

@@ -146,7 +146,7 @@ STOPS = {"once": (6,), "after every step": (1, 2, 3, 4, 5, 6)}
 OF_KNOWN_KINDS = {
     *(f"optimizer={name}" for name in ["adadelta", "adafactor", "adagrad", "adamw", "nadam", "radam", "rmsprop"]),
     *(f"optimizer={name}" for name in ["lion", "muon", "soap", "shampoo", "pytorch_optimizer"]),  # timm is one, too
-    *(f"optimizer=schedulefree_{name}" for name in ["adamw", "sgd"]),
+    *("optimizer=schedulefree_adamw", "schedule-free, batch norm", "ema, batch norm"),
     *(f"averaging={name}" for name in ["none", "ema", "swa"]),
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
     *(
