@@ -44,6 +44,13 @@ class LoadedRun:
     metrics: pd.DataFrame
     evaluations: pd.DataFrame
 
+    def __repr__(self) -> str:
+        """Returns a line for notebooks: the folder, the status, the final values, and the number of records."""
+        final = self.summary.get("final") or {}
+        values = [f"{name} {value:.4g}" for name, value in final.items() if isinstance(value, int | float)]
+        parts = [str(self.path), str(self.summary.get("status")), *values, f"{len(self.metrics)} records"]
+        return f"LoadedRun({', '.join(parts)})"
+
 
 @dataclass
 class Runs:

@@ -169,9 +169,12 @@ class Display:
 def metric_form(name: str) -> tuple[str, str, str]:
     """Returns (label, format, unit) of a metric.
 
-    >>> metric_form("top1"), metric_form("rmse")
-    (('top-1', '.2f', ' %'), ('rmse', '.4g', ''))
+    >>> metric_form("raw_top1"), metric_form("rmse")
+    (('raw top-1', '.2f', ' %'), ('rmse', '.4g', ''))
     """
+    if name.startswith("raw_"):
+        label, form, unit = metric_form(name.removeprefix("raw_"))
+        return f"raw {label}", form, unit
     label, unit = LABELS.get(name, (name.replace("_", " "), ""))
     return label, ".2f" if unit else ".4g", unit
 

@@ -23,6 +23,7 @@ def test_it_trains_what_the_command_trains_and_returns_its_records(trainopt, tmp
     assert run.metrics.query("kind == 'test'").step.tolist()[-1] == 8
     assert trainopt(*RUN, "run.name=b").code == 0
     assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
+    assert repr(run).startswith(f"LoadedRun({run.path}, finished, loss {run.summary['final']['loss']:.4g}, top1 ")
 
 
 def test_a_run_that_is_done_returns_its_records_at_once(capsys):
