@@ -186,6 +186,35 @@ def test_the_start_says_what_is_evaluated():
     ]
 
 
+class Previous:
+    """The weights before the last step, instead of an average."""
+
+    def __init__(self, network):
+        self.network, self.count = network, 0
+        self.weights = [p.detach().clone() for p in network.parameters()]
+
+    def after_step(self):
+        self.count += 1
+        self.before, self.weights = self.weights, [p.detach().clone() for p in self.network.parameters()]
+
+    def apply(self):
+        with torch.no_grad():
+            for p, value in zip(self.network.parameters(), self.before, strict=True):
+                p.copy_(value)
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_an_average_of_ones_own_is_evaluated(trained):
+    folder = trained(*MLP, f"averaging._target_={__name__}.Previous", "evaluate_every=1steps")
+    evaluations = rows(folder, "test")
+    assert [row["loss"] for row in evaluations[1:]] == [row["raw_loss"] for row in evaluations[:-1]]
+
+
 def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "schedulefree", None)
     line = "schedulefree is not installed; pip install 'trainopt[optimizers]'"
