@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import io
+import os
 import secrets
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,14 +191,21 @@ class Delivery:
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turns whatever a tracker raises into a TrackerError; what its package prints and warns of is not shown."""
+        """Turns whatever a tracker raises into a TrackerError.
+
+        What its package prints and warns of is not shown, and it cannot ask: it would wait for an answer to a question
+        that nobody sees.
+        """
+        terminal = sys.stdin
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), open(os.devnull) as sys.stdin:
                 warnings.simplefilter("ignore")
                 yield
         except Exception as error:
             text = one_line(error)[:300] or type(error).__name__
             raise TrackerError(f"failed ({text})") from error
+        finally:
+            sys.stdin = terminal
 
 
 def as_row(number: int, record: Record) -> Row:

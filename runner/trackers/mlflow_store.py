@@ -62,10 +62,10 @@ class MLflow(Tracker):
         """Begins a run, or goes on with the one that has its tag."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # of 7: a server that is away is not waited for
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(round(self.timeout)))
-        for logger in ("mlflow", "alembic"):  # the making of a database
-            logging.getLogger(logger).setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient
 
+        for logger in ("mlflow", "alembic"):  # the making of a database
+            logging.getLogger(logger).setLevel(logging.WARNING)
         self._client = MlflowClient(tracking_uri=self._uri)
         experiment = self._client.get_experiment_by_name(self._experiment)
         number = self._client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id

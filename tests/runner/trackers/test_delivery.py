@@ -192,6 +192,13 @@ def test_the_runs_of_a_folder_and_the_settings_of_a_tracker(tmp_path):
         run_folders([tmp_path / "empty"])
 
 
+def test_a_tracker_cannot_ask(run, tmp_path, monkeypatch):
+    """Its question would not be seen."""
+    monkeypatch.setattr(Store, "open", lambda self, page: input("key? "))
+    with pytest.raises(TrackerError, match=r"^failed \(EOF when reading a line\)$"):
+        deliver(run, Store(tmp_path / "store"))
+
+
 def test_a_missing_package_is_named_with_how_to_get_it():
     with pytest.raises(ValueError, match=r"^no_such_package is not installed; pip install 'trainopt\[trackers\]'$"):
         Tracker.__init__(object.__new__(Store), "no_such_package", {}, 1.0)
