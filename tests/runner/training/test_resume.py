@@ -153,6 +153,7 @@ OF_KNOWN_KINDS = {
         "augmentation=none",
         "batching=constant",
         "objective=cross_entropy",
+        "objective=bce",
         "probe=[taylor]",
         "batch norm",
         "dropout and stochastic depth",
