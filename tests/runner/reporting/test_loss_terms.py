@@ -10,8 +10,6 @@ from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn
 
-pytestmark = pytest.mark.draws
-
 RUN = ("model=mlp", "duration=60steps", "log_every=1steps", "logger=none", "hydra.run.dir=run")
 NAN = float("nan")
 
@@ -22,6 +20,7 @@ def lines_of(axis) -> dict[str, np.ndarray]:
     return {strong.get_label(): faint.get_ydata() for faint, strong in zip(lines[::2], lines[1::2], strict=True)}
 
 
+@pytest.mark.draws
 def test_a_run_with_a_regularizer_leaves_a_figure_of_its_terms(trainopt, tmp_path):
     result = trainopt(*RUN, "regularizer=[l2]")
     assert "curves.png, losses.png, checkpoints/" in result.out

@@ -129,9 +129,10 @@ def without_encoding(source: str) -> list[int]:
         values = [getattr(argument, "value", None) for argument in (*node.args, keywords.get("mode"))]
         is_text = name in ("read_text", "write_text") or {"text", "universal_newlines"} & keywords.keys()
         if name in ("open", "fdopen", "NamedTemporaryFile"):
-            owner = getattr(getattr(node.func, "value", None), "id", "")
+            value = getattr(node.func, "value", None)
+            owner = getattr(value, "id", getattr(value, "attr", ""))  # of a method: of ours, the trackers' opens no file
             is_binary = any(isinstance(value, str) and "b" in value for value in values)
-            is_text = not is_binary and owner not in ("os", "Image")
+            is_text = not is_binary and owner not in ("os", "Image", "delivery", "tracker", "_tracker")
         ours = name == "write_text" and isinstance(node.func, ast.Name)  # of system.files: always UTF-8
         if is_text and not ours and "encoding" not in keywords:
             lines.append(node.lineno)
