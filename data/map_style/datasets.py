@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,20 +117,25 @@ def torch_datasets(
     for name, dataset in parts.items():
         _check_is_map_style(dataset, name)
     form = form_of(_read(parts["train"], "train", 0, None, num_classes is not None))
-    seconds, is_random = _look_at(parts["train"], "train", form, num_classes is not None)
+    looks = {name: _look_at(dataset, name, form, num_classes is not None) for name, dataset in parts.items()}
     for name, dataset in parts.items():
-        if name != "train":
-            _look_at(dataset, name, form, num_classes is not None)
         whole = tensors_of(dataset, num_classes is not None)
         if whole is not None and not all(values.isfinite().all() for values in whole):
             raise DataError(f"data: the {name} set holds values that are nan or infinite, must be finite")
-    is_slow = seconds * len(parts["train"]) > LONG_READING and not is_in_memory(parts["train"])
+    is_slow = looks["train"].seconds * len(parts["train"]) > LONG_READING and not is_in_memory(parts["train"])
     count = (DEFAULT_WORKERS if is_slow else 0) if workers is None else workers
+    notes = [f"up to {count} processes read the data (data.workers)"] * (count > 0)
+    unseeded = [name for name, look in looks.items() if not look.is_reproducible]
+    if unseeded:
+        notes.append(
+            f"items of {', '.join(unseeded)} differ with the same seeds: only random numbers of torch, NumPy's"
+            " global generator and Python's random are seeded, so this run cannot be repeated"
+        )
     about: dict[str, Any] = {
         "workers": count,
         "tokens": contents.get("num_tokens"),
-        "is_random": is_random,
-        "notes": [f"up to {count} processes read the data (data.workers)"] * (count > 0),
+        "is_random": looks["train"].is_random,
+        "notes": notes,
     }
     if form.target_shape or form.target_dtype != torch.int64:
         if num_classes:
@@ -167,20 +172,29 @@ def _read(dataset: Any, name: str, place: int, form: Form | None, are_classes: b
     return sample
 
 
-def _look_at(dataset: Any, name: str, form: Form, are_classes: bool) -> tuple[float, bool]:
-    """Returns the seconds that the median of some items takes to be read, and whether an item differs when read again.
+class Look(NamedTuple):
+    """What some items of a Dataset showed."""
 
-    Raises:
-        DataError: an item cannot be read, or has another form.
-    """
-    seconds, is_random = [], False
+    seconds: float  # that the median item takes to be read
+    is_random: bool  # whether an item differs from epoch to epoch
+    is_reproducible: bool  # whether it is the same with the same seeds
+
+
+def _look_at(dataset: Any, name: str, form: Form, are_classes: bool) -> Look:
+    """Reads some items of a Dataset thrice; DataError where one cannot be read, or has another form."""
+    seconds, is_random, is_reproducible = [], False, True
     for place in looked_at(len(dataset)):
         began = perf_counter()
         sample = _read(dataset, name, place, form, are_classes)
         seconds.append(perf_counter() - began)
-        again = _read(dataset, name, place, form, are_classes, epoch=1)
-        is_random |= any(not torch.equal(one, two) for one, two in zip(sample, again, strict=True))
-    return float(np.median(seconds)), is_random
+        is_random |= _differ(sample, _read(dataset, name, place, form, are_classes, epoch=1))
+        is_reproducible &= not _differ(sample, _read(dataset, name, place, form, are_classes))
+    return Look(float(np.median(seconds)), is_random, is_reproducible)
+
+
+def _differ(one: Sample, two: Sample) -> bool:
+    """Returns whether two samples are different; nan differs from nothing."""
+    return not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one, two, strict=True))
 
 
 def looked_at(count: int) -> list[int]:

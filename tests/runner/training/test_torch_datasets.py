@@ -65,6 +65,12 @@ def table():
     return {"train": train, "validation": validation, "test": test}
 
 
+def unseeded():
+    own = np.random.default_rng()
+    noise = lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 + own.random()
+    return {"train": Photos(transform=noise), "test": Photos(30, 40, noise)}
+
+
 class Sums(Dataset):
     def __getitem__(self, index):
         x = np.random.default_rng(index).standard_normal(4)
@@ -151,6 +157,10 @@ def typed(function, *more):
     return ["model=mlp", "model.hidden=[4]", f"data._target_={NAME}.{function}", "batching.size=8", *more]
 
 
+def notes_of(function):
+    return torch_datasets(getattr(import_module(NAME), function)()).notes
+
+
 def pixels():
     return sys.modules[NAME].PIXELS
 
@@ -208,6 +218,11 @@ def test_a_random_transform_is_noted_where_the_validation_set_has_it():
         "validation samples have the" in note for note in built(*typed("noisy_photos", "data.validation=0.2")).notes
     )
     assert not any("validation samples" in note for note in built(*typed("photos", "data.validation=0.2")).notes)
+
+
+def test_random_numbers_that_nobody_seeds_are_noted():
+    assert any("items of train, test differ with the same seeds" in note for note in notes_of("unseeded"))
+    assert not notes_of("noisy_photos")
 
 
 def test_tensors_are_the_same_with_and_without_a_loop_over_samples(monkeypatch):

@@ -62,7 +62,7 @@ def datasets():
 
 @pytest.mark.slow
 def test_a_run_that_a_damaged_item_ended_goes_on_as_if_nothing_had_been(mine):
-    """Item 7 is damaged from its sixth read on: it is read thrice at the start, and so in the third epoch."""
+    """Item 7 is damaged from its sixth read on: it is read four times at the start, so in the second epoch."""
     (mine / "broken_data.py").write_text(BREAKABLE)
     common = ["data._target_=broken_data.datasets", "model=mlp", "batching.size=20", "duration=5epochs", "logger=[]"]
     assert forked(*common, "data.workers=0", "hydra.run.dir=whole", folder=mine) == 0, (mine / "output").read_text()
