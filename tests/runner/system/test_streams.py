@@ -130,7 +130,7 @@ def without_encoding(source: str) -> list[int]:
         is_text = name in ("read_text", "write_text") or {"text", "universal_newlines"} & keywords.keys()
         if name in ("open", "fdopen", "NamedTemporaryFile"):
             value = getattr(node.func, "value", None)
-            owner = getattr(value, "id", getattr(value, "attr", ""))  # of a method: of ours, the trackers' opens no file
+            owner = getattr(value, "id", getattr(value, "attr", ""))  # of a method: the trackers' opens no file
             is_binary = any(isinstance(value, str) and "b" in value for value in values)
             is_text = not is_binary and owner not in ("os", "Image", "delivery", "tracker", "_tracker")
         ours = name == "write_text" and isinstance(node.func, ast.Name)  # of system.files: always UTF-8
