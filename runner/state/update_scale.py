@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from trainopt.data import Batching, Position
 from trainopt.optimizers import Optimizer
 
@@ -39,7 +41,8 @@ class ScaledUpdate:
     def lr(self) -> Any:
         """Learning rate of the last update, in the first group; None where the optimizer has none."""
         group = self._optimizer.param_groups[0]
-        return group["lr"] * self._scale if self._is_scaled else group.get("lr")
+        lr = group["lr"] * self._scale if self._is_scaled else group.get("lr")
+        return lr.item() if isinstance(lr, Tensor) else lr  # timm's Adafactor leaves a tensor there
 
     def _scaled_step(self, closure: Any) -> Any:
         groups = self._optimizer.param_groups

@@ -245,6 +245,8 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
     if not any(choices.values()):
         params = [p for p in network.parameters() if p.requires_grad]
         return complete(construct(config.optimizer, "optimizer", params, network=network), Optimizer, "optimizer")
+    if choices["layer_decay"] is not None and config.optimizer.get("lr", 0) is None:
+        raise UserError("parameter_groups.layer_decay: scales optimizer.lr, which is null; give optimizer.lr=VALUE")
     try:
         groups = parameter_groups(network, config.optimizer.get("lr"), **choices)
     except ValueError as error:

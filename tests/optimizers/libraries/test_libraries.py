@@ -97,7 +97,7 @@ def test_muon_of_timm_equals_a_loop_with_its_factory_on_the_network():
     assert equal(ours(timm_optimizer, "muon", lr=0.01), trajectory(model, optimizer))
 
 
-@pytest.mark.parametrize("name", ["soap", "alig"])
+@pytest.mark.parametrize("name", ["alig"])
 def test_an_optimizer_of_pytorch_optimizer_equals_a_loop_with_its_class(name):
     model = network()
     optimizer = library.load_optimizer(name)(list(model.parameters()))
@@ -105,7 +105,7 @@ def test_an_optimizer_of_pytorch_optimizer_equals_a_loop_with_its_class(name):
 
 
 @pytest.mark.filterwarnings("ignore:highly recommend:UserWarning")
-@pytest.mark.parametrize("name", ["muon", "adammini"])
+@pytest.mark.parametrize("name", ["muon"])
 def test_an_optimizer_of_pytorch_optimizer_equals_a_loop_with_its_factory_on_the_network(name):
     model = network()
     optimizer = library.create_optimizer(model, name, lr=0.01, weight_decay=0.0)
@@ -131,6 +131,7 @@ def test_gradients_that_are_differentiated_are_those_of_a_backward_pass_with_a_g
         assert equal(ours(build, name, lr=0.01), expected)
 
 
+@pytest.mark.slow
 def test_products_and_gradients_are_counted():
     for name, gradients, hvps in (
         ("timm optimizer.name=adahessian +optimizer.n_samples=3", 1, 3),
@@ -265,6 +266,10 @@ def test_hooks_of_an_adapted_optimizer_are_called_once_also_after_loading(wrap):
         ),
         ("timm optimizer.name=adopt optimizer.lr=-1", "optimizer.name=adopt: Invalid learning rate: -1"),
         ("timm optimizer.name=adopt optimizer.lr=x", "optimizer.lr=x: must be a number or null"),
+        (
+            "timm optimizer.name=adopt parameter_groups.layer_decay=0.5",
+            "parameter_groups.layer_decay: scales optimizer.lr, which is null; give optimizer.lr=VALUE",
+        ),
         ("timm optimizer.name=sgdp", "optimizer.name=sgdp: needs lr; give it as optimizer.lr=VALUE"),
         ("muon model.hidden=[]", "optimizer.name=muon: Muon is for hidden weights, and the network has none"),
         ("soap optimizer.eps=-1", "optimizer.name=soap: eps must be non-negative"),

@@ -3,6 +3,7 @@ goes on bit for bit from a checkpoint of ours, or it is refused before the run w
 
 import copy
 import io
+import json
 import warnings
 from itertools import islice
 
@@ -151,6 +152,7 @@ def fault(library, name, monkeypatch):
     make_steps(run, STEPS - INTERRUPTED)
     if not all(p.isfinite().all() for p in run.network.parameters()):
         return "diverges"
+    json.dumps([run.update.lr, dict(run.optimizer.last_step)])  # what a row has
     traits = run.optimizer.needs_graph, run.optimizer.sets_lr
     for module in (timm_module, pytorch_module):  # one trial is enough
         monkeypatch.setattr(module, "tried", lambda create, subject: adapt(create(subject), *traits))
