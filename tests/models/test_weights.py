@@ -107,5 +107,5 @@ def test_public_weights_classify_real_images_as_stated(real_data, depth, file, r
     data = torchvision_arrays("cifar10", str(real_data))
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     test = InMemory(data.x_test[:1000], data.y_test[:1000], mean, std)
-    row = evaluate(network, network, test, 250, CrossEntropy(), default_metrics(10))
+    row = evaluate(network, network, test, 250, CrossEntropy(), default_metrics(10, CrossEntropy()))
     assert row["top1"] == pytest.approx(right / 10)

@@ -173,7 +173,10 @@ def test_evaluation_is_exact_whatever_the_batches_and_leaves_modes_and_generator
             yield from zip(inputs.split(size), targets.split(size), strict=True)
 
     state = torch.get_rng_state()
-    found = [evaluate(network, network, Source(), size, CrossEntropy(), default_metrics(7)) for size in (50, 7, 1)]
+    found = [
+        evaluate(network, network, Source(), size, CrossEntropy(), default_metrics(7, CrossEntropy()))
+        for size in (50, 7, 1)
+    ]
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in network] == [True, True, False, True]
     with torch.no_grad():

@@ -274,4 +274,4 @@ def test_an_evaluation_looks_at_the_classifier_and_not_at_the_auxiliary_one():
             return super().forward(x), -super().forward(x)  # timm's Inception gives both in evaluation mode too
 
     images = InMemory(np.eye(4, dtype=np.uint8).reshape(4, 2, 2, 1), np.arange(4), [0.0], [1 / 255])
-    assert evaluate(Both(), Both(), images, 3, CrossEntropy(), default_metrics(2))["top1"] == 100
+    assert evaluate(Both(), Both(), images, 3, CrossEntropy(), default_metrics(2, CrossEntropy()))["top1"] == 100
