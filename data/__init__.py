@@ -29,11 +29,14 @@ from .map_style.datasets import TorchDatasets, torch_datasets
 from .map_style.source import DatasetSource
 from .sources.augmentation import Augmentation
 from .sources.memory import InMemory
+from .sources.policies import AugMix, RandAugment, TrivialAugment
 from .sources.tensors import Features, Tensors
+from .sources.transformed import TransformedInMemory
 
 __all__ = [
     "AdaptiveBatchSize",
     "Arrays",
+    "AugMix",
     "Augmentation",
     "Batch",
     "BatchUse",
@@ -56,12 +59,15 @@ __all__ = [
     "NormTest",
     "Position",
     "Proposal",
+    "RandAugment",
     "Reconstruction",
     "ReferenceTrajectory",
     "Source",
     "Stages",
     "Tensors",
     "TorchDatasets",
+    "TransformedInMemory",
+    "TrivialAugment",
     "VariableBatchSize",
     "arrays",
     "batches",

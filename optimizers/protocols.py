@@ -43,6 +43,10 @@ class Optimizer(Protocol):
         Args:
             closure: returns the loss (a scalar) of the current batch at the present parameters, with gradients in
                 `p.grad` unless `needs_graph`. `closure(0.5)` is the loss of the first half of the batch.
+
+        Raises:
+            FloatingPointError: there is no finite update; parameters and state are as they were, and the run ends as
+                diverged.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from ..digests import digest_of
 from ..errors import DataError
 from ..samples.loading import collated, load
 from ..samples.randomness import seeded
+from ..samples.transforms import ImageTransforms
 from ..sources.augmentation import Augmentation, BatchAugmentation
 from ..sources.order import epoch_generator
 from .image_folder import Folders
@@ -39,7 +40,10 @@ class _Images(Dataset):
         except DataError as error:
             return error
         with seeded(self.seed, epoch, index):
-            return self.transform(image), label
+            try:
+                return self.transform(image), label
+            except DataError as error:
+                return DataError(f"{path}: {error}")
 
 
 class FolderSource:
@@ -59,7 +63,7 @@ class FolderSource:
     `epoch` and `ordered` raise DataError, whose text begins with the name of the file, where one cannot be read.
 
     Raises:
-        ValueError: the augmentation crops, or its Cutout is larger than the images.
+        ValueError: the augmentation crops, its Cutout is larger than the images, or a transform cannot transform them.
     """
 
     def __init__(
@@ -75,15 +79,18 @@ class FolderSource:
         channels_last: bool = False,
     ):
         from timm.data import create_transform
+        from torchvision.transforms import v2
 
         is_training = augmentation is not None
         self.augmentation = augmentation = augmentation or Augmentation()
         augmentation.check_size(data.size, data.size)
         if augmentation.crop_padding:
             raise ValueError("augmentation.crop_padding: is for data sets in memory; folders of images have data.scale")
+        transforms = augmentation.image_transforms(mean)
         transform = create_transform(
             data.size,
             is_training=is_training,
+            separate=bool(transforms),
             scale=data.scale,
             ratio=data.ratio,
             hflip=augmentation.flip,
@@ -93,6 +100,10 @@ class FolderSource:
             mean=tuple(mean),
             std=tuple(std),
         )
+        if transforms:
+            crop, jitter, normalise = transform
+            of_pixels = v2.PILToTensor(), ImageTransforms(transforms, data.input_shape), v2.ToPILImage()
+            transform = v2.Compose([crop, jitter, *of_pixels, normalise])
         self.images = _Images(files, indices, transform, seed, data.white)
         crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
         self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)

@@ -14,13 +14,11 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 from ..datasets.checks import count_classes
 from ..datasets.hugging_face import are_splits, from_splits
 from ..errors import DataError
-from ..samples.loading import Progress, collated, load
+from ..samples.loading import Progress, collated, default_workers, load
 from .samples import Form, Samples, as_inputs, as_targets, form_of
 
 PARTS = ("train", "test", "validation")
 LOOKED_AT = 16  # items of each part that are read at the start
-LONG_READING = 2.0  # seconds of one pass over the training set from which on several processes read
-DEFAULT_WORKERS = 4  # then
 TARGETS_BATCH = 256  # items, where all are read for their targets
 
 Sample = tuple[Tensor, Tensor]  # input and target
@@ -122,8 +120,8 @@ def torch_datasets(
         whole = tensors_of(dataset, num_classes is not None)
         if whole is not None and not all(values.isfinite().all() for values in whole):
             raise DataError(f"data: the {name} set holds values that are nan or infinite, must be finite")
-    is_slow = looks["train"].seconds * len(parts["train"]) > LONG_READING and not is_in_memory(parts["train"])
-    count = (DEFAULT_WORKERS if is_slow else 0) if workers is None else workers
+    count = default_workers(0 if is_in_memory(parts["train"]) else looks["train"].seconds * len(parts["train"]))
+    count = count if workers is None else workers
     notes = [f"up to {count} processes read the data (data.workers)"] * (count > 0)
     unseeded = [name for name, look in looks.items() if not look.is_reproducible]
     if unseeded:

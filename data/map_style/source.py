@@ -43,7 +43,7 @@ class DatasetSource:
     `epoch` and `ordered` raise DataError, which names the item, where one cannot be read or has another form.
 
     Raises:
-        ValueError: the augmentation flips or crops, which a Dataset's own transforms do.
+        ValueError: the augmentation flips, crops or transforms single images, which a Dataset's own transforms do.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class DatasetSource:
                 raise ValueError(
                     f"augmentation.{key}={value}: is for images in memory; a Dataset has transforms itself"
                 )
+        if self.augmentation.image_transforms([]):
+            raise ValueError("augmentation: transforms of one image at a time are those that a Dataset has itself")
         self.shape = data.input_shape if size is None else (data.input_shape[0], size, size)
         self.format = torch.channels_last if channels_last and data.is_images else torch.contiguous_format
         if data.is_images:

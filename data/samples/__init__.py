@@ -1,4 +1,4 @@
-"""Samples one at a time, in worker processes: the random numbers of each.
+"""Samples one at a time, in worker processes: the random numbers and the transforms of each.
 
 May import digests and errors.
 """

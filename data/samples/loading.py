@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import DataError
 
+LONG_LOADING = 2.0  # seconds of one pass over the training set from which on several processes load
+DEFAULT_WORKERS = 4  # then
+
 Progress = Callable[[int, int], None]  # called with how many samples of how many were looked at
 
 # those that stop a run; none where the system cannot let them wait (Windows)
@@ -36,6 +39,11 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
     )
     with _held_back():
         return iter(loader)
+
+
+def default_workers(seconds: float) -> int:
+    """Returns how many processes load samples where nobody says so, by the seconds of one pass over them."""
+    return DEFAULT_WORKERS if seconds > LONG_LOADING else 0
 
 
 def collated(items: list[Any]) -> Any:

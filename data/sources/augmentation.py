@@ -1,5 +1,6 @@
 """Augmentation of training images in batches, as functions of (seed, epoch, index)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ class Augmentation:
             one of the two with equal probability, as timm's switch_prob has it.
         random_erasing: probability that a rectangle of an image is set to zero after normalising (Zhong et al. 2020,
             arXiv 1708.04896). See `RandomErasing`.
+        transforms: of one image (C, H, W) uint8 at a time, as torchvision.transforms.v2's; they come first of all, of
+            folders of images after crop, flip and color jitter. See `ImageTransforms`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -47,6 +50,7 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
     random_erasing: float = 0.0
+    transforms: Sequence[Callable] = ()
 
     def __post_init__(self) -> None:
         for name, right, rule in (
@@ -66,7 +70,16 @@ class Augmentation:
     def is_random(self) -> bool:
         """Whether an image differs from epoch to epoch."""
         crops = self.crop_padding > 0 and self.crop_probability > 0
-        return crops or any((self.flip, self.cutout, self.mixup, self.cutmix, self.random_erasing))
+        return crops or any((self.flip, self.cutout, self.mixup, self.cutmix, self.random_erasing, self.transforms))
+
+    def image_transforms(self, mean: Sequence[float]) -> list[Callable]:
+        """Returns the transforms of one image at a time; none where there are only changes of whole batches.
+
+        Args:
+            mean: of the images, per channel, on the [0, 1] scale.
+        """
+        del mean
+        return list(self.transforms)
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError where the network's inputs are too small for the square of Cutout."""

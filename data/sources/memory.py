@@ -59,7 +59,7 @@ class InMemory:
         self.shape = (images.shape[3], images.shape[1], images.shape[2])
         self.input_size = self.shape[1:] if size is None else (size, size)
         augmentation.check_size(*self.input_size)
-        padding = augmentation.crop_padding
+        self._padding = padding = augmentation.crop_padding
         stored = torch.from_numpy(_padded_copy(images, padding, flipped=augmentation.flip > 0))
         home = storage_device(stored, self.device)
         self.stored = stored.to(home)
@@ -121,7 +121,7 @@ class InMemory:
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields every image once, in order, without augmentation."""
         _, height, width = self.shape
-        p = self.augmentation.crop_padding
+        p = self._padding
         for start in range(0, len(self), batch_size):
             stop = min(start + batch_size, len(self))
             pixels = self.stored[start:stop, :, p : p + height, p : p + width]

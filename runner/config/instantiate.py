@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainopt.data import DataError
 from trainopt.models import WeightsError
 
-from ..system.errors import UserError, one_line
+from ..system.errors import UserError, nearest, one_line
 from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key, yaml_text
 
@@ -131,10 +132,22 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
         if package in EXTRAS and not is_installed(package):
             line = f"{package} is not installed; pip install 'trainopt[{EXTRAS[package]}]'"
             raise UserError(f"{section}._target_={name}: {line}") from error
-        raise UserError(f"{section}._target_={name}: cannot be imported ({one_line(error)[:200]})") from error
+        near = nearest(name.rpartition(".")[2], public_names(name.rpartition(".")[0]))
+        raise UserError(f"{section}._target_={name}: cannot be imported{near or reason_of(error)}") from error
     if not callable(target):
         raise UserError(f"{section}._target_={name}: is no class or function")
     return target
+
+
+def reason_of(error: Exception) -> str:
+    """Returns an error in brackets."""
+    return f" ({one_line(error)[:200]})"
+
+
+def public_names(module: str) -> list[str]:
+    """Returns the dotted public names of a module that is imported; none of another."""
+    names = vars(sys.modules[module]) if module in sys.modules else ()
+    return [f"{module}.{name}" for name in names if not name.startswith("_")]
 
 
 def is_installed(package: str) -> bool:

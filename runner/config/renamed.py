@@ -78,6 +78,7 @@ ADDED_KEYS: dict[str, Any] = {
     "augmentation._target_": "trainopt.data.Augmentation",
     "augmentation.cutmix": 0.0,
     "augmentation.random_erasing": 0.0,
+    "augmentation.transforms": [],
     "objective._target_": f"{PACKAGE}.runner.objectives.CrossEntropy",
     "parameter_groups.no_decay": [],
     "parameter_groups.layer_decay": None,

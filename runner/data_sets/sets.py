@@ -1,5 +1,6 @@
 """The data of a run: what it is trained on and what it is evaluated on."""
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trainopt.data import (
     Source,
     Tensors,
     TorchDatasets,
+    TransformedInMemory,
     bootstrap,
     class_balanced,
     listed,
@@ -157,7 +159,7 @@ def build_sets(
     def make(part: str, indices: np.ndarray, augmentation: Augmentation | None = None) -> Source:
         return make_source(config, data, part, indices, augmentation, **shared)
 
-    augmentation = construct(config.augmentation, "augmentation")
+    augmentation = build_augmentation(config)
     if data.num_classes is not None:
         notes += missing_classes(strata[train], data, data.num_classes)
     sets = {"validation": make("train", validation)} if len(validation) else {}
@@ -174,6 +176,8 @@ def build_sets(
             notes.append(f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample")
             train = train[sample]
         training_set = make("train", train, augmentation)
+        if isinstance(training_set, TransformedInMemory) and training_set.workers:
+            notes.append(f"{training_set.workers} processes transform the images")
     except ValueError as error:
         raise UserError(one_line(error)) from error
     test_strata = strata_of(data, "test")
@@ -187,6 +191,14 @@ def build_sets(
         assert strata is not None
         sets[name] = make_source(config, one, "test", split(strata, 0.0, options.limit)[0], **shared)
     return training_set, sets
+
+
+def build_augmentation(config: DictConfig) -> Augmentation:
+    """Builds the augmentation of training images, with the transforms that it names."""
+    node = copy(config.augmentation)
+    parts = node.pop("transforms", None) or []
+    transforms = [construct(part, f"augmentation.transforms[{index}]") for index, part in enumerate(parts)]
+    return construct(node, "augmentation", transforms=transforms)
 
 
 def make_source(
@@ -220,8 +232,11 @@ def make_source(
         inputs = inputs[indices]
     if not data.is_images:
         return Tensors(torch.from_numpy(inputs), torch.from_numpy(targets), options["device"])
-    classes = {"num_classes": data.num_classes or 0, "channels_last": config.channels_last}
-    return InMemory(inputs, targets, augmentation=augmentation, **classes, **options)
+    options |= {"num_classes": data.num_classes or 0, "channels_last": config.channels_last}
+    if augmentation is not None and augmentation.image_transforms(options["mean"]):
+        workers = config.data.workers
+        return TransformedInMemory(inputs, targets, augmentation=augmentation, workers=workers, **options)
+    return InMemory(inputs, targets, augmentation=augmentation, **options)
 
 
 def strata_of(data: AnyData, part: str) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.optim import LBFGS
 
 from trainopt.data import DataSet, NoData, Position, Reconstruction
 from trainopt.models import input_failure
@@ -283,6 +284,8 @@ def check_gradient(run: Run) -> None:
             raise UserError(f"{key}: {name} differentiates the loss itself; leave it out")
         if "clip" in key and run.optimizer.sets_lr:
             raise UserError(f"{key}: {name} computes its learning rate from the gradient's norm; leave it out")
+        if "clip" in key and isinstance(run.optimizer, LBFGS):
+            raise UserError(f"{key}: {name} learns the curvature from differences of gradients; leave it out")
     if run.gradient.clip_norm is not None and run.gradient.clip_value is not None:
         raise UserError(f"{', '.join(run.gradient.keys[:2])}: give one of the two")
     steps = run.gradient.accumulation_steps

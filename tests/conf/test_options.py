@@ -199,7 +199,7 @@ def test_what_chooses_several_options_is_composed_and_checked(group, option):
 def test_the_options_are_those_of_the_documentation():
     """A file that goes takes an option away from people; a new one is named here and in the CHANGELOG."""
     options = {
-        "augmentation": "none standard",
+        "augmentation": "augmix none randaugment standard trivialaugment",
         "averaging": "ema none swa",
         "batching": "constant dynamic follow_reference growth_control norm_test",
         "data": "arrays breast_cancer cifar10 cifar100 diabetes digits fashion_mnist imagefolder imagenet mnist"

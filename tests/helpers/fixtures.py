@@ -18,6 +18,7 @@ from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
 
 # what an option needs beside its choice; {reference} is the folder of a run with the fisher probe
 NEEDS = {
+    "augmentation=randaugment": "data.workers=2 augmentation.flip=0.5 augmentation.crop_padding=1",
     "optimizer=timm": "optimizer.name=adopt",
     "optimizer=pytorch_optimizer": "optimizer.name=adan",
     "optimizer=newton": "optimizer.lr=0.1 model.hidden=[2]",

@@ -136,6 +136,8 @@ def test_weights_that_are_not_finite_are_neither_evaluated_nor_written(trained):
         ("optimizer=ehnewton gradient.clip_value=1", "gradient.clip_value=1: EHNewton differentiates the loss itself"),
         ("optimizer=ehnewton gradient.accumulation_steps=2", "accumulation_steps=2: EHNewton differentiates"),
         ("optimizer=adaptive_nesterov gradient.clip_norm=1", "gradient.clip_norm=1: AdaptiveNesterov computes"),
+        ("optimizer=newton gradient.clip_norm=1 optimizer.max_parameters=9999", "clip_norm=1: Newton differentiates"),
+        ("optimizer._target_=torch.optim.LBFGS gradient.clip_norm=1", "clip_norm=1: LBFGS learns the curvature"),
         ("model=function data=none batching.size=1 gradient.accumulation_steps=2", "a test function has no batches"),
         ("model=resnet8 data.size=4 gradient.accumulation_steps=30 batching.size=30", "parts of one image"),
     ],

@@ -151,6 +151,8 @@ OF_KNOWN_KINDS = {
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
     *(
         "augmentation=none",
+        "augmentation=trivialaugment",
+        "augmentation=augmix",
         "batching=constant",
         "objective=cross_entropy",
         "objective=bce",
