@@ -1,6 +1,7 @@
 """The data of a run: what it is trained on and what it is evaluated on."""
 
 from copy import copy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from trainopt.data import (
     torch_datasets,
 )
 
-from ..config.instantiate import construct
+from ..config.instantiate import construct, find
 from ..config.options import COMMON
 from ..system.display import LongWork
 from ..system.errors import UserError, one_line
@@ -196,7 +197,8 @@ def build_sets(
 def build_augmentation(config: DictConfig) -> Augmentation:
     """Builds the augmentation of training images, with the transforms that it names."""
     node = copy(config.augmentation)
-    parts = node.pop("transforms", None) or []
+    is_ours = "transforms" in signature(find(node, "augmentation")).parameters  # otherwise the key is unknown
+    parts = node.pop("transforms", []) if is_ours else []
     transforms = [construct(part, f"augmentation.transforms[{index}]") for index, part in enumerate(parts)]
     return construct(node, "augmentation", transforms=transforms)
 
