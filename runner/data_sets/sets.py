@@ -69,8 +69,6 @@ def load_data(config: DictConfig, folder: Path | None) -> AnyData:
     if isinstance(data, TorchDatasets):
         check_datasets(config, data)
         return data
-    if config.data.workers is not None:
-        raise UserError(f"data.workers={config.data.workers}: the data is in memory, no process reads it; leave it out")
     channels, pad = config.data.channels, config.data.pad
     try:
         data = data if channels is None else data.with_channels(channels)
@@ -177,8 +175,7 @@ def build_sets(
             notes.append(f"{len(np.unique(sample)):,} of {len(train):,} training images are in the bootstrap sample")
             train = train[sample]
         training_set = make("train", train, augmentation)
-        if isinstance(training_set, TransformedInMemory) and training_set.workers:
-            notes.append(f"{training_set.workers} processes transform the images")
+        notes += workers_note(config, data, training_set)
     except ValueError as error:
         raise UserError(one_line(error)) from error
     test_strata = strata_of(data, "test")
@@ -192,6 +189,18 @@ def build_sets(
         assert strata is not None
         sets[name] = make_source(config, one, "test", split(strata, 0.0, options.limit)[0], **shared)
     return training_set, sets
+
+
+def workers_note(config: DictConfig, data: AnyData, training_set: Source) -> list[str]:
+    """Returns a note on processes that transform images in memory; UserError where there are none, but asked for."""
+    if isinstance(training_set, TransformedInMemory):
+        return [f"{training_set.workers} processes transform the images"] * (training_set.workers > 0)
+    workers = config.data.workers
+    if isinstance(data, Arrays) and not isinstance(data, NoData) and workers is not None:
+        raise UserError(
+            f"data.workers={workers}: the data is in memory, and nothing transforms one image at a time; leave it out"
+        )
+    return []
 
 
 def build_augmentation(config: DictConfig) -> Augmentation:

@@ -154,6 +154,7 @@ V2 = "augmentation.transforms=[{{_target_: torchvision.transforms.v2.{}}}]"
         ),
         ("augmentation=augmix augmentation.severity=11", "augmentation.severity=11: must be in [1, 10]"),
         ("augmentation=trivialaugment augmentation.num_magnitude_bins=0", "num_magnitude_bins=0: must be >= 1"),
+        ("data.workers=2", "data.workers=2: the data is in memory, and nothing transforms one image at a time"),
         (
             "augmentation=randaugment data=breast_cancer",
             "augmentation._target_=trainopt.data.RandAugment: is for images",
