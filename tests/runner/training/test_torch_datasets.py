@@ -324,7 +324,7 @@ def test_an_item_that_changes_during_a_run_ends_it_with_a_line(tmp_path):
 
 def test_workers_read_where_one_process_would_take_long(monkeypatch):
     assert built(*typed("photos")).training_set.workers == 0
-    monkeypatch.setattr("trainopt.data.map_style.datasets.LONG_READING", 0.0)
+    monkeypatch.setattr("trainopt.data.samples.loading.LONG_LOADING", 0.0)
     run = built(*typed("photos"))
     assert run.training_set.workers == 4
     assert "up to 4 processes read the data (data.workers)" in run.notes
