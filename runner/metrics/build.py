@@ -60,6 +60,6 @@ def _needs_classes(node: DictConfig, name: str) -> bool:
     return getattr(find(node, f"metric.{name}"), "needs_classes", False)
 
 
-def default_metrics(num_classes: int | None, loss: Loss) -> dict[str, Metric]:
+def default_metrics(num_classes: int | None, loss: Loss | None = None) -> dict[str, Metric]:
     """Returns the metrics that suit the data: top1 and top5 of classes, rmse of numbers."""
     return {"rmse": RMSE(loss=loss)} if num_classes is None else {"top1": TopAccuracy(1), "top5": TopAccuracy(5)}
