@@ -198,7 +198,11 @@ class Delivery:
         """
         terminal = sys.stdin
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), open(os.devnull) as sys.stdin:
+            with (
+                warnings.catch_warnings(),
+                contextlib.redirect_stdout(io.StringIO()),
+                open(os.devnull, encoding="utf-8") as sys.stdin,
+            ):
                 warnings.simplefilter("ignore")
                 yield
         except Exception as error:
