@@ -250,7 +250,7 @@ def test_every_key_that_makes_images_random_is_known():
     fixed.add("workers")
     assert set(shipped("config.yaml")["data"]) == fixed
     of_a_crop = {"crop_probability", "fill"}
-    random = {"flip", "crop_padding", "cutout", "mixup", "cutmix", "random_erasing"}
+    random = {"flip", "crop_padding", "cutout", "mixup", "cutmix", "random_erasing", "transforms"}
     assert set(shipped("augmentation/none.yaml")) - {"_target_"} == random | of_a_crop
 
 
