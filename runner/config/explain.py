@@ -103,7 +103,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     package = PLUGINS.get(f"{group}={option}")
     if package:
         return f"{group}={option}: is not installed; pip install {package}"
-    return f"{group}={option}: no such option{nearest(option, options) or ';'} there are {', '.join(options)}"
+    others = "; any of timm's is optimizer=timm optimizer.name=NAME" if group == "optimizer" else ""
+    return f"{group}={option}: no such option{nearest(option, options) or ';'} there are {', '.join(options)}{others}"
 
 
 def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:
