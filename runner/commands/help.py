@@ -19,7 +19,7 @@ trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
   trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
-  trainopt -m hydra/sweeper=lr_heuristic …   find the learning rate by the rule of Zorca 2020
+  trainopt -m hydra/sweeper=optuna|lr_heuristic|tournament …   search hyperparameters, or a learning rate by rule
   trainopt resume RUN [duration=20epochs]   continue from the last checkpoint of a run; make it longer
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
   trainopt evaluate RUN --follow          every checkpoint of a run while it trains, also on another device
@@ -32,11 +32,10 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 
   --help [GROUP|keys] this page, with the keys of the options of the command line; or about a group, or all keys
-  --cfg job           show the configuration of a command without running it
+  --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found
   --debug             show the traceback of an error
-  --space             show the search space of the chosen optimizer, which hydra/sweeper=optuna searches
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version, --hydra-help   show the version; Hydra's own flags
   -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc; zsh the same; fish: … | source

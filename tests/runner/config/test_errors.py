@@ -58,7 +58,7 @@ CASES = [
     ("~seed=5", "~seed=5: the key has another value"),
     ("+seed=5", "+seed=5: the key is already there; write seed=5"),
     ("hydra/launcher=submitit_slurm", "is not installed; pip install hydra-submitit-launcher"),
-    ("hydra/sweeper=optuna", "hydra/sweeper=optuna: is not installed; pip install hydra-optuna-sweeper"),
+    ("hydra/sweeper=ax", "hydra/sweeper=ax: is not installed; pip install hydra-ax-sweeper"),
     ("hydra/launcher=ray", "hydra/launcher=ray: is not installed; pip install hydra-ray-launcher"),
     ("hydra/launcher=jobli", "hydra/launcher=jobli: no such option; did you mean joblib? there are basic, joblib"),
     # values
