@@ -21,8 +21,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
   trainopt -m hydra/sweeper=optuna|lr_heuristic|tournament …   search hyperparameters, or a learning rate by rule
   trainopt resume RUN [duration=20epochs]   continue from the last checkpoint of a run; make it longer
-  trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE]
-  trainopt evaluate RUN --follow          every checkpoint of a run while it trains, also on another device
+  trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE] [--follow]   --follow: while the run trains
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
   trainopt status SWEEP [--json]          the state of each job of a sweep
   trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
@@ -69,7 +68,7 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     lines += [f"  {group_line(group, vocabulary, width - 2)}" for group in vocabulary.groups]
     lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
     lines += textwrap.wrap(", ".join(key_names()), width, initial_indent="  ", subsequent_indent="  ")
-    lines += ["", "Keys of the chosen options:", ""]
+    lines += ["", "Keys of the chosen options:"]
     typed = {key: value for _, key, value in map(split_override, overrides)}
     for group, choice in chosen(overrides, vocabulary).items():
         if f"{group}._target_" in typed:
