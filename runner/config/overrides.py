@@ -102,7 +102,6 @@ PLUGINS = {
     "hydra/launcher=ray": "hydra-ray-launcher",
     "hydra/launcher=ray_aws": "hydra-ray-launcher",
     "hydra/launcher=rq": "hydra-rq-launcher",
-    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
     "hydra/sweeper=ax": "hydra-ax-sweeper",
     "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
     "hydra/job_logging=colorlog": "hydra-colorlog",
