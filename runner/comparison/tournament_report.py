@@ -29,10 +29,10 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
         UserError: the tuning budgets of the methods differ, or no final run came to an end.
     """
     console, methods = wide_console(), result.methods
-    for line in (line for method in methods for line in conclusions(method)):
+    for line in (line for method in methods for line in outcome_of(method)):
         console.print(line, markup=False, soft_wrap=True)
-    lost = FAILED if any(method.chosen is None for method in methods) else 0
-    if all(method.chosen is None for method in methods):
+    lost = FAILED if any(method.chosen is None and method.is_tuned for method in methods) else 0
+    if all(method.chosen is None and method.is_tuned for method in methods):
         return lost
     comparison = read_comparison([folder])
     content = {
@@ -52,6 +52,13 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
         )
     report_comparison(comparison, "epochs", folder / "comparison", force=False, console=console)
     return lost
+
+
+def outcome_of(method: TunedMethod) -> list[str]:
+    """Returns the result of a method's search, one line each."""
+    if method.is_tuned:
+        return conclusions(method)
+    return [f"{method.name} has no {method.parameter}: it has no trials, and final runs as it is configured"]
 
 
 def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) -> dict[str, Any]:

@@ -126,19 +126,30 @@ class LRHeuristicSweeper(SearchSweeper):
 
     def check_parameter(self, config: DictConfig, overrides: list[str]) -> None:
         """Raises UserError if the searched parameter was typed, or is no key of the runs."""
+        missing = self.missing_parameter(config, overrides)
+        if missing is not None:
+            raise UserError(missing)
+
+    def missing_parameter(self, config: DictConfig, overrides: list[str]) -> str | None:
+        """Returns the line that says that the searched parameter is no key of the runs; None where it is one.
+
+        Raises:
+            UserError: the parameter was typed.
+        """
         bare = split_override(self.parameter)[1]
         for override in overrides:
             if split_override(override)[1] == bare:
                 raise UserError(f"{override}: is what the sweeper searches; leave it out")
         if self.parameter != bare:  # +optimizer.key, of a class of the user
-            return
+            return None
         run = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
         known = [key for key, _ in leaves(run) if not key.startswith("hydra.")]
-        if bare not in known:
-            choices = run.hydra.runtime.choices
-            group = bare.partition(".")[0]
-            where = f"{group}={choices[group]} has no such key" if group in choices else "there is no such key"
-            raise UserError(f"hydra.sweeper.parameter={bare}: {where}{nearest(bare, known)}")
+        if bare in known:
+            return None
+        choices = run.hydra.runtime.choices
+        group = bare.partition(".")[0]
+        where = f"{group}={choices[group]} has no such key" if group in choices else "there is no such key"
+        return f"hydra.sweeper.parameter={bare}: {where}{nearest(bare, known)}"
 
     def check_length(self, duration: str) -> None:
         """Raises UserError if a trial is shorter than the part of it that counts."""

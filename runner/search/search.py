@@ -125,13 +125,17 @@ class TunedMethod(Search):
 
     Attributes:
         typed: its overrides, without seed and learning rate.
+        is_tuned: False: it has no such parameter, as its optimizer computes the learning rate itself; it has no trials,
+            and final runs as it is.
     """
 
     typed: list[str] = field(default_factory=list)
+    is_tuned: bool = True
 
-    def final_overrides(self, seed: int, lr: float) -> list[str]:
-        """Returns the overrides of a final run."""
-        return [*self.typed, f"{self.parameter}={lr}", f"{SEED}={seed}"]
+    def final_overrides(self, seed: int, lr: float | None) -> list[str]:
+        """Returns the overrides of a final run; `lr` is that of a method that is tuned."""
+        tuned = [f"{self.parameter}={lr}"] if self.is_tuned else []
+        return [*self.typed, *tuned, f"{SEED}={seed}"]
 
 
 @dataclass

@@ -66,8 +66,8 @@ class LRSearchRule:
 
 def best_lr(losses: Mapping[float, float]) -> float | None:
     """Returns the learning rate with the lowest loss; None where no loss is finite."""
-    best = min(losses, key=lambda lr: losses[lr])
-    return None if losses[best] == math.inf else best
+    best = min(losses, key=lambda lr: losses[lr], default=None)
+    return None if best is None or losses[best] == math.inf else best
 
 
 def is_at_boundary(lr: float, losses: Mapping[float, float]) -> bool:

@@ -30,7 +30,8 @@ class TournamentSweeper(LRHeuristicSweeper):
 
     All methods have the same grid, the same seeds and trials of the same length. Where the best learning rate of one
     lies at a boundary of the grid, the grid of all is extended there by an exponent. Whether the budgets were equal
-    is read from the runs: see `tuning_budget.unequal_budget`.
+    is read from the runs: see `tuning_budget.unequal_budget`. An optimizer without a learning rate, as it computes it
+    itself, has no trials, and final runs as it is.
 
     Args:
         parameter: the key that is searched.
@@ -86,8 +87,8 @@ class TournamentSweeper(LRHeuristicSweeper):
         """Returns the jobs of stage one; the final runs are checked too, at the first learning rate.
 
         Raises:
-            UserError: a key of the sweeper has a value that is not allowed, a job cannot be run as it was typed, or
-                two methods are the same.
+            UserError: a key of the sweeper has a value that is not allowed, a job cannot be run as it was typed, no
+                method has the key that is searched, or two methods are the same.
         """
         sweeper = cls(**cls.settings(config))
         methods = sweeper.new_searches(config)
@@ -111,14 +112,19 @@ class TournamentSweeper(LRHeuristicSweeper):
         self.check_length(self.duration)
         trial = trial_settings(self.duration)
         trial_overrides = [f"{key}={value}" for key, value in trial.items()]
-        methods = []
+        methods: list[TunedMethod] = []
         for name, typed in self.method_overrides(config):
-            self.check_parameter(config, typed)
+            missing = self.missing_parameter(config, typed)
+            if missing is not None and not self.parameter.endswith(".lr"):
+                raise UserError(missing)
             others = [o for o in typed if split_override(o)[1] not in trial]
-            runs = [[*others, *trial_overrides, f"{SEED}={seed}"] for seed in self.tuning_seeds]
+            seeds = self.tuning_seeds if missing is None else []
+            runs = [[*others, *trial_overrides, f"{SEED}={seed}"] for seed in seeds]
             settings = (self.parameter, self.rule, runs, self.duration, self.over_last)
-            methods.append(TunedMethod(name, *settings, typed=typed))
-        return methods
+            methods.append(TunedMethod(name, *settings, typed=typed, is_tuned=missing is None))
+        if not any(method.is_tuned for method in methods):
+            raise UserError(str(missing))
+        return sorted(methods, key=lambda method: not method.is_tuned)
 
     def method_overrides(self, config: DictConfig) -> list[tuple[str, list[str]]]:
         """Returns (name, overrides) of each method; the name is the overrides that not all methods have."""
@@ -155,13 +161,14 @@ class TournamentSweeper(LRHeuristicSweeper):
         del arguments
         folder = Path(self.sweep_config.hydra.sweep.dir)
         methods = self.new_searches(self.sweep_config)
-        print(f"searching {self.parameter} for {plural(len(methods), 'method')}", flush=True)
-        if not self.search_in_grid(folder, methods):
+        tuned = [method for method in methods if method.is_tuned]
+        print(f"searching {self.parameter} for {plural(len(tuned), 'method')}", flush=True)
+        if not self.search_in_grid(folder, tuned):
             return None
         runs = {
             tuple(method.final_overrides(seed, method.chosen)): method.name
             for method in methods
-            if method.chosen is not None
+            if method.chosen is not None or not method.is_tuned
             for seed in self.seeds
         }
         jobs = plan_jobs(self.sweep_config, [list(overrides) for overrides in runs])
@@ -170,7 +177,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         print(f"the learning rates are chosen: {plural(len(finals), 'final run')}", flush=True)
         if not self.run_jobs(folder, finals):
             return None
-        write_searches(folder, list(methods))
+        write_searches(folder, list(tuned))
         return TournamentResult(methods, self.tuning_seeds, self.seeds)
 
     def search_in_grid(self, folder: Path, methods: list[TunedMethod]) -> bool:

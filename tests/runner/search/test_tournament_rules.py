@@ -146,6 +146,22 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
     assert "left out: +optimizer.kind=b: has no learning rate" in again.out
 
 
+@pytest.mark.slow
+def test_an_optimizer_that_computes_its_learning_rate_has_final_runs_alone(trainopt, tmp_path):
+    typed = [part for part in FUNCTION if "optimizer" not in part]
+    result = trainopt(*typed, "optimizer=adaptive_nesterov,sgd")
+    assert result.code == 0, result.err
+    assert "searching optimizer.lr for 1 method" in result.out
+    assert "optimizer=adaptive_nesterov has no optimizer.lr: it has no trials" in result.out
+    tuned, untuned = tournament_result(tmp_path)["methods"]
+    assert (tuned["name"], untuned["name"]) == ("optimizer=sgd", "optimizer=adaptive_nesterov")
+    assert (untuned["chosen"], untuned["losses"], untuned["trials"], untuned["seeds"]) == (None, [], 0, [1])
+    assert tuned["trials"] >= len(tuned["losses"]) > 0  # those of a narrower grid too
+    again = trainopt("compare", "sweep", "--out", "out")
+    assert again.code == 0, again.err
+    assert trainopt(*typed, "optimizer=adaptive_nesterov,sgd").code == 0  # there is nothing more to do
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
@@ -168,7 +184,8 @@ def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_pat
             'hydra.sweeper.methods=["optimizer=sgd","optimizer=sgd optimizer.momentum=0.9"]',
             "optimizer=sgd and optimizer=sgd optimizer.momentum=0.9: are the same method",
         ),
-        ("optimizer=sgd,adaptive_nesterov", "optimizer=adaptive_nesterov has no such key"),
+        ("optimizer=adaptive_nesterov", "optimizer=adaptive_nesterov has no such key"),
+        ("hydra.sweeper.parameter=optimizer.rho", "optimizer.rho: optimizer=sgd has no such key"),
     ],
 )
 def test_what_is_no_tournament_is_refused_in_one_line(typed, message):
