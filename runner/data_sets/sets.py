@@ -1,13 +1,12 @@
 """The data of a run: what it is trained on and what it is evaluated on."""
 
-from copy import copy
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trainopt.data import (
     Arrays,
@@ -205,9 +204,10 @@ def workers_note(config: DictConfig, data: AnyData, training_set: Source) -> lis
 
 def build_augmentation(config: DictConfig) -> Augmentation:
     """Builds the augmentation of training images, with the transforms that it names."""
-    node = copy(config.augmentation)
+    node = config.augmentation
     is_ours = "transforms" in signature(find(node, "augmentation")).parameters  # otherwise the key is unknown
-    parts = node.pop("transforms", []) if is_ours else []
+    parts = node.get("transforms", []) if is_ours else []
+    node = OmegaConf.masked_copy(node, [key for key in node if key != "transforms" or not is_ours])
     transforms = [construct(part, f"augmentation.transforms[{index}]") for index, part in enumerate(parts)]
     return construct(node, "augmentation", transforms=transforms)
 
