@@ -26,6 +26,7 @@ def line(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_run_struck_at_a_moment_of_each_kind(line, tmp_path):
     kills = [Kill(kind, SIGNALS[i % 3], 4) for i, kind in enumerate(IN_BETWEEN)]
     kills.append(Kill("summarised", signal.SIGKILL, 1))

@@ -183,6 +183,7 @@ def test_coordinates_of_a_plane_are_those_of_garipov():
         assert barycentric_coordinates(corners, *corner) == pytest.approx(np.eye(3)[k], abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_plane_goes_through_its_three_corners(trainopt, runs, tmp_path):
     folders = runs("mlp")

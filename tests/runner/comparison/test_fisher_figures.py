@@ -59,6 +59,7 @@ def axis_of():
     return Figure().subplots()
 
 
+@pytest.mark.slow
 def test_there_are_figures_of_everything_in_both_formats(made, tmp_path):
     figures = draw_fisher_figures(made, "steps", tmp_path)
     assert [p.name for p in figures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]

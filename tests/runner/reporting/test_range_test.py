@@ -211,6 +211,7 @@ def png_size(path):
     return len(content)
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, trained, tmp_path):
     trained("model=mlp", "duration=1epochs", name="other")

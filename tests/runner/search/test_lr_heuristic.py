@@ -155,6 +155,7 @@ def search(trainopt, tmp_path, monkeypatch):
 HARD = {0.1: "diverges", 0.01: "raises", 0.001: 4.0, 1e-4: "killed", 0.002: 3.5, 0.003: 3.25, 0.004: 3.25}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_trials_that_diverge_fail_or_are_killed_are_infinitely_bad(search, finished, tmp_path, launcher):
     prepare(tmp_path, a=HARD)
@@ -202,6 +203,7 @@ def test_the_losses_are_those_of_gradient_descent(trainopt, tmp_path):
     assert chosen == 0.2
 
 
+@pytest.mark.slow
 def test_the_same_search_again_repeats_nothing_and_a_wider_one_only_adds(search, tmp_path):
     prepare(tmp_path, a={1.0: 1.0, 0.1: 2.0, 0.01: 3.0, 0.2: 1.5, 0.3: "diverges", 2.0: 3.0})
     narrow = ("hydra.sweeper.exponents=[1,2]", "hydra.sweeper.factors=[2]")

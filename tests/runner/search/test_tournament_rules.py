@@ -134,6 +134,7 @@ def test_final_runs_of_earlier_choices_in_the_same_folder_do_not_count(tabled, t
     assert (roles["final"], roles["former"]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_path):
     result = tabled({"a": {0.1: 1.0, 0.01: 2.0}, "b": {}})
     assert result.code == 1

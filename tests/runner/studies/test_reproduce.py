@@ -161,6 +161,7 @@ def test_a_mistake_in_the_command_costs_one_line(trainopt, study, typed, said):
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_study_that_fails_does_not_stop_the_next(trainopt, study, tmp_path):
     sweeps = {
         "bad": {"typed": {"smoke": [*RUN, "duration=2steps", "seed=0,1", "optimizer.nesterov=true"]}},

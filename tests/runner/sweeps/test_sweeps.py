@@ -79,6 +79,7 @@ def states(folder: Path) -> dict[int, str]:
     return {n: e.state for n, e in zip(numbers, entries, strict=True) if e.state != "done"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "numbers"),
     [

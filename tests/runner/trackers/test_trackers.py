@@ -95,6 +95,7 @@ def trackio_rows(run: Path) -> list:
     ]
 
 
+@pytest.mark.slow
 def test_wandb_offline_has_every_record_the_configuration_and_the_summary(tmp_path):
     sweep = made_up_sweep(tmp_path / "tuning", [{"config": {"optimizer.lr": 0.2}}])
     (run,) = sweep.glob("*/")

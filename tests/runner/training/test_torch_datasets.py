@@ -322,6 +322,7 @@ def test_an_item_that_changes_during_a_run_ends_it_with_a_line(tmp_path):
         list(islice(run.batches(), 4))
 
 
+@pytest.mark.slow
 def test_workers_read_where_one_process_would_take_long(monkeypatch):
     assert built(*typed("photos")).training_set.workers == 0
     monkeypatch.setattr("trainopt.data.samples.loading.LONG_LOADING", 0.0)
