@@ -123,7 +123,7 @@ class Job:
             try:
                 with shared_machine(workers, config.device):
                     display = Display(quiet=in_a_line)
-                    return start(config, choices, folder, self.command, self.debug, display, pause_after)
+                    return start(config, choices, folder, self.command, self.debug, display, pause_after=pause_after)
             except UserError as error:
                 if not isinstance(error, Busy | OtherConfiguration):
                     record_failure(folder, error)

@@ -152,7 +152,7 @@ def test_killed_searches_go_on_without_repeating_a_step(there, sampler, pruner, 
 def test_a_trial_that_goes_on_at_rungs_is_the_run_that_nothing_paused(there):
     run = ("model=mlp", "data.limit=128", "batching.size=32", "duration=9epochs", "logger=none", "data.validation=0.2")
     key = ("optimizer=adam", "optimizer.lr=tag(log,interval(1e-4,0.1))", "seed=0,1")
-    options = ("hydra/sweeper=optuna", "hydra.sweeper.pruner=hyperband", "hydra.sweeper.n_trials=5")
+    options = ("hydra/sweeper=optuna", "hydra.sweeper.pruner=hyperband", "hydra.sweeper.n_trials=6")
     assert forked("-m", *options, *run, *key, "hydra.sweep.dir=sweep", folder=there) == 0
     result = content(there)
     assert result["pruned"]
