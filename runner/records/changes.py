@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from ..config.durations import Duration
 from ..config.validate import leaves, yaml_text
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
-from .job_table import PLAN, sweep_jobs
+from ..system.lock import waited_for
+from .job_table import PLAN, PlanLock, sweep_jobs
 from .run_folder import KEYS_WITHOUT_EFFECT, fingerprint
 
 # Keys of a run's results that may change nevertheless, by what else must hold: see `check_change` of training.
@@ -97,19 +99,21 @@ def check_what_follows(change: Change) -> None:
 
 def update_plan(folder: Path, change: Change) -> None:
     """Lets the plan of the sweep that a run is a job of, if any, say what the run now is."""
-    config = change.config
     for sweep, job in sweep_jobs([folder.absolute()]).values():
-        plan = read_json(sweep / PLAN)
-        for entry in plan["jobs"]:
-            if entry["folder"] == job["folder"]:
-                typed = [text for text in entry["overrides"] if text.partition("=")[0].lstrip("+") not in change.before]
-                added = [f"{key}={yaml_text(OmegaConf.select(config, key))}" for key in change.before]
-                entry |= {
-                    "overrides": [*typed, *added],
-                    "fingerprint": fingerprint(config),
-                    "duration": config.duration,
-                }
-        write_json(sweep / PLAN, plan)
+        with waited_for(partial(PlanLock, sweep)):
+            plan = read_json(sweep / PLAN)
+            for entry in plan["jobs"]:
+                if entry["folder"] == job["folder"]:
+                    entry.update(changed_job(entry, change))
+            write_json(sweep / PLAN, plan)
+
+
+def changed_job(job: dict[str, Any], change: Change) -> dict[str, Any]:
+    """Returns what a change makes another in the plan's entry of a job."""
+    config = change.config
+    typed = [text for text in job["overrides"] if text.partition("=")[0].lstrip("+") not in change.before]
+    added = [f"{key}={yaml_text(OmegaConf.select(config, key))}" for key in change.before]
+    return {"overrides": [*typed, *added], "fingerprint": fingerprint(config), "duration": config.duration}
 
 
 def check_plan(folder: Path) -> None:

@@ -11,7 +11,7 @@ from ..config.durations import Duration
 from ..config.renamed import with_new_overrides
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
-from ..system.lock import folders_being_written
+from ..system.lock import RunLock, folders_being_written, waited_for
 from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
@@ -54,6 +54,12 @@ class JobStatus:
     error: str | None = None
 
 
+class PlanLock(RunLock):
+    """One process at a time changes the plan of a sweep, which several may work on."""
+
+    name = "sweep.lock"
+
+
 def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], workers: int) -> None:
     """Writes the plan of a sweep, sweep.json; jobs that an earlier plan has stay in it.
 
@@ -63,9 +69,9 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
         jobs: a dict {folder, overrides, fingerprint} for each, `folder` relative to the sweep's.
         workers: how many jobs run at a time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    by_folder = {job["folder"]: job for job in [*read_jobs(folder), *jobs]}
-    write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": list(by_folder.values())})
+    with waited_for(lambda: PlanLock(folder)):
+        by_folder = {job["folder"]: job for job in [*read_jobs(folder), *jobs]}
+        write_json(folder / PLAN, {"overrides": overrides, "workers": workers, "jobs": list(by_folder.values())})
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import UserError
 from .files import shown
@@ -17,6 +18,8 @@ from .files import shown
 LOCK_FILE = "lock"
 HEARTBEAT_SECONDS = 4.0  # between two heartbeats
 SILENCE_SECONDS = 30.0  # without a heartbeat, after which an owner on another machine counts as dead
+SHORT_POLL_SECONDS = 0.01  # between two looks at a lock that is held for a moment
+EMPTY_LOOKS = 20  # at a lock without an owner, before it counts as damaged
 SETTLE_SECONDS = 0.3  # after a dead owner's lock was replaced; another process that did the same has finished then
 
 
@@ -54,9 +57,14 @@ class RunLock:
 
     def __enter__(self) -> "RunLock":
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        looks = 0  # at an empty file
         while not self._created():
             owner = read_owner(self.path)
             if owner is None:  # it was just released
+                continue
+            if not owner and looks < EMPTY_LOOKS:  # it was just created, and its owner writes into it next
+                looks += 1
+                time.sleep(SHORT_POLL_SECONDS)
                 continue
             if not self._is_dead(owner):
                 process = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
@@ -130,6 +138,32 @@ class RunLock:
                         file=sys.stderr,
                     )
                     os._exit(1)  # nothing that this process would still write is of use
+
+
+Entered = TypeVar("Entered")
+
+
+@contextmanager
+def waited_for(
+    make: Callable[[], AbstractContextManager[Entered]], poll_seconds: float = SHORT_POLL_SECONDS
+) -> Iterator[Entered]:
+    """Enters what `make` returns, as soon as no other process holds its lock.
+
+    Args:
+        make: returns a lock, or what holds one; entering it raises Busy while another process holds that.
+        poll_seconds: between two attempts.
+    """
+    while True:
+        manager = make()
+        try:
+            entered = manager.__enter__()
+            break
+        except Busy:
+            time.sleep(poll_seconds)
+    try:
+        yield entered
+    finally:
+        manager.__exit__(None, None, None)
 
 
 def this_process() -> dict[str, Any]:

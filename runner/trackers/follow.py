@@ -6,14 +6,12 @@ import os
 import select
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 from ..system.environment import add_working_directory
 from ..system.errors import UserError, reason
-from ..system.lock import Busy
+from ..system.lock import waited_for
 from .delivery import Delivery, TrackerError
 from .process import REPORTED, sent_later
 
@@ -45,7 +43,7 @@ def main(request: str) -> int:
         module, _, cls = target.rpartition(".")
         tracker = getattr(import_module(module), cls)(**settings)
         name = tracker.name
-        with wait_for_lock(lambda: Delivery(Path(folder), tracker, pid=parent)) as delivery:
+        with waited_for(lambda: Delivery(Path(folder), tracker, pid=parent), POLL_SECONDS) as delivery:
             report(delivery.open())
             ended = False
             while not ended:
@@ -59,22 +57,6 @@ def main(request: str) -> int:
         report(f"{reason(error)}{sent_later(name, Path(folder))}")
         return REPORTED
     return 0
-
-
-@contextlib.contextmanager
-def wait_for_lock(make: Callable[[], Delivery]) -> Iterator[Delivery]:
-    """Enters what `make` returns, as soon as no other process sends the run: an earlier one may still do so."""
-    while True:
-        entered = make()
-        try:
-            entered.__enter__()
-            break
-        except Busy:
-            time.sleep(POLL_SECONDS)
-    try:
-        yield entered
-    finally:
-        entered.__exit__(None, None, None)
 
 
 if __name__ == "__main__":
