@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Any, NamedTuple
 
+from ..records.metrics import owner_of
 from ..system.display import metric_form
 from ..system.errors import UserError, nearest
 
@@ -68,7 +69,7 @@ def direction(name: str, directions: Mapping[str, Any]) -> bool | None:
     """
     if name in ("loss", "top1", "top5"):
         return name != "loss"
-    owner = name if name in directions else next((key for key in directions if name.startswith(f"{key}_")), None)
+    owner = owner_of(name, directions)
     value = None if owner is None else directions[owner]
     return None if value is None else bool(value)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..records.metrics import owner_of
 from ..system.errors import UserError, nearest
 from .metric import Metric
 
@@ -43,7 +44,7 @@ def select(metrics: Mapping[str, Metric], name: str | None) -> Selection:
         name = "top1" if "top1" in metrics else next(iter(directed), LOSS)
     if name == LOSS:
         return Selection(LOSS, False)
-    owner = name if name in metrics else next((key for key in metrics if name.startswith(f"{key}_")), None)
+    owner = owner_of(name, metrics)
     known = ", ".join([*directed, LOSS])
     if owner is None:
         raise UserError(

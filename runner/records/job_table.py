@@ -16,6 +16,7 @@ from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
 PLAN = "sweep.json"
+SEED = "seed"  # runs that differ in this key only are one method, or one trial
 STATES = ("done", "diverged", "pruned", "running", "paused", "interrupted", "failed", "missing", "outdated")
 ENDED = ("done", "diverged", "pruned")
 

@@ -12,6 +12,7 @@ What follows the last end of line is an incomplete record: a process still write
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def parse_records(content: bytes, name: str) -> tuple[list[Record], int]:
     if not all(isinstance(record, dict) and "kind" in record and "step" in record for record in records):
         raise DamagedMetrics(f"{name} holds other objects than records of a run")
     return records, size
+
+
+def owner_of(value: str, metrics: Collection[str]) -> str | None:
+    """Returns the metric that a value of an evaluation is of; None where it is of none.
+
+    >>> owner_of("top1", ["top1", "f1"]), owner_of("f1_macro", ["top1", "f1"]), owner_of("loss", ["top1"])
+    ('top1', 'f1', None)
+
+    Args:
+        value: its name: that of the metric or, where this returns several values, `NAME_key`.
+        metrics: names of metrics.
+    """
+    return value if value in metrics else next((name for name in metrics if value.startswith(f"{name}_")), None)
 
 
 def blank_record(path: Path, kind: str, step: int) -> None:

@@ -11,11 +11,11 @@ from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import key_of
 from ..config.validate import leaves
-from ..records.job_table import read_jobs
+from ..records.job_table import SEED, read_jobs
 from ..sweeps.jobs import combinations, plan_jobs
 from ..sweeps.sweeper import SearchSweeper, extend_plan
 from ..system.errors import UserError, nearest
-from .search import SEED, Search, SearchResult, read_outcome
+from .search import Search, SearchResult, read_outcome
 from .search_report import write_searches
 from .search_rule import LRSearchRule
 

@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from ..sweeps.sweeper import SearchSweeper
 from ..system.errors import UserError
-from ..trials.metric import MetricName
 from ..trials.result import TrialSearchResult
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class OptunaSweeper(SearchSweeper):
         pruner: none, median, hyperband or asha.
         reduction_factor: of hyperband and asha: one of so many trials goes on at a rung.
         metric: SET_NAME, as validation_loss or test_top1, after the last evaluation; or train_loss.
-        direction: minimize or maximize; None: losses and errors are minimised, other metrics maximised.
+        direction: minimize or maximize; None: as the metric's class says.
         seed: of the sampler.
         params: searched where the command has not that key.
     """
@@ -45,15 +44,15 @@ class OptunaSweeper(SearchSweeper):
     ):
         super().__init__()
         del params  # `typed_search` reads them from the configuration
+        self.metric = metric
         self.options: dict[str, Any] = {
             "n_trials": n_trials,
             "sampler": sampler,
+            "direction": direction,
             "seed": seed,
             "pruner": pruner,
             "reduction_factor": reduction_factor,
         }
-        self.metric = MetricName.parse(metric)
-        self.direction = direction or self.metric.direction
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
@@ -70,10 +69,10 @@ class OptunaSweeper(SearchSweeper):
 
     def new_search(self, config: DictConfig) -> "TrialSearch":
         """Returns the search that a command types."""
+        from ..trials.metric import MetricName  # imports torch
         from ..trials.search import SearchOptions, typed_search  # imports Optuna
 
-        options = SearchOptions(metric=self.metric, direction=self.direction, **self.options)
-        return typed_search(config, self, options)
+        return typed_search(config, self, SearchOptions(metric=MetricName.parse(self.metric), **self.options))
 
     def sweep(self, arguments: list[str]) -> TrialSearchResult | None:
         """Runs trials until there are enough; returns the result, or None if it was stopped."""

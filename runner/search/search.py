@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records.job_table import job_status
+from ..records.job_table import SEED, job_status
 from ..records.metrics import METRICS_FILE, read_metrics
 from ..system.errors import UserError
 from ..system.files import shown
 from .search_rule import LRSearchRule, best_lr, is_at_boundary
 
-SEED = "seed"  # runs that differ in this key only are one trial
 STATUS = {"done": "finished", "missing": "interrupted"}  # states of the job table that have another name here
 
 

@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 
 from ..config.overrides import split_override
 from ..config.run_names import as_typed
-from ..records.job_table import read_jobs
+from ..records.job_table import SEED, read_jobs
 from ..sweeps.jobs import configured_overrides, plan_jobs
 from ..sweeps.sweeper import extend_plan
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
 from .lr_heuristic import LRHeuristicSweeper, Trial, trial_settings
-from .search import SEED, Search, TournamentResult, TunedMethod, plural
+from .search import Search, TournamentResult, TunedMethod, plural
 from .search_report import write_searches
 from .search_rule import LRSearchRule
 from .tuning_budget import FINAL, FORMER, TRIAL

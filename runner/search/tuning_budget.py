@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config.overrides import split_override
-from ..records.job_table import ENDED, job_status, sweep_jobs
+from ..records.job_table import ENDED, SEED, job_status, sweep_jobs
 from ..records.run_folder import read_summary
 from ..system.lock import folders_being_written
-from .search import SEED
 from .search_rule import LRSearchRule
 
 TRIAL, FINAL, FORMER = "trial", "final", "former"  # the role of a job; former: a final run of an earlier command

@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..records.metrics import METRICS_FILE, read_metrics
+from omegaconf import DictConfig
+
+from ..config.instantiate import find
+from ..records.metrics import METRICS_FILE, owner_of, read_metrics
 from ..system.errors import UserError, nearest
 from ..system.files import shown
 
-LOWER_IS_BETTER = ("loss", "error", "rmse")  # ends of the names of metrics that are minimised
+HIGHER_IS_BETTER = {"loss": False, "top1": True, "top5": True, "rmse": False}  # what runs have without being asked
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,39 @@ class MetricName:
             raise UserError(f"hydra.sweeper.metric={text}: give SET_NAME, as validation_loss, or train_loss")
         return cls(kind, name)
 
-    @property
-    def direction(self) -> str:
-        """Whether it is to minimize or to maximize."""
-        return "minimize" if self.name.endswith(LOWER_IS_BETTER) else "maximize"
-
     def __str__(self) -> str:
         return f"{self.kind}_{self.name}"
 
 
+def direction_of(metric: MetricName, config: DictConfig) -> str:
+    """Returns whether a metric is to minimize or to maximize.
+
+    Args:
+        metric: which one.
+        config: of a run; says which class computes it.
+
+    Raises:
+        UserError: runs have no such metric, or its class does not say whether higher is better.
+    """
+    nodes = config.get("metric") or {}
+    owner = owner_of(metric.name, nodes)
+    is_higher: bool | None
+    if owner is None:
+        known = [*HIGHER_IS_BETTER, *nodes]
+        if metric.name not in HIGHER_IS_BETTER:
+            text = f"{nearest(metric.name, known) or ';'} there are {', '.join(known)}"
+            raise UserError(f"hydra.sweeper.metric={metric}: runs have no {metric.name}{text}")
+        is_higher = HIGHER_IS_BETTER[metric.name]
+    else:
+        is_higher = getattr(find(nodes[owner], f"metric.{owner}"), "higher_is_better", None)
+    if is_higher is None:
+        text = f"{owner} does not say whether higher is better; give hydra.sweeper.direction=minimize or maximize"
+        raise UserError(f"hydra.sweeper.metric={metric}: {text}")
+    return "maximize" if is_higher else "minimize"
+
+
 def metric_value(run: Path, metric: MetricName, evaluation: int | None) -> float:
-    """Returns a metric of a run; infinite where it is not finite.
+    """Returns a metric of a run; not a number where it is not finite.
 
     Args:
         run: its folder.
@@ -69,6 +94,4 @@ def metric_value(run: Path, metric: MetricName, evaluation: int | None) -> float
             known = [name for name, number in rows[position].items() if isinstance(number, float)]
             raise UserError(f"hydra.sweeper.metric={metric}: runs have no {metric.name}{nearest(metric.name, known)}")
         value = rows[position][metric.name]
-    if value is None or not math.isfinite(value):
-        return math.inf if metric.direction == "minimize" else -math.inf
-    return float(value)
+    return float(value) if value is not None and math.isfinite(value) else math.nan

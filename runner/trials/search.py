@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import as_typed
-from ..records.job_table import job_status, read_jobs
+from ..records.job_table import SEED, job_status, read_jobs
 from ..records.run_folder import mark_pruned
 from ..sweeps.jobs import configured_overrides, plan_jobs
 from ..sweeps.sweeper import extend_plan
@@ -22,11 +22,10 @@ from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
 from ..system.lock import RunLock, living_locks
 from .declared import declared_overrides
-from .metric import MetricName, metric_value
+from .metric import MetricName, direction_of, metric_value
 from .space import Space, corners, override_of, read_space
 from .study import SEARCHER, SearchStudy, StudySettings
 
-SEED = "seed"  # runs that differ in this key only are one trial
 VALIDATION = "data.validation=0.1"  # where a search needs a validation set and none is configured
 
 
@@ -62,7 +61,7 @@ class SearchOptions:
         n_trials: how many trials end.
         sampler: random, qmc, tpe or cmaes.
         metric: by which trials are compared.
-        direction: minimize or maximize.
+        direction: minimize or maximize; None: as the metric's class says.
         seed: of the sampler.
         pruner: none, median, hyperband or asha.
         reduction_factor: of hyperband and asha.
@@ -71,7 +70,7 @@ class SearchOptions:
     n_trials: int
     sampler: str
     metric: MetricName
-    direction: str
+    direction: str | None
     seed: int
     pruner: str = "none"
     reduction_factor: int = 3
@@ -86,31 +85,25 @@ class TrialSearch:
         options: of the search.
         space: what is searched.
         runs: the other overrides of a trial's runs, a list for each seed.
-        name: of the study in the journal.
-        entry: what the plan says of each job, besides its trial.
 
     Attributes:
         study: of the search; there is none before `run`.
+
+    Raises:
+        UserError: nothing says whether the metric is to minimize or to maximize.
     """
 
     study: SearchStudy
 
     def __init__(
-        self,
-        config: DictConfig,
-        searcher: Searcher,
-        options: SearchOptions,
-        space: Space,
-        runs: list[list[str]],
-        name: str = "search",
-        entry: dict[str, Any] | None = None,
+        self, config: DictConfig, searcher: Searcher, options: SearchOptions, space: Space, runs: list[list[str]]
     ):
-        self.config, self.searcher, self.options = config, searcher, options
-        self.space, self.name, self.entry = space, name, entry or {}
+        self.config, self.searcher, self.options, self.space = config, searcher, options, space
         self.folder = Path(config.hydra.sweep.dir)
-        self.runs = runs
-        if options.metric.kind == "validation" and not composed(config, runs[0]).data.validation:
-            self.runs = [[*run, VALIDATION] for run in runs]
+        self._composed = composed(config, runs[0])
+        needs_validation = options.metric.kind == "validation" and not self._composed.data.validation
+        self.runs = [[*run, VALIDATION] for run in runs] if needs_validation else runs
+        self.direction = options.direction or direction_of(options.metric, self._composed)
 
     @property
     def note(self) -> str | None:
@@ -128,7 +121,7 @@ class TrialSearch:
 
     def _evaluations(self) -> int:
         """Returns after how many evaluations a run ends; 0 where that depends on the data, and nothing is pruned."""
-        run = composed(self.config, self.runs[0])
+        run = self._composed
         length, every = Duration.parse(run.duration), Duration.parse(run.evaluate_every)
         if length.unit == every.unit:
             return math.ceil(length.amount / every.amount)
@@ -147,18 +140,17 @@ class TrialSearch:
             pruner=options.pruner,
             reduction_factor=options.reduction_factor,
             metric=str(options.metric),
-            direction=options.direction,
+            direction=self.direction,
             seed=options.seed,
             evaluations=self._evaluations(),
         )
-        self.study = SearchStudy(self.folder, settings, self.space, self.name)
+        self.study = SearchStudy(self.folder, settings, self.space)
         with SearcherLock(self.folder) as lock:
             return self._search(lock.name)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Returns the runs of all trials in the plan of the sweep."""
-        entry = self.entry.items()
-        return [job for job in read_jobs(self.folder) if "trial" in job and entry <= job.items()]
+        return [job for job in read_jobs(self.folder) if "trial" in job]
 
     def _search(self, searcher: str) -> bool:
         """Runs trials, as many at a time as the launcher has workers; returns whether enough have ended."""
@@ -181,7 +173,7 @@ class TrialSearch:
         """Plans the runs of a trial."""
         point = point_overrides(trial.params)
         jobs = plan_jobs(self.config, [[*run, *point] for run in self.runs])
-        jobs = [job | {"trial": trial.number, **self.entry} for job in jobs]
+        jobs = [job | {"trial": trial.number} for job in jobs]
         return RunningTrial(trial, jobs, self.study.settings.rungs())
 
     def _run_to_rungs(self, active: list[RunningTrial]) -> bool:
@@ -196,18 +188,18 @@ class TrialSearch:
 
     def _has_ended(self, running: RunningTrial) -> bool:
         """Tells the study what became of a trial; returns whether it has ended."""
+        worst = math.inf if self.direction == "minimize" else -math.inf
         states = {job["folder"]: job_status(self.folder, job["folder"], job, alive=False).state for job in running.jobs}
         if set(states.values()) - {"done", "diverged", "paused", "pruned"}:
             self.study.tell(running.trial, TrialState.FAIL)
             return True
         if "diverged" in states.values():
-            self.study.tell(
-                running.trial, TrialState.COMPLETE, math.inf if self.options.direction == "minimize" else -math.inf
-            )
+            self.study.tell(running.trial, TrialState.COMPLETE, worst)
             return True
         rung = running.rungs.pop(0) if {"paused", "pruned"} & set(states.values()) else None
         values = [metric_value(self.folder / run, self.options.metric, rung) for run in states]
         value = sum(values) / len(values)
+        value = worst if math.isnan(value) else value
         if rung is None:
             self.study.tell(running.trial, TrialState.COMPLETE, value)
             return True

@@ -63,19 +63,18 @@ class SearchStudy:
         folder: of the sweep; the journal lies in it.
         settings: of the search.
         space: what is searched.
-        name: of the study; the journal may hold several.
 
     Raises:
         UserError: the folder holds another search.
     """
 
-    def __init__(self, folder: Path, settings: StudySettings, space: Space, name: str = "search"):
+    def __init__(self, folder: Path, settings: StudySettings, space: Space):
         self.settings, self.space = settings, space
         with quiet():
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self._study = optuna.create_study(
                 storage=self._storage,
-                study_name=name,  # hyperband hashes it
+                study_name="search",  # hyperband hashes it
                 sampler=_sampler(settings, 0),
                 pruner=_pruner(settings),
                 direction=settings.direction,
@@ -135,11 +134,6 @@ class SearchStudy:
         """Ends a trial, unless another process has done so."""
         with quiet():
             self._study.tell(trial, value if state == TrialState.COMPLETE else None, state, skip_if_finished=True)
-
-    @property
-    def optuna(self) -> optuna.Study:
-        """Optuna's study."""
-        return self._study
 
 
 @contextmanager
