@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from .loss import Loss, comparable, of_each
+from .elementwise import ElementwiseLoss
 
 
-class MeanSquaredError(Loss):
+class MeanSquaredError(ElementwiseLoss):
     """Mean of (outputs - targets)^2 over samples and outputs.
 
     Classes are vectors that are 1 at the class and 0 elsewhere, and the outputs are used as they are, without softmax
@@ -17,18 +17,7 @@ class MeanSquaredError(Loss):
     """
 
     term = "mse"
-    is_softmax = False
-
-    def __init__(self, num_classes: int | None = None):
-        self.num_classes = num_classes
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean over a batch."""
-        return mse_loss(*comparable(outputs, targets, self.num_classes))
-
-    def of_samples(self, outputs: Tensor, targets: Tensor, training: bool = True) -> Tensor:
-        """Returns the loss of each sample (B,), the mean over its outputs."""
-        return of_each(mse_loss(*comparable(outputs, targets, self.num_classes), reduction="none"))
+    function = staticmethod(mse_loss)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Raises ValueError: the outputs are no logits."""
