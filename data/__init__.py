@@ -11,7 +11,7 @@ from .batching.protocols import Batching, Position, Source
 from .batching.reconstruction import Reconstruction
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
-from .datasets.arrays import Arrays
+from .datasets.arrays import ARRAY_NAMES, Arrays
 from .datasets.description import DataSet, InputsAsTargets
 from .datasets.modular_addition import modular_addition
 from .datasets.no_data import NoData
@@ -34,6 +34,7 @@ from .sources.tensors import Features, Tensors
 from .sources.transformed import TransformedInMemory
 
 __all__ = [
+    "ARRAY_NAMES",
     "AdaptiveBatchSize",
     "Arrays",
     "AugMix",

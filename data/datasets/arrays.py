@@ -13,7 +13,7 @@ import torch
 from ..errors import DataError, one_line
 from .checks import are_images, checked_inputs, checked_targets, count_classes
 
-NAMES = ("x_train", "y_train", "x_test", "y_test")
+ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 NPY = b"\x93NUMPY"  # what a file with a single array begins with
 
 
@@ -140,14 +140,14 @@ def read_npz(path: str | Path, num_classes: int = 0) -> Arrays:
         DataError: the file is missing or damaged, or its arrays are not those of `Arrays`.
     """
     file = Path(path).expanduser()
-    contents = f"an .npz with {', '.join(NAMES)} is needed"
+    contents = f"an .npz with {', '.join(ARRAY_NAMES)} is needed"
     if file.is_dir():
         others = "a folder of x_train.npy, …, one of datasets.DatasetDict.save_to_disk, or data=imagefolder for images"
         raise DataError(f"{file}: is a folder; {contents}, or {others}")
     if not file.is_file():
-        raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(NAMES)}")
-    parts = read_archive(file, NAMES, contents)
-    missing = [name for name in NAMES if name not in parts]
+        raise DataError(f"{file}: no such file; it must be an .npz with {', '.join(ARRAY_NAMES)}")
+    parts = read_archive(file, ARRAY_NAMES, contents)
+    missing = [name for name in ARRAY_NAMES if name not in parts]
     if missing:
         raise DataError(f"{file}: {', '.join(missing)} missing; {contents}")
     return Arrays(**parts, where=str(file), num_classes=num_classes)

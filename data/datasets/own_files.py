@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, one_line
-from .arrays import NAMES, Arrays, read_archive, read_npz
+from .arrays import ARRAY_NAMES, Arrays, read_archive, read_npz
 from .hugging_face import is_hugging_face, read_hugging_face
 
 PAIRS = (("x_test", "y_test"), ("x", "y"), ("images", "labels"), ("test_images", "test_labels"))  # of a test set
@@ -31,8 +31,8 @@ def arrays(path: str, num_classes: int | None = None) -> Arrays | dict[str, Any]
     folder = Path(path).expanduser()
     if folder.is_dir() and is_hugging_face(folder):
         return read_hugging_face(folder, num_classes)
-    if folder.is_dir() and any((folder / f"{name}.npy").exists() for name in NAMES):
-        parts = {name: _read_npy(folder / f"{name}.npy") for name in NAMES}
+    if folder.is_dir() and any((folder / f"{name}.npy").exists() for name in ARRAY_NAMES):
+        parts = {name: _read_npy(folder / f"{name}.npy") for name in ARRAY_NAMES}
         return Arrays(**parts, where=str(folder), num_classes=num_classes or 0)
     return read_npz(path, num_classes or 0)
 
@@ -40,7 +40,7 @@ def arrays(path: str, num_classes: int | None = None) -> Arrays | dict[str, Any]
 def _read_npy(file: Path) -> np.ndarray:
     """Returns the array of a .npy, mapped: what is written to it does not reach the file."""
     if not file.is_file():
-        raise DataError(f"{file}: no such file; {', '.join(f'{name}.npy' for name in NAMES)} are needed")
+        raise DataError(f"{file}: no such file; {', '.join(f'{name}.npy' for name in ARRAY_NAMES)} are needed")
     try:
         return np.load(file, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -42,7 +42,7 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
 
 
 def default_workers(seconds: float) -> int:
-    """Returns how many processes load samples where nobody says so, by the seconds of one pass over them."""
+    """Returns how many processes load samples by default, by the seconds of one pass over them."""
     return DEFAULT_WORKERS if seconds > LONG_LOADING else 0
 
 

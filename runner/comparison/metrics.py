@@ -63,7 +63,7 @@ def metrics_of(columns: Iterable[str], directions: Mapping[str, Any], best: str 
 
 
 def direction(name: str, directions: Mapping[str, Any]) -> bool | None:
-    """Returns whether more of a value is better; None where nothing says so.
+    """Returns whether more of a value is better; None where that is not known.
 
     A value `NAME_key` of a metric that returns several has the direction of NAME.
     """

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from trainopt.data import (
+    ARRAY_NAMES,
     Arrays,
     Augmentation,
     DataError,
@@ -36,8 +37,6 @@ from ..system.errors import UserError, one_line
 from ..system.files import read_json
 from .checks import check_image_keys, check_targets
 from .evaluation_sets import AnyData, read_evaluation_sets
-
-NAMES = ("x_train", "y_train", "x_test", "y_test")  # of arrays
 
 
 def load_data(config: DictConfig, folder: Path | None) -> AnyData:
@@ -79,12 +78,12 @@ def load_data(config: DictConfig, folder: Path | None) -> AnyData:
 def from_dict(contents: dict[str, Any], workers: int | None) -> Arrays | TorchDatasets:
     """Returns the data set that a function of the user returns as a dict of arrays or of Datasets."""
     is_arrays = "x_train" in contents
-    unknown = [str(name) for name in contents if name not in (*NAMES, "num_classes")] if is_arrays else []
-    missing = [name for name in NAMES if name not in contents] if is_arrays else []
+    unknown = [str(name) for name in contents if name not in (*ARRAY_NAMES, "num_classes")] if is_arrays else []
+    missing = [name for name in ARRAY_NAMES if name not in contents] if is_arrays else []
     if unknown or missing:
         raise UserError(
-            f"data: the function returns {', '.join(map(str, contents))}; a dict of arrays has {', '.join(NAMES)} and,"
-            " if you like, num_classes"
+            f"data: the function returns {', '.join(map(str, contents))}; a dict of arrays has {', '.join(ARRAY_NAMES)}"
+            " and, if you like, num_classes"
         )
     try:
         if is_arrays:

@@ -206,7 +206,7 @@ def preprocessing_text(exported: Exported) -> list[str]:
         return [f"It takes inputs of shape (B, {shape}), {kind}."]
     mean, std = ([f"{x:.6g}" for x in values] for values in (exported.mean, exported.std))
     pad = exported.config.data.get("pad") or 0
-    padded = f" (with {pad} black pixels on every side)" if pad else ""
+    padded = f" (with zero padding of {pad} pixels on every side)" if pad else ""
     return [
         f"It takes images of shape (B, {shape}), {kind}{padded}: pixels from 0 to 1, minus the mean"
         f" [{', '.join(mean)}], divided by the standard deviation [{', '.join(std)}] of each channel."

@@ -74,7 +74,7 @@ class Unread:
 class Delivery:
     """A session in which a run's records are sent to a tracker; to be entered.
 
-    Before rows are handed over, the file says so; when the tracker has them, it says that. After a crash in between
+    The file records that rows are being sent, and then that the tracker has them. After a crash in between
     the tracker is asked which of them it has.
 
     Args:

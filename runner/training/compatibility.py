@@ -165,9 +165,8 @@ def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
     if run.objective.returns_loss or not is_tried(run.objective.loss, run.metrics):
         return
     with evaluation_mode(run.network):
-        outputs, targets = next(
-            predictions(run.network, run.evaluation_sets["test"], SAMPLES, run.autocast)
-        )  # not compiled
+        network = run.network  # not compiled
+        outputs, targets = next(predictions(network, run.evaluation_sets["test"], SAMPLES, run.autocast))
     outputs = aligned(outputs, targets)
     is_large = isinstance(run.training_set, Reconstruction)  # its targets are all inputs
     all_targets = targets if is_large else run.training_set.targets

@@ -43,7 +43,7 @@ def head_by_itself(network):
 
 
 def layers_with_their_rates(network):
-    """Each convolution, with the batch norm behind it, learns at half the rate of the next layer; so the classifier."""
+    """Each convolution with its batch norm, and the classifier, has half the learning rate of the next layer."""
     layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
     count = sum(not isinstance(layer, nn.BatchNorm2d) for layer in layers)
     groups, number = [], 0

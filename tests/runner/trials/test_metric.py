@@ -34,7 +34,7 @@ def config(monkeypatch):
         ("train_loss", "minimize"),
         ("validation_top1", "maximize"),
         ("test_rmse", "minimize"),
-        ("validation_mae", "minimize"),  # no name says so
+        ("validation_mae", "minimize"),  # its name does not tell
         ("validation_mae_large", "minimize"),  # of a metric that returns several values
         ("validation_f1", "maximize"),
         ("validation_calibration_error", "minimize"),
