@@ -38,10 +38,10 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
     for axis, (name, label) in zip(axes, panels, strict=True):
         for kind in SET_COLOURS:
             of_kind = [record for record in records if record["kind"] == kind]
-            if not any(name in record or main in record for record in of_kind):
+            key = main if kind == "train" and name == "loss" else name
+            if not any(key in record for record in of_kind):
                 continue
             epochs = np.array([record["epoch"] for record in of_kind])
-            key = main if kind == "train" and name == "loss" else name
             values = np.array([record.get(key) for record in of_kind], dtype=float)
             plot_set(axis, kind, epochs, values)
         lines = np.concatenate([line.get_ydata() for line in axis.get_lines()])

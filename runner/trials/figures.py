@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from ..reporting.style import DPI, PALETTE, escape_math, needs_log_scale, new_figure, style_axes
+from ..reporting.style import PALETTE, escape_math, needs_log_scale, new_figure, save_png, style_axes
 from .study import SearchStudy, quiet
 
 if TYPE_CHECKING:
@@ -28,18 +28,17 @@ def draw_search(folder: Path, study: SearchStudy) -> list[str]:
     """Draws the figures of a search; returns the names of their files. Trials that diverged are left out."""
     ended = [t for t in study.trials() if t.state == TrialState.COMPLETE and t.value is not None]
     ended = [trial for trial in ended if math.isfinite(trial.value)]
-    figures: dict[str, Callable[[SearchStudy, list[FrozenTrial]], Figure | None]] = {
-        "history": draw_history,
-        "slice": draw_slices,
-        "parallel": draw_parallel,
-        "importance": draw_importance,
+    figures: dict[str, tuple[Callable[[SearchStudy, list[FrozenTrial]], Figure | None], str]] = {
+        "history": (draw_history, "trials and the best so far"),
+        "slice": (draw_slices, "each key; later trials are darker, the ring is the best"),
+        "parallel": (draw_parallel, "a line for each trial; the better, the darker, and the best in orange"),
+        "importance": (draw_importance, "importance of the keys"),
     }
     names = []
-    for name, draw in figures.items():
+    for name, (draw, title) in figures.items():
         figure = draw(study, ended) if ended else None
         if figure is not None:
-            figure.savefig(folder / NAME.format(name), dpi=DPI)
-            names.append(NAME.format(name))
+            names.append(save_png(figure, folder / NAME.format(name), title).name)
     return names
 
 
@@ -147,7 +146,8 @@ def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
 
 def _key_axis(axis: Any, set_scale: Callable[[str], Any], distribution: BaseDistribution) -> None:
     if isinstance(distribution, CategoricalDistribution):
-        axis.set_ticks(range(len(distribution.choices)), [escape_math(str(c)) for c in distribution.choices])
+        labels = [escape_math(str(choice)) for choice in distribution.choices]
+        axis.set_ticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
     elif distribution.log:
         set_scale("log")
 
