@@ -8,7 +8,7 @@ import pandas as pd
 from ..reporting.html import data_uri, render
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
-from .figures import method_styles
+from .figures.curves import method_styles
 from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text, configs_as_text
 from .significance import LEVEL
 

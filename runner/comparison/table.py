@@ -11,9 +11,9 @@ from ..reporting.tables import latex, markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import shown, write_text
-from .array_figures import draw_array_figures
-from .figures import draw_comparison_figures
-from .fisher_figures import draw_fisher_figures
+from .figures.arrays import draw_array_figures
+from .figures.curves import draw_comparison_figures
+from .figures.fisher import draw_fisher_figures
 from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
 from .metrics import AXES
 from .report import write_comparison_report

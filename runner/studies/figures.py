@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.figures import AXIS_LABELS, draw_curve_panels, method_curves
+from ..comparison.figures.curves import AXIS_LABELS, draw_curve_panels, method_curves
 from ..comparison.methods import Comparison, Method, compare_methods, typed_text
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate

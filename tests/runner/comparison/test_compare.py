@@ -12,7 +12,7 @@ from scipy import stats
 
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
-from trainopt.runner.comparison.figures import comparison_figures
+from trainopt.runner.comparison.figures.curves import comparison_figures
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.table import comparison_table, show_comparison

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from helpers.fixtures import made_up_run
-from trainopt.runner.comparison.fisher_figures import draw_fisher_figures
-from trainopt.runner.comparison.fisher_plane import (
+from trainopt.runner.comparison.figures.fisher import draw_fisher_figures
+from trainopt.runner.comparison.figures.fisher_plane import (
     draw_end_points,
     draw_error_contours,
     draw_trajectories,

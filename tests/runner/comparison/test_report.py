@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_run
-from trainopt.runner.comparison.figures import (
+from trainopt.runner.comparison.figures.curves import (
     AXIS_LABELS,
     comparison_figures,
     draw_comparison_figures,

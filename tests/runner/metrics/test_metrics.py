@@ -14,7 +14,7 @@ from helpers.cli import built, refusal
 from helpers.fixtures import made_up_run
 from helpers.runs import rows, summary
 from trainopt.runner import UserError, load_runs
-from trainopt.runner.comparison.figures import recorded_metrics
+from trainopt.runner.comparison.figures.curves import recorded_metrics
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.metrics import RMSE, CalibrationError, ConfusionMatrix, PerClassAccuracy, TopAccuracy
 from trainopt.runner.metrics.metric import values_of

@@ -14,7 +14,7 @@ import torch
 from helpers.cli import prepared
 from helpers.runs import equal
 from trainopt.runner import load_run
-from trainopt.runner.comparison.figures import comparison_figures
+from trainopt.runner.comparison.figures.curves import comparison_figures
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.config.renamed import with_new_overrides
 from trainopt.runner.records.run_folder import fingerprint, read_config

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from helpers.runs import rows
-from trainopt.runner.comparison.figures import comparison_figures, method_curves, with_loss_terms
+from trainopt.runner.comparison.figures.curves import comparison_figures, method_curves, with_loss_terms
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.loss_terms import draw_loss_terms, loss_terms_figure, terms_drawn

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records.metric_arrays import read_arrays
-from ..reporting.metric_arrays import (
+from ...records.metric_arrays import read_arrays
+from ...reporting.metric_arrays import (
     array_label,
     draw_array,
     draw_confusions,
     is_confusion_matrix,
     row_percentages,
 )
-from ..reporting.style import SavedFigure, escape_math, new_figure, save_figure
-from .methods import Comparison
+from ...reporting.style import SavedFigure, escape_math, new_figure, save_figure
+from ..methods import Comparison
 
 ACROSS = 2  # panels side by side
 NAME_WIDTH = 34  # characters of a method's name above its panel

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
-from ..reporting.style import SavedFigure, running_mean, save_figure
-from .figures import AXIS_LABELS, Curve, draw_curve_panels, method_curves
+from ...reporting.fisher_curves import CUMULATIVE, PER_STEP
+from ...reporting.style import SavedFigure, running_mean, save_figure
+from ..methods import AXES, Comparison
+from .curves import AXIS_LABELS, Curve, draw_curve_panels, method_curves
 from .fisher_plane import draw_fisher_plane
-from .methods import AXES, Comparison
 
 
 def draw_fisher_figures(comparison: Comparison, x_axis: str, out: Path) -> list[SavedFigure]:

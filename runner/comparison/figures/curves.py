@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..reporting.loss_terms import term_names, terms_drawn
-from ..reporting.style import (
+from ...reporting.loss_terms import term_names, terms_drawn
+from ...reporting.style import (
     LEGEND_WIDTH,
     MARKER_LIMIT,
     PALETTE,
@@ -24,8 +24,8 @@ from ..reporting.style import (
     save_figure,
     style_axes,
 )
-from .methods import COST, Comparison, Method, selected_metric
-from .metrics import AXES
+from ..methods import COST, Comparison, Method, selected_metric
+from ..metrics import AXES
 
 LINES = ("-", "--", ":", "-.")  # the next style for every eight methods
 AXIS_LABELS = {

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
-from .figures import method_styles
-from .methods import Comparison, Method, configs_as_text
+from ...reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ..methods import Comparison, Method, configs_as_text
+from .curves import method_styles
 
 EPOCH_FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, for the points of its trajectory
 METHOD_MARKERS = ("o", "s", "^", "D")  # the next one for every eight methods
