@@ -18,3 +18,12 @@ def flatten(parts: Sequence[Tensor]) -> Tensor:
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Returns views of a vector in the shapes of `like`."""
     return [part.view(tensor.shape) for part, tensor in zip(vector.split([t.numel() for t in like]), like, strict=True)]
+
+
+def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Returns the inner product of all elements, a scalar in float64.
+
+    >>> inner_product([torch.tensor([1.0, 2.0]), torch.tensor(3.0)], [torch.tensor([4.0, 5.0]), torch.tensor(6.0)])
+    tensor(32., dtype=torch.float64)
+    """
+    return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).double().sum()

@@ -94,14 +94,18 @@ ALLOWED = {
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
-        "optimizers.averaging",
+        *("optimizers.averaging", "optimizers.preconditioners"),
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments", "optimizers.protocols"),
         "optimizers.libraries",
     },
     "optimizers.libraries": set(),
     "optimizers.ehnewton": {
-        *("optimizers.curvature", "optimizers.regularizers", "optimizers.vectors", "optimizers.arguments"),
+        *("optimizers.preconditioners", "optimizers.curvature", "optimizers.regularizers", "optimizers.vectors"),
+        "optimizers.arguments",
         *("optimizers.functional_signatures", "optimizers.compat_torch"),
+    },
+    "optimizers.preconditioners": {
+        *("optimizers.curvature", "optimizers.functional_signatures", "optimizers.compat_torch"),
     },
     "optimizers.curvature": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),

@@ -34,11 +34,12 @@ def conjugate_gradient(
     tol: float = 1e-5,
     relative: bool = False,
     x0: Sequence[Tensor] | None = None,
+    preconditioner: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
 ) -> tuple[list[Tensor], CGInfo]:
     """Solves A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952; Zorca 2020, algorithm 3).
 
     The residual is tested before each iteration. Where a direction d has d A d <= 0, A is not positive definite:
-    the current x is returned, and at the first iteration b (steepest descent, where b is -gradient).
+    the current x is returned, and at the first iteration b (steepest descent, where b is -gradient), or M^-1 b.
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
     >>> x, info = conjugate_gradient(lambda v: [A @ v[0]], [torch.tensor([1.0, 2.0])])
@@ -52,6 +53,8 @@ def conjugate_gradient(
         tol: stop where ||b - A x||_2 <= tol, or tol * ||b||_2 if `relative`.
         relative: whether tol is relative to ||b||_2.
         x0: where to start; None is 0, and saves a product.
+        preconditioner: returns M^-1 v for a list of tensors v, with M symmetric positive definite and close to A; the
+            iterations are then those on M^(-1/2) A M^(-1/2) (Golub and Van Loan 2013, section 11.5.2). None: M = I.
 
     Returns:
         x, of the shapes of b, and a CGInfo.
@@ -63,18 +66,26 @@ def conjugate_gradient(
         tol,
         relative,
         None if x0 is None else flatten(x0),
+        None if preconditioner is None else lambda v: flatten(preconditioner(unflatten(v, b))),
     )
     return unflatten(x, b), info
 
 
 def conjugate_gradient_flat(
-    product: Callable[[Tensor], Tensor], b: Tensor, max_iter: int, tol: float, relative: bool, x0: Tensor | None
+    product: Callable[[Tensor], Tensor],
+    b: Tensor,
+    max_iter: int,
+    tol: float,
+    relative: bool,
+    x0: Tensor | None,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, CGInfo]:
     """Does the same as `conjugate_gradient` with vectors (n,)."""
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - product(x)
-    d = r.clone()
     rr = float(r.dot(r))
+    z, rz = (r, rr) if preconditioner is None else _preconditioned(preconditioner, r)
+    d = z.clone()
     limit = tol * float(b.dot(b)) ** 0.5 if relative else tol
     iterations, products = 0, int(x0 is not None)
     while rr**0.5 > limit and iterations < max_iter:
@@ -84,17 +95,24 @@ def conjugate_gradient_flat(
         if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
-                x = b.clone()
+                x = b.clone() if preconditioner is None else preconditioner(b)
                 r = b - (Ad if x0 is None else product(x))
                 products += x0 is not None
                 rr = float(r.dot(r))
             break
-        alpha = rr / dAd
+        alpha = rz / dAd
         x.add_(d, alpha=alpha)
         r.sub_(Ad, alpha=alpha)
-        previous, rr = rr, float(r.dot(r))
-        torch.add(r, d, alpha=rr / previous, out=d)
+        previous, rr = rz, float(r.dot(r))
+        z, rz = (r, rr) if preconditioner is None else _preconditioned(preconditioner, r)
+        torch.add(z, d, alpha=rz / previous, out=d)
         iterations += 1
     else:
         reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"
     return x, CGInfo(iterations, rr**0.5, reason, products)
+
+
+def _preconditioned(preconditioner: Callable[[Tensor], Tensor], r: Tensor) -> tuple[Tensor, float]:
+    """Returns z = M^-1 r, and r.z."""
+    z = preconditioner(r)
+    return z, float(r.dot(z))

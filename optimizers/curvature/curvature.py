@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
 
 from ..compat_torch import is_second_backward
 from ..vectors import flatten, unflatten
 from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
+from .sampling import sample_at_outputs
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -143,7 +145,8 @@ class Curvature:
             if outputs:
                 through = grad(outputs, params, at_outputs, create_graph=True, allow_unused=True)
         self.loss: Tensor | None = loss.detach()
-        self._kind, self._request = kind, mode.request
+        self._loss_with_graph = get_gradient_edge(loss)
+        self._kind, self._request, self._losses = kind, mode.request, mode.losses
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
         self._set_gradients(params, of_loss, through)
 
@@ -159,7 +162,7 @@ class Curvature:
             raise ValueError("give a closure that returns the loss, or call loss.backward(create_graph=True) before")
         self = cls.__new__(cls)
         self.loss, self._kind, self._request = None, "hessian", BackwardRequest()
-        self._outputs, self._copies, self._at_outputs = [], [], []
+        self._outputs, self._copies, self._at_outputs, self._losses = [], [], [], []
         self._set_gradients(used, [p.grad for p in used], [None] * len(used))
         return self
 
@@ -180,6 +183,22 @@ class Curvature:
         self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
         self._through = [_edge(through[i]) for i in used]
         self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]
+
+    @property
+    def factor_of_output(self) -> float:
+        """The factor of the loss of one output in the loss of its sample: 1 / N where this is a mean over N outputs.
+
+        The loss is a mean of those of the samples. An output is an entry, or with cross-entropy a position. Of several
+        loss functions, it is the largest factor.
+        """
+        derivatives = grad(self._loss_with_graph, [call.value for call in self._losses], retain_graph=True)
+        factors = []
+        for call, derivative, z in zip(self._losses, derivatives, self._copies, strict=True):
+            is_softmax = call.function is F.cross_entropy
+            samples = 1 if is_softmax and z.dim() == 1 else len(z)
+            outputs = (z.numel() // z.shape[0 if z.dim() == 1 else 1]) if is_softmax else z.numel()
+            factors.append(samples * float(derivative.mean()) / (outputs if call.is_mean else 1))
+        return max(factors)
 
     @property
     def like(self) -> list[Tensor]:
@@ -241,6 +260,42 @@ class Curvature:
         of_loss = _dot(tangents, at_outputs) + _dot(vectors, direct)
         return torch.as_tensor(of_loss + of_layers)
 
+    @torch.no_grad()
+    def gram(self, directions: Sequence[Sequence[Tensor]], free_graph: bool = False) -> Tensor:
+        """Returns the matrix of v C w (k, k), in float64, over all pairs of k vectors, for a Gauss-Newton matrix C.
+
+        It costs k quadratic forms. Arguments as for `matvec`, of several vectors.
+        """
+        tangents = [self._tangents(vectors, free_graph=False) for vectors in directions]
+        rows = []
+        for i, vectors in enumerate(directions):
+            frees_graph = free_graph and i == len(directions) - 1
+            at_outputs, direct = self._second_of_loss(tangents[i], vectors, frees_graph)
+            rows.append(
+                [_dot(t, at_outputs) + _dot(v, direct) for t, v in zip(tangents, directions, strict=True)],
+            )
+        return torch.stack([torch.stack([torch.as_tensor(x).double() for x in row]) for row in rows])
+
+    @torch.no_grad()
+    def sample(self, inputs: Sequence[Tensor | GradientEdge], generator: torch.Generator) -> Sequence[Tensor | None]:
+        """Returns a sample of J^T r at inputs of the outputs, with J their derivatives, and E[r r^T] = L.
+
+        The mean of (J^T r)(J^T r)^T is the Gauss-Newton matrix J^T L J (see `sample_at_outputs`). Entries of r of
+        different samples of the batch are independent.
+
+        Args:
+            inputs: tensors, or their places in the graph.
+            generator: of random numbers, on the device of the outputs.
+        """
+
+        def second_of_loss(vectors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+            return self._second_of_loss(vectors, [None] * len(self.params), free_graph=False)[0]
+
+        functions = [call.function for call in self._losses]
+        r = sample_at_outputs(self._copies, functions, second_of_loss, generator)
+        edges = [get_gradient_edge(z) for z in self._outputs]
+        return grad(edges, inputs, r, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+
     def _tangents(self, vectors: Sequence[Tensor], free_graph: bool) -> Sequence[Tensor | None]:
         """Returns the derivatives J v of the outputs along v."""
         return self._backward("tangent", self._through, self._at_outputs, vectors, free_graph)
@@ -257,7 +312,7 @@ class Curvature:
         return parts[:first], of_other_layers + self._request.quadratic_form
 
     def _second_of_loss(
-        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor], free_graph: bool
+        self, tangents: Sequence[Tensor | None], vectors: Sequence[Tensor | None], free_graph: bool
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """Returns the loss's second derivatives along (tangents, vectors), at the outputs and at the weights."""
         inputs = [*self._copies, *self.params]

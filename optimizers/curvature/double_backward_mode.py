@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +28,20 @@ from .double_backward import BackwardRequest, Convolution, Linear, MaxPool2d, Pi
 aten = torch.ops.aten
 
 
+class LossCall(NamedTuple):
+    """A call of a loss function.
+
+    Attributes:
+        function: of torch.nn.functional.
+        value: what it returned, as a place in the graph.
+        is_mean: whether that is a mean.
+    """
+
+    function: Callable
+    value: GradientEdge
+    is_mean: bool
+
+
 class FastDoubleBackward(TorchFunctionMode):
     """A context in which layers are computed by the functions of double_backward.py, with equal results.
 
@@ -43,6 +58,7 @@ class FastDoubleBackward(TorchFunctionMode):
     Attributes:
         request: what the layers compute in a backward pass.
         outputs: with `split_at_outputs`, the pairs (outputs, copy).
+        losses: the call of a loss function of each pair.
     """
 
     def __init__(self, split_at_outputs: bool = False, keep_statistics: bool = False, quadratic_form: bool = False):
@@ -51,6 +67,7 @@ class FastDoubleBackward(TorchFunctionMode):
         self.keep_statistics = keep_statistics
         self.request = BackwardRequest()
         self.outputs: list[tuple[Tensor, Tensor]] = []
+        self.losses: list[LossCall] = []
         self._contexts = ExitStack()
 
     def __enter__(self) -> "FastDoubleBackward":
@@ -74,7 +91,10 @@ class FastDoubleBackward(TorchFunctionMode):
             if outputs.requires_grad and not self._is_of_a_loss(outputs):
                 copy = outputs.detach().requires_grad_()
                 self.outputs.append((outputs, copy))
-                outputs = copy
+                value = func(copy, *others, **kwargs)
+                reduction = kwargs.get("reduction", args[LOSSES[func]] if len(args) > LOSSES[func] else "mean")
+                self.losses.append(LossCall(func, get_gradient_edge(value), reduction == "mean"))
+                return value
             return func(outputs, *others, **kwargs)
         if self.keep_statistics and func is Tensor.add_ and _is_counter(args[0]):
             return args[0]
@@ -205,12 +225,12 @@ LAYERS: dict[Callable, Callable] = {
     F.hardtanh: _hardtanh,
 }
 
-# functions whose second derivative with respect to their input is positive semi-definite
-LOSSES = {
-    F.cross_entropy,
-    F.mse_loss,
-    F.binary_cross_entropy_with_logits,
-    F.huber_loss,
-    F.smooth_l1_loss,
-    F.soft_margin_loss,
+# functions whose second derivative with respect to their input is positive semi-definite, and where `reduction` stands
+LOSSES: dict[Callable, int] = {
+    F.cross_entropy: 6,
+    F.mse_loss: 4,
+    F.binary_cross_entropy_with_logits: 5,
+    F.huber_loss: 2,
+    F.smooth_l1_loss: 4,
+    F.soft_margin_loss: 4,
 }

@@ -11,6 +11,8 @@ from ..curvature.curvature import KINDS
 from .step import Step
 
 BLOCKS = ("all", "parameter")
+PRECONDITIONERS = ("none", "diagonal", "kronecker")
+SUBSPACES = ("none", "last_step")
 # options of one system or of the whole step, which cannot differ between groups
 SHARED = (
     "cg_max_iter",
@@ -22,6 +24,9 @@ SHARED = (
     "warm_start",
     "adapt_damping",
     "backtracking",
+    "preconditioner",
+    "subspace",
+    "damping_per_output",
 )
 
 
@@ -65,12 +70,22 @@ class EHNewton(Optimizer):
             prediction, tau * 3/2 where by less than 1/4; costs a forward pass and a quadratic form. Any direction of
             descent is then feasible (g.p <= 0): a growing tau would turn every step into gradient descent.
         backtracking: how often the step may be halved until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
+        preconditioner: M, the metric of conjugate gradients, whose first direction is -M^-1 g. "none": M = I.
+            "diagonal": Adam's second moments (see `Diagonal`). "kronecker": K-FAC's factors of each linear and
+            convolution layer, from the pass of the curvature, with tau as their damping (see `Kronecker`); needs
+            curvature="gauss_newton". With cg_max_iter=1 the step is the one to the minimum along -M^-1 g.
+        subspace: "last_step": the step is alpha p + beta s, with s the last change of the weights, to the minimum of
+            the quadratic model over both (see `minimize_in_subspace`); needs curvature="gauss_newton", and two of its
+            quadratic forms. With cg_max_iter=1, p is then -M^-1 g.
+        damping_per_output: tau is multiplied with the factor that the loss of one output of a sample has in the loss
+            of that sample: 1 / 784 of a mean over 784 pixels, and 1 of a sum or of cross-entropy. So one value is fit
+            for losses of every scale; needs curvature="gauss_newton".
 
     Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and the loss
     depends on them through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with
     the Hessian are computed in closed form (see `softmax_hessian.LinearSoftmax`): the same numbers to rounding, and
     20 iterations for about the price of a step of Adam. The closed form is not used with curvature_share, warm_start,
-    adapt_damping or backtracking.
+    adapt_damping, backtracking, preconditioner or subspace.
 
     `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.
     `step()` after `loss.backward(create_graph=True)` differentiates the gradients in `.grad`, more slowly, and
@@ -82,7 +97,8 @@ class EHNewton(Optimizer):
             `fallbacks` and `negative_curvature` (numbers of systems); `directional_derivative` (g.p); `step_length`
             (norm of the change of the weights); `hvps` (products with the matrix, or quadratic forms);
             `gradient_equivalents` (the cost of the step beside its gradient, in gradients, by counting operations);
-            `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking.
+            `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking; `alpha` and `beta`
+            with subspace.
 
     Raises:
         ValueError: an argument is out of its range, or the closure returns no loss with a graph.
@@ -106,6 +122,9 @@ class EHNewton(Optimizer):
         momentum: float = 0.0,
         adapt_damping: bool = False,
         backtracking: int = 0,
+        preconditioner: str = "none",
+        subspace: str = "none",
+        damping_per_output: bool = False,
     ):
         options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         self.last_step: dict[str, Any] = {}
@@ -133,12 +152,17 @@ class EHNewton(Optimizer):
             ("warm_start", 0 <= options["warm_start"] <= 1, "in [0, 1]"),
             ("momentum", 0 <= options["momentum"] < 1, "in [0, 1)"),
             ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
+            ("preconditioner", options["preconditioner"] in PRECONDITIONERS, f"one of {', '.join(PRECONDITIONERS)}"),
+            ("subspace", options["subspace"] in SUBSPACES, f"one of {', '.join(SUBSPACES)}"),
         ):
             if not is_valid:
                 raise ValueError(f"{name}={options[name]}: must be {rule}")
         for name in SHARED:
             if options[name] != self.defaults[name]:
                 raise ValueError(f"{name}={options[name]}: cannot differ between groups")
+        reason = conflict(options)
+        if reason is not None:
+            raise ValueError(reason)
         super().add_param_group(param_group)
 
     @torch.no_grad()
@@ -158,6 +182,23 @@ class EHNewton(Optimizer):
     def needs_loss_function(self) -> bool:
         """Whether the closure must call a loss function of torch.nn.functional on a network's outputs."""
         return self.defaults["curvature"] == "gauss_newton"
+
+
+def conflict(options: dict[str, Any]) -> str | None:
+    """Returns which options contradict each other, and what would be right; None where none do."""
+    for name in ("preconditioner", "subspace"):
+        chosen = f"{name}={options[name]}"
+        if options[name] == "none":
+            continue
+        if options["blocks"] != "all":
+            return f"{chosen}: is of all parameters together; give blocks=all"
+        if options[name] != "diagonal" and options["curvature"] != "gauss_newton":
+            return f"{chosen}: is of the Gauss-Newton matrix; give curvature=gauss_newton"
+    if options["damping_per_output"] and options["curvature"] != "gauss_newton":
+        return "damping_per_output=true: needs the loss function of the outputs; give curvature=gauss_newton"
+    if options["subspace"] != "none" and options["momentum"] > 0:
+        return f"subspace={options['subspace']}: computes the momentum itself; give momentum=0"
+    return None
 
 
 def is_integer(value: object, minimum: int) -> bool:

@@ -13,11 +13,16 @@ from torch.optim import Optimizer
 from ..curvature.conjugate_gradient import CGInfo, conjugate_gradient_flat
 from ..curvature.curvature import Curvature, evaluate
 from ..curvature.double_backward_mode import FastDoubleBackward
-from ..vectors import flatten, unflatten
+from ..preconditioners.diagonal import Diagonal
+from ..preconditioners.kronecker import Kronecker
+from ..preconditioners.layers import LayerRecorder
+from ..vectors import flatten, inner_product, unflatten
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
+from .subspace import minimize_in_subspace
 
 SUFFICIENT_DECREASE = 1e-4  # c of Armijo's condition
+SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
 FORWARD_COST = 1 / 3  # of a forward pass, in gradients
 
 System = Curvature | SoftmaxSystem
@@ -39,11 +44,10 @@ class Solution(NamedTuple):
     is_fallback: bool
 
 
-def per_element(params: Sequence[Tensor], groups: Sequence[dict[str, Any]], name: str) -> Tensor | float:
-    """Returns an option of the parameters' groups: a number where they agree, else one for each element (n,)."""
-    values = [float(group[name]) for group in groups]
+def per_element(params: Sequence[Tensor], values: Sequence[float]) -> Tensor | float:
+    """Returns a number for each parameter: as one number where they agree, else one for each element (n,)."""
     if len(set(values)) == 1:
-        return values[0]
+        return float(values[0])
     return torch.cat([p.new_full((p.numel(),), value) for p, value in zip(params, values, strict=True)])
 
 
@@ -69,14 +73,19 @@ class Step:
         # whether the loss is computed again after the step
         self.is_guarded = self.options["adapt_damping"] or self.options["backtracking"] > 0
         # whether the last product frees the graph
-        self.frees_graph = self.options["blocks"] == "all" and not self.is_guarded
+        self.has_subspace = self.options["subspace"] == "last_step"
+        self.frees_graph = self.options["blocks"] == "all" and not self.is_guarded and not self.has_subspace
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.random = RandomState(trained) if self.is_guarded else None
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
         self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
+        self.layers = LayerRecorder(trained) if self.options["preconditioner"] == "kronecker" else None
         self.curvature = self._linearize(trained)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
         self.groups = [self.group_of[p] for p in self.params]
+        is_per_output = self.options["damping_per_output"] and self.curvature is not None
+        self.unit = self.curvature.factor_of_output if is_per_output else 1.0  # type: ignore[union-attr]
+        self.preconditioner = self._precondition()
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
         """Computes the loss and its gradient; returns the curvature, None where `closed_form` has it."""
@@ -99,18 +108,19 @@ class Step:
             gradient_of = dict(zip(trained, grad(loss, trained, allow_unused=True), strict=True))
         self.loss = loss.detach()
         self.cost += fraction
-        curvature = Curvature(
-            lambda: closure(fraction), trained, options["curvature"], self._is_one_iteration, keep_statistics=True
-        )
+        kind = options["curvature"]
+        of_part = evaluate(lambda: closure(fraction), kind, self._is_one_iteration, True, inner=self.layers)
+        curvature = Curvature.of_loss(*of_part, trained, kind)
         gradients = ((p, gradient_of[p]) for p in curvature.params)
         curvature.gradient = [torch.zeros_like(p) if g is None else g for p, g in gradients]
         return curvature
 
     def _linearize_whole_batch(self, closure: Callable[..., Tensor], trained: list[Tensor]) -> Curvature | None:
         options = self.options
-        may_have_closed_form = not self.is_guarded and options["warm_start"] == 0 and may_be_classifiers(trained)
+        is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
+        may_have_closed_form = is_plain and options["warm_start"] == 0 and may_be_classifiers(trained)
         recorder = SoftmaxHeadRecorder(trained) if may_have_closed_form else None
-        loss, mode = evaluate(closure, options["curvature"], self._is_one_iteration, inner=recorder)
+        loss, mode = evaluate(closure, options["curvature"], self._is_one_iteration, inner=recorder or self.layers)
         self.loss = loss.detach()
         classifiers = recorder.classifiers(loss, mode.outputs) if recorder else None
         if classifiers is None:
@@ -118,6 +128,23 @@ class Step:
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
         return None
+
+    def _precondition(self) -> Diagonal | Kronecker | None:
+        """Returns the preconditioner at the current weights, whose statistics are updated.
+
+        Raises:
+            FloatingPointError: the gradient is not finite, or its squares; nothing was changed.
+        """
+        kind = self.options["preconditioner"]
+        if kind == "none" or self.curvature is None or not self.params:
+            return None
+        gradient = self.curvature.gradient
+        if not float(torch.stack(torch._foreach_norm(gradient)).norm().square()) < math.inf:
+            raise FloatingPointError("the gradient is not finite, or its squares")
+        if kind == "diagonal":
+            return Diagonal(self.params, gradient, self.state)
+        damping = [tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)]
+        return Kronecker(self.curvature, self.layers.calls, damping, self.state)  # type: ignore[union-attr]
 
     @property
     def _is_one_iteration(self) -> bool:
@@ -135,6 +162,8 @@ class Step:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
         solutions = [self._solve(s, [self.group_of[p] for p in s.params]) for s in systems if s.params]
+        if self.has_subspace:
+            solutions = [self._in_subspace(s, self.curvature) for s in solutions if self.curvature is not None]
         slope = sum(solution.slope for solution in solutions)
         if not math.isfinite(slope):
             raise FloatingPointError(f"the gradient is not finite (its product with the direction is {slope})")
@@ -142,6 +171,9 @@ class Step:
         if self.options["warm_start"] > 0:
             for param, part in zip(self.params, self.p, strict=True):
                 self.state[param]["direction"] = part.clone()
+        if self.preconditioner is not None:
+            self.cost += self.options["curvature_share"] * self.preconditioner.cost
+            del self.preconditioner, self.layers
         if not self.is_guarded:
             del self.curvature, systems  # and with them the graph
         infos = [solution.info for solution in solutions]
@@ -159,9 +191,9 @@ class Step:
             return self._solve_by_one_iteration(system, groups)
         options, like = self.options, system.like
         b = flatten(system.gradient).neg_()
-        if not self.is_guarded:
+        if not self.is_guarded and not self.has_subspace:
             system.gradient = []  # one copy is enough
-        damping = per_element(like, groups, "damping")
+        damping = per_element(like, self._damping(groups))
         remaining = options["cg_max_iter"] + (options["warm_start"] > 0)  # products
 
         def product(v: Tensor) -> Tensor:
@@ -171,40 +203,80 @@ class Step:
             result = system.matvec_flat(v, free_graph=remaining == 0 and self.frees_graph)
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
-        p, info = conjugate_gradient_flat(
-            product, b, options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"], self._start(like)
-        )
+        limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
+        preconditioner = self._solve_flat if self.preconditioner is not None else None
+        p, info = conjugate_gradient_flat(product, b, *limits, self._start(like), preconditioner)
         slope = -float(b.dot(p))
         is_fallback = not slope <= -self._threshold(groups)
         if is_fallback:
-            p, slope = b, -float(b.dot(b))
+            p = b if preconditioner is None else preconditioner(b)
+            slope = -float(b.dot(p))
         return Solution(unflatten(p, like), info, slope, is_fallback)
 
     def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Solution:
-        """Returns the first iterate of conjugate gradients from 0, -(g.g / g.(H + tau I)g) g."""
+        """Returns the first iterate of conjugate gradients from 0, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
+
+        Where the step's length follows from the model in a subspace, it is -d.
+        """
         g, options = system.gradient, self.options
         squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
         gg = sum(squares)
+        d, gd = g, gg
+        if self.preconditioner is not None:
+            d = self.preconditioner.solve(g)
+            gd = float(inner_product(g, d))
+            squares = torch.stack(torch._foreach_norm(d)).double().square().tolist()
         if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):
             scale, info = 0.0, CGInfo(0, gg**0.5, "converged", 0)
+        elif self.has_subspace:
+            scale, info = 1.0, CGInfo(1, gg**0.5, "max_iter", 0)
         else:
             self.cost += options["curvature_share"] * system.cost_of_quadratic_form
-            gAg = float(system.quadratic_form(g, free_graph=self.frees_graph))
-            gAg += sum(group["damping"] * square for group, square in zip(groups, squares, strict=True))
-            scale, info = gg / gAg if gAg > 0 else 1.0, CGInfo(1, gg**0.5, "max_iter", 1)
-            if not gAg > 0:
-                info = CGInfo(0, gg**0.5, "negative_curvature" if gAg <= 0 else "not_finite", 1)
-        is_fallback = not -scale * gg <= -self._threshold(groups)
+            dAd = float(system.quadratic_form(d, free_graph=self.frees_graph))
+            dAd += sum(tau * square for tau, square in zip(self._damping(groups), squares, strict=True))
+            scale, info = gd / dAd if dAd > 0 else 1.0, CGInfo(1, gg**0.5, "max_iter", 1)
+            if not dAd > 0:
+                info = CGInfo(0, gg**0.5, "negative_curvature" if dAd <= 0 else "not_finite", 1)
+        is_fallback = not -scale * gd <= -self._threshold(groups)
         if is_fallback:
             scale = 1.0
-        p = list(torch._foreach_mul(g, -scale))
-        if not self.is_guarded:
+        p = list(torch._foreach_mul(d, -scale))
+        if not self.is_guarded and not self.has_subspace:
             system.gradient = []
-        return Solution(p, info, -scale * gg, is_fallback)
+        return Solution(p, info, -scale * gd, is_fallback)
+
+    def _solve_flat(self, vector: Tensor) -> Tensor:
+        """Returns M^-1 v for a vector (n,)."""
+        return flatten(self.preconditioner.solve(unflatten(vector, self.params)))  # type: ignore[union-attr]
+
+    def _in_subspace(self, solution: Solution, curvature: Curvature) -> Solution:
+        """Returns the step to the minimum of the quadratic model over the directions p and the last step."""
+        if solution.info.reason == "converged" and solution.slope == 0:
+            return solution
+        directions = [solution.p]
+        if all("last_step" in self.state[p] for p in self.params):
+            directions.append([self.state[p]["last_step"] for p in self.params])
+        damping = self._damping(self.groups)
+        minimum = minimize_in_subspace(curvature, directions, damping, free_graph=not self.is_guarded)
+        self.cost += self.options["curvature_share"] * len(directions) * curvature.cost_of_quadratic_form
+        self.report |= {"alpha": minimum.coefficients[0], "beta": minimum.coefficients[1]}
+        info = solution.info._replace(products=solution.info.products + len(directions))
+        if minimum.is_indefinite:
+            info = info._replace(reason="negative_curvature")
+        return Solution(minimum.step, info, minimum.slope, solution.is_fallback)
+
+    def _damping(self, groups: Sequence[dict[str, Any]]) -> list[float]:
+        """Returns tau of each parameter."""
+        return [group["damping"] * self.unit for group in groups]
 
     def _threshold(self, groups: list[dict[str, Any]]) -> float:
-        """Returns the least -g.p that is feasible: tau; 0 where the damping is adapted."""
-        return 0.0 if self.options["adapt_damping"] else min(group["damping"] for group in groups)
+        """Returns the least -g.p that is feasible: tau; 0 where the damping is adapted, and of a metric or a subspace.
+
+        The size of g.p says nothing about the step there.
+        """
+        options = self.options
+        is_plain = options["preconditioner"] == options["subspace"] == "none" and not options["adapt_damping"]
+        return min(self._damping(groups)) if is_plain else 0.0
 
     def _start(self, params: Sequence[Tensor]) -> Tensor | None:
         """Returns the start of conjugate gradients from the last direction; None is 0."""
@@ -231,6 +303,8 @@ class Step:
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 self.state[param]["momentum_buffer"] = factor * part
+            if self.has_subspace:
+                self.state[param]["last_step"] = part if factor == 1 else factor * part
         self.report["step_length"] = factor * float(torch.stack(torch._foreach_norm(change)).norm()) if change else 0.0
         self.report["gradient_equivalents"] = self.cost
         if self.closure is None:

@@ -126,6 +126,11 @@ LINES = {
         "optimizer=ehnewton optimizer.momentum=0.5 optimizer.warm_start=0.9 optimizer.adapt_damping=true"
         " optimizer.cg_max_iter=3"
     ),
+    "ehnewton, kronecker": (
+        f"{RESNET} optimizer=ehnewton optimizer.preconditioner=kronecker optimizer.curvature=gauss_newton"
+        " optimizer.subspace=last_step optimizer.curvature_share=0.5"
+    ),
+    "ehnewton, diagonal": "optimizer=ehnewton optimizer.preconditioner=diagonal optimizer.cg_max_iter=3",
     "ehnewton, backtracking": "optimizer=ehnewton optimizer.backtracking=3 optimizer.momentum=0.9",
     "ehnewton, a share of the batch": (
         "optimizer=ehnewton optimizer.curvature_share=0.5 optimizer.blocks=parameter optimizer.cg_max_iter=2"

@@ -1,0 +1,71 @@
+"""Random vectors at a network's outputs whose second moments are the loss's second derivatives there."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SecondOfLoss = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
+
+
+def sample_at_outputs(
+    outputs: Sequence[Tensor],
+    losses: Sequence[Callable],
+    second_of_loss: SecondOfLoss,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Returns r of the shapes of the outputs, with mean 0 and E[r r^T] = L, the loss's second derivatives.
+
+    Cross-entropy with the factor s of a sample has L = s (diag(p) - p p^T) there: r = sqrt(s) (p - e_t), with the class
+    t drawn from p = softmax(outputs) and e_t its unit vector, is the derivative for a target sampled from the model
+    (Martens and Grosse 2015, section 5). The other losses are sums over single outputs, and L is diagonal: r = sqrt(L)
+    with random signs. The factors that weights of samples, means and the closure put before the loss are in L.
+
+    Args:
+        outputs: (B, C, ...) of cross-entropy, or of any shape; without a graph.
+        losses: the loss function of torch.nn.functional of each.
+        second_of_loss: returns L v.
+        generator: on the device of the outputs.
+    """
+    unit_vectors = [
+        _sampled_classes(z.detach(), generator) if loss is F.cross_entropy else torch.ones_like(z)
+        for z, loss in zip(outputs, losses, strict=True)
+    ]
+    products = second_of_loss(unit_vectors)
+    return [
+        torch.zeros_like(e)
+        if Le is None
+        else _of_softmax(z.detach(), e, Le)
+        if loss is F.cross_entropy
+        else _with_random_signs(Le.clamp(min=0).sqrt(), generator)
+        for z, loss, e, Le in zip(outputs, losses, unit_vectors, products, strict=True)
+    ]
+
+
+def _class_dimension(logits: Tensor) -> int:
+    return 0 if logits.dim() == 1 else 1
+
+
+def _sampled_classes(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns the unit vectors of classes that are drawn from softmax(logits), in the shape of the logits."""
+    dim = _class_dimension(logits)
+    by_row = logits.movedim(dim, -1)
+    p = by_row.reshape(-1, by_row.shape[-1]).float().softmax(1)
+    classes = torch.multinomial(p, 1, generator=generator)
+    e = torch.zeros_like(p).scatter_(1, classes, 1.0)
+    return e.to(logits.dtype).view(by_row.shape).movedim(-1, dim)
+
+
+def _of_softmax(logits: Tensor, e: Tensor, Le: Tensor) -> Tensor:
+    """Returns sqrt(s) (p - e), with s from e L e = s q (1 - q), q the probability of the class of e."""
+    dim = _class_dimension(logits)
+    p = logits.softmax(dim)
+    q, others = (p * e).sum(dim, keepdim=True), (p * (1 - e)).sum(dim, keepdim=True)
+    s = (e * Le).sum(dim, keepdim=True).clamp(min=0) / (q * others)
+    return torch.where(others > 0, s.sqrt() * (p - e), 0.0)
+
+
+def _with_random_signs(values: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, values.shape, generator=generator, device=values.device, dtype=values.dtype)
+    return values * (2 * signs - 1)

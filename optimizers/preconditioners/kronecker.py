@@ -1,0 +1,200 @@
+"""Kronecker-factored approximate curvature (K-FAC)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.curvature import Curvature
+from .layers import LayerCall
+
+DECAY = 0.95  # of the running means of the factors, at most (Martens and Grosse 2015, section 5)
+FIRST_UPDATES = 10  # factors are updated in each of the first steps, then every so many
+UPDATE_EVERY = 5
+FIRST_INVERSES = (1, 2, 4, 7)  # steps with new inverses, then every so many
+INVERT_EVERY = 20
+
+
+class Kronecker:
+    """M, the Kronecker-factored approximation of the Gauss-Newton matrix, with damping.
+
+    For a linear layer s = W a + b with inputs a, to which a one is appended where b is trained, and the loss's
+    derivatives g at s, for targets that are sampled from the model (Martens and Grosse 2015, sections 2 to 6):
+
+        A = mean of a a^T,  G = sum of g g^T                 over the batch, each sample with its factor in the loss
+        gamma = sqrt(damping),  pi = sqrt((tr A / dim A) / (tr G / dim G))
+        M = (A + pi gamma I) x (G + gamma / pi I)            the layer's block; there are no others
+        M^-1 V = (G + gamma / pi I)^-1 V (A + pi gamma I)^-1   for V = [dW db] (out, in + 1)
+
+    In a convolution, a is the patch at a position, and the mean and the sum are over positions too (Grosse and Martens
+    2016, section 3; "expand" of Eschenhagen et al. 2023, arXiv 2311.00636, who use it where linear layers are applied
+    at several positions). Factors are running means with the decay min(1 - 1/k, 0.95) at their update k: in each of
+    the first ten steps, then every fifth. Inverses are computed at steps 1, 2, 4, 7, and every 20 steps.
+
+    All other parameters, of batch norm, embeddings, and layers that `LayerRecorder` does not record, have a diagonal
+    block h + gamma^2, with h the running mean of the squares of the gradient for the same targets, whose expectation is
+    the diagonal of the Gauss-Newton matrix (Liu et al. 2023, arXiv 2305.14342, algorithm 2). Batch norm is part of the
+    network that g is propagated through, with the statistics of the batch.
+
+    Random numbers are those of a generator that the number of the step is the seed of, so a resumed run draws the same.
+    The state holds two matrices of order in + 1 and two of order out for each layer, and h.
+
+    Args:
+        curvature: of the batch or a part of it; its graph is not freed.
+        calls: of layers, by weight, in the pass that the curvature is of.
+        damping: of each of the curvature's parameters, > 0.
+        state: the optimizer's; it is updated.
+
+    Raises:
+        FloatingPointError: the factors are not finite; the state is as it was.
+    """
+
+    def __init__(
+        self,
+        curvature: Curvature,
+        calls: dict[Tensor, list[LayerCall]],
+        damping: Sequence[float],
+        state: dict[Tensor, dict[str, Any]],
+    ):
+        self._params, self._state = curvature.params, state
+        self._calls = {p: calls[p] for p in self._params if p in calls}
+        self._bias_of: dict[Tensor, Tensor] = {}
+        for weight, of_weight in self._calls.items():
+            biases = {call.bias for call in of_weight}
+            bias = of_weight[0].bias
+            if bias is not None and len(biases) == 1 and bias not in set(self._bias_of.values()):
+                self._bias_of[weight] = bias
+        in_layers = {*self._calls, *self._bias_of.values()}
+        self._others = [p for p in self._params if p not in in_layers]
+        self._gamma = {p: math.sqrt(value) for p, value in zip(self._params, damping, strict=True)}
+        self._multiplications = 0
+        step = 1 + max((state[p].get("preconditioner_steps", 0) for p in self._params), default=0)
+        is_new = any(not self._has_factors(p) for p in (*self._calls, *self._others))
+        if step <= FIRST_UPDATES or step % UPDATE_EVERY == 1 or is_new:
+            self._update(curvature, step)
+        for weight in self._calls:
+            if step in FIRST_INVERSES or step % INVERT_EVERY == 1 or is_new:
+                self._invert(weight)
+        for param in self._params:
+            state[param]["preconditioner_steps"] = step
+
+    @property
+    def cost(self) -> float:
+        """Of this step, in gradients of the curvature's pass, by counting multiplications."""
+        gradient = 3 * sum(call.rows * call.weight.numel() for calls in self._calls.values() for call in calls)
+        return self._multiplications / max(1, gradient)
+
+    def _has_factors(self, param: Tensor) -> bool:
+        """Returns whether the state has the factors of a layer, or the diagonal of another parameter."""
+        if param not in self._calls:
+            return "sampled_curvature" in self._state[param]
+        A = self._state[param].get("input_factor")
+        return A is not None and len(A) == self._order(param)
+
+    def _order(self, weight: Tensor) -> int:
+        return weight[0].numel() + (weight in self._bias_of)
+
+    def solve(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Returns M^-1 v, of the shapes of the parameters."""
+        part_of = dict(zip(self._params, vectors, strict=True))
+        result = {}
+        for weight in self._calls:
+            bias = self._bias_of.get(weight)
+            rows = part_of[weight].flatten(1)
+            if bias is not None:
+                rows = torch.cat([rows, part_of[bias].unsqueeze(1)], 1)
+            inverses = self._state[weight]
+            self._multiplications += rows.numel() * sum(rows.shape)
+            rows = inverses["output_inverse"] @ rows @ inverses["input_inverse"]
+            if bias is not None:
+                result[bias] = rows[:, -1].contiguous()
+                rows = rows[:, :-1]
+            result[weight] = rows.reshape(weight.shape)
+        for param in self._others:
+            result[param] = part_of[param] / (self._state[param]["sampled_curvature"] + self._gamma[param] ** 2)
+        return [result[param] for param in self._params]
+
+    def _update(self, curvature: Curvature, step: int) -> None:
+        """Updates the running means of the factors by those of the batch."""
+        of_batch = batch_factors(curvature, self._calls, self._bias_of, self._others, step)
+        if not all(bool(t.isfinite().all()) for parts in of_batch.values() for t in parts.values()):
+            raise FloatingPointError("the curvature at the outputs of a layer is not finite")
+        calls = [call for of_weight in self._calls.values() for call in of_weight]
+        for call in calls:  # one pass back through the layers, and A and G
+            weight = call.weight
+            self._multiplications += call.rows * (weight.numel() + self._order(weight) ** 2 + len(weight) ** 2)
+        for param, parts in of_batch.items():
+            state = self._state[param]
+            state["preconditioner_updates"] = 1 + state.get("preconditioner_updates", 0)
+            weight = 1 - min(1 - 1 / state["preconditioner_updates"], DECAY)
+            for name, value in parts.items():
+                is_first = name not in state or state[name].shape != value.shape
+                state[name] = value if is_first else state[name].lerp_(value, weight)
+
+    def _invert(self, weight: Tensor) -> None:
+        """Computes the inverses of a layer's factors, in double precision: they may be close to singular."""
+        state = self._state[weight]
+        A, G = (state[name].to(torch.float64, copy=True) for name in ("input_factor", "output_factor"))
+        self._multiplications += len(A) ** 3 + len(G) ** 3
+        pi = trace_ratio(A, G)
+        for name, factor, shift in (("input", A, pi), ("output", G, 1 / pi)):
+            factor.diagonal().add_(shift * self._gamma[weight])
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(factor))
+            state[f"{name}_inverse"] = inverse.to(weight.dtype)
+
+
+def trace_ratio(A: Tensor, G: Tensor) -> float:
+    """Returns pi = sqrt((tr A / dim A) / (tr G / dim G)), with which both parts of the damping weigh the same."""
+    smallest = torch.finfo(A.dtype).tiny ** 0.5
+    of_inputs, of_outputs = float(A.trace()) / len(A) + smallest, float(G.trace()) / len(G) + smallest
+    return math.sqrt(of_inputs / of_outputs)
+
+
+def batch_factors(
+    curvature: Curvature,
+    calls: dict[Tensor, list[LayerCall]],
+    bias_of: dict[Tensor, Tensor],
+    others: Sequence[Tensor],
+    seed: int,
+) -> dict[Tensor, dict[str, Tensor]]:
+    """Returns A and G of each layer, as input_factor and output_factor, and the squares h of other parameters.
+
+    Args:
+        curvature: of the batch.
+        calls: of layers, by weight.
+        bias_of: the biases that belong to weights.
+        others: further parameters.
+        seed: of the targets that are sampled.
+    """
+    edges = [call.outputs for of_weight in calls.values() for call in of_weight]
+    generator = torch.Generator(curvature.params[0].device).manual_seed(seed)
+    sampled = iter(curvature.sample([*edges, *others], generator))
+    result: dict[Tensor, dict[str, Tensor]] = {}
+    for weight, of_weight in calls.items():
+        pairs = [(call, next(sampled)) for call in of_weight]
+        outputs = [call.output_rows(dy) for call, dy in pairs if dy is not None]
+        G = sum((g.t() @ g for g in outputs), start=weight.new_zeros(len(weight), len(weight)))
+        result[weight] = {"input_factor": input_factor(of_weight, weight in bias_of), "output_factor": G}
+    for param in others:
+        derivative = next(sampled)
+        squares = torch.zeros_like(param) if derivative is None else derivative.detach().square().to(param.dtype)
+        result[param] = {"sampled_curvature": squares}
+    return result
+
+
+def input_factor(calls: Sequence[LayerCall], has_bias: bool) -> Tensor:
+    """Returns A, the mean of a a^T over samples and positions; with a bias, a one is appended to each a."""
+    order = calls[0].weight[0].numel()
+    A, count = calls[0].weight.new_zeros(order + has_bias, order + has_bias), 0
+    for rows in (rows for call in calls for rows in call.input_rows()):
+        A[:order, :order].addmm_(rows.t(), rows)
+        if has_bias:
+            A[order, :order] += rows.sum(0)
+        count += len(rows)
+    A /= count
+    if has_bias:
+        A[:order, order] = A[order, :order]
+        A[order, order] = 1.0
+    return A

@@ -1,0 +1,113 @@
+"""The linear and convolution layers of a network, as a forward pass calls them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ..compat_torch import without_torch_function
+from ..functional_signatures import SIGNATURES, ConvolutionArguments, LinearArguments
+
+CHUNK = 2**22  # numbers of unfolded inputs that are in memory at a time, about
+
+
+class LayerCall(NamedTuple):
+    """A call of a layer.
+
+    Attributes:
+        weight: W (out, in), or (out, in, ...) of a convolution.
+        bias: b (out,), None where there is none that is trained.
+        inputs: of the layer, without their graph.
+        outputs: their place in the graph.
+        rows: number of samples and positions.
+        arguments: of the call.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    inputs: Tensor
+    outputs: GradientEdge
+    rows: int
+    arguments: LinearArguments | ConvolutionArguments
+
+    def input_rows(self) -> Iterator[Tensor]:
+        """Yields the inputs a of the matrix W (rows, in), a row for each sample and position, in parts."""
+        x, call = self.inputs, self.arguments
+        if isinstance(call, LinearArguments):
+            yield x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
+            return
+        size = self.weight.shape[2:]
+        positions = max(1, x[0].numel() // x.shape[1])
+        for part in x.split(max(1, CHUNK // (positions * self.weight[0].numel()))):
+            yield _patches(part.to(self.weight.dtype), size, call)
+
+    def output_rows(self, dy: Tensor) -> Tensor:
+        """Returns derivatives dy at the outputs as rows (rows, out), one for each sample and position."""
+        by_row = dy if isinstance(self.arguments, LinearArguments) else dy.movedim(1, -1)
+        return by_row.reshape(-1, by_row.shape[-1]).to(self.weight.dtype)
+
+
+def _patches(x: Tensor, size: Sequence[int], call: ConvolutionArguments) -> Tensor:
+    """Returns what a convolution multiplies its weights with, (B positions, in k k), from inputs (B, in, H, W)."""
+    n = len(size)
+    stride, dilation = _sizes(call.stride, n), _sizes(call.dilation, n)
+    if call.padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
+        x = F.pad(x, [m for r in reversed(reach) for m in (r // 2, r - r // 2)])
+    padding = [0] * n if isinstance(call.padding, str) else _sizes(call.padding, n)
+    if n == 1:
+        x, size = x.unsqueeze(2), [1, *size]
+        stride, dilation, padding = [1, *stride], [1, *dilation], [0, *padding]
+    columns = F.unfold(x, tuple(size), tuple(dilation), tuple(padding), tuple(stride))
+    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
+
+
+def _sizes(value: Any, length: int) -> list[int]:
+    """Returns an option of a convolution for each of its dimensions."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * length if len(values) == 1 else values
+
+
+class LayerRecorder(TorchFunctionMode):
+    """A context that records the calls of linear and convolution layers with trained weights.
+
+    It sees the functions of torch.nn.functional, so it needs neither modules nor hooks. Weights that are computed from
+    parameters, convolutions with groups or in three dimensions, and the weights inside torch's nn.MultiheadAttention
+    are not recorded.
+
+    Args:
+        params: the trained parameters.
+
+    Attributes:
+        calls: by weight.
+    """
+
+    def __init__(self, params: Sequence[Tensor]):
+        super().__init__()
+        self._params = set(params)
+        self.calls: dict[Tensor, list[LayerCall]] = {}
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in LAYERS:
+            return func(*args, **kwargs)
+        call = SIGNATURES[func](*args, **kwargs)
+        inputs = call.input.detach()
+        output = func(*args, **kwargs)
+        with without_torch_function():  # the modes outside would see each look at a tensor
+            self._record(inputs, output, call)
+        return output
+
+    def _record(self, inputs: Tensor, output: Tensor, call: LinearArguments | ConvolutionArguments) -> None:
+        weight = call.weight
+        is_plain = isinstance(call, LinearArguments) or (call.groups == 1 and inputs.dim() == weight.dim())
+        if weight in self._params and weight.dim() >= 2 and output.requires_grad and is_plain:
+            bias = call.bias if call.bias is not None and call.bias in self._params else None
+            edge, rows = get_gradient_edge(output), output.numel() // len(weight)
+            self.calls.setdefault(weight, []).append(LayerCall(weight, bias, inputs, edge, rows, call))
+
+
+LAYERS = (F.linear, F.conv1d, F.conv2d)

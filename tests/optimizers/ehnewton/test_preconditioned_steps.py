@@ -1,0 +1,231 @@
+"""Steps with a preconditioner and in a subspace, vs. dense float64 computations; their state; what is refused."""
+
+import copy
+import io
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.references import Problem, flat, numbers
+from trainopt.optimizers import CheckpointDistance, EHNewton
+
+SMALLEST = 1e-5  # eta, beside the damping of K-FAC's factors
+
+
+def network():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(3, track_running_stats=False)
+    layers = nn.Conv1d(2, 3, 2, bias=False), norm, nn.Tanh(), nn.Flatten(), nn.Linear(9, 3)
+    return nn.Sequential(*layers).double()
+
+
+def problem(loss=F.cross_entropy, penalty=None, targets=None):
+    targets = torch.arange(7) % 3 if targets is None else targets
+    return Problem(network(), numbers(7, 2, 4), lambda z: loss(z, targets), penalty)
+
+
+def repulsion(strength=0.2):
+    """A penalty whose second derivatives have both signs."""
+    term = CheckpointDistance(strength=strength, sigma=2.0)
+    term.snapshot([p + 0.3 for p in problem().params])
+    return term
+
+
+def inverse_of_sum(factor, shift):
+    return torch.linalg.inv(factor + shift * torch.eye(len(factor), dtype=torch.float64))
+
+
+def kronecker_inverse(problem, optimizer, damping):
+    """M^-1 as a matrix, from the factors in the state."""
+    gamma = (damping + SMALLEST) ** 0.5
+    size, blocks, start = len(problem.weights()), {}, 0
+    for p in problem.params:
+        blocks[p] = torch.arange(start, start + p.numel())
+        start += p.numel()
+    inverse = torch.zeros(size, size, dtype=torch.float64)
+    for m in problem.network:
+        if isinstance(m, nn.BatchNorm1d):
+            for p in (m.weight, m.bias):
+                h = optimizer.state[p]["sampled_curvature"].flatten()
+                inverse[blocks[p], blocks[p]] = 1 / (h + gamma**2)
+        elif isinstance(m, nn.Conv1d | nn.Linear):
+            A, G = (optimizer.state[m.weight][f"{name}_factor"] for name in ("input", "output"))
+            pi = ((A.trace() / len(A)) / (G.trace() / len(G))) ** 0.5
+            biases = [] if m.bias is None else [blocks[m.bias].unsqueeze(1)]
+            at = torch.cat([blocks[m.weight].view(len(G), -1), *biases], 1).flatten()
+            block = torch.kron(inverse_of_sum(G, gamma / pi), inverse_of_sum(A, pi * gamma))
+            inverse[at.unsqueeze(1), at] = block
+    return inverse
+
+
+def adam_inverse(gradients):
+    v = sum(0.001 * 0.999**i * g**2 for i, g in enumerate(reversed(gradients)))
+    return torch.diag(1 / ((v / (1 - 0.999 ** len(gradients))).sqrt() + 1e-8))
+
+
+def krylov_minimum(matrix, inverse, g, iterations):
+    """The minimum of g.p + p matrix p / 2 over the span of the first powers of M^-1 matrix on M^-1 g."""
+    basis = [inverse @ g]
+    for _ in range(iterations - 1):
+        basis.append(inverse @ (matrix @ basis[-1]))
+    K = torch.linalg.qr(torch.stack(basis, 1))[0]
+    return -K @ torch.linalg.solve(K.T @ matrix @ K, K.T @ g)
+
+
+@pytest.mark.parametrize("penalty", [None, "repulsion"])
+@pytest.mark.parametrize("iterations", [1, 2])
+@pytest.mark.parametrize("subspace", ["none", "last_step"])
+@pytest.mark.parametrize("preconditioner", ["none", "diagonal", "kronecker"])
+def test_steps_are_those_of_dense_matrices(preconditioner, subspace, iterations, penalty):
+    one = problem(penalty=penalty and repulsion())
+    damping = 0.3
+    optimizer = EHNewton(
+        one.params,
+        lr=0.5,
+        damping=damping,
+        cg_max_iter=iterations,
+        cg_tol=1e-12,
+        curvature="gauss_newton",
+        preconditioner=preconditioner,
+        subspace=subspace,
+    )
+    gradients, s = [], None
+    for _ in range(3):
+        before, g, C = one.weights(), one.gradient(), one.gauss_newton()
+        gradients.append(g)
+        matrix = C + damping * torch.eye(len(g), dtype=torch.float64)
+        optimizer.step(one.closure)
+        step = one.weights() - before
+        inverse = {
+            "none": lambda g=g: torch.eye(len(g), dtype=torch.float64),
+            "diagonal": lambda: adam_inverse(gradients),
+            "kronecker": lambda: kronecker_inverse(one, optimizer, damping) if len(gradients) < 3 else None,
+        }[preconditioner]()
+        if inverse is None:  # the third step has the inverses of the second
+            continue
+        is_plain = preconditioner == subspace == "none"
+        d = krylov_minimum(matrix, inverse, g, iterations)
+        if is_plain and not g @ d <= -damping:
+            d = -g
+        if subspace == "last_step":
+            directions = torch.stack([d] if s is None else [d, s], 1)
+            coefficients = torch.linalg.solve(directions.T @ matrix @ directions, -directions.T @ g)
+            d = directions @ coefficients
+            if iterations > 1:
+                assert optimizer.last_step["alpha"] == pytest.approx(coefficients[0].item(), rel=1e-6)
+            assert optimizer.last_step["beta"] == pytest.approx(0 if s is None else coefficients[1].item(), rel=1e-6)
+        torch.testing.assert_close(step, 0.5 * d, rtol=1e-8, atol=1e-11)
+        assert optimizer.last_step["directional_derivative"] == pytest.approx((g @ d).item(), rel=1e-8)
+        s = step
+
+
+def test_the_third_step_has_the_inverses_of_the_second_and_running_means_of_factors():
+    one = problem()
+    optimizer = EHNewton(one.params, curvature="gauss_newton", preconditioner="kronecker", cg_max_iter=1, lr=0.0)
+    weight = one.network[0].weight
+    factors, inverses, of_batch = [], [], []
+    for step in range(1, 9):
+        optimizer.step(one.closure)
+        factors.append(optimizer.state[weight]["output_factor"].clone())
+        inverses.append(optimizer.state[weight]["input_inverse"].clone())
+        w = 1 / step
+        of_batch.append(factors[-1] if step == 1 else (factors[-1] - (1 - w) * factors[-2]) / w)
+    changed = [not torch.equal(a, b) for a, b in itertools.pairwise(inverses)]
+    assert changed == [True, False, True, False, False, True, False]  # at steps 2, 4 and 7
+    torch.testing.assert_close(factors[-1], torch.stack(of_batch).mean(0))
+    assert len({m.sum().item() for m in of_batch}) == 8  # other targets in each step
+    assert all((torch.linalg.eigvalsh(m) > -1e-12).all() for m in of_batch)
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "factor"),
+    [
+        (F.cross_entropy, None, 1.0),
+        (F.mse_loss, numbers(7, 3), 1 / 3),
+        (lambda z, t: 5 * F.binary_cross_entropy_with_logits(z, t, reduction="none").sum(1).mean(), numbers(7, 3), 5.0),
+        (lambda z, t: F.mse_loss(z, t, None, None, "sum"), numbers(7, 3), 7.0),
+    ],
+)
+def test_the_damping_of_an_output_follows_the_scale_of_the_loss(loss, targets, factor):
+    options = {"curvature": "gauss_newton", "cg_max_iter": 1, "preconditioner": "kronecker", "subspace": "last_step"}
+    per_output, plain = problem(loss, targets=targets), problem(loss, targets=targets)
+    optimizers = [
+        EHNewton(per_output.params, 1.0, damping=0.2, damping_per_output=True, **options),
+        EHNewton(plain.params, 1.0, damping=0.2 * factor, **options),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainopt.optimizers.ehnewton.step.SMALLEST_DAMPING", 0.0)
+        for _ in range(3):
+            for optimizer, one in zip(optimizers, (per_output, plain), strict=True):
+                optimizer.step(one.closure)
+    torch.testing.assert_close(per_output.weights(), plain.weights(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("preconditioner", ["diagonal", "kronecker"])
+def test_a_resumed_optimizer_goes_on_bitwise(preconditioner):
+    options = {"curvature": "gauss_newton", "preconditioner": preconditioner, "subspace": "last_step", "cg_max_iter": 1}
+    one = problem()
+    optimizer = EHNewton(one.params, 1.0, **options)
+    for _ in range(5):
+        optimizer.step(one.closure)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    other = problem()
+    other.network.load_state_dict(copy.deepcopy(one.network.state_dict()))
+    resumed = EHNewton(other.params, 1.0, **options)
+    file.seek(0)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    torch.manual_seed(1)  # random numbers are not those of the program
+    for _ in range(20):  # past the next inverses
+        torch.rand(3)
+        assert optimizer.step(one.closure).item() == resumed.step(other.closure).item()
+    assert torch.equal(flat(one.params), flat(other.params))
+
+
+def test_the_state_has_the_size_that_is_stated():
+    """A layer has two matrices of order in (+ 1 with a bias) and two of order out, another parameter one number."""
+    one = problem()
+    options = {"curvature": "gauss_newton", "preconditioner": "kronecker", "subspace": "last_step", "cg_max_iter": 1}
+    optimizer = EHNewton(one.params, 1.0, **options)
+    optimizer.step(one.closure)
+    tensors = [t for of_param in optimizer.state.values() for t in of_param.values() if isinstance(t, torch.Tensor)]
+    layers = 2 * (4**2 + 3**2) + 2 * (10**2 + 3**2)
+    assert sum(t.numel() for t in tensors) == layers + 6 + len(one.weights())
+
+
+@pytest.mark.parametrize("options", [{"preconditioner": "kronecker"}, {"preconditioner": "diagonal"}])
+def test_a_gradient_that_is_not_finite_changes_nothing(options):
+    one = problem()
+    optimizer = EHNewton(one.params, 1.0, curvature="gauss_newton", subspace="last_step", cg_max_iter=1, **options)
+    optimizer.step(one.closure)
+    before, state = one.weights(), copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(FloatingPointError):
+        optimizer.step(lambda: one.closure() * float("inf"))
+    assert torch.equal(one.weights(), before)
+    after = optimizer.state_dict()["state"]
+    for i, of_param in state["state"].items():
+        assert of_param.keys() == after[i].keys()
+        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(after[i][k])) for k, v in of_param.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preconditioner": "kfac"}, "preconditioner=kfac: must be one of none, diagonal, kronecker"),
+        ({"subspace": "two"}, "subspace=two: must be one of none, last_step"),
+        ({"preconditioner": "kronecker"}, "preconditioner=kronecker: .* give curvature=gauss_newton"),
+        ({"subspace": "last_step"}, "subspace=last_step: .* give curvature=gauss_newton"),
+        ({"damping_per_output": True}, "damping_per_output=true: .* give curvature=gauss_newton"),
+        ({"preconditioner": "diagonal", "blocks": "parameter"}, "preconditioner=diagonal: .* give blocks=all"),
+        (
+            {"subspace": "last_step", "curvature": "gauss_newton", "momentum": 0.9},
+            "subspace=last_step: computes the momentum itself; give momentum=0",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        EHNewton(network().parameters(), **options)
