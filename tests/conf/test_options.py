@@ -211,8 +211,8 @@ def test_the_options_are_those_of_the_documentation():
         " mobilenetv2_cifar resnet110 resnet18 resnet20 resnet32 resnet34_cifar resnet44 resnet50 resnet56 resnet8 timm"
         " transformer vgg16_cifar",
         "objective": "bce cross_entropy mse",
-        "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton ehnewton_auto lion muon nadam newton"
-        " pytorch_optimizer radam rmsprop schedulefree_adamw schedulefree_sgd sgd shampoo soap timm",
+        "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton ehnewton_auto lion muon nadam"
+        " newton pytorch_optimizer radam rmsprop schedulefree_adamw schedulefree_sgd sgd shampoo soap timm",
         "probe": "fisher gradient_noise taylor",
         "regularizer": "checkpoint_distance l2",
         "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"
