@@ -1,22 +1,21 @@
 """From runs to methods: configuration differences, metrics over seeds, and tests against a baseline."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from ..records.frames import Runs
-from ..records.run_folder import DONE, KEYS_WITHOUT_EFFECT
+from ..records.run_folder import DONE
 from ..state.progress import HVP_COST
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError
+from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
 from .metrics import AXES, Metric, find_metric, metrics_of
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
-CHOICES_WITH_KEYS = ("choices.logger", "choices.experiment", "choices.debug")  # their keys are compared instead
-KEYS_APART = (*KEYS_WITHOUT_EFFECT, "metric.", "evaluation_sets")  # what is measured makes no other method
 ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value")
 DIVERGED_RULE = (
     "A diverged run counts as a network that predicts at random: accuracy 100 / classes, cross-entropy ln(classes),"
@@ -63,7 +62,8 @@ class Comparison:
         metric: the name of the metric that is tested.
         metrics: all metrics that the runs have, by name.
         target: top-1 accuracy (%), to which the cost is measured.
-        differing: the keys in which the methods differ.
+        differing: the keys in which the methods differ and that name them.
+        unnamed: further keys in which they differ, where they are named by `--by`.
         obstacles: reasons not to compare the runs; empty where there are none.
         runs: the frames; in `summaries` the metrics of diverged runs are replaced as DIVERGED_RULE says, `metrics`
             has a column `gradient_equivalents`.
@@ -75,6 +75,7 @@ class Comparison:
     metrics: dict[str, Metric]
     target: float
     differing: list[str]
+    unnamed: list[str]
     obstacles: list[str]
     runs: Runs
 
@@ -119,9 +120,11 @@ def compare_methods(
     metrics = recorded_metrics(runs.summaries)
     runs = with_derived_metrics(runs, metrics)
     metric = default_metric(runs.summaries, metrics) if metric is None else find_metric(metric, metrics)
-    differing = selected_keys(runs.configs, by) if by else differing_keys(runs.configs)
+    all_differing = differing_keys(runs.configs)
+    differing = selected_keys(runs.configs, by) if by else all_differing
+    unnamed = [key for key in all_differing if key not in differing]
     methods = group_runs(runs, differing, names)
-    obstacles = find_obstacles(runs, differing, metric)
+    obstacles = find_obstacles(runs, all_differing, metric)
     if target is None:
         converged = runs.summaries[runs.summaries["status"] != "diverged"]
         lowest = converged["best_top1.value"].min()
@@ -140,7 +143,7 @@ def compare_methods(
         method.to_target = {axis: estimate(list(reached[column])) for axis, column in AXES.items()}
     baseline_method = find_baseline(methods, baseline)
     add_verdicts(methods, baseline_method, runs.summaries[metrics[metric].column])
-    return Comparison(methods, baseline_method.name, metric, metrics, target, differing, obstacles, runs)
+    return Comparison(methods, baseline_method.name, metric, metrics, target, differing, unnamed, obstacles, runs)
 
 
 def recorded_metrics(summaries: pd.DataFrame) -> dict[str, Metric]:
@@ -194,52 +197,6 @@ def has_accuracies(summaries: pd.DataFrame) -> bool:
     return bool(summaries["final.top1"].notna().any())
 
 
-def typed_text(value: Any) -> str:
-    """Returns a value of a configuration as one types it on the command line."""
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    words = {True: "true", False: "false", None: "null"}
-    return words[value] if value is None or isinstance(value, bool) else str(value).replace(" ", "")
-
-
-def configs_as_text(configs: pd.DataFrame) -> pd.DataFrame:
-    """Returns configurations with all values as text."""
-    return configs.map(typed_text)
-
-
-def varied_keys(text: pd.DataFrame) -> list[str]:
-    """Returns the keys that differ, without the seed and those without effect on a run's results."""
-    keys = [key for key in text if key not in ("seed", *CHOICES_WITH_KEYS) and not key.startswith(KEYS_APART)]
-    return [key for key in keys if text[key].nunique() > 1]
-
-
-def differing_keys(configs: pd.DataFrame) -> list[str]:
-    """Returns the keys in which methods differ: choices, and keys that differ within the same choices.
-
-    That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own.
-    """
-    text = configs_as_text(configs)
-    varied = varied_keys(text)
-    choices = [key for key in varied if key.startswith("choices.")]
-    others = [key for key in varied if key not in choices]
-    if choices:
-        parts = text.groupby(choices, sort=False)
-        others = [key for key in others if (parts[key].nunique() > 1).any()]
-    return [*choices, *others]
-
-
-def selected_keys(configs: pd.DataFrame, by: Iterable[str], option: str = "--by") -> list[str]:
-    """Returns the columns of keys as people type them; UserError, about `option`, for a key that no run has."""
-    columns = []
-    for key in by:
-        column = f"choices.{key}" if f"choices.{key}" in configs else key
-        if column not in configs:
-            keys = [c.removeprefix("choices.") for c in configs]
-            raise UserError(f"{option} {key}: none of the runs has such a key{nearest(key, keys)}")
-        columns.append(column)
-    return columns
-
-
 def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
     """Returns the methods, in the order of their first runs; the same run twice counts once.
 
@@ -273,21 +230,6 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> 
     return list(methods.values())
 
 
-def method_name(keys: list[str], values: Iterable[str]) -> str:
-    """Returns the name of a method, from keys and their values; without a `name` that the option has too.
-
-    >>> method_name(["choices.optimizer", "optimizer.name"], ["timm", "adopt"])
-    'optimizer=timm optimizer.name=adopt'
-    >>> method_name(["choices.optimizer", "optimizer.name"], ["lion", "lion"])
-    'optimizer=lion'
-    """
-    pairs = dict(zip((key.removeprefix("choices.") for key in keys), values, strict=True))
-    repeated = {
-        key for key, value in pairs.items() if pairs.get(key.removesuffix(".name")) == value and key.endswith(".name")
-    }
-    return " ".join(f"{key}={value}" for key, value in pairs.items() if value and key not in repeated)
-
-
 def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     """Returns the reasons not to compare these runs, a line each."""
     obstacles = []
@@ -300,6 +242,9 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     if data or sizes:
         keys = ", ".join([key.removeprefix("choices.") for key in data] or sizes)
         obstacles.append(f"different data: {keys}")
+    if "duration" in differing:
+        lengths = runs.configs["duration"].map(str).unique()
+        obstacles.append(f"different duration: {', '.join(lengths)}")
     if runs.summaries["best_on"].nunique() > 1:
         obstacles.append("best metrics are those on the validation set in some runs, on the test set in others")
     losses = [key for key in differing if key in ("choices.objective", "objective._target_")]

@@ -8,8 +8,9 @@ import pandas as pd
 from ..reporting.html import data_uri, render
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
+from .differences import configs_as_text
 from .figures.curves import method_styles
-from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text, configs_as_text
+from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text
 from .significance import LEVEL
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
@@ -41,7 +42,7 @@ def write_comparison_report(
         cost=COST,
         level=LEVEL,
         run_count=len(runs),
-        differing=[key.removeprefix("choices.") for key in comparison.differing],
+        differing=[key.removeprefix("choices.") for key in (*comparison.differing, *comparison.unnamed)],
         values=differing_values(comparison),
         environment=environment_rows(comparison.runs.environments.reindex(runs)),
     )
@@ -54,7 +55,7 @@ def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]
     return [
         (
             method.name,
-            [text.at[method.runs[0], key] for key in comparison.differing],
+            [text.at[method.runs[0], key] for key in (*comparison.differing, *comparison.unnamed)],
             ", ".join(map(str, method.seeds)),
         )
         for method in comparison.methods

@@ -113,6 +113,9 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     for row in rows:
         table.add_row(*(row[index].replace("[", r"\[") for index in columns))
     print_table(console, table)
+    if comparison.unnamed:
+        keys = ", ".join(key.removeprefix("choices.") for key in comparison.unnamed)
+        console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
         f"mean ± standard deviation over seeds; p: {comparison.metrics[comparison.metric].label} vs."

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..records.frames import Runs
 from ..records.job_table import sweep_jobs
-from .methods import CHOICES_WITH_KEYS, Comparison, Method, configs_as_text, gradient_equivalents
+from .differences import CHOICES_WITH_KEYS, configs_as_text
+from .methods import Comparison, Method, gradient_equivalents
 
 
 def add_effort(comparison: Comparison, tuning: Runs) -> None:

@@ -39,6 +39,12 @@ def shipped(name: str) -> dict[str, Any]:
     return read(CONF / name)
 
 
+def shipped_option(group: str, option: str) -> dict[str, Any]:
+    """Returns the content of the YAML file of an option of ours; empty where there is none."""
+    path = CONF / group / f"{option}.yaml"
+    return option_content(path) if path.is_file() else {}
+
+
 class Vocabulary:
     """The options in `folders` (our own conf/ last, those given with --config-dir before it)."""
 
@@ -97,10 +103,10 @@ def default_choices() -> dict[str, Any]:
     return {k: v for e in entries for k, v in e.items() if not k.startswith(("override ", "optional "))}
 
 
-def following_groups() -> set[str]:
-    """Returns the groups whose option follows from other choices, as `recipe`; nobody types one."""
+def following_groups() -> dict[str, str]:
+    """Returns the groups whose option follows from other choices, as {"recipe": "${experiment}/${optimizer}"}."""
     entries = [e for e in shipped("config.yaml")["defaults"] if isinstance(e, dict)]
-    return {k.removeprefix("optional ") for e in entries for k in e if k.startswith("optional ")}
+    return {k.removeprefix("optional "): v for e in entries for k, v in e.items() if k.startswith("optional ")}
 
 
 def list_groups() -> set[str]:

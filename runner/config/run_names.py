@@ -43,7 +43,7 @@ def option_choices(hydra: Any) -> tuple[dict[str, Any], Vocabulary]:
     """
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     choices = {str(group): option for group, option in hydra.runtime.choices.items()}
-    left_out = {group for group in choices if group.startswith("hydra/")} | following_groups() | list_groups()
+    left_out = {group for group in choices if group.startswith("hydra/")} | set(following_groups()) | list_groups()
     return {k: v for k, v in choices.items() if k not in left_out}, Vocabulary([*folders, CONF])
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..comparison.differences import typed_text
 from ..comparison.figures.curves import AXIS_LABELS, draw_curve_panels, method_curves
-from ..comparison.methods import Comparison, Method, compare_methods, typed_text
+from ..comparison.methods import Comparison, Method, compare_methods
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP

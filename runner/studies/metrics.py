@@ -9,14 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.methods import (
-    configs_as_text,
-    differing_keys,
-    exclusion_reason,
-    selected_keys,
-    typed_text,
-    with_derived_metrics,
-)
+from ..comparison.differences import configs_as_text, differing_keys, selected_keys, typed_text
+from ..comparison.methods import exclusion_reason, with_derived_metrics
 from ..comparison.metrics import METRICS
 from ..comparison.significance import Estimate, estimate
 from ..config.overrides import split_override

@@ -12,7 +12,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
 from ...reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
-from ..methods import Comparison, Method, configs_as_text
+from ..differences import configs_as_text
+from ..methods import Comparison, Method
 from .curves import method_styles
 
 EPOCH_FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, for the points of its trajectory

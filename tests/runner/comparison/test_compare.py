@@ -85,6 +85,61 @@ def test_a_key_that_differs_within_a_choice_is_part_of_the_method(two):
         methods(two, by=["optimizer"])
 
 
+def two_with(folder, sgd, adam):
+    """Writes runs of SGD and of Adam, two seeds each, with further keys; Adam's learning rate is its own default."""
+    for seed in range(2):
+        made_up_run(folder / f"sgd{seed}", seed, config=sgd)
+        adam_lr = {"optimizer.lr": 0.001}
+        made_up_run(folder / f"adam{seed}", seed, choices={"optimizer": "adam"}, config={**adam_lr, **adam})
+    return folder
+
+
+def test_what_follows_from_no_choice_is_part_of_the_method(trainopt, tmp_path):
+    runs = two_with(
+        tmp_path / "runs",
+        {"duration": "1epochs", "batching.size": 128, "schedule.warmup": None, "gradient.clip_norm": None},
+        {"duration": "4epochs", "batching.size": 32, "schedule.warmup": "1epochs", "gradient.clip_norm": 1.0},
+    )
+    keys = ("duration", "batching.size", "schedule.warmup", "gradient.clip_norm")
+    comparison, by_name = methods(runs)
+    assert set(comparison.differing) == {"choices.optimizer", *keys}
+    assert all(f"{key}=" in name for name in by_name for key in keys)
+    assert comparison.obstacles == ["different duration: 4epochs, 1epochs"]
+    # names by one key hide none of the others
+    comparison, by_name = methods(runs, by=["optimizer"])
+    assert set(by_name) == {"optimizer=sgd", "optimizer=adam"}
+    assert set(comparison.unnamed) == set(keys)
+    assert comparison.obstacles == ["different duration: 4epochs, 1epochs"]
+    forced = trainopt("compare", str(runs), "--by", "optimizer", "--force")
+    (line,) = [line for line in forced.out.splitlines() if line.startswith("The methods differ in more than --by")]
+    assert all(key in line for key in keys)
+
+
+def test_a_key_that_differs_with_the_same_option_is_part_of_the_method_whatever_else_is_chosen(tmp_path):
+    for schedule, lr in (("constant", 0.1), ("cosine", 0.5)):
+        made_up_run(tmp_path / schedule, choices={"schedule": schedule}, config={"optimizer.lr": lr})
+    _, by_name = methods(tmp_path)
+    assert set(by_name) == {"schedule=constant optimizer.lr=0.1", "schedule=cosine optimizer.lr=0.5"}
+
+
+def test_what_the_recipe_of_an_experiment_sets_follows_from_the_optimizer(tmp_path):
+    choices = {"experiment": "zorca2020/resnet50"}
+    runs = {"sgd": {"schedule.every": "0.1epochs"}, "adam": {"schedule.every": "0.05epochs", "optimizer.lr": 0.0006}}
+    for optimizer, config in runs.items():
+        made_up_run(tmp_path / optimizer, choices={**choices, "optimizer": optimizer}, config=config)
+    assert set(methods(tmp_path)[1]) == {"optimizer=sgd", "optimizer=adam"}
+    slow = {"schedule.every": "0.2epochs"}
+    made_up_run(tmp_path / "slow", choices={**choices, "optimizer": "sgd"}, config=slow)
+    assert "optimizer=sgd schedule.every=0.2epochs" in methods(tmp_path)[1]
+
+
+def test_the_diagnostics_that_an_option_needs_follow_from_it(tmp_path):
+    probe = {"probe.fisher.every": "2steps", "batching.epsilon": 0.1}
+    made_up_run(tmp_path / "a", choices={"batching": "growth_control"}, config=probe)
+    made_up_run(tmp_path / "b", choices={"batching": "constant"})
+    assert set(methods(tmp_path)[1]) == {"batching=growth_control", "batching=constant"}
+
+
 def test_what_changes_no_number_tells_no_methods_apart(two):
     made_up_run(two / "quiet", 7, 90.0, choices={"logger": "none"}, config={"checkpoint_every": "2epochs"})
     _, found = methods(two)
@@ -188,6 +243,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(two):
     ("options", "reason"),
     [
         ({"choices": {"data": "mnist", "optimizer": "x"}}, "different data: data"),
+        ({"choices": {"optimizer": "x"}, "config": {"duration": "9epochs"}}, "different duration: "),
         ({"choices": {"optimizer": "x"}, "summary": {"test_images": 40}}, "different data: test_images"),
         ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best metrics are those on"),
         ({"choices": {"optimizer": "x"}, "environment": {"commit": "def"}}, "different commits of the program"),
