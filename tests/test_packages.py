@@ -91,6 +91,7 @@ ALLOWED = {
     "runner.data_sets": {"runner.config", "runner.system", "data"},
     "runner.metrics": {"runner.objectives", "runner.records", "runner.config", "runner.system"},
     "runner.objectives": {"runner.config", "runner.system"},
+    "runner.scores": set(),
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
