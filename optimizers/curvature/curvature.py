@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,8 @@ class Curvature:
         loss: the closure's, detached.
         params: the parameters that the loss depends on.
         gradient: of the loss with respect to these.
+        is_of_outputs: whether the loss depends on them through the outputs alone, one by one.
+        at_layers: derivatives of the part of the loss that is of the outputs, at `layers` of `of_loss`.
 
     Raises:
         ValueError: the closure's loss has no graph; or for Gauss-Newton, it called none of the loss functions.
@@ -127,13 +130,35 @@ class Curvature:
         self._differentiate_loss(*evaluate(closure, kind, quadratic_form_only, keep_statistics), params, kind)
 
     @classmethod
-    def of_loss(cls, loss: Tensor, mode: FastDoubleBackward, params: Sequence[Tensor], kind: str) -> "Curvature":
-        """Returns the curvature of a loss that `evaluate` returned, for the same kind."""
+    def of_loss(
+        cls,
+        loss: Tensor,
+        mode: FastDoubleBackward,
+        params: Sequence[Tensor],
+        kind: str,
+        layers: Sequence[GradientEdge] = (),
+    ) -> "Curvature":
+        """Returns the curvature of a loss that `evaluate` returned, for the same kind.
+
+        Args:
+            loss: as of `evaluate`, with its mode.
+            mode: as of `evaluate`.
+            params: as for `Curvature`.
+            kind: as for `Curvature`.
+            layers: places in the graph, as of a layer's outputs, whose derivatives `at_layers` gets on the way.
+        """
         self = cls.__new__(cls)
-        self._differentiate_loss(loss, mode, params, kind)
+        self._differentiate_loss(loss, mode, params, kind, layers)
         return self
 
-    def _differentiate_loss(self, loss: Tensor, mode: FastDoubleBackward, params: Sequence[Tensor], kind: str) -> None:
+    def _differentiate_loss(
+        self,
+        loss: Tensor,
+        mode: FastDoubleBackward,
+        params: Sequence[Tensor],
+        kind: str,
+        layers: Sequence[GradientEdge] = (),
+    ) -> None:
         outputs, copies = [z for z, _ in mode.outputs], [copy for _, copy in mode.outputs]
         with torch.enable_grad():
             of_loss = gradient_with_graph(loss, [*copies, *params])
@@ -141,14 +166,16 @@ class Curvature:
                 (torch.zeros_like(c) if g is None else g.detach()).requires_grad_()
                 for c, g in zip(copies, of_loss, strict=False)
             ]
-            through: Sequence[Tensor | None] = [None] * len(params)
+            through: Sequence[Tensor | None] = [None] * (len(params) + len(layers))
             if outputs:
-                through = grad(outputs, params, at_outputs, create_graph=True, allow_unused=True)
+                inputs: list[Any] = [*params, *layers]
+                through = grad(outputs, inputs, at_outputs, create_graph=True, allow_unused=True)
         self.loss: Tensor | None = loss.detach()
         self._loss_with_graph = get_gradient_edge(loss)
         self._kind, self._request, self._losses = kind, mode.request, mode.losses
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
-        self._set_gradients(params, of_loss, through)
+        self.at_layers = [None if part is None else part.detach() for part in through[len(params) :]]
+        self._set_gradients(params, of_loss, through[: len(params)])
 
     @classmethod
     def of_gradients(cls, params: Sequence[Tensor]) -> "Curvature":
@@ -162,7 +189,7 @@ class Curvature:
             raise ValueError("give a closure that returns the loss, or call loss.backward(create_graph=True) before")
         self = cls.__new__(cls)
         self.loss, self._kind, self._request = None, "hessian", BackwardRequest()
-        self._outputs, self._copies, self._at_outputs, self._losses = [], [], [], []
+        self._outputs, self._copies, self._at_outputs, self._losses, self.at_layers = [], [], [], [], []
         self._set_gradients(used, [p.grad for p in used], [None] * len(used))
         return self
 
@@ -180,6 +207,7 @@ class Curvature:
         direct = of_loss[first:]
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
         self.params = [params[i] for i in used]
+        self.is_of_outputs = [direct[i] is None for i in used]
         self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
         self._through = [_edge(through[i]) for i in used]
         self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]

@@ -15,7 +15,7 @@ from ..curvature.curvature import Curvature, evaluate
 from ..curvature.double_backward_mode import FastDoubleBackward
 from ..preconditioners.diagonal import Diagonal
 from ..preconditioners.kronecker import Kronecker
-from ..preconditioners.layers import LayerRecorder
+from ..preconditioners.layers import LayerCall, LayerRecorder
 from ..vectors import flatten, inner_product, unflatten
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
@@ -80,6 +80,7 @@ class Step:
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
         self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
         self.layers = LayerRecorder(trained) if self.options["preconditioner"] == "kronecker" else None
+        self.linear_calls: list[LayerCall] = []
         self.curvature = self._linearize(trained)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
         self.groups = [self.group_of[p] for p in self.params]
@@ -124,7 +125,9 @@ class Step:
         self.loss = loss.detach()
         classifiers = recorder.classifiers(loss, mode.outputs) if recorder else None
         if classifiers is None:
-            return Curvature.of_loss(loss, mode, trained, options["curvature"])
+            self.linear_calls = self.layers.linear_calls if self.layers else []
+            edges = [call.outputs for call in self.linear_calls]
+            return Curvature.of_loss(loss, mode, trained, options["curvature"], edges)
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
         return None
@@ -144,7 +147,8 @@ class Step:
         if kind == "diagonal":
             return Diagonal(self.params, gradient, self.state)
         damping = [tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)]
-        return Kronecker(self.curvature, self.layers.calls, damping, self.state)  # type: ignore[union-attr]
+        assert self.layers is not None
+        return Kronecker(self.curvature, self.layers.calls, damping, self.state, self.linear_calls)
 
     @property
     def _is_one_iteration(self) -> bool:
@@ -173,7 +177,7 @@ class Step:
                 self.state[param]["direction"] = part.clone()
         if self.preconditioner is not None:
             self.cost += self.options["curvature_share"] * self.preconditioner.cost
-            del self.preconditioner, self.layers
+            del self.preconditioner, self.layers, self.linear_calls
         if not self.is_guarded:
             del self.curvature, systems  # and with them the graph
         infos = [solution.info for solution in solutions]
@@ -223,7 +227,7 @@ class Step:
         gg = sum(squares)
         d, gd = g, gg
         if self.preconditioner is not None:
-            d = self.preconditioner.solve(g)
+            d = self.preconditioner.solve_gradient(g)
             gd = float(inner_product(g, d))
             squares = torch.stack(torch._foreach_norm(d)).double().square().tolist()
         if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):

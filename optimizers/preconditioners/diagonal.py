@@ -41,3 +41,7 @@ class Diagonal:
     def solve(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Returns M^-1 v, of the shapes of the parameters."""
         return [v / m for v, m in zip(vectors, self._metric, strict=True)]
+
+    def solve_gradient(self, gradient: Sequence[Tensor]) -> list[Tensor]:
+        """Returns M^-1 g."""
+        return self.solve(gradient)

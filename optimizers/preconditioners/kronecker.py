@@ -11,6 +11,7 @@ from ..curvature.curvature import Curvature
 from .layers import LayerCall
 
 DECAY = 0.95  # of the running means of the factors, at most (Martens and Grosse 2015, section 5)
+ENOUGH_ROWS = 8  # that A is the mean of, in units of its order
 FIRST_UPDATES = 10  # factors are updated in each of the first steps, then every so many
 UPDATE_EVERY = 5
 FIRST_INVERSES = (1, 2, 4, 7)  # steps with new inverses, then every so many
@@ -30,7 +31,8 @@ class Kronecker:
 
     In a convolution, a is the patch at a position, and the mean and the sum are over positions too (Grosse and Martens
     2016, section 3; "expand" of Eschenhagen et al. 2023, arXiv 2311.00636, who use it where linear layers are applied
-    at several positions). Factors are running means with the decay min(1 - 1/k, 0.95) at their update k: in each of
+    at several positions). A is the mean over the first samples of the batch where these have rows enough, eight times
+    the order of A. Factors are running means with the decay min(1 - 1/k, 0.95) at their update k: in each of
     the first ten steps, then every fifth. Inverses are computed at steps 1, 2, 4, 7, and every 20 steps.
 
     All other parameters, of batch norm, embeddings, and layers that `LayerRecorder` does not record, have a diagonal
@@ -46,6 +48,7 @@ class Kronecker:
         calls: of layers, by weight, in the pass that the curvature is of.
         damping: of each of the curvature's parameters, > 0.
         state: the optimizer's; it is updated.
+        linear_calls: of the recorder, at whose outputs the curvature has derivatives.
 
     Raises:
         FloatingPointError: the factors are not finite; the state is as it was.
@@ -57,9 +60,16 @@ class Kronecker:
         calls: dict[Tensor, list[LayerCall]],
         damping: Sequence[float],
         state: dict[Tensor, dict[str, Any]],
+        linear_calls: Sequence[LayerCall] = (),
     ):
         self._params, self._state = curvature.params, state
         self._calls = {p: calls[p] for p in self._params if p in calls}
+        is_of_outputs = dict(zip(self._params, curvature.is_of_outputs, strict=True))
+        self._at_layers = {
+            call.weight: dy
+            for call, dy in zip(linear_calls, curvature.at_layers, strict=True)
+            if dy is not None and all(is_of_outputs.get(p, False) for p in (call.weight, call.bias) if p is not None)
+        }
         self._bias_of: dict[Tensor, Tensor] = {}
         for weight, of_weight in self._calls.items():
             biases = {call.bias for call in of_weight}
@@ -98,20 +108,42 @@ class Kronecker:
 
     def solve(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Returns M^-1 v, of the shapes of the parameters."""
+        return self._solve(vectors, {})
+
+    def solve_gradient(self, gradient: Sequence[Tensor]) -> list[Tensor]:
+        """Returns M^-1 g, with fewer operations where the batch has fewer rows than layers have units.
+
+        With the rows dy and a of a layer, V = dy^T a, and M^-1 V = (dy G^-1)^T (a A^-1).
+        """
+        return self._solve(gradient, {w: dy for w, dy in self._at_layers.items() if self._is_cheaper_by_rows(w)})
+
+    def _is_cheaper_by_rows(self, weight: Tensor) -> bool:
+        rows, n, m = self._calls[weight][0].rows, len(weight), self._order(weight)
+        return rows * (n * n + m * m + n * m) < n * m * (n + m)
+
+    def _solve(self, vectors: Sequence[Tensor], at_layers: dict[Tensor, Tensor]) -> list[Tensor]:
+        """Returns M^-1 v; of layers in `at_layers`, from the derivatives at their outputs."""
         part_of = dict(zip(self._params, vectors, strict=True))
         result = {}
-        for weight in self._calls:
+        for weight, calls in self._calls.items():
             bias = self._bias_of.get(weight)
-            rows = part_of[weight].flatten(1)
+            A, G = (self._state[weight][f"{name}_inverse"] for name in ("input", "output"))
+            n, m = len(G), len(A)
+            if weight in at_layers:
+                x = torch.cat(list(calls[0].input_rows()))
+                a = x @ A if bias is None else torch.addmm(A[-1], x, A[:-1])
+                V = (calls[0].output_rows(at_layers[weight]) @ G).t() @ a
+                self._multiplications += calls[0].rows * (n * n + m * m + n * m)
+            else:
+                V = part_of[weight].flatten(1)
+                if bias is not None:
+                    V = torch.cat([V, part_of[bias].unsqueeze(1)], 1)
+                V = G @ V @ A
+                self._multiplications += n * m * (n + m)
             if bias is not None:
-                rows = torch.cat([rows, part_of[bias].unsqueeze(1)], 1)
-            inverses = self._state[weight]
-            self._multiplications += rows.numel() * sum(rows.shape)
-            rows = inverses["output_inverse"] @ rows @ inverses["input_inverse"]
-            if bias is not None:
-                result[bias] = rows[:, -1].contiguous()
-                rows = rows[:, :-1]
-            result[weight] = rows.reshape(weight.shape)
+                result[bias] = V[:, -1].contiguous()
+                V = V[:, :-1]
+            result[weight] = V.reshape(weight.shape)
         for param in self._others:
             result[param] = part_of[param] / (self._state[param]["sampled_curvature"] + self._gamma[param] ** 2)
         return [result[param] for param in self._params]
@@ -123,8 +155,9 @@ class Kronecker:
             raise FloatingPointError("the curvature at the outputs of a layer is not finite")
         calls = [call for of_weight in self._calls.values() for call in of_weight]
         for call in calls:  # one pass back through the layers, and A and G
-            weight = call.weight
-            self._multiplications += call.rows * (weight.numel() + self._order(weight) ** 2 + len(weight) ** 2)
+            weight, order = call.weight, self._order(call.weight)
+            self._multiplications += min(call.rows, ENOUGH_ROWS * order) * order**2
+            self._multiplications += call.rows * (weight.numel() + len(weight) ** 2)
         for param, parts in of_batch.items():
             state = self._state[param]
             state["preconditioner_updates"] = 1 + state.get("preconditioner_updates", 0)
@@ -188,7 +221,8 @@ def input_factor(calls: Sequence[LayerCall], has_bias: bool) -> Tensor:
     """Returns A, the mean of a a^T over samples and positions; with a bias, a one is appended to each a."""
     order = calls[0].weight[0].numel()
     A, count = calls[0].weight.new_zeros(order + has_bias, order + has_bias), 0
-    for rows in (rows for call in calls for rows in call.input_rows()):
+    most = ENOUGH_ROWS * len(A)
+    for rows in (rows for call in calls for rows in call.input_rows(most)):
         A[:order, :order].addmm_(rows.t(), rows)
         if has_bias:
             A[order, :order] += rows.sum(0)

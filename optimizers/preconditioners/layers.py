@@ -1,5 +1,7 @@
 """The linear and convolution layers of a network, as a forward pass calls them."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +10,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..compat_torch import without_torch_function
+from ..compat_torch import has_gradient_hooks, without_torch_function
 from ..functional_signatures import SIGNATURES, ConvolutionArguments, LinearArguments
 
 CHUNK = 2**22  # numbers of unfolded inputs that are in memory at a time, about
@@ -33,9 +35,15 @@ class LayerCall(NamedTuple):
     rows: int
     arguments: LinearArguments | ConvolutionArguments
 
-    def input_rows(self) -> Iterator[Tensor]:
-        """Yields the inputs a of the matrix W (rows, in), a row for each sample and position, in parts."""
+    def input_rows(self, most: float = math.inf) -> Iterator[Tensor]:
+        """Yields the inputs a of the matrix W (rows, in), a row for each sample and position, in parts.
+
+        Args:
+            most: about how many rows are enough; they are those of the first samples.
+        """
         x, call = self.inputs, self.arguments
+        if x.dim() > 1 and most < self.rows:
+            x = x[: math.ceil(most * len(x) / self.rows)]
         if isinstance(call, LinearArguments):
             yield x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
             return
@@ -88,12 +96,35 @@ class LayerRecorder(TorchFunctionMode):
     def __init__(self, params: Sequence[Tensor]):
         super().__init__()
         self._params = set(params)
+        self._used_elsewhere: set[Tensor] = set()
         self.calls: dict[Tensor, list[LayerCall]] = {}
+
+    @property
+    def linear_calls(self) -> list[LayerCall]:
+        """Calls of linear layers whose weight and bias were used once: their gradients are those of the call.
+
+        For a loss of the outputs alone, and derivatives dy and inputs x as rows, these are dy^T x and the sum of dy.
+        """
+        ones = [calls[0] for calls in self.calls.values() if len(calls) == 1]
+        biases = Counter(call.bias for calls in self.calls.values() for call in calls if call.bias is not None)
+        return [
+            one
+            for one in ones
+            if isinstance(one.arguments, LinearArguments)
+            and not {one.weight, one.bias} & self._used_elsewhere
+            and (one.bias is None or biases[one.bias] == 1)
+            and not any(has_gradient_hooks(p) for p in (one.weight, one.bias) if p is not None)
+        ]
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func not in LAYERS:
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            with without_torch_function():
+                if not isinstance(output, Tensor) or output.requires_grad:
+                    parts = (part for value in (*args, *kwargs.values()) for part in _listed(value))
+                    self._used_elsewhere |= self._params.intersection(p for p in parts if isinstance(p, Tensor))
+            return output
         call = SIGNATURES[func](*args, **kwargs)
         inputs = call.input.detach()
         output = func(*args, **kwargs)
@@ -108,6 +139,11 @@ class LayerRecorder(TorchFunctionMode):
             bias = call.bias if call.bias is not None and call.bias in self._params else None
             edge, rows = get_gradient_edge(output), output.numel() // len(weight)
             self.calls.setdefault(weight, []).append(LayerCall(weight, bias, inputs, edge, rows, call))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """Returns the entries of a list or a tuple; of another value, itself."""
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 LAYERS = (F.linear, F.conv1d, F.conv2d)

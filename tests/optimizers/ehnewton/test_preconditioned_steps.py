@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from helpers.references import Problem, flat, numbers
 from trainopt.optimizers import CheckpointDistance, EHNewton
+from trainopt.optimizers.preconditioners.kronecker import Kronecker
 
 SMALLEST = 1e-5  # eta, beside the damping of K-FAC's factors
 
@@ -138,6 +139,50 @@ def test_the_third_step_has_the_inverses_of_the_second_and_running_means_of_fact
     torch.testing.assert_close(factors[-1], torch.stack(of_batch).mean(0))
     assert len({m.sum().item() for m in of_batch}) == 8  # other targets in each step
     assert all((torch.linalg.eigvalsh(m) > -1e-12).all() for m in of_batch)
+
+
+class Tied(nn.Module):
+    """Linear layers, one of whose weights is used once more; or called twice; or whose bias is."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.first, self.second = kind, nn.Linear(40, 30), nn.Linear(30, 40)
+
+    def forward(self, x):
+        y = self.second(self.first(x).tanh())
+        if self.kind == "weight":
+            return y + x @ self.first.weight.t() @ self.second.weight.t()
+        if self.kind == "twice":
+            return self.second(self.first(y).tanh())
+        return y * self.first.bias.sum() if self.kind == "bias" else y
+
+
+def step_of(kind, penalty, is_cheaper):
+    """Weights after a step, and what it cost, with a rule for solving by rows."""
+    torch.manual_seed(0)
+    one = Problem(Tied(kind).double(), numbers(6, 40), lambda z: F.cross_entropy(z, torch.arange(6)), penalty)
+    optimizer = EHNewton(one.params, 1.0, curvature="gauss_newton", preconditioner="kronecker", cg_max_iter=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kronecker, "_is_cheaper_by_rows", is_cheaper)
+        optimizer.step(one.closure)
+    return one.weights(), optimizer.last_step["gradient_equivalents"]
+
+
+@pytest.mark.parametrize("penalty", [None, lambda params: sum((p**2).sum() for p in params)])
+@pytest.mark.parametrize(("kind", "layers"), [("once", 2), ("weight", 0), ("twice", 0), ("bias", 1)])
+def test_a_small_batch_is_solved_by_rows_with_the_same_result(kind, layers, penalty):
+    """Where weights or biases are used elsewhere, or penalized, rows would leave out a part of the gradient."""
+    rule, solved = Kronecker._is_cheaper_by_rows, []
+
+    def counted(self, weight):
+        solved.append(rule(self, weight))
+        return solved[-1]
+
+    weights, cost = step_of(kind, penalty, counted)
+    expected, dense_cost = step_of(kind, penalty, lambda self, weight: False)
+    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-11)
+    assert solved == [True] * (layers if penalty is None else 0)
+    assert (cost < dense_cost) == any(solved)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from helpers.references import numbers
 from trainopt.optimizers.curvature import curvature as curvature_module
 from trainopt.optimizers.curvature.curvature import Curvature, evaluate
-from trainopt.optimizers.preconditioners.kronecker import batch_factors
+from trainopt.optimizers.preconditioners.kronecker import batch_factors, input_factor
 from trainopt.optimizers.preconditioners.layers import LayerRecorder
 
 
@@ -127,6 +127,17 @@ def test_factors_are_those_of_a_loop_over_samples_and_positions(name, monkeypatc
     assert others == {p for m in norms for p in m.parameters()}
     for p, h in zip(others, torch.autograd.grad(network(x), list(others), r) if others else (), strict=True):
         torch.testing.assert_close(of_batch[p]["sampled_curvature"], h.square())
+
+
+@pytest.mark.parametrize("padding", ["valid", 1])
+def test_the_inputs_factor_is_of_the_first_samples_where_these_have_rows_enough(padding):
+    """Four rows a sample, or six, and an order of 5: 40 rows are enough, of 10 or of 7 samples."""
+    torch.manual_seed(0)
+    network, x = nn.Conv1d(2, 3, 2, padding=padding).double(), numbers(20, 2, 5)
+    enough = 10 if padding == "valid" else 7
+    calls = [linearized(network, lambda x=x: F.mse_loss(network(x), 0 * network(x)))[1] for x in (x, x[:enough])]
+    whole, part = (input_factor(of[network.weight][:1], True) for of in calls)
+    torch.testing.assert_close(whole, part, rtol=1e-12, atol=1e-14)
 
 
 DRAWS = 20_000
