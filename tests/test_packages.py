@@ -33,8 +33,8 @@ ALLOWED = {
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.export": {
-        *("runner.comparison", "runner.analysis", "runner.state", "runner.records", "runner.config", "runner.system"),
-        *("data", "models"),
+        *("runner.comparison", "runner.analysis", "runner.state", "runner.reporting", "runner.records"),
+        *("runner.config", "runner.system", "data", "models"),
     },
     "runner.comparison": {
         *("runner.search", "runner.sweeps", "runner.state"),

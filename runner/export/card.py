@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..comparison.significance import Estimate, estimate
 from ..records.job_table import read_jobs, sweep_jobs
 from ..records.run_folder import CONFIG, DONE, identity, read_config, read_summary
+from ..reporting.tables import markdown
 from ..state.run import Run
 from ..system.files import read_json
 from .formats import Exported
@@ -84,11 +85,9 @@ def numbers_of(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
-    """Returns a table in Markdown, with an empty line after it."""
-    heads = list(headers)
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *cells]] + [""]
+def table(header: list[str], rows: Iterable[Iterable[Any]], left: tuple[int, ...] = (0,)) -> list[str]:
+    """Returns the lines of a table in Markdown, with an empty one after it; `left` are its left-aligned columns."""
+    return [*markdown(header, [list(map(str, row)) for row in rows], left).splitlines(), ""]
 
 
 def results_table(results: dict[str, dict[str, Any]], sizes: dict[str, int]) -> list[str]:
@@ -173,7 +172,7 @@ def facts_table(
         "commit": first.get("commit"),
         "command": f"`{shlex.join(first['command'])}`" if first.get("command") else None,
     }
-    return table(["", ""], [[name, value] for name, value in facts.items() if value not in (None, "")])
+    return table(["", ""], [[name, value] for name, value in facts.items() if value not in (None, "")], left=(0, 1))
 
 
 def without(config: DictConfig, names: tuple[str, ...]) -> DictConfig:

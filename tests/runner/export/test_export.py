@@ -105,7 +105,7 @@ def test_the_card_has_the_interval_over_seeds(tmp_path):
     sweep = made_up_sweep(tmp_path / "sweep", [*runs, *others])
     folder = next(path for path in sweep.glob("*/") if path.name == "seed=1")
     config = read_config(folder)[0]
-    text = "\n".join(seeds_table(folder, config))
+    text = re.sub(" +", " ", "\n".join(seeds_table(folder, config)))
     low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
     assert f"| top1 | 91.5 | 1.8 | {low:.4g} to {high:.4g} |" in text
     assert "3 runs of this configuration that differ in their seed alone (0, 1, 2); 1 more diverged" in text
