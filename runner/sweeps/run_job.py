@@ -135,7 +135,7 @@ class Job:
             print(f"trainopt: {name}: was killed ({number}); the same command continues it", file=sys.stderr)
         if in_a_line:
             job = job_status(sweep, name, {}, alive=False)
-            top1 = "" if job.top1 is None else f", top-1 {job.top1:.2f} %"
+            top1 = "" if job.top1 is None else f", test top-1 {job.top1:.2f} %"
             print(f"{job.state}: {name}{top1}", flush=True)
         return code
 

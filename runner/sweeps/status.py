@@ -17,7 +17,7 @@ STATE_COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "fail
 def show_job_table(jobs: list[JobStatus]) -> None:
     """Prints the job table, the errors of failed jobs, and how many jobs are in which state."""
     console = wide_console()
-    table = plain_table("job", "state", "step", "progress", "time", "left", "top-1", "loss", left=2)
+    table = plain_table("job", "state", "step", "progress", "time", "left", "test top-1", "test loss", left=2)
     has_roles = any(job.role for job in jobs)
     if has_roles:
         table.add_column("role")
