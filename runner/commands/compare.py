@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..comparison.metrics import AXES, METRICS
+from ..reporting.style import STYLES, figure_style
 from ..system.display import wide_console
 from ..system.flags import FlagParser, existing_folder
 
@@ -32,8 +33,30 @@ def parser() -> FlagParser:
     parser.add_argument(
         "--tuning", type=existing_folder, action="append", metavar="SWEEP", help="learning-rate searches"
     )
+    parser.add_argument(
+        "--rename",
+        action="append",
+        metavar="NAME:LABEL",
+        help="in tables and figures, as optimizer=adam:Adam; NAME: a method, or KEY=VALUE in it",
+    )
+    parser.add_argument(
+        "--style",
+        choices=tuple(STYLES),
+        default="notebook",
+        help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
+    )
+    parser.add_argument("--width", metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style")
+    parser.add_argument(
+        "--columns", metavar="NAME,NAME", help="of table.tex: metrics, p, difference, effect, n, AXIS_to_target, …"
+    )
     out = Path("outputs/comparison")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=out,
+        metavar="DIR",
+        help=f"of the files, which replace earlier ones; {out}",
+    )
     parser.add_argument("--force", action="store_true", help="compare runs that should not be compared")
     return parser
 
@@ -59,5 +82,8 @@ def compare(options: Namespace) -> None:
 
     by = options.by.split(",") if options.by else None
     choices = {"by": by, "baseline": options.baseline, "metric": options.metric, "target": options.target}
-    comparison = read_comparison(options.paths, options.tuning or [], follow, **choices)
-    report_comparison(comparison, options.x, options.out, options.force, console)
+    columns = options.columns.split(",") if options.columns else []
+    with figure_style(options.style, options.width):
+        renames = options.rename or []
+        comparison = read_comparison(options.paths, options.tuning or [], follow, renames=renames, **choices)
+        report_comparison(comparison, options.x, options.out, options.force, console, columns)

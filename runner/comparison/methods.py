@@ -1,7 +1,7 @@
 """From runs to methods: configuration differences, metrics over seeds, and tests against a baseline."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..records.frames import Runs
 from ..records.run_folder import DONE
+from ..reporting.method_styles import method_labels
 from ..state.progress import HVP_COST
 from ..system.errors import UserError
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
@@ -29,6 +30,7 @@ class Method:
 
     Attributes:
         name: its configuration differences to the other methods, as in `optimizer=adam optimizer.lr=0.01`.
+        label: the same as papers write it, as in `Adam, lr 0.01`.
         runs: folders of the runs.
         seeds: of the runs, in the same order.
         diverged: number of runs that diverged.
@@ -43,6 +45,7 @@ class Method:
     name: str
     runs: list[str]
     seeds: list[int]
+    label: str = ""
     diverged: int = 0
     estimates: dict[str, Estimate] = field(default_factory=dict)
     to_target: dict[str, Estimate] = field(default_factory=dict)
@@ -80,6 +83,11 @@ class Comparison:
     runs: Runs
 
     @property
+    def baseline_label(self) -> str:
+        """The label of the baseline."""
+        return next(method.label for method in self.methods if method.name == self.baseline)
+
+    @property
     def has_accuracies(self) -> bool:
         """Whether any of the runs has accuracies: those of test functions have none."""
         return has_accuracies(self.runs.summaries)
@@ -100,6 +108,7 @@ def compare_methods(
     metric: str | None = None,
     target: float | None = None,
     names: Mapping[str, str] | None = None,
+    renames: Sequence[str] = (),
 ) -> Comparison:
     """Groups runs into methods and compares these.
 
@@ -111,9 +120,10 @@ def compare_methods(
             final value of the metric that selects their best weights, or final_loss.
         target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
         names: the method of each run, where the plan of a tournament says so; `by` is then None.
+        renames: labels of methods, as of `method_labels`.
 
     Raises:
-        UserError: there are no runs; or a key, a baseline or a metric does not exist.
+        UserError: there are no runs; or a key, a baseline or a metric does not exist; or as `method_labels`.
     """
     if runs.summaries.empty:
         raise UserError("compare: none of the folders holds a run that has ended")
@@ -125,13 +135,16 @@ def compare_methods(
     unnamed = [key for key in all_differing if key not in differing]
     methods = group_runs(runs, differing, names)
     obstacles = find_obstacles(runs, all_differing, metric)
+    labels = method_labels((method.name for method in methods), renames)
     if target is None:
         converged = runs.summaries[runs.summaries["status"] != "diverged"]
         lowest = converged["best_top1.value"].min()
         target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
     at_target = first_at_target(runs, target)
     recorded = {name for name, one in metrics.items() if runs.summaries[one.column].notna().any()}
+    lengths = runs.metrics.groupby("run")[list(AXES.values())].max()
     for method in methods:
+        method.label = labels[method.name]
         summaries = runs.summaries.loc[method.runs]
         method.diverged = int((summaries["status"] == "diverged").sum())
         method.estimates = {
@@ -140,7 +153,8 @@ def compare_methods(
         }
         reached = at_target.loc[at_target.index.intersection(method.runs)]
         method.reached = len(reached)
-        method.to_target = {axis: estimate(list(reached[column])) for axis, column in AXES.items()}
+        longest = lengths.loc[lengths.index.intersection(method.runs)].max()  # no run can reach it later
+        method.to_target = {a: estimate(list(reached[c]), (0.0, float(longest[c]))) for a, c in AXES.items()}
     baseline_method = find_baseline(methods, baseline)
     add_verdicts(methods, baseline_method, runs.summaries[metrics[metric].column])
     return Comparison(methods, baseline_method.name, metric, metrics, target, differing, unnamed, obstacles, runs)
@@ -282,10 +296,10 @@ def first_at_target(runs: Runs, target: float) -> pd.DataFrame:
 
 
 def find_baseline(methods: list[Method], name: str | None) -> Method:
-    """Returns the method of this name, or with this unique part in its name; None: the first."""
+    """Returns the method of this name or label, or with this unique part in its name; None: the first."""
     if name is None:
         return methods[0]
-    matches = [m for m in methods if m.name == name] or [m for m in methods if name in m.name]
+    matches = [m for m in methods if name in (m.name, m.label)] or [m for m in methods if name in m.name]
     if len(matches) != 1:
         what = "several methods" if matches else "no method"
         raise UserError(f"--baseline {name}: means {what}; there are {'; '.join(m.name for m in methods)}")
@@ -295,30 +309,32 @@ def find_baseline(methods: list[Method], name: str | None) -> Method:
 def add_verdicts(methods: list[Method], baseline: Method, values: pd.Series) -> None:
     """Tests every other method against the baseline, with a correction for their number."""
 
-    def by_seed(method: Method) -> dict[int, float]:
-        return dict(zip(method.seeds, values.loc[method.runs], strict=True))
-
     others = [m for m in methods if m is not baseline]
-    verdicts = [compare_with_baseline(by_seed(m), by_seed(baseline)) for m in others]
+    verdicts = [compare_with_baseline(values_by_seed(m, values), values_by_seed(baseline, values)) for m in others]
     for method, verdict, p in zip(others, verdicts, holm([v.p for v in verdicts]), strict=True):
         method.verdict = replace(verdict, adjusted=p)
+
+
+def values_by_seed(method: Method, values: pd.Series) -> dict[int, float]:
+    """Returns a method's values of a metric by seed, from those by run."""
+    return dict(zip(method.seeds, values.loc[method.runs], strict=True))
 
 
 def conclusion_text(comparison: Comparison) -> str:
     """Returns the result of the tests, in a sentence."""
     metric = comparison.metrics[comparison.metric]
     words = ("better", "worse") if metric.more_is_better is not None else ("higher", "lower")
-    others = [(m.name, m.verdict) for m in comparison.methods if m.verdict is not None]
+    others = [(m.label, m.verdict) for m in comparison.methods if m.verdict is not None]
     if not others:
         return "There is one method: nothing to compare it with."
-    tests = [(name, v) for name, v in others if v.has_p_value]
+    tests = [(label, v) for label, v in others if v.has_p_value]
     if not tests:
         return f"No test: {others[0][1].kind}."
     parts = [
-        f"{name} is {words[(v.difference > 0) == (metric.more_is_better is False)]} than {comparison.baseline}"
-        for name, v in tests
+        f"{label} is {words[(v.difference > 0) == (metric.more_is_better is False)]} than {comparison.baseline_label}"
+        for label, v in tests
         if v.is_significant
     ]
     if parts:
         return f"On {metric.label}: {'; '.join(parts)}."
-    return f"On {metric.label} no method differs significantly from {comparison.baseline}."
+    return f"On {metric.label} no method differs significantly from {comparison.baseline_label}."

@@ -25,7 +25,7 @@ def read_comparison(
         paths: of runs, of sweeps, or of folders with runs below them.
         tuning: the same, of learning-rate searches.
         progress: wraps lists of folders, as a progress bar does.
-        options: for `compare_methods`: by, baseline, metric and target.
+        options: for `compare_methods`: by, baseline, metric, target and renames.
 
     Raises:
         UserError: a tournament has no final run yet; or as `compare_methods`.

@@ -1,46 +1,57 @@
 """A comparison as one HTML file that needs no other file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ..reporting.html import data_uri, render
+from ..reporting.method_styles import method_styles
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .differences import configs_as_text
-from .figures.curves import method_styles
+from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text
-from .significance import LEVEL
+from .significance import LEVEL, MIN_SEEDS
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
 
 
+class TableSection(NamedTuple):
+    """A part of the table: a title, a header and rows of text, whose first column holds the methods' labels."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 def write_comparison_report(
-    comparison: Comparison, table: tuple[list[str], list[list[str]]], figures: list[SavedFigure], path: Path
+    comparison: Comparison, table: list[TableSection], x_axis: str, figures: list[SavedFigure], path: Path
 ) -> None:
     """Writes the report.
 
     Args:
         comparison: the methods and their runs.
-        table: (header, rows of text); the first column holds the methods' names.
+        table: its parts.
+        x_axis: of the curves, one of AXES.
         figures: these go into the file themselves.
         path: of the file.
     """
-    header, rows = table
+    styles = method_styles(method.name for method in comparison.methods)
     runs = [run for method in comparison.methods for run in method.runs]
     text = render(
         "report.html.jinja",
         comparison=comparison,
         conclusion=conclusion_text(comparison),
         metric=comparison.metrics[comparison.metric].label,
-        header=header,
-        rows=rows,
-        colours={name: colour for name, (colour, _) in method_styles(comparison.methods).items()},
+        table=[section for section in table if len(section.header) > 1],
+        target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
+        colours={m.label: styles[m.name][0] for m in comparison.methods},
         figures=[(figure, data_uri(figure.svg)) for figure in figures],
         rule=DIVERGED_RULE,
         cost=COST,
         level=LEVEL,
+        min_seeds=MIN_SEEDS,
         run_count=len(runs),
         differing=[key.removeprefix("choices.") for key in (*comparison.differing, *comparison.unnamed)],
         values=differing_values(comparison),
@@ -50,11 +61,11 @@ def write_comparison_report(
 
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:
-    """Returns (name, its value of each differing key, seeds) of the methods."""
+    """Returns (label, its value of each differing key, seeds) of the methods."""
     text = configs_as_text(comparison.runs.configs)
     return [
         (
-            method.name,
+            method.label,
             [text.at[method.runs[0], key] for key in (*comparison.differing, *comparison.unnamed)],
             ", ".join(map(str, method.seeds)),
         )

@@ -71,8 +71,13 @@ def estimate(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, 
         return Estimate(mean, math.nan, 1, math.nan, math.nan)
     # of equal values rounding would leave a little
     std = 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
-    reach = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    reach = half_width(Estimate(mean, std, n, math.nan, math.nan))
     return Estimate(mean, std, n, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]))
+
+
+def half_width(value: Estimate) -> float:
+    """Returns half the 95 % interval of a mean, by Student's t; nan where there is one value."""
+    return float(stats.t.ppf(0.975, value.n - 1)) * value.std / math.sqrt(value.n) if value.n > 1 else math.nan
 
 
 def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, float]) -> Verdict:
@@ -100,6 +105,31 @@ def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, fl
     if result is None:
         result = stats.ttest_ind(a, b, equal_var=False)
     return Verdict(kind, difference, float(result.pvalue), effect)
+
+
+def as_good_as_the_best(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
+    """Returns the method with the best mean, and those that do not differ significantly from it.
+
+    Each is tested against the best as against a baseline, with Holm's correction for their number; without a test a
+    method belongs to them only if its mean is the same.
+
+    Args:
+        values: by seed, for each method; methods with a value that is not finite are left out.
+        more_is_better: whether the highest mean is the best.
+    """
+    finite = {name: by_seed for name, by_seed in values.items() if by_seed and np.isfinite([*by_seed.values()]).all()}
+    if not finite:
+        return set()
+    means = {name: float(np.mean([*by_seed.values()])) for name, by_seed in finite.items()}
+    best = (max if more_is_better else min)(means, key=lambda name: means[name])
+    others = [name for name in finite if name != best]
+    verdicts = [compare_with_baseline(finite[name], finite[best]) for name in others]
+    adjusted = holm([verdict.p for verdict in verdicts])
+    return {best} | {
+        name
+        for name, verdict, p in zip(others, verdicts, adjusted, strict=True)
+        if (p >= LEVEL if verdict.has_p_value else verdict.difference == 0)
+    }
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:

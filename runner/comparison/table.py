@@ -2,12 +2,12 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from ..reporting.tables import latex, markdown
+from ..reporting.tables import markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import shown, write_text
@@ -16,15 +16,19 @@ from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
 from .metrics import AXES
-from .report import write_comparison_report
-from .significance import Estimate, Verdict
+from .paper_table import check_columns, default_columns, paper_table
+from .report import TableSection, write_comparison_report
+from .significance import MIN_SEEDS, Estimate, Verdict
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
+REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
 TARGET_AXES = ("steps", "gradients", "seconds")  # of the cost to the target, in the files
 
 
-def report_comparison(comparison: Comparison, x_axis: str, out: Path, force: bool, console: Console) -> None:
-    """Prints the table and writes the files.
+def report_comparison(
+    comparison: Comparison, x_axis: str, out: Path, force: bool, console: Console, columns: Sequence[str] = ()
+) -> None:
+    """Prints the table and writes the files, in place of those of an earlier comparison.
 
     Args:
         comparison: the methods and their runs.
@@ -32,22 +36,36 @@ def report_comparison(comparison: Comparison, x_axis: str, out: Path, force: boo
         out: folder of the files.
         force: whether obstacles are printed as warnings.
         console: to print on.
+        columns: of table.tex; none: the usual ones.
 
     Raises:
-        UserError: there are obstacles, and no `force`; or the files cannot be written.
+        UserError: there are obstacles, and no `force`; or there is no such column; or the files cannot be written.
     """
     for name, reason in comparison.runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not force:
         raise UserError(f"compare: {'; '.join(comparison.obstacles)}; --force compares all the same")
+    check_columns(comparison, columns)
     for obstacle in comparison.obstacles:
         console.print(f"warning: {obstacle}", markup=False, soft_wrap=True)
     show_comparison(comparison, x_axis, console)
     try:
-        write_files(comparison, x_axis, out)
+        earlier = files_in(out)
+        write_files(comparison, x_axis, out, columns)
+        remaining = sorted(name for name, changed in files_in(out).items() if earlier.get(name) == changed)
     except OSError as error:
         raise UserError(f"{shown(out)}: cannot be written ({error.strerror}); give --out DIR") from error
-    console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, curves as SVG and PNG)")
+    console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, figures as PDF, SVG and PNG)")
+    if earlier:
+        text = f"{shown(out)}/ held an earlier comparison, whose files were replaced; --out DIR keeps both"
+        left = f"; of it remain {', '.join(remaining)}" if remaining else ""
+        console.print(f"{text}{left}", markup=False, soft_wrap=True)
+
+
+def files_in(folder: Path) -> dict[str, int]:
+    """Returns the files in a folder that may be of a comparison, with the times of their last change."""
+    paths = [path for path in folder.glob("*.*") if path.suffix in FORMATS] if (folder / REPORT).is_file() else []
+    return {path.name: path.stat().st_mtime_ns for path in paths}
 
 
 def comparison_table(
@@ -60,23 +78,45 @@ def comparison_table(
         axes: those of AXES for which the cost to reach the target is shown.
         metrics: those that have a column besides the tested one.
     """
+    sections = table_sections(comparison, axes, metrics)
+    header = [sections[0].header[0], *(name for section in sections for name in section.header[1:])]
+    lines = zip(*(section.rows for section in sections), strict=True)
+    return header, [[parts[0][0], *(cell for part in parts for cell in part[1:])] for parts in lines]
+
+
+def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterable[str]) -> list[TableSection]:
+    """Returns the table in parts that fit on a page: results with their test, further metrics, and the cost.
+
+    Args:
+        comparison: the methods.
+        axes: those of AXES for which the cost to reach the target is shown.
+        metrics: those that have a column besides the tested one.
+    """
     axes = list(axes) if comparison.has_accuracies else []
     tested, known, summaries = comparison.metric, comparison.metrics, comparison.runs.summaries
     others = [name for name in metrics if name != tested and summaries[known[name].column].notna().any()]
-    header = ["method", "runs", "diverged", known[tested].label, "95 % interval"]
-    header += ["difference", "p (Holm)", "effect (g)", "test", *(known[name].label for name in others)]
-    header += [f"{axis} to {comparison.target:g} %" for axis in axes]
-    header += ["tuning trials", "tuning gradients"]
-    rows = []
+    results = ["method", "runs", "diverged", known[tested].label, "95 % interval"]
+    results += ["difference", "p (Holm)", "effect (g)", "test"]
+    costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
+    sections = [
+        TableSection("Results", results, []),
+        TableSection("Further metrics", ["method", *(known[name].label for name in others)], []),
+        TableSection("Cost", costs, []),
+    ]
     for method in comparison.methods:
         value, form = method.estimates[tested], known[tested].form
-        row = [method.name, str(len(method.runs)), str(method.diverged), estimate_text(value, form)]
-        row += ["" if math.isnan(value.low) else f"{value.low:{form}} to {value.high:{form}}"]
-        row += verdict_cells(method.verdict, form)
-        row += [estimate_text(method.estimates[name], known[name].form) for name in others]
-        row += [target_text(method, axis) for axis in axes]
-        rows.append([*row, str(len(method.trials)), f"{method.trial_gradients:,}"])
-    return header, rows
+        row = [method.label, str(len(method.runs)), str(method.diverged), estimate_text(value, form)]
+        sections[0].rows.append([*row, interval_text(value, form), *verdict_cells(method.verdict, form)])
+        values = [estimate_text(method.estimates[name], known[name].form) for name in others]
+        sections[1].rows.append([method.label, *values])
+        effort = [str(len(method.trials)), f"{method.trial_gradients:,}"]
+        sections[2].rows.append([method.label, *(target_text(method, axis) for axis in axes), *effort])
+    return sections
+
+
+def interval_text(value: Estimate, form: str) -> str:
+    """Returns the 95 % interval of a mean; of fewer than MIN_SEEDS seeds it is so wide that it says nothing."""
+    return f"{value.low:{form}} to {value.high:{form}}" if value.n >= MIN_SEEDS else f"n = {value.n}" if value.n else ""
 
 
 def estimate_text(value: Estimate, form: str) -> str:
@@ -118,8 +158,9 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
-        f"mean ± standard deviation over seeds; p: {comparison.metrics[comparison.metric].label} vs."
-        f" {comparison.baseline}, corrected by Holm's method, * below 0.05; {COST}.",
+        f"mean ± standard deviation over seeds; 95 % interval from {MIN_SEEDS} seeds on;"
+        f" p: {comparison.metrics[comparison.metric].label} vs."
+        f" {comparison.baseline_label}, corrected by Holm's method, * below 0.05; {COST}.",
         soft_wrap=True,
         markup=False,
     )
@@ -127,22 +168,23 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(DIVERGED_RULE, soft_wrap=True)
 
 
-def write_files(comparison: Comparison, x_axis: str, out: Path) -> None:
-    """Writes table.csv, table.md, table.tex, the figures and report.html."""
+def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequence[str]) -> None:
+    """Writes table.csv, table.md, table.tex (these columns; none: the usual ones), the figures and report.html."""
     out.mkdir(parents=True, exist_ok=True)
-    table = comparison_table(comparison, dict.fromkeys([x_axis, *TARGET_AXES]), comparison.metrics)
+    axes = list(dict.fromkeys([x_axis, *TARGET_AXES]))
     write_csv(comparison, out / "table.csv")
-    write_text(out / "table.md", markdown(*table))
-    write_text(out / "table.tex", latex(*table))
+    write_text(out / "table.md", markdown(*comparison_table(comparison, axes, comparison.metrics)))
+    write_text(out / "table.tex", paper_table(comparison, columns or default_columns(comparison, x_axis)))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
     figures += draw_fisher_figures(comparison, x_axis, out)
-    write_comparison_report(comparison, table, figures, out / "report.html")
+    sections = table_sections(comparison, axes, comparison.metrics)
+    write_comparison_report(comparison, sections, x_axis, figures, out / REPORT)
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Writes all estimates as numbers, a row for each method: mean, std, n, low and high of each metric."""
     parts = ("mean", "std", "n", "low", "high")
-    header = ["method", "runs", "diverged", "seeds"]
+    header = ["method", "label", "runs", "diverged", "seeds"]
     header += [f"{name}_{part}" for name in comparison.metrics for part in parts]
     header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
     header += ["tuning_trials", "tuning_gradients", "difference", "p", "p_holm", "effect_g", "test"]
@@ -154,7 +196,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
-            start = [m.name, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
+            start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
             effort = [len(m.trials), m.trial_gradients]
             row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)

@@ -13,6 +13,7 @@ from .style import (
     MARKER_LIMIT,
     SET_COLOURS,
     TRAJECTORY_COLOUR,
+    fit_percentages,
     needs_log_scale,
     plot_set,
     save_png,
@@ -44,9 +45,11 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
             epochs = np.array([record["epoch"] for record in of_kind])
             values = np.array([record.get(key) for record in of_kind], dtype=float)
             plot_set(axis, kind, epochs, values)
-        lines = np.concatenate([line.get_ydata() for line in axis.get_lines()])
-        if name == "loss" and needs_log_scale(lines):
+        lines = [np.asarray(line.get_xydata()).T for line in axis.get_lines()]
+        if name == "loss" and needs_log_scale(np.concatenate([y for _, y in lines])):
             axis.set_yscale("log")
+        if "%" in label:
+            fit_percentages(axis, [(x, y, y) for x, y in lines])
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         style_axes(axis)

@@ -10,8 +10,10 @@ from .style import PALETTE, escape_math, save_png, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 MAX_NUMBERS = 15  # rows of a matrix whose entries are written into it
+PER_CLASS = "samples of the class (%)"
 MAX_TICKS = 20  # classes that are named one by one
 
 
@@ -41,6 +43,8 @@ def draw_array(axis: "Axes", name: str, array: np.ndarray, font_size: float = 8.
         axis.bar(range(len(array)), array, color=PALETTE[0])
         axis.set_xlabel("class")
         axis.set_ylabel(label)
+        if len(array) <= MAX_TICKS:
+            axis.set_xticks(range(len(array)))
         style_axes(axis)
         axis.grid(visible=False, axis="x")
     elif is_confusion_matrix(array):
@@ -49,15 +53,27 @@ def draw_array(axis: "Axes", name: str, array: np.ndarray, font_size: float = 8.
         middle = (np.nanmin(array) + np.nanmax(array)) / 2
         texts = [[f"{value:.3g}" for value in row] for row in array]
         draw_matrix(axis, array, texts, middle, label, font_size)
-    if array.shape[-1] <= MAX_TICKS:
-        axis.set_xticks(range(array.shape[-1]))
 
 
-def draw_confusions(axis: "Axes", percentages: np.ndarray, texts: list[list[str]], font_size: float = 8.0) -> None:
-    """Draws which percentage of each class (row) is predicted as which (column), with a text in each cell."""
-    draw_matrix(axis, percentages, texts, 50.0, "samples of the class (%)", font_size, (0.0, 100.0))
+def draw_confusions(
+    axis: "Axes", percentages: np.ndarray, texts: list[list[str]], font_size: float = 8.0, label: str | None = PER_CLASS
+) -> "AxesImage":
+    """Draws which percentage of each class (row) is predicted as which (column), with a text in each cell.
+
+    Args:
+        axis: to draw on.
+        percentages: (classes, classes).
+        texts: of its cells.
+        font_size: of the texts.
+        label: of the scale of colours beside it; None: no scale.
+
+    Returns:
+        The image, whose scale is from 0 to 100.
+    """
+    image = draw_matrix(axis, percentages, texts, 50.0, label, font_size, (0.0, 100.0))
     axis.set_xlabel("predicted class")
-    axis.set_ylabel("class")
+    axis.set_ylabel("true class")
+    return image
 
 
 def draw_matrix(
@@ -65,10 +81,10 @@ def draw_matrix(
     matrix: np.ndarray,
     texts: list[list[str]],
     middle: float,
-    label: str,
+    label: str | None,
     font_size: float,
     limits: tuple[float | None, float | None] = (None, None),
-) -> None:
+) -> "AxesImage":
     """Draws a heat map, with texts in its cells where it is small.
 
     Args:
@@ -76,19 +92,22 @@ def draw_matrix(
         matrix: (rows, columns).
         texts: of its cells.
         middle: the value above which texts are white.
-        label: of the colours.
+        label: of the scale of colours beside it; None: no scale.
         font_size: of the texts.
         limits: of the colours; None: the lowest and the highest value.
     """
     image = axis.imshow(matrix, cmap="Blues", vmin=limits[0], vmax=limits[1], aspect="equal")
-    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)
-    if len(matrix) <= MAX_TICKS:
-        axis.set_yticks(range(len(matrix)))
+    if label is not None:
+        axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)
+    for count, set_ticks in zip(matrix.shape, (axis.set_yticks, axis.set_xticks), strict=True):
+        if count <= MAX_TICKS:
+            set_ticks(range(count))
     if max(matrix.shape) > MAX_NUMBERS:
-        return
+        return image
     for (row, column), value in np.ndenumerate(matrix):
         colour = "white" if value > middle else "black"
         axis.text(column, row, texts[row][column], ha="center", va="center", fontsize=font_size, color=colour)
+    return image
 
 
 def is_confusion_matrix(matrix: np.ndarray) -> bool:

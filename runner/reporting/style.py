@@ -3,56 +3,188 @@
 matplotlib is imported where something is drawn: to show a run that has ended takes none of it.
 """
 
+import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..system.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow, the faintest on white, comes last
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's colours without yellow, which is faint on white, and four of Krzywinski's palette of 15: colour-blind
+# readers can tell them apart, as no two are closer than Okabe and Ito's green and pink
+COLOURS = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "pink": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "black": "#000000",
+    "wine": "#920000",
+    "violet": "#490092",
+    "lavender": "#B66DFF",
+    "teal": "#004949",
+}
+PALETTE = tuple(COLOURS.values())
+LINES: tuple[Any, ...] = (
+    *("solid", "dashed", "dotted", "dashdot"),
+    *((0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)), (0, (8, 2, 2, 2))),
+)
 SET_COLOURS = {"train": PALETTE[0], "validation": PALETTE[2], "test": PALETTE[1]}
 TRAJECTORY_COLOUR = SET_COLOURS["test"]
 
 LOG_SCALE_RATIO = 30  # of the largest to the smallest value, above which an axis is logarithmic
 MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
-LEGEND_WIDTH = 95  # characters that fit side by side below a figure
+LEGEND_WIDTH = 95  # characters that fit side by side below a figure in the style `notebook`
 TITLE_WIDTH = 13  # characters of a title that fit into an inch
 LINE_INCHES = 0.2  # height of a line of a title
 DPI = 120
+INCHES = {"in": 1.0, "mm": 1 / 25.4, "cm": 1 / 2.54, "pt": 1 / 72.27}  # LaTeX's points
+WIDTHS = (1.5, 30.0)  # of a figure, in inches
+NARROW = 0.75  # exponent: a narrow figure is higher in proportion to its width
+EMBEDDED_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42}  # TrueType: publishers refuse type 3
+
+
+@dataclass(frozen=True)
+class FigureStyle:
+    """Size and fonts of figures.
+
+    Attributes:
+        width: in inches.
+        font_size: in points.
+        dpi: of PNG files.
+        letter_width: of the font, in that of the style `notebook` at the same size.
+        settings: of matplotlib, where they differ from its defaults.
+    """
+
+    width: float = 7.2
+    font_size: float = 10.0
+    dpi: int = DPI
+    letter_width: float = 1.0
+    settings: Mapping[Any, Any] = field(default_factory=dict)
+
+
+STYLES = {
+    "notebook": FigureStyle(),
+    # a column of a two-column page, with the letters of Times, which most templates have
+    "paper": FigureStyle(
+        3.3,
+        8.0,
+        300,
+        0.8,
+        {
+            "font.family": ["STIXGeneral", "DejaVu Sans"],
+            "mathtext.fontset": "stix",
+            "lines.linewidth": 1.0,
+            **{"axes.linewidth": 0.6, "grid.linewidth": 0.5, "hatch.linewidth": 0.6},
+            **{f"{axis}tick.{part}": 0.6 for axis in "xy" for part in ("major.width", "minor.width")},
+            **{f"{axis}tick.{part}": 2.5 for axis in "xy" for part in ("major.size", "major.pad")},
+            **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
+            "axes.labelpad": 2.0,
+        },
+    ),
+    "slides": FigureStyle(
+        12.0,
+        18.0,
+        150,
+        settings={"lines.linewidth": 2.5, "axes.linewidth": 1.2, "grid.linewidth": 1.0, "axes.titlepad": 10.0},
+    ),
+}
+STYLE: ContextVar[FigureStyle] = ContextVar("style", default=STYLES["notebook"])
 
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """A figure on disk, in two formats.
+    """A figure on disk, in three formats.
 
     Attributes:
         name: of the files, without extension.
         title: what the figure shows, in a few words.
         svg: path of the SVG file.
         png: path of the PNG file.
+        pdf: path of the PDF file, whose fonts are embedded.
     """
 
     name: str
     title: str
     svg: Path
     png: Path
+    pdf: Path
 
 
-def new_figure(height: float) -> "Figure":
-    """Returns a figure as wide as a column of the report, `height` in inches."""
+@contextmanager
+def figure_style(name: str = "notebook", width: str | None = None) -> Iterator[None]:
+    """Figures that are made and saved while entered have this style.
+
+    Args:
+        name: one of STYLES.
+        width: of the figures, as `3.3in` or `84mm`; None: that of the style.
+
+    Raises:
+        UserError: the width is none, or out of WIDTHS.
+    """
+    from matplotlib import rc_context
+
+    style = STYLES[name]
+    style = style if width is None else replace(style, width=parse_width(width))
+    token = STYLE.set(style)
+    try:
+        with rc_context(dict(style.settings) | {"font.size": style.font_size}):
+            yield
+    finally:
+        STYLE.reset(token)
+
+
+def parse_width(text: str) -> float:
+    """Returns a length in inches.
+
+    >>> round(parse_width("84mm"), 2), parse_width("3.3in")
+    (3.31, 3.3)
+    """
+    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*({'|'.join(INCHES)})", text.strip())
+    if match is None:
+        raise UserError(f"--width {text}: must be a length with its unit, as 3.3in, 84mm, 8.4cm or 240pt")
+    width = float(match[1]) * INCHES[match[2]]
+    if not WIDTHS[0] <= width <= WIDTHS[1]:
+        raise UserError(f"--width {text}: must be from {WIDTHS[0]:g} to {WIDTHS[1]:g} inches")
+    return width
+
+
+def new_figure(panels: float, text: float = 0.0) -> "Figure":
+    """Returns a figure as wide as the style says.
+
+    Args:
+        panels: height of its panels, in inches in the style `notebook`.
+        text: height of the text below or above them, in the same unit.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(7.2, height), layout="constrained")
+    style, usual = STYLE.get(), STYLES["notebook"]
+    height = panels * (style.width / usual.width) ** NARROW + text * style.font_size / usual.font_size
+    return Figure(figsize=(style.width, height), layout="constrained")
+
+
+def points(size: float) -> float:
+    """Returns the font size of text that has `size` points in the style `notebook`."""
+    return size * STYLE.get().font_size / STYLES["notebook"].font_size
+
+
+def legend_width() -> int:
+    """Returns the number of characters that fit side by side below a figure."""
+    style, usual = STYLE.get(), STYLES["notebook"]
+    return round(LEGEND_WIDTH * style.width / usual.width * usual.font_size / (style.font_size * style.letter_width))
 
 
 def style_axes(axis: "Axes") -> None:
@@ -60,6 +192,11 @@ def style_axes(axis: "Axes") -> None:
     axis.grid(alpha=0.3)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def legend_columns(labels: Iterable[str]) -> int:
+    """Returns how many columns of a legend with these labels fit below a figure."""
+    return max(1, legend_width() // (8 + max(map(len, labels), default=0)))
 
 
 def add_legend(figure: "Figure", handles: dict[str, Any], columns: int = 1) -> None:
@@ -70,9 +207,15 @@ def add_legend(figure: "Figure", handles: dict[str, Any], columns: int = 1) -> N
         handles: what was drawn, by its label.
         columns: of the legend.
     """
-    labels = [escape_math("\n".join(textwrap.wrap(label, LEGEND_WIDTH))) for label in handles]
-    style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
+    labels = [escape_math("\n".join(textwrap.wrap(label, legend_width()))) for label in handles]
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": points(9)}
     figure.legend(list(handles.values()), labels, loc="outside lower left", **style)
+
+
+def set_note(axis: "Axes", text: str) -> None:
+    """Writes a note of what is drawn above a panel, broken into lines as wide as the figure."""
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, legend_width())]
+    axis.set_title("\n".join(lines), fontsize=points(9), loc="left")
 
 
 def escape_math(text: str) -> str:
@@ -106,19 +249,41 @@ def save_png(figure: "Figure", path: Path, title: str) -> Path:
 
 
 def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigure:
-    """Writes a figure into the folder `out` as SVG and PNG; equal figures give equal files."""
+    """Writes a figure into the folder `out` as SVG, PNG and PDF; equal figures give equal files."""
     from matplotlib import rc_context
 
-    saved = SavedFigure(name, title, out / f"{name}.svg", out / f"{name}.png")
-    with missing_glyphs_ignored(), rc_context({"svg.hashsalt": name}):
+    saved = SavedFigure(name, title, *(out / f"{name}.{form}" for form in ("svg", "png", "pdf")))
+    with missing_glyphs_ignored(), rc_context(EMBEDDED_FONTS | {"svg.hashsalt": name}):
         figure.savefig(saved.svg, metadata={"Date": None})
-        figure.savefig(saved.png, dpi=DPI)
+        figure.set_layout_engine("none")  # the layout is made once, and is that of all three
+        figure.savefig(saved.png, dpi=STYLE.get().dpi)
+        figure.savefig(saved.pdf, metadata={"CreationDate": None})
     return saved
 
 
 def needs_log_scale(values: np.ndarray) -> bool:
-    """Returns whether values are positive and cover so wide a range that their axis should be logarithmic."""
+    """Returns whether the axis of values is logarithmic: all are positive, the largest over 30 times the smallest."""
     return bool(values.min() > 0 and values.max() > LOG_SCALE_RATIO * values.min())
+
+
+def fit_percentages(axis: "Axes", lines: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bool:
+    """Ends an axis of percentages at the values after the first step; those before it would take most of its length.
+
+    Args:
+        axis: of the panel.
+        lines: for each, x (0 before the first step), and its lowest and highest values at each.
+
+    Returns:
+        Whether a point is off the axis.
+    """
+    lines = [tuple(part[np.isfinite(low + high)] for part in (x, low, high)) for x, low, high in lines]
+    after = [(low[x > 0], high[x > 0]) for x, low, high in lines if (x > 0).any()]
+    if not after:
+        return False
+    low, high = min(np.min(values) for values, _ in after), max(np.max(values) for _, values in after)
+    margin = 0.05 * (high - low) or 1.0
+    axis.set_ylim(low - margin, high + margin)
+    return any(((lows < low - margin) | (highs > high + margin)).any() for _, lows, highs in lines)
 
 
 def plot_set(axis: "Axes", kind: str, x: np.ndarray, values: np.ndarray) -> None:

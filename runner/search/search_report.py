@@ -96,7 +96,8 @@ def draw_searches(searches: list[Search], path: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.style import DPI, LOG_SCALE_RATIO, PALETTE, needs_log_scale, style_axes
+    from ..reporting.method_styles import method_labels, method_styles
+    from ..reporting.style import DPI, LOG_SCALE_RATIO, needs_log_scale, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -104,11 +105,21 @@ def draw_searches(searches: list[Search], path: Path) -> None:
     finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
     median = np.median(finite) if len(finite) else 0.0
     limit = LOG_SCALE_RATIO * median if median > 0 else math.inf
-    for number, search in enumerate(searches):
-        colour, losses = PALETTE[number % len(PALETTE)], search.losses
+    names = [search.name for search in searches]
+    labels, styles = method_labels(names), method_styles(names)
+    for search in searches:
+        (colour, line), losses = styles[search.name], search.losses
         lrs = sorted(losses)
         drawn = [lr for lr in lrs if losses[lr] < limit]
-        axis.plot(drawn, [losses[lr] for lr in drawn], "o-", color=colour, markersize=4, label=search.name)
+        axis.plot(
+            drawn,
+            [losses[lr] for lr in drawn],
+            "o",
+            linestyle=line,
+            color=colour,
+            markersize=4,
+            label=labels[search.name],
+        )
         for marker, at_top in (
             ("x", [lr for lr in lrs if losses[lr] == math.inf]),
             ("^", [lr for lr in lrs if limit <= losses[lr] < math.inf]),

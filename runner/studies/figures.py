@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison.differences import typed_text
 from ..comparison.figures.curves import AXIS_LABELS, draw_curve_panels, method_curves
-from ..comparison.methods import Comparison, Method, compare_methods
+from ..comparison.figures.point_styles import RATE, legend_handles, point_styles, rest_of_label
+from ..comparison.methods import Comparison, compare_methods
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
-from ..reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ..reporting.method_styles import name_parts
+from ..reporting.style import (
+    SavedFigure,
+    add_legend,
+    legend_columns,
+    new_figure,
+    points,
+    save_figure,
+    set_note,
+    style_axes,
+)
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader
 from .record_metrics import parse_position
@@ -22,7 +33,6 @@ from .schema import StudyFigure, require_keys
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINT_MARKERS = "os^DvP*X"
 QUANTITIES = {
     ("test", "top1"): "test top-1 accuracy (%)",
     ("test", "top5"): "test top-5 accuracy (%)",
@@ -77,42 +87,16 @@ def draw_study_figure(spec: StudyFigure, number: int, reader: MetricReader, fold
 
 
 def methods_of(spec: StudyFigure, reader: MetricReader) -> Comparison:
-    """Returns the runs of a figure, grouped into methods with short names; each gets a curve or a point."""
+    """Returns the runs of a figure, grouped into methods; each gets a curve or a point."""
     sweep_runs = reader.sweep_runs(spec.sweep)
     names = sweep_runs.select(spec.where)
     if not names:
         query = " ".join(f"{key}={typed_text(value)}" for key, value in spec.where.items())
         raise UserError(f"where: no run of the sweep {spec.sweep} has {query}")
     try:
-        comparison = compare_methods(sweep_runs.subset(names), spec.by)
+        return compare_methods(sweep_runs.subset(names), spec.by)
     except UserError as error:
         raise UserError(str(error).removeprefix("--")) from error
-    return replace(comparison, methods=short_methods(comparison))
-
-
-def short_methods(comparison: Comparison) -> list[Method]:
-    """Returns the methods with names of nothing but their differences, as in `adam` or `sgd lr=0.1`."""
-    text = comparison.runs.configs.map(typed_text)
-    columns = [key for key in comparison.differing if text[key].nunique() > 1]
-
-    def short(run: str) -> str:
-        parts = [(key, text.at[run, key]) for key in columns]
-        return " ".join(part_of_name(key, value) for key, value in parts if value)
-
-    names = [short(method.runs[0]) or method.name for method in comparison.methods]
-    if len(set(names)) < len(names):  # keys of different groups with the same last part
-        return comparison.methods
-    return [replace(method, name=name) for method, name in zip(comparison.methods, names, strict=True)]
-
-
-def part_of_name(key: str, value: str) -> str:
-    """Returns a value, with the last part of its key unless it is a word.
-
-    >>> part_of_name("choices.optimizer", "adam"), part_of_name("optimizer.lr", "0.1")
-    ('adam', 'lr=0.1')
-    """
-    is_word = value[0].isalpha() and value not in ("true", "false", "null")
-    return value if is_word else f"{key.rpartition('.')[2]}={value}"
 
 
 def draw_mean_curves(spec: StudyFigure, comparison: Comparison, reader: MetricReader) -> "Figure | None":
@@ -146,8 +130,8 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
     """Draws a point for each method: the means of two metrics over its seeds, with their 95 % confidence intervals."""
     if spec.since is not None:
         raise UserError("since: belongs to curves")
-    points, left_out = [], []
-    for index, method in enumerate(comparison.methods):
+    means, left_out = [], []
+    for method in comparison.methods:
         differences = comparison.runs.configs.loc[method.runs[0], comparison.differing].to_dict()
         where = spec.where | differences
         x, y = (
@@ -156,35 +140,40 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
             if isinstance(part, dict)
         )
         if x.is_finite and y.is_finite and x.values and y.values:
-            points.append((index, method.name, x.estimate, y.estimate))
+            means.append((method, x.estimate, y.estimate))
         else:
-            left_out.append(method.name)
-    if not points:
+            left_out.append(method.label)
+    if not means:
         return None
-    columns = max(1, LEGEND_WIDTH // (8 + max(len(name) for _, name, _, _ in points)))
-    figure = new_figure(4.2 + 0.2 * -(-len(points) // columns))
+    rates = {m.name: {RATE: value} for m in comparison.methods if (value := name_parts(m.name).get(RATE))}
+    styles = point_styles({m.name: rest_of_label(m, rates.get(m.name, {})) for m, _, _ in means})
+    handles = legend_handles(styles.values())
+    columns = legend_columns(handles)
+    figure = new_figure(4.2, 0.2 * -(-len(handles) // columns))
     axes = figure.subplots()
-    drawn = {}
-    for index, name, x_estimate, y_estimate in points:
-        drawn[name] = axes.errorbar(
+    for method, x_estimate, y_estimate in means:
+        style = styles[method.name]
+        axes.errorbar(
             x_estimate.mean,
             y_estimate.mean,
             xerr=error_bar(x_estimate),
             yerr=error_bar(y_estimate),
-            fmt=POINT_MARKERS[(index + index // len(PALETTE)) % len(POINT_MARKERS)],
-            color=PALETTE[index % len(PALETTE)],
-            capsize=3,
+            fmt=style.marker,
+            color=style.colour,
+            markeredgecolor="black",
+            markersize=points(7),
+            capsize=points(3),
         )
-    x_means, y_means = [x.mean for _, _, x, _ in points], [y.mean for _, _, _, y in points]
-    for means, set_limits in ((x_means, axes.set_xlim), (y_means, axes.set_ylim)):
-        if min(means) >= 0:  # an interval may go below 0 where no value does
+    x_means, y_means = [x.mean for _, x, _ in means], [y.mean for _, _, y in means]
+    for values, set_limits in ((x_means, axes.set_xlim), (y_means, axes.set_ylim)):
+        if min(values) >= 0:  # an interval may go below 0 where no value does
             set_limits(max(0.0, set_limits()[0]))
     style_axes(axes)
     axes.set_xlabel(axis_label(spec.x))
     axes.set_ylabel(axis_label(spec.y))
     missing = f"; not in all runs: {', '.join(left_out)}" if left_out else ""
-    axes.set_title(f"mean over seeds with 95 % confidence interval{missing}", fontsize=9, loc="left")
-    add_legend(figure, drawn, columns)
+    set_note(axes, f"mean over seeds with 95 % confidence interval{missing}")
+    add_legend(figure, handles, columns)
     return figure
 
 

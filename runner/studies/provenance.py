@@ -18,7 +18,6 @@ from ..records.run_folder import SUMMARY
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown
-from .figures import short_methods
 from .metrics import MetricReader
 from .schema import Study
 
@@ -123,10 +122,10 @@ def tuning_rows(name: str, folder: Path, reader: MetricReader) -> tuple[list[lis
     comparison.obstacles.clear()
     add_effort(comparison, load_runs(trials))
     configs, rows = comparison.runs.configs, []
-    for method, short in zip(comparison.methods, short_methods(comparison), strict=True):
+    for method in comparison.methods:
         keys = [key for key in sorted(searched) if key in configs]
         rates = [f"{key.rpartition('.')[2]} = {configs.at[method.runs[0], key]}" for key in keys]
-        rows.append([name, short.name, ", ".join(rates), str(len(method.trials)), f"{method.trial_gradients:,}"])
+        rows.append([name, method.label, ", ".join(rates), str(len(method.trials)), f"{method.trial_gradients:,}"])
     return rows, [f"the sweep {name}: {obstacle}" for obstacle in comparison.obstacles]
 
 

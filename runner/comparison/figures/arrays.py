@@ -6,17 +6,17 @@ import numpy as np
 
 from ...records.metric_arrays import read_arrays
 from ...reporting.metric_arrays import (
+    PER_CLASS,
     array_label,
     draw_array,
     draw_confusions,
     is_confusion_matrix,
     row_percentages,
 )
-from ...reporting.style import SavedFigure, escape_math, new_figure, save_figure
+from ...reporting.style import SavedFigure, escape_math, legend_width, new_figure, points, save_figure
 from ..methods import Comparison
 
 ACROSS = 2  # panels side by side
-NAME_WIDTH = 34  # characters of a method's name above its panel
 
 
 def draw_array_figures(comparison: Comparison, out: Path) -> list[SavedFigure]:
@@ -26,7 +26,7 @@ def draw_array_figures(comparison: Comparison, out: Path) -> list[SavedFigure]:
         for run in method.runs:
             for name, array in read_arrays(Path(run), "test").items():
                 if array.size and array.ndim <= 2:
-                    arrays.setdefault(name, {}).setdefault(method.name, []).append(array)
+                    arrays.setdefault(name, {}).setdefault(method.label, []).append(array)
     return [draw_means(name, by_method, out) for name, by_method in arrays.items()]
 
 
@@ -38,19 +38,28 @@ def draw_means(name: str, by_method: dict[str, list[np.ndarray]], out: Path) -> 
     """
     across = min(ACROSS, len(by_method))
     down = -(-len(by_method) // across)
-    figure = new_figure(7.2 / across * down * 0.9 + 0.4)
+    width = round(0.72 * legend_width() / across)  # beside it stands the scale of the colours
+    figure = new_figure(6.2 / across * down, 0.4 * down + 0.3)
     grid = figure.subplots(down, across, squeeze=False)
     for axis in grid.flat[len(by_method) :]:
         axis.set_visible(False)
-    for axis, (method, arrays) in zip(grid.flat, by_method.items(), strict=False):
+    confusions = None
+    for number, (axis, (method, arrays)) in enumerate(zip(grid.flat, by_method.items(), strict=False)):
         arrays = [array for array in arrays if array.shape == arrays[0].shape]  # noqa: PLW2901
-        size = 30 / across / max(2, len(arrays[0]) / 4)
+        size = points(30 / across / max(2, len(arrays[0]) / 4))
         if arrays[0].ndim == 2 and all(map(is_confusion_matrix, arrays)):
             mean = np.mean([row_percentages(array) for array in arrays], axis=0)
-            draw_confusions(axis, mean, [[f"{value:.0f}" for value in row] for row in mean], size)
+            texts = [[f"{value:.0f}" for value in row] for row in mean]
+            confusions = draw_confusions(axis, mean, texts, size, label=None)
+            if number % across:
+                axis.set(ylabel="", yticklabels=[])
+            if number + across < len(by_method):
+                axis.set(xlabel="", xticklabels=[])
         else:
             draw_array(axis, name, np.mean(arrays, axis=0), size)
-        text = method if len(method) <= NAME_WIDTH else f"{method[: NAME_WIDTH - 1]}…"
-        axis.set_title(escape_math(text), fontsize=9, loc="left")
+        text = method if len(method) <= width else f"{method[: width - 1]}…"
+        axis.set_title(escape_math(text), fontsize=points(9), loc="left")
+    if confusions is not None:  # they have one scale
+        figure.colorbar(confusions, ax=grid, location="bottom", shrink=0.6, aspect=40, label=PER_CLASS)
     label = array_label(name)
     return save_figure(figure, name, f"{label[0].upper()}{label[1:]} on the test set, mean over seeds", out)

@@ -1,6 +1,5 @@
-"""Figures of a comparison: a curve for each method with the range over its seeds, and bars of the cost to a target."""
+"""Curves of a comparison: one for each method, with the range over its seeds."""
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,33 +10,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...reporting.loss_terms import term_names, terms_drawn
+from ...reporting.method_styles import method_styles
 from ...reporting.style import (
-    LEGEND_WIDTH,
     MARKER_LIMIT,
-    PALETTE,
     SavedFigure,
     add_legend,
-    escape_math,
+    fit_percentages,
+    legend_columns,
     needs_log_scale,
     new_figure,
+    points,
     running_mean,
     save_figure,
+    set_note,
     style_axes,
 )
-from ..methods import COST, Comparison, Method, selected_metric
+from ..methods import Comparison, Method, selected_metric
 from ..metrics import AXES
+from .target import UNITS, draw_target_costs
 
-LINES = ("-", "--", ":", "-.")  # the next style for every eight methods
-AXIS_LABELS = {
-    "steps": "steps",
-    "epochs": "epochs",
-    "samples": "samples",
-    "gradients": f"gradients ({COST})",
-    "seconds": "training time (s), mean over the seeds at each step",
-}
+AXIS_LABELS = UNITS | {"seconds": f"{UNITS['seconds']}, mean over the seeds at each step"}
 BAND = "line: mean over seeds; band: minimum to maximum over seeds"
+OFF_AXIS = "; the value before the first step is off the axis"
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
-BAR_NAME_WIDTH = 38  # characters of a name beside its bar
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
             yield name, f"{title} vs. {x_axis}", draw_curve_panels(panels, comparison.methods, AXIS_LABELS[x_axis])
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
-        yield "time_to_target", title, draw_bars(comparison.methods, x_axis)
+        yield "time_to_target", title, draw_target_costs(comparison, x_axis)
 
 
 def recorded_metrics(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -109,12 +104,6 @@ def recorded_metrics(comparison: Comparison) -> list[tuple[str, str, str]]:
             label = metric.label.removeprefix("final ").removeprefix(f"{kind} ")
             triples.append((kind or "test", name, label))
     return triples
-
-
-def method_styles(methods: list[Method]) -> dict[str, tuple[str, str]]:
-    """Returns a colour and a line style for each method's name; line styles differ where colours repeat."""
-    count = len(PALETTE)
-    return {m.name: (PALETTE[i % count], LINES[i // count % len(LINES)]) for i, m in enumerate(methods)}
 
 
 def with_loss_terms(comparison: Comparison) -> tuple[Comparison, list[str]]:
@@ -204,58 +193,29 @@ def draw_curve_panels(
         label: of the x-axis.
         across: panels side by side.
     """
-    names = [m.name for m in methods if any(m.name in curves for curves in panels.values())]
-    columns = max(1, LEGEND_WIDTH // (8 + max(map(len, names))))
-    down = -(-len(panels) // across)
-    figure = new_figure(3.6 * down / across**0.5 + 0.6 + 0.2 * -(-len(names) // columns))
+    labels = {m.name: m.label for m in methods if any(m.name in curves for curves in panels.values())}
+    columns, down = legend_columns(labels.values()), -(-len(panels) // across)
+    figure = new_figure(3.6 * down / across**0.5, 0.6 + 0.2 * -(-len(labels) // columns))
     handles: dict[str, Any] = {}
+    note = BAND
     grid = figure.subplots(down, across, sharex=True, squeeze=False)
     for axis, (quantity, curves) in zip(grid.flat, panels.items(), strict=True):
-        for name, (colour, line) in method_styles(methods).items():
+        for name, (colour, line) in method_styles(m.name for m in methods).items():
             if name not in curves:
                 continue
             c = curves[name]
-            marker = "o" if len(c.x) < MARKER_LIMIT else None
-            (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, marker=marker, markersize=3)
+            style = {"marker": "o" if len(c.x) < MARKER_LIMIT else None, "markersize": points(3)}
+            (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, **style)
             axis.fill_between(c.x, c.low, c.high, color=colour, alpha=0.18, linewidth=0)
         means = np.concatenate([c.mean for c in curves.values()] or [np.ones(1)])
         if "%" not in quantity and needs_log_scale(means):
             axis.set_yscale("log")
+        if "%" in quantity and fit_percentages(axis, [(c.x, c.low, c.high) for c in curves.values()]):
+            note = BAND + OFF_AXIS
         style_axes(axis)
         axis.set_ylabel(quantity)
-    grid[0, 0].set_title(BAND, fontsize=9, loc="left")
+    set_note(grid[0, 0], note)
     for axis in grid[-1]:
         axis.set_xlabel(label)
-    add_legend(figure, {name: handles[name] for name in names if name in handles}, columns)
-    return figure
-
-
-def draw_bars(methods: list[Method], x_axis: str) -> Figure:
-    """Draws the cost to reach the target, a bar for each method, the first at the top."""
-    names = ["\n".join(textwrap.wrap(m.name, BAR_NAME_WIDTH)) for m in methods]
-    longest = max(name.count("\n") + 1 for name in names)
-    figure = new_figure(1.2 + max(0.5, 0.18 * longest) * len(methods))
-    axis = figure.subplots()
-    styles = method_styles(methods)
-    for y, method in enumerate(methods):
-        cost = method.to_target[x_axis]
-        end = 0.0
-        if cost.n:
-            axis.barh(y, cost.mean, height=0.6, color=styles[method.name][0])
-            end = cost.mean
-        if cost.n > 1:
-            low = max(cost.low, 0.0)  # no cost is negative, but a bound of Student's t may be
-            axis.errorbar(cost.mean, y, xerr=[[cost.mean - low], [cost.high - cost.mean]], color="0.25", capsize=3)
-            end = cost.high
-        if method.reached < len(method.runs):
-            note = f"  {method.reached} of {len(method.runs)} runs"
-            axis.annotate(note, (end, y), va="center", fontsize=9, annotation_clip=False)
-    axis.set_yticks(range(len(methods)), [escape_math(name) for name in names], fontsize=9)
-    axis.set_ylim(len(methods) - 0.4, -0.6)
-    axis.margins(x=0.12)
-    axis.set_xlim(left=0)
-    style_axes(axis)
-    axis.grid(visible=False, axis="y")
-    axis.set_xlabel(AXIS_LABELS[x_axis].removesuffix(" at each step"))
-    axis.set_title("mean over the runs that reached it, with its 95 % interval", fontsize=9, loc="left")
+    add_legend(figure, {labels[name]: handles[name] for name in labels if name in handles}, columns)
     return figure

@@ -11,19 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from ...reporting.style import LEGEND_WIDTH, PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ...reporting.method_styles import name_parts
+from ...reporting.style import (
+    SavedFigure,
+    add_legend,
+    legend_columns,
+    new_figure,
+    points,
+    save_figure,
+    set_note,
+    style_axes,
+)
 from ..differences import configs_as_text
 from ..methods import Comparison, Method
-from .curves import method_styles
+from .point_labels import PointLabels, write_labels
+from .point_styles import RATE, PointStyle, legend_handles, point_styles, rest_of_label
 
 EPOCH_FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, for the points of its trajectory
-METHOD_MARKERS = ("o", "s", "^", "D")  # the next one for every eight methods
 ERROR_LEVELS = 7
 MIN_CONTOUR_POINTS = 6
 TICKS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)  # in each decade
 FEW_TICKS = (1.0, 2.0, 5.0)  # the same on a wide range, where more would run into one another
 WIDE_RANGE = 30  # ratio of the largest to the smallest value
 SIZE = "batching.size"
+CONSTANT = "constant batch size s"
 PLANE_LABELS = (r"$\bar{C}_K$, mean condition of the gradients", r"$L_K$, sum of their energy")
 
 
@@ -52,20 +63,41 @@ def draw_fisher_plane(comparison: Comparison, out: Path) -> list[SavedFigure]:
     trajectories = method_trajectories(comparison)
     if not trajectories:
         return []
+    styles = plane_styles(comparison, trajectories)
+    handles = legend_handles(styles.values())
+    columns = legend_columns(handles)
     draw = {
         "fisher_plane": ("End points of runs in the plane of condition and energy", draw_end_points),
         "fisher_ways": ("Trajectories of runs in the plane of condition and energy", draw_trajectories),
     }
     figures = []
     for name, (title, draw_points) in draw.items():
-        figure = new_figure(5.0 + 0.2 * sum(-(-len(method) // LEGEND_WIDTH) for method in trajectories))
+        figure = new_figure(4.6, 0.4 + 0.2 * -(-len(handles) // columns))
         axis = figure.subplots()
-        note = "\ngrey: contours of the test error (%)" if draw_error_contours(axis, trajectories.values()) else ""
-        add_legend(figure, draw_points(axis, comparison, trajectories))
+        has_contours = draw_error_contours(axis, trajectories.values())
+        note, texts = draw_points(axis, comparison, trajectories, styles)
+        set_note(axis, f"{note}\ngrey: contours of the test error (%)" if has_contours else note)
+        add_legend(figure, handles, columns)
         set_scales(axis)
-        axis.set_title(axis.get_title(loc="left") + note, fontsize=9, loc="left")
+        write_labels(figure, axis, texts)
         figures.append(save_figure(figure, name, title, out))
     return figures
+
+
+def plane_styles(comparison: Comparison, trajectories: dict[str, PlaneTrajectory]) -> dict[str, PointStyle]:
+    """Returns the style of each method that is drawn: markers stand for plans of batch sizes.
+
+    All constant batch sizes are one plan, as the sizes stand beside the points.
+    """
+    plans = {}
+    for method in comparison.methods:
+        if method.name in trajectories:
+            is_constant = trajectories[method.name].size is not None
+            keys = (RATE, SIZE, "batching") if is_constant else (RATE,)
+            parts = {key: value for key, value in name_parts(method.name).items() if key in keys}
+            plan = rest_of_label(method, parts)
+            plans[method.name] = plan or (CONSTANT if is_constant else "batch size that changes")
+    return point_styles(plans)
 
 
 def method_trajectories(comparison: Comparison) -> dict[str, PlaneTrajectory]:
@@ -128,7 +160,7 @@ def draw_error_contours(axis: Axes, trajectories: Iterable[PlaneTrajectory]) -> 
     lines = axis.tricontour(
         Triangulation(ends[:, 0], ends[:, 1], triangles), errors, levels=ERROR_LEVELS, colors="0.6", linewidths=0.8
     )
-    axis.clabel(lines, fmt="%.3g", fontsize=7)
+    axis.clabel(lines, fmt="%.3g", fontsize=points(7))
     return True
 
 
@@ -155,28 +187,26 @@ def set_scales(axis: Axes) -> None:
     style_axes(axis)
 
 
-def draw_end_points(axis: Axes, comparison: Comparison, trajectories: dict[str, PlaneTrajectory]) -> dict[str, Any]:
-    """Draws a point for each method, joined where methods differ only in their batch size; returns labelled handles."""
-    handles: dict[str, Any] = {}
+def draw_end_points(
+    axis: Axes, comparison: Comparison, trajectories: dict[str, PlaneTrajectory], styles: dict[str, PointStyle]
+) -> tuple[str, PointLabels]:
+    """Draws a point for each method, joined where methods differ only in their batch size.
+
+    Returns:
+        A note, and the texts that belong beside points: batch sizes, and errors where there are too few for contours.
+    """
+    texts = []
     for names in batch_size_families(comparison, trajectories):
-        axis.plot(*np.array([trajectories[name].end for name in names]).T, color="0.9", linewidth=3, zorder=1)
-    for number, (name, trajectory) in enumerate(trajectories.items()):
-        marker = METHOD_MARKERS[number // len(PALETTE) % len(METHOD_MARKERS)]
-        colour, _ = method_styles(comparison.methods)[name]
-        label = name if np.isnan(trajectory.error) else f"{name}: error {trajectory.error:.2f} %"
-        style: dict[str, Any] = {"color": colour, "markeredgecolor": "black", "linestyle": "none"}
-        (handles[label],) = axis.plot(*trajectory.end, marker=marker, markersize=8, zorder=4, **style)
-        if trajectory.size is not None:
-            write_size(axis, trajectory.size, trajectory.end, (6, 5))
-    axis.set_title("point: mean over seeds at the end; s: batch size; joined: only s differs", loc="left")
-    return handles
-
-
-def write_size(axis: Axes, size: int, point: np.ndarray, offset: tuple[int, int]) -> None:
-    """Writes a batch size beside a point, with an offset in points of type."""
-    side = "left" if offset[0] > 0 else "right"
-    x, y = point
-    axis.annotate(f"s{size}", (x, y), offset, textcoords="offset points", fontsize=8, ha=side, zorder=5)
+        axis.plot(*np.array([trajectories[name].end for name in names]).T, color="0.85", linewidth=points(3), zorder=1)
+    for name, trajectory in trajectories.items():
+        look: dict[str, Any] = {"color": styles[name].colour, "markeredgecolor": "black", "linestyle": "none"}
+        axis.plot(*trajectory.end, marker=styles[name].marker, markersize=points(8), zorder=4, **look)
+        has_error = len(trajectories) < MIN_CONTOUR_POINTS and np.isfinite(trajectory.error)
+        parts = [f"s{trajectory.size}"] if trajectory.size is not None else []
+        parts += [f"{trajectory.error:.2f} %"] if has_error else []
+        texts.append((", ".join(parts), trajectory.end))
+    errors = "; %: test error" if len(trajectories) < MIN_CONTOUR_POINTS else ""
+    return f"point: mean over seeds at the end; s: batch size; joined: only s differs{errors}", texts
 
 
 def batch_size_families(comparison: Comparison, trajectories: dict[str, PlaneTrajectory]) -> list[list[str]]:
@@ -193,17 +223,22 @@ def batch_size_families(comparison: Comparison, trajectories: dict[str, PlaneTra
     return [[m.name for m in methods] for methods in families if len(methods) > 1]
 
 
-def draw_trajectories(axis: Axes, comparison: Comparison, trajectories: dict[str, PlaneTrajectory]) -> dict[str, Any]:
-    """Draws dotted trajectories of runs with a constant batch size, and solid ones of others; returns the handles."""
-    handles: dict[str, Any] = {}
-    for number, (name, trajectory) in enumerate(trajectories.items()):
-        points = trajectory.points[~np.isnan(trajectory.points).any(axis=1)]
-        style: dict[str, Any] = {"linestyle": "-", "linewidth": 2.2, "markersize": 6}
+def draw_trajectories(
+    axis: Axes, comparison: Comparison, trajectories: dict[str, PlaneTrajectory], styles: dict[str, PointStyle]
+) -> tuple[str, PointLabels]:
+    """Draws dotted trajectories of runs with a constant batch size, and solid ones of others.
+
+    Returns:
+        A note, and the texts that belong beside the points where trajectories begin.
+    """
+    del comparison
+    texts = []
+    for name, trajectory in trajectories.items():
+        path = trajectory.points[~np.isnan(trajectory.points).any(axis=1)]
+        look: dict[str, Any] = {"linestyle": "-", "linewidth": points(2.2), "markersize": points(6)}
         if trajectory.size is not None:
-            style = {"linestyle": ":", "linewidth": 1.6, "markersize": 4}
-            write_size(axis, trajectory.size, points[0], (-6, -3))
-        style |= {"marker": METHOD_MARKERS[number // len(PALETTE) % len(METHOD_MARKERS)]}
-        (handles[name],) = axis.plot(*points.T, color=method_styles(comparison.methods)[name][0], **style)
+            look = {"linestyle": ":", "linewidth": points(1.6), "markersize": points(4)}
+            texts.append((f"s{trajectory.size}", path[0]))
+        axis.plot(*path.T, marker=styles[name].marker, color=styles[name].colour, **look)
     percent = ", ".join(f"{100 * fraction:g}" for fraction in EPOCH_FRACTIONS)
-    axis.set_title(f"points: {percent} % of the epochs; dotted: constant batch size s", loc="left")
-    return handles
+    return f"points: {percent} % of the epochs; dotted: constant batch size s", texts

@@ -1,7 +1,7 @@
 """The figures of the Fisher measures: where rows hold them, with what the rows say."""
 
 import json
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -14,8 +14,11 @@ from trainopt.runner.comparison.figures.fisher_plane import (
     draw_error_contours,
     draw_trajectories,
     method_trajectories,
+    plane_styles,
     set_scales,
 )
+from trainopt.runner.comparison.figures.point_labels import write_labels
+from trainopt.runner.comparison.figures.point_styles import legend_handles
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.fisher_curves import draw_fisher_curves, fisher_figure
@@ -60,12 +63,13 @@ def axis_of():
 
 
 @pytest.mark.slow
-def test_there_are_figures_of_everything_in_both_formats(made, tmp_path):
+def test_there_are_figures_of_everything_in_all_formats(made, tmp_path):
     figures = draw_fisher_figures(made, "steps", tmp_path)
     assert [p.name for p in figures] == ["fisher", "errors", "fisher_plane", "fisher_ways"]
     for figure in figures:
         assert "</svg>" in figure.svg.read_text()
         assert figure.png.stat().st_size > 10_000
+        assert figure.pdf.stat().st_size > 5_000
     text = (tmp_path / "fisher_plane.svg").read_text()
     assert "<!-- point: mean over seeds at the end; s: batch size;" in text
     assert "grey: contours of the test error (%)" in text
@@ -77,21 +81,62 @@ def test_rows_without_the_measures_make_no_figure(tmp_path):
     assert draw_fisher_figures(compare_methods(load_runs([tmp_path / "run"])), "steps", tmp_path) == []
 
 
-def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_error_and_size(made):
+def test_a_point_is_the_mean_of_the_seeds_at_the_end_with_its_size(made):
     axis, ways = axis_of(), method_trajectories(made)
-    drawn = draw_end_points(axis, made, ways)
-    assert len(drawn) == len(GRID) + 1  # a run that diverged ends nowhere
-    size, lr = GRID[2]
-    (label,) = [name for name in drawn if f"size={size}" in name and f"lr={lr}" in name and "constant" in name]
-    assert drawn[label].get_xydata()[0] == pytest.approx([size * (1 + lr + 0.05), 100 * lr * 16 / size])
-    assert label.endswith(f": error {100 - (80 + size / 8 + 50 * lr):.2f} %")
-    assert sorted(text.get_text() for text in axis.texts) == sorted(f"s{size}" for size, _ in GRID)
+    note, texts = draw_end_points(axis, made, ways, plane_styles(made, ways))
+    points = [line.get_xydata()[0] for line in axis.get_lines() if line.get_linestyle() == "None"]
+    assert len(points) == len(texts) == len(GRID) + 1  # a run that diverged ends nowhere
+    for size, lr in GRID:
+        (point,) = (p for text, p in texts if text == f"s{size}" and p[0] == pytest.approx(size * (1 + lr + 0.05)))
+        assert point[1] == pytest.approx(100 * lr * 16 / size)
+    assert sorted(text for text, _ in texts if text) == sorted(f"s{size}" for size, _ in GRID)
+    assert "error" not in note  # contours show it
+
+
+def test_colours_are_learning_rates_and_markers_are_plans(made):
+    ways = method_trajectories(made)
+    styles = plane_styles(made, ways)
+    assert len({style.colour for style in styles.values()}) == len({lr for _, lr in GRID})
+    for name, style in styles.items():
+        assert style.rate == f"lr {name.rpartition('optimizer.lr=')[2].split()[0]}"
+        assert (style.marker == "o") == ("batching=constant" in name)
+    assert list(legend_handles(styles.values())) == [
+        "lr 0.05",
+        "lr 0.1",
+        "constant batch size s",
+        "batching dynamic, batch size 64",
+    ]
+
+
+def test_few_points_have_their_errors_beside_them(tmp_path):
+    fisher_run(tmp_path / "run", [16], 30.0, 5.0, top1=91.25)
+    comparison = compare_methods(load_runs([tmp_path / "run"]))
+    ways = method_trajectories(comparison)
+    note, ((text, _),) = draw_end_points(axis_of(), comparison, ways, plane_styles(comparison, ways))
+    assert text == "s16, 8.75 %"
+    assert note.endswith("; %: test error")
+
+
+def test_texts_cover_neither_one_another_nor_points():
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axis = figure.subplots()
+    rng = np.random.default_rng(0)
+    points = np.array([1.0, 1.0]) + rng.random((12, 2)) * 0.3  # texts at one side of each would run into one another
+    axis.plot(*points.T, "o", markersize=2)
+    axis.set(xlim=(0.5, 2), ylim=(0.5, 2))
+    write_labels(figure, axis, [(f"s{2**n}", point) for n, point in enumerate(points)])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 12
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    places = axis.transData.transform(points)
+    assert not any(box.contains(*place) for box in boxes for place in places)
 
 
 def test_points_that_differ_by_the_batch_size_alone_are_joined_by_size(made):
     axis, ways = axis_of(), method_trajectories(made)
-    points = len(draw_end_points(axis, made, ways))
-    joined = [line.get_xdata() for line in axis.get_lines()[:-points]]
+    draw_end_points(axis, made, ways, plane_styles(made, ways))
+    joined = [line.get_xdata() for line in axis.get_lines() if line.get_linestyle() == "-"]
     assert len(joined) == 2
     for line in joined:
         assert len(line) == 3
@@ -99,18 +144,18 @@ def test_points_that_differ_by_the_batch_size_alone_are_joined_by_size(made):
 
 
 def test_runs_of_one_size_are_dotted_and_others_solid_through_points_at_shares_of_the_epochs(made):
-    axis = axis_of()
-    drawn = draw_trajectories(axis, made, method_trajectories(made))
+    axis, ways = axis_of(), method_trajectories(made)
+    _, texts = draw_trajectories(axis, made, ways, plane_styles(made, ways))
     shares = np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
-    solid = [line for line in drawn.values() if line.get_linestyle() == "-"]
-    assert [line.get_linestyle() for line in drawn.values()].count(":") == len(GRID)
+    solid = [line for line in axis.get_lines() if line.get_linestyle() == "-"]
+    assert [line.get_linestyle() for line in axis.get_lines()].count(":") == len(GRID)
     (line,) = solid
     assert line.get_xdata() == pytest.approx(50 * shares)
     assert line.get_ydata() == pytest.approx(4 * shares**0.5)
     assert line.get_marker() != "None"
-    assert len(axis.texts) == len(GRID)
-    text, dotted = axis.texts[0], next(line for line in drawn.values() if line not in solid)
-    assert text.xy == pytest.approx(dotted.get_xydata()[0])  # written where the way begins
+    assert len(texts) == len(GRID)
+    dotted = next(line for line in axis.get_lines() if line not in solid)
+    assert texts[0][1] == pytest.approx(dotted.get_xydata()[0])  # written where the way begins
 
 
 def test_level_lines_need_six_points_that_are_not_in_a_line(made):

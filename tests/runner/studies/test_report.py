@@ -320,8 +320,8 @@ def test_the_effort_of_searches_is_told(tmp_path):
     searched += [{"choices": SGD, "config": {"optimizer.lr": rate}, "seed": 9} for rate in (0.1, 0.01)]
     _, text = report_of(tmp_path, study_of(tables=[], figures=[]), searched=searched)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["methods", "adam", "lr = 0.1", "2", "80"] in rows
-    assert ["methods", "sgd", "lr = 0.1", "2", "80"] in rows
+    assert ["methods", "Adam", "lr = 0.1", "2", "80"] in rows
+    assert ["methods", "SGD", "lr = 0.1", "2", "80"] in rows
     assert ["methods", "8", "0", "0 to 3"] in [row[:4] for row in rows]  # trials are no runs
 
 

@@ -1,0 +1,87 @@
+"""The cost to reach the target accuracy: what the numbers are, how exact they can be, and a bar for each method."""
+
+import textwrap
+
+from matplotlib.figure import Figure
+
+from ...reporting.method_styles import method_styles
+from ...reporting.style import LINES, escape_math, legend_width, new_figure, points, set_note, style_axes
+from ..methods import COST, Comparison, first_at_target, selection_rows
+from ..metrics import AXES
+from ..significance import MIN_SEEDS
+
+UNITS = {axis: axis for axis in AXES} | {"gradients": f"gradients ({COST})", "seconds": "training time (s)"}
+COARSE = 0.2  # distance of evaluations, of the lowest cost, above which it is said
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of bars, in place of the lines of curves
+
+
+def evaluation_distance(comparison: Comparison, axis: str) -> float:
+    """Returns how far the evaluations that reached the target are from the ones before them, at most.
+
+    Args:
+        comparison: the methods and their runs.
+        axis: one of AXES, in whose unit the distance is.
+    """
+    column = AXES[axis]
+    reached = first_at_target(comparison.runs, comparison.target)[column]
+    if reached.empty:
+        return 0.0
+    rows = selection_rows(comparison.runs)
+    rows = rows[rows["run"].isin(reached.index)]
+    before = rows[rows[column] < rows["run"].map(reached)].groupby("run")[column].max()
+    return float((reached - before.reindex(reached.index).fillna(reached)).max())
+
+
+def target_note(comparison: Comparison, axis: str) -> str:
+    """Returns what the cost to reach the target is, and how exact it can be."""
+    sets = " or ".join(sorted(comparison.runs.summaries["best_on"].dropna().unique()))
+    return (
+        f"{axis} to {comparison.target:g} %: until the first evaluation with such a top-1 accuracy on the {sets} set,"
+        f" mean over the runs that reached it; {distance_text(comparison, axis)}"
+    )
+
+
+def distance_text(comparison: Comparison, axis: str) -> str:
+    """Returns how far evaluations are apart, and that this is too coarse for the costs where it is."""
+    distance = evaluation_distance(comparison, axis)
+    means = [method.to_target[axis].mean for method in comparison.methods if method.to_target[axis].n]
+    text = f"evaluations are up to {distance:,.3g} {axis} apart"
+    if means and distance > COARSE * min(means):
+        text += ", too coarse to tell methods apart that differ by less: give a smaller evaluate_every"
+    return text
+
+
+def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
+    """Draws the cost to reach the target, a bar for each method, the first at the top."""
+    methods = comparison.methods
+    width = round(0.4 * legend_width())
+    names = ["\n".join(textwrap.wrap(m.label, width)) for m in methods]
+    longest = max(name.count("\n") + 1 for name in names)
+    figure = new_figure(0.3, 1.3 + max(0.5, 0.18 * longest) * len(methods))
+    axes = figure.subplots()
+    styles = method_styles(m.name for m in methods)
+    for y, method in enumerate(methods):
+        cost = method.to_target[axis]
+        colour, line = styles[method.name]
+        end = 0.0
+        if cost.n:
+            hatch = HATCHES[LINES.index(line)]
+            axes.barh(y, cost.mean, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+            end = cost.mean
+        if cost.n >= MIN_SEEDS:
+            extent = [[cost.mean - cost.low], [cost.high - cost.mean]]
+            axes.errorbar(cost.mean, y, xerr=extent, color="0.25", capsize=points(3))
+            end = cost.high
+        if method.reached < len(method.runs):
+            note = f"  {method.reached} of {len(method.runs)} runs"
+            axes.annotate(note, (end, y), va="center", fontsize=points(9), annotation_clip=False)
+    axes.set_yticks(range(len(methods)), [escape_math(name) for name in names], fontsize=points(9))
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    style_axes(axes)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(UNITS[axis])
+    note = f"bar: mean over the runs that reached it; whisker: its 95 % interval, from {MIN_SEEDS} runs on"
+    set_note(axes, f"{note}\n{distance_text(comparison, axis)}")
+    return figure

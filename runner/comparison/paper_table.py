@@ -1,0 +1,157 @@
+"""The table of a comparison for a paper: LaTeX with booktabs, a line for each method, the best in bold."""
+
+import math
+from collections.abc import Sequence
+
+from ..reporting.tables import Tex, escape_latex, latex
+from ..system.errors import UserError, nearest
+from .methods import Comparison, Method, values_by_seed
+from .metrics import AXES
+from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
+
+TARGET = "_to_target"
+TEST_COLUMNS = {"difference": "difference", "p": Tex("$p$"), "effect": Tex("Hedges' $g$")}
+COUNT_COLUMNS = {"n": Tex("$n$"), "diverged": "diverged", "tuning_trials": "trials", "tuning_gradients": "gradients"}
+TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
+
+
+def column_names(comparison: Comparison) -> list[str]:
+    """Returns the names of the columns that a table may have."""
+    recorded = [name for name, metric in comparison.metrics.items() if metric_values(comparison, metric.column)]
+    costs = [f"{axis}{TARGET}" for axis in AXES] if comparison.has_accuracies else []
+    return [*recorded, *TEST_COLUMNS, *costs, *COUNT_COLUMNS]
+
+
+def metric_values(comparison: Comparison, column: str) -> bool:
+    """Returns whether any run has a value in a column of the summaries."""
+    return bool(comparison.runs.summaries[column].notna().any())
+
+
+def default_columns(comparison: Comparison, axis: str) -> list[str]:
+    """Returns the columns of a table that is not asked for others: as few as say the result and its cost."""
+    known = column_names(comparison)
+    names = [comparison.metric, "difference", "p", "final_loss", f"{axis}{TARGET}"]
+    has_trials = any(method.trials for method in comparison.methods)
+    has_ns = len({len(method.runs) for method in comparison.methods}) > 1
+    names += (
+        ["tuning_trials"] * has_trials + ["n"] * has_ns + ["diverged"] * any(m.diverged for m in comparison.methods)
+    )
+    has_test = any(method.verdict and method.verdict.has_p_value for method in comparison.methods)
+    return [name for name in dict.fromkeys(names) if name in known and (has_test or name not in TEST_COLUMNS)]
+
+
+def check_columns(comparison: Comparison, columns: Sequence[str]) -> None:
+    """Raises UserError for a column that a table cannot have."""
+    known = column_names(comparison)
+    for name in columns:
+        if name not in known:
+            raise UserError(f"--columns {name}: no such column{nearest(name, known)}; there are {', '.join(known)}")
+
+
+def paper_table(comparison: Comparison, columns: Sequence[str]) -> str:
+    """Returns the table in LaTeX, with a caption that says what the numbers are.
+
+    Args:
+        comparison: the methods.
+        columns: names, as of `column_names`.
+    """
+    header = ["method", *(column_header(comparison, name) for name in columns)]
+    cells = [column_cells(comparison, name) for name in columns]
+    rows = zip([method.label for method in comparison.methods], *cells, strict=True)
+    return latex(header, list(rows), Tex(caption(comparison, columns)), "tab:comparison")
+
+
+def column_header(comparison: Comparison, name: str) -> str:
+    """Returns the head of a column."""
+    if name in comparison.metrics:
+        return comparison.metrics[name].label
+    if name.endswith(TARGET):
+        return f"{name.removesuffix(TARGET)} to {comparison.target:g} %"
+    return (TEST_COLUMNS | COUNT_COLUMNS)[name]
+
+
+def column_cells(comparison: Comparison, name: str) -> list[str]:
+    """Returns the cells of a column, one for each method."""
+    methods = comparison.methods
+    if name in comparison.metrics:
+        metric = comparison.metrics[name]
+        best: set[str] = set()
+        if metric.more_is_better is not None and len(methods) > 1:
+            values = comparison.runs.summaries[metric.column]
+            best = as_good_as_the_best({m.name: values_by_seed(m, values) for m in methods}, metric.more_is_better)
+        return [estimate_cell(m.estimates[name], metric.form, m.name in best) for m in methods]
+    if name.endswith(TARGET):
+        axis = name.removesuffix(TARGET)
+        form = ",.0f" if axis in ("steps", "samples", "gradients") else ".2f"
+        cells = [estimate_cell(method.to_target[axis], form) for method in methods]
+        return [Tex(f"{cell}{reached_text(method)}") for cell, method in zip(cells, methods, strict=True)]
+    if name in TEST_COLUMNS:
+        return [test_cell(method, name, comparison.metrics[comparison.metric].form) for method in methods]
+    count = {
+        "n": lambda m: len(m.runs),
+        "diverged": lambda m: m.diverged,
+        "tuning_trials": lambda m: len(m.trials),
+        "tuning_gradients": lambda m: m.trial_gradients,
+    }[name]
+    return [f"{count(method):,}" for method in methods]
+
+
+def estimate_cell(value: Estimate, form: str, is_best: bool = False) -> Tex:
+    """Returns a mean with half of its 95 % interval, which fewer than MIN_SEEDS seeds have not."""
+    if value.n == 0 or math.isnan(value.mean):
+        return Tex("--")
+    mean = f"{value.mean:{form}}".replace("-", "$-$")
+    mean = f"\\textbf{{{mean}}}" if is_best else mean
+    return Tex(f"{mean} $\\pm$ {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean)
+
+
+def reached_text(method: Method) -> str:
+    """Returns how many runs reached the target, unless all did."""
+    return f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
+
+
+def test_cell(method: Method, name: str, form: str) -> Tex:
+    """Returns a value of a method's test against the baseline."""
+    verdict = method.verdict
+    if verdict is None:
+        return Tex("baseline" if name == "difference" else "")
+    if name == "difference":
+        return Tex("--" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}".replace("-", "$-$"))
+    if not verdict.has_p_value:
+        return Tex("--")
+    if name == "effect":
+        return Tex(f"{verdict.effect:+.2f}".replace("-", "$-$"))
+    return Tex("$<$0.001" if verdict.adjusted < 0.001 else f"{verdict.adjusted:.3f}")
+
+
+def caption(comparison: Comparison, columns: Sequence[str]) -> str:
+    """Returns what the numbers of a table are, in LaTeX: n, interval, test, correction, and the rule for bold type."""
+    methods = comparison.methods
+    counts = sorted({len(method.runs) for method in methods})
+    n = f"$n = {counts[0]}$" if len(counts) == 1 else f"$n = {counts[0]}$ to ${counts[-1]}$"
+    text = f"Mean over {n} seeds"
+    if counts[-1] >= MIN_SEEDS:
+        text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$; from {MIN_SEEDS} seeds on)"
+    sentences = [text]
+    tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
+    if tests and set(columns) & set(TEST_COLUMNS):
+        kinds = " or ".join(TEST_NAMES[kind] for kind in dict.fromkeys(verdict.kind for verdict in tests))
+        baseline = escape_latex(comparison.baseline_label)
+        metric = escape_latex(comparison.metrics[comparison.metric].label)
+        sentences.append(
+            f"Differences and tests: {metric} against {baseline}; {kinds}, two-sided,"
+            f" with Holm's correction for {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
+        )
+    if len(methods) > 1 and any(name in comparison.metrics for name in columns):
+        sentences.append(
+            "Bold: the best mean of a column, and those that do not differ significantly from it (tested against the"
+            f" best in the same way, $p \\ge {LEVEL:g}$)"
+        )
+    if any(name.endswith(TARGET) for name in columns):
+        sentences.append(
+            f"To {comparison.target:g}\\,\\%: until the first evaluation with such a top-1 accuracy, over the runs that"
+            " reached it"
+        )
+    if any(method.diverged for method in methods):
+        sentences.append("A diverged run counts as a network that predicts at random")
+    return ". ".join(sentences) + "."

@@ -1,0 +1,162 @@
+"""The table for papers: its numbers, its rule for bold type, what it says of itself, and that LaTeX takes it."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.fixtures import made_up_run
+from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
+from trainopt.runner.comparison.methods import compare_methods
+from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table
+from trainopt.runner.comparison.significance import as_good_as_the_best
+from trainopt.runner.comparison.table import interval_text
+from trainopt.runner.records.frames import load_runs
+
+TOP1 = {"sgd": [90.0, 91.0, 92.0, 90.5], "adam": [93.0, 94.5, 94.0, 93.5], "muon": [93.5, 94.0, 94.5, 93.0]}
+
+
+@pytest.fixture
+def three(tmp_path):
+    """SGD, Adam and Muon, four seeds each; Muon is the best by little, and its first run misses the target."""
+    for optimizer, values in TOP1.items():
+        for seed, top1 in enumerate(values):
+            folder = tmp_path / "runs" / f"{optimizer}{seed}"
+            made_up_run(folder, seed, top1, choices={"optimizer": optimizer}, config={"optimizer.lr": 0.1})
+    return tmp_path / "runs"
+
+
+def rows_of(text):
+    lines = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r"\\")]
+    return {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[1:]}
+
+
+def test_a_line_has_the_mean_and_half_of_its_interval_and_the_test(three):
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    rows = rows_of(paper_table(comparison, default_columns(comparison, "steps")))
+    assert list(rows) == ["Adam", "Muon", "SGD"]
+    half = stats.t.interval(0.95, 3, np.mean(TOP1["sgd"]), stats.sem(TOP1["sgd"]))[1] - np.mean(TOP1["sgd"])
+    assert rows["SGD"][r"final top-1 (\%)"] == rf"90.88 $\pm$ {half:.2f}"
+    p = stats.ttest_rel(TOP1["adam"], TOP1["sgd"]).pvalue
+    assert rows["Adam"]["$p$"] == f"{2 * p:.3f}" or rows["Adam"]["$p$"] == f"{p:.3f}"  # Holm's, of two tests
+    assert rows["Adam"]["difference"] == f"+{np.mean(TOP1['adam']) - np.mean(TOP1['sgd']):.2f}"
+    assert rows["SGD"]["difference"] == "baseline"
+    assert rows["SGD"][r"steps to 91 \%"].endswith("(2 of 4)")
+
+
+def test_bold_are_the_best_and_those_that_do_not_differ_from_it(three):
+    comparison = compare_methods(load_runs([three]), baseline="SGD")
+    rows = rows_of(paper_table(comparison, ["final_top1"]))
+    bold = [name for name, row in rows.items() if r"\textbf" in row[r"final top-1 (\%)"]]
+    assert bold == ["Adam", "Muon"]
+
+
+def test_the_best_is_tested_against_as_by_hand():
+    rng = np.random.default_rng(0)
+    values = {n: dict(enumerate(rng.normal(shift, 1.0, 5))) for n, shift in (("a", 0.0), ("b", 0.3), ("c", 4.0))}
+    best = max(values, key=lambda name: np.mean(list(values[name].values())))
+    ps = {
+        n: stats.ttest_rel(list(v.values()), list(values[best].values())).pvalue for n, v in values.items() if n != best
+    }
+    smallest = min(ps, key=ps.get)
+    by_hand = {best} | {n for n, p in ps.items() if (2 * p if n == smallest else max(p, 2 * min(ps.values()))) >= 0.05}
+    assert as_good_as_the_best(values, more_is_better=True) == by_hand == {"c"}
+    assert as_good_as_the_best(values, more_is_better=False) == {"a", "b"}
+
+
+def test_few_seeds_or_no_spread_make_only_the_best_bold():
+    assert as_good_as_the_best({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.1}}, more_is_better=True) == {"b"}
+    assert as_good_as_the_best({"a": {0: 1.0}, "b": {0: 1.0}}, more_is_better=True) == {"a", "b"}
+    level = {"a": dict.fromkeys(range(4), 1.0), "b": dict.fromkeys(range(4), 2.0)}
+    assert as_good_as_the_best(level, more_is_better=False) == {"a"}
+    assert as_good_as_the_best({"a": {0: float("nan")}, "b": {}}, more_is_better=True) == set()
+
+
+def test_two_seeds_have_no_interval(tmp_path):
+    for seed, top1 in enumerate((90.0, 97.0)):
+        made_up_run(tmp_path / str(seed), seed, top1)
+    comparison = compare_methods(load_runs([tmp_path]))
+    assert interval_text(comparison.methods[0].estimates["final_top1"], ".2f") == "n = 2"
+    text = paper_table(comparison, ["final_top1"])
+    assert "93.50 \\\\" in text
+    assert "interval" not in text
+
+
+def test_the_caption_says_n_interval_test_and_correction(three):
+    comparison = compare_methods(load_runs([three]), baseline="SGD")
+    text = paper_table(comparison, default_columns(comparison, "epochs"))
+    caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
+    for said in ("$n = 4$", r"95\,\% interval", "a paired $t$-test", "Holm's correction for 2 tests", "Bold: the best"):
+        assert said in caption
+
+
+def test_columns_are_chosen_and_unknown_ones_refused(trainopt, three, tmp_path):
+    assert trainopt("compare", str(three), "--columns", "n,p,final_loss", "--out", "out").code == 0
+    text = (tmp_path / "out/table.tex").read_text()
+    assert r"method & $n$ & $p$ & final loss \\" in text
+    result = trainopt("compare", str(three), "--columns", "final_los", "--out", "none")
+    assert result.code == 2
+    assert "--columns final_los: no such column; did you mean final_loss?; there are final_top1" in result.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_labels_and_a_style_are_asked_for(trainopt, three, tmp_path):
+    words = ("--rename", "optimizer=adam:Adam & Eve", "--style", "paper", "--width", "84mm")
+    result = trainopt("compare", str(three), *words, "--out", "out")
+    assert result.code == 0, result.err
+    assert "Adam & Eve" in result.out
+    assert r"Adam \& Eve & " in (tmp_path / "out/table.tex").read_text()
+    again = trainopt("compare", str(three), "--out", "out")
+    assert "out/ held an earlier comparison, whose files were replaced" in again.out
+    assert "of it remain" not in again.out
+    for arguments, message in (
+        (("--width", "3"), "--width 3: must be a length with its unit"),
+        (("--style", "book"), "--style: invalid choice"),
+    ):
+        result = trainopt("compare", str(three), *arguments)
+        assert (result.code, message in result.err) == (2, True), result.err
+
+
+def test_how_coarse_evaluations_are_is_said(tmp_path):
+    for seed in range(2):
+        made_up_run(tmp_path / "a" / str(seed), seed, curve=[10.0, 80.0, 85.0, 90.0])
+    quick = compare_methods(load_runs([tmp_path / "a"]), target=80.0)
+    assert evaluation_distance(quick, "steps") == 10
+    assert distance_text(quick, "steps").startswith("evaluations are up to 10 steps apart, too coarse")
+    late = compare_methods(load_runs([tmp_path / "a"]), target=90.0)
+    assert "too coarse" in distance_text(late, "epochs")
+    for seed in range(2):
+        made_up_run(tmp_path / "b" / str(seed), seed, curve=[10.0 * n for n in range(1, 9)])
+    fine = compare_methods(load_runs([tmp_path / "b"]), target=70.0)
+    assert distance_text(fine, "epochs") == "evaluations are up to 1 epochs apart"
+    assert evaluation_distance(compare_methods(load_runs([tmp_path / "b"]), target=99.0), "epochs") == 0
+
+
+def test_no_interval_of_a_cost_is_longer_than_the_runs(tmp_path):
+    for seed, curve in enumerate(([10.0, 80.0, 85.0, 90.0], [10.0, 20.0, 30.0, 80.0], [10.0, 20.0, 80.0, 81.0])):
+        made_up_run(tmp_path / str(seed), seed, curve=curve)
+    (method,) = compare_methods(load_runs([tmp_path]), target=80.0).methods
+    unlimited = stats.t.interval(0.95, 2, 20, stats.sem([10, 20, 30]))
+    assert unlimited[1] > 30
+    assert unlimited[0] < 0
+    assert (method.to_target["steps"].low, method.to_target["steps"].high) == (0, 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", ["3.3in", "5.5in"])
+def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    comparison = compare_methods(
+        load_runs([three]), baseline="SGD", target=91.0, renames=["optimizer=adam:A_d%a&m^$~\\{"]
+    )
+    (tmp_path / "table.tex").write_text(paper_table(comparison, column_names(comparison)))
+    head = rf"\documentclass{{article}}\usepackage[textwidth={width}]{{geometry}}\usepackage{{booktabs,graphicx}}"
+    (tmp_path / "paper.tex").write_text(head + r"\begin{document}\input{table.tex}\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in (tmp_path / "paper.log").read_text()
