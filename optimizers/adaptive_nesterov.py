@@ -6,21 +6,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import check_dense
+from .checked import CheckedOptimizer
+
 Bounds = tuple[float, float] | None
+
+NO_SCHEDULER = "AdaptiveNesterov computes its learning rate at every step: leave the scheduler out"
+WHY_A_CLOSURE = (
+    "as loss and gradient are those at another point: step(closure), in Lightning's manual optimization too,"
+    " where the closure clears the gradients, calls backward and returns the loss"
+)
 
 SHARED = ("gamma", "loss_floor", "lr_bounds", "grad_norm_sq_bounds")  # cannot differ between parameter groups
 
 
-class AdaptiveNesterov(torch.optim.Optimizer):
+class AdaptiveNesterov(CheckedOptimizer):
     r"""Nesterov momentum with one learning rate for all parameters, computed at every step.
 
     theta' = theta - alpha v
     eta = gamma |L(theta') - f*| / ||g(theta')||^2
     v <- alpha v + eta g(theta')
-    theta <- theta - v
+    theta <- (1 - eta weight_decay) theta - v
 
     (Mandatelli 2018, equation 3.3.5.) ||g||^2 is clipped before it divides, then eta, as in that work's section
-    3.4. The closure is called at theta', once a step, and the loss that `step` returns is the one there.
+    3.4. The closure is called at theta', once a step, and the loss that `step` returns is the one there. Weight decay
+    is decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101): it enters neither eta nor v.
 
     Warning:
         eta is a good step size where the loss can fall to f*. Where f* lies below the lowest attainable loss (with
@@ -42,12 +52,13 @@ class AdaptiveNesterov(torch.optim.Optimizer):
     3.125 [0.75, 1.0] 0.5
 
     Args:
-        params: parameters or groups of them; a group may have its own `momentum`.
+        params: parameters or groups of them; a group may have its own `momentum` and `weight_decay`.
         momentum: alpha, in [0, 1).
         gamma: factor on the step size, > 0; below 2 for Polyak's method on convex functions.
         loss_floor: f*, the lowest value that the loss can take.
         lr_bounds: (low, high) to which eta is clipped; None: no bounds.
         grad_norm_sq_bounds: (low, high) to which ||g||^2, over all parameters together, is clipped; None: no bounds.
+        weight_decay: the parameters shrink by eta * weight_decay in every step.
 
     Attributes:
         last_step: of the last step, as floats: `lr` (eta, also in `param_groups`), `unclipped_lr` (before
@@ -55,8 +66,8 @@ class AdaptiveNesterov(torch.optim.Optimizer):
             1).
 
     Raises:
-        ValueError: an argument is out of its range, a group has its own value of an option that cannot differ between
-            groups, or `step` is called without a closure.
+        ValueError: an argument is out of its range, a group has an unknown option or its own value of one that cannot
+            differ between groups, `step` is called without a closure, or a scheduler sets the learning rate.
     """
 
     sets_lr = True  # it overwrites the learning rate of a schedule
@@ -71,6 +82,7 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         loss_floor: float = 0.0,
         lr_bounds: Bounds = (1e-3, 0.1),
         grad_norm_sq_bounds: Bounds = (1e-4, 1e10),
+        weight_decay: float = 0.0,
     ):
         if not gamma > 0:
             raise ValueError(f"gamma={gamma}: must be > 0")
@@ -82,17 +94,17 @@ class AdaptiveNesterov(torch.optim.Optimizer):
         lr_bounds, grad_norm_sq_bounds = (b and (b[0], b[1]) for b in (lr_bounds, grad_norm_sq_bounds))
         values = (gamma, loss_floor, lr_bounds, grad_norm_sq_bounds)
         self.last_step = {}
-        super().__init__(params, {"momentum": momentum, **dict(zip(SHARED, values, strict=True))})
+        shared = dict(zip(SHARED, values, strict=True))
+        super().__init__(params, {"momentum": momentum, **shared, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters, as `{"params": ..., "momentum": ...}`."""
-        momentum = param_group.get("momentum", self.defaults["momentum"])
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum}: must be in [0, 1)")
         for name in ("lr", *(n for n in SHARED if param_group.get(n, self.defaults[n]) != self.defaults[n])):
             if name in param_group:
-                raise ValueError(f"{name}={param_group[name]}: cannot differ between groups; only momentum can")
-        super().add_param_group(param_group)
+                raise ValueError(
+                    f"{name}={param_group[name]}: cannot differ between groups; only momentum and weight_decay can"
+                )
+        super().add_param_group(_Group(param_group))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -109,16 +121,20 @@ class AdaptiveNesterov(torch.optim.Optimizer):
             closure: clears the gradients, computes the loss (a scalar), calls `backward` and returns the loss.
         """
         if closure is None:
-            raise ValueError("AdaptiveNesterov.step: needs a closure, as the gradient is taken at another point")
+            raise ValueError(f"AdaptiveNesterov.step: needs a closure, {WHY_A_CLOSURE}")
+        self.check_step()
         loss = self._look_ahead(closure)
         used = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         gradients = [p.grad for params in used for p in params]
         if not gradients:
             return loss
+        if loss is None:
+            raise ValueError(f"AdaptiveNesterov.step: the closure must return the loss, {WHY_A_CLOSURE}")
+        check_dense(gradients)
         norms = torch._foreach_norm(gradients)
         grad_norm_sq = torch.stack([n.to(norms[0].device) for n in norms]).double().square().sum()
         # only `tolist` makes the host wait for the device
-        value = torch.as_tensor(loss, dtype=torch.float64, device=grad_norm_sq.device)
+        value = torch.as_tensor(loss, dtype=torch.float64, device=grad_norm_sq.device).reshape(())
         eta = self._learning_rate(*torch.stack([value, grad_norm_sq]).tolist())
         for group, params in zip(self.param_groups, used, strict=True):
             group["lr"] = eta
@@ -129,8 +145,17 @@ class AdaptiveNesterov(torch.optim.Optimizer):
                 v = [self.state[p]["v"] for p in params]
                 torch._foreach_mul_(v, group["momentum"])
                 torch._foreach_add_(v, [p.grad for p in params], alpha=eta)
+                if group["weight_decay"] != 0:
+                    torch._foreach_mul_(params, 1 - eta * group["weight_decay"])
                 torch._foreach_sub_(params, v)
         return loss
+
+    def check_step(self) -> None:
+        """Raises ValueError if an option is out of its range, or a scheduler has set the learning rate."""
+        super().check_step()
+        eta = self.last_step.get("lr")
+        if eta is not None and any(group.get("lr", eta) != eta for group in self.param_groups):
+            raise ValueError(NO_SCHEDULER)
 
     def _look_ahead(self, closure: Callable[[], Tensor]) -> Tensor:
         """Returns the closure's loss at theta'; the parameters are theta again afterwards."""
@@ -164,6 +189,15 @@ class AdaptiveNesterov(torch.optim.Optimizer):
             "grad_norm_sq_is_clipped": float(divisor != grad_norm_sq),
         }
         return eta
+
+
+class _Group(dict[str, Any]):
+    """A parameter group without a learning rate until the first step, which says so to a scheduler of torch."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "lr":
+            raise ValueError(NO_SCHEDULER)
+        raise KeyError(key)
 
 
 def clip(value: float, bounds: Bounds) -> float:

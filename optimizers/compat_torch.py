@@ -3,8 +3,10 @@
 `KNOWN_TO_WORK` is the version that tests/optimizers/test_compat_torch.py last passed with; the test tries each part.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -103,3 +105,34 @@ def is_second_backward(error: RuntimeError) -> bool:
     Torch has no class of its own for it, so the text tells.
     """
     return "second time" in str(error)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """A context in which attention takes the kernel with a second derivative, and what was compiled runs as written."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with ExitStack() as contexts:
+        contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            contexts.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def advice_for_second_derivative(error: RuntimeError) -> str | None:
+    """Returns what to do where autograd raised an error because something has no second derivative, else None."""
+    text = str(error)
+    if "does not currently support double backward" in text:
+        return (
+            "a compiled function (torch.compile) has no second derivative: give step a closure that returns the loss,"
+            " or compute the loss with the model that was compiled, model._orig_mod"
+        )
+    missing = re.search(r"derivative for (\S+) is not implemented", text)
+    if missing is None:
+        return None
+    if "attention" in missing[1]:
+        return (
+            "the attention kernel has no second derivative: give step a closure that returns the loss, or compute the"
+            " loss inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        )
+    return f"torch has no second derivative of this loss: that of {missing[1]} is not implemented"

@@ -1,26 +1,32 @@
 """Newton's method with the exact Hessian as a matrix, for small networks and test functions."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import grad
-from torch.optim import Optimizer
+
+from .arguments import check_dense
+from .checked import SecondOrderOptimizer, has_graph, refuse_complex
+from .compat_torch import twice_differentiable
+from .curvature.loss import check_loss, gradient_with_graph, second_derivative
 
 
-class Newton(Optimizer):
+class Newton(SecondOrderOptimizer):
     """Newton's method with the whole Hessian: the step to the zero of the gradient's linear model.
 
-        theta <- theta - lr (H + damping I)^-1 g
+        theta <- (1 - lr weight_decay) theta - lr (H + damping I)^-1 g
 
     with g the gradient and H the exact Hessian of the loss, over all parameters of all groups together. Where
     H + damping I is singular to working precision, the step is the least-squares one of least norm. Menssen 2019,
     appendix B, with lr = 1 and damping = 0. (Its notebook stops when sqrt(x_start @ x_sought) is small, where its
     text means the step's length ||x_sought - x_start||: `last_step["step_length"]`.)
 
-    The closure returns the loss with its graph and does not call `backward`; no `.grad` is touched. Parameters
-    that are frozen or that the loss does not depend on are unchanged, and not part of H.
+    The closure returns the loss with its graph and does not call `backward`; no `.grad` is touched. `step()` after
+    `loss.backward(create_graph=True)` takes the gradients in `.grad` and frees their graph. Parameters that are frozen
+    or that the loss does not depend on are unchanged, and not part of H.
 
     >>> theta = torch.tensor([5.0, 3.0], dtype=torch.float64, requires_grad=True)
     >>> optimizer = Newton([theta])
@@ -35,10 +41,12 @@ class Newton(Optimizer):
     `last_step["negative_eigenvalues"] > 0` shows that the quadratic model has no minimum.
 
     Args:
-        params: tensors, or groups of them; a group may have its own `lr` and `damping`.
+        params: tensors, or groups of them; a group may have its own `lr`, `damping` and `weight_decay`.
         lr: factor on the step.
         damping: >= 0, added to the Hessian's diagonal. As it grows, the steps become short ones along -g.
         max_parameters: the largest number allowed. Memory grows as the square, time as the cube of their number.
+        weight_decay: the parameters shrink by lr * weight_decay in every step; it enters neither g nor H (decoupled,
+            Loshchilov and Hutter 2019, arXiv 1711.05101).
 
     Attributes:
         last_step: of the last step: `hvps` (rows of the Hessian), `step_length` (norm of the step, lr included),
@@ -49,17 +57,17 @@ class Newton(Optimizer):
         ValueError: lr or damping is negative, or there are too many parameters.
     """
 
-    needs_graph = True
-
     def __init__(
         self,
         params: Any,
         lr: float = 1.0,
         damping: float = 0.0,
         max_parameters: int = 2000,
+        weight_decay: float = 0.0,
     ):
         self.last_step: dict[str, float] = {}
-        super().__init__(params, {"lr": lr, "damping": damping, "max_parameters": max_parameters})
+        options = {"lr": lr, "damping": damping, "max_parameters": max_parameters, "weight_decay": weight_decay}
+        super().__init__(params, options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -69,12 +77,16 @@ class Newton(Optimizer):
         """Adds a group of parameters.
 
         Raises:
-            ValueError: there are too many parameters, or the group's lr or damping is negative.
+            ValueError: there are too many parameters, or an option is unknown or out of its range.
         """
+        damping = param_group.get("damping", self.defaults["damping"])
+        if not 0 <= damping < math.inf:
+            raise ValueError(f"damping={damping}: must be >= 0 and finite")
         super().add_param_group(param_group)
-        for key in ("lr", "damping"):
-            if self.param_groups[-1][key] < 0:
-                raise ValueError(f"{key}={self.param_groups[-1][key]}: must be >= 0")
+
+    def check_parameters(self, params: list[Tensor]) -> None:
+        """Raises ValueError if some are complex, or all together are too many."""
+        refuse_complex(params, "newton")
         self._trained_parameters()
 
     def _trained_parameters(self) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -89,31 +101,40 @@ class Newton(Optimizer):
         return pairs
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Makes a step and returns the loss before it.
 
         Args:
-            closure: returns the loss, a scalar with its graph; called once.
+            closure: returns the loss, a scalar with its graph; called once. None, or a closure that returns no such
+                loss: the gradients in `.grad` are meant, as `loss.backward(create_graph=True)` leaves them.
 
         Raises:
             FloatingPointError: the gradient or the Hessian is not finite; the parameters are as they were.
         """
-        with torch.enable_grad():
-            loss = closure()
-            trained = self._trained_parameters()
-            gradients = grad(loss, [p for p, _ in trained], create_graph=True, allow_unused=True)
-            used = [(p, group, g) for (p, group), g in zip(trained, gradients, strict=True) if g is not None]
-            params = [p for p, _, _ in used]
-            if not params:
-                raise ValueError("newton: the loss depends on none of the parameters")
-            gradient = torch.cat([g.reshape(-1) for _, _, g in used])
-            hessian = hessian_matrix(gradient, params)
-        gradient = gradient.detach()
+        self.check_step()
+        scale = self.loss_scale(closure)
+        if scale is None:
+            return None
+        try:
+            with torch.enable_grad():
+                with twice_differentiable():
+                    loss = closure() if closure is not None else None
+                used = self._gradients(loss)
+                params = [p for p, _, _ in used]
+                gradient = torch.cat([g.reshape(-1) for _, _, g in used])
+                hessian = hessian_matrix(gradient, params) / scale
+        finally:
+            self.release_graphs()
+        dtype = torch.promote_types(gradient.dtype, torch.float32)  # no eigenvalues in half precision
+        gradient, hessian = gradient.detach().to(dtype) / scale, hessian.to(dtype)
         hessian.diagonal().add_(torch.cat([p.new_full((p.numel(),), group["damping"]) for p, group, _ in used]))
         step, is_singular, negative = newton_step(hessian, gradient)
         step *= torch.cat([p.new_full((p.numel(),), float(group["lr"])) for p, group, _ in used])
+        decays = self.decays(params)
         for p, part in zip(params, step.split([p.numel() for p in params]), strict=True):
             p.add_(part.view_as(p))
+        for p, change in decays:
+            p.add_(change)
         self.last_step = {
             "hvps": len(gradient),
             "step_length": torch.linalg.vector_norm(step).item(),
@@ -121,7 +142,26 @@ class Newton(Optimizer):
             "singular": int(is_singular),
             "negative_eigenvalues": negative,
         }
-        return loss.detach()
+        return loss.detach() if isinstance(loss, Tensor) else loss
+
+    def _gradients(self, loss: Any) -> list[tuple[Tensor, dict[str, Any], Tensor]]:
+        """Returns the parameters that a loss depends on, each with its group and its gradient, which has its graph.
+
+        Args:
+            loss: of the closure; without a graph, the gradients are those in `.grad`.
+        """
+        trained = self._trained_parameters()
+        params = [p for p, _ in trained]
+        if not (isinstance(loss, Tensor) and loss.requires_grad) and has_graph(params):
+            gradients = [p.grad for p in params]
+        else:
+            check_loss(loss)
+            gradients = list(gradient_with_graph(loss, params))
+        check_dense(gradients)
+        used = [(p, group, g) for (p, group), g in zip(trained, gradients, strict=True) if g is not None]
+        if not used:
+            raise ValueError("newton: the loss depends on none of the parameters")
+        return used
 
 
 def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
@@ -136,7 +176,8 @@ def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
         return gradient.new_zeros(n, n)
     rows = []
     for i in range(n):
-        row = grad(gradient[i], params, retain_graph=i < n - 1, allow_unused=True, materialize_grads=True)
+        with second_derivative():
+            row = grad(gradient[i], params, retain_graph=i < n - 1, allow_unused=True, materialize_grads=True)
         rows.append(torch.cat([part.reshape(-1) for part in row]))
     return torch.stack(rows)
 

@@ -27,3 +27,15 @@ def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     tensor(32., dtype=torch.float64)
     """
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).double().sum()
+
+
+def in_full_precision(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float32 where it is in half precision, else itself."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def per_element(params: Sequence[Tensor], values: Sequence[float]) -> Tensor | float:
+    """Returns a number for each parameter: as one number where they agree, else one for each element (n,)."""
+    if len(set(values)) == 1:
+        return float(values[0])
+    return torch.cat([p.new_full((p.numel(),), value) for p, value in zip(params, values, strict=True)])

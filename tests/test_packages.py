@@ -97,12 +97,12 @@ ALLOWED = {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
         *("optimizers.averaging", "optimizers.preconditioners"),
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments", "optimizers.protocols"),
-        "optimizers.libraries",
+        *("optimizers.libraries", "optimizers.checked", "optimizers.compat_torch"),
     },
     "optimizers.libraries": set(),
     "optimizers.ehnewton": {
         *("optimizers.preconditioners", "optimizers.curvature", "optimizers.regularizers", "optimizers.vectors"),
-        "optimizers.arguments",
+        *("optimizers.checked", "optimizers.arguments"),
         *("optimizers.functional_signatures", "optimizers.compat_torch"),
     },
     "optimizers.preconditioners": {
@@ -117,6 +117,7 @@ ALLOWED = {
     "optimizers.per_sample": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
     },
+    "optimizers.checked": set(),
     "optimizers.vectors": set(),
     "optimizers.arguments": set(),
     "optimizers.protocols": set(),

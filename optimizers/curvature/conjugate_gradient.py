@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..vectors import flatten, unflatten
+from ..arguments import check_shapes
+from ..vectors import flatten, in_full_precision, unflatten
 
 
 class CGInfo(NamedTuple):
@@ -58,9 +59,23 @@ def conjugate_gradient(
 
     Returns:
         x, of the shapes of b, and a CGInfo.
+
+    Raises:
+        ValueError: `max_iter` is negative, or product or x0 have other shapes than b.
     """
+    if not max_iter >= 0:
+        raise ValueError(f"max_iter={max_iter}: must be >= 0")
+
+    def product_flat(v: Tensor) -> Tensor:
+        parts = list(product(unflatten(v, b)))
+        check_shapes("product", parts, b)
+        return flatten(parts)
+
+    b = list(b)
+    if x0 is not None:
+        check_shapes("x0", x0, b)
     x, info = conjugate_gradient_flat(
-        lambda v: flatten(product(unflatten(v, b))),
+        product_flat,
         flatten(b),
         max_iter,
         tol,
@@ -80,23 +95,28 @@ def conjugate_gradient_flat(
     x0: Tensor | None,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, CGInfo]:
-    """Does the same as `conjugate_gradient` with vectors (n,)."""
-    x = torch.zeros_like(b) if x0 is None else x0.clone()
-    r = b.clone() if x0 is None else b - product(x)
+    """Does the same as `conjugate_gradient` with vectors (n,); in float32 where b is in half precision."""
+    dtype, b = b.dtype, in_full_precision(b)
+
+    def full_product(v: Tensor) -> Tensor:
+        return in_full_precision(product(v.to(dtype)))
+
+    x = torch.zeros_like(b) if x0 is None else in_full_precision(x0.clone())
+    r = b.clone() if x0 is None else b - full_product(x)
     rr = float(r.dot(r))
     z, rz = (r, rr) if preconditioner is None else _preconditioned(preconditioner, r)
     d = z.clone()
     limit = tol * float(b.dot(b)) ** 0.5 if relative else tol
     iterations, products = 0, int(x0 is not None)
     while rr**0.5 > limit and iterations < max_iter:
-        Ad = product(d)
+        Ad = full_product(d)
         products += 1
         dAd = float(d.dot(Ad))
         if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
                 x = b.clone() if preconditioner is None else preconditioner(b)
-                r = b - (Ad if x0 is None else product(x))
+                r = b - (Ad if x0 is None else full_product(x))
                 products += x0 is not None
                 rr = float(r.dot(r))
             break
@@ -109,7 +129,7 @@ def conjugate_gradient_flat(
         iterations += 1
     else:
         reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"
-    return x, CGInfo(iterations, rr**0.5, reason, products)
+    return x.to(dtype), CGInfo(iterations, rr**0.5, reason, products)
 
 
 def _preconditioned(preconditioner: Callable[[Tensor], Tensor], r: Tensor) -> tuple[Tensor, float]:

@@ -1,7 +1,6 @@
 """The curvature of a loss at the current weights: products with a matrix that is never formed."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
@@ -11,17 +10,18 @@ from torch.autograd import grad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
-from ..compat_torch import is_second_backward
-from ..vectors import flatten, unflatten
+from ..arguments import check_dense, check_shapes
+from ..vectors import flatten, in_full_precision, unflatten
 from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
+from .loss import evaluate, gradient_with_graph, second_derivative
 from .sampling import sample_at_outputs
 
 KINDS = ("hessian", "gauss_newton")
 
 
 def hessian_vector_product(
-    loss: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor], retain_graph: bool = True
+    loss: Tensor, params: Iterable[Tensor], vectors: Iterable[Tensor], retain_graph: bool = True
 ) -> list[Tensor]:
     """Returns H v, with H the second derivatives of a loss with respect to params (Pearlmutter 1994, exact).
 
@@ -36,7 +36,12 @@ def hessian_vector_product(
         params: tensors that require gradients; where the loss does not depend on one, its part is 0.
         vectors: v, of the shapes of params.
         retain_graph: keep the graph of the loss, for another product.
+
+    Raises:
+        ValueError: vectors have other shapes, or what the loss was computed by has no second derivative.
     """
+    params, vectors = list(params), list(vectors)
+    check_shapes("vectors", vectors, params)
     gradients = [_edge(g) for g in grad(loss, params, create_graph=True, allow_unused=True)]
     product = _differentiate(gradients, params, vectors, retain_graph)
     return [_sum(p, part) for p, part in zip(params, product, strict=True)]
@@ -53,40 +58,8 @@ def _differentiate(
     if not pairs:
         return [None] * len(inputs)
     outputs, weights = zip(*pairs, strict=True)
-    return grad(outputs, inputs, weights, retain_graph=retain_graph, allow_unused=True)
-
-
-def evaluate(
-    closure: Callable[[], Tensor],
-    kind: str,
-    quadratic_form_only: bool = False,
-    keep_statistics: bool = False,
-    inner: AbstractContextManager | None = None,
-) -> tuple[Tensor, FastDoubleBackward]:
-    """Returns a closure's loss, and the mode that it was computed in.
-
-    Args:
-        closure: as for `Curvature`.
-        kind: as for `Curvature`.
-        quadratic_form_only: as for `Curvature`.
-        keep_statistics: as for `Curvature`.
-        inner: a context that is entered inside the mode.
-
-    Raises:
-        ValueError: the loss has no graph; or for Gauss-Newton, the closure called none of the loss functions.
-    """
-    is_short = quadratic_form_only and kind == "hessian"
-    mode = FastDoubleBackward(is_short or kind == "gauss_newton", keep_statistics, quadratic_form=is_short)
-    with torch.enable_grad(), mode, inner or nullcontext():
-        loss = closure()
-    if not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise ValueError("the closure must return the loss with its graph: a scalar that depends on the weights")
-    if kind == "gauss_newton" and not mode.outputs:
-        raise ValueError(
-            "curvature=gauss_newton: the closure must call a loss function of torch.nn.functional"
-            " (cross_entropy, mse_loss, ...) on the network's outputs"
-        )
-    return loss, mode
+    with second_derivative():
+        return grad(outputs, inputs, weights, retain_graph=retain_graph, allow_unused=True)
 
 
 class Curvature:
@@ -173,24 +146,34 @@ class Curvature:
         self.loss: Tensor | None = loss.detach()
         self._loss_with_graph = get_gradient_edge(loss)
         self._kind, self._request, self._losses = kind, mode.request, mode.losses
+        self._loss_scale = 1.0
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
         self.at_layers = [None if part is None else part.detach() for part in through[len(params) :]]
         self._set_gradients(params, of_loss, through[: len(params)])
 
     @classmethod
-    def of_gradients(cls, params: Sequence[Tensor]) -> "Curvature":
+    def of_gradients(cls, params: Sequence[Tensor], loss_scale: float = 1.0) -> "Curvature":
         """Returns the Hessian where `loss.backward(create_graph=True)` has filled the `.grad` of params.
+
+        Args:
+            params: tensors that require gradients.
+            loss_scale: the factor of the loss in the gradients and in their graph, which is divided out.
 
         Raises:
             ValueError: no gradient has a graph.
         """
         used = [p for p in params if p.grad is not None]
-        if not any(p.grad.requires_grad for p in used):  # type: ignore[union-attr]
-            raise ValueError("give a closure that returns the loss, or call loss.backward(create_graph=True) before")
+        if params and not any(p.grad.requires_grad for p in used):  # type: ignore[union-attr]
+            raise ValueError(
+                "give a closure that returns the loss, or call loss.backward(create_graph=True) before;"
+                " in Lightning's manual optimization, self.manual_backward(loss, create_graph=True)"
+            )
         self = cls.__new__(cls)
-        self.loss, self._kind, self._request = None, "hessian", BackwardRequest()
+        self.loss, self._kind, self._request, self._loss_scale = None, "hessian", BackwardRequest(), loss_scale
         self._outputs, self._copies, self._at_outputs, self._losses, self.at_layers = [], [], [], [], []
         self._set_gradients(used, [p.grad for p in used], [None] * len(used))
+        if loss_scale != 1:
+            self.gradient = [g / loss_scale for g in self.gradient]
         return self
 
     def _set_gradients(
@@ -205,6 +188,7 @@ class Curvature:
         """
         first = len(self._copies)
         direct = of_loss[first:]
+        check_dense([*direct, *through])
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
         self.params = [params[i] for i in used]
         self.is_of_outputs = [direct[i] is None for i in used]
@@ -264,6 +248,8 @@ class Curvature:
         """
         if not self._outputs:
             parts = self._backward("product", self._of_loss, self.params, vectors, free_graph)
+            if self._loss_scale != 1:
+                parts = [None if part is None else part / self._loss_scale for part in parts]
             return [torch.zeros_like(p) if part is None else part for p, part in zip(self.params, parts, strict=True)]
         at_outputs, direct = self._second_of_loss(self._tangents(vectors, free_graph), vectors, free_graph)
         outputs = [_edge(z) for z in self._outputs]
@@ -365,24 +351,10 @@ def _edge(tensor: Tensor | None) -> GradientEdge | None:
     return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
 
 
-def gradient_with_graph(loss: Tensor, inputs: Sequence[Tensor | GradientEdge]) -> Sequence[Tensor | None]:
-    """Returns the gradient, None where the loss does not depend on an input.
-
-    Raises:
-        ValueError: `backward` was called on the loss before.
-    """
-    try:
-        return grad(loss, inputs, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
-    except RuntimeError as error:
-        if is_second_backward(error):
-            raise ValueError("the closure must return the loss without calling backward") from error
-        raise
-
-
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor | float:
     """Returns the inner product; None is 0."""
     pairs = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return sum((torch.dot(x, y) for x, y in pairs), start=0.0)
+    return sum((torch.dot(in_full_precision(x), in_full_precision(y)) for x, y in pairs), start=0.0)
 
 
 def _sum(param: Tensor, *parts: Tensor | None) -> Tensor:

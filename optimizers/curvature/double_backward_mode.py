@@ -1,5 +1,6 @@
 """The mode in which a loss is computed so that its gradient is differentiated with few passes over memory."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..compat_torch import is_transformed
+from ..compat_torch import is_transformed, twice_differentiable
 from ..functional_signatures import (
     SIGNATURES,
     ActivationArguments,
@@ -46,7 +47,7 @@ class FastDoubleBackward(TorchFunctionMode):
     """A context in which layers are computed by the functions of double_backward.py, with equal results.
 
     Autograd computes everything else (other layers, half precision, no graph): slower, and equally correct. Attention
-    is computed by the one kernel that has a second derivative.
+    is computed by the one kernel that has a second derivative, and what was compiled runs as it was written.
 
     Args:
         split_at_outputs: give each loss function a copy of the network's outputs, at which the graph ends. `outputs`
@@ -54,15 +55,26 @@ class FastDoubleBackward(TorchFunctionMode):
         keep_statistics: batch norm does not update its running statistics, and layers do not count their passes.
         quadratic_form: the quadratic form of the Hessian will be computed, as `Curvature` does. Only for it do linear
             layers, and activations of vectors, need a function of ours: autograd's products are as fast there.
+        backward_of: parameters whose gradients a call of `Tensor.backward` inside fills as ever, and keeps the graph of
+            the loss. None: such a call is not looked at.
 
     Attributes:
         request: what the layers compute in a backward pass.
         outputs: with `split_at_outputs`, the pairs (outputs, copy).
         losses: the call of a loss function of each pair.
+        loss_of_backward: the loss that `Tensor.backward` was called on, with its graph; None: it was not called.
     """
 
-    def __init__(self, split_at_outputs: bool = False, keep_statistics: bool = False, quadratic_form: bool = False):
+    def __init__(
+        self,
+        split_at_outputs: bool = False,
+        keep_statistics: bool = False,
+        quadratic_form: bool = False,
+        backward_of: Sequence[Tensor] | None = None,
+    ):
         super().__init__()
+        self.backward_of = backward_of
+        self.loss_of_backward: Tensor | None = None
         self.split_at_outputs, self.quadratic_form = split_at_outputs, quadratic_form
         self.keep_statistics = keep_statistics
         self.request = BackwardRequest()
@@ -71,9 +83,7 @@ class FastDoubleBackward(TorchFunctionMode):
         self._contexts = ExitStack()
 
     def __enter__(self) -> "FastDoubleBackward":
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        self._contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
+        self._contexts.enter_context(twice_differentiable())
         super().__enter__()
         return self
 
@@ -96,9 +106,31 @@ class FastDoubleBackward(TorchFunctionMode):
                 self.losses.append(LossCall(func, get_gradient_edge(value), reduction == "mean"))
                 return value
             return func(outputs, *others, **kwargs)
+        if self.backward_of is not None and func is Tensor.backward:
+            return self._backward(*args, **kwargs)
         if self.keep_statistics and func is Tensor.add_ and _is_counter(args[0]):
             return args[0]
         return func(*args, **kwargs)
+
+    def _backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Calls `backward` once, on through the outputs, at whose copies it would end.
+
+        Raises:
+            ValueError: it was called before, or there are gradients that it would add to.
+        """
+        if self.loss_of_backward is not None:
+            raise ValueError("the closure calls backward twice; call it on the sum of the losses")
+        if any(p.grad is not None and bool(p.grad.any()) for p in self.backward_of or ()):
+            raise ValueError("the closure adds to gradients of another batch, whose curvature is not known; clear them")
+        call = inspect.signature(Tensor.backward).bind(loss, *args, **kwargs)
+        weight, inputs = call.arguments.get("gradient"), call.arguments.get("inputs")
+        copies = [copy for _, copy in self.outputs]
+        reached = None if inputs is None else [*([inputs] if isinstance(inputs, Tensor) else inputs), *copies]
+        Tensor.backward(loss, weight, retain_graph=True, inputs=reached)
+        for outputs, copy in self.outputs:
+            if copy.grad is not None:
+                outputs.backward(copy.grad, retain_graph=True, inputs=inputs)
+        self.loss_of_backward = loss if weight is None else (weight * loss).sum()
 
     def _is_of_a_loss(self, outputs: Tensor) -> bool:
         """Returns whether a tensor depends on outputs that a loss function got before."""

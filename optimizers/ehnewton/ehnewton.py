@@ -1,12 +1,13 @@
 """EHNewton: truncated Newton steps for a whole network."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from ..checked import SecondOrderOptimizer, refuse_complex
 from ..curvature.curvature import KINDS
 from .step import Step
 
@@ -30,14 +31,14 @@ SHARED = (
 )
 
 
-class EHNewton(Optimizer):
+class EHNewton(SecondOrderOptimizer):
     """Steps along a Newton direction, computed by conjugate gradients without ever forming the Hessian.
 
     With the loss L on a batch, its gradient g and Hessian H at the weights w:
 
         (H + tau I) p = -g            by at most cg_max_iter iterations of conjugate gradients from 0
         p <- -g   if   g.p > -tau     the feasibility test: p may not be a direction of descent
-        w <- w + lr p
+        w <- (1 - lr weight_decay) w + lr p
 
     (Zorca 2020, section 3.2 and algorithm 4; where these differ, section 3.2 holds.) Where |g.p| < tau, the step is
     one of plain gradient descent: `last_step["fallbacks"]` counts these. At a direction of negative curvature
@@ -52,8 +53,8 @@ class EHNewton(Optimizer):
     (1, 1)
 
     Args:
-        params: parameters, of one dtype and device, or groups of them; lr, damping and momentum may differ between
-            groups.
+        params: parameters, of one dtype and device, or groups of them; lr, damping, momentum and weight_decay may
+            differ between groups.
         lr: factor on the step.
         damping: tau, added to the diagonal; also the threshold of the feasibility test (of several the smallest).
         cg_max_iter: the largest number of iterations of conjugate gradients (the study: 20 for one network, 1 for two).
@@ -80,6 +81,8 @@ class EHNewton(Optimizer):
         damping_per_output: tau is multiplied with the factor that the loss of one output of a sample has in the loss
             of that sample: 1 / 784 of a mean over 784 pixels, and 1 of a sum or of cross-entropy. So one value is fit
             for losses of every scale; needs curvature="gauss_newton".
+        weight_decay: the weights shrink by lr * weight_decay in every step; it enters neither the system nor momentum
+            and backtracking (decoupled, Loshchilov and Hutter 2019, arXiv 1711.05101).
 
     Where the parameters are the weights and biases of linear classifiers whose inputs need no gradient, and the loss
     depends on them through `cross_entropy` of their logits and through `L2` alone, linearly in these, products with
@@ -89,23 +92,22 @@ class EHNewton(Optimizer):
 
     `step(closure)`: the closure returns the loss with its graph and does not call backward; no `.grad` is touched.
     `step()` after `loss.backward(create_graph=True)` differentiates the gradients in `.grad`, more slowly, and
-    frees their graph (their values stay).
+    frees their graph (their values stay). A closure may as well call backward once and return no loss with a graph, as
+    Lightning's do: the step then follows the gradients in `.grad`, and costs another backward pass.
+    `scaler.step(optimizer)` of a torch.amp.GradScaler takes its factor out of gradients and curvature.
 
     Attributes:
         last_step: of the last step: `cg_iterations` (the largest number of any system); `residual` (norm over all
             systems; with cg_max_iter=1, where it would take a further product, that of the start, ||g||);
             `fallbacks` and `negative_curvature` (numbers of systems); `directional_derivative` (g.p); `step_length`
-            (norm of the change of the weights); `hvps` (products with the matrix, or quadratic forms);
-            `gradient_equivalents` (the cost of the step beside its gradient, in gradients, by counting operations);
-            `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking; `alpha` and `beta`
-            with subspace.
+            (norm of the change of the weights, without their decay); `hvps` (products with the matrix, or quadratic
+            forms); `gradient_equivalents` (the cost of the step beside its gradient, in gradients, by counting
+            operations); `damping` and `reduction_ratio` with adapt_damping; `step_size` with backtracking;
+            `alpha` and `beta` with subspace.
 
     Raises:
         ValueError: an argument is out of its range, or the closure returns no loss with a graph.
     """
-
-    needs_graph = True
-    is_second_order = True  # timm's training script then calls backward(create_graph=True)
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class EHNewton(Optimizer):
         preconditioner: str = "none",
         subspace: str = "none",
         damping_per_output: bool = False,
+        weight_decay: float = 0.0,
     ):
         options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         self.last_step: dict[str, Any] = {}
@@ -138,19 +141,17 @@ class EHNewton(Optimizer):
         """Adds a group of parameters.
 
         Raises:
-            ValueError: an option is out of its range, or cannot differ between groups.
+            ValueError: an option is unknown, out of its range, or cannot differ between groups.
         """
         options = {**self.defaults, **param_group}
         for name, is_valid, rule in (
-            ("lr", options["lr"] >= 0, ">= 0"),
-            ("damping", options["damping"] >= 0, ">= 0"),
+            ("damping", 0 <= options["damping"] < math.inf, ">= 0 and finite"),
             ("cg_max_iter", is_integer(options["cg_max_iter"], 1), "an integer >= 1"),
             ("cg_tol", options["cg_tol"] >= 0, ">= 0"),
             ("blocks", options["blocks"] in BLOCKS, f"one of {', '.join(BLOCKS)}"),
             ("curvature", options["curvature"] in KINDS, f"one of {', '.join(KINDS)}"),
             ("curvature_share", 0 < options["curvature_share"] <= 1, "in (0, 1]"),
             ("warm_start", 0 <= options["warm_start"] <= 1, "in [0, 1]"),
-            ("momentum", 0 <= options["momentum"] < 1, "in [0, 1)"),
             ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
             ("preconditioner", options["preconditioner"] in PRECONDITIONERS, f"one of {', '.join(PRECONDITIONERS)}"),
             ("subspace", options["subspace"] in SUBSPACES, f"one of {', '.join(SUBSPACES)}"),
@@ -172,11 +173,26 @@ class EHNewton(Optimizer):
         Raises:
             FloatingPointError: the gradient is not finite; weights and state are as they were.
         """
-        step = Step(self, closure)
-        step.solve()
-        step.move()
+        self.check_step()
+        scale = self.loss_scale(closure)
+        if scale is None:
+            return None
+        try:
+            step = Step(self, closure, scale)
+            step.solve()
+            decays = self.decays(step.params)
+            step.move()
+        except BaseException:
+            self.release_graphs()
+            raise
+        for p, change in decays:
+            p.add_(change)
         self.last_step = step.report
         return step.loss
+
+    def check_parameters(self, params: list[Tensor]) -> None:
+        """Raises ValueError if some are complex."""
+        refuse_complex(params, "EHNewton")
 
     @property
     def needs_loss_function(self) -> bool:

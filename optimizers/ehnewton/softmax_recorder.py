@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..compat_torch import has_gradient_hooks, leaf_of, version_of, without_torch_function
-from ..curvature.curvature import gradient_with_graph
+from ..curvature.loss import gradient_with_graph
 from ..functional_signatures import SIGNATURES, CrossEntropyArguments, LinearArguments, UnaryArguments
 from ..regularizers.l2 import sum_of_squares
 

@@ -10,20 +10,23 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.optim import Optimizer
 
+from ..checked import has_graph
 from ..curvature.conjugate_gradient import CGInfo, conjugate_gradient_flat
-from ..curvature.curvature import Curvature, evaluate
+from ..curvature.curvature import Curvature
 from ..curvature.double_backward_mode import FastDoubleBackward
+from ..curvature.loss import LossWithoutGraph, check_loss, evaluate
 from ..preconditioners.diagonal import Diagonal
 from ..preconditioners.kronecker import Kronecker
 from ..preconditioners.layers import LayerCall, LayerRecorder
-from ..vectors import flatten, inner_product, unflatten
+from ..vectors import flatten, inner_product, per_element, unflatten
+from .random_state import RandomState
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
 from .subspace import minimize_in_subspace
 
 SUFFICIENT_DECREASE = 1e-4  # c of Armijo's condition
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
-FORWARD_COST = 1 / 3  # of a forward pass, in gradients
+FORWARD_COST, BACKWARD_COST = 1 / 3, 2 / 3  # of a pass, in gradients
 
 System = Curvature | SoftmaxSystem
 
@@ -44,27 +47,23 @@ class Solution(NamedTuple):
     is_fallback: bool
 
 
-def per_element(params: Sequence[Tensor], values: Sequence[float]) -> Tensor | float:
-    """Returns a number for each parameter: as one number where they agree, else one for each element (n,)."""
-    if len(set(values)) == 1:
-        return float(values[0])
-    return torch.cat([p.new_full((p.numel(),), value) for p, value in zip(params, values, strict=True)])
-
-
 class Step:
     """A step: the constructor computes the loss and its gradient, `solve` the direction p, `move` the new weights.
 
     Args:
         optimizer: EHNewton, for its groups and state.
-        closure: returns the loss with its graph; None: `.grad` was computed with create_graph=True.
+        closure: returns the loss with its graph; None: `.grad` was computed with create_graph=True. A closure that
+            does that itself, and returns no loss with a graph, is taken for None.
+        loss_scale: the factor of the loss whose gradient is in `.grad`.
 
     Attributes:
         loss: before the step; None without a closure.
         report: what becomes `last_step`.
     """
 
-    def __init__(self, optimizer: Optimizer, closure: Callable[..., Tensor] | None):
+    def __init__(self, optimizer: Optimizer, closure: Callable[..., Tensor] | None, loss_scale: float = 1.0):
         self.state = optimizer.state
+        self.loss_scale = loss_scale
         self.options = optimizer.param_groups[0]  # options of the whole step are equal in all groups
         self.closure = closure
         self.report: dict[str, Any] = {}
@@ -83,6 +82,8 @@ class Step:
         self.linear_calls: list[LayerCall] = []
         self.curvature = self._linearize(trained)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
+        if len({(p.dtype, p.device) for p in self.params}) > 1:
+            raise ValueError("parameters must be of one dtype and device; make several optimizers, or convert them")
         self.groups = [self.group_of[p] for p in self.params]
         is_per_output = self.options["damping_per_output"] and self.curvature is not None
         self.unit = self.curvature.factor_of_output if is_per_output else 1.0  # type: ignore[union-attr]
@@ -92,12 +93,10 @@ class Step:
         """Computes the loss and its gradient; returns the curvature, None where `closed_form` has it."""
         options, closure, fraction = self.options, self.closure, self.options["curvature_share"]
         if closure is None:
-            for name, off in (("adapt_damping", False), ("backtracking", 0), ("curvature_share", 1)):
-                if options[name] != off:
-                    raise ValueError(f"{name}={options[name]}: needs a closure that returns the loss")
+            self._check_no_second_call()
             if options["curvature"] != "hessian":
                 raise ValueError("curvature=gauss_newton: needs a closure that returns the loss")
-            return Curvature.of_gradients(trained)
+            return Curvature.of_gradients(trained, self.loss_scale)
         if fraction == 1:
             return self._linearize_whole_batch(closure, trained)
         if not inspect.signature(closure).parameters:
@@ -106,6 +105,7 @@ class Step:
             )
         with torch.enable_grad():
             loss = closure()
+            check_loss(loss)
             gradient_of = dict(zip(trained, grad(loss, trained, allow_unused=True), strict=True))
         self.loss = loss.detach()
         self.cost += fraction
@@ -121,13 +121,29 @@ class Step:
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
         may_have_closed_form = is_plain and options["warm_start"] == 0 and may_be_classifiers(trained)
         recorder = SoftmaxHeadRecorder(trained) if may_have_closed_form else None
-        loss, mode = evaluate(closure, options["curvature"], self._is_one_iteration, inner=recorder or self.layers)
+        try:
+            loss, mode = evaluate(
+                closure,
+                options["curvature"],
+                self._is_one_iteration,
+                inner=recorder or self.layers,
+                backward_of=trained,
+            )
+        except LossWithoutGraph as error:
+            return self._linearize_gradients(error, trained)
         self.loss = loss.detach()
-        classifiers = recorder.classifiers(loss, mode.outputs) if recorder else None
+        calls_backward = mode.loss_of_backward is not None
+        classifiers = recorder.classifiers(loss, mode.outputs) if recorder and not calls_backward else None
         if classifiers is None:
             self.linear_calls = self.layers.linear_calls if self.layers else []
             edges = [call.outputs for call in self.linear_calls]
-            return Curvature.of_loss(loss, mode, trained, options["curvature"], edges)
+            curvature = Curvature.of_loss(loss, mode, trained, options["curvature"], edges)
+            if calls_backward:
+                self._check_no_second_call()
+                self.cost += BACKWARD_COST
+                # as they were clipped
+                curvature.gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in curvature.params]
+            return curvature
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
         return None
@@ -149,6 +165,23 @@ class Step:
         damping = [tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)]
         assert self.layers is not None
         return Kronecker(self.curvature, self.layers.calls, damping, self.state, self.linear_calls)
+
+    def _linearize_gradients(self, error: LossWithoutGraph, trained: list[Tensor]) -> Curvature | None:
+        """Does the same where a closure has returned no loss with a graph: the gradients in `.grad` are meant.
+
+        Without any gradient, as where Lightning's training_step returns None, no parameter is used.
+        """
+        is_skipped = error.loss is None and all(p.grad is None for p in trained)
+        if not (is_skipped or has_graph(trained)):
+            raise error
+        self.closure, self.loss = None, error.loss
+        return self._linearize([] if is_skipped else trained)
+
+    def _check_no_second_call(self) -> None:
+        """Raises ValueError if an option needs the loss once more, and the closure cannot compute it."""
+        for name, off in (("adapt_damping", False), ("backtracking", 0), ("curvature_share", 1)):
+            if self.options[name] != off:
+                raise ValueError(f"{name}={self.options[name]}: needs a closure that returns the loss")
 
     @property
     def _is_one_iteration(self) -> bool:
@@ -360,22 +393,3 @@ class Step:
         self.cost += FORWARD_COST
         with self.random, FastDoubleBackward(keep_statistics=True), torch.no_grad():  # type: ignore[union-attr]
             return float(self.closure())  # type: ignore[misc]
-
-
-class RandomState:
-    """The random number generators at the time of construction; inside `with`, that state is set again."""
-
-    def __init__(self, params: Sequence[Tensor]):
-        self._devices = sorted({p.device.index for p in params if p.device.type == "cuda"})
-        self._cpu = torch.get_rng_state()
-        self._cuda = [torch.cuda.get_rng_state(d) for d in self._devices]
-
-    def __enter__(self) -> None:
-        self._fork = torch.random.fork_rng(devices=self._devices)
-        self._fork.__enter__()
-        torch.set_rng_state(self._cpu)
-        for device, state in zip(self._devices, self._cuda, strict=True):
-            torch.cuda.set_rng_state(state, device)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)

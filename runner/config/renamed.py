@@ -91,11 +91,14 @@ ADDED_KEYS: dict[str, Any] = {
 ADDED_CHOICES = {"augmentation": "none", "averaging": "none", "objective": "cross_entropy"}
 ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_ARGUMENTS
     "data.arrays": {"data.num_classes": None},
+    "optimizers.AdaptiveNesterov": {"optimizer.weight_decay": 0.0},
     "optimizers.EHNewton": {
         "optimizer.preconditioner": "none",
         "optimizer.subspace": "none",
         "optimizer.damping_per_output": False,
+        "optimizer.weight_decay": 0.0,
     },
+    "optimizers.Newton": {"optimizer.weight_decay": 0.0},
     "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},
 }
 

@@ -245,7 +245,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 @pytest.mark.parametrize("options", [{"lr": 0.1}, {"gamma": 0.5}])
 def test_a_group_with_a_rate_of_its_own_is_refused(options):
-    with pytest.raises(ValueError, match="cannot differ between groups; only momentum can"):
+    with pytest.raises(ValueError, match="cannot differ between groups; only momentum and weight_decay can"):
         AdaptiveNesterov([{"params": [weight()], **options}])
 
 

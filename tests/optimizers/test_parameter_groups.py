@@ -104,6 +104,12 @@ def test_the_first_rule_that_matches_holds():
     assert [group.get("lr") for group in parameter_groups(network, rules=rules)] == [None, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("optimizer", ["ehnewton", "adaptive_nesterov"])
+def test_optimizers_of_ours_decay_by_group(optimizer):
+    run = built(*RUN, f"optimizer={optimizer}", "optimizer.weight_decay=0.5", "parameter_groups.no_decay=[bias,norm]")
+    assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.0, 0.5}
+
+
 def test_schedules_scale_every_group():
     run = built(*RUN, "schedule=cosine", "parameter_groups.layer_decay=0.5")
     lrs = [group["lr"] for group in run.optimizer.param_groups]
@@ -138,8 +144,8 @@ def test_the_start_says_how_many_parameters_a_group_has():
             "parameter_groups: AdamW has no momentum in its parameter groups",
         ),
         (
-            "no_decay=[bias] optimizer=ehnewton",
-            "parameter_groups: EHNewton has no weight_decay in its parameter groups",
+            "rules=[{match: linear, betas: 1}] optimizer=ehnewton",
+            "betas=1: unknown option of a parameter group; there are lr, damping, ",
         ),
         ("layer_decay=0.5 optimizer=adaptive_nesterov", "layer_decay=0.5: the optimizer has no lr"),
     ],

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from helpers.references import numbers
 from trainopt.optimizers.curvature import curvature as curvature_module
-from trainopt.optimizers.curvature.curvature import Curvature, evaluate
+from trainopt.optimizers.curvature.curvature import Curvature
+from trainopt.optimizers.curvature.loss import evaluate
 from trainopt.optimizers.preconditioners.kronecker import batch_factors, input_factor
 from trainopt.optimizers.preconditioners.layers import LayerRecorder
 
