@@ -145,6 +145,16 @@ def test_no_interval_of_a_cost_is_longer_than_the_runs(tmp_path):
     assert (method.to_target["steps"].low, method.to_target["steps"].high) == (0, 30)
 
 
+def test_runs_without_accuracies_have_a_table_and_a_report(trainopt, tmp_path):
+    for seed in range(3):
+        final = {"final": {"loss": 0.1 + seed, "top1": None, "top5": None}, "best_top1": {"value": None}}
+        made_up_run(tmp_path / "runs" / str(seed), seed, summary=final)
+    result = trainopt("compare", "runs", "--out", "out")
+    assert result.code == 0, result.err
+    assert "tuning trials" in (tmp_path / "out/report.html").read_text()
+    assert r"method & final loss \\" in (tmp_path / "out/table.tex").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", ["3.3in", "5.5in"])
 def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
