@@ -11,6 +11,7 @@ from torch.autograd import grad
 from .arguments import check_dense
 from .checked import SecondOrderOptimizer, has_graph, refuse_complex
 from .compat_torch import twice_differentiable
+from .curvature.backward_recorder import BackwardRecorder
 from .curvature.loss import check_loss, gradient_with_graph, second_derivative
 
 
@@ -105,8 +106,9 @@ class Newton(SecondOrderOptimizer):
         """Makes a step and returns the loss before it.
 
         Args:
-            closure: returns the loss, a scalar with its graph; called once. None, or a closure that returns no such
-                loss: the gradients in `.grad` are meant, as `loss.backward(create_graph=True)` leaves them.
+            closure: returns the loss, a scalar with its graph, or calls backward itself; called once. None, or a
+                closure that does neither: the gradients in `.grad` are meant, as `loss.backward(create_graph=True)`
+                leaves them.
 
         Raises:
             FloatingPointError: the gradient or the Hessian is not finite; the parameters are as they were.
@@ -116,13 +118,16 @@ class Newton(SecondOrderOptimizer):
         if scale is None:
             return None
         try:
+            recorder = BackwardRecorder([p for p, _ in self._trained_parameters()])
             with torch.enable_grad():
-                with twice_differentiable():
+                with twice_differentiable(), recorder:
                     loss = closure() if closure is not None else None
-                used = self._gradients(loss)
+                used = self._gradients(recorder.loss_of_closure(loss))
                 params = [p for p, _, _ in used]
                 gradient = torch.cat([g.reshape(-1) for _, _, g in used])
                 hessian = hessian_matrix(gradient, params) / scale
+            if recorder.loss_of_backward is not None:
+                gradient = torch.cat([(g if p.grad is None else p.grad).reshape(-1) for p, _, g in used])  # as clipped
         finally:
             self.release_graphs()
         dtype = torch.promote_types(gradient.dtype, torch.float32)  # no eigenvalues in half precision

@@ -1,6 +1,5 @@
 """The mode in which a loss is computed so that its gradient is differentiated with few passes over memory."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ..compat_torch import is_transformed, twice_differentiable
 from ..functional_signatures import (
@@ -23,6 +21,7 @@ from ..functional_signatures import (
     MaxPoolArguments,
     UnaryArguments,
 )
+from .backward_recorder import BackwardRecorder
 from .batch_norm import BatchNorm
 from .double_backward import BackwardRequest, Convolution, Linear, MaxPool2d, PiecewiseLinear
 
@@ -43,7 +42,7 @@ class LossCall(NamedTuple):
     is_mean: bool
 
 
-class FastDoubleBackward(TorchFunctionMode):
+class FastDoubleBackward(BackwardRecorder):
     """A context in which layers are computed by the functions of double_backward.py, with equal results.
 
     Autograd computes everything else (other layers, half precision, no graph): slower, and equally correct. Attention
@@ -55,8 +54,7 @@ class FastDoubleBackward(TorchFunctionMode):
         keep_statistics: batch norm does not update its running statistics, and layers do not count their passes.
         quadratic_form: the quadratic form of the Hessian will be computed, as `Curvature` does. Only for it do linear
             layers, and activations of vectors, need a function of ours: autograd's products are as fast there.
-        backward_of: parameters whose gradients a call of `Tensor.backward` inside fills as ever, and keeps the graph of
-            the loss. None: such a call is not looked at.
+        backward_of: the parameters of `BackwardRecorder`.
 
     Attributes:
         request: what the layers compute in a backward pass.
@@ -72,13 +70,10 @@ class FastDoubleBackward(TorchFunctionMode):
         quadratic_form: bool = False,
         backward_of: Sequence[Tensor] | None = None,
     ):
-        super().__init__()
-        self.backward_of = backward_of
-        self.loss_of_backward: Tensor | None = None
+        super().__init__(backward_of)
         self.split_at_outputs, self.quadratic_form = split_at_outputs, quadratic_form
         self.keep_statistics = keep_statistics
         self.request = BackwardRequest()
-        self.outputs: list[tuple[Tensor, Tensor]] = []
         self.losses: list[LossCall] = []
         self._contexts = ExitStack()
 
@@ -106,31 +101,9 @@ class FastDoubleBackward(TorchFunctionMode):
                 self.losses.append(LossCall(func, get_gradient_edge(value), reduction == "mean"))
                 return value
             return func(outputs, *others, **kwargs)
-        if self.backward_of is not None and func is Tensor.backward:
-            return self._backward(*args, **kwargs)
         if self.keep_statistics and func is Tensor.add_ and _is_counter(args[0]):
             return args[0]
-        return func(*args, **kwargs)
-
-    def _backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Calls `backward` once, on through the outputs, at whose copies it would end.
-
-        Raises:
-            ValueError: it was called before, or there are gradients that it would add to.
-        """
-        if self.loss_of_backward is not None:
-            raise ValueError("the closure calls backward twice; call it on the sum of the losses")
-        if any(p.grad is not None and bool(p.grad.any()) for p in self.backward_of or ()):
-            raise ValueError("the closure adds to gradients of another batch, whose curvature is not known; clear them")
-        call = inspect.signature(Tensor.backward).bind(loss, *args, **kwargs)
-        weight, inputs = call.arguments.get("gradient"), call.arguments.get("inputs")
-        copies = [copy for _, copy in self.outputs]
-        reached = None if inputs is None else [*([inputs] if isinstance(inputs, Tensor) else inputs), *copies]
-        Tensor.backward(loss, weight, retain_graph=True, inputs=reached)
-        for outputs, copy in self.outputs:
-            if copy.grad is not None:
-                outputs.backward(copy.grad, retain_graph=True, inputs=inputs)
-        self.loss_of_backward = loss if weight is None else (weight * loss).sum()
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _is_of_a_loss(self, outputs: Tensor) -> bool:
         """Returns whether a tensor depends on outputs that a loss function got before."""

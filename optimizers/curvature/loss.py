@@ -10,9 +10,8 @@ from torch.autograd import grad
 from torch.autograd.graph import GradientEdge
 
 from ..compat_torch import advice_for_second_derivative, is_second_backward
+from .backward_recorder import NO_BACKWARD
 from .double_backward_mode import FastDoubleBackward
-
-NO_BACKWARD = "the closure must return the loss without calling backward"
 
 
 class LossWithoutGraph(ValueError):
@@ -64,10 +63,7 @@ def evaluate(
     mode = FastDoubleBackward(splits, keep_statistics, quadratic_form=is_short, backward_of=backward_of)
     with torch.enable_grad(), mode, inner or nullcontext():
         loss = closure()
-    if mode.loss_of_backward is not None:
-        if isinstance(loss, Tensor) and loss.requires_grad:
-            raise ValueError(NO_BACKWARD)
-        loss = mode.loss_of_backward
+    loss = mode.loss_of_closure(loss)
     check_loss(loss)
     if kind == "gauss_newton" and not mode.outputs:
         raise ValueError(

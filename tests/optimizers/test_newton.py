@@ -179,3 +179,17 @@ def test_state_goes_round():
         optimizer.step(lambda p=point: FUNCTIONS["quadratic"](p))
     assert torch.equal(theta, again)
     assert theta.tolist() == pytest.approx([5 * 0.625, 3 * 0.625])  # 1 - 0.5 * 6 / (6 + 2)
+
+
+def test_a_closure_that_calls_backward_may_not_return_the_loss_with_its_graph():
+    """As of EHNewton: which of the two is meant?"""
+    theta = parameter([5.0, 3.0])
+
+    def closure():
+        loss = FUNCTIONS["quadratic"](theta)
+        loss.backward()
+        return loss
+
+    with pytest.raises(ValueError, match="^the closure must return the loss without calling backward$"):
+        Newton([theta]).step(closure)
+    assert theta.tolist() == [5.0, 3.0]
