@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
+from ..reporting.figure_style import LEGEND_WIDTH
 from ..reporting.style import (
-    LEGEND_WIDTH,
     SET_COLOURS,
     TRAJECTORY_COLOUR,
     SavedFigure,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..comparison.metrics import AXES, METRICS
-from ..reporting.style import STYLES, figure_style
+from ..reporting.figure_style import STYLES, figure_style
 from ..system.display import wide_console
 from ..system.flags import FlagParser, existing_folder
 

@@ -96,8 +96,9 @@ def draw_searches(searches: list[Search], path: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from ..reporting.figure_style import DPI
     from ..reporting.method_styles import method_labels, method_styles
-    from ..reporting.style import DPI, LOG_SCALE_RATIO, needs_log_scale, style_axes
+    from ..reporting.style import LOG_SCALE_RATIO, needs_log_scale, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()

@@ -13,18 +13,10 @@ from ..comparison.figures.point_styles import RATE, legend_handles, point_styles
 from ..comparison.methods import Comparison, compare_methods
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
+from ..reporting.figure_style import points
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.method_styles import name_parts
-from ..reporting.style import (
-    SavedFigure,
-    add_legend,
-    legend_columns,
-    new_figure,
-    points,
-    save_figure,
-    set_note,
-    style_axes,
-)
+from ..reporting.style import SavedFigure, add_legend, legend_columns, new_figure, save_figure, set_note, style_axes
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader
 from .record_metrics import parse_position

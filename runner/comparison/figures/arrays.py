@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ...records.metric_arrays import read_arrays
+from ...reporting.figure_style import legend_width, points
 from ...reporting.metric_arrays import (
     PER_CLASS,
     array_label,
@@ -13,7 +14,7 @@ from ...reporting.metric_arrays import (
     is_confusion_matrix,
     row_percentages,
 )
-from ...reporting.style import SavedFigure, escape_math, legend_width, new_figure, points, save_figure
+from ...reporting.style import SavedFigure, escape_math, new_figure, save_figure
 from ..methods import Comparison
 
 ACROSS = 2  # panels side by side

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ...reporting.figure_style import points
 from ...reporting.loss_terms import term_names, terms_drawn
 from ...reporting.method_styles import method_styles
 from ...reporting.style import (
@@ -19,7 +20,6 @@ from ...reporting.style import (
     legend_columns,
     needs_log_scale,
     new_figure,
-    points,
     running_mean,
     save_figure,
     set_note,

@@ -11,17 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
+from ...reporting.figure_style import points
 from ...reporting.method_styles import name_parts
-from ...reporting.style import (
-    SavedFigure,
-    add_legend,
-    legend_columns,
-    new_figure,
-    points,
-    save_figure,
-    set_note,
-    style_axes,
-)
+from ...reporting.style import SavedFigure, add_legend, legend_columns, new_figure, save_figure, set_note, style_axes
 from ..differences import configs_as_text
 from ..methods import Comparison, Method
 from .point_labels import PointLabels, write_labels

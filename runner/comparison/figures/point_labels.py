@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from ...reporting.style import points
+from ...reporting.figure_style import points
 
 DISTANCES = (1.2, 2.4, 3.8)  # of a text from its point, in its font size
 DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))

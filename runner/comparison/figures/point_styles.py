@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 
+from ...reporting.figure_style import points
 from ...reporting.method_styles import method_styles, name_parts, optimizer_of, part_label
-from ...reporting.style import points
 from ..methods import Method
 
 RATE = "optimizer.lr"

@@ -4,8 +4,9 @@ import textwrap
 
 from matplotlib.figure import Figure
 
+from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import method_styles
-from ...reporting.style import LINES, escape_math, legend_width, new_figure, points, set_note, style_axes
+from ...reporting.style import LINES, escape_math, new_figure, set_note, style_axes
 from ..methods import COST, Comparison, first_at_target, selection_rows
 from ..metrics import AXES
 from ..significance import MIN_SEEDS

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 
 from trainopt.runner.config.options import CONF, Vocabulary, shipped
+from trainopt.runner.reporting.figure_style import figure_style, legend_width, points
 from trainopt.runner.reporting.method_styles import FILE, method_labels, method_styles, optimizer_styles
-from trainopt.runner.reporting.style import (
-    COLOURS,
-    LINES,
-    PALETTE,
-    figure_style,
-    fit_percentages,
-    legend_width,
-    new_figure,
-    points,
-)
+from trainopt.runner.reporting.style import COLOURS, LINES, PALETTE, fit_percentages, new_figure
 from trainopt.runner.system.errors import UserError
 
 # Machado et al. 2009, severity 1: what a reader without one kind of cone sees, in linear RGB
