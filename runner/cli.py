@@ -8,8 +8,12 @@ from .system.environment import add_working_directory, set_variables
 from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams
 
-# runner/commands/NAME.py has `command(arguments, debug)`, which returns the exit code; so have run.py and help.py
-COMMANDS = ("resume", "evaluate", "status", "compare", "landscape", "reproduce", "sync", "export")
+# The module below runner/commands of each command. It has `command(arguments, debug)`, which returns the exit code, and
+# `parser()`; run.py and help.py have the first.
+COMMANDS = {
+    **{name: name for name in ("resume", "evaluate", "status", "compare", "landscape", "reproduce", "sync", "export")},
+    **{name: f"cluster.{name}" for name in ("submit", "cancel")},
+}
 
 
 def main() -> None:
@@ -46,4 +50,4 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         raise UserError(unknown_command(first, COMMANDS))
     else:
         name = "run"
-    return import_module(f".commands.{name}", __package__).command(arguments, debug)
+    return import_module(f".commands.{COMMANDS.get(name, name)}", __package__).command(arguments, debug)

@@ -23,8 +23,12 @@ ALLOWED = {
         "runner.system",
         "optimizers",
     },
+    "runner.commands.cluster": {
+        *("runner.commands", "runner.cluster", "runner.sweeps", "runner.records", "runner.config", "runner.system"),
+    },
     "runner.commands": {
         *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
+        "runner.cluster",
         *("runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
@@ -46,6 +50,7 @@ ALLOWED = {
     "runner.trials": {
         *("runner.sweeps", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
+    "runner.cluster": {"runner.sweeps", "runner.records", "runner.config", "runner.system"},
     "runner.sweeps": {
         *("runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },

@@ -5,7 +5,7 @@ Nothing is ever printed into the terminal: argcomplete's scripts read descriptor
 
 import os
 from argparse import Action
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -39,15 +39,15 @@ def script(shell: str) -> str:
     return argcomplete.shellcode(["trainopt"], shell=shell)
 
 
-def complete(commands: Iterable[str]) -> None:
+def complete(commands: Mapping[str, str]) -> None:
     """Answers the shell, which asks by environment variables, and ends the process.
 
     Args:
-        commands: of the command line.
+        commands: of the command line, each with its module.
     """
     typed = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3][1:]  # without the word at the cursor
     if typed and typed[0] in commands:
-        parser = import_module(f".{typed[0]}", __package__).parser()
+        parser = import_module(f".{commands[typed[0]]}", __package__).parser()
         add_completers(parser, typed)
     else:
         parser = flag_parser()

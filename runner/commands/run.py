@@ -3,13 +3,14 @@
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
@@ -71,7 +72,12 @@ def reject_undecodable(arguments: list[str]) -> None:
 
 
 def compose_and_run(
-    arguments: list[str], job: Job, interrupt: SweepInterrupt, sweeps: bool = True
+    arguments: list[str],
+    job: Job,
+    interrupt: SweepInterrupt,
+    sweeps: bool = True,
+    plan: Callable[[DictConfig], Path] = plan_sweep,
+    launch: Callable[[HydraSession, DictConfig, Job], Any] | None = None,
 ) -> int | SweepResult:
     """Runs what a command line asks Hydra for; returns the exit code of a run, or the result of a sweep.
 
@@ -80,6 +86,8 @@ def compose_and_run(
         job: called with the configuration of each run.
         interrupt: entered; gets the folder of the sweep.
         sweeps: whether it may be a sweep.
+        plan: writes the plan of a sweep and returns its folder.
+        launch: starts the jobs of a planned sweep, and returns the outcome; None: its sweeper does.
 
     Raises:
         UserError: the configuration cannot be composed, or a run cannot be started as it was typed, or it is a sweep
@@ -110,8 +118,8 @@ def compose_and_run(
                 return hydra.run(config, job)
             if not sweeps:
                 raise UserError("this is a sweep, not one run; type trainopt -m …")
-            interrupt.sweep = plan_sweep(config)
-            outcome = hydra.sweep(config, job)
+            interrupt.sweep = plan(config)
+            outcome = (launch or HydraSession.sweep)(hydra, config, job)
     except KeyboardInterrupt:
         if interrupt.sweep is None:
             raise

@@ -1,11 +1,19 @@
 """`trainopt status SWEEP`."""
 
 import json
+import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
 
-from ..records.job_table import read_job_table
+from ..cluster.queue import read_table_with_queue, workers_text
+from ..records.job_table import IN_QUEUE, JobStatus
 from ..sweeps.status import show_job_table
+from ..system.errors import UserError
 from ..system.flags import FlagParser, existing_folder
+
+WATCH_SECONDS = 5.0  # between two looks
+CLEAR = "\x1b[H\x1b[2J"  # the cursor to the top left, and the screen empty
 
 
 def parser() -> FlagParser:
@@ -15,6 +23,7 @@ def parser() -> FlagParser:
         "sweep", type=existing_folder, metavar="SWEEP", help="the sweep's folder; or a run's, or one with runs below it"
     )
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    parser.add_argument("--watch", action="store_true", help="show it again until no job runs or waits; Ctrl-C ends it")
     return parser
 
 
@@ -22,9 +31,37 @@ def command(arguments: list[str], debug: bool) -> int:
     """`trainopt status SWEEP`."""
     del debug
     options = parser().parse_args(arguments)
-    jobs = read_job_table(options.sweep)
+    if options.watch:
+        if options.json:
+            raise UserError("status: --watch and --json: give one of the two")
+        return watch(options.sweep)
+    jobs = read_table_with_queue(options.sweep)
     if options.json:
         print(json.dumps([asdict(job) for job in jobs], indent=2))
     else:
-        show_job_table(jobs)
+        show(options.sweep, jobs)
     return 0
+
+
+def show(sweep: Path, jobs: list[JobStatus]) -> None:
+    """Prints the job table of a sweep, and its workers on a cluster."""
+    show_job_table(jobs)
+    workers = workers_text(sweep)
+    if workers:
+        print(workers)
+
+
+def watch(sweep: Path) -> int:
+    """Shows the job table of a sweep again and again, until no job runs or waits; returns the exit code."""
+    try:
+        while True:
+            jobs = read_table_with_queue(sweep)
+            if sys.stdout.isatty():
+                print(CLEAR, end="")
+            show(sweep, jobs)
+            if not any(job.state in ("running", *IN_QUEUE) for job in jobs) and not workers_text(sweep):
+                return 0
+            sys.stdout.flush()
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0

@@ -78,7 +78,9 @@ KEYS = {
     "hydra/sweeper={}": "sweeper",
     "hydra/launcher={}": "launcher",
     "a run is continued by trainopt resume RUN": "resume resume_from resume_from_checkpoint",
+    "trainopt submit -m … runs a sweep on a cluster": "cluster slurm partition",
 }
+WHOLE_GROUPS = ("cluster", "slurm")  # of keys that no run has, whatever stands behind the dot
 KEY_OF_NAME = {name: key for key, names in KEYS.items() for name in names.split()}
 
 COMMANDS = {
@@ -90,6 +92,8 @@ COMMANDS = {
     "write trainopt compare RUN …": "report table plot diff",
     "write trainopt sync RUN --to wandb": "push upload",
     "write trainopt export RUN --out DIR": "save release",
+    "write trainopt submit -m key=a,b": "sbatch slurm launch",
+    "write trainopt cancel SWEEP": "scancel stop kill",
     "write trainopt --help": "help usage",
     "write trainopt --version": "version",
 }
@@ -161,7 +165,8 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     """
     if key.startswith("evaluation_sets."):  # names that the user gives
         return f"; give +{key}={value}"
-    here = KEY_OF_NAME.get(key.rpartition(".")[2].lower().replace("-", "_"))
+    name = key if key.partition(".")[0] in WHOLE_GROUPS else key.rpartition(".")[2]
+    here = KEY_OF_NAME.get(name.partition(".")[0].lower().replace("-", "_"))
     if here is None:
         return None
     if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's

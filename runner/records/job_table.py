@@ -17,8 +17,10 @@ from .run_folder import CONFIG, DONE, SUMMARY, read_summary
 
 PLAN = "sweep.json"
 SEED = "seed"  # runs that differ in this key only are one method, or one trial
-STATES = ("done", "diverged", "pruned", "running", "paused", "interrupted", "failed", "missing", "outdated")
+QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
+IN_QUEUE = (QUEUED, "preempted", "requeued")  # on a cluster
+STATES = (*ENDED, "running", *IN_QUEUE, "paused", "interrupted", "failed", "missing", "outdated")
 
 
 @dataclass
@@ -31,7 +33,9 @@ class JobStatus:
         state: `done`, `diverged`, `pruned` (a search ended it early), `running`, `paused` (waits for a search to go
             on), `interrupted` (stopped or killed: the same sweep continues it), `failed` (the same sweep tries again),
             `missing` (not begun), or `outdated`: the folder holds a run with another configuration than the sweep
-            now has for this job. Such a run is left as it is.
+            now has for this job. Such a run is left as it is. Of a job that waits in the queue of a cluster: `queued`,
+            `preempted` (it ends, as a task of higher priority takes its place) or `requeued` (after that, or at a time
+            limit).
         role: of a job of a tournament: trial, final, or former (of an earlier command).
         step: that the run has come to.
         share: fraction of the duration that has passed, 0 to 1.
@@ -40,6 +44,9 @@ class JobStatus:
         top1: final, on the test set, in percent.
         loss: final, on the test set.
         error: of a failed job, in one line.
+        task: of the cluster, whose job this is, as scontrol takes it.
+        node: where that task runs.
+        reason: why it waits, in the words of the scheduler.
     """
 
     name: str
@@ -53,6 +60,9 @@ class JobStatus:
     top1: float | None = None
     loss: float | None = None
     error: str | None = None
+    task: str | None = None
+    node: str | None = None
+    reason: str | None = None
 
 
 class PlanLock(RunLock):

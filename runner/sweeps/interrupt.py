@@ -43,15 +43,33 @@ def stop_file(sweep: Path, launcher: int) -> Path:
 
 
 def running_jobs(sweep: Path) -> list[int]:
-    """Returns the numbers of the other processes that run jobs of a sweep, on this machine and in this session."""
-    pids = []
-    for lock in sweep.rglob(LOCK_FILE):
-        owner = read_owner(lock)
-        if owner and is_dead_here(owner) is False and owner["pid"] != os.getpid():
-            with suppress(OSError):
-                if os.getsid(owner["pid"]) == os.getsid(0):
-                    pids.append(owner["pid"])
-    return pids
+    """Returns the numbers of the processes that run jobs of a sweep and descend from this one."""
+    owners = [read_owner(lock) for lock in sweep.rglob(LOCK_FILE)]
+    return [owner["pid"] for owner in owners if owner and is_dead_here(owner) is False and is_descendant(owner["pid"])]
+
+
+def is_descendant(pid: int) -> bool:
+    """Returns whether a process descends from this one; without /proc, whether both are in one session.
+
+    Tasks of a cluster that run on one node are in one session.
+    """
+    if not Path("/proc").is_dir():
+        with suppress(OSError):
+            return pid != os.getpid() and os.getsid(pid) == os.getsid(0)
+        return False
+    parent = parent_of(pid)
+    while parent and parent != os.getpid():
+        parent = parent_of(parent)
+    return bool(parent)
+
+
+def parent_of(pid: int) -> int:
+    """Returns the number of a process's parent; 0 where there is none, or the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def _stop_jobs(sweep: Path) -> None:

@@ -18,9 +18,11 @@ def show_job_table(jobs: list[JobStatus]) -> None:
     """Prints the job table, the errors of failed jobs, and how many jobs are in which state."""
     console = wide_console()
     table = plain_table("job", "state", "step", "progress", "time", "left", "test top-1", "test loss", left=2)
-    has_roles = any(job.role for job in jobs)
+    has_roles, has_tasks = any(job.role for job in jobs), any(job.task for job in jobs)
     if has_roles:
         table.add_column("role")
+    if has_tasks:
+        table.add_column("cluster")
     for label, job in zip(job_labels(jobs), jobs, strict=True):
         colour = STATE_COLOURS.get(job.state, "")
         table.add_row(
@@ -33,12 +35,20 @@ def show_job_table(jobs: list[JobStatus]) -> None:
             "" if job.top1 is None else value_text(job.top1, ".2f", " %"),
             "" if job.loss is None else value_text(job.loss, ".4f", ""),
             *([job.role or ""] if has_roles else []),
+            *([place_text(job)] if has_tasks else []),
         )
     print_table(console, table)
     for job in jobs:
         if job.error:
             console.print(f"{job.name}: {job.error}", markup=False, soft_wrap=True)
     console.print(count_states(jobs))
+
+
+def place_text(job: JobStatus) -> str:
+    """Returns where a job is on the cluster, as in `17_3 on node4` or `17_4: Resources`; empty where it is not."""
+    if job.task is None:
+        return ""
+    return job.task + (f" on {job.node}" if job.node else "") + (f": {job.reason}" if job.reason else "")
 
 
 def job_labels(jobs: list[JobStatus]) -> list[str]:

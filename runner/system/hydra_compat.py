@@ -175,6 +175,19 @@ class HydraSession:
         callbacks.on_multirun_end(config=config, config_name=self._config_name)
         return result
 
+    def launch(self, config: DictConfig, job: TaskFunction, batch: Sequence[Sequence[str]]) -> None:
+        """Runs jobs of the sweep of a configuration by its launcher; raises what a job raised.
+
+        Args:
+            config: of the sweep.
+            job: called with the configuration of each run.
+            batch: the overrides of each job.
+        """
+        context = HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(context, job, config)
+        for result in launcher.launch(batch, initial_job_idx=0):
+            _ = result.return_value
+
 
 def _has_been_planned(batch: Sequence[Sequence[str]]) -> None:
     """Does nothing with the jobs of Hydra's sweeper: all of them were composed before it started."""

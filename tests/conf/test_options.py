@@ -16,6 +16,7 @@ import trainopt.optimizers
 from helpers.cli import built, prepared
 from helpers.fixtures import image_folders, probe_of, reference_run
 from trainopt.runner.config.options import (
+    CLUSTERS,
     CONF,
     SPACES,
     STUDIES,
@@ -40,7 +41,7 @@ OFFERED = {
     "logger": {"folder", "resumed_at", "say"},
 }
 
-NOT_OPTIONS = (CONF, CONF / STUDIES, CONF / SPACES)
+NOT_OPTIONS = (CONF, CONF / STUDIES, CONF / SPACES, CONF / CLUSTERS)
 OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in NOT_OPTIONS)
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
 WORDS = Vocabulary([CONF])
@@ -147,6 +148,7 @@ def test_every_key_has_a_rule_or_a_type_and_every_rule_a_key():
     for key, value in read(CONF / "config.yaml").items():
         if key != "defaults":
             keys |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
+    keys |= {f"cluster.{name}" for name in read(CONF / CLUSTERS / "slurm.yaml")}
     assert rules <= keys
     assert keys - rules <= typed
 

@@ -165,7 +165,11 @@ def test_bad_input(monkeypatch, command, message):
         ("--resolve", "--resolve: goes with --cfg job"),
         ("--cfg job --package nonsense", "--package nonsense: there is no such section"),
         ("--cfg job -m seed=1,2", "--cfg: shows the configuration of one run; leave -m out"),
-        *((f"{command} nowhere", "nowhere: no such ") for command in COMMANDS if command != "reproduce"),
+        *(
+            (f"{command} nowhere", "nowhere: no such ")
+            for command in COMMANDS
+            if command not in ("reproduce", "submit")
+        ),
         *((f"{command} --nonsense .", f"{command}: --nonsense: no such flag") for command in COMMANDS),
         *((command, f"{command}: ") for command in COMMANDS),
         ("resume . .", "resume: .: is one argument too many"),
@@ -178,6 +182,18 @@ def test_bad_input(monkeypatch, command, message):
         ("compare . --tuning nowhere", "nowhere: no such folder"),
         ("landscape --points x .", "landscape: --points: invalid int value: 'x'"),
         ("reproduce --config-dir nowhere all", "nowhere: no such folder"),
+        ("submit seed=1,2", "submit: takes a sweep, as trainopt submit -m seed=1,2"),
+        ("submit --to moon -m seed=1,2", "submit: --to moon: no such scheduler; there is slurm"),
+        ("submit -m seed=1,2 cluster.gpu=1", "cluster.gpu: no such key; did you mean cluster.gpus?"),
+        (
+            "submit -m seed=1,2 cluster.gpus=1,2",
+            "cluster.gpus=1,2: is the same for all jobs of a sweep; give one value",
+        ),
+        ("submit -m seed=1,2 cluster.gpus=-1", "cluster.gpus=-1: must be an integer >= 0"),
+        ("submit -m seed=1,2 cluster.time=4h", "cluster.time=4h: must be minutes, as 30, or as in 4:00:00"),
+        ("submit -m seed=1,2 cluster=slrum", "cluster=slrum: there is no cluster/slrum.yaml; did you mean slurm?"),
+        ("cluster.gpus=1", "cluster.gpus: unknown key; trainopt submit -m … runs a sweep on a cluster"),
+        ("cancel .", "cancel: .: was not submitted to a cluster"),
     ],
 )
 def test_the_command_line_ends_with_one_line(trainopt, tmp_path, command, message):

@@ -1,0 +1,52 @@
+"""The jobs of a sweep that a cluster has: the states that only its queue knows."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..records.job_table import QUEUED, JobStatus, read_job_table
+from .slurm import Task, is_installed, tasks_in_queue
+from .submissions import Submission, read_submissions
+
+OPEN_STATES = ("missing", "interrupted", "failed", "paused")  # of a job that its task begins, or goes on with
+
+
+def tasks_of(sweep: Path) -> Iterator[tuple[Submission, Task]]:
+    """Yields each task of a sweep that waits or runs, with its submission; none where this machine has no SLURM."""
+    submissions = {one.name: one for one in read_submissions(sweep)}
+    if submissions and is_installed():
+        for task in tasks_in_queue(list(submissions)):
+            yield submissions[task.name], task
+
+
+def read_table_with_queue(sweep: Path) -> list[JobStatus]:
+    """Returns the job table of a sweep with what the queue knows: who waits, why, and where the others run.
+
+    The queue is asked first: a task that ends in between has left its jobs in their last state then.
+    """
+    owner = {folder: task for submission, task in tasks_of(sweep) for folder in submission.tasks[task.index]}
+    jobs = read_job_table(sweep)
+    return [with_task(job, owner[job.name]) if job.name in owner else job for job in jobs]
+
+
+def with_task(job: JobStatus, task: Task) -> JobStatus:
+    """Returns a job with what the queue knows of its task."""
+    if job.state == "running":
+        return replace(job, task=task.id, node=task.node)
+    if job.state not in OPEN_STATES:
+        return job
+    return replace(job, state=waiting_state(task), task=task.id, node=task.node or None, reason=task.reason or None)
+
+
+def waiting_state(task: Task) -> str:
+    """Returns the state of a job whose task is in the queue, and has not begun or continued the job."""
+    if task.is_preempted:  # until its process has ended
+        return "preempted"
+    return "requeued" if task.restarts and task.state == "pending" else QUEUED  # or behind other jobs of its task
+
+
+def workers_text(sweep: Path) -> str:
+    """Returns a line about the workers of a search, as in `workers: 17_0 running on node4, 17_1 pending`; or ""."""
+    workers = [task for submission, task in tasks_of(sweep) if not submission.tasks[task.index]]
+    parts = [f"{task.id} {task.state}" + (f" on {task.node}" if task.node else "") for task in workers]
+    return f"workers: {', '.join(parts)}" if parts else ""

@@ -1,0 +1,104 @@
+"""What a task on the cluster asks for: conf/cluster/slurm.yaml, and what was typed as cluster.KEY=VALUE."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from ..config.options import CLUSTERS, CONF, Vocabulary, option_content, shipped
+from ..config.overrides import split_override
+from ..config.validate import check_value
+from ..system.errors import UserError, nearest, one_line
+from ..system.hydra_compat import parse_override
+
+TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # what sbatch takes
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """The keys of conf/cluster/slurm.yaml, whose comments explain them."""
+
+    partition: str | None
+    time: str | None
+    grace: int
+    gpus: int
+    cpus: int | None
+    memory: str | None
+    account: str | None
+    array_parallelism: int | None
+    runs_per_job: int
+    setup: list[str]
+    extra: dict[str, Any]
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the arguments that set `cluster` or a key of it, and the others.
+
+    >>> split_arguments(["-m", "seed=1,2", "cluster.gpus=0"])
+    (['cluster.gpus=0'], ['-m', 'seed=1,2'])
+    """
+    ours = [text for text in arguments if split_override(text)[1].partition(".")[0] == CLUSTERS]
+    return ours, [text for text in arguments if text not in ours]
+
+
+def read_settings(typed: list[str], folders: list[Path]) -> ClusterSettings:
+    """Returns the settings of a command line.
+
+    Args:
+        typed: the arguments that set `cluster` or a key of it.
+        folders: of options, which are searched before ours.
+
+    Raises:
+        UserError: a key does not exist, or its value is not allowed.
+    """
+    vocabulary = Vocabulary([*folders, CONF])
+    node = dict(shipped(f"{CLUSTERS}/slurm.yaml"))
+    overrides = [parsed(text) for text in typed]
+    for key, value in overrides:
+        if key == CLUSTERS:
+            path = vocabulary.file(CLUSTERS, str(value))
+            if path is None:
+                hint = nearest(str(value), vocabulary.options(CLUSTERS))
+                raise UserError(f"{CLUSTERS}={value}: there is no {CLUSTERS}/{value}.yaml{hint}")
+            node |= {**option_content(path), **time_as_written(path)}
+    for key, value in overrides:
+        name, _, below = key.removeprefix(f"{CLUSTERS}.").partition(".")
+        if below and name == "extra":
+            node["extra"] = {**node["extra"], below: value}
+        elif key != CLUSTERS:
+            node[key.removeprefix(f"{CLUSTERS}.")] = value
+    keys = list(ClusterSettings.__dataclass_fields__)
+    for key, value in node.items():
+        if key not in keys:
+            hint = (
+                nearest(f"{CLUSTERS}.{key}", [f"{CLUSTERS}.{name}" for name in keys])
+                or f"; known are {', '.join(keys)}"
+            )
+            raise UserError(f"{CLUSTERS}.{key}: no such key{hint}")
+        check_value(f"{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")
+    time = None if node["time"] is None else str(node["time"])
+    if time is not None and not TIME.fullmatch(time):
+        raise UserError(f"{CLUSTERS}.time={time}: must be minutes, as 30, or as in 4:00:00 or 1-12:00:00")
+    return ClusterSettings(**{**node, "time": time})
+
+
+def time_as_written(path: Path) -> dict[str, str]:
+    """Returns {"time": …} where a file has it, as its text: YAML reads 4:00:00 as a number of seconds."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    return {"time": content["time"]} if content.get("time") not in (None, "null", "~", "") else {}
+
+
+def parsed(text: str) -> tuple[str, Any]:
+    """Returns key and value of an argument as it was typed."""
+    try:
+        override = parse_override(text)
+        value = override.value()
+    except HydraException as error:
+        raise UserError(f"{text}: {one_line(error)}") from error
+    if override.is_sweep_override():
+        raise UserError(f"{text}: is the same for all jobs of a sweep; give one value")
+    return override.key_or_group, OmegaConf.to_object(OmegaConf.create({"value": value}))["value"]  # type: ignore[index, call-overload]

@@ -1,0 +1,59 @@
+"""`trainopt submit -m key=a,b …`: a sweep on a cluster; no process waits for it."""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ...cluster.settings import read_settings, split_arguments
+from ...cluster.submit import submit
+from ...sweeps.interrupt import SweepInterrupt
+from ...sweeps.jobs import has_fixed_jobs
+from ...sweeps.run_job import Job
+from ...system.errors import UserError
+from ...system.flags import FlagParser, existing_folder
+from ...system.hydra_compat import HydraSession
+from ..run import compose_and_run
+
+SCHEDULERS = ("slurm",)
+TASK = f"{__package__}.task"
+
+
+def parser() -> FlagParser:
+    """Returns the parser of the command's arguments."""
+    parser = FlagParser(
+        "trainopt submit",
+        description="Submit the runs of a sweep to a cluster: again, only those that are left and not in its queue.",
+    )
+    parser.add_argument("--to", metavar="|".join(SCHEDULERS), default="slurm", help="the scheduler")
+    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="of options of your own")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for a sweep on this machine")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=a,b",
+        help="a sweep's; and cluster.KEY=VALUE for the keys of cluster/slurm.yaml",
+    )
+    return parser
+
+
+def command(arguments: list[str], debug: bool) -> int:
+    """`trainopt submit [--to slurm] -m key=a,b …`."""
+    options = parser().parse_intermixed_args(arguments)
+    if options.to not in SCHEDULERS:
+        raise UserError(f"submit: --to {options.to}: no such scheduler; there is {', '.join(SCHEDULERS)}")
+    if not options.multirun:
+        raise UserError("submit: takes a sweep, as trainopt submit -m seed=1,2; a single run is a sweep of one")
+    typed, overrides = split_arguments(options.overrides)
+    folders = [] if options.config_dir is None else [options.config_dir]
+    settings = read_settings(typed, folders)
+    sweep = ["-m", *overrides, *(text for folder in folders for text in ("--config-dir", str(folder)))]
+
+    def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
+        del hydra, job
+        submit(Path(config.hydra.sweep.dir), sweep, settings, not has_fixed_jobs(config), TASK)
+
+    job = Job(["trainopt", *sweep], debug, os.getpid())
+    with SweepInterrupt() as interrupt:
+        compose_and_run(sweep, job, interrupt, launch=launch)
+        return interrupt.code if interrupt.signal else 0

@@ -1,0 +1,47 @@
+"""What a task of a submission runs: `python -m trainopt.runner.commands.cluster.task SUBMISSION`.
+
+SIGTERM, which comes before a task is preempted, requeued or cancelled, finishes the step and writes a checkpoint. So
+does SIGUSR2, which SLURM sends ahead of the time limit; the task then puts itself back into the queue.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+
+class TimeLimit:
+    """Stops this process as SIGTERM does when SIGUSR2 comes.
+
+    Attributes:
+        comes: whether it came.
+    """
+
+    comes = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handles the signal."""
+        del number, frame
+        self.comes = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Runs the task that SLURM's environment names, and exits with its code."""
+    limit = TimeLimit()
+    signal.signal(signal.SIGUSR2, limit.handle)  # before the imports, which take long
+    from ...cluster.slurm import requeue
+    from .worker import work
+
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    code = work(Path(sys.argv[1]), index)
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # SLURM sends the first to what it queues again
+        signal.signal(number, signal.SIG_IGN)
+    if limit.comes and code:
+        requeue(f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Runs the jobs of one task of a submission."""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ...cluster.submissions import read_submission
+from ...records.job_table import ENDED, job_status, read_jobs
+from ...sweeps.interrupt import SweepInterrupt
+from ...sweeps.jobs import set_workers
+from ...sweeps.run_job import Job
+from ...system.environment import add_working_directory, set_variables
+from ...system.errors import FAILED, exit_code_of
+from ...system.hydra_compat import HydraSession
+from ...system.streams import protect_streams
+from ..run import compose_and_run, report_sweep
+
+
+def work(path: Path, index: int) -> int:
+    """Runs the jobs of a task that have not ended; returns the exit code.
+
+    Args:
+        path: of the submission's file.
+        index: of the task.
+    """
+    protect_streams()
+    set_variables()
+    add_working_directory()
+    submission, sweep = read_submission(path), path.parent.parent
+    folders = submission.tasks[index]
+    job = Job(["trainopt", *submission.arguments], debug=False, launcher=os.getpid())
+
+    def run() -> int:
+        with SweepInterrupt() as interrupt:
+            if folders:
+                code = run_jobs(sweep, folders, submission.arguments, job, interrupt)
+            else:
+                result = compose_and_run(submission.arguments, job, interrupt)
+                code = result if isinstance(result, int) else report_sweep(result, job.command)
+            return interrupt.code if interrupt.signal else code
+
+    return exit_code_of(run, debug=False)
+
+
+def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int:
+    """Runs jobs of a sweep by its launcher, without composing the others; returns the exit code.
+
+    Args:
+        sweep: its folder.
+        folders: of the jobs, relative to it.
+        arguments: of the sweep's command.
+        job: called with the configuration of each run.
+        interrupt: entered.
+    """
+    plans = {plan["folder"]: plan for plan in read_jobs(sweep)}
+
+    def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
+        set_workers(config)
+        hydra.launch(config, job, [plans[folder]["overrides"] for folder in folders])
+
+    compose_and_run(arguments, job, interrupt, plan=lambda config: sweep, launch=launch)
+    states = [job_status(sweep, folder, plans[folder], alive=False).state for folder in folders]
+    return 0 if set(states) <= set(ENDED) else FAILED

@@ -1,0 +1,76 @@
+"""What is submitted, and what the queue says of it, without a SLURM."""
+
+from pathlib import Path
+
+import pytest
+
+from trainopt.runner.cluster.queue import with_task
+from trainopt.runner.cluster.settings import read_settings, split_arguments
+from trainopt.runner.cluster.slurm import COLUMNS, read_task
+from trainopt.runner.cluster.submissions import Submission, read_submissions
+from trainopt.runner.cluster.submit import batch_script
+from trainopt.runner.records.job_table import JobStatus
+
+
+def line_of(**values: str) -> str:
+    """Returns a line of squeue."""
+    row = {"Name": "a.1", "ArrayJobID": "17", "ArrayTaskID": "3", "State": "PENDING", "Reason": "Resources"}
+    row |= {"NodeList": "", "RestartCnt": "0", "PreemptTime": "N/A"} | values
+    return "".join(row[name].ljust(width) for name, width in COLUMNS.items())
+
+
+def test_settings_are_those_of_the_files_and_then_what_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text("partition: long\ntime: 1:00:00\ngpus: 2\n")
+    typed, others = split_arguments(["-m", "cluster=mine", "seed=1,2", "cluster.gpus=4", "+cluster.extra.qos=high"])
+    settings = read_settings(typed, [tmp_path])
+    assert others == ["-m", "seed=1,2"]
+    assert (settings.partition, settings.time, settings.gpus) == ("long", "1:00:00", 4)
+    assert (settings.extra, settings.runs_per_job, settings.setup) == ({"qos": "high"}, 1, [])
+    assert read_settings([], []).partition is None
+
+
+def test_a_batch_script_asks_for_what_was_set(tmp_path: Path) -> None:
+    typed = [
+        *("cluster.time=2:00:00", "cluster.cpus=8", "cluster.memory=16G", "cluster.array_parallelism=5"),
+        *("cluster.setup=['module load cuda']", "cluster.extra={exclusive: true, comment: 'two words', qos: null}"),
+    ]
+    submission = Submission("a.1", ["-m", "seed=1,2"], [["one"], ["two"]])
+    lines = batch_script(tmp_path / "a.1.json", submission, read_settings(typed, []), "some.module").splitlines()
+    asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert asked >= {"job-name=a.1", "array=0-1%5", "time=2:00:00", "cpus-per-task=8", "mem=16G", "gpus-per-node=1"}
+    assert asked >= {"requeue", "signal=B:USR2@120", "exclusive", 'comment="two words"'}
+    assert not any(text.startswith(("partition", "account", "qos")) for text in asked)
+    assert lines[-2] == "module load cuda"
+    assert lines[-1].endswith(f"-m some.module {tmp_path}/a.1.json")
+
+
+def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    submission = Submission("a.1", ["-m", "seed=1,2"], [["one", "two"], []])
+    submission.write(tmp_path)
+    assert read_submissions(tmp_path) == [submission]
+    assert read_submissions(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "expected"),
+    [
+        ("missing", {}, ("queued", "17_3", None, "Resources")),
+        ("interrupted", {"RestartCnt": "1", "Reason": "BeginTime"}, ("requeued", "17_3", None, "BeginTime")),
+        ("interrupted", {"State": "COMPLETING", "NodeList": "n4", "PreemptTime": "2026-01-02T03:04:05"}, "preempted"),
+        ("missing", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("queued", "17_3", "n4", None)),
+        ("running", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("running", "17_3", "n4", None)),
+        ("done", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("done", None, None, None)),
+    ],
+)
+def test_the_state_of_a_job_in_the_queue(state: str, values: dict[str, str], expected: object) -> None:
+    task = read_task(line_of(**values))
+    assert task is not None
+    job = with_task(JobStatus("one", [], state), task)
+    seen = (job.state, job.task, job.node, job.reason)
+    assert expected in (seen, seen[0])
+
+
+def test_what_is_no_task_of_an_array_is_left_out() -> None:
+    assert read_task(line_of(ArrayTaskID="N/A")) is None
+    assert read_task(line_of(ArrayTaskID="4-11")) is None
