@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from helpers import ROOT
 from helpers.slurm import Slurm, run, skip_without_slurm, wait_until
 
 pytestmark = pytest.mark.slow
@@ -127,3 +129,74 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     assert "10 done, 1 diverged; 1 left" in again
     assert "submitted 1 runs in 1 tasks" in again
     wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 60)
+
+
+def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    sweep = [*SWEEP[:-1], "+optimizer.pause=1", "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.runs_per_job=2"]
+    assert "submitted 2 runs in 1 tasks" in trainopt(tmp_path, "submit", *sweep)
+    wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 60)
+    assert table(tmp_path)["1"]["state"] == "queued"  # behind the other one
+    assert "cancelled 1 tasks" in trainopt(tmp_path, "cancel", *map(str, (tmp_path / "outputs/sweeps").iterdir()))
+    wait_until(lambda: states(tmp_path) == {"interrupted": 1, "missing": 1}, 60)
+    assert "submitted 2 runs" in trainopt(tmp_path, "submit", *sweep)
+    wait_until(lambda: states(tmp_path) == {"done": 2}, 120)
+    assert repeated(tmp_path) == {}
+
+
+def sweep_of(folder: Path) -> Path:
+    """Returns the only sweep below a folder."""
+    (sweep,) = (folder / "outputs/sweeps").iterdir()
+    return sweep
+
+
+def has_workers(sweep: Path) -> bool:
+    """Returns whether tasks of a sweep wait or run."""
+    return "workers: " in trainopt(sweep, "status", str(sweep))
+
+
+def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
+    search = [
+        *("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "model=mlp", "model.hidden=[8]"),
+        *("duration=20steps", "optimizer.lr=tag(log,interval(1e-3,1))", "logger=none"),
+        *("cluster.gpus=0", "cluster.array_parallelism=2"),
+    ]
+    assert "submitted 2 workers of the search" in trainopt(tmp_path, "submit", *search)
+    assert "2 workers of the search are in the queue or run" in trainopt(tmp_path, "submit", *search)
+    sweep = sweep_of(tmp_path)
+    run("scontrol", "requeue", "".join(run("squeue", "--noheader", "--array", "--format=%i").split()[:1]))
+    wait_until(lambda: not has_workers(sweep), 180)
+    jobs = json.loads(trainopt(tmp_path, "status", str(sweep), "--json"))
+    assert [job["state"] for job in jobs] == ["done"] * 6
+    assert len(json.loads((sweep / "search.json").read_text())["trials"]) == 6
+
+
+def test_a_tournament_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
+    tournament = [
+        *("-m", "hydra/sweeper=tournament", "hydra.sweeper.steps=10", "hydra.sweeper.over_last=5"),
+        *("hydra.sweeper.exponents=[1,2]", "hydra.sweeper.factors=[]", "hydra.sweeper.max_extensions=0"),
+        *("hydra.sweeper.seeds=[1,2]", "model=mlp", "model.hidden=[8]", "optimizer=sgd,adam", "duration=20steps"),
+        *("logger=none", "cluster.gpus=0", "cluster.array_parallelism=2"),
+    ]
+    trainopt(tmp_path, "submit", *tournament)
+    sweep = sweep_of(tmp_path)
+    wait_until(lambda: not has_workers(sweep), 180)
+    jobs = json.loads(trainopt(tmp_path, "status", str(sweep), "--json"))
+    assert Counter(job["role"] for job in jobs) == {"trial": 4, "final": 4}
+    assert {job["state"] for job in jobs} == {"done"}
+    assert (sweep / "comparison" / "report.html").is_file()
+
+
+def test_the_commands_of_the_guide(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "options" / "cluster").mkdir(parents=True)
+    (tmp_path / "options" / "cluster" / "mine.yaml").write_text("gpus: 0\n")
+    guide = (ROOT / "docs" / "cluster.md").read_text()
+    commands = [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]
+    assert len(commands) > 8
+    for command in commands:
+        sweeps = sorted((tmp_path / "outputs").glob("sweeps/*"), key=lambda path: path.stat().st_mtime)
+        newest = str(sweeps[-1]) if sweeps else ""
+        printed = trainopt(tmp_path, *(newest if word.endswith("/SWEEP") else word for word in shlex.split(command)))
+        if "--watch" in command:
+            assert "done" in printed
+    assert "comparison" in {path.name for path in (tmp_path / "outputs").iterdir()}
