@@ -30,7 +30,7 @@ def test_the_first_word_is_a_command_or_a_group():
     ("prefix", "typed", "expected"),
     [
         ("optimizer=adam", (), ["optimizer=adam", "optimizer=adamw"]),
-        ("optimizer=sgd,ehn", ("-m",), ["optimizer=sgd,ehnewton"]),
+        ("optimizer=sgd,ehn", ("-m",), ["optimizer=sgd,ehnewton", "optimizer=sgd,ehnewton_auto"]),
         ("experiment=menssen", (), ["experiment=menssen2019/mnist"]),
         ("regularizer=", (), ["regularizer=[checkpoint_distance]", "regularizer=[l2]"]),
         ("regularizer=[l2,", (), ["regularizer=[l2,checkpoint_distance]"]),
