@@ -28,7 +28,7 @@ MIN_ARROW = 0.2  # height of a barrier, as a fraction of the range of its curve,
 
 
 def draw_landscape(landscape: dict[str, Any], out: Path) -> list[SavedFigure]:
-    """Draws the result of `landscape` into `out`, as SVG and PNG: `line`, and of three checkpoints `plane`."""
+    """Draws the result of `landscape` into `out`, as PDF, SVG and PNG: `line`, and of three checkpoints `plane`."""
     figures = [draw_line_figure(landscape, out)]
     if landscape["plane"]:
         figures.append(draw_plane_figure(landscape, out))

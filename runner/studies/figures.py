@@ -42,7 +42,7 @@ TITLE_WIDTH = 80  # letters
 
 
 def draw_study_figure(spec: StudyFigure, number: int, reader: MetricReader, folder: Path) -> SavedFigure | str:
-    """Draws a figure of a study as SVG and PNG; returns it, or why there is nothing to draw.
+    """Draws a figure of a study as PDF, SVG and PNG; returns it, or why there is nothing to draw.
 
     Args:
         spec: what is drawn.
@@ -157,8 +157,8 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
             capsize=points(3),
         )
     x_means, y_means = [x.mean for _, x, _ in means], [y.mean for _, _, y in means]
-    for values, set_limits in ((x_means, axes.set_xlim), (y_means, axes.set_ylim)):
-        if min(values) >= 0:  # an interval may go below 0 where no value does
+    for side, values, set_limits in (("x", x_means, axes.set_xlim), ("y", y_means, axes.set_ylim)):
+        if min(values) >= 0 and side not in spec.log:  # an interval may go below 0 where no value does
             set_limits(max(0.0, set_limits()[0]))
     style_axes(axes)
     axes.set_xlabel(axis_label(spec.x))

@@ -21,7 +21,7 @@ ACROSS = 2  # panels side by side
 
 
 def draw_array_figures(comparison: Comparison, out: Path) -> list[SavedFigure]:
-    """Draws a figure for each vector and matrix that runs recorded on the test set into `out`, as SVG and PNG."""
+    """Draws a figure for each vector and matrix that runs recorded on the test set into `out`, as PDF, SVG and PNG."""
     arrays: dict[str, dict[str, list[np.ndarray]]] = {}
     for method in comparison.methods:
         for run in method.runs:

@@ -46,7 +46,7 @@ class Curve:
 
 
 def draw_comparison_figures(comparison: Comparison, x_axis: str, out: Path) -> list[SavedFigure]:
-    """Draws the curves of all methods into `out`, as SVG and PNG.
+    """Draws the curves of all methods into `out`, as PDF, SVG and PNG.
 
     Args:
         comparison: the methods and their runs.

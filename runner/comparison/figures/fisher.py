@@ -11,7 +11,7 @@ from .fisher_plane import draw_fisher_plane
 
 
 def draw_fisher_figures(comparison: Comparison, x_axis: str, out: Path) -> list[SavedFigure]:
-    """Draws the measures of the diagnostic `fisher` into `out`, as SVG and PNG; nothing where no run has them.
+    """Draws the measures of the diagnostic `fisher` into `out`, as PDF, SVG and PNG; nothing where no run has them.
 
     Args:
         comparison: the methods and their runs.

@@ -203,6 +203,17 @@ def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path,
     assert "- drawn at scale paper only: plot of figure 4\n" in text
 
 
+def test_a_logarithmic_axis_shows_means_whose_interval_goes_below_zero(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study_figures, "save_figure", lambda figure, *about: drawn.append(figure) or "drawn")
+    few = [{"seed": seed, "top1": top1} for seed, top1 in enumerate((1.0, 60.0))]
+    value = {"value": "final.top1"}
+    figure = StudyFigure("A", "figure 1", "methods", value, value, log=["x", "y"])
+    report_of(tmp_path, study_of(claims=[], tables=[], figures=[figure]), few)
+    for limits in (drawn[0].axes[0].get_xlim(), drawn[0].axes[0].get_ylim()):
+        assert 0 < limits[0] < 30.5 < limits[1]
+
+
 def test_the_page_needs_nothing_from_elsewhere(made):
     text = (made[0].report.parent / "report.html").read_text()
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", text)
