@@ -2,9 +2,10 @@
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -124,6 +125,17 @@ class SecondOrderOptimizer(CheckedOptimizer):
 def has_graph(params: list[Tensor]) -> bool:
     """Returns whether a gradient in `.grad` has a graph."""
     return any(p.grad is not None and p.grad.requires_grad for p in params)
+
+
+def check_types(params: Sequence[Tensor], options: dict[str, Any]) -> None:
+    """Raises ValueError if parameters are of several types or devices, or in half precision where options need more."""
+    if len({(p.dtype, p.device) for p in params}) > 1:
+        raise ValueError("parameters must be of one dtype and device; make several optimizers, or convert them")
+    for name in ("preconditioner", "subspace"):
+        if options[name] != "none" and any(p.dtype in (torch.bfloat16, torch.float16) for p in params):
+            raise ValueError(
+                f"{name}={options[name]}: needs weights in float32 or float64; give these, and compute in autocast"
+            )
 
 
 def refuse_complex(params: list[Tensor], name: str) -> None:

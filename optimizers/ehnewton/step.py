@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.optim import Optimizer
 
-from ..checked import has_graph
+from ..checked import check_types, has_graph
 from ..curvature.conjugate_gradient import CGInfo, conjugate_gradient_flat
 from ..curvature.curvature import Curvature
 from ..curvature.double_backward_mode import FastDoubleBackward
@@ -82,8 +82,7 @@ class Step:
         self.linear_calls: list[LayerCall] = []
         self.curvature = self._linearize(trained)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
-        if len({(p.dtype, p.device) for p in self.params}) > 1:
-            raise ValueError("parameters must be of one dtype and device; make several optimizers, or convert them")
+        check_types(self.params, self.options)
         self.groups = [self.group_of[p] for p in self.params]
         is_per_output = self.options["damping_per_output"] and self.curvature is not None
         self.unit = self.curvature.factor_of_output if is_per_output else 1.0  # type: ignore[union-attr]

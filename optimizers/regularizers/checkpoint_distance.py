@@ -1,6 +1,7 @@
 """A repulsive regularizer: the loss is raised around earlier weights."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +57,8 @@ class CheckpointDistance(Regularizer):
         keep: int | None = 5,
     ):
         for name, value, is_valid, rule in (
-            ("strength", strength, strength >= 0, ">= 0"),
-            ("sigma", sigma, sigma > 0, "> 0"),
+            ("strength", strength, 0 <= strength < math.inf, ">= 0 and finite"),
+            ("sigma", sigma, 0 < sigma < math.inf, "> 0 and finite"),
             ("keep", keep, keep is None or keep >= 1, ">= 1, or None"),
         ):
             if not is_valid:
@@ -80,9 +81,11 @@ class CheckpointDistance(Regularizer):
         return self.layers == "all" or L2.covers(layer, name)
 
     @torch.no_grad()
-    def snapshot(self, params: Sequence[Tensor]) -> None:
+    def snapshot(self, params: Iterable[Tensor]) -> None:
         """Adds a copy of the parameters to the snapshots."""
-        now = flatten(params)
+        now = flatten(list(params))
+        if now.is_complex():
+            raise ValueError("parameters must be real; give view_as_real of complex ones")
         if self.units == "snapshot_norm" and not now.any():
             raise ValueError("units=snapshot_norm: the norm of the snapshot is 0; use other units")
         snapshots = torch.cat([self._snapshots_like(now), now[None]]) if len(self) else now[None]
@@ -90,8 +93,9 @@ class CheckpointDistance(Regularizer):
             snapshots = snapshots[-self.keep :].clone()
         self._set_snapshots(snapshots)
 
-    def __call__(self, params: Sequence[Tensor]) -> Tensor:
+    def __call__(self, params: Iterable[Tensor]) -> Tensor:
         """Returns the scalar to add to a loss."""
+        params = list(params)
         if not len(self) or self.strength == 0:
             return params[0].new_zeros(())
         with torch.no_grad():
@@ -100,7 +104,7 @@ class CheckpointDistance(Regularizer):
         return GaussianHills.apply(differences, heights, self._widths, *params)
 
     @torch.no_grad()
-    def distances(self, params: Sequence[Tensor]) -> Tensor:
+    def distances(self, params: Iterable[Tensor]) -> Tensor:
         """Returns ||theta - theta_c|| for each snapshot (C,), the oldest first; needs at least one."""
         return torch.linalg.vector_norm(self._differences(params), dim=1)
 
@@ -148,7 +152,13 @@ class CheckpointDistance(Regularizer):
         return {"snapshots": self._snapshots, "strength": self.strength}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads a state that `state_dict` returned."""
+        """Loads a state that `state_dict` returned.
+
+        Raises:
+            ValueError: it is the state of something else.
+        """
+        if not state.keys() >= {"snapshots", "strength"}:
+            raise ValueError(f"the state is not one of CheckpointDistance: it has {', '.join(map(str, state))}")
         self._set_snapshots(state["snapshots"].clone())
         self.strength = state["strength"]
 
@@ -159,8 +169,8 @@ class CheckpointDistance(Regularizer):
         unit = {"snapshot_norm": self._norms, "root_parameters": snapshots.shape[1] ** 0.5}.get(self.units, 1.0)
         self._widths = self.sigma * unit * torch.ones_like(self._norms)
 
-    def _differences(self, params: Sequence[Tensor]) -> Tensor:
-        now = flatten(params)
+    def _differences(self, params: Iterable[Tensor]) -> Tensor:
+        now = flatten(list(params))
         return now - self._snapshots_like(now)
 
     def _snapshots_like(self, now: Tensor) -> Tensor:

@@ -113,6 +113,9 @@ OPTIMIZERS = {
     "EHNewton, 1 iteration": lambda p: EHNewton(p, lr=0.3, cg_max_iter=1, weight_decay=0.1),
     "EHNewton, 20 iterations": lambda p: EHNewton(p, lr=0.3, damping=0.1),
     "EHNewton, Gauss-Newton": lambda p: EHNewton(p, lr=0.3, cg_max_iter=5, curvature="gauss_newton"),
+    "EHNewton, K-FAC Gauss-Newton": lambda p: EHNewton(
+        p, lr=1.0, cg_max_iter=1, curvature="gauss_newton", preconditioner="kronecker", subspace="last_step"
+    ),
     "Newton": lambda p: Newton(p, lr=0.3, damping=1.0),
     "AdaptiveNesterov": AdaptiveNesterov,
 }

@@ -293,6 +293,16 @@ def test_weights_of_several_types_are_refused():
         optimizer.step(loss)
 
 
+@pytest.mark.parametrize(
+    "options", [{"preconditioner": "diagonal"}, {"subspace": "last_step", "curvature": "gauss_newton"}]
+)
+def test_statistics_and_subspaces_are_refused_in_half_precision(options):
+    problem = mlp(dtype=torch.bfloat16)
+    name, value = next(iter(options.items()))
+    with pytest.raises(ValueError, match=f"^{name}={value}: needs weights in float32 or float64"):
+        EHNewton(problem.params, **options).step(problem.closure)
+
+
 @of_cycles
 @pytest.mark.parametrize("kind", [EHNewton, Newton])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])

@@ -274,6 +274,8 @@ def test_which_parameters_count():
     [
         ({"strength": -1}, "strength=-1: must be >= 0"),
         ({"sigma": 0}, "sigma=0: must be > 0"),
+        ({"sigma": float("inf")}, "sigma=inf: must be > 0 and finite"),
+        ({"strength": float("nan")}, "strength=nan: must be >= 0 and finite"),
         ({"keep": 0}, "keep=0: must be >= 1, or None"),
         ({"units": "metres"}, "units=metres: must be one of absolute, snapshot_norm, root_parameters"),
         ({"layers": "some"}, "layers=some: must be one of all, weights"),
@@ -291,3 +293,16 @@ def test_other_parameters_than_the_snapshots_are_refused():
         penalty([torch.ones(4)])
     with pytest.raises(ValueError, match="the norm of the snapshot is 0"):
         CheckpointDistance(units="snapshot_norm").snapshot([torch.zeros(3)])
+
+
+def test_in_a_loop_of_ones_own_it_takes_what_parameters_returns_and_refuses_what_is_no_state_of_it():
+    network = nn.Linear(3, 2)
+    penalty = CheckpointDistance(strength=3.0, sigma=0.5)
+    assert penalty(network.parameters()).item() == 0
+    penalty.snapshot(network.parameters())
+    assert penalty(network.parameters()).item() == 3
+    assert penalty.distances(network.parameters()).tolist() == [0]
+    with pytest.raises(ValueError, match="^the state is not one of CheckpointDistance: it has state, param_groups$"):
+        penalty.load_state_dict(torch.optim.SGD(network.parameters()).state_dict())
+    with pytest.raises(ValueError, match="^parameters must be real; give view_as_real of complex ones$"):
+        penalty.snapshot([torch.zeros(2, dtype=torch.complex64)])
