@@ -41,7 +41,7 @@ ALLOWED = {
         *("runner.config", "runner.system", "data", "models"),
     },
     "runner.comparison": {
-        *("runner.search", "runner.sweeps", "runner.state"),
+        *("runner.search", "runner.trials", "runner.sweeps", "runner.state"),
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.search": {

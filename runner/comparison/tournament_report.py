@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import run_folders
-from ..search.search import TournamentResult, TunedMethod
-from ..search.search_report import conclusions
+from ..search.search import SEARCHES, Competitor, SearchedMethod, TournamentResult, TunedMethod
+from ..search.search_report import STEM, conclusions
 from ..search.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError
 from ..system.files import shown, write_json
+from ..trials import result as trials
 from .methods import Comparison
 from .read import read_comparison
 from .table import report_comparison
@@ -19,7 +20,7 @@ TOURNAMENT_FILE = "tournament.json"
 
 
 def report_tournament(folder: Path, result: TournamentResult) -> int:
-    """Prints the learning rates and the table, and writes the files; returns the exit code.
+    """Prints what was chosen and the table, and writes the files; returns the exit code.
 
     Args:
         folder: of the tournament.
@@ -31,8 +32,8 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
     console, methods = wide_console(), result.methods
     for line in (line for method in methods for line in outcome_of(method)):
         console.print(line, markup=False, soft_wrap=True)
-    lost = FAILED if any(method.chosen is None and method.is_tuned for method in methods) else 0
-    if all(method.chosen is None and method.is_tuned for method in methods):
+    lost = FAILED if any(method.best is None for method in methods) else 0
+    if all(method.best is None for method in methods):
         return lost
     comparison = read_comparison([folder])
     content = {
@@ -44,7 +45,8 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
         "reasons": comparison.obstacles,
     }
     write_json(folder / TOURNAMENT_FILE, content)
-    console.print(f"files: {shown(folder)}/ ({TOURNAMENT_FILE}, lr_heuristic.png)", markup=False, soft_wrap=True)
+    others = sorted({SEARCHES if isinstance(method, SearchedMethod) else f"{STEM}.png" for method in methods})
+    console.print(f"files: {shown(folder)}/ ({', '.join([TOURNAMENT_FILE, *others])})", markup=False, soft_wrap=True)
     if comparison.obstacles:
         raise UserError(
             f"tournament: {'; '.join(comparison.obstacles)};"
@@ -54,24 +56,35 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
     return lost
 
 
-def outcome_of(method: TunedMethod) -> list[str]:
+def outcome_of(method: Competitor) -> list[str]:
     """Returns the result of a method's search, one line each."""
-    if method.is_tuned:
-        return conclusions(method)
-    return [f"{method.name} has no {method.parameter}: it has no trials, and final runs as it is configured"]
+    if isinstance(method, TunedMethod):
+        if method.is_tuned:
+            return conclusions(method)
+        return [f"{method.name} has no {method.parameter}: it has no trials, and final runs as it is configured"]
+    assert isinstance(method, SearchedMethod)
+    if method.content is None:
+        return [f"nothing of {method.name} is searched: it has no trials, and final runs as it is configured"]
+    return [f"{method.name}: {line}" for line in trials.conclusions(method.content)]
 
 
-def method_as_json(method: TunedMethod, comparison: Comparison, folder: Path) -> dict[str, Any]:
+def search_as_json(method: Competitor) -> dict[str, Any]:
+    """Returns what a method's search chose as an object of JSON."""
+    if isinstance(method, TunedMethod):
+        losses = [{"lr": rate, "loss": loss} for rate, loss in method.losses.items()]
+        return {"chosen": method.chosen, "at_boundary": method.at_boundary, "losses": losses}
+    assert isinstance(method, SearchedMethod)
+    if method.content is None:
+        return {"chosen": None, "at_boundary": [], "space": {}, "search": None}
+    best, boundary, space = (method.content[key] for key in ("best", "at_boundary", "space"))
+    chosen = best and best["params"]
+    return {"chosen": chosen, "at_boundary": boundary, "space": space, "search": f"{method.folder}/{trials.FILE}"}
+
+
+def method_as_json(method: Competitor, comparison: Comparison, folder: Path) -> dict[str, Any]:
     """Returns a method, its search and its metrics as an object of JSON."""
-    content: dict[str, Any] = {
-        "name": method.name,
-        "overrides": method.typed,
-        "chosen": method.chosen,
-        "at_boundary": method.at_boundary,
-        "losses": [{"lr": rate, "loss": loss} for rate, loss in method.losses.items()],
-        "trials": 0,
-        "seeds": [],
-    }
+    content: dict[str, Any] = {"name": method.name, "overrides": method.typed, **search_as_json(method)}
+    content |= {"trials": 0, "seeds": []}
     for compared in comparison.methods:
         if compared.name == method.name:
             content |= {
@@ -93,4 +106,4 @@ def budget_as_json(folder: Path, result: TournamentResult) -> dict[str, Any]:
     for name, role, seeds in (("trials", TRIAL, result.tuning_seeds), ("final_runs", FINAL, result.seeds)):
         steps, samples = usual_length(entrants, role) or (None, None)
         parts[name] = {"seeds": seeds, "steps": steps, "samples": samples}
-    return {**result.methods[0].settings(), "seeds": len(result.tuning_seeds), **parts}
+    return {**result.settings, **parts}

@@ -13,7 +13,7 @@ from ..config.validate import leaves, yaml_text
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import waited_for
-from .job_table import PLAN, PlanLock, sweep_jobs
+from .job_table import PLAN, PlanLock, is_trial, sweep_jobs
 from .run_folder import KEYS_WITHOUT_EFFECT, fingerprint
 
 # Keys of a run's results that may change nevertheless, by what else must hold: see `check_change` of training.
@@ -119,5 +119,5 @@ def changed_job(job: dict[str, Any], change: Change) -> dict[str, Any]:
 def check_plan(folder: Path) -> None:
     """Refuses to change a trial of a search: trials are compared with one another."""
     for sweep, job in sweep_jobs([folder.absolute()]).values():
-        if "search" in job or "trial" in job or job.get("role") == "trial":
+        if is_trial(job):
             raise UserError(f"{folder}: is a trial of the search in {sweep}, whose trials are alike; it stays as it is")

@@ -65,6 +65,11 @@ class JobStatus:
     reason: str | None = None
 
 
+def is_trial(job: dict[str, Any]) -> bool:
+    """Returns whether the plan's entry of a job says that it is a trial of a search, whichever search it is."""
+    return "search" in job or "trial" in job or job.get("role") == "trial"
+
+
 class PlanLock(RunLock):
     """One process at a time changes the plan of a sweep, which several may work on."""
 

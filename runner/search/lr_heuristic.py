@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from ..config.durations import Duration
@@ -12,7 +11,7 @@ from ..config.overrides import split_override
 from ..config.run_names import key_of
 from ..config.validate import leaves
 from ..records.job_table import SEED, read_jobs
-from ..sweeps.jobs import combinations, plan_jobs
+from ..sweeps.jobs import combinations, composed, plan_jobs
 from ..sweeps.sweeper import SearchSweeper, extend_plan
 from ..system.errors import UserError, nearest
 from .search import Search, SearchResult, read_outcome
@@ -142,7 +141,7 @@ class LRHeuristicSweeper(SearchSweeper):
                 raise UserError(f"{override}: is what the sweeper searches; leave it out")
         if self.parameter != bare:  # +optimizer.key, of a class of the user
             return None
-        run = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+        run = composed(config, overrides)
         known = [key for key, _ in leaves(run) if not key.startswith("hydra.")]
         if bare in known:
             return None

@@ -1,17 +1,23 @@
 """A search of a learning rate: the trials so far, read from their folders. Needs no torch."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.overrides import split_override
+from ..config.run_names import folder_name
 from ..records.job_table import SEED, job_status
 from ..records.metrics import METRICS_FILE, read_metrics
 from ..system.errors import UserError
 from ..system.files import shown
 from .search_rule import LRSearchRule, best_lr, is_at_boundary
+from .tuning_budget import FINAL, TRIAL
 
+SEARCHES = "searches"  # below the folder of a tournament: a folder for each method's search
 STATUS = {"done": "finished", "missing": "interrupted"}  # states of the job table that have another name here
 
 
@@ -118,23 +124,116 @@ def end_loss(folder: Path, over_last: int) -> float:
     return math.inf if None in losses else sum(losses) / len(losses)
 
 
-@dataclass(eq=False)
-class TunedMethod(Search):
-    """A method of a tournament: the search of its learning rate, and its final runs.
+class Competitor(ABC):
+    """A method of a tournament.
 
     Attributes:
-        typed: its overrides, without seed and learning rate.
-        is_tuned: False: it has no such parameter, as its optimizer computes the learning rate itself; it has no trials,
-            and final runs as it is.
+        name: the overrides that not all methods have.
+        typed: its overrides, without the seed and what is searched.
+        is_tuned: False: nothing of it is searched; it has no trials, and final runs as it is.
+    """
+
+    name: str
+    typed: list[str]
+    is_tuned: bool
+
+    @property
+    @abstractmethod
+    def best(self) -> list[str] | None:
+        """The overrides that its search chose; None where every trial diverged, failed or was killed."""
+
+    @abstractmethod
+    def trial_entries(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the present entries of a job in the plan that is a trial of this method; None of others."""
+
+    def final_overrides(self, seed: int, best: list[str]) -> list[str]:
+        """Returns the overrides of a final run.
+
+        Args:
+            seed: of the run.
+            best: as `best`.
+        """
+        return [*self.typed, *best, f"{SEED}={seed}"]
+
+    def final_entries(self) -> dict[str, Any]:
+        """Returns the entries of its final runs in the plan."""
+        return {"role": FINAL, "method": self.name}
+
+
+@dataclass(eq=False)
+class TunedMethod(Search, Competitor):
+    """A method of a tournament whose learning rate is searched by a rule.
+
+    Attributes:
+        typed: as of `Competitor`.
+        is_tuned: False: it has no such parameter, as its optimizer computes the learning rate itself.
     """
 
     typed: list[str] = field(default_factory=list)
     is_tuned: bool = True
 
-    def final_overrides(self, seed: int, lr: float | None) -> list[str]:
-        """Returns the overrides of a final run; `lr` is that of a method that is tuned."""
-        tuned = [f"{self.parameter}={lr}"] if self.is_tuned else []
-        return [*self.typed, *tuned, f"{SEED}={seed}"]
+    @property
+    def best(self) -> list[str] | None:
+        """As of `Competitor`."""
+        if not self.is_tuned:
+            return []
+        return None if self.chosen is None else [f"{self.parameter}={self.chosen}"]
+
+    def trial_entries(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """As of `Competitor`; a trial at a learning rate outside of the grid keeps the settings of its own search."""
+        *run, last = job["overrides"]
+        if run not in self.runs:
+            return None
+        is_in_grid = float(split_override(last)[2]) in self.rule.all_lrs()
+        return {"role": TRIAL, "method": self.name, **({"search": self.settings()} if is_in_grid else {})}
+
+
+@dataclass(eq=False)
+class SearchedMethod(Competitor):
+    """A method of a tournament whose space is searched by trials.
+
+    Attributes:
+        name: as of `Competitor`.
+        typed: as of `Competitor`.
+        is_tuned: False: its space has no key that its overrides leave open.
+        settings: what two searches with equal tuning budgets have in common.
+        content: of its search.json, which says what was chosen; None until all trials have ended.
+        figures: names of the files beside search.json.
+    """
+
+    name: str
+    typed: list[str]
+    is_tuned: bool
+    settings: dict[str, Any]
+    content: dict[str, Any] | None = None
+    figures: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> list[str] | None:
+        """As of `Competitor`."""
+        if not self.is_tuned:
+            return []
+        best = None if self.content is None else self.content["best"]
+        return None if best is None else [f"{key}={value}" for key, value in best["params"].items()]
+
+    @property
+    def folder(self) -> str:
+        """Of its search.json and the figures, relative to the sweep's."""
+        return f"{SEARCHES}/{folder_name(self.name.split())}"
+
+    def final_entries(self) -> dict[str, Any]:
+        """As of `Competitor`; with the number of trials, where it has any."""
+        number = {} if self.content is None else {"trials": len(self.content["trials"])}
+        return {**super().final_entries(), **number}
+
+    def entries(self) -> dict[str, Any]:
+        """Returns the entries of its trials in the plan."""
+        return {"role": TRIAL, "method": self.name, "search": self.settings}
+
+    def trial_entries(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """As of `Competitor`."""
+        is_mine = "trial" in job and job.get("method") == self.name
+        return self.entries() if is_mine else None
 
 
 @dataclass
@@ -150,11 +249,13 @@ class TournamentResult:
 
     Attributes:
         methods: with their searches.
+        settings: of the searches.
         tuning_seeds: of the trials.
         seeds: of the final runs.
     """
 
-    methods: list[TunedMethod]
+    methods: Sequence[Competitor]
+    settings: dict[str, Any]
     tuning_seeds: list[int]
     seeds: list[int]
 

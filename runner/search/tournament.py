@@ -1,44 +1,61 @@
-"""Hydra's sweeper that tunes every method with the same budget and runs each at its best learning rate."""
+"""Hydra's sweeper that tunes every method with the same budget and runs each with the values that were chosen."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig
 
 from ..config.overrides import split_override
-from ..config.run_names import as_typed
+from ..config.run_names import as_typed, key_of
 from ..records.job_table import SEED, read_jobs
-from ..sweeps.jobs import configured_overrides, plan_jobs
+from ..sweeps.jobs import composed, configured_overrides, plan_jobs
 from ..sweeps.sweeper import extend_plan
 from ..system.errors import UserError
+from ..system.files import shown
 from ..system.hydra_compat import parse_overrides, product
 from .lr_heuristic import LRHeuristicSweeper, Trial, trial_settings
-from .search import Search, TournamentResult, TunedMethod, plural
+from .optuna_sweeper import check_installed
+from .search import Competitor, TournamentResult, TunedMethod, plural
 from .search_report import write_searches
 from .search_rule import LRSearchRule
-from .tuning_budget import FINAL, FORMER, TRIAL
+from .tuning_budget import FORMER, TRIAL, check_trial_length
 
+if TYPE_CHECKING:
+    from .tournament_trials import TrialTuner
+
+RULE = "rule"
+RULE_KEYS = ("parameter", "base", "exponents", "factors", "steps", "over_last", "max_extensions")
+TRIAL_KEYS = ("trials", "sampler_seed")
 SAME_FOR_ALL = ("data", "duration")  # keys and sections that are the same for all methods
 SEED_KEYS = "hydra.sweeper.seeds=[…] for the final runs, hydra.sweeper.tuning_seeds=[…] for the search"
 
 
 class TournamentSweeper(LRHeuristicSweeper):
-    """Searches a learning rate for each method by the rule of `LRHeuristicSweeper`, then makes the final runs.
+    """Tunes every method with the same budget, then makes the final runs.
 
-    All methods have the same grid, the same seeds and trials of the same length. Where the best learning rate of one
-    lies at a boundary of the grid, the grid of all is extended there by an exponent. Whether the budgets were equal
-    is read from the runs: see `tuning_budget.unequal_budget`. An optimizer without a learning rate, as it computes it
+    By rule, the learning rate is searched as `LRHeuristicSweeper` does: all methods have the same grid, the same seeds
+    and trials of the same length. Where the best learning rate of one lies at a boundary of the grid, the grid of all
+    is extended there by an exponent. Otherwise all methods have as many trials of the same length with the same seeds,
+    each in its own search space: that of conf/space for its optimizer, without the keys that its overrides give a
+    value, and with what they leave open. Whether the budgets were equal is read from the runs: see
+    `tuning_budget.unequal_budget`. A method of which nothing is searched, as its optimizer computes the learning rate
     itself, has no trials, and final runs as it is.
 
     Args:
+        search: rule, random, qmc or tpe.
+        trials: of each method, those of earlier commands included; not by rule.
+        trial_duration: length of a trial; None: by rule `steps`, otherwise that of a final run.
+        selection: what is compared of trials: train_loss or validation_loss; None: by rule train_loss, otherwise
+            validation_loss.
+        sampler_seed: of random, qmc and tpe, the same for all methods.
         parameter: the key that is searched.
         base: of the learning rates of stage one.
         exponents: i, of stage one.
         factors: n, of stage two, in the order in which they are tried.
-        steps: length of a trial.
+        steps: length of a trial by rule.
         over_last: steps at the end of a trial whose training records count.
         max_extensions: exponents by which the grid may be extended at each end.
         tuning_seeds: of the trials.
@@ -49,6 +66,11 @@ class TournamentSweeper(LRHeuristicSweeper):
 
     def __init__(
         self,
+        search: str,
+        trials: int,
+        trial_duration: str | None,
+        selection: str | None,
+        sampler_seed: int,
         parameter: str,
         base: int,
         exponents: Iterable[int],
@@ -63,6 +85,10 @@ class TournamentSweeper(LRHeuristicSweeper):
     ):
         super().__init__(parameter, base, exponents, factors, steps, over_last)
         del params  # `configured_overrides` reads them from the configuration
+        self.by, self.trials, self.sampler_seed = search, trials, sampler_seed
+        self.trial_duration = trial_duration
+        self.duration = trial_duration or self.duration
+        self.selection = selection or "validation_loss"
         self.max_extensions = max_extensions
         self.tuning_seeds, self.seeds = list(tuning_seeds), list(seeds)
         self.methods = list(methods)
@@ -80,22 +106,34 @@ class TournamentSweeper(LRHeuristicSweeper):
                 f"hydra.sweeper.seeds={settings['seeds']}: {min(both)} is one of"
                 f" hydra.sweeper.tuning_seeds={settings['tuning_seeds']}; final runs need seeds that no trial had"
             )
+        check_search_keys(settings, as_typed(config.hydra.overrides.hydra))
         return settings
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
         """Returns the jobs of stage one; the final runs are checked too, at the first learning rate.
 
+        Where trials search, the first trial chooses the first jobs; whatever they may try is checked.
+
         Raises:
             UserError: a key of the sweeper has a value that is not allowed, a job cannot be run as it was typed, no
-                method has the key that is searched, or two methods are the same.
+                method has the key that is searched, or two methods are the same; or the folder holds another
+                tournament.
         """
         sweeper = cls(**cls.settings(config))
+        folder = Path(config.hydra.sweep.dir)
+        if sweeper.by != RULE:
+            tuner = sweeper.tuner(config)
+            check_same_search(folder, sweeper.by, tuner.settings)
+            tuner.check(sweeper.seeds[0])
+            return []
         methods = sweeper.new_searches(config)
+        check_same_search(folder, RULE, {"search": RULE})
         lr = methods[0].rule.next_lrs({})[0]
         names: dict[str, str] = {}
         for method in methods:
-            (job,) = plan_jobs(config, [method.final_overrides(sweeper.seeds[0], lr)])
+            point = [f"{method.parameter}={lr}"] if method.is_tuned else []
+            (job,) = plan_jobs(config, [method.final_overrides(sweeper.seeds[0], point)])
             if job["fingerprint"] in names:
                 raise UserError(f"{names[job['fingerprint']]} and {method.name}: are the same method")
             names[job["fingerprint"]] = method.name
@@ -105,7 +143,8 @@ class TournamentSweeper(LRHeuristicSweeper):
         """Returns the plan of each run of some trials, checked, with its role."""
         methods = {tuple(run): search for search, lr in trials for run in search.overrides(lr)}
         jobs = super().plan_trials(config, trials)
-        return [job | trial_role(methods[tuple(job["overrides"])]) for job in jobs]
+        entries = {run: {"role": TRIAL, "method": m.name, "search": m.settings()} for run, m in methods.items()}
+        return [job | entries[tuple(job["overrides"])] for job in jobs]
 
     def new_searches(self, config: DictConfig) -> list[TunedMethod]:  # type: ignore[override]
         """Returns the methods, with nothing tried yet; UserError where one cannot compete."""
@@ -114,6 +153,8 @@ class TournamentSweeper(LRHeuristicSweeper):
         trial_overrides = [f"{key}={value}" for key, value in trial.items()]
         methods: list[TunedMethod] = []
         for name, typed in self.method_overrides(config):
+            if self.trial_duration is not None:
+                check_trial_length(self.trial_duration, composed(config, typed).duration)
             missing = self.missing_parameter(config, typed)
             if missing is not None and not self.parameter.endswith(".lr"):
                 raise UserError(missing)
@@ -127,21 +168,27 @@ class TournamentSweeper(LRHeuristicSweeper):
         return sorted(methods, key=lambda method: not method.is_tuned)
 
     def method_overrides(self, config: DictConfig) -> list[tuple[str, list[str]]]:
-        """Returns (name, overrides) of each method; the name is the overrides that not all methods have."""
+        """Returns (name, overrides) of each method; the name is the overrides that not all methods have.
+
+        Overrides that leave a key open to a search by trials come last, as they were typed.
+        """
         typed = parse_overrides(as_typed(config.hydra.overrides.task))
         configured = configured_overrides(config)
         if self.methods:
             configured = [o for o in configured if not o.is_sweep_override()]
         everything = {o.get_key_element(): o for o in [*configured, *typed]}
-        swept = [o for o in everything.values() if o.is_sweep_override()]
-        common = [o for o in everything.values() if not o.is_sweep_override()]
+        swept = [o for o in everything.values() if o.is_sweep_override() and not self.is_searched(o)]
+        common = [o for o in everything.values() if not o.is_sweep_override() or self.is_searched(o)]
         grids = [swept] if swept or not self.methods else []
         grids += [parse_overrides(shlex.split(text)) for text in self.methods]
         methods = []
         for grid in grids:
-            self.check_keys([*common, *grid], grid)
+            self.check_keys([*common, *grid], [*grid, *(o for o in common if self.is_searched(o))])
             keys = {o.get_key_element() for o in grid}
-            for overrides in product([*common, *grid]):
+            last = {bare_key(o): o for o in [*common, *grid]}
+            opened = {key: str(o.input_line) for key, o in last.items() if self.is_searched(o)}
+            fixed = [o for o in [*common, *grid] if not self.is_searched(o) and bare_key(o) not in opened]
+            for overrides in ([*run, *opened.values()] for run in product(fixed)):
                 name = " ".join(text for text in overrides if text.partition("=")[0] in keys)
                 methods.append((name or "all runs", overrides))
         return methods
@@ -149,36 +196,65 @@ class TournamentSweeper(LRHeuristicSweeper):
     def check_keys(self, overrides: list[Override], of_method: list[Override]) -> None:
         """Raises UserError for a seed, and for a key of a method that must be the same for all."""
         for override in overrides:
-            if split_override(str(override.input_line))[1] == SEED:
+            if bare_key(override) == SEED:
                 raise UserError(f"{override.input_line}: a tournament sets the seeds itself; give {SEED_KEYS}")
+            if bare_key(override) == "optimizer" and self.is_searched(override):
+                raise UserError(f"{override.input_line}: each optimizer is a method; give optimizer=a,b")
         for override in of_method:
-            key = split_override(str(override.input_line))[1]
-            if key.partition(".")[0] in SAME_FOR_ALL:
+            if bare_key(override).partition(".")[0] in SAME_FOR_ALL:
                 raise UserError(f"{override.input_line}: must be the same for all methods of a tournament")
 
+    def is_searched(self, override: Override) -> bool:
+        """Returns whether trials search a key: interval(…), range(…) and choice(…) do, while a,b are methods."""
+        if self.by == RULE or not override.is_sweep_override():
+            return False
+        sweep = override.value()
+        return not (isinstance(sweep, ChoiceSweep) and sweep.simple_form)
+
+    def tuner(self, config: DictConfig) -> "TrialTuner":
+        """Returns what searches by trials."""
+        check_installed(f"hydra.sweeper.search={self.by}", self.by)
+        from ..trials.metric import MetricName  # imports torch
+        from ..trials.search import SearchOptions  # imports Optuna
+        from .tournament_trials import TrialTuner
+
+        options = SearchOptions(self.trials, self.by, MetricName.parse(self.selection), None, self.sampler_seed)
+        methods = self.method_overrides(config)
+        return TrialTuner(config, self, methods, options, self.trial_duration, self.tuning_seeds)
+
     def sweep(self, arguments: list[str]) -> TournamentResult | None:  # type: ignore[override]
-        """Searches the learning rates and makes the final runs; returns the methods, or None if it was stopped."""
+        """Searches and makes the final runs; returns the methods, or None if it was stopped."""
         del arguments
         folder = Path(self.sweep_config.hydra.sweep.dir)
-        methods = self.new_searches(self.sweep_config)
-        tuned = [method for method in methods if method.is_tuned]
-        print(f"searching {self.parameter} for {plural(len(tuned), 'method')}", flush=True)
-        if not self.search_in_grid(folder, tuned):
+        tuner = None if self.by == RULE else self.tuner(self.sweep_config)
+        methods = self.tune_by_rule(folder) if tuner is None else tuner.tune()
+        if methods is None:
             return None
         runs = {
-            tuple(method.final_overrides(seed, method.chosen)): method.name
+            tuple(method.final_overrides(seed, method.best)): method.final_entries()
             for method in methods
-            if method.chosen is not None or not method.is_tuned
+            if method.best is not None
             for seed in self.seeds
         }
         jobs = plan_jobs(self.sweep_config, [list(overrides) for overrides in runs])
-        finals = [job | {"role": FINAL, "method": runs[tuple(job["overrides"])]} for job in jobs]
+        finals = [job | runs[tuple(job["overrides"])] for job in jobs]
         record_roles(folder, methods, finals)
-        print(f"the learning rates are chosen: {plural(len(finals), 'final run')}", flush=True)
+        what = "learning rates" if tuner is None else "values"
+        print(f"the {what} are chosen: {plural(len(finals), 'final run')}", flush=True)
         if not self.run_jobs(folder, finals):
             return None
-        write_searches(folder, list(tuned))
-        return TournamentResult(methods, self.tuning_seeds, self.seeds)
+        tuned = [method for method in methods if isinstance(method, TunedMethod) and method.is_tuned]
+        if tuned:
+            write_searches(folder, list(tuned))
+        settings = {**tuned[0].settings(), "seeds": len(self.tuning_seeds)} if tuner is None else tuner.settings
+        return TournamentResult(methods, settings, self.tuning_seeds, self.seeds)
+
+    def tune_by_rule(self, folder: Path) -> list[TunedMethod] | None:
+        """Searches a learning rate for each method by the rule; returns the methods, or None if it was stopped."""
+        methods = self.new_searches(self.sweep_config)
+        tuned = [method for method in methods if method.is_tuned]
+        print(f"searching {self.parameter} for {plural(len(tuned), 'method')}", flush=True)
+        return methods if self.search_in_grid(folder, tuned) else None
 
     def search_in_grid(self, folder: Path, methods: list[TunedMethod]) -> bool:
         """Searches, and extends the grid of all where it is too narrow for one; returns whether all searches ended."""
@@ -205,25 +281,61 @@ class TournamentSweeper(LRHeuristicSweeper):
         return LRSearchRule(rule.base, tuple(exponents), rule.factors)
 
 
-def trial_role(method: Search) -> dict[str, Any]:
-    """Returns the entries of a method's trials in the plan."""
-    return {"role": TRIAL, "method": method.name, "search": method.settings()}
+def bare_key(override: Override) -> str:
+    """Returns the key of an override without the signs that add or delete it."""
+    return split_override(str(override.input_line))[1]
 
 
-def record_roles(folder: Path, methods: list[TunedMethod], finals: list[dict[str, Any]]) -> None:
-    """Writes into the plan which jobs are trials and final runs now, and which are of an earlier command.
+def check_search_keys(settings: dict[str, Any], typed: list[str]) -> None:
+    """Raises UserError for keys of the sweeper that cannot go together.
 
-    A trial at a learning rate outside of the grid keeps the settings of the search that it was made for.
+    Args:
+        settings: the arguments of the sweeper.
+        typed: overrides of Hydra's own keys.
     """
-    by_run = {tuple(run): method for method in methods for run in method.runs}
+    by = settings["search"]
+    keys = {key_of(override).removeprefix("hydra.sweeper."): override for override in typed}
+    for key in TRIAL_KEYS if by == RULE else RULE_KEYS:
+        if key in keys:
+            there = RULE_KEYS if by == RULE else (*TRIAL_KEYS, "trial_duration", "selection")
+            raise UserError(f"{keys[key]}: hydra.sweeper.search={by} has no such key; it has {', '.join(there)}")
+    if by == RULE and settings["selection"] == "validation_loss":
+        raise UserError(
+            "hydra.sweeper.selection=validation_loss: the rule compares training losses;"
+            " hydra.sweeper.search=random, qmc and tpe compare validation losses"
+        )
+    if settings["trial_duration"] is not None and "steps" in keys:
+        raise UserError(f"{keys['steps']}: is the length of a trial, as hydra.sweeper.trial_duration is; give one")
+
+
+def check_same_search(folder: Path, by: str, settings: dict[str, Any]) -> None:
+    """Raises UserError where a folder holds a tournament with another search.
+
+    Args:
+        folder: of the tournament.
+        by: rule, random, qmc or tpe.
+        settings: of the search by trials; a grid of the rule may change.
+    """
+    for job in read_jobs(folder):
+        if job.get("role") != TRIAL:
+            continue
+        former = {"search": RULE, **(job.get("search") or {})}
+        if former["search"] == by == RULE:
+            continue
+        differ = [f"{key}={value}" for key, value in former.items() if key in settings and settings[key] != value]
+        if differ:
+            raise UserError(
+                f"{shown(folder)}: holds a tournament with {', '.join(differ)}; give hydra.sweep.dir=DIR for another"
+            )
+
+
+def record_roles(folder: Path, methods: Sequence[Competitor], finals: list[dict[str, Any]]) -> None:
+    """Writes into the plan which jobs are trials and final runs now, and which are of an earlier command."""
     jobs = read_jobs(folder)
     for job in jobs:
-        *run, last = job["overrides"]
-        method = by_run.get(tuple(run))
-        if method is not None and float(split_override(last)[2]) in method.rule.all_lrs():
-            job.update(trial_role(method))
-        elif method is not None:
-            job.update(role=TRIAL, method=method.name)
+        present = next((e for method in methods if (e := method.trial_entries(job)) is not None), None)
+        if present is not None:
+            job.update(present)
         elif "role" in job:
             job["role"] = FORMER
     extend_plan(folder, [*jobs, *finals])

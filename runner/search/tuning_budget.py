@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, SEED, job_status, sweep_jobs
 from ..records.run_folder import read_summary
+from ..system.errors import UserError
 from ..system.lock import folders_being_written
 from .search_rule import LRSearchRule
 
@@ -25,10 +27,12 @@ class Entrant:
         sweep: the tournament's folder.
         method: the name of its method.
         role: `trial`, `final` or `former`.
-        search: of a trial: the settings of its search, as `Search.settings` returns them.
+        search: of a trial: the settings of its search, as `Search.settings` or `SearchedMethod.settings` has them.
         typed: its overrides, by their keys.
         state: as in the job table.
         length: (steps, samples) of a finished run; None of others.
+        trial: of a search by trials: the number of the trial; None of others.
+        trials: of a final run after a search by trials: how many trials its method had; None of others.
     """
 
     sweep: Path
@@ -38,6 +42,8 @@ class Entrant:
     typed: dict[str, str]
     state: str
     length: tuple[int, int] | None
+    trial: int | None = None
+    trials: int | None = None
 
     @property
     def seed(self) -> int:
@@ -46,7 +52,7 @@ class Entrant:
 
     @property
     def parameter(self) -> str:
-        """Of a trial: the key that is searched, as in `optimizer.lr`."""
+        """Of a trial by rule: the key that is searched, as in `optimizer.lr`."""
         return split_override(self.search["parameter"])[1]
 
 
@@ -60,14 +66,17 @@ def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
         summary = read_summary(folder)
         length = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
         typed = {split_override(o)[1]: split_override(o)[2] for o in job["overrides"]}
-        entrants[folder] = Entrant(sweep, job["method"], job["role"], job.get("search", {}), typed, state, length)
+        numbers = job.get("trial"), job.get("trials")
+        entrants[folder] = Entrant(
+            sweep, job["method"], job["role"], job.get("search", {}), typed, state, length, *numbers
+        )
     return entrants
 
 
 def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
     """Returns the reasons why the budgets of the methods of a tournament differ, one line each.
 
-    A diverged run has come to its end. That a trial fails or is killed is an outcome that the rule can deal with.
+    A diverged run has come to its end. That a trial fails or is killed is an outcome that a search can deal with.
     """
     entrants = list(entrants)
     finals = [e for e in entrants if e.role == FINAL]
@@ -77,16 +86,20 @@ def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
     reasons += [f"{e.method}: a trial ({_trial_name(e)}) is {e.state}" for e in trials if e.state not in TRIED]
     reasons += _different_seeds(finals)
     reasons += _different_lengths("final runs", finals) + _different_lengths("trials", trials)
-    return reasons + _different_searches(trials) + _missing_trials(trials)
+    return reasons + _different_searches(trials) + _missing_trials(trials) + _different_numbers(finals)
 
 
 def methods_without_lr(entrants: Iterable[Entrant]) -> list[tuple[str, str]]:
     """Returns (method, reason) of the methods that were tried and have no final runs."""
     entrants = list(entrants)
     competing = {e.method for e in entrants if e.role == FINAL}
-    tried = dict.fromkeys(e.method for e in entrants if e.role == TRIAL)
-    reason = "has no learning rate: every trial diverged, failed or was killed"
-    return [(method, reason) for method in tried if method not in competing]
+    by_rule = {e.method: e.trial is None for e in entrants if e.role == TRIAL}
+    reason = "every trial diverged, failed or was killed"
+    return [
+        (method, f"has no learning rate: {reason}" if is_by_rule else f"nothing was chosen: {reason}")
+        for method, is_by_rule in by_rule.items()
+        if method not in competing
+    ]
 
 
 def usual_length(entrants: Iterable[Entrant], role: str) -> tuple[int, int] | None:
@@ -124,7 +137,8 @@ def _different_searches(trials: list[Entrant]) -> list[str]:
             if {str(s.get(key)) for s in searches} != {str(s[key]) for s in usual_searches}
         ]
         mine, most = (_settings_text(keys, of) for of in (searches, usual_searches))
-        reasons.append(f"{name}: its learning rate was searched for with {mine}, most with {most}")
+        what = "its learning rate was searched for" if "parameter" in usual_searches[0] else "it was searched"
+        reasons.append(f"{name}: {what} with {mine}, most with {most}")
     return reasons
 
 
@@ -134,7 +148,8 @@ def _settings_text(keys: list[str], searches: list[dict[str, Any]]) -> str:
 
 
 def _missing_trials(trials: list[Entrant]) -> list[str]:
-    """Returns which trials of stage one a method lacks."""
+    """Returns which trials of stage one of the rule a method lacks."""
+    trials = [e for e in trials if e.trial is None]
     seeds = sorted({e.seed for e in trials})
     reasons = []
     for method in dict.fromkeys(e.method for e in trials):
@@ -145,6 +160,12 @@ def _missing_trials(trials: list[Entrant]) -> list[str]:
             missing = [(lr, seed) for lr in rule.next_lrs({}) for seed in seeds if (lr, seed) not in tried]
             reasons += [f"{method}: has no trial at the learning rate {lr} with seed {seed}" for lr, seed in missing]
     return reasons
+
+
+def _different_numbers(finals: list[Entrant]) -> list[str]:
+    """Returns which methods had another number of trials than most; methods of which nothing is searched have none."""
+    usual, others = _minority([e for e in finals if e.trials is not None], lambda e: e.trials)
+    return [f"{name}: {_list(numbers)} trials, most have {_list(usual)}" for name, numbers in others.items()]
 
 
 def _minority(
@@ -160,8 +181,28 @@ def _minority(
 
 
 def _trial_name(trial: Entrant) -> str:
-    return f"{trial.parameter}={trial.typed[trial.parameter]}, seed {trial.seed}"
+    what = f"{trial.parameter}={trial.typed[trial.parameter]}" if trial.trial is None else f"trial {trial.trial}"
+    return f"{what}, seed {trial.seed}"
 
 
 def _list(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(values)))
+
+
+def check_trial_length(trial: str, final: str) -> None:
+    """Raises UserError where a trial is longer than a final run, or where that depends on the data.
+
+    Args:
+        trial: the duration of a trial.
+        final: that of a final run.
+    """
+    length, limit = Duration.parse(trial), Duration.parse(final)
+    if length.unit != limit.unit:
+        raise UserError(
+            f"hydra.sweeper.trial_duration={trial}: give trials and final runs (duration={final}) the same unit, so"
+            " that trials are no longer than final runs"
+        )
+    if length.amount > limit.amount:
+        raise UserError(
+            f"hydra.sweeper.trial_duration={trial}: must be at most duration={final}, the length of a final run"
+        )

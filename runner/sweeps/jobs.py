@@ -66,6 +66,11 @@ def configured_overrides(config: DictConfig) -> list[Override]:
     return parse_overrides(f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
 
 
+def composed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """Returns the configuration of a run of a sweep, with Hydra's own node."""
+    return GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+
+
 def plan_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]]:
     """Returns the plan of each job of a batch, checked.
 

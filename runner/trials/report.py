@@ -9,24 +9,22 @@ from optuna.trial import FrozenTrial, TrialState
 from ..system.files import write_json
 from .figures import draw_search
 from .result import FILE, TrialSearchResult
-from .space import as_text, at_boundary
+from .space import as_text, at_boundary, override_of
 from .study import SearchStudy
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
 def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -> TrialSearchResult:
-    """Writes search.json and the figures into the sweep's folder; returns the result.
+    """Writes search.json and the figures into a folder; returns the result.
 
     Args:
-        folder: of the sweep.
+        folder: of the sweep, or of one of its searches.
         study: of the search.
         jobs: of the trials, in the plan of the sweep.
     """
-    runs: dict[int, list[str]] = {}
-    for job in jobs:
-        runs.setdefault(job["trial"], []).append(job["folder"])
-    trials = [_as_json(trial, runs.get(trial.number, [])) for trial in study.trials()]
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = [_as_json(trial, runs_of(trial, jobs)) for trial in study.trials()]
     ended = [trial for trial in trials if trial["state"] == "finished" and math.isfinite(trial["value"])]
     sign = 1 if study.settings.direction == "minimize" else -1
     best = min(ended, key=lambda trial: sign * trial["value"], default=None)
@@ -41,6 +39,12 @@ def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -
     }
     write_json(folder / FILE, content)
     return TrialSearchResult(content, draw_search(folder, study))
+
+
+def runs_of(trial: FrozenTrial, jobs: list[dict[str, Any]]) -> list[str]:
+    """Returns the folders of the runs of a trial; two trials may share them, as a space of choices has few points."""
+    point = {override_of(key, value) for key, value in trial.params.items()}
+    return [job["folder"] for job in jobs if point <= set(job["overrides"])]
 
 
 def _as_json(trial: FrozenTrial, runs: list[str]) -> dict[str, Any]:

@@ -37,6 +37,24 @@ def show_trials(folder: Path, result: TrialSearchResult) -> int:
     for trial in sorted(ended, key=lambda trial: sign * trial["value"])[:SHOWN]:
         table.add_row(str(trial["number"]), _short(trial["value"]), *(_short(v) for v in trial["params"].values()))
     print_table(console, table)
+    files = f"files: {shown(folder)}/ ({', '.join([FILE, *result.figures])})"
+    for line in [*conclusions(content), files]:
+        console.print(line, markup=False, soft_wrap=True)
+    return exit_code(content)
+
+
+def exit_code(content: dict[str, Any]) -> int:
+    """Returns 0 where a value was chosen and no trial failed."""
+    failed = any(trial["state"] == "failed" for trial in content["trials"])
+    return FAILED if content["best"] is None or failed else 0
+
+
+def conclusions(content: dict[str, Any]) -> list[str]:
+    """Returns how many trials there are, what was chosen, and a warning where the space may be too small, a line each.
+
+    Args:
+        content: of search.json.
+    """
     number = Counter(trial["state"] for trial in content["trials"])
     states = ", ".join(f"{count} {state}" for state, count in number.items())
     lines = [f"{len(content['trials'])} trials: {states}"]
@@ -50,10 +68,7 @@ def show_trials(folder: Path, result: TrialSearchResult) -> int:
         lines.append(
             f"warning: the best {key} lies at a boundary of {content['space'][key]}, and a better one may lie beyond it"
         )
-    lines.append(f"files: {shown(folder)}/ ({', '.join([FILE, *result.figures])})")
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-    return FAILED if best is None or number["failed"] else 0
+    return lines
 
 
 def _short(value: Any) -> str:

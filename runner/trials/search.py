@@ -2,29 +2,30 @@
 
 import math
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import as_typed
 from ..records.job_table import SEED, job_status, read_jobs
 from ..records.run_folder import mark_pruned
-from ..sweeps.jobs import configured_overrides, plan_jobs
-from ..sweeps.sweeper import extend_plan
+from ..sweeps.jobs import composed, configured_overrides, plan_jobs
+from ..sweeps.sweeper import POLL_SECONDS, extend_plan
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
 from ..system.lock import RunLock, living_locks
 from .declared import declared_overrides
 from .metric import MetricName, direction_of, metric_value
 from .space import Space, corners, override_of, read_space
-from .study import SEARCHER, SearchStudy, StudySettings
+from .study import SEARCHER, STUDY_NAME, SearchStudy, StudySettings
 
 VALIDATION = "data.validation=0.1"  # where a search needs a validation set and none is configured
 
@@ -85,6 +86,8 @@ class TrialSearch:
         options: of the search.
         space: what is searched.
         runs: the other overrides of a trial's runs, a list for each seed.
+        name: of the study, where a sweep has several.
+        entries: of the plan, which the jobs of this search alone have.
 
     Attributes:
         study: of the search; there is none before `run`.
@@ -96,9 +99,17 @@ class TrialSearch:
     study: SearchStudy
 
     def __init__(
-        self, config: DictConfig, searcher: Searcher, options: SearchOptions, space: Space, runs: list[list[str]]
+        self,
+        config: DictConfig,
+        searcher: Searcher,
+        options: SearchOptions,
+        space: Space,
+        runs: list[list[str]],
+        name: str = STUDY_NAME,
+        entries: Mapping[str, Any] | None = None,
     ):
         self.config, self.searcher, self.options, self.space = config, searcher, options, space
+        self.name, self.entries = name, dict(entries or {})
         self.folder = Path(config.hydra.sweep.dir)
         self._composed = composed(config, runs[0])
         needs_validation = options.metric.kind == "validation" and not self._composed.data.validation
@@ -144,20 +155,41 @@ class TrialSearch:
             seed=options.seed,
             evaluations=self._evaluations(),
         )
-        self.study = SearchStudy(self.folder, settings, self.space)
+        self.study = SearchStudy(self.folder, settings, self.space, self.name)
         with SearcherLock(self.folder) as lock:
-            return self._search(lock.name)
+            failed = [trial for trial in self.study.trials() if trial.state == TrialState.FAIL]
+            return self._search(lock.name, failed)
+
+    def wait(self) -> bool:
+        """Waits for the trials that other processes run, and goes on with those whose process is gone.
+
+        Returns:
+            Whether all trials have ended.
+        """
+        while any(trial.state == TrialState.RUNNING for trial in self.study.trials()):
+            if not self.searcher.run_jobs(self.folder, []):
+                return False
+            time.sleep(POLL_SECONDS)
+            with SearcherLock(self.folder) as lock:
+                if not self._search(lock.name, []):
+                    return False
+        return True
 
     def jobs(self) -> list[dict[str, Any]]:
         """Returns the runs of all trials in the plan of the sweep."""
-        return [job for job in read_jobs(self.folder) if "trial" in job]
+        jobs = [job for job in read_jobs(self.folder) if "trial" in job]
+        return [job for job in jobs if all(job.get(key) == value for key, value in self.entries.items())]
 
-    def _search(self, searcher: str) -> bool:
-        """Runs trials, as many at a time as the launcher has workers; returns whether enough have ended."""
+    def _search(self, searcher: str, failed: list[FrozenTrial]) -> bool:
+        """Runs trials, as many at a time as the launcher has workers; returns whether enough have ended.
+
+        Args:
+            searcher: this process.
+            failed: trials that are tried again.
+        """
         workers = self.config.hydra.launcher.get("n_jobs", 1)
         slots = max(1, workers // len(self.runs))
         active = [self._begin(trial) for trial in adopt_orphans(self.folder, self.study, searcher)]
-        failed = [trial for trial in self.study.trials() if trial.state == TrialState.FAIL]
         while True:
             while len(active) < slots and failed:
                 active.append(self._begin(self.study.ask(searcher, failed.pop(0))))
@@ -173,7 +205,7 @@ class TrialSearch:
         """Plans the runs of a trial."""
         point = point_overrides(trial.params)
         jobs = plan_jobs(self.config, [[*run, *point] for run in self.runs])
-        jobs = [job | {"trial": trial.number} for job in jobs]
+        jobs = [job | self.entries | {"trial": trial.number} for job in jobs]
         return RunningTrial(trial, jobs, self.study.settings.rungs())
 
     def _run_to_rungs(self, active: list[RunningTrial]) -> bool:
@@ -235,11 +267,6 @@ def adopt_orphans(folder: Path, study: SearchStudy, searcher: str) -> list[Trial
     for trial in adopted:
         trial.set_user_attr(SEARCHER, searcher)
     return adopted
-
-
-def composed(config: DictConfig, overrides: list[str]) -> DictConfig:
-    """Returns the configuration of a run of a sweep, with Hydra's own node."""
-    return GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
 
 
 def point_overrides(point: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from ..system.errors import UserError
 from .space import Space, as_text
 
 JOURNAL = "search.journal"
+STUDY_NAME = "search"  # of the only one of a sweep; hyperband hashes it
 SETTINGS, SEARCHER, RETRIED = "settings", "searcher", "retried"  # attributes of the study and of trials
 
 
@@ -63,18 +64,19 @@ class SearchStudy:
         folder: of the sweep; the journal lies in it.
         settings: of the search.
         space: what is searched.
+        name: of the study, as a journal may have several.
 
     Raises:
         UserError: the folder holds another search.
     """
 
-    def __init__(self, folder: Path, settings: StudySettings, space: Space):
+    def __init__(self, folder: Path, settings: StudySettings, space: Space, name: str = STUDY_NAME):
         self.settings, self.space = settings, space
         with quiet():
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self._study = optuna.create_study(
                 storage=self._storage,
-                study_name="search",  # hyperband hashes it
+                study_name=name,
                 sampler=_sampler(settings, 0),
                 pruner=_pruner(settings),
                 direction=settings.direction,
