@@ -28,11 +28,9 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
         workers: number of processes that read, at most one for each core that the run may use; 0: this one does.
         **options: further arguments of DataLoader.
     """
-    from joblib import cpu_count  # beside other runs, their share of the cores
-
     loader: DataLoader = DataLoader(
         dataset,
-        num_workers=min(workers, cpu_count()),
+        num_workers=processes(workers),
         worker_init_fn=_leave_group,
         generator=torch.Generator(),
         **options,
@@ -43,7 +41,14 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
 
 def default_workers(seconds: float) -> int:
     """Returns how many processes load samples by default, by the seconds of one pass over them."""
-    return DEFAULT_WORKERS if seconds > LONG_LOADING else 0
+    return processes(DEFAULT_WORKERS) if seconds > LONG_LOADING else 0
+
+
+def processes(workers: int) -> int:
+    """Returns how many processes load samples where so many may: at most one for each core that the run may use."""
+    from joblib import cpu_count  # beside other runs, their share of the cores
+
+    return min(workers, cpu_count())
 
 
 def collated(items: list[Any]) -> Any:

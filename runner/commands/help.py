@@ -32,7 +32,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
 
-  --help [GROUP|keys] this page, with the keys of the options of the command line; or about a group, or all keys
+  --help [GROUP|KEY|keys] this page, with the keys of the options of the command line; or about a group, a key, all keys
   --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found
@@ -57,8 +57,11 @@ def command(arguments: list[str], debug: bool) -> int:
         print("\n".join(key_lines()))
     elif topics[0] in vocabulary.groups:
         print(group_text(topics[0], vocabulary))
+    elif topics[0].partition(".")[0] in shipped("config.yaml"):
+        print("\n".join(lines_about(topics[0].partition(".")[0])))
     else:
-        hint = nearest(topics[0], [KEYS, *vocabulary.groups]) or f"; there is help on {KEYS} and on each group"
+        names = [KEYS, *vocabulary.groups, *shipped("config.yaml")]
+        hint = nearest(topics[0], names) or f"; there is help on {KEYS}, on each key of every run and on each group"
         raise UserError(f"--help {topics[0]}: no such topic{hint}")
     return 0
 
@@ -131,6 +134,16 @@ def key_lines() -> list[str]:
     """Returns the keys that every run has, with their values and comments."""
     _, _, rest = read_option(CONF / "config.yaml").partition("\n")  # its first line is about the file
     return _indented(_without(rest, "defaults"))
+
+
+def lines_about(name: str) -> list[str]:
+    """Returns a key that every run has, or a section of keys, with the comments above it."""
+    lines = read_option(CONF / "config.yaml").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
+    stop = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
+    while lines[start - 1].startswith("#"):
+        start -= 1
+    return _indented(lines[start:stop])
 
 
 def key_names() -> list[str]:

@@ -71,7 +71,8 @@ def sync(options: Namespace, typed: list[str]) -> int:
             print(f"trainopt: {shown(folder)}: {one_line(error)}", file=sys.stderr)
             code = FAILED
         except TrackerError as error:
-            print(f"trainopt: {shown(folder)}: {tracker.name} {error}; the same command goes on", file=sys.stderr)
+            line = f"{shown(folder)}: {tracker.name} {error}; the same command sends the rest once that is mended"
+            print(f"trainopt: {line}", file=sys.stderr)
             return FAILED
     return code
 
@@ -117,7 +118,7 @@ def deliver(folder: Path, tracker: Tracker) -> str:
     """Sends what is new of a run; returns what was done, in a line."""
     with Delivery(folder, tracker) as delivery:
         if delivery.is_complete:
-            return f"nothing new for {tracker.name}"
+            return f"nothing new for {tracker.name}{tracker.upload_hint(folder)}"
         place = delivery.open()
         count = delivery.send()
         delivery.finish()

@@ -37,10 +37,15 @@ def complete(plugin: object, contract: type[T], key: str, one_of: tuple[str, ...
     required, optional = members(contract)
     name = type(plugin).__name__
     missing = [member for member in (*required, *optional) if not has(plugin, contract, member)]
+    needed = [member for member in missing if member in required]
+    if one_of and set(one_of) <= set(missing):
+        needed.append(one_of[0])
+    if needed:
+        kinds = {what: [m for m in needed if kind_of(m, contract) == what] for what in ("attribute", "method")}
+        lacks = [f"no {what} {' or '.join(names)}" for what, names in kinds.items() if names]
+        raise UserError(f"{key}: {name} is no {contract.__name__.lower()}; it has {' and '.join(lacks)}")
     for member in missing:
-        what = "attribute" if member in contract.__annotations__ else "method"
-        if member in required or (member in one_of and set(one_of) <= set(missing)):
-            raise UserError(f"{key}: {name} is no {contract.__name__.lower()}; it has no {what} {member}")
+        what = kind_of(member, contract)
         if misspelt := similar(plugin, member, what == "method", {*required, *optional}):
             raise UserError(f"{key}: {name} has a misspelt {what} {misspelt}; did you mean {member}?")
     defaults = {member: optional[member] for member in missing if not hasattr(plugin, member)}
@@ -50,6 +55,11 @@ def complete(plugin: object, contract: type[T], key: str, one_of: tuple[str, ...
     except AttributeError as error:  # as of a class with __slots__
         raise UserError(f"{key}: {name} takes no further attributes; let it derive from {contract.__name__}") from error
     return cast(T, plugin)
+
+
+def kind_of(member: str, contract: type) -> str:
+    """Returns `attribute` or `method`."""
+    return "attribute" if member in contract.__annotations__ else "method"
 
 
 def complete_each(plugins: dict[str, Any], contract: type[T], group: str) -> dict[str, T]:

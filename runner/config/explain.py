@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
 from .options import Vocabulary, default_choices, list_groups, option_content
-from .overrides import PLUGINS, chosen, hint, split_override
+from .overrides import OTHER_OPTIONS, PLUGINS, chosen, hint, option_of_name, split_override
 from .renamed import RENAMED_OPTIONS, new_key
 from .validate import OPEN_TARGETS, missing_group, unknown_key
 
@@ -103,8 +103,10 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     package = PLUGINS.get(f"{group}={option}")
     if package:
         return f"{group}={option}: is not installed; pip install {package}"
-    others = "; any of timm's is optimizer=timm optimizer.name=NAME" if group == "optimizer" else ""
-    return f"{group}={option}: no such option{nearest(option, options) or ';'} there are {', '.join(options)}{others}"
+    here = option_of_name(group, option)
+    similar = f"; did you mean {here}?" if here in options else nearest(option, options)
+    others = f"; {OTHER_OPTIONS[group]}" if group in OTHER_OPTIONS else ""
+    return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
 
 
 def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:
@@ -177,8 +179,11 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
         of_group = [k for k in known if k.startswith(f"{group}.")]
         option, choice = name.partition(".")[0], choices[group]
-        if group in list_groups() and option in vocabulary.options(group) and option not in (choice, *choice):
-            return f"{key}: {option} is not among the choices; give {group}=[{option}]"
+        if group in list_groups() and option not in (choice, *choice):
+            if option in vocabulary.options(group):
+                return f"{key}: {option} is not among the choices; give {group}=[{option}]"
+            target = value if key.endswith("._target_") else "package.Class"
+            return f"{key}: there is no {group} {option}; one of your own is +{group}.{option}._target_={target}"
         path = vocabulary.file(group, str(choices.get(group)))
         content = option_content(path) if path is not None else {}
         if content.get("_target_") in OPEN_TARGETS and content.get("name") == "???":
@@ -187,5 +192,9 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"
         return unknown_key(key, of_group, value)
+    of_section = [k for k in known if k.startswith(f"{group}.")]
+    if of_section and name:
+        return unknown_key(key, of_section, value)
     similar = nearest(key, [*vocabulary.groups, *known])
-    return f"{key}: unknown key{hint(key, value) or similar or '; trainopt --help shows all keys and groups'}"
+    right = hint(key, value) or hint(group) or similar or "; trainopt --help shows all keys and groups"
+    return f"{key}: unknown key{right}"

@@ -132,6 +132,9 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
         if package in EXTRAS and not is_installed(package):
             line = f"{package} is not installed; pip install 'trainopt[{EXTRAS[package]}]'"
             raise UserError(f"{section}._target_={name}: {line}") from error
+        if not is_installed(package):
+            line = f"there is no module {package}, neither in the working directory nor among the installed packages"
+            raise UserError(f"{section}._target_={name}: cannot be imported; {line}") from error
         near = nearest(name.rpartition(".")[2], public_names(name.rpartition(".")[0]))
         raise UserError(f"{section}._target_={name}: cannot be imported{near or reason_of(error)}") from error
     if not callable(target):

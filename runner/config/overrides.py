@@ -38,7 +38,7 @@ KEYS = {
     "augmentation.random_erasing={}": "reprob random_erase erasing",
     "augmentation.mixup={}": "mixup mixup_alpha",
     "augmentation.cutmix={}": "cutmix cutmix_alpha",
-    "gradient.clip_norm={}": "grad_clip gradient_clip_val clip_grad clip_grad_norm max_grad_norm clipnorm",
+    "gradient.clip_norm={}": "grad_clip gradient_clip_val clip_grad clip_grad_norm max_grad_norm clipnorm clip",
     "gradient.clip_value={}": "clip_value clipvalue grad_clip_value",
     "gradient.accumulation_steps={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum grad_accum_steps",
     "averaging=ema": "ema model_ema use_ema",
@@ -79,6 +79,8 @@ KEYS = {
     "hydra/launcher={}": "launcher",
     "a run is continued by trainopt resume RUN": "resume resume_from resume_from_checkpoint",
     "trainopt submit -m … runs a sweep on a cluster": "cluster slurm partition",
+    "early_stopping, keep_checkpoints, averaging, regularizer and probe do what callbacks do": "callbacks callback",
+    "what a trainer is told are keys of their own, as duration, precision and device": "trainer",
 }
 WHOLE_GROUPS = ("cluster", "slurm")  # of keys that no run has, whatever stands behind the dot
 KEY_OF_NAME = {name: key for key, names in KEYS.items() for name in names.split()}
@@ -98,6 +100,58 @@ COMMANDS = {
     "write trainopt --version": "version",
 }
 COMMAND_OF_NAME = {name: text for text, names in COMMANDS.items() for name in names.split()}
+
+# Options, by group, and their names in other programs: those of torch, timm, Keras, Lightning.
+OPTIONS = {
+    "optimizer": {"sgd": "momentum nesterov", "adamw": "fusedadamw adamw_torch", "muon": "muon_optimizer"},
+    "schedule": {
+        "constant": "none null fixed",
+        "cosine": "cosine_annealing cosineannealinglr cosine_with_warmup cosine_decay cosine_annealing_lr",
+        "cosine_restarts": "cosineannealingwarmrestarts cosine_annealing_warm_restarts cosine_warm_restarts sgdr",
+        "cyclic": "cycliclr cyclic_lr clr triangular",
+        "exponential": "exponentiallr exponential_lr exponential_decay",
+        "linear": "linearlr linear_lr linear_with_warmup",
+        "multistep": "multisteplr multi_step_lr multi_step step steplr step_lr",
+        "one_cycle": "onecyclelr onecycle one_cycle_lr 1cycle",
+        "plateau": "reducelronplateau reduce_lr_on_plateau reduce_on_plateau",
+        "polynomial": "polynomiallr poly polynomial_lr polynomial_decay",
+        "range_test": "lr_finder lr_find",
+        "warmup_stable_decay": "wsd trapezoidal",
+    },
+    "averaging": {"ema": "exponential model_ema", "swa": "stochastic_weight_averaging"},
+    "objective": {
+        "cross_entropy": "ce crossentropy crossentropyloss nll softmax categorical_crossentropy",
+        "mse": "l2 mean_squared_error mseloss squared",
+        "bce": "binary_cross_entropy bceloss bcewithlogitsloss bce_with_logits binary_crossentropy",
+    },
+    "metric": {
+        "top1": "accuracy acc acc1 top_1 accuracy_top1",
+        "top5": "acc5 top_5 accuracy_top5",
+        "calibration_error": "ece",
+        "confusion_matrix": "confusion confmat",
+        "per_class_accuracy": "class_accuracy accuracy_per_class",
+        "rmse": "root_mean_squared_error",
+    },
+    "augmentation": {"randaugment": "rand_augment ra", "trivialaugment": "trivial_augment ta ta_wide"},
+    "regularizer": {"l2": "weight_decay ridge tikhonov"},
+    "logger": {
+        "wandb": "weights_and_biases wandblogger wandb_logger",
+        "tensorboard": "tb tensorboardlogger tensorboard_logger",
+        "none": "csv off",
+    },
+    "data": {
+        "imagefolder": "image_folder folder custom",
+        "cifar10": "cifar_10",
+        "fashion_mnist": "fashionmnist fmnist",
+    },
+}
+
+# What there is besides the options of a group.
+OTHER_OPTIONS = {
+    "optimizer": "any of timm's is optimizer=timm optimizer.name=NAME",
+    "schedule": "any of torch's is schedule=torch schedule.scheduler._target_=torch.optim.lr_scheduler.CLASS",
+    "metric": "any other is +metric.NAME._target_=torchmetrics.CLASS",
+}
 
 # The package that brings an option of one of Hydra's groups.
 PLUGINS = {
@@ -174,6 +228,16 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     if "{}" in here.rstrip("{}") and not value.replace(".", "").isdigit():  # a unit follows
         value = "VALUE"
     return f"; did you mean {here.format(value or 'VALUE')}?" if "=" in here else f"; {here}"
+
+
+def option_of_name(group: str, name: str) -> str | None:
+    """Returns the option of a group that other programs call so; None where there is none.
+
+    >>> option_of_name("schedule", "CosineAnnealingLR"), option_of_name("schedule", "nonsense")
+    ('cosine', None)
+    """
+    usual = name.lower().replace("-", "_")
+    return next((option for option, names in OPTIONS.get(group, {}).items() if usual in names.split()), None)
 
 
 def unknown_command(word: str, commands: Iterable[str]) -> str:

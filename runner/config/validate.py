@@ -193,7 +193,10 @@ def check_keys(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabula
     checked = list_groups()
     for name, node in sections(config):
         if name not in groups and name not in defaults:
-            raise UserError(f"{name}: unknown key{hint(name, yaml_text(node)) or nearest(name, [*groups, *defaults])}")
+            inside = leaves(node, f"{name}.")[:1] if isinstance(node, DictConfig) else []
+            key, value = (inside or [(name, node)])[0]
+            similar = hint(key, yaml_text(value)) or hint(name) or nearest(name, [*groups, *defaults])
+            raise UserError(f"{key}: unknown key{similar}")
         if name not in groups:
             checked.add(name)
             if isinstance(defaults[name], dict):
@@ -254,7 +257,8 @@ def unknown_key(key: str, known: list[str], value: str = "VALUE") -> str:
     if renamed:
         return f"{key}: is now {renamed}"
     shown = [k for k in known if not k.endswith("._target_")]
-    return f"{key}: unknown key{hint(key, value) or nearest(key, shown) or '; known are ' + ', '.join(shown)}"
+    all_known = f"; known are {', '.join(shown)}" if shown else ""
+    return f"{key}: unknown key{hint(key, value) or nearest(key, shown) or all_known}"
 
 
 def satisfies(value: Any, rule: str) -> bool:
@@ -346,6 +350,7 @@ def _with_article(rule: str) -> str:
         return rule.removeprefix("one of ") if ", " not in rule else rule
     if rule not in ("true or false", "null"):
         rule = f"{'an' if rule[0] == 'i' else 'a'} {rule}"
+    rule = rule.replace("list of one of", "list of any of")
     return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
 
 

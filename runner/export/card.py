@@ -170,9 +170,16 @@ def facts_table(
         "where": where,
         "versions": ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items() if version),
         "commit": first.get("commit"),
-        "command": f"`{shlex.join(first['command'])}`" if first.get("command") else None,
+        "command": ", then ".join(f"`{shlex.join(command)}`" for command in commands_of(environment)) or None,
     }
     return table(["", ""], [[name, value] for name, value in facts.items() if value not in (None, "")], left=(0, 1))
+
+
+def commands_of(environment: dict[str, Any]) -> list[list[str]]:
+    """Returns the command that began a run, and those that made another run of it, as a longer one."""
+    commands = [one["command"] for one in [*environment.get("earlier", []), environment] if one.get("command")]
+    changes = [words for words in commands[1:] if words[1:2] == ["resume"] and any("=" in word for word in words[3:])]
+    return [*commands[:1], *changes]
 
 
 def without(config: DictConfig, names: tuple[str, ...]) -> DictConfig:

@@ -91,9 +91,13 @@ def check_what_follows(change: Change) -> None:
     for key, value in leaves(change.former):
         is_as_long = isinstance(value, str) and Duration.is_valid(value) and Duration.parse(value) == before
         if is_as_long and not key.startswith(CHANGEABLE) and key not in change.fixed:
+            stays, instead = "if it stays", ""
+            if key.startswith("schedule."):
+                stays = "if the learning rate with which it ended is to stay"
+                instead = "; a schedule over the new length takes a new run with model.weights=RUN/checkpoints/last.pt"
             raise UserError(
                 f"duration={change.config.duration}: {key}={value} is as long as the run: where it follows duration,"
-                f" the past would have been another; give {key}={value}, too, if it stays"
+                f" the past would have been another; give {key}={value}, too, {stays}{instead}"
             )
 
 

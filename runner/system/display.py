@@ -119,7 +119,7 @@ class Display:
             return
         parts = [f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}"]
         if train_row:
-            parts.append(f"train loss {train_row['total']:.4f}")
+            parts.append(f"batch loss {train_row['total']:.4f}")
         for kind, row in rows.items():
             metrics = [f"{label} {row[name]:{form}}{unit}" for name, label, form, unit in shown_metrics(row)]
             parts.append("  ".join([f"{kind} loss {row['loss']:.4f}", *metrics]))

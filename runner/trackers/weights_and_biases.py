@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..system.files import shown
 from .tracker import FAILED, FINISHED, INTERRUPTED, Page, Row, Tracker, numbers
 
 # exit codes, from which the service shows finished, failed, killed
@@ -64,6 +65,18 @@ class WandB(Tracker):
         """The entity and the project; apart for offline files."""
         mode = self._mode or os.environ.get("WANDB_MODE", "online")
         return "/".join(filter(None, [self._entity, self._project])) + ("" if mode == "online" else f" ({mode})")
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether records go into files."""
+        return (self._mode or os.environ.get("WANDB_MODE", "online")) == "offline"
+
+    def upload_hint(self, folder: Path) -> str:
+        """Returns how offline files are uploaded; empty where there are none."""
+        if not self.is_offline:
+            return ""
+        files = Path(os.environ.get("WANDB_DIR", folder)) / "wandb"
+        return f"; nothing is uploaded yet: wandb sync {shown(files)}/offline-run-*, or logger.wandb.mode=online here"
 
     def open(self, page: Page) -> str:
         """Begins a run, or goes on with it; returns its address, or the folder of its offline files."""

@@ -261,7 +261,7 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
                 raise UserError(f"parameter_groups: {type(plugin).__name__} has no {key} in its parameter groups")
         values = ", ".join(f"{key}={value}" for key, value in options.items())
         count = sum(p.numel() for p in group["params"])
-        notes.append(f"{count:,} parameters with {values or 'the values of the optimizer'}")
+        notes.append(f"{count:,} parameters with {values or 'the hyperparameters of the optimizer alone'}")
     return complete(plugin, Optimizer, "optimizer")
 
 

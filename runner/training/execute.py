@@ -122,6 +122,7 @@ def execute(
     from .build import build
     from .compatibility import check_change
     from .describe import describe_run
+    from .schedule import zero_lr_notes
 
     run = build(config, folder)
     run.pause_after = pause_after
@@ -142,6 +143,7 @@ def execute(
             recorder = open_recorder(config, folder, run, resume_point, display)
             stack.callback(recorder.close)
         resume(run, recorder, folder, resume_point, display, history)
+        run.notes += zero_lr_notes(run.schedule, run.progress, run.duration)
         display.show_start(describe_run(config, choices, run, folder), run.notes)
         code, outcome = run_training(run, recorder, display, folder, interrupt, debug)
         return finish(run, recorder, display, folder, code, outcome)

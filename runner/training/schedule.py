@@ -1,12 +1,13 @@
 """Builds the learning-rate schedule of a run, with warm-up before it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
 from omegaconf import DictConfig
 
-from trainopt.optimizers import Constant, Optimizer, Schedule, WarmUp
+from trainopt.optimizers import Constant, Optimizer, ProgressSchedule, Schedule, WarmUp
 
 from ..config.contracts import complete
 from ..config.durations import Duration
@@ -14,6 +15,9 @@ from ..config.instantiate import construct, find, takes
 from ..config.options import COMMON
 from ..state.progress import Progress
 from ..system.errors import UserError
+
+LOOKS = 50  # at the learning rates to come
+SHORT_END = 0.05  # of a run, in which a learning rate of 0 needs no word
 
 
 def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
@@ -57,6 +61,39 @@ def build_schedule(
         return WarmUp(schedule, optimizer, progress, node.warmup, node.warmup_from), over
     except ValueError as error:
         raise UserError(f"schedule.warmup={node.warmup}: {error}") from error
+
+
+def zero_lr_notes(schedule: Schedule, progress: Progress, text: str) -> list[str]:
+    """Returns a note where the learning rate becomes 0 long before the end of the run, and stays so; or none.
+
+    Args:
+        schedule: at the present position; of one that follows more than the progress, nothing is known.
+        progress: of the run.
+        text: the duration of the run.
+    """
+    known = schedule.schedule if isinstance(schedule, WarmUp) else schedule
+    if not isinstance(known, ProgressSchedule) or not any(known.base_lrs):
+        return []
+    duration = Duration.parse(text)
+    length = duration.amount * (1 if duration.unit == "steps" else progress.epoch_size)
+    now = progress.step if duration.unit == "steps" else progress.samples_passed
+    positions = [now + (length - now) * Fraction(k, LOOKS) for k in range(LOOKS + 1)]
+    in_steps, end_of_learning = duration.unit == "steps", LOOKS + 1
+    for k, position in reversed(list(enumerate(positions))):
+        # the other unit by what the run did so far; of a run that begins nothing is known, and it stands still
+        samples = position * Fraction(progress.samples_passed, progress.step or 1) if in_steps else position
+        step = position if in_steps else position * Fraction(progress.step, progress.samples_passed or 1)
+        known.progress = replace(progress, step=int(step), samples_passed=int(samples))
+        is_zero = not any(known.get_lr())
+        known.progress = progress
+        if not is_zero:
+            break
+        end_of_learning = k
+    if end_of_learning > (1 - SHORT_END) * LOOKS:
+        return []
+    begin = float(positions[end_of_learning] * duration.amount / length)
+    where = f"{begin:.4g}{duration.unit} to the end of the run, {text}"
+    return [f"the learning rate is 0 from {where}: the weights stay as they are"]
 
 
 def levels_of(schedule: Schedule, duration: Duration) -> list[Fraction] | None:

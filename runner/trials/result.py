@@ -66,7 +66,7 @@ def conclusions(content: dict[str, Any]) -> list[str]:
         lines.append(f"best: trial {best['number']}, {content['metric']} {_short(best['value'])}: {chosen}")
     for key in content["at_boundary"]:
         lines.append(
-            f"warning: the best {key} lies at a boundary of {content['space'][key]}, and a better one may lie beyond it"
+            f"warning: the best {key} lies near a boundary of {content['space'][key]}; a better one may lie beyond it"
         )
     return lines
 

@@ -117,6 +117,8 @@ def test_what_would_change_the_past_is_refused(trained):
 
 FOLLOWS = [  # what looks at the duration, or at evaluations that a longer run has not
     ("schedule=cosine", "duration=4epochs", "schedule.over=2epochs is as long as the run"),
+    ("schedule=cosine", "duration=4epochs", "takes a new run with model.weights=RUN/checkpoints/last.pt"),
+    ("averaging=swa", "duration=4epochs", "give averaging.over=2epochs, too, if it stays"),
     ("schedule=range_test duration=14steps", "duration=20steps", "schedule.over=14steps is as long as the run"),
     ("schedule=range_test schedule.over=9steps", "duration=9epochs", "a range test ends"),
     ("batching.persistency=[2,1]", "duration=4epochs", "batching follows the duration"),
@@ -147,6 +149,8 @@ def test_a_schedule_as_long_as_the_run_was_may_be_fixed(trained):
     typed = f"{SHORT} schedule=cosine".split()
     parts = trained(*typed, name="parts")
     assert resumed(parts, "duration=3epochs", "schedule.over=2epochs") == ""
+    note = "note: the learning rate is 0 from 2epochs to the end of the run, 3epochs: the weights stay as they are"
+    assert note in (parts / "log.txt").read_text()
     check_same_run(parts, trained(*typed, "duration=3epochs", "schedule.over=2epochs", name="whole"), made_longer=True)
 
 

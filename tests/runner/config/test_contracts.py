@@ -212,7 +212,10 @@ def test_the_sources_have_what_the_contract_says():
         ("optimizer", "optimizer: Theirs has a misspelt attribute need_graph; did you mean needs_graph?"),
         ("schedule", "schedule: Theirs is no schedule; it has no method load_state_dict"),
         ("batching", "batching: Theirs is no batching; it has no method spans"),
-        ("probe.mine", "probe.mine: Theirs is no probe; it has no method before_step"),
+        (
+            "probe.mine",
+            "probe.mine: Theirs is no probe; it has no attribute every and no method before_step or after_step",
+        ),
         ("regularizer.mine", "regularizer.mine: Theirs is no regularizer; it has no method __call__"),
         ("logger.mine", "logger.mine: Theirs is no logger; it has no method row"),
     ],

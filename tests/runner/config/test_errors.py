@@ -7,7 +7,7 @@ import pytest
 from helpers.cli import refusal
 from trainopt.runner.cli import COMMANDS
 from trainopt.runner.config.options import CONF, Vocabulary, default_choices
-from trainopt.runner.config.overrides import KEYS
+from trainopt.runner.config.overrides import KEYS, OPTIONS
 
 CASES = [
     # unknown options, groups and keys
@@ -41,6 +41,22 @@ CASES = [
     ("weight_decay=1e-4", "weight_decay: unknown key; did you mean optimizer.weight_decay=1e-4?"),
     ("grad_clip=1", "grad_clip: unknown key; "),
     ("resume=true", "resume: unknown key; a run is continued by trainopt resume RUN"),
+    ("+trainer.max_epochs=3", "trainer.max_epochs: unknown key; did you mean duration=3epochs?"),
+    ("trainer=gpu", "trainer: unknown key; what a trainer is told are keys of their own, as duration, precision and d"),
+    ("callbacks=default", "callbacks: unknown key; early_stopping, keep_checkpoints, averaging, regularizer and probe"),
+    ("schedule=cosine_annealing", "schedule=cosine_annealing: no such option; did you mean cosine? there are constant"),
+    ("metric=[accuracy]", "metric=accuracy: no such option; did you mean top1? there are calibration_error, "),
+    ("metric=[f1]", "; any other is +metric.NAME._target_=torchmetrics.CLASS"),
+    # keys of a section, classes of the user
+    ("gradient.clip=1", "gradient.clip: unknown key; did you mean gradient.clip_norm=1?"),
+    ("gradient.clip_nrm=1", "gradient.clip_nrm: unknown key; did you mean gradient.clip_norm?"),
+    (
+        "early_stopping.xyz=1",
+        "early_stopping.xyz: unknown key; known are early_stopping.min_delta, early_stopping.m",
+    ),
+    ("metric.m._target_=a.B", "metric.m._target_: there is no metric m; one of your own is +metric.m._target_=a.B"),
+    ("data._target_=mine.nothing", "cannot be imported; there is no module mine, neither in the working directory nor"),
+    ("parameter_groups.no_decay=[foo]", "parameter_groups.no_decay=[foo]: must be a list of any of bias, norm"),
     # choices
     ("model=[mlp,resnet8]", "model=[mlp,resnet8]: takes the name of an option, as in model=resnet8"),
     ("optimizer=[sgd,adam]", "optimizer=[sgd,adam]: takes the name of an option, as in optimizer=sgd"),
@@ -266,6 +282,9 @@ def test_every_key_of_another_program_leads_to_one_that_there_is():
             assert key in {*options, *keys}, here
             assert key not in options or value == "{}" or value in options[key], here
         assert not set(names.split()) & {*options, *vocabulary.keys(default_choices())}, names
+    for group, by_option in OPTIONS.items():
+        assert set(by_option) <= set(options[group])
+        assert not {name for names in by_option.values() for name in names.split()} & set(options[group])
 
 
 def test_debug_shows_the_traceback(trainopt):
@@ -323,6 +342,9 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     about = trainopt("--help", "optimizer").out
     assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
     assert "clip_norm: null # a longer gradient" in trainopt("--help", "keys").out
+    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_norm: null # a longer gradient")
+    about = trainopt("--help", "selection_metric").out.splitlines()
+    assert (about[0][:9], about[-1]) == ("  # What ", "  selection_metric: null")
     assert "did you mean optimizer?" in trainopt("--help", "optimzer").err
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     (tmp_path / "mine/optimizer/slow.yaml").write_text("# Slowly.\n_target_: torch.optim.SGD\nlr: 0.001\n")

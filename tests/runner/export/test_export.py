@@ -14,7 +14,7 @@ from scipy import stats
 from helpers.fixtures import made_up_run, made_up_sweep
 from helpers.runs import weights
 from trainopt.runner.analysis.evaluate import load_weights, rebuild_run
-from trainopt.runner.export.card import finals_of_seeds, seeds_table
+from trainopt.runner.export.card import commands_of, finals_of_seeds, seeds_table
 from trainopt.runner.export.export import export_run
 from trainopt.runner.records.run_folder import read_config
 from trainopt.runner.system.display import Display
@@ -141,6 +141,15 @@ def test_plain_torch_and_the_class_load_other_networks(trained, tmp_path, networ
     with torch.no_grad():
         for code in (plain, of_class):
             assert torch.allclose(executed(code, out)(inputs), outputs, atol=1e-5)
+
+
+def test_the_command_of_a_card_is_that_of_the_whole_run():
+    began, longer = ["trainopt", "duration=2epochs"], ["trainopt", "resume", "outputs/a=1", "duration=4epochs"]
+    again = ["trainopt", "resume", "outputs/a=1"]
+    earlier = [{"command": began}, {"command": again}, {"command": longer}]
+    assert commands_of({"earlier": earlier, "command": again}) == [began, longer]
+    assert commands_of({"command": began}) == [began]
+    assert commands_of({}) == []
 
 
 @pytest.mark.slow

@@ -100,4 +100,4 @@ def test_a_resumed_run_shows_the_training_loss_at_once(finished, monkeypatch):
     result = finished("resume", "outputs/a")
     lines = [line for line in result.out.splitlines() if line.startswith("epoch")]
     assert lines
-    assert all("train loss" in line for line in lines), result.out
+    assert all("batch loss" in line for line in lines), result.out

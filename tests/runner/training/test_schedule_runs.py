@@ -1,11 +1,14 @@
 """Schedules and warm-up in whole runs: the rates of the rows, classes of somebody outside, what is refused."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from helpers.cli import refusal
+from helpers.cli import prepared, refusal
 from helpers.runs import rows, stop_at, train_run
+from trainopt.runner.training.build import build
+from trainopt.runner.training.schedule import zero_lr_notes
 
 RUN = ("model=mlp", "logger=none", "log_every=1steps")
 
@@ -75,6 +78,30 @@ def test_durations_in_epochs_and_a_period_that_is_the_runs(trained):
 def test_the_start_says_what_the_first_rate_is(trainopt):
     result = trainopt(*RUN, "duration=1steps", "schedule.warmup=2epochs", "schedule.warmup_from=0.5")
     assert "SGD, lr 0.05 at first, schedule constant, warm-up over 2epochs" in result.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "step", "note"),
+    [
+        ("schedule=linear", 0, None),
+        ("schedule=linear schedule.over=6epochs", 0, "from 6epochs to"),
+        ("schedule=linear schedule.over=6epochs schedule.min_lr=0.1", 0, None),
+        ("schedule=cosine schedule.over=60steps schedule.warmup=5steps", 0, None),  # of how many steps an epoch has
+        ("schedule=cosine schedule.over=60steps schedule.warmup=5steps", 20, "from 6epochs to"),
+        ("schedule=cosine schedule.over=60steps duration=80steps", 60, "from 60steps to"),
+        ("schedule=exponential schedule.every=1steps", 0, None),
+        ("optimizer.lr=0 schedule=linear schedule.over=6epochs", 0, None),
+    ],
+)
+def test_a_learning_rate_that_is_0_for_the_rest_of_a_run_is_noted(typed, step, note):
+    words = f"model=mlp data.limit=100 duration=10epochs {typed}".split()
+    config, _ = prepared(*words)
+    run = build(config, Path("unused"))
+    run.progress.load_state_dict({"epoch_size": 100, "step": step, "samples_passed": 10 * step})
+    before = [dict(group) for group in run.optimizer.param_groups]
+    notes = zero_lr_notes(run.schedule, run.progress, config.duration)
+    assert [note in line for line in notes] == [True] * (note is not None)
+    assert [group["lr"] for group in run.optimizer.param_groups] == [group["lr"] for group in before]
 
 
 def test_a_schedule_of_torch_gets_a_warm_up(trained):
