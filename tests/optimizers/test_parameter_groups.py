@@ -133,7 +133,7 @@ def test_the_start_says_how_many_parameters_a_group_has():
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("no_decay=[weights]", "parameter_groups.no_decay=[weights]: must be a list of one of bias, norm"),
+        ("no_decay=[weights]", "parameter_groups.no_decay=[weights]: must be a list of any of bias, norm"),
         ("layer_decay=0", "parameter_groups.layer_decay=0: must be a number in (0, 1]"),
         ("rules=[{match: '^nothing', lr: 1}]", "parameter_groups.rules: ^nothing matches no parameter"),
         ("rules=[{match: linear}]", "must have `match` and hyperparameters"),

@@ -117,7 +117,8 @@ def test_wandb_offline_has_every_record_the_configuration_and_the_summary(tmp_pa
     assert (values["final/top1"], values["status"], values["steps"]) == (90.0, "finished", 40)
     assert kinds["exit"].exit.exit_code == 0
     told = deliver(run, WandB(project="mine"))  # offline, as all tests are
-    assert told.startswith(f"nothing new for wandb; nothing is uploaded yet: wandb sync {run}/wandb/offline-run-*, or ")
+    files = f"{run.relative_to(tmp_path)}/wandb/offline-run-*"
+    assert told.startswith(f"nothing new for wandb; nothing is uploaded yet: wandb sync {files}, or ")
 
 
 @pytest.mark.slow
