@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 
 PACKAGES = ("conf", "data", "models", "optimizers", "runner")
-SUFFIXES = (".py", ".yaml", ".jinja", ".c")
+SUFFIXES = (".py", ".yaml", ".jinja")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 NARROW = 1024  # blocks of fewer columns are concatenated first
-STRIP = 128  # rows of G in one matrix product; a narrower product is slower than what the symmetry saves
+STRIPS = {"cpu": 32, "cuda": 128}  # rows of G in one product; a narrower one is slower than what the symmetry saves
 
 
 class GramAccumulator:
@@ -19,18 +19,22 @@ class GramAccumulator:
     Args:
         samples: B.
         dtype, device: of the sum.
-        strip: rows of G in one matrix product.
+        strip: rows of G in one matrix product; None: what suits the device.
 
     Attributes:
         matrix: (B, B), valid on and right of its diagonal. Terms that are computed without rows are added to it.
     """
 
-    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device, strip: int = STRIP):
+    def __init__(self, samples: int, dtype: torch.dtype, device: torch.device, strip: int | None = None):
         self.dtype = dtype
         self.matrix = torch.zeros(samples, samples, dtype=dtype, device=device)
-        self._strip = strip
+        self._strip = strip or min(STRIPS.get(device.type, 128), max(16, samples // 2))
         self._narrow: list[Tensor] = []
         self._narrow_columns = 0
+
+    def like(self) -> "GramAccumulator":
+        """Returns a sum of 0 of the same kind."""
+        return GramAccumulator(len(self.matrix), self.dtype, self.matrix.device, self._strip)
 
     def add(self, rows: Tensor) -> None:
         """Accumulates rows @ rows.T. Takes ownership of `rows` (B, columns)."""

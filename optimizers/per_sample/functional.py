@@ -17,7 +17,8 @@ from ..functional_signatures import (
     LayerNormArguments,
     LinearArguments,
 )
-from .layers import BatchNorm, Convolution, Embedding, LayerCall, Linear, Norm, Projection
+from .convolution import Convolution
+from .layers import BatchNorm, Embedding, LayerCall, Linear, Norm, Projection
 
 # modules whose parameters, of these names, are arguments of the functions below
 LAYERS = (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..compat_torch import BATCH_NORM
 from .accumulator import GramAccumulator
 from .buffers import Buffers
+from .form_benchmark import FormBenchmark
 from .recorder import GramRecorder
 
 ENTRIES = 2**24  # of rows that are in memory at a time
@@ -42,13 +43,17 @@ def gradient_gram(
     [[4.0, 84.0], [84.0, 4900.0]]
     """
     recorder = GramRecorder(model)
-    with _unchanged(model, inputs.device), torch.enable_grad(), recorder.recording():
-        loss = loss_function(model(inputs), targets)
-        torch.autograd.grad(loss, _trained(model), allow_unused=True)
+    with _unchanged(model, inputs.device), torch.enable_grad():
+        recorder.record(lambda: loss_function(model(inputs.detach()), targets))
     return recorder.gram()
 
 
-def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor], max_entries: int = ENTRIES) -> Tensor:
+def own_loss_gram(
+    model: nn.Module,
+    losses: Callable[[], Tensor],
+    max_entries: int = ENTRIES,
+    benchmark: FormBenchmark | None = None,
+) -> Tensor:
     """Returns G = J J^T (B, B), where row_i of J is the gradient of sample i's own loss.
 
     With batch norm in training mode that loss depends on the weights through the statistics of the batch as well;
@@ -61,6 +66,7 @@ def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor], max_entries: i
         model: the network; parameters that require gradients count.
         losses: makes one forward pass of the model and returns the loss of each sample, (B,).
         max_entries: of rows in memory at a time, in the B backward passes.
+        benchmark: chooses the form of each layer's term, in one backward pass; None: a fixed table does.
 
     Raises:
         ValueError: as in `gradient_gram`, without batch norm in training mode.
@@ -68,9 +74,8 @@ def own_loss_gram(model: nn.Module, losses: Callable[[], Tensor], max_entries: i
     params = _trained(model)
     with _unchanged(model, params[0].device), torch.enable_grad():
         if not _mixes_samples(model):
-            recorder = GramRecorder(model)
-            with recorder.recording():
-                torch.autograd.grad(losses().mean(), params, allow_unused=True)
+            recorder = GramRecorder(model, benchmark=benchmark)
+            recorder.record(lambda: losses().mean())
             return recorder.gram()
         values = losses()
         accumulator = GramAccumulator(len(values), torch.promote_types(values.dtype, torch.float32), values.device)

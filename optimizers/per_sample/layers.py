@@ -1,27 +1,23 @@
 """Per-sample gradients of one call of a layer, from its input and the gradient with respect to its output.
 
-A convolution of B samples equals one of a single sample with B times as many groups; the gradient of its weights
-then has an entry for each sample. The same holds for batch norm, with B times as many channels. So the kernels of the
-backward pass compute rows of per-sample gradients, at its speed.
+Batch norm of B samples equals that of a single sample with B times as many channels; the gradient of its weights then
+has an entry for each sample. So the kernel of the backward pass computes rows of per-sample gradients, at its speed.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .accumulator import GramAccumulator
-from .kernels import kernels
 
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
+Form = Callable[[GramAccumulator], None]  # adds rows times their transpose
 
 BLOCK = 3 * 2**20  # entries of rows that are in memory at a time
-LANES = 16  # channels that oneDNN's kernels for a CPU compute at a time; they are slow with a remainder
-COPY = 30  # multiplications in a matrix product that take as long as copying a number
+FEW = 8  # times the multiplications of rows, up to which comparing pairs of positions may be the faster form
 
 
 class LayerCall(ABC):
@@ -31,9 +27,13 @@ class LayerCall(ABC):
         inputs: of the layer, (B, ...).
         weight: its weights, None where these are not trained.
         bias: its biases, None where these are not trained.
+
+    Attributes:
+        is_first: whether the inputs depend on no trained parameter.
     """
 
     def __init__(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None):
+        self.is_first = not inputs.requires_grad
         self.inputs = inputs.detach()
         self.weight, self.bias = weight, bias
 
@@ -55,17 +55,24 @@ class LayerCall(ABC):
             block: entries of rows in a block, about.
         """
 
-    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
-        """Adds rows times their transpose, if that is cheaper without `rows`; returns whether it was added.
+    def describe(self, x: Tensor, dy: Tensor) -> str:
+        """Returns what tells this call from calls for which another form may be the fastest."""
+        return f"{type(self).__name__} {tuple(x.shape)} {tuple(dy.shape)} {x.device.type}"
+
+    def forms(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> dict[str, Form]:
+        """Returns by name the forms in which this call's term of G can be computed, first that of the fixed table.
 
         Args:
-            total: the sum.
             x: the inputs, in the precision of the sum.
             dy: gradient of the loss with respect to the outputs.
             block: entries in memory at a time, about.
         """
-        del total, x, dy, block
-        return False
+
+        def by_rows(total: GramAccumulator) -> None:
+            for _, rows in self.rows(x, dy, block):
+                total.add(rows)
+
+        return {"rows": by_rows}
 
 
 class Linear(LayerCall):
@@ -80,13 +87,17 @@ class Linear(LayerCall):
         if self.bias is not None:
             yield self.bias, dy.sum(1)
 
-    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
-        """Compares pairs of positions where these are few."""
+    def forms(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> dict[str, Form]:
+        """Returns products of rows, and the comparison of pairs of positions."""
+        forms = super().forms(x, dy, block)
+        if self.weight is None:
+            return forms
         x, dy = positions(x), positions(dy)
-        if self.weight is None or not pairs_are_cheaper(len(x), x.shape[1], x.shape[2], dy.shape[2]):
-            return False
-        total.matrix += gram_of_pairs(x, dy, self.bias is not None, block)
-        return True
+
+        def by_pairs(total: GramAccumulator) -> None:
+            total.matrix += gram_of_pairs(x, dy, self.bias is not None, block)
+
+        return with_pairs(forms, by_pairs, cost_of_pairs(len(x), x.shape[1], x.shape[2], dy.shape[2]))
 
 
 class Projection(Linear):
@@ -129,21 +140,24 @@ class Embedding(LayerCall):
             for part in numbers.split(block_size(block, len(tokens) * dy.shape[2])):
                 yield self.weight, torch.bmm((part[:, None] == tokens[:, None]).to(dy.dtype), dy).flatten(1)
 
-    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
-        """Compares pairs of positions where these are few."""
+    def forms(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> dict[str, Form]:
+        """Returns products of rows, and the comparison of pairs of positions."""
+        forms = super().forms(x, dy, block)
         if self.weight is None:
-            return False
+            return forms
         tokens, dy = self._at_positions(dy)
         samples, places = tokens.shape
-        if not pairs_are_cheaper(samples, places, 1, dy.shape[2], len(self.weight)):
-            return False
-        parts = []
-        for some, some_dy in zip(*(t.split(block_size(block, places**2 * samples)) for t in (tokens, dy)), strict=True):
-            products = some_dy.flatten(0, 1) @ dy.flatten(0, 1).T
-            products *= some.flatten()[:, None] == tokens.flatten()
-            parts.append(products.view(len(some), places, samples, places).sum((1, 3)))
-        total.matrix += torch.cat(parts)
-        return True
+
+        def by_pairs(total: GramAccumulator) -> None:
+            pieces = (t.split(block_size(block, places**2 * samples)) for t in (tokens, dy))
+            parts = []
+            for some, some_dy in zip(*pieces, strict=True):
+                products = some_dy.flatten(0, 1) @ dy.flatten(0, 1).T
+                products *= some.flatten()[:, None] == tokens.flatten()
+                parts.append(products.view(len(some), places, samples, places).sum((1, 3)))
+            total.matrix += torch.cat(parts)
+
+        return with_pairs(forms, by_pairs, cost_of_pairs(samples, places, 1, dy.shape[2], len(self.weight)))
 
     def _at_positions(self, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Returns tokens (B, T) and their gradients (B, T, D)."""
@@ -151,100 +165,6 @@ class Embedding(LayerCall):
         if self.padding is not None:
             dy = dy * (tokens != self.padding)[:, :, None]
         return tokens, dy
-
-
-class Convolution(LayerCall):
-    """A convolution in 1, 2 or 3 dimensions, (B, C, ...) -> (B, O, ...), with groups.
-
-    Args:
-        shape: of the weights, (O, C / groups, ...).
-        stride, padding, dilation: per dimension.
-        groups: their number.
-    """
-
-    def __init__(
-        self,
-        inputs: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        shape: torch.Size,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-    ):
-        super().__init__(inputs, weight, bias)
-        self.shape, self.groups = shape, groups
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-
-    def rows(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> Iterator[Rows]:
-        """Yields the gradients by blocks of output channels or groups."""
-        if self.weight is not None:
-            columns = self.shape[1:].numel()
-            if self.groups == 1:
-                parts = [(x, part) for part in dy.split(block_size(block, len(x) * columns, LANES), 1)]
-            else:
-                per_group = self.shape[0] // self.groups
-                groups = block_size(block, len(x) * per_group * columns)
-                inputs = x.split(groups * self.shape[1], 1)
-                parts = list(zip(inputs, dy.split(groups * per_group, 1), strict=True))
-            for part in parts:
-                yield self.weight, self._weight_rows(*part, block)
-        if self.bias is not None:
-            yield self.bias, dy.flatten(2).sum(2)
-
-    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
-        """Compares pairs of patches where these are few; otherwise a kernel multiplies rows, on a CPU that has one."""
-        if self.weight is None or self.groups > 1:
-            return False
-        columns, places = self.shape[1:].numel(), dy.shape[2:].numel()
-        if pairs_are_cheaper(len(x), places, columns, dy.shape[1]):
-            patches = self._patches(x).transpose(1, 2)
-            total.matrix += gram_of_pairs(patches, positions(dy, 1), self.bias is not None, block)
-            return True
-        compiled = kernels()
-        if compiled is None or len(self.shape) != 4 or not compiled.supports(x, dy):
-            return False
-        compiled.add_convolution(total.matrix, x, dy, self.shape[2:], self.stride, self.padding, self.dilation)
-        if self.bias is not None:
-            total.add(dy.flatten(2).sum(2))
-        return True
-
-    def _weight_rows(self, x: Tensor, dy: Tensor, block: int) -> Tensor:
-        """Returns the rows (B, O * C / groups * ...) of the weights of these output channels."""
-        samples, width = len(x), self.shape[1]
-        groups = x.shape[1] // width
-        x, dy = x.reshape(samples * groups, width, *x.shape[2:]), dy.reshape(samples * groups, -1, *dy.shape[2:])
-        outputs = dy.shape[1]
-        by_groups = outputs * width if outputs * width == 1 else padded_channels(outputs) * padded_channels(width)
-        if x.device.type == "cpu" and by_groups < outputs * width + COPY * width:
-            return self._by_groups(x, dy).view(samples, -1)
-        at_once = block_size(block, self.shape[1:].numel() * dy[0, 0].numel())
-        pieces = zip(x.split(at_once), dy.flatten(2).split(at_once), strict=True)
-        return torch.cat([torch.bmm(d, self._patches(x).transpose(1, 2)) for x, d in pieces]).view(samples, -1)
-
-    def _by_groups(self, x: Tensor, dy: Tensor) -> Tensor:
-        """Returns the rows as the gradient of one convolution in which each sample is a group or several."""
-        n, (groups, width), outputs = x.dim() - 2, x.shape[:2], dy.shape[1]
-        if x.dtype == torch.float32 and outputs * width > 1:
-            x, dy = (_with_channels(t, padded_channels(t.shape[1])) for t in (x, dy))
-        weight = x.new_empty(groups * dy.shape[1], x.shape[1], *self.shape[2:])
-        one_sample = (t.reshape(1, -1, *t.shape[2:]) for t in (dy, x))
-        options = (self.stride, self.padding, self.dilation, False, [0] * n, groups, [False, True, False])
-        gradient = aten.convolution_backward(*one_sample, weight, None, *options)[1]
-        return gradient.view(groups, dy.shape[1], x.shape[1], -1)[:, :outputs, :width].reshape(groups, -1)
-
-    def _patches(self, x: Tensor) -> Tensor:
-        """Returns the patches that the outputs are computed from, (B, C * ..., T), of inputs of one group."""
-        x = F.pad(x, [m for p in reversed(self.padding) for m in (p, p)]).contiguous()
-        kernel = self.shape[2:]
-        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
-        places = [(m - r - 1) // s + 1 for m, r, s in zip(x.shape[2:], reach, self.stride, strict=True)]
-        strides = x.stride()[2:]
-        taps = [d * s for d, s in zip(self.dilation, strides, strict=True)]
-        steps = [d * s for d, s in zip(self.stride, strides, strict=True)]
-        patches = x.as_strided((*x.shape[:2], *kernel, *places), (*x.stride()[:2], *taps, *steps))
-        return patches.reshape(len(x), -1, math.prod(places))
 
 
 class BatchNorm(LayerCall):
@@ -276,14 +196,6 @@ class BatchNorm(LayerCall):
         for param, sums in ((self.weight, of_weight), (self.bias, of_bias)):
             if param is not None:
                 yield param, sums.view(samples, channels)
-
-    def add_to(self, total: GramAccumulator, x: Tensor, dy: Tensor, block: int = BLOCK) -> bool:
-        """Lets a kernel sum over positions, on a CPU that has one."""
-        compiled = kernels()
-        if compiled is None or self.weight is None or self.bias is None or not compiled.supports(x, dy):
-            return False
-        total.add(compiled.norm_sums(x, dy, *self.statistics()))
-        return True
 
 
 class Norm(LayerCall):
@@ -324,23 +236,13 @@ def positions(t: Tensor, channels: int = -1) -> Tensor:
     return t.reshape(len(t), -1, t.shape[-1]) if channels == -1 else t.flatten(2).transpose(1, 2)
 
 
-def padded_channels(channels: int) -> int:
-    """Returns the number of channels rounded up to a multiple of LANES."""
-    return -(-channels // LANES) * LANES
-
-
-def _with_channels(t: Tensor, channels: int) -> Tensor:
-    """Returns (B, C, ...) with further channels of zeros."""
-    return t if t.shape[1] == channels else F.pad(t, (*[0, 0] * (t.dim() - 2), 0, channels - t.shape[1]))
-
-
 def block_size(block: int, entries: int, multiple: int = 1) -> int:
     """Returns how many parts of `entries` entries fit into a block: a multiple of `multiple`, and at least that."""
     return max(1, block // (entries * multiple)) * multiple
 
 
-def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int, tokens: int = 1) -> bool:
-    """Returns whether comparing pairs of positions takes fewer multiplications than rows and their products.
+def cost_of_pairs(samples: int, places: int, inputs: int, outputs: int, tokens: int = 1) -> float:
+    """Returns the multiplications that comparing pairs of positions takes, in those of rows and their products.
 
     Args:
         samples: B.
@@ -351,7 +253,14 @@ def pairs_are_cheaper(samples: int, places: int, inputs: int, outputs: int, toke
     """
     pairs = (samples * places) ** 2 * (inputs + outputs + 1)
     rows = (samples * places * inputs * outputs + samples**2 * inputs * outputs) * tokens
-    return pairs < rows
+    return pairs / max(rows, 1)
+
+
+def with_pairs(forms: dict[str, Form], by_pairs: Form, cost: float) -> dict[str, Form]:
+    """Returns the forms with the comparison of pairs: first where it takes fewer multiplications, not if far more."""
+    if cost < 1:
+        return {"pairs": by_pairs, **forms}
+    return {**forms, "pairs": by_pairs} if cost <= FEW else forms
 
 
 def gram_of_pairs(x: Tensor, dy: Tensor, with_bias: bool, block: int = BLOCK) -> Tensor:

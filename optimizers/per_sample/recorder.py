@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from ..compat_torch import attention_in_parts, base_of
 from ..functional_signatures import SIGNATURES
 from .accumulator import GramAccumulator
+from .form_benchmark import FormBenchmark
 from .functional import CALLS, LAYERS, PARAMETERS, projection
 from .layers import BLOCK, LayerCall
 
@@ -48,12 +49,14 @@ class GramRecorder:
         network: takes a batch (B, ...) as its first tensor. Its trained parameters are those of linear layers,
             embeddings, convolutions, torch's attention, and batch, layer, group and instance norm.
         block: entries of rows that are in memory at a time, about.
+        benchmark: chooses in which form each layer's term is computed; None: a fixed table of shapes does, so that the
+            same pass gives the same bits.
 
     Raises:
         ValueError: a trained parameter is one of another layer.
     """
 
-    def __init__(self, network: nn.Module, block: int = BLOCK):
+    def __init__(self, network: nn.Module, block: int = BLOCK, benchmark: FormBenchmark | None = None):
         for name, module in network.named_modules():
             trained = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
             is_known = isinstance(module, LAYERS) and trained <= PARAMETERS
@@ -64,10 +67,11 @@ class GramRecorder:
                     " convolutions, attention, and batch, layer, group and instance norm"
                 )
         self._network = network
-        self._block = block
+        self._block, self._benchmark = block, benchmark
         self._hooks: list[RemovableHandle] = []
         self._modes: list[_LayerCallMode] = []
         self._last_pass: _Pass | None = None
+        self._ends: list[Tensor] | None = None  # in `record`: the outputs at which its backward pass ends
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -77,6 +81,21 @@ class GramRecorder:
             yield
         finally:
             self.end()
+
+    def record(self, loss: Callable[[], Tensor]) -> None:
+        """Records a forward pass, and a backward pass that computes what G needs, and no gradient of a weight.
+
+        Args:
+            loss: makes the forward pass and returns a scalar.
+        """
+        self._ends = []
+        try:
+            with self.recording():
+                value = loss()
+                if self._ends:
+                    torch.autograd.grad(value, self._ends, allow_unused=True)
+        finally:
+            self._ends = None
 
     def begin(self) -> None:
         """Begins to record; discards what was recorded before."""
@@ -112,7 +131,8 @@ class GramRecorder:
 
     def _enter(self, network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         inputs = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
-        mode = _LayerCallMode(_Pass(0 if inputs is None else len(inputs), self._block, self._accept))
+        samples = 0 if inputs is None else len(inputs)
+        mode = _LayerCallMode(_Pass(samples, self._block, self._benchmark, self._accept, self._ends))
         self._modes.append(mode)
         mode.__enter__()
 
@@ -159,11 +179,21 @@ class _Pass:
     Args:
         samples: B.
         block: entries of rows that are in memory at a time, about.
+        benchmark: chooses the form of each call; None: the fixed table does.
         accept: called with the pass at each gradient; returns whether the gradient is recorded.
+        ends: gets the outputs at which a backward pass may end that is to reach each recorded call; None: not needed.
     """
 
-    def __init__(self, samples: int, block: int, accept: Callable[["_Pass"], bool]):
-        self.samples, self._block, self._accept = samples, block, accept
+    def __init__(
+        self,
+        samples: int,
+        block: int,
+        benchmark: FormBenchmark | None,
+        accept: Callable[["_Pass"], bool],
+        ends: list[Tensor] | None,
+    ):
+        self.samples, self._block, self._benchmark, self._accept = samples, block, benchmark, accept
+        self._ends, self._is_complete = ends, True
         self.uses: Counter[Key] = Counter()  # calls by parameter
         self._accumulator: GramAccumulator | None = None
         self._shared: dict[Key, list[Tensor]] = {}  # rows of parameters that are used more than once
@@ -174,10 +204,14 @@ class _Pass:
         if params and self.samples == len(call.inputs) == len(call.batch_first(outputs)):
             for param in params:
                 self.uses[_key(param)] += 1
+            if self._ends is not None and (call.is_first or not self._is_complete):
+                self._ends.append(outputs)
             calls = [call]  # empty once its gradient was recorded
             outputs.register_hook(
                 lambda dy: self._record_gradient(calls.pop(), dy) if calls and self._accept(self) else None
             )
+        elif params:
+            self._is_complete = False  # what follows may depend on trained parameters through this call alone
 
     def gram(self) -> Tensor:
         """Returns G."""
@@ -203,13 +237,16 @@ class _Pass:
         self._add(self._accumulator, call, x, dy)
 
     def _add(self, total: GramAccumulator, call: LayerCall, x: Tensor, dy: Tensor) -> None:
-        params = call.parameters()
-        once = all(self.uses[_key(p)] == 1 for p in params)
-        if once and call.add_to(total, x, dy, self._block):
+        if all(self.uses[_key(p)] == 1 for p in call.parameters()):
+            forms = call.forms(x, dy, self._block)
+            if self._benchmark is None:
+                next(iter(forms.values()))(total)
+            else:
+                self._benchmark.add(total, call.describe(x, dy), forms)
             return
         blocks: dict[Key, list[Tensor]] = {}
         for param, rows in call.rows(x, dy, self._block):
-            if once or self.uses[_key(param)] == 1:
+            if self.uses[_key(param)] == 1:
                 total.add(rows)
             else:
                 blocks.setdefault(_key(param), []).append(rows)

@@ -99,6 +99,8 @@ ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_AR
         "optimizer.weight_decay": 0.0,
     },
     "optimizers.Newton": {"optimizer.weight_decay": 0.0},
+    "runner.probes.FisherProbe": {"probe.fisher.benchmark": False},
+    "runner.probes.GradientNoiseProbe": {"probe.gradient_noise.benchmark": False},
     "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},
 }
 
@@ -134,7 +136,9 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
         for old, new in arguments.items():
             if _section(content, old).get("_target_") == f"trainopt.{target}":
                 _move(content, old, new)
-    for key, value in {**ADDED_KEYS, **_added_arguments(lambda key: _section(content, key).get("_target_"))}.items():
+    for key, value in _added_arguments(lambda key: _section(content, key).get("_target_")).items():
+        _section(content, key).setdefault(key.rpartition(".")[2], value)
+    for key, value in ADDED_KEYS.items():
         section, _, name = key.rpartition(".")
         (content.setdefault(section, {}) if section else content).setdefault(name, value)
     return content, ADDED_CHOICES | {group: _new_option(group, option) for group, option in choices.items()}
@@ -143,7 +147,7 @@ def with_new_names(content: dict[str, Any], choices: dict[str, Any]) -> tuple[di
 def with_first_names(values: dict[str, Any]) -> dict[str, Any]:
     """Returns values by dotted key under the names that version 0.1.0 had; keys that came later are left out."""
     keys = {new: old for old, new in RENAMED_KEYS.items()}
-    added = {**ADDED_KEYS, **_added_arguments(lambda key: values.get(f"{key.partition('.')[0]}._target_"))}
+    added = {**ADDED_KEYS, **_added_arguments(lambda key: values.get(f"{key.rpartition('.')[0]}._target_"))}
     targets = {new: old for old, new in RENAMED_TARGETS.items()}
     for target, arguments in RENAMED_ARGUMENTS.items():
         for old, new in arguments.items():
@@ -214,6 +218,8 @@ def _move(content: dict[str, Any], old: str, new: str) -> None:
 
 
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
-    """Returns the section that a key lies in; empty where there is none."""
-    section = content.get(key.partition(".")[0])
+    """Returns the section that a key lies in, or that it is; empty where there is none."""
+    section: Any = content
+    for name in key.split(".")[:-1] or [key]:
+        section = section.get(name) if isinstance(section, dict) else None
     return section if isinstance(section, dict) else {}

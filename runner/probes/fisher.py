@@ -42,6 +42,7 @@ class FisherProbe(Probe):
             smallest others were 4e-4 (an MLP). 0 is the rule of the study's program: rounding errors are then the
             smallest.
         spectrum: also write all singular values into the row, as `spectrum`, including zeros.
+        benchmark: choose each layer's form of computation by timing; see `StepGram`.
 
     Attributes:
         last: the values of the last row, with its `step`; empty before the first.
@@ -58,12 +59,13 @@ class FisherProbe(Probe):
         rows: str = "batch",
         zero_below: float = 1e-4,
         spectrum: bool = False,
+        benchmark: bool = False,
     ):
         check_rows(rows)
         if not 0 <= zero_below < 1:
             raise ValueError(f"zero_below={zero_below}: must be in [0, 1)")
         self.every, self.each_epoch, self.rows = every, each_epoch, rows
-        self.zero_below, self.spectrum = zero_below, spectrum
+        self.zero_below, self.spectrum, self.benchmark = zero_below, spectrum, benchmark
         self.last: dict[str, Any] = {}
         self.gram: Tensor | None = None
         self._conditions, self._sum_of_conditions = 0, 0.0
@@ -71,7 +73,7 @@ class FisherProbe(Probe):
 
     def attach(self, run: Run) -> None:
         """Prepares the recording; ValueError where the network has no per-sample gradients."""
-        self._step_gram = StepGram.of(run, self.rows)
+        self._step_gram = StepGram.of(run, self.rows, self.benchmark)
         self.records_step = self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:
@@ -129,6 +131,7 @@ class FisherProbe(Probe):
             "energies": self._energies,
             "sum_of_energies": self._sum_of_energies,
             "last": self.last,
+            **self._step_gram.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,6 +139,7 @@ class FisherProbe(Probe):
         self._conditions, self._sum_of_conditions = state["conditions"], state["sum_of_conditions"]
         self._energies, self._sum_of_energies = state["energies"], state["sum_of_energies"]
         self.last = state["last"]
+        self._step_gram.load_state_dict(state)
 
 
 def _or_null(value: Any) -> Any:

@@ -43,6 +43,7 @@ class GradientNoiseProbe(Probe):
         each_epoch: measure the steps 1, 1 + n, 1 + 2n, ... of every epoch, where `every` is n steps.
         rows: "batch" or "own_loss"; without batch norm the two differ in cost only.
         smoothing: weight of the past in the moving averages, in [0, 1).
+        benchmark: choose each layer's form of computation by timing; see `StepGram`.
 
     Attributes:
         last: the values of the last row, with its `step`; empty before the first.
@@ -51,18 +52,26 @@ class GradientNoiseProbe(Probe):
         ValueError: `rows` is neither, or `smoothing` is out of its range.
     """
 
-    def __init__(self, every: str = "10steps", each_epoch: bool = False, rows: str = "batch", smoothing: float = 0.9):
+    def __init__(
+        self,
+        every: str = "10steps",
+        each_epoch: bool = False,
+        rows: str = "batch",
+        smoothing: float = 0.9,
+        benchmark: bool = False,
+    ):
         check_rows(rows)
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
         self.every, self.each_epoch, self.rows, self.smoothing = every, each_epoch, rows, smoothing
+        self.benchmark = benchmark
         self.last: dict[str, Any] = {}
         self._variance = self._norm_sq = 0.0  # averages that begin at 0: both are biased by the same factor
         self._previous: list[Tensor | None] = []  # gradients of the step before
 
     def attach(self, run: Run) -> None:
         """Prepares the recording; ValueError where the network has no per-sample gradients."""
-        self._step_gram = StepGram.of(run, self.rows)
+        self._step_gram = StepGram.of(run, self.rows, self.benchmark)
         self.records_step = self._step_gram.records_step
         self._params = [p for p in run.network.parameters() if p.requires_grad]
 
@@ -96,11 +105,13 @@ class GradientNoiseProbe(Probe):
     def state_dict(self) -> dict[str, Any]:
         """Returns the moving averages, the last row, and the gradient of the last step."""
         gradients = [p.grad for p in self._params]
-        return {"variance": self._variance, "norm_sq": self._norm_sq, "last": self.last, "gradients": gradients}
+        values = {"variance": self._variance, "norm_sq": self._norm_sq, "last": self.last, "gradients": gradients}
+        return {**values, **self._step_gram.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned; sets `p.grad`."""
         self._variance, self._norm_sq, self.last = state["variance"], state["norm_sq"], state["last"]
+        self._step_gram.load_state_dict(state)
         for p, gradient in zip(self._params, state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(p.device)
 

@@ -1,6 +1,7 @@
 """The Gram matrix of the per-sample gradients of a step, computed once for all probes."""
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from trainopt.data import Batch
 from trainopt.optimizers.per_sample.buffers import Buffers
+from trainopt.optimizers.per_sample.form_benchmark import FormBenchmark
 from trainopt.optimizers.per_sample.gram import own_loss_gram
-from trainopt.optimizers.per_sample.kernels import kernel_problem
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 
 from ..state.run import Run
@@ -33,27 +34,32 @@ class StepGram:
     Args:
         run: built.
         rows: "batch" or "own_loss".
+        benchmark: time the forms of each layer on the first two matrices, and use the fastest from then on; otherwise
+            a fixed table of shapes says the form.
 
     Attributes:
         records_step: whether it records the step's own pass.
 
     Raises:
-        ValueError: the network is a test function, or has a layer without per-sample gradients.
+        ValueError: the network is a test function, or has a layer without per-sample gradients; or `benchmark` is not
+            for this run.
     """
 
-    def __init__(self, run: Run, rows: str):
+    def __init__(self, run: Run, rows: str, benchmark: bool = False):
         if run.objective.returns_loss:
             raise ValueError("measures per-sample gradients, and a test function has no samples; leave it out")
         if rows == "own_loss" and not run.objective.loss.gives_samples:
             raise ValueError("rows=own_loss: the objective returns a scalar, and not the loss of each sample")
+        if benchmark and torch.are_deterministic_algorithms_enabled():
+            raise ValueError("benchmark=true: timing decides about the last bits; not with deterministic=true")
+        if benchmark and run.batching.needs_probe is not None:
+            raise ValueError("benchmark=true: timing decides about the last bits, and batching follows; give false")
         self._run, self._rows = run, rows
         trained: Any = run.objective.network  # the head of the network, where features are stored
         is_part = any(trained is module for module in run.network.modules())
         self._network = trained if is_part else run.network  # not its compiled form
-        self._recorder = GramRecorder(self._network)
-        missing = kernel_problem() if run.device.type == "cpu" else None
-        if missing is not None:
-            run.notes.append(f"no kernels for per-sample gradients ({missing}); PyTorch's own are used")
+        self._forms = FormBenchmark() if benchmark else None
+        self._recorder = GramRecorder(self._network, benchmark=self._forms)
         self._observation = ExitStack()  # of the objective, until the step's first pass is recorded
         self._is_recording = False
         self._step: int | None = None
@@ -62,11 +68,33 @@ class StepGram:
         self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled or in_parts)
 
     @classmethod
-    def of(cls, run: Run, rows: str) -> "StepGram":
-        """Returns the object that the probes of a run share."""
+    def of(cls, run: Run, rows: str, benchmark: bool) -> "StepGram":
+        """Returns the object that the probes of a run share.
+
+        Raises:
+            ValueError: another probe that shares it has another `benchmark`.
+        """
         if rows not in run.step_grams:
-            run.step_grams[rows] = cls(run, rows)
-        return run.step_grams[rows]
+            run.step_grams[rows] = cls(run, rows, benchmark)
+        shared = run.step_grams[rows]
+        if benchmark != shared.is_benchmarked:
+            one, other = (str(b).lower() for b in (benchmark, not benchmark))
+            raise ValueError(f"benchmark={one}: another probe with rows={rows} has {other}; give both the same")
+        return shared
+
+    @property
+    def is_benchmarked(self) -> bool:
+        """Whether the forms are timed."""
+        return self._forms is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns `forms`, what was timed; nothing where the table says the forms."""
+        return {} if self._forms is None else {"forms": self._forms.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a probe's state, which holds what `state_dict` returned."""
+        if self._forms is not None and "forms" in state:
+            self._forms.load_state_dict(state["forms"])
 
     def prepare(self, batch: Batch) -> None:
         """Begins to record the step that follows, or makes the extra passes."""
@@ -109,11 +137,10 @@ class StepGram:
         eager: AbstractContextManager = torch.compiler.set_stance("force_eager") if run.compiled else nullcontext()
         with eager:
             if self._rows == "own_loss":
-                return own_loss_gram(self._network, lambda: run.objective.of_samples(batch.inputs, batch.targets))
-            buffers, params = Buffers(run.network), [p for p in run.network.parameters() if p.requires_grad]
-            with self._recorder.recording():
-                loss = run.objective(batch.inputs, batch.targets)[0]
-                torch.autograd.grad(loss, params, allow_unused=True)
+                losses = partial(run.objective.of_samples, batch.inputs, batch.targets)
+                return own_loss_gram(self._network, losses, benchmark=self._forms)
+            buffers = Buffers(run.network)
+            self._recorder.record(lambda: run.objective(batch.inputs, batch.targets)[0])
             buffers.restore()
         return self._recorder.gram()
 

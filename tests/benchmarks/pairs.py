@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 # a process keeps its memory (glibc), as in every loop that trains
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
@@ -19,6 +19,13 @@ def seconds(function: Callable[[], object]) -> float:
     began = perf_counter()
     function()
     return perf_counter() - began
+
+
+def processor_seconds(function: Callable[[], object]) -> float:
+    """Returns the processor time of a call, of all threads: what else runs on the machine changes it less."""
+    began = process_time()
+    function()
+    return process_time() - began
 
 
 def ratios(ours: Callable[[], float], peer: Callable[[], float], pairs: int) -> tuple[float, float, float]:

@@ -14,11 +14,10 @@ from torch.nn.functional import cross_entropy, linear
 from helpers.references import Flatten, Residual, close, expected_gram, numbers, rows_of, rows_of_samples
 from trainopt.models import ResNet, Transformer
 from trainopt.optimizers import gradient_gram
-from trainopt.optimizers.per_sample import layers
 from trainopt.optimizers.per_sample.accumulator import NARROW, GramAccumulator
 from trainopt.optimizers.per_sample.gram import own_loss_gram
-from trainopt.optimizers.per_sample.kernels import kernels
 from trainopt.optimizers.per_sample.recorder import GramRecorder
+from trainopt.optimizers.per_sample.spectrum import spectrum
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch says that it copies
 
@@ -76,6 +75,7 @@ CASES = {
     "wide with few positions": lambda: conv_net(nn.Conv2d(6, 40, 5), nn.Conv2d(40, 40, 3, 1, 1), nn.Conv2d(40, 6, 2)),
     "same": lambda: conv_net(nn.Conv2d(6, 6, (2, 3), padding="same")),
     "same, dilated": lambda: conv_net(nn.Conv2d(6, 6, 4, padding="same", dilation=(1, 3))),
+    "taps outside of the image": lambda: conv_net(nn.Conv2d(6, 6, 3, padding=(8, 5), dilation=(8, 4))),
     "valid": lambda: conv_net(nn.Conv2d(6, 6, 3, padding="valid")),
     "reflected": lambda: conv_net(nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect")),
     "circular": lambda: conv_net(nn.Conv2d(6, 6, 3, padding=(1, 2), padding_mode="circular")),
@@ -92,6 +92,11 @@ CASES = {
     "timm's LayerNorm2d": lambda: conv_net(LayerNorm2d(6)),
     "ResNet-8": lambda: (ResNet(3, 4, 8), (3, 8, 8)),
 }
+CONVOLUTIONS = [
+    *("conv1d", "conv3d", "strided", "dilated", "grouped", "depthwise", "depthwise with a multiplier", "1x1"),
+    *("16 channels", "wide with few positions", "same", "same, dilated", "valid", "taps outside of the image"),
+    *("reflected", "ResNet-8"),
+]
 MIXING = [name for name in CASES if "batch norm" in name or "activation" in name or "ResNet" in name]
 
 
@@ -153,17 +158,55 @@ def test_blocks_of_columns_add_up(name):
     close(recorder.gram(), expected_gram(network, cross_entropy, x, y))
 
 
-@pytest.fixture(params=["torch", "own"])
-def of_whom(request, monkeypatch):
-    """Whose kernels compute in single precision."""
-    if request.param == "torch":
-        monkeypatch.setattr(layers, "kernels", lambda: None)
-    elif kernels() is None:
-        pytest.skip("the CPU has no matrix units, or there is no compiler")
+class Preferred:
+    """Chooses a form by its name, where a layer has it; counts how often."""
+
+    def __init__(self, name):
+        self.name, self.uses = name, 0
+
+    def add(self, total, layer, forms):
+        self.uses += self.name in forms
+        forms[self.name if self.name in forms else next(iter(forms))](total)
+
+
+FORMS = {
+    "rows": ["linear at positions", "wide linear at few positions", "embedding of many tokens", "transformer"],
+    "pairs": ["linear at positions", "embedding", "conv1d", "wide with few positions", "attention"],
+    "groups": CONVOLUTIONS,
+    "unfold": CONVOLUTIONS,
+    "shifted": CONVOLUTIONS,
+}
+
+
+@pytest.mark.parametrize(("form", "name"), [(form, name) for form, names in FORMS.items() for name in names])
+def test_every_form_of_a_layer_computes_the_same(form, name):
+    network, x, y = case(name)
+    preferred = Preferred(form)
+    recorder = GramRecorder(network, benchmark=preferred)
+    with recorder.recording():
+        cross_entropy(network(x), y).backward()
+    close(recorder.gram(), expected_gram(network, cross_entropy, x, y))
+    assert preferred.uses
+
+
+@pytest.mark.parametrize("form", ["groups", "unfold", "shifted"])
+def test_small_singular_values_are_as_exact_as_single_precision_can_be(form):
+    network, x, y = case("16 channels")
+    x[1], y[1] = x[0], y[0]  # a sample twice
+    x[3], y[3] = x[2] * (1 + 0.01 * numbers(*x.shape[1:], seed=3)), y[2]  # and one almost
+    expected = torch.linalg.eigvalsh(expected_gram(network, cross_entropy, x, y)).clamp(min=0).sqrt().flip(0)
+    network.float()
+    recorder = GramRecorder(network, benchmark=Preferred(form))
+    with recorder.recording():
+        cross_entropy(network(x.float()), y).backward()
+    actual = spectrum(recorder.gram())
+    assert actual.rank == B - 1
+    assert expected[-2] < 0.02 * expected[0]
+    torch.testing.assert_close(torch.tensor(actual.values[:-1]).double(), expected[:-1], rtol=2e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_single_precision_computes_the_same_with_other_kernels(name, of_whom):
+def test_single_precision_computes_the_same_with_other_kernels(name):
     network, x, y = case(name)
     expected = expected_gram(network, cross_entropy, x, y).float()
     close(gradient_gram(network.float(), cross_entropy, x.float(), y), expected, 1e-4)
@@ -171,7 +214,7 @@ def test_single_precision_computes_the_same_with_other_kernels(name, of_whom):
 
 @pytest.mark.parametrize("name", ["16 channels", "batch norm"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_channels_last_makes_no_difference(name, dtype, of_whom):
+def test_channels_last_makes_no_difference(name, dtype):
     network, x, y = case(name)
     expected = expected_gram(network, cross_entropy, x, y).to(dtype)
     x = x.to(dtype, memory_format=torch.channels_last)

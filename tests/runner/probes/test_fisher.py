@@ -11,6 +11,8 @@ from helpers.cli import refusal
 from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless, train_run
 from trainopt.data import Batching
 from trainopt.optimizers import Optimizer
+from trainopt.optimizers.per_sample import form_benchmark
+from trainopt.optimizers.per_sample.form_benchmark import FormBenchmark
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.optimizers.per_sample.spectrum import moments, spectrum
 from trainopt.runner.config.contracts import complete
@@ -269,6 +271,35 @@ def test_a_run_with_all_probes_is_the_run_without(trained, tmp_path, case):
     )
 
 
+def test_forms_chosen_by_timing_are_those_of_the_run_that_goes_on(trained, tmp_path, monkeypatch):
+    """The clock of the process that goes on would choose another form."""
+    command = ("model=resnet8", "data.limit=80", "batching.size=16", "duration=6steps", "logger=none", *FISHER)
+    command = (*command, "probe.fisher.benchmark=true", "checkpoint_every=1steps")
+
+    def let_win(form_name):
+        add = FormBenchmark.add
+
+        def add_named(self, total, layer, forms):
+            for name, form in forms.items():
+                form.name = name
+            return add(self, total, layer, forms)
+
+        monkeypatch.setattr(form_benchmark, "_seconds", lambda form, total: 1.0 if form.name == form_name else 2.0)
+        monkeypatch.setattr(FormBenchmark, "add", add_named)
+
+    let_win("unfold")
+    one = trained(*command, name="whole")
+    stop_at(monkeypatch, 3)
+    assert train_run(tmp_path / "outputs/parts", *command) == 128 + signal.SIGINT
+    let_win("groups")
+    other = trained(*command, name="parts")
+    assert timeless(rows(one)) == timeless(rows(other))
+    saved = [torch.load(f / "checkpoints/last.pt", weights_only=True)["probes"] for f in (one, other)]
+    states = [probes["fisher"]["forms"] for probes in saved]
+    assert states[0] == states[1]
+    assert all(timing["batches"] == 2 for timing in states[0].values() if len(timing["seconds"]) > 1)
+
+
 @pytest.mark.draws
 def test_a_picture_and_the_help_page_come_by_themselves(trainopt, tmp_path):
     result = trainopt("model=mlp", "duration=30steps", "probe=[fisher]", "logger=none", "hydra.run.dir=run")
@@ -300,6 +331,18 @@ class Scaled(nn.Module):
         (
             "model=mlp probe.fisher.each_epoch=true probe.fisher.every=1epochs",
             "probe.fisher.each_epoch=true: counts steps; give probe.fisher.every=50steps",
+        ),
+        (
+            "model=mlp probe.fisher.benchmark=true deterministic=true",
+            "probe.fisher: benchmark=true: timing decides about the last bits; not with deterministic=true",
+        ),
+        (
+            "model=mlp probe.fisher.benchmark=true batching=norm_test",
+            "probe.fisher: benchmark=true: timing decides about the last bits, and batching follows; give false",
+        ),
+        (
+            "model=mlp probe=[fisher,gradient_noise] probe.fisher.benchmark=true",
+            "probe.gradient_noise: benchmark=false: another probe with rows=batch has true; give both the same",
         ),
         ("model=function data=none", "probe.fisher: measures per-sample gradients, and a test function has no"),
         ("model=mlp model._target_=own_layer_network.Scaled", "probe.fisher: the network (Scaled): per-sample"),
