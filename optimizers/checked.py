@@ -99,14 +99,12 @@ class SecondOrderOptimizer(CheckedOptimizer):
             return 1.0
         if closure is not None:
             raise ValueError("a GradScaler scales gradients in .grad; give no closure, or step without the scaler")
-        if float(self.found_inf) > 0:
-            return None
         if self.grad_scale is None:
             raise ValueError(
                 "scaler.unscale_(optimizer) divides the gradients, but not their graph: leave it out, as"
                 " scaler.step(optimizer) does both; clip before at max_norm * scaler.get_scale()"
             )
-        return float(self.grad_scale)
+        return None if float(self.found_inf) > 0 else float(self.grad_scale)
 
     def decays(self, params: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns the parameters that decay, each with what it changes by: -lr * weight_decay times itself."""
