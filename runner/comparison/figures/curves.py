@@ -217,5 +217,6 @@ def draw_curve_panels(
     set_note(grid[0, 0], note)
     for axis in grid[-1]:
         axis.set_xlabel(label)
-    add_legend(figure, {labels[name]: handles[name] for name in labels if name in handles}, columns)
+    if len(labels) > 1:
+        add_legend(figure, {labels[name]: handles[name] for name in labels if name in handles}, columns)
     return figure
