@@ -17,9 +17,10 @@ from argcomplete.lexers import split_line
 
 from ..config.options import CONF, Vocabulary, dotted, list_groups, shipped
 from ..config.overrides import chosen, config_folders, split_override, typed_overrides
-from ..config.validate import alternatives
+from ..config.validate import alternatives, leaves
+from ..records.changes import CHANGEABLE
 from ..records.job_table import PLAN
-from ..records.run_folder import CONFIG
+from ..records.run_folder import CONFIG, read_config
 from ..system.errors import UserError, nearest
 from ..system.flags import FlagParser, existing_folder, existing_path
 from ..system.hydra_compat import flag_parser, hydra_node, hydra_options
@@ -71,6 +72,9 @@ def add_completers(parser: FlagParser, typed: list[str]) -> None:
 
 def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] | None:
     """Returns the function that completes an argument of a command; None where argcomplete knows it."""
+    run = next((Path(word) for word in typed[1:] if (Path(word) / CONFIG).is_file()), None)
+    if typed[0] == "resume" and run is not None:  # behind RUN, in the place that argparse takes for RUN's
+        return partial(keys_of_run, run=run)
     if action.type in (existing_folder, existing_path):
         return partial(paths, sweeps=typed[0] != "resume", files=action.type is existing_path)
     if action.dest == "studies":
@@ -79,6 +83,19 @@ def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] |
         choices = [word for word in action.metavar.split("|") if word.islower()]
         return lambda **_: choices
     return None
+
+
+def keys_of_run(prefix: str, run: Path, **_: Any) -> list[str]:
+    """Returns the keys of a run that may change, and their values, that continue a word."""
+    key, _, value = prefix.partition("=")
+    if "=" in prefix:
+        return [f"{key}={text}" for text in values(key, value, Vocabulary([CONF]))]
+    try:
+        names = [name for name, _ in leaves(read_config(run)[0]) if name.startswith(CHANGEABLE)]
+    except UserError:  # damaged: the command itself says so
+        return []
+    loggers = [name for name in names if name.startswith("logger.")]
+    return [f"{name}=" for name in [*names, "logger"] if name not in loggers]
 
 
 def studies(typed: list[str], **_: Any) -> list[str]:

@@ -13,7 +13,8 @@ from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import RunLock, folders_being_written, waited_for
 from .metrics import METRICS_FILE, Record, last_record
-from .run_folder import CONFIG, DONE, SUMMARY, read_summary
+from .run_folder import CONFIG, DONE, SUMMARY, read_config, read_summary
+from .run_folder import fingerprint as run_fingerprint
 
 PLAN = "sweep.json"
 SEED = "seed"  # runs that differ in this key only are one method, or one trial
@@ -142,7 +143,8 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     """
     folder = sweep / name
     summary, header = read_summary(folder), _header(folder)
-    state = _state(summary.get("status"), header.get("fingerprint"), job.get("fingerprint"), alive)
+    is_outdated = _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
+    state = _state(summary.get("status"), bool(header), is_outdated, alive)
     record = last_record(folder / METRICS_FILE)
     fraction = _fraction(header.get("duration", ""), record)
     final = summary.get("final") or {}
@@ -173,16 +175,31 @@ def count_states(jobs: list[JobStatus]) -> str:
     return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {parts}"
 
 
-def _state(status: str | None, fingerprint: str | None, planned: str | None, alive: bool) -> str:
+def _is_outdated(folder: Path, fingerprint: str | None, planned: str | None) -> bool:
+    """Returns whether a folder holds another run than the plan has.
+
+    A duration as 2epoch is 2epochs now: a run and its plan of different versions may differ in that. So the
+    configuration is read where the fingerprints differ, which takes longer.
+    """
+    if None in (fingerprint, planned) or fingerprint == planned:
+        return False
+    try:
+        config = read_config(folder)[0]
+    except UserError:
+        return True
+    return planned not in (run_fingerprint(config), run_fingerprint(config, usual=False))
+
+
+def _state(status: str | None, has_begun: bool, is_outdated: bool, alive: bool) -> str:
     if alive:
         return "running"
-    if None not in (fingerprint, planned) and fingerprint != planned:
+    if is_outdated:
         return "outdated"
     if status in DONE:
         return "done" if status == "finished" else "diverged"
     if status in ("failed", "paused", "pruned"):
         return status
-    return "missing" if fingerprint is None else "interrupted"
+    return "interrupted" if has_begun else "missing"
 
 
 def _header(folder: Path) -> dict[str, str]:

@@ -46,14 +46,25 @@ class RunLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[
 RunLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
-    """Returns the values of the keys that have an effect on a run's results, by dotted key."""
-    return {key: usual_durations(value) for key, value in leaves(config) if not key.startswith(KEYS_WITHOUT_EFFECT)}
+def identity(config: DictConfig, usual: bool = True) -> dict[str, Any]:
+    """Returns the values of the keys that have an effect on a run's results, by dotted key.
+
+    Args:
+        config: of the run.
+        usual: whether durations that mean the same are written in the same way.
+    """
+    values = {key: value for key, value in leaves(config) if not key.startswith(KEYS_WITHOUT_EFFECT)}
+    return {key: usual_durations(value) for key, value in values.items()} if usual else values
 
 
-def fingerprint(config: DictConfig) -> str:
-    """Returns 16 hexadecimal digits that two configurations share if they are of the same run."""
-    text = json.dumps(with_first_names(identity(config)), sort_keys=True)
+def fingerprint(config: DictConfig, usual: bool = True) -> str:
+    """Returns 16 hexadecimal digits that two configurations share if they are of the same run.
+
+    Args:
+        config: of the run.
+        usual: as of `identity`; version 0.1.0 took durations as they were typed.
+    """
+    text = json.dumps(with_first_names(identity(config, usual)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.validate import check_value
 from ..records.job_table import PLAN, write_plan
 from ..system.files import read_json
+from ..system.hydra_compat import numbered_from
 from ..system.lock import folders_being_written
 from .interrupt import stop_file
 
@@ -50,8 +51,10 @@ class SearchSweeper(Sweeper):
         jobs = [job for job in jobs if job["folder"] not in self.ended]
         self.ended |= {job["folder"] for job in jobs}
         while jobs and not is_stopped():
-            for result in self.launcher.launch([job["overrides"] for job in jobs], initial_job_idx=self.launched):
-                _ = result.return_value  # raises what the job raised
+            overrides = [job["overrides"] for job in jobs]
+            with numbered_from(self.launched):
+                for result in self.launcher.launch(overrides, initial_job_idx=self.launched):
+                    _ = result.return_value  # raises what the job raised
             self.launched += len(jobs)
             places = {folder / job["folder"]: job for job in jobs}
             elsewhere = folders_being_written(list(places))

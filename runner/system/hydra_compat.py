@@ -14,9 +14,12 @@ Each is used because Hydra's public interface has nothing for it:
   sweepers of packages below `hydra_plugins` only.
 """
 
+import logging
 import os
+import re
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,25 @@ from .flags import FlagParser, existing_folder
 VERSION_BASE = "1.3"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"  # by name: Hydra loads its plugins once more
 CONFIG_PATH, CONFIG_NAME = "pkg://trainopt.conf", "config"
+
+
+JOBLIB_LOG = "hydra_plugins.hydra_joblib_launcher._core"  # the logger of its lines
+
+
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """Lets joblib's launcher number the jobs that it names from `first` on: it begins with 0 at each of its batches."""
+
+    def renumber(record: logging.LogRecord) -> bool:
+        record.msg = re.sub(r"^\t#(\d+) :", lambda match: f"\t#{int(match[1]) + first} :", str(record.msg))
+        return True
+
+    log = logging.getLogger(JOBLIB_LOG)
+    log.addFilter(renumber)
+    try:
+        yield
+    finally:
+        log.removeFilter(renumber)
 
 
 def flag_parser() -> FlagParser:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainopt.runner.commands.completion import paths, words
+from trainopt.runner.commands.completion import keys_of_run, paths, words
 
 BIN = Path(sys.executable).parent
 
@@ -73,11 +73,27 @@ def test_folders_of_runs_are_offered(tmp_path, monkeypatch):
     assert paths("outputs/a,seed=0/checkpoints/", sweeps=True, files=True) == [last]
 
 
+def test_keys_that_may_change_are_offered_behind_the_run_that_is_resumed(tmp_path):
+    text = "seed: 0\nduration: 2epochs\ndevice: auto\nlogger: {wandb: {project: a}}\nearly_stopping: {patience: 3}\n"
+    (tmp_path / "run.yaml").write_text(f"{text}choices: {{}}\nfingerprint: abc\n")
+    offered = keys_of_run("", tmp_path)
+    assert {"duration=", "device=", "early_stopping.patience=", "logger="} <= {*offered}
+    assert not any(word.startswith(("seed", "logger.", "run.")) for word in offered)
+    assert keys_of_run("logger=[wandb,tr", tmp_path) == [
+        "logger=[wandb,mlflow]",
+        "logger=[wandb,none]",
+        "logger=[wandb,tensorboard]",
+        "logger=[wandb,trackio]",
+    ]
+    (tmp_path / "run.yaml").write_text("damaged: [")
+    assert keys_of_run("", tmp_path) == []
+
+
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     """Runs a script in a shell that finds `trainopt`, in a scratch folder with a run; returns its lines."""
     (tmp_path / "outputs/mlp,seed=0").mkdir(parents=True)
-    (tmp_path / "outputs/mlp,seed=0/run.yaml").touch()
+    (tmp_path / "outputs/mlp,seed=0/run.yaml").write_text("duration: 2epochs\nchoices: {}\nfingerprint: abc\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
@@ -100,6 +116,7 @@ def test_bash(shell):
         "trainopt eval": "evaluate evaluate_every= evaluation_sets=",
         "trainopt model=mlp -m precision=t": "tf32 ",  # behind the equals sign, where bash breaks words
         "trainopt resume ": "outputs/mlp\\,seed=0 ",
+        "trainopt resume outputs/mlp,seed=0 dura": "duration=",
         "trainopt compare outputs/mlp,seed=0 --x st": "steps ",
         "trainopt reproduce --scale s": "smoke small",
         "trainopt --config-dir nowhere nonsense": "",

@@ -1,8 +1,13 @@
 """The plan of a sweep, which several processes may change at a time."""
 
+import json
 import os
 
-from trainopt.runner.records.job_table import read_jobs, write_plan
+from omegaconf import OmegaConf
+
+from helpers.cli import prepared
+from trainopt.runner.records.job_table import read_job_table, read_jobs, write_plan
+from trainopt.runner.records.run_folder import fingerprint
 
 PROCESSES, TIMES = 3, 15
 
@@ -25,3 +30,26 @@ def test_processes_that_add_jobs_to_a_plan_lose_none(tmp_path):
         f"{p}-{t}" for p in range(PROCESSES) for t in range(TIMES)
     }
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def state_of(sweep, config, in_run, in_plan):
+    """Returns the state of the one job of a sweep, by the fingerprints in its folder and in the plan."""
+    (sweep / "a").mkdir(parents=True, exist_ok=True)
+    text = OmegaConf.to_yaml(config) + OmegaConf.to_yaml({"choices": {}, "fingerprint": in_run})
+    (sweep / "a/run.yaml").write_text(text)
+    (sweep / "a/summary.json").write_text('{"status": "finished"}')
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": [{"folder": "a", "overrides": [], "fingerprint": in_plan}]}))
+    (job,) = read_job_table(sweep)
+    return job.state
+
+
+def test_a_run_and_a_plan_that_write_the_same_duration_differently_are_of_the_same_job(tmp_path):
+    typed = OmegaConf.merge(prepared("model=mlp")[0], {"duration": "2epoch"})
+    former, present = fingerprint(typed, usual=False), fingerprint(typed)
+    assert former != present
+    assert state_of(tmp_path, typed, former, present) == "done"  # the sweep was typed again
+    assert state_of(tmp_path, typed, present, former) == "done"  # the run was resumed
+    other = fingerprint(OmegaConf.merge(typed, {"duration": "3epoch"}), usual=False)
+    assert state_of(tmp_path, typed, former, other) == "outdated"
+    (tmp_path / "a/run.yaml").write_text(f"fingerprint: {former}\nnonsense")
+    assert read_job_table(tmp_path)[0].state == "outdated"

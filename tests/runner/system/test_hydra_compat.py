@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from helpers import ROOT
+from trainopt.runner.system.hydra_compat import numbered_from
 
 FILE = "runner/system/hydra_compat.py"
 KNOWN_TO_WORK = "1.3."
@@ -54,6 +55,17 @@ def test_plugins_are_found_by_the_names_of_their_classes():
 
     known = Plugins.instance().class_name_to_class
     assert "hydra._internal.core_plugins.basic_sweeper.BasicSweeper" in known, f"see {FILE}"
+
+
+def test_the_launcher_of_joblib_goes_on_with_the_numbers_of_jobs(caplog):
+    from hydra_plugins.hydra_joblib_launcher import _core
+
+    with caplog.at_level("INFO", _core.log.name):
+        with numbered_from(7):
+            _core.log.info("\t#0 : seed=1")
+            _core.log.info("\t#12 : note='#3 : 100%'")
+        _core.log.info("\t#0 : seed=1")
+    assert caplog.messages == ["\t#7 : seed=1", "\t#19 : note='#3 : 100%'", "\t#0 : seed=1"]
 
 
 def test_no_other_file_uses_private_parts_of_hydra():
