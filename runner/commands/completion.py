@@ -87,11 +87,11 @@ def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] |
 
 def keys_of_run(prefix: str, run: Path, **_: Any) -> list[str]:
     """Returns the keys of a run that may change, and their values, that continue a word."""
-    key, _, value = prefix.partition("=")
+    sign, key, value = split_override(prefix)
     if "=" in prefix:
-        return [f"{key}={text}" for text in values(key, value, Vocabulary([CONF]))]
+        return [f"{sign}{key}={text}" for text in values(key, value, Vocabulary([CONF]))]
     try:
-        names = [name for name, _ in leaves(read_config(run)[0]) if name.startswith(CHANGEABLE)]
+        names = [pair[0] for pair in leaves(read_config(run)[0]) if pair[0].startswith(CHANGEABLE)]
     except UserError:  # damaged: the command itself says so
         return []
     loggers = [name for name in names if name.startswith("logger.")]
