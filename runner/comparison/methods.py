@@ -15,6 +15,7 @@ from ..system.errors import UserError
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
 from .metrics import AXES, Metric, find_metric, metrics_of
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
+from .tuning.searches import MethodSearch
 
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
 ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value")
@@ -39,6 +40,7 @@ class Method:
         reached: number of these runs.
         trials: folders of the runs of its learning-rate searches.
         trial_gradients: cost of the trials, in gradient equivalents.
+        tuned_keys: the keys that the trials searched.
         verdict: against the baseline, on the selected metric; None for the baseline.
     """
 
@@ -52,6 +54,7 @@ class Method:
     reached: int = 0
     trials: list[str] = field(default_factory=list)
     trial_gradients: int = 0
+    tuned_keys: set[str] = field(default_factory=set)
     verdict: Verdict | None = None
 
 
@@ -70,6 +73,7 @@ class Comparison:
         obstacles: reasons not to compare the runs; empty where there are none.
         runs: the frames; in `summaries` the metrics of diverged runs are replaced as DIVERGED_RULE says, `metrics`
             has a column `gradient_equivalents`.
+        searches: of a tournament: the search that tuned each method, by the method's name.
     """
 
     methods: list[Method]
@@ -81,6 +85,7 @@ class Comparison:
     unnamed: list[str]
     obstacles: list[str]
     runs: Runs
+    searches: dict[str, MethodSearch] = field(default_factory=dict)
 
     @property
     def baseline_label(self) -> str:

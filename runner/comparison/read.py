@@ -1,15 +1,17 @@
 """From folders to a comparison: the runs that compete, and the searches that tuned them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..records.frames import load_runs, run_folders
-from ..records.job_table import ENDED, sweep_jobs
+from ..records.job_table import ENDED, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import shown
 from .methods import Comparison, compare_methods, exclusion_reason
+from .tuning.searches import read_searches
 from .tuning_effort import add_effort, add_trials
 
 
@@ -33,7 +35,8 @@ def read_comparison(
     folders = run_folders(paths)
     entrants = read_entrants(folders)
     competing = competing_folders(folders, entrants)
-    runs = load_runs(competing if entrants else paths, exclusion_reason, progress)
+    runs = load_runs(paths if competing == folders else competing, exclusion_reason, progress)
+    runs.problems += searches_left_out(folders)
     one = all(folder in entrants for folder in competing) and len({e.sweep for e in entrants.values()}) == 1
     by_plan = one and not options.get("by") and not tuning
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
@@ -41,6 +44,8 @@ def read_comparison(
     runs.problems += methods_without_lr(entrants.values())
     trials = {shown(folder): e.method for folder, e in entrants.items() if e.role == TRIAL}
     if names is not None:
+        comparison.searches, problems = read_searches(entrants.values())
+        runs.problems += problems
         add_trials(comparison, load_runs(trials, progress=progress), trials)
     elif trials or tuning:
         add_effort(comparison, load_runs([*tuning, *trials], progress=progress))
@@ -49,15 +54,27 @@ def read_comparison(
 
 
 def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> list[Path]:
-    """Returns the folders of runs that are compared: of a tournament only its final runs that have ended.
+    """Returns the folders of runs that are compared: no trials, and of a tournament only final runs that have ended.
 
     Raises:
-        UserError: a tournament has no final run yet.
+        UserError: a tournament has no final run yet, or all runs are trials of a search.
     """
     tournaments = dict.fromkeys(e.sweep for e in entrants.values())
     for sweep in tournaments:
         if not any(e.role == FINAL for e in entrants.values() if e.sweep == sweep):
             raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    jobs = {folder for folder, (sweep, _) in sweep_jobs(folders).items() if sweep in tournaments}
+    jobs = sweep_jobs(folders)
+    out = {folder for folder, (sweep, job) in jobs.items() if sweep in tournaments or is_trial(job)}
     ended = {folder for folder, e in entrants.items() if e.role == FINAL and e.state in ENDED}
-    return [folder for folder in folders if folder in ended or folder not in jobs]
+    competing = [folder for folder in folders if folder in ended or folder not in out]
+    if folders and not competing and not tournaments:
+        sweep = next(iter(jobs.values()))[0]
+        raise UserError(f"{shown(sweep)}: holds trials of a search alone; --tuning {shown(sweep)} counts their cost")
+    return competing
+
+
+def searches_left_out(folders: list[Path]) -> list[tuple[str, str]]:
+    """Returns (sweep, reason) of the searches whose trials are among these runs; tournaments have final runs."""
+    numbers = Counter(sweep for sweep, job in sweep_jobs(folders).values() if is_trial(job) and "role" not in job)
+    text = "{} trials of a search are no runs to compare; --tuning counts their cost"
+    return [(shown(sweep), text.format(number)) for sweep, number in numbers.items()]

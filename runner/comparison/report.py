@@ -13,6 +13,7 @@ from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text
 from .significance import LEVEL, MIN_SEEDS
+from .tuning.tables import tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
 
@@ -45,6 +46,8 @@ def write_comparison_report(
         conclusion=conclusion_text(comparison),
         metric=comparison.metrics[comparison.metric].label,
         table=[section for section in table if len(section.header) > 1],
+        tuning=tuning_tables(comparison),
+        searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
         colours={m.label: styles[m.name][0] for m in comparison.methods},
         figures=[(figure, data_uri(figure.svg)) for figure in figures],
@@ -58,6 +61,16 @@ def write_comparison_report(
         environment=environment_rows(comparison.runs.environments.reindex(runs)),
     )
     write_text(path, text)
+
+
+def search_figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Returns (label, (caption, address) of each figure of its search) of the methods that were searched."""
+    searches = {m.label: comparison.searches.get(m.name) for m in comparison.methods}
+    return [
+        (label, [(title, data_uri(path)) for title, path in search.figures.items()])
+        for label, search in searches.items()
+        if search is not None and search.figures
+    ]
 
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:

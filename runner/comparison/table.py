@@ -19,6 +19,8 @@ from .metrics import AXES
 from .paper_table import check_columns, default_columns, paper_table
 from .report import TableSection, write_comparison_report
 from .significance import MIN_SEEDS, Estimate, Verdict
+from .tuning.expected_best import draw_expected_best
+from .tuning.tables import as_latex, as_markdown, tuning_tables
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
@@ -173,10 +175,13 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     out.mkdir(parents=True, exist_ok=True)
     axes = list(dict.fromkeys([x_axis, *TARGET_AXES]))
     write_csv(comparison, out / "table.csv")
-    write_text(out / "table.md", markdown(*comparison_table(comparison, axes, comparison.metrics)))
-    write_text(out / "table.tex", paper_table(comparison, columns or default_columns(comparison, x_axis)))
+    tuning = tuning_tables(comparison) if comparison.searches else []
+    table = markdown(*comparison_table(comparison, axes, comparison.metrics))
+    write_text(out / "table.md", table + as_markdown(tuning))
+    tex = paper_table(comparison, columns or default_columns(comparison, x_axis))
+    write_text(out / "table.tex", tex + as_latex(tuning))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
-    figures += draw_fisher_figures(comparison, x_axis, out)
+    figures += [*draw_fisher_figures(comparison, x_axis, out), *draw_expected_best(comparison, out)]
     sections = table_sections(comparison, axes, comparison.metrics)
     write_comparison_report(comparison, sections, x_axis, figures, out / REPORT)
 

@@ -1,8 +1,10 @@
 """The effort that went into the learning rates of the methods that are compared."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..config.overrides import split_override
 from ..records.frames import Runs
 from ..records.job_table import sweep_jobs
 from .differences import CHOICES_WITH_KEYS, configs_as_text
@@ -28,14 +30,16 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         text, tried = configs_as_text(configs), configs_as_text(tuning.configs)
         choices = [key for key in configs if key.startswith("choices.") and key in tried]
         keys = [key for key in choices if key not in CHOICES_WITH_KEYS]
-        if searches:
-            searched = {search["parameter"].lstrip("+") for search in searches.values()}
-            others = [key for key in comparison.differing if key in tried and key not in (*keys, *searched)]
+        searched = {run: searched_keys(entry) for run, entry in entries.items()}
+        if any(searched.values()):
+            all_searched = set().union(*searched.values())
+            others = [key for key in comparison.differing if key in tried and key not in (*keys, *all_searched)]
             keys += [key for key in others if set(text[key]) & set(tried[key])]
         cost = gradient_equivalents(tuning.summaries)
         for method in methods:
             trials = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
             method.trials, method.trial_gradients = list(trials), int(cost.loc[trials].sum())
+            method.tuned_keys = set().union(*(searched[trial] for trial in trials))
     comparison.obstacles += unequal_effort(methods, searches)
 
 
@@ -47,6 +51,9 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
         trials: all runs of the searches, whatever their status.
         methods: the name of the method of each run.
     """
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        method.tuned_keys = bare_keys(search.best) if search else set()
     if trials.summaries.empty:
         return
     cost = gradient_equivalents(trials.summaries)
@@ -55,11 +62,26 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
         method.trial_gradients = int(cost.loc[method.trials].sum())
 
 
+def searched_keys(entry: dict[str, Any]) -> set[str]:
+    """Returns the keys that were searched, from the plan's entry of a trial; none where it is no trial."""
+    search = entry.get("search", {})
+    return bare_keys([search["parameter"]] if "parameter" in search else entry.get("searched", []))
+
+
+def bare_keys(keys: Iterable[str]) -> set[str]:
+    """Returns keys without the signs that add them.
+
+    >>> bare_keys(["+optimizer.width"])
+    {'optimizer.width'}
+    """
+    return {split_override(f"{key}=")[1] for key in keys}
+
+
 def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -> list[str]:
     """Returns in a line why the methods were not tuned with equal effort; empty if they were.
 
     Searches by a sweeper's rule must have the same grid, seeds and length of a trial; the number of trials may
-    differ, as the rule decides it.
+    differ, as the rule decides it, but not in searches by trials.
 
     Args:
         methods: with their trials.
@@ -68,6 +90,8 @@ def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -
     rules = [searches.get(run, {}) for method in methods for run in method.trials]
     if all(rules) and all(method.trials for method in methods):
         differ = [key for key in rules[0] if len({str(rule.get(key)) for rule in rules}) > 1]
+        if not differ and "parameter" not in rules[0] and len({len(method.trials) for method in methods}) > 1:
+            return [f"unequal tuning effort: {', '.join(f'{m.name} {len(m.trials)} trials' for m in methods)}"]
         return [f"the learning rates were searched for with different {', '.join(differ)}"] if differ else []
     if len({(len(m.trials), m.trial_gradients) for m in methods}) == 1:
         return []

@@ -19,6 +19,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def data_uri(svg: Path) -> str:
-    """Returns an address that holds a figure itself, for a page that needs no other file."""
-    return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def data_uri(figure: Path) -> str:
+    """Returns an address that holds a figure, SVG or PNG, itself, for a page that needs no other file."""
+    return f"data:{MEDIA_TYPES[figure.suffix]};base64,{b64encode(figure.read_bytes()).decode()}"

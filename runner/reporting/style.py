@@ -3,6 +3,7 @@
 matplotlib is imported where something is drawn: to show a run that has ended takes none of it.
 """
 
+import logging
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
@@ -149,6 +150,7 @@ def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigu
     """Writes a figure into the folder `out` as SVG, PNG and PDF; equal figures give equal files."""
     from matplotlib import rc_context
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # Hydra's logger would print every table of a font
     saved = SavedFigure(name, title, *(out / f"{name}.{form}" for form in ("svg", "png", "pdf")))
     with missing_glyphs_ignored(), rc_context(EMBEDDED_FONTS | {"svg.hashsalt": name}):
         figure.savefig(saved.svg, metadata={"Date": None})

@@ -219,7 +219,7 @@ class SearchedMethod(Competitor):
     @property
     def folder(self) -> str:
         """Of its search.json and the figures, relative to the sweep's."""
-        return f"{SEARCHES}/{folder_name(self.name.split())}"
+        return searches_folder(self.name)
 
     def final_entries(self) -> dict[str, Any]:
         """As of `Competitor`; with the number of trials, where it has any."""
@@ -258,6 +258,11 @@ class TournamentResult:
     settings: dict[str, Any]
     tuning_seeds: list[int]
     seeds: list[int]
+
+
+def searches_folder(method: str) -> str:
+    """Returns the folder of a method's search.json, relative to that of the tournament."""
+    return f"{SEARCHES}/{folder_name(method.split())}"
 
 
 def plural(count: int, noun: str) -> str:

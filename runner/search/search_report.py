@@ -21,13 +21,13 @@ STATUS_COLOURS = {"finished": "green", "diverged": "yellow"}
 def write_searches(folder: Path, searches: list[Search]) -> None:
     """Writes a JSON file for each search into the sweep's folder, and one figure."""
     for search in searches:
-        write_json(folder / json_name(search), search_as_json(search))
+        write_json(folder / json_name(search.name), search_as_json(search))
     draw_searches(searches, folder / f"{STEM}.png")
 
 
-def json_name(search: Search) -> str:
-    """Returns the name of the JSON file of a search."""
-    return f"{folder_name([STEM, *search.name.split()])}.json"
+def json_name(name: str) -> str:
+    """Returns the name of the JSON file of a search, which has this name."""
+    return f"{folder_name([STEM, *name.split()])}.json"
 
 
 def search_as_json(search: Search) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def show_searches(folder: Path, searches: list[Search]) -> int:
         print_table(console, trial_table(search))
         for line in conclusions(search):
             console.print(line, markup=False, soft_wrap=True)
-    names = ", ".join(json_name(search) for search in searches)
+    names = ", ".join(json_name(search.name) for search in searches)
     console.print(f"files: {shown(folder)}/ ({STEM}.png, {names})", markup=False, soft_wrap=True)
     return FAILED if any(search.chosen is None for search in searches) else 0
 

@@ -205,7 +205,8 @@ class TrialSearch:
         """Plans the runs of a trial."""
         point = point_overrides(trial.params)
         jobs = plan_jobs(self.config, [[*run, *point] for run in self.runs])
-        jobs = [job | self.entries | {"trial": trial.number} for job in jobs]
+        entries = self.entries | {"trial": trial.number, "searched": list(self.space)}
+        jobs = [job | entries for job in jobs]
         return RunningTrial(trial, jobs, self.study.settings.rungs())
 
     def _run_to_rungs(self, active: list[RunningTrial]) -> bool:

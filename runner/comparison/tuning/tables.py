@@ -1,0 +1,175 @@
+"""Tables of how the methods of a comparison were tuned, for the report, table.md and table.tex."""
+
+import re
+from typing import NamedTuple
+
+from ...reporting.tables import latex, markdown
+from ..differences import configs_as_text, varied_keys
+from ..methods import Comparison
+from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
+from .searches import MethodSearch
+
+KINDS = {
+    "random": "random search",
+    "qmc": "quasi-random search (scrambled Sobol points)",
+    "tpe": "a tree-structured Parzen estimator (TPE)",
+    "rule": "the learning-rate rule of Zorca 2020 (section 4.3.2)",
+}
+BOUNDARY = (
+    "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the first or last of"
+    " a list of choices, or the lowest or highest value that the rule tried; a better value may lie beyond it."
+)
+NOT_TUNED = "Values that differ between the methods without being searched; a cell “tuned” was."
+
+
+OFF = {"", "null", "false"}  # a switch of one optimizer that is off is no value
+
+
+class NotedTable(NamedTuple):
+    """A table with its title and a note below it.
+
+    Attributes:
+        key: for references to it.
+        title: what it shows, in a few words.
+        header: a cell for each column.
+        rows: of as many cells; the first column is a name.
+        note: what its cells mean, in sentences.
+    """
+
+    key: str
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str
+
+
+def tuning_tables(comparison: Comparison) -> list[NotedTable]:
+    """Returns the tables that have any rows."""
+    tables = [tuned_values(comparison), budget(comparison), best_of_trials(comparison), untuned_values(comparison)]
+    return [table for table in tables if table.rows]
+
+
+def tuned_values(comparison: Comparison) -> NotedTable:
+    """Returns the chosen value of each key of each method, with what was searched."""
+    rows = [
+        [method.label, key.lstrip("+"), short(value), search.ranges[key], place_text(search, key)]
+        for method in comparison.methods
+        if (search := comparison.searches.get(method.name)) is not None
+        for key, value in search.best.items()
+    ]
+    header = ["method", "key", "chosen", "searched", "at a boundary"]
+    return NotedTable("tuned", "Tuned values", header, rows, BOUNDARY)
+
+
+def place_text(search: MethodSearch, key: str) -> str:
+    """Returns whether the best value of a key lies at a boundary of what was searched."""
+    choices = re.fullmatch(r"choice\((.*)\)", search.ranges[key])
+    if choices is None:
+        return "yes" if key in search.at_boundary else "no"
+    if choices[1].startswith(f"{search.best[key]},"):
+        return "first choice"
+    return "last choice" if choices[1].endswith(f",{search.best[key]}") else "no"
+
+
+def budget(comparison: Comparison) -> NotedTable:
+    """Returns the number of trials of each method, how they ended, and the metric of the best one."""
+    states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))
+    metrics = dict.fromkeys(search.metric for search in comparison.searches.values())
+    rows = []
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        if search is None:
+            rows.append([method.label, "0", *("" for _ in states), "", "0"])
+            continue
+        counts = [str(search.states[state]) for state in states]
+        cost = f"{method.trial_gradients:,}"
+        rows.append([method.label, str(len(search.values)), *counts, f"{search.best_value:.4g}", cost])
+    header = ["method", "trials", *states, f"best {', '.join(metrics)}", "gradients of the trials"]
+    return NotedTable("budget", "Tuning budget", header, rows if comparison.searches else [], budget_note(comparison))
+
+
+def budget_note(comparison: Comparison) -> str:
+    """Returns how the searches worked, in sentences."""
+    if not comparison.searches:
+        return ""
+    search = next(iter(comparison.searches.values()))
+    seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {', '.join(map(str, search.seeds))}"
+    final = comparison.runs.configs.loc[comparison.methods[0].runs[0]]
+    parts = [
+        f"Searched by {KINDS[search.kind]}; a trial is a run of duration={search.duration} with {seeds}, a final run"
+        f" one of duration={final['duration']} with seeds that no trial had. Trials are compared by {search.metric}"
+        f"{' (a mean over the seeds)' if len(search.seeds) > 1 else ''} after their last step."
+    ]
+    if search.sampler_seed is not None:
+        parts.append(f"The sampler of every method has seed {search.sampler_seed}.")
+    if search.metric.startswith("validation"):
+        held_out = search.validation or final.get("data.validation")
+        used = "do so too" if final.get("data.validation") else "train on all of it"
+        parts.append(f"Trials hold out data.validation={held_out} of the training set; final runs {used}.")
+    untuned = [method.label for method in comparison.methods if method.name not in comparison.searches]
+    if untuned:
+        parts.append(f"Nothing of {', '.join(untuned)} was searched.")
+    return " ".join(parts)
+
+
+def best_of_trials(comparison: Comparison) -> NotedTable:
+    """Returns the metric of the best of 1, 2, 4 and so on trials of each method."""
+    searches = comparison.searches
+    counts = trial_counts(max((len(search.values) for search in searches.values()), default=1))
+    rows = []
+    for method in comparison.methods:
+        search = searches.get(method.name)
+        if search is not None:
+            ns = [n for n in counts if n <= len(search.values)]
+            cells = [deviation_text(*best_after(search, n, worst_value(searches))) for n in ns]
+            rows.append([method.label, *cells, *("" for _ in counts[len(ns) :])])
+    kinds = {search.kind for search in searches.values()}
+    note = f"{ESTIMATE if kinds == {'random'} else ORDER_TEXT} {WORST}"
+    header = ["method", *(f"{n} trial{'s' if n > 1 else ''}" for n in counts)]
+    metric = next(iter(searches.values())).metric if searches else ""
+    return NotedTable("trials", f"Best {metric} of so many trials", header, rows, note)
+
+
+def untuned_values(comparison: Comparison) -> NotedTable:
+    """Returns the keys that differ between the methods and that were not searched for all of them."""
+    methods = comparison.methods
+    text = configs_as_text(comparison.runs.configs).loc[[method.runs[0] for method in methods]]
+    rows = []
+    for key in varied_keys(text):
+        if key.startswith("choices.") or key.endswith("_target_"):
+            continue
+        tuned = [key in method.tuned_keys for method in methods]
+        values = [short(value) for value in text[key]]
+        untuned = {value for value, is_tuned in zip(values, tuned, strict=True) if not is_tuned}
+        if untuned - OFF:
+            cells = ["tuned" if is_tuned else value for value, is_tuned in zip(values, tuned, strict=True)]
+            rows.append([key, *cells])
+    return NotedTable("untuned", "Not tuned", ["key", *(method.label for method in methods)], rows, NOT_TUNED)
+
+
+def as_markdown(tables: list[NotedTable]) -> str:
+    """Returns tables in Markdown, each with its title and its note."""
+    parts = (f"\n## {t.title}\n\n{markdown(t.header, t.rows)}\n{t.note}\n" for t in tables)
+    return "".join(parts)
+
+
+def as_latex(tables: list[NotedTable]) -> str:
+    """Returns tables in LaTeX, each with its note as the caption."""
+    return "".join(f"\n{latex(t.header, t.rows, f'{t.title}. {t.note}', f'tab:{t.key}')}" for t in tables)
+
+
+def deviation_text(value: float, deviation: float | None) -> str:
+    """Returns a value, with its standard deviation where it has one."""
+    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
+
+
+def short(value: str) -> str:
+    """Returns a number with four digits, and other text as it is.
+
+    >>> short("0.04491523825137997"), short("[0.9,0.999]"), short("64")
+    ('0.04492', '[0.9,0.999]', '64')
+    """
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value

@@ -1,0 +1,140 @@
+"""How methods were tuned: the best of so many trials, the tables of tuned and untuned values, and what is no run."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.fixtures import made_up_run
+from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
+from trainopt.runner.comparison.tuning.tables import as_latex, as_markdown, tuning_tables
+from trainopt.runner.system.errors import UserError
+
+SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
+CHOSEN = {"sgd": 0.0011, "adam": 0.1}
+VALUES = {"sgd": [0.9, 0.5, None, 0.7], "adam": [0.4, 0.6, 0.6, 0.3]}
+
+
+@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [1.0, 1.0, 4.0, 2.0], [5.0]])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_the_expected_best_is_that_of_all_draws_with_replacement(values, n):
+    lowest = [min(draw) for draw in itertools.product(values, repeat=n)]
+    mean, deviation = expected_best(np.array(values), n)
+    assert mean == pytest.approx(np.mean(lowest), rel=1e-12)
+    assert deviation == pytest.approx(np.std(lowest), rel=1e-7, abs=1e-7)
+
+
+def tournament(folder: Path, sampler: str = "random") -> Path:
+    """A tournament of two methods that were searched, and one of which nothing was; as its sweeper leaves it."""
+    sweep, jobs = folder / "sweep", []
+    for optimizer in ("sgd", "adam", "lion"):
+        choices = {"optimizer": optimizer}
+        searched = {"method": f"optimizer={optimizer}"}
+        values = VALUES.get(optimizer, [])
+        settings = {"search": sampler, "selection": "validation_loss", "duration": "2epochs", "seeds": 1}
+        for number in range(len(values)):
+            config = {"optimizer.lr": 0.01 * (number + 1), "optimizer.eps": 1e-8}
+            made_up_run(sweep / f"{optimizer}-{number}", 0, choices=choices, config=config)
+            trial = {"role": "trial", "search": settings, "trial": number, "searched": ["optimizer.lr"]}
+            overrides = [f"optimizer={optimizer}", "data.validation=0.1", "seed=0"]
+            jobs.append({"folder": f"{optimizer}-{number}", "overrides": overrides} | trial | searched)
+        for seed in (1, 2, 3):
+            config = {"optimizer.lr": CHOSEN.get(optimizer, 0.3), "data.validation": 0.0}
+            config |= {"optimizer.eps": 1e-8} if optimizer == "adam" else {}
+            made_up_run(sweep / f"{optimizer}-final-{seed}", seed, 90.0 + seed, choices=choices, config=config)
+            overrides = [f"optimizer={optimizer}", f"seed={seed}"]
+            overrides += [f"optimizer.lr={CHOSEN[optimizer]}"] if values else []
+            final = {"role": "final", "trials": len(values)} if values else {"role": "final"}
+            jobs.append({"folder": f"{optimizer}-final-{seed}", "overrides": overrides} | final | searched)
+        if values:
+            write_search(sweep / f"searches/optimizer={optimizer}", optimizer, sampler)
+    plan = {"overrides": [], "workers": 1, "jobs": jobs}
+    (sweep / "sweep.json").write_text(json.dumps(plan))
+    return sweep
+
+
+def write_search(folder: Path, optimizer: str, sampler: str) -> None:
+    states = ["diverged" if value is None else "finished" for value in VALUES[optimizer]]
+    trials = [{"state": state, "value": value} for state, value in zip(states, VALUES[optimizer], strict=True)]
+    content = {"sampler": sampler, "metric": "validation_loss", "direction": "minimize", "seed": 7, "trials": trials}
+    content |= {"space": {"optimizer.lr": SPACES[optimizer]}, "best": {"params": {"optimizer.lr": CHOSEN[optimizer]}}}
+    content["at_boundary"] = ["optimizer.lr"] if optimizer == "sgd" else []
+    folder.mkdir(parents=True)
+    (folder / "search.json").write_text(json.dumps(content))
+
+
+def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
+    comparison = read_comparison([tournament(tmp_path)])
+    assert comparison.obstacles == []
+    tables = {table.key: table for table in tuning_tables(comparison)}
+    assert tables["tuned"].rows == [
+        ["SGD", "optimizer.lr", "0.0011", SPACES["sgd"], "yes"],
+        ["Adam", "optimizer.lr", "0.1", SPACES["adam"], "last choice"],
+    ]
+    assert [row[:-1] for row in tables["budget"].rows] == [
+        ["SGD", "4", "3", "1", "0.5"],
+        ["Adam", "4", "4", "0", "0.3"],
+        ["Lion", "0", "", "", ""],
+    ]
+    for text in (
+        "random search",
+        "duration=2epochs with seed 0",
+        "has seed 7",
+        "data.validation=0.1",
+        "Nothing of Lion",
+    ):
+        assert text in tables["budget"].note
+    assert tables["untuned"].rows == [
+        ["optimizer.lr", "tuned", "tuned", "0.3"],
+        ["optimizer.eps", "", "1e-08", ""],
+    ]
+    worst = expected_best(np.array([0.9, 0.5, 0.9, 0.7]), 2)  # the trial that diverged counts as the highest value
+    assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} ± {worst[1]:.2g}"
+    assert [row[0] for row in tables["trials"].rows] == ["SGD", "Adam"]
+    assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 4
+
+
+@pytest.mark.draws
+def test_the_best_of_the_first_trials_stands_for_searches_whose_trials_depend_on_each_other(tmp_path):
+    comparison = read_comparison([tournament(tmp_path, "tpe")])
+    rows = next(table.rows for table in tuning_tables(comparison) if table.key == "trials")
+    assert rows == [["SGD", "0.9", "0.5", "0.5"], ["Adam", "0.4", "0.4", "0.3"]]
+    (figure,) = draw_expected_best(comparison, tmp_path)
+    assert figure.title == "Best validation loss vs. number of trials"
+    search = replace(comparison.searches["optimizer=sgd"], kind="random")
+    assert best_after(search, 1, worst=0.9)[0] == pytest.approx(0.75)
+
+
+def test_a_search_that_went_on_after_the_final_runs_is_left_out_with_the_reason(tmp_path):
+    sweep = tournament(tmp_path)
+    path = sweep / "searches/optimizer=sgd/search.json"
+    path.write_text(path.read_text().replace("0.0011", "0.0022"))
+    comparison = read_comparison([sweep])
+    assert list(comparison.searches) == ["optimizer=adam"]
+    assert ("optimizer=sgd", "its search went on after its final runs; the same command makes new ones") in (
+        comparison.runs.problems
+    )
+
+
+def test_trials_of_a_search_are_no_runs(tmp_path):
+    made_up_run(tmp_path / "runs/a", 1)
+    for number in range(2):
+        made_up_run(tmp_path / f"search/{number}", 0, config={"optimizer.lr": 0.1 * (number + 1)})
+    jobs = [{"folder": str(n), "overrides": [], "trial": n, "searched": ["optimizer.lr"]} for n in range(2)]
+    (tmp_path / "search/sweep.json").write_text(json.dumps({"overrides": [], "workers": 1, "jobs": jobs}))
+    with pytest.raises(UserError, match="search: holds trials of a search alone"):
+        read_comparison([tmp_path / "search"])
+    comparison = read_comparison([tmp_path / "runs", tmp_path / "search"])
+    assert [len(method.runs) for method in comparison.methods] == [1]
+    assert "2 trials of a search are no runs to compare" in comparison.runs.problems[0][1]
+
+
+def test_values_that_nobody_searched_are_noted(tmp_path):
+    for optimizer, lr in (("sgd", 0.1), ("adam", 0.001)):
+        made_up_run(tmp_path / optimizer, 0, choices={"optimizer": optimizer}, config={"optimizer.lr": lr})
+    (table,) = tuning_tables(read_comparison([tmp_path]))
+    assert (table.title, table.rows) == ("Not tuned", [["optimizer.lr", "0.001", "0.1"]])
