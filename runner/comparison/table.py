@@ -14,6 +14,7 @@ from ..system.files import shown, write_text
 from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
+from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
 from .metrics import AXES
 from .paper_table import check_columns, default_columns, paper_table
@@ -166,6 +167,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         soft_wrap=True,
         markup=False,
     )
+    if comparison.has_accuracies:
+        console.print(f"{target_note(comparison, x_axis)}.", soft_wrap=True, markup=False)
     if any(m.diverged for m in comparison.methods):
         console.print(DIVERGED_RULE, soft_wrap=True)
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -26,14 +27,27 @@ def name_parts(name: str) -> dict[str, str]:
 
 
 def optimizer_of(name: str) -> str | None:
-    """Returns the optimizer of a method: its class where that is typed, or its option; None where none is typed.
+    """Returns the optimizer of a method: its option, or its class where that is of no option; None where none is typed.
 
     >>> optimizer_of("optimizer=timm optimizer.name=adopt model=mlp"), optimizer_of("optimizer.lr=0.1")
     ('timm adopt', None)
+    >>> optimizer_of("optimizer._target_=torch.optim.NAdam"), optimizer_of("optimizer=their.Optimizer")
+    ('nadam', 'their.Optimizer')
     """
     parts = name_parts(name)
-    target, option = parts.get("optimizer._target_"), parts.get("optimizer")
-    return target or (" ".join(filter(None, [option, parts.get("optimizer.name")])) if option else None)
+    option = parts.get("optimizer._target_", parts.get("optimizer"))
+    if option is None:
+        return None
+    if "." in option:
+        return next((name for name, target in torch_targets().items() if target == option), option)
+    return " ".join(filter(None, [option, parts.get("optimizer.name")]))
+
+
+@cache
+def torch_targets() -> dict[str, str]:
+    """Returns the classes of torch behind our options, by the names of these."""
+    targets = {name: shipped(f"optimizer/{name}.yaml").get("_target_", "") for name in shipped(FILE)["optimizer"]}
+    return {name: target for name, target in targets.items() if target.startswith("torch.")}
 
 
 def method_labels(names: Iterable[str], renames: Sequence[str] = ()) -> dict[str, str]:
@@ -111,9 +125,9 @@ def part_label(key: str, value: str) -> str:
     """
     if not value:
         return key
-    if key in GROUPS:
-        return str(shipped(FILE)[key].get(value, {}).get("label", value))
     owner, _, last = key.rpartition(".")
+    if key in GROUPS:
+        return str(shipped(FILE)[key].get(value, {}).get("label", value.rpartition(".")[2]))
     if last == "_target_":
         return value.rpartition(".")[2]
     if last == "name" and owner in GROUPS:

@@ -43,11 +43,15 @@ def target_note(comparison: Comparison, axis: str) -> str:
 
 
 def distance_text(comparison: Comparison, axis: str) -> str:
-    """Returns how far evaluations are apart, and that this is too coarse for the costs where it is."""
+    """Returns how far evaluations are apart, or why that means nothing, and where it is too coarse for the costs."""
     distance = evaluation_distance(comparison, axis)
     means = [method.to_target[axis].mean for method in comparison.methods if method.to_target[axis].n]
+    if not means:
+        return "no run reached it"
+    if distance == 0:
+        return "the runs reached it at their first evaluation: give a higher --target"
     text = f"evaluations are up to {distance:,.3g} {axis} apart"
-    if means and distance > COARSE * min(means):
+    if distance > COARSE * min(means):
         text += ", too coarse to tell methods apart that differ by less: give a smaller evaluate_every"
     return text
 

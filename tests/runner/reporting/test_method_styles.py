@@ -67,6 +67,12 @@ def test_an_optimizer_has_its_colour_whatever_it_is_compared_with():
     assert adam == (COLOURS["vermillion"], "solid")
 
 
+def test_a_class_of_torch_has_the_colour_of_its_option():
+    typed = ["optimizer=torch.optim.NAdam", "optimizer=sgd"]
+    assert method_styles(typed)[typed[0]] == optimizer_styles(["nadam"])["nadam"]
+    assert method_labels(typed)[typed[0]] == "NAdam"
+
+
 def test_other_peoples_optimizers_get_free_colours_in_any_order():
     names = ["sgd", "adam", "adamw", "their.First", "their.Second", "timm adopt"]
     styles = optimizer_styles(names)
