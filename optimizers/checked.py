@@ -108,9 +108,9 @@ class SecondOrderOptimizer(CheckedOptimizer):
 
     def decays(self, params: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns the parameters that decay, each with what it changes by: -lr * weight_decay times itself."""
-        group_of = {p: group for group in self.param_groups for p in group["params"]}
-        factors = [(p, -group_of[p]["lr"] * group_of[p]["weight_decay"]) for p in params]
-        return [(p, factor * p) for p, factor in factors if factor != 0]
+        decayed = [group for group in self.param_groups if group["lr"] * group["weight_decay"] != 0]
+        factor_of = {p: -group["lr"] * group["weight_decay"] for group in decayed for p in group["params"]}
+        return [(p, factor_of[p] * p) for p in params if p in factor_of]
 
     def release_graphs(self) -> None:
         """Detaches the gradients in `.grad` from their graph, which holds the parameters, which hold the gradients."""

@@ -303,6 +303,7 @@ def test_statistics_and_subspaces_are_refused_in_half_precision(options):
         EHNewton(problem.params, **options).step(problem.closure)
 
 
+@pytest.mark.slow
 @of_cycles
 @pytest.mark.parametrize("kind", [EHNewton, Newton])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
