@@ -21,8 +21,8 @@ from ...reporting.style import points as text_points
 from ..methods import Comparison
 from .searches import MethodSearch
 
-BAND = "line: expected best of n trials; band: one standard deviation of it, within the values of the trials"
-IN_ORDER = "line: best of the first n trials, in their order"
+EXPECTED = "expected best of n trials drawn from all trials of the method"
+IN_ORDER = "best of the first n trials, in their order"
 ESTIMATE = (
     "Of random search: the expected lowest value of n trials drawn with replacement from all trials of the method"
     " (Dodge et al. 2019, section 3), ± its standard deviation. That needs trials that are independent and identically"
@@ -93,16 +93,10 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     for name, label in labels.items():
         search, (colour, line) = searches[name], styles[name]
         numbers = np.arange(1, len(search.values) + 1)
-        best = [best_after(search, int(n), worst) for n in numbers]
-        mean = np.array([value for value, _ in best])
+        mean = np.array([best_after(search, int(n), worst)[0] for n in numbers])
         (handles[label],) = axis.plot(
             numbers, mean, color=colour, linestyle=line, marker="o", markersize=text_points(3)
         )
-        if search.kind == "random":
-            std = np.array([deviation for _, deviation in best], dtype=float)
-            axis.fill_between(
-                numbers, np.maximum(mean - std, search.best_value), mean + std, color=colour, alpha=0.15, linewidth=0
-            )
         drawn.append(mean)
     if needs_log_scale(np.concatenate(drawn)):
         axis.set_yscale("log")
@@ -112,7 +106,7 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     first = next(iter(searches.values()))
     axis.set_xlabel("trials of a method")
     axis.set_ylabel(f"best {first.metric}")
-    set_note(axis, BAND if first.kind == "random" else IN_ORDER)
+    set_note(axis, EXPECTED if first.kind == "random" else IN_ORDER)
     style_axes(axis)
     add_legend(figure, handles, columns)
     title = f"{'Expected best' if first.kind == 'random' else 'Best'} {first.metric} vs. number of trials"

@@ -96,12 +96,17 @@ def budget_note(comparison: Comparison) -> str:
     seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {', '.join(map(str, search.seeds))}"
     final = comparison.runs.configs.loc[comparison.methods[0].runs[0]]
     parts = [
-        f"Searched by {KINDS[search.kind]}; a trial is a run of duration={search.duration} with {seeds}, a final run"
-        f" one of duration={final['duration']} with seeds that no trial had. Trials are compared by {search.metric}"
+        f"Search: {KINDS[search.kind]}. A trial is a run of duration={search.duration} with {seeds}, a final run one of"
+        f" duration={final['duration']} with seeds that no trial had. Trials are compared by {search.metric}"
         f"{' (a mean over the seeds)' if len(search.seeds) > 1 else ''} after their last step."
     ]
+    if search.duration != final["duration"]:
+        parts.append("What is best after the one duration need not be best after the other.")
     if search.sampler_seed is not None:
-        parts.append(f"The sampler of every method has seed {search.sampler_seed}.")
+        parts.append(
+            f"The sampler of every method has seed {search.sampler_seed}. All have as many trials, which cover a space"
+            " of more keys more thinly. trainopt optimizer=NAME --space shows a declared space with its sources."
+        )
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
         used = "do so too" if final.get("data.validation") else "train on all of it"
@@ -127,7 +132,8 @@ def best_of_trials(comparison: Comparison) -> NotedTable:
     note = f"{ESTIMATE if kinds == {'random'} else ORDER_TEXT} {WORST}"
     header = ["method", *(f"{n} trial{'s' if n > 1 else ''}" for n in counts)]
     metric = next(iter(searches.values())).metric if searches else ""
-    return NotedTable("trials", f"Best {metric} of so many trials", header, rows, note)
+    best = "Expected best" if kinds == {"random"} else "Best"
+    return NotedTable("trials", f"{best} {metric} of so many trials", header, rows, note)
 
 
 def untuned_values(comparison: Comparison) -> NotedTable:

@@ -124,13 +124,7 @@ def test_killed_tournaments_go_on_without_repeating_a_step(there, search, launch
     assert forked(*command, folder=there) in (0, 1), (there / "output").read_text()
     check_tournament(there, 6)
     steps = Counter((there / "steps").read_text().split())
-    repeats = repeated_steps(there, steps)
-    assert repeats <= kills * (2 if launcher == "joblib" else 1)
-    before = dict(steps)
-    assert forked(*command, folder=there) in (0, 1)  # tries again what failed, and nothing else
-    again = Counter((there / "steps").read_text().split())
-    assert repeated_steps(there, again) == repeats
-    assert {step for step in again if again[step] != before.get(step, 0)} <= failed_steps(there)
+    assert repeated_steps(there, steps) <= kills * (2 if launcher == "joblib" else 1)
 
 
 def failed_steps(folder: Path) -> set[str]:
