@@ -13,6 +13,7 @@ from .system.streams import protect_streams
 COMMANDS = {
     **{name: name for name in ("resume", "evaluate", "status", "compare", "landscape", "reproduce", "sync", "export")},
     **{name: f"cluster.{name}" for name in ("submit", "cancel")},
+    "benchmark": "benchmark.benchmark",
 }
 
 

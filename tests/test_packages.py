@@ -26,11 +26,18 @@ ALLOWED = {
     "runner.commands.cluster": {
         *("runner.commands", "runner.cluster", "runner.sweeps", "runner.records", "runner.config", "runner.system"),
     },
+    "runner.commands.benchmark": {
+        *("runner.commands", "runner.benchmark", "runner.search", "runner.studies", "runner.system"),
+    },
     "runner.commands": {
         *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
-        "runner.cluster",
+        *("runner.benchmark", "runner.cluster"),
         *("runner.analysis", "runner.training"),
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
+    },
+    "runner.benchmark": {
+        *("runner.scores", "runner.studies", "runner.comparison", "runner.search", "runner.sweeps"),
+        *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {
         *("runner.comparison", "runner.search", "runner.sweeps", "runner.analysis"),

@@ -79,6 +79,10 @@ def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] |
         return partial(paths, sweeps=typed[0] != "resume", files=action.type is existing_path)
     if action.dest == "studies":
         return partial(studies, typed=typed)
+    if action.dest == "suite":
+        return partial(suites, typed=typed)
+    if action.dest == "words":  # of a benchmark: overrides
+        return partial(words, typed=typed[2:], commands=[])
     if isinstance(action.metavar, str) and "|" in action.metavar:  # as best|last|FILE
         choices = [word for word in action.metavar.split("|") if word.islower()]
         return lambda **_: choices
@@ -103,6 +107,13 @@ def studies(typed: list[str], **_: Any) -> list[str]:
     from ..studies.schema import ALL, find_studies
 
     return [*find_studies(next(iter(config_folders(typed)), None)), ALL]
+
+
+def suites(typed: list[str], **_: Any) -> list[str]:
+    """Returns the suites of workloads that there are."""
+    from ..benchmark.suite import find_suites
+
+    return list(find_suites(next(iter(config_folders(typed)), None)))
 
 
 def paths(prefix: str, sweeps: bool, files: bool, **_: Any) -> list[str]:

@@ -31,6 +31,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
+  trainopt benchmark SUITE [optimizer=A,B] [--quick] [--studies K]   workloads with targets: scores of optimizers
 
   --help [GROUP|KEY|keys] this page, with the keys of the options of the command line; or about a group, a key, all keys
   --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 CONF = Path(str(files("trainopt.conf")))
-STUDIES, SPACES, CLUSTERS = "study", "space", "cluster"  # folders that are no groups of options of a run
+# folders that are no groups of options of a run
+STUDIES, SPACES, SUITES, CLUSTERS = "study", "space", "suite", "cluster"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Vocabulary:
     def groups(self) -> list[str]:
         """The names of all config groups that are typed, but for Hydra's own."""
         names = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
-        return sorted(names - {"hydra", STUDIES, SPACES, CLUSTERS, *following_groups()})
+        return sorted(names - {"hydra", STUDIES, SPACES, SUITES, CLUSTERS, *following_groups()})
 
     def options(self, group: str) -> list[str]:
         """The names of the options of a group, as in `mlp` or `menssen2019/mnist`; without fragments, as `_mnist`."""

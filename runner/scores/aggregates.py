@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import trim_mean
 
-from .profiles import median_times
+from .profiles import median_times, relative
 
 LEVEL = 0.95  # of intervals
 
@@ -23,7 +23,7 @@ def relative_speeds(times: np.ndarray) -> np.ndarray:
         The same shape.
     """
     fastest = median_times(times).min(axis=-2)[..., None, :, None]
-    return np.where(np.isfinite(times) & np.isfinite(fastest), fastest / times, 0.0)
+    return np.where(np.isfinite(times) & np.isfinite(fastest), relative(fastest, times), 0.0)
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:

@@ -59,8 +59,17 @@ def performance_ratios(
     for variant, base in held_out.items():
         times[..., base] = np.where(np.isfinite(times[..., variant]), times[..., base], np.inf)
     times = times[..., [column for column in range(times.shape[-1]) if column not in held_out]]
-    fastest = times.min(axis=-2, keepdims=True)
-    return np.where(np.isfinite(times), times / np.where(np.isfinite(fastest), fastest, 1.0), np.inf)
+    return np.where(np.isfinite(times), relative(times, times.min(axis=-2, keepdims=True)), np.inf)
+
+
+def relative(times: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Returns times / reference, and 1 where they are equal: also 0 / 0, of a target reached before the first step.
+
+    >>> relative(np.array([0.0, 3.0, 3.0]), np.array([0.0, 0.0, 6.0])).tolist()
+    [1.0, inf, 0.5]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(times == reference, 1.0, times / reference)
 
 
 def profile(ratios: np.ndarray, taus: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from trainopt.runner.config.options import (
     CONF,
     SPACES,
     STUDIES,
+    SUITES,
     Vocabulary,
     default_choices,
     list_groups,
@@ -41,7 +42,7 @@ OFFERED = {
     "logger": {"folder", "resumed_at", "say"},
 }
 
-NOT_OPTIONS = (CONF, CONF / STUDIES, CONF / SPACES, CONF / CLUSTERS)
+NOT_OPTIONS = (CONF, CONF / STUDIES, CONF / SPACES, CONF / SUITES, CONF / CLUSTERS)
 OPTIONS = sorted(str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml") if p.parent not in NOT_OPTIONS)
 OF_SEVERAL = ("experiment", "recipe", "debug")  # what these say is about other groups
 WORDS = Vocabulary([CONF])

@@ -94,6 +94,10 @@ def test_one_workload_ties_and_misses():
     assert benchmark_score(performance_ratios(np.array([[7.0, INF]]))).tolist() == [0.5]  # alone it is the fastest
 
 
+def test_a_target_that_is_reached_before_the_first_step():
+    assert performance_ratios(np.array([[0.0, 2.0], [0.0, 4.0], [5.0, INF]])).tolist() == [[1, 1], [1, 2], [INF, INF]]
+
+
 def test_a_study_without_a_hit_is_a_miss():
     assert median_times(np.array([1.0, INF, INF])) == INF
     assert median_times(np.array([1.0, 3.0, INF])) == 3

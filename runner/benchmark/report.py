@@ -1,0 +1,168 @@
+"""The files of a benchmark: report.html, table.md, table.tex, the figure of the profiles, benchmark.json."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..comparison.figures.curves import LINES
+from ..comparison.report import environment_rows
+from ..records.frames import flatten
+from ..reporting.html import data_uri, render
+from ..reporting.style import PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ..reporting.tables import latex, markdown
+from ..scores.profiles import TAU_MAX
+from ..system.files import read_json, write_json, write_text
+from .ranking import Ranking, Score, ranking_as_json, taus
+from .results import AXES
+
+Table = tuple[list[str], list[list[str]]]
+MISSED = "missed"
+COSTS = {
+    "gradients": "gradients, and what a step costs beside them in gradients",
+    "steps": "updates of the weights",
+    "seconds": "seconds of training, on this machine and beside the other runs",
+}
+
+
+def write_report(ranking: Ranking) -> list[str]:
+    """Writes all files into the folder of the benchmark; returns their names."""
+    folder = ranking.results.plan.folder
+    figure = draw_profiles(ranking, folder)
+    tables = [ranking_table(ranking), times_table(ranking)]
+    write_text(folder / "table.md", "\n".join(markdown(*table) for table in tables))
+    write_text(folder / "table.tex", "\n".join(latex(*table) for table in tables))
+    write_json(folder / "benchmark.json", ranking_as_json(ranking))
+    write_text(folder / "report.html", page(ranking, tables, figure))
+    return ["report.html", "table.md", "table.tex", f"{figure.name}.svg", f"{figure.name}.png", "benchmark.json"]
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """Returns (header, rows): a row for each submission, the best first."""
+    others = [axis for axis in AXES if axis != ranking.axis]
+    header = ["submission", f"score ({ranking.axis})", "95 % interval", *(f"score ({axis})" for axis in others)]
+    header += ["targets reached", "relative speed (IQM)", f"P(faster than {ranking.baseline})"]
+    rows = []
+    for name in ranking.order:
+        score = ranking.scores[ranking.axis][name]
+        row = [name, f"{score.score:.3f}", interval_text(score)]
+        row += [f"{ranking.scores[axis][name].score:.3f}" for axis in others]
+        row += [f"{score.reached} of {ranking.counted}", f"{score.interquartile_mean:.2f}"]
+        rows.append([*row, "" if name == ranking.baseline else f"{score.improvement:.2f}"])
+    return header, rows
+
+
+def interval_text(score: Score) -> str:
+    """Returns the interval of a score; nothing with a single study."""
+    return "" if math.isnan(score.low) else f"{score.low:.3f} to {score.high:.3f}"
+
+
+def times_table(ranking: Ranking) -> Table:
+    """Returns (header, rows): for each workload the median cost to its target, a column for each submission."""
+    plan, medians = ranking.results.plan, ranking.medians[ranking.axis]
+    position = {submission.name: i for i, submission in enumerate(plan.submissions)}
+    header = [f"{ranking.axis} to the target", *ranking.order]
+    rows = []
+    for column, name in enumerate(plan.suite.workloads):
+        values = [medians[position[submission], column] for submission in ranking.order]
+        rows.append([name, *(cost_text(value) for value in values)])
+    return header, rows
+
+
+def cost_text(value: float) -> str:
+    """Returns a cost, or that the target was missed.
+
+    >>> cost_text(1234.0), cost_text(0.5), cost_text(math.inf)
+    ('1,234', '0.50', 'missed')
+    """
+    if math.isinf(value):
+        return MISSED
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
+    """Draws the performance profiles of all submissions."""
+    figure = new_figure(3.6)
+    axis = figure.subplots()
+    handles = {}
+    names = [submission.name for submission in ranking.results.plan.submissions]
+    for i, name in enumerate(names):
+        style: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i // len(PALETTE) % len(LINES)]}
+        score = ranking.scores[ranking.axis][name]
+        # each next line is a little thinner, so that equal profiles are seen
+        width = 3.0 - 1.8 * i / max(1, len(names) - 1)
+        line = axis.step(taus(), score.profile, where="post", linewidth=width, **style)[0]
+        handles[f"{name} (score {score.score:.3f})"] = line
+    axis.set(xlim=(1, TAU_MAX), ylim=(-0.02, 1.02))
+    axis.set_xlabel(f"τ: {ranking.axis} to the target, relative to the fastest submission")
+    axis.set_ylabel("fraction of workloads\nwithin τ times the fastest")
+    style_axes(axis)
+    ordered = sorted(handles, key=lambda label: ranking.order.index(label.rpartition(" (score")[0]))
+    add_legend(figure, {label: handles[label] for label in ordered}, columns=2)
+    return save_figure(figure, "profile", "Performance profiles", folder)
+
+
+def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
+    """Returns the result page, one HTML file that needs no other."""
+    plan = ranking.results.plan
+    environments, count = environment(ranking)
+    return render(
+        "benchmark.html.jinja",
+        plan=plan,
+        ranking=ranking,
+        conclusion=conclusion(ranking),
+        tables=tables,
+        figure=figure,
+        address=data_uri(figure.svg),
+        missed=MISSED,
+        tuned=tuned_values(ranking),
+        cost=COSTS[ranking.axis],
+        tau_max=TAU_MAX,
+        environment=environments,
+        run_count=count,
+    )
+
+
+def conclusion(ranking: Ranking) -> str:
+    """Returns the result in a sentence or two."""
+    best, scores = ranking.order[0], ranking.scores[ranking.axis]
+    if scores[best].score == 0:
+        return "No submission reached the target of any workload."
+    first = f"{best} has the highest score, {scores[best].score:.3f} in {ranking.axis}"
+    if len(ranking.order) == 1:
+        return f"{first}; alone it is the fastest wherever it reaches a target."
+    second = ranking.order[1]
+    text = f"{first}, before {second} with {scores[second].score:.3f}."
+    if math.isnan(scores[best].low):
+        return f"{text} A single study says nothing about how much that is chance."
+    if scores[best].low <= scores[second].high:
+        return f"{text} Their 95 % intervals overlap: the order of the two may be chance."
+    return text
+
+
+def tuned_values(ranking: Ranking) -> list[tuple[str, str, str, str, str]]:
+    """Returns (workload, submission, study, cost, point) of the best trial of each study."""
+    plan, results = ranking.results.plan, ranking.results
+    rows = []
+    for workload in plan.suite.workloads:
+        for name in ranking.order:
+            for study, trial in enumerate(results.best_trials(workload, name, ranking.axis)):
+                hits = sum(math.isfinite(t.cost[ranking.axis]) for t in results.study(workload, name, study))
+                number = f"{hits} of {plan.trials}"
+                cost = MISSED if trial is None else cost_text(trial.cost[ranking.axis])
+                point = "" if trial is None else " ".join(trial.point)
+                rows.append((workload, f"{name}, study {study}", number, cost, point))
+    return rows
+
+
+def environment(ranking: Ranking) -> tuple[list[tuple[str, list[tuple[str, int]]]], int]:
+    """Returns (name, values with the number of runs that have each), and the number of runs."""
+    plan, results = ranking.results.plan, ranking.results
+    folders = [
+        search.folder / trial.run
+        for search in plan.searches
+        for trial in results.study(search.workload, search.submission.name, search.study)
+    ]
+    rows = {str(path): dict(flatten(read_json(path / "environment.json"))) for path in folders}
+    return environment_rows(pd.DataFrame.from_dict(rows, orient="index")), len(folders)

@@ -1,0 +1,157 @@
+"""The results of a benchmark's trials: what each cost until it reached the target. Needs no torch."""
+
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import numpy as np
+
+from ..config.overrides import split_override
+from ..records.job_table import SEED
+from ..records.metrics import METRICS_FILE, Record, read_metrics
+from ..system.errors import UserError
+from ..system.files import shown
+from .plan import BenchmarkPlan, Search
+from .suite import Workload
+
+AXES = {"gradients": "gradient_equivalents", "steps": "step", "seconds": "train_seconds"}  # keys of records, by cost
+TARGET_FRACTION = 0.75  # of the budget, within which a baseline reaches a target
+
+
+@dataclass
+class TrialResult:
+    """The result of a trial.
+
+    Attributes:
+        run: its folder, relative to that of the search.
+        state: as in the job table.
+        point: of the search space, as overrides.
+        cost: until the target, by the name of AXES; infinite where it was missed.
+        curve: (step, metric) of the evaluations; a metric that is not finite is left out.
+        steps: of the whole run.
+    """
+
+    run: str
+    state: str
+    point: list[str]
+    cost: dict[str, float]
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    steps: int = 0
+
+
+def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
+    """Returns the results of the trials of a search; those that have not begun are left out."""
+    results = []
+    for job, state in zip(search.jobs(), search.states(), strict=False):
+        folder = search.folder / job["folder"]
+        point = [o for o in job["overrides"] if o not in search.overrides and split_override(o)[1] != SEED]
+        result = TrialResult(job["folder"], state, point, dict.fromkeys(AXES, inf))
+        if (folder / METRICS_FILE).exists():
+            try:
+                records = read_metrics(folder)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{shown(folder / METRICS_FILE)}: is damaged; remove the folder") from error
+            add_records(result, records, workload)
+        results.append(result)
+    return results
+
+
+def add_records(result: TrialResult, records: list[Record], workload: Workload) -> None:
+    """Adds to a result what the records of its run say.
+
+    Args:
+        result: is changed.
+        records: of the run.
+        workload: says what the target is.
+
+    Raises:
+        UserError: the run has no such metric.
+    """
+    kind, name = workload.record
+    rows = [record for record in records if record["kind"] == kind]
+    if rows and name not in rows[0]:
+        known = ", ".join(key for key, value in rows[0].items() if isinstance(value, float))
+        raise UserError(f"{workload.metric}: the runs have no such metric; their {kind} records have {known}")
+    result.steps = max((record["step"] for record in records), default=0)
+    for row in rows:
+        value = row[name]
+        if value is None or not isfinite(value):
+            continue
+        result.curve.append((row["step"], value))
+        if workload.target is not None and result.cost["steps"] == inf and workload.is_better(value, workload.target):
+            result.cost = {axis: float(row[key]) for axis, key in AXES.items()}
+
+
+@dataclass
+class Results:
+    """The results of a benchmark.
+
+    Attributes:
+        plan: of its searches.
+        trials: of each search, by workload, submission and study.
+    """
+
+    plan: BenchmarkPlan
+    trials: dict[tuple[str, str, int], list[TrialResult]]
+
+    def study(self, workload: str, submission: str, study: int) -> list[TrialResult]:
+        """Returns the trials of a search."""
+        return self.trials[workload, submission, study]
+
+    def times(self, axis: str) -> np.ndarray:
+        """Returns the cost of the best trial of each study, (submissions, workloads, studies)."""
+        studies = range(self.plan.effort.studies)
+        return np.array(
+            [
+                [
+                    [min((t.cost[axis] for t in self.study(w, s.name, k)), default=inf) for k in studies]
+                    for w in self.plan.suite.workloads
+                ]
+                for s in self.plan.submissions
+            ]
+        )
+
+    def best_trials(self, workload: str, submission: str, axis: str) -> list[TrialResult | None]:
+        """Returns the trial of each study that reached the target first; None where none did."""
+        best = []
+        for study in range(self.plan.effort.studies):
+            hits = [t for t in self.study(workload, submission, study) if isfinite(t.cost[axis])]
+            best.append(min(hits, key=lambda trial: trial.cost[axis], default=None))
+        return best
+
+    def unfinished(self) -> list[str]:
+        """Returns a line for each search with trials that have not ended."""
+        lines = []
+        for search in self.plan.searches:
+            states = search.states()
+            rest = [state for state in states if state not in ("done", "diverged", "pruned")]
+            if rest:
+                where = f"{search.workload}, {search.submission.name}, study {search.study}"
+                lines.append(f"{where}: of {len(states)} trials {len(rest)} {rest[0]}")
+        return lines
+
+
+def read_results(plan: BenchmarkPlan) -> Results:
+    """Reads the records of all trials of a benchmark."""
+    workloads = plan.suite.workloads
+    trials = {(s.workload, s.submission.name, s.study): read_trials(s, workloads[s.workload]) for s in plan.searches}
+    return Results(plan, trials)
+
+
+def find_target(results: Results, name: str) -> float | None:
+    """Returns the target of a workload by the rule for targets; None where no trial has a metric.
+
+    The submissions are the baselines. In each study, the best value that a trial has within the first three quarters
+    of its steps counts; of a baseline the median over studies; and the target is that of the best baseline, rounded to
+    four digits.
+    """
+    workload = results.plan.suite.workloads[name]
+    best = max if workload.direction == "maximize" else min
+    values = []
+    for submission in results.plan.submissions:
+        by_study = []
+        for study in range(results.plan.effort.studies):
+            curves = [(t.curve, t.steps) for t in results.study(name, submission.name, study)]
+            within = [value for curve, steps in curves for step, value in curve if step <= TARGET_FRACTION * steps]
+            by_study += [best(within)] if within else []
+        values += [float(np.median(by_study))] if by_study else []
+    return float(f"{best(values):.4g}") if values else None

@@ -1,0 +1,1 @@
+"""The command `trainopt benchmark`. May import other commands and benchmark."""

@@ -1,0 +1,135 @@
+"""From records of trials to times, targets and scores, by hand."""
+
+import json
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from trainopt.runner.benchmark.plan import Search
+from trainopt.runner.benchmark.ranking import rank, ranking_as_json
+from trainopt.runner.benchmark.report import ranking_table, times_table, write_report
+from trainopt.runner.benchmark.results import Results, TrialResult, add_records, find_target
+from trainopt.runner.benchmark.submissions import Submission
+from trainopt.runner.benchmark.suite import Effort, Suite, Workload
+from trainopt.runner.system.errors import UserError
+
+UP = Workload("up", [], "validation_top1", "maximize", 90.0)
+DOWN = Workload("down", [], "validation_loss", "minimize", 0.5)
+
+
+def records(*values, name="top1"):
+    """Evaluations every 10 steps; a step costs 3 gradients and 0.5 seconds. And records that are none."""
+    rows = [{"kind": "train", "step": 7, "total": 0.1}, {"kind": "test", "step": 0, name: 100.0}]
+    for i, value in enumerate(values):
+        costs = {"step": 10 * i, "gradient_equivalents": 30 * i, "train_seconds": 5.0 * i}
+        rows.append({"kind": "validation", **costs, name: value})
+    return rows
+
+
+def result(rows, workload):
+    trial = TrialResult("run", "done", [], dict.fromkeys(("gradients", "steps", "seconds"), inf))
+    add_records(trial, rows, workload)
+    return trial
+
+
+def test_the_cost_is_that_of_the_first_evaluation_at_the_target():
+    assert result(records(10.0, 90.0, 80.0, 95.0), UP).cost == {"gradients": 30.0, "steps": 10.0, "seconds": 5.0}
+    assert result(records(1.0, None, nan, 0.5, name="loss"), DOWN).cost["steps"] == 30
+    assert result(records(0.5, name="loss"), DOWN).cost["steps"] == 0
+    assert result(records(10.0, 89.9), UP).cost["steps"] == inf
+    assert result([], UP).cost["steps"] == inf
+
+
+def test_an_unknown_metric_is_said():
+    with pytest.raises(UserError, match="validation_top1: the runs have no such metric; their validation records have"):
+        result(records(0.5, name="loss"), UP)
+
+
+class MadeUp:
+    """The plan of a benchmark that has been run: by submission and workload, the values of trials of each study."""
+
+    ruleset, trials, common = "external", 2, []
+
+    def __init__(self, values, folder, target=90.0):
+        names = list(next(iter(values.values())))
+        workloads = {name: Workload(name, [], "validation_top1", "maximize", target) for name in names}
+        studies = len(next(iter(next(iter(values.values())).values())))
+        self.suite = Suite("mine", "Made up", Effort(2, studies), Effort(1, 1), [], workloads, targets="by hand")
+        self.submissions = [Submission(name, (f"optimizer={name}",)) for name in values]
+        self.effort, self.folder = Effort(2, studies), folder
+        self.searches = [
+            Ended(w, s, k, folder / f"{w}-{s.name}-{k}", 2, [], [])
+            for w in workloads
+            for s in self.submissions
+            for k in range(studies)
+        ]
+        self.results = Results(
+            self,
+            {
+                (w, name, k): [result(records(*trial), workloads[w]) for trial in trials]
+                for name, by_workload in values.items()
+                for w, of_studies in by_workload.items()
+                for k, trials in enumerate(of_studies)
+            },
+        )
+
+
+class Ended(Search):
+    def states(self):
+        return ["done", "diverged"]
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    never = [1.0, 2.0, 3.0]
+    return MadeUp(
+        {
+            "a": {"x": [[never, [0, 0, 90]], [[0, 95], never], [[0, 91], [0, 0, 90]]], "y": [[never, never]] * 3},
+            "b": {"x": [[[0, 0, 0, 92], never]] * 3, "y": [[[0, 99], never], [never] * 2, [[0, 0, 99], never]]},
+        },
+        tmp_path,
+    ).results
+
+
+def test_the_best_trial_of_a_study_and_the_median_over_studies(made_up):
+    assert made_up.times("steps").tolist() == [[[20, 10, 10], [inf] * 3], [[30] * 3, [10, inf, 20]]]
+    ranking = rank(made_up, "steps")
+    assert ranking.medians["steps"].tolist() == [[10, inf], [30, 20]]
+    # a: r = 1 and a miss; b: r = 3 and 1
+    assert {name: score.score for name, score in ranking.scores["steps"].items()} == pytest.approx(
+        {"a": 1 / 2, "b": (1 / 3 + 1) / 2}
+    )
+    assert ranking.order == ["b", "a"]
+    assert [ranking.scores["gradients"][name].score for name in "ab"] == pytest.approx([1 / 2, 2 / 3])
+    assert [ranking.scores["steps"][name].reached for name in "ab"] == [1, 2]
+    # b is never faster than a on x; on y in 2 of 3 studies, and both miss in the third
+    assert ranking.scores["steps"]["b"].improvement == pytest.approx((0 + 2 / 3 + 1 / 6) / 2)
+    assert 0 <= ranking.scores["steps"]["a"].low <= 1 / 2 <= ranking.scores["steps"]["a"].high <= 1
+
+
+def test_the_files(made_up):
+    ranking = rank(made_up, "steps")
+    for name in write_report(ranking):
+        assert (made_up.plan.folder / name).exists()
+    content = json.loads((made_up.plan.folder / "benchmark.json").read_text())
+    assert content["ranking"] == ["b", "a"]
+    assert content["times"]["steps"]["b"]["y"] == [10, None, 20]
+    assert len(content["taus"]) == len(content["scores"]["steps"]["a"]["profile"])
+    assert ranking_table(ranking)[1][0][:2] == ["b", "0.667"]
+    assert times_table(ranking)[1] == [["x", "30", "10"], ["y", "20", "missed"]]
+    assert "Made up" in (made_up.plan.folder / "report.html").read_text()
+    assert ranking_as_json(ranking)["unfinished"] == []
+
+
+def test_the_rule_for_targets(tmp_path):
+    # within 75 % of 40 steps: the values at 0, 10, 20 and 30 steps; the best trial; the median study; the best baseline
+    results = MadeUp(
+        {
+            "a": {"x": [[[0, 1, 2, 3, 99], [0, 5, 4, 1, 1]], [[0, 0, 0, 7, 8]], [[0, 0, 6, 0, 9]]]},
+            "b": {"x": [[[0, 1, 2, 6.12345, 99]], [[0, 50, 0, 0, 0]], [[0] * 5]]},
+        },
+        tmp_path,
+    ).results
+    assert find_target(results, "x") == 6.123
+    assert np.isfinite(results.times("steps")).sum() == 2
