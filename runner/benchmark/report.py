@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparison.figures.curves import LINES
 from ..comparison.report import environment_rows
 from ..records.frames import flatten
 from ..reporting.html import data_uri, render
-from ..reporting.style import PALETTE, SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ..reporting.method_styles import method_styles
+from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, style_axes
 from ..reporting.tables import latex, markdown
 from ..scores.profiles import TAU_MAX
 from ..system.files import read_json, write_json, write_text
@@ -35,7 +35,8 @@ def write_report(ranking: Ranking) -> list[str]:
     write_text(folder / "table.tex", "\n".join(latex(*table) for table in tables))
     write_json(folder / "benchmark.json", ranking_as_json(ranking))
     write_text(folder / "report.html", page(ranking, tables, figure))
-    return ["report.html", "table.md", "table.tex", f"{figure.name}.svg", f"{figure.name}.png", "benchmark.json"]
+    figures = [path.name for path in (figure.svg, figure.png, figure.pdf)]
+    return ["report.html", "table.md", "table.tex", *figures, "benchmark.json"]
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -86,12 +87,14 @@ def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
     figure = new_figure(3.6)
     axis = figure.subplots()
     handles = {}
-    names = [submission.name for submission in ranking.results.plan.submissions]
-    for i, name in enumerate(names):
-        style: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i // len(PALETTE) % len(LINES)]}
+    submissions = ranking.results.plan.submissions
+    styles = method_styles(" ".join(submission.overrides) for submission in submissions)
+    for i, submission in enumerate(submissions):
+        name = submission.name
+        style: dict[str, Any] = dict(zip(("color", "linestyle"), styles[" ".join(submission.overrides)], strict=True))
         score = ranking.scores[ranking.axis][name]
         # each next line is a little thinner, so that equal profiles are seen
-        width = 3.0 - 1.8 * i / max(1, len(names) - 1)
+        width = 3.0 - 1.8 * i / max(1, len(submissions) - 1)
         line = axis.step(taus(), score.profile, where="post", linewidth=width, **style)[0]
         handles[f"{name} (score {score.score:.3f})"] = line
     axis.set(xlim=(1, TAU_MAX), ylim=(-0.02, 1.02))
