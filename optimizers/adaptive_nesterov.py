@@ -108,6 +108,7 @@ class AdaptiveNesterov(CheckedOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.param_groups = [_Group(group) for group in self.param_groups]
         self.last_step = {}
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from .arguments import check_dense
 from .checked import SecondOrderOptimizer, has_graph, refuse_complex
 from .compat_torch import twice_differentiable
 from .curvature.backward_recorder import BackwardRecorder
-from .curvature.loss import check_loss, gradient_with_graph, second_derivative
+from .curvature.loss import NO_GRAPH, check_loss, gradient_with_graph, second_derivative
 
 
 class Newton(SecondOrderOptimizer):
@@ -122,7 +122,9 @@ class Newton(SecondOrderOptimizer):
             with torch.enable_grad():
                 with twice_differentiable(), recorder:
                     loss = closure() if closure is not None else None
-                used = self._gradients(recorder.loss_of_closure(loss))
+                if closure is not None and loss is None and all(p.grad is None for p, _ in self._trained_parameters()):
+                    return None  # as where Lightning's training_step returns None
+                used = self._gradients(recorder.loss_of_closure(loss), closure is not None)
                 params = [p for p, _, _ in used]
                 gradient = torch.cat([g.reshape(-1) for _, _, g in used])
                 hessian = hessian_matrix(gradient, params) / scale
@@ -149,16 +151,19 @@ class Newton(SecondOrderOptimizer):
         }
         return loss.detach() if isinstance(loss, Tensor) else loss
 
-    def _gradients(self, loss: Any) -> list[tuple[Tensor, dict[str, Any], Tensor]]:
+    def _gradients(self, loss: Any, has_closure: bool) -> list[tuple[Tensor, dict[str, Any], Tensor]]:
         """Returns the parameters that a loss depends on, each with its group and its gradient, which has its graph.
 
         Args:
             loss: of the closure; without a graph, the gradients are those in `.grad`.
+            has_closure: whether there is a closure.
         """
         trained = self._trained_parameters()
         params = [p for p, _ in trained]
         if not (isinstance(loss, Tensor) and loss.requires_grad) and has_graph(params):
             gradients = [p.grad for p in params]
+        elif not has_closure:
+            raise ValueError(NO_GRAPH)
         else:
             check_loss(loss)
             gradients = list(gradient_with_graph(loss, params))

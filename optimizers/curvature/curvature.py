@@ -14,7 +14,7 @@ from ..arguments import check_dense, check_shapes
 from ..vectors import flatten, in_full_precision, unflatten
 from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
-from .loss import evaluate, gradient_with_graph, second_derivative
+from .loss import NO_GRAPH, evaluate, gradient_with_graph, second_derivative
 from .sampling import sample_at_outputs
 
 KINDS = ("hessian", "gauss_newton")
@@ -164,10 +164,7 @@ class Curvature:
         """
         used = [p for p in params if p.grad is not None]
         if params and not any(p.grad.requires_grad for p in used):  # type: ignore[union-attr]
-            raise ValueError(
-                "give a closure that returns the loss, or call loss.backward(create_graph=True) before;"
-                " in Lightning's manual optimization, self.manual_backward(loss, create_graph=True)"
-            )
+            raise ValueError(NO_GRAPH)
         self = cls.__new__(cls)
         self.loss, self._kind, self._request, self._loss_scale = None, "hessian", BackwardRequest(), loss_scale
         self._outputs, self._copies, self._at_outputs, self._losses, self.at_layers = [], [], [], [], []

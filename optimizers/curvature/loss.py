@@ -13,6 +13,11 @@ from ..compat_torch import advice_for_second_derivative, is_second_backward
 from .backward_recorder import NO_BACKWARD
 from .double_backward_mode import FastDoubleBackward
 
+NO_GRAPH = (
+    "give a closure that returns the loss, or call loss.backward(create_graph=True) before; in Lightning's manual"
+    " optimization, self.manual_backward(loss, create_graph=True)"
+)
+
 
 class LossWithoutGraph(ValueError):
     """What a closure returned is not the loss with its graph.

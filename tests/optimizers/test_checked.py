@@ -184,6 +184,9 @@ def test_a_scheduler_over_adaptive_nesterov_is_refused_where_it_is_made_or_at_th
     optimizer = AdaptiveNesterov(problem.params)
     with pytest.raises(ValueError, match=line):
         scheduler(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match=line):
+        scheduler(optimizer)
     for _ in range(2):
         step(optimizer, problem.closure)
     optimizer.param_groups[0]["lr"] *= 0.5
@@ -411,6 +414,20 @@ def test_a_compiled_model_runs_as_written_in_a_closure_and_elsewhere_the_line_sa
         ValueError, match=r"^a compiled function \(torch.compile\) has no second derivative: .*_orig_mod"
     ):
         optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [EHNewton, Newton])
+def test_a_step_without_closure_and_graph_is_an_error_and_one_of_no_loss_and_no_gradient_moves_nothing(kind):
+    problem = mlp()
+    optimizer, before = kind(problem.params), problem.weights()
+    assert optimizer.step(lambda: None) is None
+    with pytest.raises(ValueError, match="^give a closure that returns the loss, or call loss.backward"):
+        optimizer.step()
+    problem.closure().backward()
+    for closure in (None, lambda: None):
+        with pytest.raises(ValueError, match="^give a closure|^the closure must return the loss with its graph"):
+            optimizer.step(closure)
+    assert torch.equal(problem.weights(), before)
 
 
 @pytest.mark.parametrize("kind", OURS)
