@@ -85,11 +85,11 @@ class LinearSoftmax:
 
 
 class _Basis(NamedTuple):
-    """X = L Q with Q = `rows`, or Q = L^-1 `rows` where `inverts`; None is 1. `cost` in multiplications."""
+    """X = L Q with Q = `rows`, or Q = `inverse` `rows` with L's inverse; None is 1. `cost` in multiplications."""
 
     L: Tensor
     rows: Tensor | None
-    inverts: bool
+    inverse: Tensor | None
     cost: float
 
 
@@ -98,12 +98,13 @@ def _basis(X: Tensor) -> _Basis:
     n, D = X.shape
     K = X @ X.t()
     L, failed = torch.linalg.cholesky_ex(K)
-    cost = n * n * (D + n / 3)
+    cost = n * n * (D + 2 * n / 3)
     least = n * torch.finfo(X.dtype).eps * K.diagonal().max()
     if bool((failed == 0) & (L.diagonal().square().min() > least)):
-        return _Basis(L, X, True, cost)
+        one = torch.eye(n, dtype=X.dtype, device=X.device)
+        return _Basis(L, X, torch.linalg.solve_triangular(L, one, upper=False), cost)  # its products are faster
     Q, R = torch.linalg.qr(X.t())
-    return _Basis(R.t(), Q.t(), False, cost + 2 * n * n * D)
+    return _Basis(R.t(), Q.t(), None, cost + 2 * n * n * D)
 
 
 class _Block:
@@ -118,18 +119,21 @@ class _Block:
         products = iterations if iterations > 1 else 1 / 2
         conversions = n * n * C * (3 if self.decay else 2)  # between V and U
         self.of_gradient = self.of_product = 2 * n * D * C  # multiplications
-        self.of_basis, self.basis = 0.0, _Basis(X, None, False, 0.0)
-        if n < D and n * n * (D + n / 3 + 2 * C * products) + conversions < self.of_product * products:
+        self.of_basis, self.basis = 0.0, _Basis(X, None, None, 0.0)
+        if n < D and n * n * (D + 2 * n / 3 + 2 * C * products) + conversions < self.of_product * products:
             self.basis = _basis(X)
             self.of_basis, self.of_product = self.basis.cost + conversions, 2 * n * n * C
         self.P, self.scale = torch.softmax(classifier.logits, 1), classifier.scale
         self.R = torch.empty_like(self.P)
         L, m = self.basis.L, self.basis.L.shape[1]
         self.bias = classifier.bias if classifier.trains_bias else None
-        self.L = L if self.bias is None else torch.cat([L, L.new_ones(n, 1)], 1)
-        self.weighted = (self.L * self.scale).t()  # multiplies S, which is without the scale
-        self.size_of_weights, self.size_of_both = m * C, self.L.shape[1] * C
-        gradient = self.L.t() @ G
+        # L^T in memory, as matrix products with rows of n numbers are faster than with rows of n + 1
+        columns = L.t().contiguous() if self.bias is None else torch.cat([L.t(), L.new_ones(1, n)])
+        self.L = columns.t()
+        # multiplies S, which is without the scale
+        self.weighted = columns * (self.scale.t() if isinstance(self.scale, Tensor) else self.scale)
+        self.size_of_weights, self.size_of_both = m * C, len(columns) * C
+        gradient = columns @ G
         self.params, self.gradient = [self.W], [gradient[:m]]
         if self.bias is not None:
             self.params.append(self.bias)
@@ -139,12 +143,12 @@ class _Block:
 
     def _add_decay(self, classifier: Classifier) -> None:
         """Adds the coordinates of decay * W to the gradient."""
-        L, rows, inverts, _ = self.basis
+        _, rows, inverse, _ = self.basis
         if rows is None:
             self.W_in_basis = self.W.t()
-        elif inverts:
+        elif inverse is not None:
             scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
-            self.W_in_basis = torch.linalg.solve_triangular(L, scores, upper=False)
+            self.W_in_basis = inverse @ scores
         else:
             self.W_in_basis = rows @ self.W.t()
         self.gradient[0].add_(self.W_in_basis, alpha=self.decay)
@@ -182,7 +186,7 @@ class _Block:
         if self.decay and self.basis.rows is not None and self.orthogonal > 0:
             t = float(vectors[-1]) / self.orthogonal
             A = A.sub(self.W_in_basis, alpha=t)
-        return torch.linalg.solve_triangular(self.basis.L.t(), A, upper=True) if self.basis.inverts else A, t
+        return A if self.basis.inverse is None else self.basis.inverse.t() @ A, t
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V and v."""

@@ -317,7 +317,7 @@ def test_a_step_costs_what_its_products_multiply(iterations):
     optimizer = EHNewton(case.params, cg_max_iter=iterations, cg_tol=0.0)
     optimizer.step(case.closure)
     gradient = 2 * n * D * C
-    gram, factor, ways = n * n * D, n**3 / 3, 2 * n * n * C
+    gram, factor, ways = n * n * D, 2 * n**3 / 3, 2 * n * n * C  # the factor and its inverse
     expected = (gram + factor + ways) / gradient + (n / D) * (iterations if iterations > 1 else 1 / 2)
     rows_pay = expected < (iterations if iterations > 1 else 1 / 2)
     assert rows_pay == (iterations > 1)
