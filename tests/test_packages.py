@@ -207,9 +207,9 @@ def upward_imports(root: Path, table: dict[str, set[str]]) -> list[str]:
 
 
 def _above_is_allowed(entry: str, allowed: set[str], table: dict[str, set[str]]) -> bool:
-    """Whether a package above an entry is allowed from outside that package's room: `optimizers` for all below."""
-    room = entry.partition(".")[0]
-    return room != "runner" and room in allowed
+    """Whether a package above an entry is allowed from outside of the package that holds it, as `optimizers`."""
+    holder = entry.partition(".")[0]
+    return holder != "runner" and holder in allowed
 
 
 def circles(root: Path) -> list[set[str]]:

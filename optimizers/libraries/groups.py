@@ -10,8 +10,8 @@ MATRICES = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBas
 
 def as_groups(params: Iterable[Any]) -> list[dict[str, Any]]:
     """Returns parameters, or groups of them, as groups."""
-    given = list(params)
-    return [dict(group) for group in given] if isinstance(given[0], dict) else [{"params": given}]
+    members = list(params)
+    return [dict(group) for group in members] if isinstance(members[0], dict) else [{"params": members}]
 
 
 def split_hidden(
@@ -60,6 +60,6 @@ def classifiers(network: nn.Module) -> Sequence[nn.Module]:
     """Returns the layers that make a network's outputs."""
     get_classifier: Any = getattr(network, "get_classifier", None)
     if get_classifier is not None:
-        found = get_classifier()
-        return list(found) if isinstance(found, tuple | list) else [found]
+        layers = get_classifier()
+        return list(layers) if isinstance(layers, tuple | list) else [layers]
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]

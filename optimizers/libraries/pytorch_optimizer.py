@@ -97,8 +97,8 @@ def creator(cls: type, base: type | None, options: dict[str, Any]) -> Callable[[
     if base is None:
         return lambda subject: cls(subject, **options)
     names = argument_names(cls)
-    own = {key: value for key, value in options.items() if key in names}
+    wrapping = {key: value for key, value in options.items() if key in names}
     others = {key: value for key, value in options.items() if key not in names}
     if names[0] == "optimizer":
-        return lambda subject: cls(base(subject, **others), **own)
-    return lambda subject: cls(subject, base_optimizer=base, **own, **others)
+        return lambda subject: cls(base(subject, **others), **wrapping)
+    return lambda subject: cls(subject, base_optimizer=base, **wrapping, **others)

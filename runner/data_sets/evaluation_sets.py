@@ -129,9 +129,11 @@ def as_arrays(where: str, inputs: np.ndarray, targets: np.ndarray, config: DictC
 def check_form(section: str, one: AnyData, data: AnyData) -> None:
     """Refuses a test set whose inputs or targets are not of the form of the data's."""
     for what, key in (("inputs", "input_shape"), ("inputs", "input_dtype"), ("targets", "target_shape")):
-        found, right = getattr(one, key), getattr(data, key)
-        if found != right:
-            texts = [str(list(v)) if isinstance(v, tuple) else str(v).removeprefix("torch.") for v in (found, right)]
+        actual, expected = getattr(one, key), getattr(data, key)
+        if actual != expected:
+            texts = [
+                str(list(v)) if isinstance(v, tuple) else str(v).removeprefix("torch.") for v in (actual, expected)
+            ]
             raise UserError(f"{section}: its {what} are {texts[0]}, those of the data {texts[1]}")
     if isinstance(one, Arrays) and isinstance(data, Arrays) and one.x_test.dtype != data.x_test.dtype:
         types = f"{one.x_test.dtype}, those of the data {data.x_test.dtype}"

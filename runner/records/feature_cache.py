@@ -87,8 +87,8 @@ class FeatureCache:
 
 def checksum(path: Path) -> int:
     """Returns the CRC-32 of a file."""
-    found = 0
+    value = 0
     with open(path, "rb") as file:
         while piece := file.read(PIECE):
-            found = zlib.crc32(piece, found)
-    return found
+            value = zlib.crc32(piece, value)
+    return value

@@ -297,8 +297,8 @@ def check_search_keys(settings: dict[str, Any], typed: list[str]) -> None:
     keys = {key_of(override).removeprefix("hydra.sweeper."): override for override in typed}
     for key in TRIAL_KEYS if by == RULE else RULE_KEYS:
         if key in keys:
-            there = RULE_KEYS if by == RULE else (*TRIAL_KEYS, "trial_duration", "selection")
-            raise UserError(f"{keys[key]}: hydra.sweeper.search={by} has no such key; it has {', '.join(there)}")
+            known = RULE_KEYS if by == RULE else (*TRIAL_KEYS, "trial_duration", "selection")
+            raise UserError(f"{keys[key]}: hydra.sweeper.search={by} has no such key; it has {', '.join(known)}")
     if by == RULE and settings["selection"] == "validation_loss":
         raise UserError(
             "hydra.sweeper.selection=validation_loss: the rule compares training losses;"

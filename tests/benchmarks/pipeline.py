@@ -1,4 +1,4 @@
-"""Our batched input pipeline (mirror, shift by up to 4 pixels, normalise; 32x32 colour images) against two others.
+"""Our batched input pipeline (horizontal flip, padded crop, normalise; 32x32 colour images) against two others.
 
 1. torchvision's transforms.v2 on one image at a time in a DataLoader with two worker processes, images a second.
 2. A shuffled read and normalisation of the same bytes without augmentation, time.
