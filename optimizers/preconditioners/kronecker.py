@@ -174,8 +174,10 @@ class Kronecker:
         pi = trace_ratio(A, G)
         for name, factor, shift in (("input", A, pi), ("output", G, 1 / pi)):
             factor.diagonal().add_(shift * self._gamma[weight])
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(factor))
-            state[f"{name}_inverse"] = inverse.to(weight.dtype)
+            root, failure = torch.linalg.cholesky_ex(factor)
+            if int(failure):
+                raise FloatingPointError("a factor of K-FAC is singular to working precision; give a larger damping")
+            state[f"{name}_inverse"] = torch.cholesky_inverse(root).to(weight.dtype)
 
 
 def trace_ratio(A: Tensor, G: Tensor) -> float:

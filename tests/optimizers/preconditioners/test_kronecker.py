@@ -183,6 +183,7 @@ def exact_factors(network, closure, L, monkeypatch):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "positions", "convolutions"])
 def test_curvlinops_has_the_same_factors(name, monkeypatch):
     with warnings.catch_warnings():

@@ -152,6 +152,7 @@ OF_KNOWN_KINDS = {
     *(f"optimizer={name}" for name in ["adadelta", "adafactor", "adagrad", "adamw", "nadam", "radam", "rmsprop"]),
     *(f"optimizer={name}" for name in ["lion", "muon", "soap", "shampoo", "pytorch_optimizer"]),  # timm is one, too
     *("optimizer=schedulefree_adamw", "schedule-free, batch norm", "ema, batch norm"),
+    *("optimizer=ehnewton_auto", "ehnewton, diagonal"),  # as ehnewton, kronecker
     *(f"averaging={name}" for name in ["none", "ema", "swa"]),
     *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
     *(
