@@ -103,6 +103,7 @@ def test_columns_are_chosen_and_unknown_ones_refused(trainopt, three, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_labels_and_a_style_are_asked_for(trainopt, three, tmp_path):
     words = ("--rename", "optimizer=adam:Adam & Eve", "--style", "paper", "--width", "84mm")
     result = trainopt("compare", str(three), *words, "--out", "out")
