@@ -37,17 +37,22 @@ class FormBenchmark:
             layer: what tells this call from calls of other shapes.
             forms: by name, first the one that counts while all are timed.
         """
-        first, timing = next(iter(forms)), self._timings.get(layer)
+        chosen = next(iter(forms)) if len(forms) == 1 else self._choose(total, layer, forms)
+        forms[chosen](total)
+
+    def _choose(self, total: GramAccumulator, layer: str, forms: dict[str, Form]) -> str:
+        """Returns the name of the form to use; times all of them on the first batches."""
+        timing = self._timings.get(layer)
         if timing is None or set(timing["seconds"]) != set(forms):
             timing = self._timings[layer] = {"batches": 0, "seconds": {}}
-        if len(forms) > 1 and timing["batches"] < BATCHES:
-            timing["batches"] += 1
-            for name, form in forms.items():
-                seconds = _seconds(form, total)
-                timing["seconds"][name] = min(seconds, timing["seconds"].get(name, seconds))
-        elif len(forms) > 1:
-            first = min(timing["seconds"], key=timing["seconds"].__getitem__)
-        forms[first](total)
+        least = timing["seconds"]
+        if timing["batches"] == BATCHES:
+            return min(least, key=least.__getitem__)
+        timing["batches"] += 1
+        for name, form in forms.items():
+            seconds = _seconds(form, total)
+            least[name] = min(seconds, least.get(name, seconds))
+        return next(iter(forms))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what was timed, plain values."""

@@ -68,6 +68,7 @@ def test_one_form_is_not_timed(times):
     benchmark = FormBenchmark()
     assert [used(benchmark, names=["slower"]) for _ in range(3)] == ["slower"] * 3
     assert len(times["slower"]) == 2
+    assert benchmark.state_dict() == {}
 
 
 def test_a_form_takes_as_long_as_it_takes():
