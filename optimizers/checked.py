@@ -18,6 +18,9 @@ SCHEDULED = {
     "weight_decay": (math.inf, ">= 0 and finite"),
 }
 
+# State that has the shape of its parameter.
+LIKE_PARAMETERS = ("v", "direction", "momentum_buffer", "last_step")
+
 
 class CheckedOptimizer(Optimizer):
     """An optimizer that refuses what it would ignore or could not use, at the call that is wrong.
@@ -62,7 +65,7 @@ class CheckedOptimizer(Optimizer):
         """Loads what `state_dict` returned.
 
         Raises:
-            ValueError: it is the state of another optimizer, or of other groups.
+            ValueError: it is the state of another optimizer, of other groups, or of parameters of other shapes.
         """
         groups = []
         for group in state_dict["param_groups"]:
@@ -71,6 +74,14 @@ class CheckedOptimizer(Optimizer):
                 name = type(self).__name__
                 raise ValueError(f"the state is that of another optimizer: {name} has no {', '.join(unknown)}")
             groups.append({**self.defaults, **group})
+        ids = [index for group in groups for index in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for index, p in zip(ids, params, strict=False):  # torch refuses another number of them
+            of_parameter = state_dict["state"].get(index, {})
+            for name in LIKE_PARAMETERS:
+                if name in of_parameter and of_parameter[name].shape != p.shape:
+                    shapes = f"{tuple(of_parameter[name].shape)}, and the parameter {tuple(p.shape)}"
+                    raise ValueError(f"the state is that of another network: {name} has the shape {shapes}")
         super().load_state_dict({**state_dict, "param_groups": groups})
 
 

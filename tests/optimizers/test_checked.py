@@ -160,6 +160,30 @@ def test_the_state_of_another_optimizer_is_refused(kind, other):
     return None
 
 
+@pytest.mark.parametrize(("kind", "options"), [(AdaptiveNesterov, {}), (EHNewton, {"momentum": 0.5})])
+def test_the_state_of_another_network_is_refused(kind, options):
+    first, second = nn.Linear(5, 3), nn.Linear(4, 3)
+    optimizer = kind(first.parameters(), **options)
+    step(optimizer, lambda: first(torch.ones(2, 5)).square().sum())
+    line = r"^the state is that of another network: \w+ has the shape \(3, 5\), and the parameter \(3, 4\)$"
+    with pytest.raises(ValueError, match=line):
+        kind(second.parameters(), **options).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [EHNewton, Newton])
+def test_a_learning_rate_may_be_a_tensor_as_of_torchs_optimizers(kind):
+    one, other = mlp(), mlp()
+    first = kind(one.params, lr=torch.tensor(0.5, dtype=torch.float64), weight_decay=0.1, damping=1.0)
+    second = kind(other.params, lr=0.5, weight_decay=0.1, damping=1.0)
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5) for optimizer in (first, second)]
+    for _ in range(2):
+        step(first, one.closure)
+        step(second, other.closure)
+        for schedule in schedules:
+            schedule.step()
+    assert error(one.weights(), other.weights()) < 1e-12
+
+
 @pytest.mark.parametrize("kind", OURS)
 def test_a_state_without_weight_decay_is_one_of_an_earlier_version(kind):
     optimizer = kind(mlp().params, weight_decay=0.1)
