@@ -64,12 +64,15 @@ def write_comparison_report(
 
 
 def search_figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Returns (label, (caption, address) of each figure of its search) of the methods that were searched."""
-    searches = {m.label: comparison.searches.get(m.name) for m in comparison.methods}
+    """Returns (label, (caption, address) of each figure of its search) of the methods; searches may share a figure."""
+    labels: dict[tuple[tuple[str, Path], ...], list[str]] = {}
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        figures = () if search is None else tuple((t, path) for t, path in search.figures.items() if path.is_file())
+        if figures:
+            labels.setdefault(figures, []).append(method.label)
     return [
-        (label, [(title, data_uri(path)) for title, path in search.figures.items()])
-        for label, search in searches.items()
-        if search is not None and search.figures
+        (", ".join(names), [(title, data_uri(path)) for title, path in figures]) for figures, names in labels.items()
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config.overrides import split_override
 from ...search.search import searches_folder
-from ...search.search_report import json_name
+from ...search.search_report import STEM, json_name
 from ...search.tuning_budget import FINAL, TRIAL, Entrant
 from ...system.files import read_json
 from ...trials.result import FILE
@@ -33,7 +33,7 @@ class MethodSearch:
         seeds: of a trial.
         validation: the fraction of the training set that trials were compared on, as it was typed; None: not typed.
         sampler_seed: None for the rule.
-        figures: files by their captions.
+        figures: files by their captions, which may be missing.
     """
 
     kind: str
@@ -110,14 +110,13 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
             ranges={key: f"{grid}; n times the best, n in {content['factors']}, while the loss falls"},
             at_boundary=[key] if content["at_boundary"] else [],
             sampler_seed=None,
-            figures={},
+            figures={"Loss vs. learning rate": sweep / f"{STEM}.png"},
             **common,
         )
     folder = sweep / searches_folder(method)
     content = read_json(folder / FILE)
     if content.get("best") is None:
         return None
-    figures = {title: folder / f"search_{name}.png" for name, title in FIGURES.items()}
     return MethodSearch(
         kind=content["sampler"],
         metric=content["metric"].replace("_", " "),
@@ -127,6 +126,6 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
         ranges=content["space"],
         at_boundary=content["at_boundary"],
         sampler_seed=content["seed"],
-        figures={title: path for title, path in figures.items() if path.is_file()},
+        figures={title: folder / f"search_{name}.png" for name, title in FIGURES.items()},
         **common,
     )

@@ -98,7 +98,8 @@ def budget_note(comparison: Comparison) -> str:
     parts = [
         f"Search: {KINDS[search.kind]}. A trial is a run of duration={search.duration} with {seeds}, a final run one of"
         f" duration={final['duration']} with seeds that no trial had. Trials are compared by {search.metric}"
-        f"{' (a mean over the seeds)' if len(search.seeds) > 1 else ''} after their last step."
+        f"{'' if search.kind == 'rule' else ' after their last step'}"
+        f"{', a mean over the seeds' if len(search.seeds) > 1 else ''}."
     ]
     if search.duration != final["duration"]:
         parts.append("What is best after the one duration need not be best after the other.")
