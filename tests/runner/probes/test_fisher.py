@@ -271,6 +271,7 @@ def test_a_run_with_all_probes_is_the_run_without(trained, tmp_path, case):
     )
 
 
+@pytest.mark.slow
 def test_forms_chosen_by_timing_are_those_of_the_run_that_goes_on(trained, tmp_path, monkeypatch):
     """The clock of the process that goes on would choose another form."""
     command = ("model=resnet8", "data.limit=80", "batching.size=16", "duration=6steps", "logger=none", *FISHER)
