@@ -9,6 +9,7 @@ from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
 from .batching.protocols import Batching, Position, Source
 from .batching.reconstruction import Reconstruction
+from .batching.shards import Shards
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
 from .datasets.arrays import ARRAY_NAMES, Arrays
@@ -63,6 +64,7 @@ __all__ = [
     "RandAugment",
     "Reconstruction",
     "ReferenceTrajectory",
+    "Shards",
     "Source",
     "Stages",
     "Tensors",

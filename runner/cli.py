@@ -4,9 +4,9 @@ import os
 import sys
 from importlib import import_module
 
-from .system.environment import add_working_directory, set_variables
+from .system.environment import add_working_directory, launched_rank, launched_size, set_variables
 from .system.errors import UserError, exit_code_of
-from .system.streams import protect_streams
+from .system.streams import protect_streams, silence_streams
 
 # The module below runner/commands of each command. It has `command(arguments, debug)`, which returns the exit code, and
 # `parser()`; run.py and help.py have the first.
@@ -22,6 +22,8 @@ def main() -> None:
     if "_ARGCOMPLETE" in os.environ:
         import_module(".commands.completion", __package__).complete(COMMANDS)
     protect_streams()
+    if launched_rank() > 0 and "--debug" not in sys.argv:
+        silence_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
     set_variables()
@@ -51,4 +53,6 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         raise UserError(unknown_command(first, COMMANDS))
     else:
         name = "run"
+    if launched_size() > 1 and name not in ("run", "resume", "help"):
+        raise UserError(f"{name}: takes one process; torchrun is for a run, or for resume RUN; type trainopt {name}")
     return import_module(f".commands.{COMMANDS.get(name, name)}", __package__).command(arguments, debug)

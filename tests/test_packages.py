@@ -17,6 +17,7 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 # What each package may import, besides itself. "x" stands for x and all below it where that is not listed itself.
 # Whatever an entry names stands below it in this table, so there is no circle and no import upwards.
 ALLOWED = {
+    "runner.__main__": {"runner.cli"},
     "runner.cli": {"runner.commands", "runner.config", "runner.system"},
     "runner": {
         *("runner.commands", "runner.regularizers", "runner.analysis", "runner.trackers", "runner.records"),
@@ -77,6 +78,7 @@ ALLOWED = {
             "runner.probes",
             "runner.averaging",
             "runner.precision",
+            "runner.distributed",
             "runner.regularizers",
             "runner.state",
             "runner.metrics",
@@ -94,7 +96,7 @@ ALLOWED = {
     "runner.precision": {"runner.system", "optimizers"},
     "runner.state": {
         *("runner.metrics", "runner.objectives", "runner.records", "runner.config", "runner.system"),
-        *("runner.precision", "data", "optimizers"),
+        *("runner.precision", "runner.distributed", "data", "optimizers"),
     },
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
     "runner.trackers": {"runner.records", "runner.config", "runner.system"},
@@ -104,6 +106,7 @@ ALLOWED = {
     "runner.metrics": {"runner.objectives", "runner.records", "runner.config", "runner.system"},
     "runner.objectives": {"runner.config", "runner.system"},
     "runner.scores": set(),
+    "runner.distributed": {"runner.system"},
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),

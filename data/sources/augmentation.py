@@ -72,6 +72,11 @@ class Augmentation:
         crops = self.crop_padding > 0 and self.crop_probability > 0
         return crops or any((self.flip, self.cutout, self.mixup, self.cutmix, self.random_erasing, self.transforms))
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with one another."""
+        return bool(self.mixup or self.cutmix)
+
     def image_transforms(self, mean: Sequence[float]) -> list[Callable]:
         """Returns the transforms of one image at a time; none where there are only changes of whole batches.
 

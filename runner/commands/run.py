@@ -25,6 +25,7 @@ from ..sweeps.interrupt import SweepInterrupt, stop_file
 from ..sweeps.jobs import plan_sweep
 from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
+from ..system.environment import launched_size
 from ..system.errors import UserError, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
 from ..trials.declared import space_file
@@ -116,6 +117,8 @@ def compose_and_run(
             config = hydra.compose(flags)
             if config.hydra.mode == RunMode.RUN:
                 return hydra.run(config, job)
+            if launched_size() > 1:
+                raise UserError("-m: a sweep starts its runs itself, and torchrun starts one; type trainopt -m …")
             if not sweeps:
                 raise UserError("this is a sweep, not one run; type trainopt -m …")
             interrupt.sweep = plan(config)

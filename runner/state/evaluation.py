@@ -1,17 +1,21 @@
 """Exact evaluation: every sample of a set counts once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from trainopt.data import Source
 
+from ..distributed.ranks import ALONE, Ranks
 from ..metrics.metric import Metric, values_of
 from ..objectives.loss import Loss, aligned
 from .objective import reported, returns_loss
+
+Item = TypeVar("Item")
 
 
 class Abandoned(Exception):
@@ -35,6 +39,13 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yields lists of `size` items, the last of which may be shorter (itertools.batched is of Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
 @torch.no_grad()
 def predictions(
     forward: Callable[[Tensor], Any],
@@ -42,6 +53,7 @@ def predictions(
     batch_size: int,
     autocast: torch.dtype | None = None,
     stop: Callable[[], object] = never,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (outputs (B, ...) float32, targets (B, ...)) of every sample once, in order.
 
@@ -50,17 +62,32 @@ def predictions(
         source: the samples.
         batch_size: samples a batch.
         autocast: the dtype that the forward pass runs in by autocast, or None.
-        stop: called before each batch; where it returns true, the evaluation ends.
+        stop: called before each batch, or before as many as there are ranks; where it returns true, the evaluation
+            ends.
+        ranks: the processes, each of which computes whole batches, in turn; all get the outputs of all.
 
     Raises:
         Abandoned: `stop` returned true.
     """
-    for inputs, targets in source.ordered(batch_size):
-        if stop():
-            raise Abandoned
+
+    def outputs_of(inputs: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
             output = forward(inputs)
-        yield (output[0] if isinstance(output, tuple) else output).float(), targets
+        return (output[0] if isinstance(output, tuple) else output).float()
+
+    if ranks.size == 1:
+        for inputs, targets in source.ordered(batch_size):
+            if stop():
+                raise Abandoned
+            yield outputs_of(inputs), targets
+        return
+    for turn in batched(source.ordered(batch_size), ranks.size):
+        if stop():
+            raise Abandoned
+        mine = ranks.rank < len(turn)
+        outputs = outputs_of(turn[ranks.rank][0]) if mine else outputs_of(turn[0][0][:1])[:0]
+        whole = ranks.gather(outputs)
+        yield from zip(whole.split([len(inputs) for inputs, _ in turn]), [t for _, t in turn], strict=True)
 
 
 @torch.no_grad()
@@ -73,6 +100,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     autocast: torch.dtype | None = None,
     stop: Callable[[], object] = never,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Returns the mean `loss` over a set, in evaluation mode, and each metric by name: numbers and arrays.
 
@@ -87,6 +115,7 @@ def evaluate(
         metrics: by name.
         autocast: as in `predictions`.
         stop: as in `predictions`.
+        ranks: as in `predictions`; the result is the same for any number of them.
 
     Raises:
         Abandoned: `stop` returned true.
@@ -97,7 +126,7 @@ def evaluate(
             return _value(network, forward, source, stop)
         for metric in metrics.values():
             metric.reset()
-        for raw_outputs, targets in predictions(forward, source, batch_size, autocast, stop):
+        for raw_outputs, targets in predictions(forward, source, batch_size, autocast, stop, ranks):
             outputs = aligned(raw_outputs, targets)
             total = total + loss.evaluated_sum(outputs, targets)
             for metric in metrics.values():

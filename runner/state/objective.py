@@ -28,6 +28,7 @@ class Objective:
         loss: of outputs and targets.
         auxiliary_weight: weight of the loss of auxiliary outputs.
         autocast: the dtype that the forward pass runs in by autocast, or None.
+        regularizer_share: factor on the regularizers.
     """
 
     network: Callable[[Tensor], Any]
@@ -35,6 +36,7 @@ class Objective:
     loss: Loss = field(default_factory=CrossEntropy)
     auxiliary_weight: float = 0.4
     autocast: torch.dtype | None = None
+    regularizer_share: float = 1.0  # of several processes, whose totals add up, one counts the regularizers
 
     def __post_init__(self) -> None:
         self.returns_loss = returns_loss(self.network)
@@ -52,8 +54,8 @@ class Objective:
         else:
             total, terms, outputs = self._of_data(inputs, targets)
         for name, (penalty, params) in self.regularizers.items():
-            terms[name] = penalty(params)
-            total = total + terms[name]
+            term = terms[name] = penalty(params)
+            total = total + (term if self.regularizer_share == 1 else self.regularizer_share * term)
         return total, terms, outputs
 
     def of_samples(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ class Recorder:
         keep_every: every so many of the checkpoints that `checkpoint_every` asks for, one is kept; None: none.
         at_restarts: whether the checkpoint after the end of each cycle of the schedule is kept.
         loggers: get every row too.
+        metrics: the file that rows are appended to, in place of the folder's.
 
     Attributes:
         last_train_row: the last row about a step; after a resume, only its `total` until there is another.
@@ -53,6 +55,7 @@ class Recorder:
         keep_every: int | None = None,
         at_restarts: bool = False,
         loggers: Iterable[Logger] = (),
+        metrics: Any = None,
     ):
         self.store = store
         self.last_train_row: dict[str, Any] = {}
@@ -71,7 +74,7 @@ class Recorder:
         self._pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._outputs: list[tuple[dict[str, Any], tuple[Tensor, Tensor]]] = []
         self._write_at = 0.0
-        self._metrics = open(folder / METRICS_FILE, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._metrics = metrics or open(folder / METRICS_FILE, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def log_train(self, row: dict[str, Any], output: Output, targets: Tensor) -> None:
         """Writes a row about the last step.
@@ -266,3 +269,41 @@ class Recorder:
         for logger in self._loggers:
             for row in rows:
                 logger.row(row)
+
+
+class SilentRecorder(Recorder):
+    """The recorder of a process beside rank 0: it decides as that does, and writes nothing.
+
+    Args:
+        run: the run.
+        keep_every, at_restarts: as of `Recorder`.
+    """
+
+    def __init__(self, run: Run, keep_every: int | None = None, at_restarts: bool = False):
+        nowhere = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+        super().__init__(run, Path(), "", SilentStore(), keep_every, at_restarts, metrics=nowhere)
+
+    def flush(self) -> None:
+        """Drops the rows that wait."""
+        self._pending, self._outputs = [], []
+
+    def keep_best(self) -> None:
+        """Takes part in what rank 0 computes for best.pt."""
+        if self._improved and not self._run.range_test:
+            self._state()
+        self._improved = False
+
+    def summarise(self, status: str, **more: Any) -> dict[str, Any]:
+        """Returns a summary of the status alone."""
+        return {"status": status, **more}
+
+
+class SilentStore(CheckpointStore):
+    """Takes checkpoints and writes none."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull))
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Notes the step."""
+        self.last_step = state["progress"]["step"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainopt.data import Batch, Batching, Position, Source, batches
 from trainopt.optimizers import Averaging, Optimizer, Schedule
 
+from ..distributed.ranks import ALONE, Ranks
 from ..metrics.metric import Metric
 from ..metrics.selection import Selection
 from ..precision.loss_scaling import LossScaling
@@ -124,6 +125,8 @@ class Run:
     num_outputs: int  # of the network
     input_shape: tuple[int, ...]  # (C, H, W) of images
     input_dtype: torch.dtype = torch.float32
+    ranks: Ranks = ALONE  # the processes that make the run
+    batch_norm: str = "global"  # of several: statistics of the whole batch, or `local`, of each process's part
     scaling: LossScaling | None = None  # of the loss, in float16
     num_tokens: int | None = None  # of a network whose inputs are sequences of tokens
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
@@ -182,7 +185,7 @@ class Run:
         """Returns the present loss and metrics on one of the sets, as of `evaluation.evaluate`."""
         source, size = self.evaluation_sets[kind], self.evaluation_batch_size
         loss, metrics = self.objective.loss, self.metrics
-        return evaluate(self.network, self.forward, source, size, loss, metrics, self.autocast, stop)
+        return evaluate(self.network, self.forward, source, size, loss, metrics, self.autocast, stop, self.ranks)
 
     @property
     def parameters(self) -> int:

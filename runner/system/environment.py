@@ -28,6 +28,21 @@ def add_working_directory() -> None:
         sys.path.append(folder)
 
 
+def launched_size() -> int:
+    """Returns the number of processes that torchrun started for one run; 1 where it started none."""
+    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ and "MASTER_ADDR" in os.environ else 1
+
+
+def launched_rank() -> int:
+    """Returns the number of this process among those that torchrun started; 0 where it started none."""
+    return int(os.environ["RANK"]) if launched_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Returns the number of this process among those that torchrun started on this machine."""
+    return int(os.environ["LOCAL_RANK"])
+
+
 def environment(device: "torch.device", command: list[str]) -> dict[str, Any]:
     """Returns the content of environment.json."""
     import torch

@@ -49,6 +49,9 @@ class Interrupt:
         """The exit code: 128 + the number of the signal."""
         return 128 + (self.signal or signal.SIGINT)
 
+    def agree(self) -> None:
+        """Takes a signal of another process of the run: there is none."""
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         again = self._had_ctrl_c and number == signal.SIGINT

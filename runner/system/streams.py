@@ -24,6 +24,11 @@ class Outlet(io.FileIO):
         return memoryview(content).nbytes
 
 
+def silence_streams() -> None:
+    """Lets what Python prints go nowhere, as that of all processes of a run but the first."""
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until this process ends
+
+
 def protect_streams() -> None:
     """Makes `sys.stdout` and `sys.stderr` go on without a reader, and show ? in place of what they cannot encode.
 

@@ -33,6 +33,7 @@ from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON
 from ..data_sets.checks import check_targets
 from ..data_sets.sets import build_sets, load_data
+from ..distributed.ranks import ALONE, Ranks
 from ..metrics.build import build_metrics
 from ..metrics.selection import directions, select
 from ..objectives.build import build_loss
@@ -50,11 +51,18 @@ from .batch_control import read_reference
 from .compatibility import check_data, check_run, check_takes_inputs
 from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
+from .sharded import share
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the configuration's precision
 
 
-def build(config: DictConfig, folder: Path | None = None, training: bool = True, train_images: int = 0) -> Run:
+def build(
+    config: DictConfig,
+    folder: Path | None = None,
+    training: bool = True,
+    train_images: int = 0,
+    ranks: Ranks = ALONE,
+) -> Run:
     """Builds a run on its device. Sets torch's seed and numerics.
 
     Args:
@@ -62,6 +70,7 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
         folder: the run's, which may keep features of its images, and what was decided about these; None: it has none.
         training: False where the run is evaluated only.
         train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
+        ranks: the processes that train it.
 
     Raises:
         UserError: a component cannot be built, or two are not compatible.
@@ -81,6 +90,8 @@ def build(config: DictConfig, folder: Path | None = None, training: bool = True,
     if training:
         attach_probes(run)
         begin_regularizers(run)
+    if ranks.size > 1:
+        share(run, ranks, config.batch_norm)
     return run
 
 

@@ -57,20 +57,20 @@ class TrainingClosure:
         """
         batch = self.batch
         if fraction < 1 or not torch.is_grad_enabled():
-            size = max(2, round(fraction * batch.size))
-            return self._objective(batch.inputs[:size], batch.targets[:size])[0]
+            return self._value(batch, fraction)
         for parameter in self._parameters:  # what optimizer.zero_grad() does, without its profiling: 10 us a step
             parameter.grad = None
         if self._in_parts:
             total = self._accumulate(batch)
         else:
             total, self.terms, self.output = self._objective(batch.inputs, batch.targets)
-        self.total = total
-        must_finish = self._finite.begin(total)
+        self.total = self._whole(total)
+        must_finish = self._finite.begin(self.total)
         if not self._needs_graph and not self._in_parts:
             self._backward(total)
         if must_finish:
             self._finite.finish()
+        self._complete_gradients()
         if self._scaling is not None:
             if self._scaling.is_exhausted:
                 raise Diverged(loss=self._finite.value, gradient_norm=nan)
@@ -83,7 +83,23 @@ class TrainingClosure:
             self._finite.look_at([p.grad for p in self._parameters if p.grad is not None])
         self._progress.gradients += 1
         self._progress.samples += batch.size
+        return self.total
+
+    def _value(self, batch: Batch, fraction: float) -> Tensor:
+        """Returns the loss of the first part of a batch, which is not counted."""
+        size = max(2, round(fraction * batch.size))
+        return self._objective(batch.inputs[:size], batch.targets[:size])[0]
+
+    def _whole(self, total: Tensor) -> Tensor:
+        """Returns the loss of the whole batch by that of the samples here, which are all."""
         return total
+
+    def _complete_gradients(self) -> None:
+        """Makes gradients those of the whole batch: they are."""
+
+    def predictions(self) -> tuple[Output, Tensor]:
+        """Returns the outputs of the whole batch, as `output`, and its targets."""
+        return self.output, self.batch.targets
 
     def _accumulate(self, batch: Batch) -> Tensor:
         """Leaves the gradients of a batch, whose parts are processed one after another; returns its loss, a scalar."""

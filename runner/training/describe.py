@@ -35,6 +35,7 @@ def describe_run(config: DictConfig, choices: dict[str, Any], run: Run, folder: 
         ("length", f"{config.duration}, {_count_batches(run)}{' at first' if changes else ''}"),
         *([("batches", changes)] if changes else []),
         ("device", f"{describe_device(run.device)}, {precision}"),
+        *([("ranks", run.ranks.describe())] if run.ranks.size > 1 else []),
         ("folder", shown(folder)),
     ]
 

@@ -76,4 +76,5 @@ class Evaluator:
             self._display.show_evaluation(rows, self._recorder.last_train_row, run.progress.counts())
 
     def _is_interrupted(self) -> bool:
+        self._interrupt.agree()
         return self._interrupt.signal != 0

@@ -3,12 +3,14 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..distributed.launch import joined_ranks
+from ..distributed.ranks import Ranks
 from ..records.changes import Change, update_plan
 from ..records.metrics import METRICS_FILE, blank_record
 from ..records.run_folder import (
@@ -25,6 +27,7 @@ from ..records.run_folder import (
 )
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
+from ..system.environment import launched_rank, launched_size
 from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, interrupted_code, one_line, reason
 from ..system.files import read_json, shown, write_json, write_text
 from ..system.interrupt import Interrupt
@@ -62,24 +65,33 @@ def start(
         UserError: the folder holds another run, is written by another process, or cannot be written; or a component
             cannot be built, or the change would be one of the run's past; nothing was written then.
     """
-    display = display or Display()
-    if change is None and show_if_done(config, folder, display):
+    display = display or Display(quiet=launched_rank() > 0)
+    is_alone = launched_size() == 1
+    if is_alone and change is None and show_if_done(config, folder, display):
         return 0
     try:
-        with Interrupt() as interrupt, ExitStack() as stack:
-            with refuse_unwritable(folder):
-                stack.enter_context(RunLock(folder))
-            if change is not None:
-                check_same_run(folder, change.former)
-            elif show_if_done(config, folder, display):  # by a process that held the lock a moment ago
+        with Interrupt() as interrupt, joined_ranks(config.device) as ranks, ExitStack() as stack:
+
+            def begin() -> bool:
+                """Takes the folder, unless the run in it is done."""
+                if not is_alone and change is None and show_if_done(config, folder, display):
+                    return True
+                with refuse_unwritable(folder):
+                    stack.enter_context(RunLock(folder))
+                if change is not None:
+                    check_same_run(folder, change.former)
+                    return False
+                return show_if_done(config, folder, display)  # by a process that held the lock a moment ago
+
+            if ranks.lead(begin):
                 return 0
-            return execute(config, choices, folder, command, display, interrupt, debug, change, pause_after)
+            return execute(config, choices, folder, command, display, interrupt, debug, change, pause_after, ranks)
     except KeyboardInterrupt as stop:
         return interrupted_code(stop)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - of a component that was built; later ones are in `run_training`
-        if change is None:
+        if change is None and launched_rank() == 0:
             record_failure(folder, error)
         if debug:
             traceback.print_exc()
@@ -116,37 +128,58 @@ def execute(
     debug: bool,
     change: Change | None,
     pause_after: int | None,
+    ranks: Ranks,
 ) -> int:
     """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
-    from ..records.checkpoint_files import find_resume_point
     from .build import build
     from .compatibility import check_change
     from .describe import describe_run
     from .schedule import zero_lr_notes
 
-    run = build(config, folder)
+    run = ranks.together(lambda: build(config, folder, ranks=ranks))
+    ranks.broadcast([*run.network.parameters(), *run.network.buffers()])
     run.pause_after = pause_after
-    metrics = folder / METRICS_FILE
-    resume_point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
-    history = read_history(folder) if resume_point.state else []
+    resume_point, history, ranks_before = ranks.lead(lambda: read_past(folder))
+    if ranks_before not in (None, ranks.size):
+        run.notes.append(
+            f"the run had {ranks_before} ranks before, and has {ranks.size} from here on: the same samples in the same"
+            " order, and sums over them in another"
+        )
     if change is not None and resume_point.state:
-        check_change(change, run, resume_point.state, folder)
+        state = resume_point.state
+        ranks.lead(lambda: check_change(change, run, state, folder))
         run.notes.append(change.describe(resume_point.state["progress"]["step"]))
         history.append({"step": resume_point.state["progress"]["step"], "before": change.before})
     with ExitStack() as stack:
+
+        def write_first() -> None:
+            with refuse_unwritable(folder):
+                if change is not None:
+                    reopen(folder, change)
+                write_header(config, choices, folder, command, run, history, resumes=resume_point.state is not None)
+                display.log_to(folder / "log.txt")
+
+        stack.callback(display.close)
+        ranks.lead(write_first)
         with refuse_unwritable(folder):
-            if change is not None:
-                reopen(folder, change)
-            write_header(config, choices, folder, command, run, history, resumes=resume_point.state is not None)
-            display.log_to(folder / "log.txt")
-            stack.callback(display.close)
             recorder = open_recorder(config, folder, run, resume_point, display)
             stack.callback(recorder.close)
         resume(run, recorder, folder, resume_point, display, history)
         run.notes += zero_lr_notes(run.schedule, run.progress, run.duration)
         display.show_start(describe_run(config, choices, run, folder), run.notes)
-        code, outcome = run_training(run, recorder, display, folder, interrupt, debug)
+        with of_all_ranks(run, interrupt) as shared_interrupt:
+            code, outcome = run_training(run, recorder, display, folder, shared_interrupt, debug)
         return finish(run, recorder, display, folder, code, outcome)
+
+
+def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], int | None]:
+    """Returns the state that the run of a folder goes on from, what was changed in it, and its number of ranks."""
+    from ..records.checkpoint_files import find_resume_point
+
+    metrics = folder / METRICS_FILE
+    point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
+    history = read_history(folder) if point.state else []
+    return point, history, read_json(folder / "environment.json").get("ranks", 1) if point.state else None
 
 
 def reopen(folder: Path, change: Change) -> None:
@@ -176,6 +209,8 @@ def write_header(
     header = {"choices": choices, "fingerprint": fingerprint(config)} | ({"history": history} if history else {})
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     present = environment(run.device, command)
+    if run.ranks.size > 1:
+        present["ranks"] = run.ranks.size
     if run.features is not None:
         present["features"] = run.features
     if run.decisions is not None:
@@ -194,14 +229,16 @@ def open_recorder(
     from ..config.instantiate import construct_each
     from ..records.checkpoint_files import CheckpointStore
     from ..records.logger import Logger
-    from ..state.recorder import Recorder
+    from ..state.recorder import Recorder, SilentRecorder
 
+    keep = config.keep_checkpoints
+    if not run.ranks.leads:
+        return SilentRecorder(run, keep.every, keep.at_restarts)
     resumed_at = resume_point.state["progress"]["step"] if resume_point.state else None
     if resumed_at is None:
         (folder / METRICS_FILE).unlink(missing_ok=True)
     plugins = construct_each(config, "logger", folder=folder, resumed_at=resumed_at, say=display.say)
     loggers = complete_each(plugins, Logger, "logger").values()
-    keep = config.keep_checkpoints
     store = CheckpointStore(folder / "checkpoints", keep.last, resume_point.last_step)
     return Recorder(run, folder, fingerprint(config), store, keep.every, keep.at_restarts, loggers)
 
@@ -228,9 +265,22 @@ def resume(
         path = shown(folder / "checkpoints" / resume_point.name)
         raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
     recorder.resume(resume_point.state)
-    if history and only_its_end_logged(run, history[-1], folder):
+    if run.ranks.leads and history and only_its_end_logged(run, history[-1], folder):
         blank_record(folder / METRICS_FILE, "train", run.progress.step)
     display.say(f"continuing from step {run.progress.step} ({resume_point.name})")
+
+
+@contextmanager
+def of_all_ranks(run: "Run", interrupt: Interrupt) -> Iterator[Interrupt]:
+    """Lets batch norm see the whole batch of several processes while entered; yields the interrupt of all of them."""
+    if run.ranks.size == 1:
+        yield interrupt
+        return
+    from ..distributed.batch_norm import GlobalBatchNorm
+    from ..distributed.interrupt import AgreedInterrupt
+
+    with GlobalBatchNorm(run.ranks) if run.batch_norm == "global" else nullcontext():
+        yield AgreedInterrupt(interrupt, run.ranks)
 
 
 def run_training(
@@ -255,18 +305,22 @@ def run_training(
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}
     except DataError as error:  # a line that says all
+        run.ranks.fail(error)
         recorder.flush()
         return USER_ERROR, {"status": "failed", "error": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever ends a run is recorded
-        with suppress(OSError):
-            log_traceback(folder, error)
+    except Exception as raised:  # noqa: BLE001 - whatever ends a run is recorded
+        cause = run.ranks.cause(raised)
+        run.ranks.fail(cause)
+        if run.ranks.leads:
+            with suppress(OSError):
+                log_traceback(folder, cause)
         if interrupt.signal:  # it reached the processes that read the data as well, and the run misses them
             return interrupt.code, {"status": "interrupted"}
         if debug:
             traceback.print_exc()
         with suppress(Exception):  # writing the rows that wait may be what failed
             recorder.flush()
-        return FAILED, {"status": "failed", "error": reason(error)}
+        return FAILED, {"status": "failed", "error": reason(cause)}
     finally:
         interrupt.patient = False
     if interrupt.signal:
@@ -284,6 +338,8 @@ def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, cod
     Raises:
         UserError: data that cannot be read ended it.
     """
+    if not run.ranks.leads:
+        return code
     try:
         if run.range_test and outcome["status"] in DONE:
             from ..reporting.range_test import summarise_range_test

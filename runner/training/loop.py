@@ -9,6 +9,7 @@ from ..system.interrupt import Interrupt
 from .batch_control import BatchController
 from .closure import TrainingClosure
 from .evaluator import Evaluator
+from .sharded import ShardedClosure
 
 
 def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) -> None:
@@ -20,7 +21,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
     """
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
     optimizer.train()
-    closure = TrainingClosure(run)
+    closure = ShardedClosure(run) if run.ranks.size > 1 else TrainingClosure(run)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
     regularizers = Regularizers(run, recorder, display)
     evaluator = Evaluator(run, recorder, display, interrupt, regularizers)
@@ -39,6 +40,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             if run.averaged is not None:
                 run.averaged.after_step()
             controller.observe(probes.after_step(batch))
+            interrupt.agree()
             due = evaluator.due()
             if "log" in due:
                 log_step(run, closure, regularizers, recorder, display)
@@ -60,5 +62,5 @@ def log_step(
             **regularizers.report(closure.terms),
             **run.optimizer.last_step,
         }
-        recorder.log_train(row, closure.output, closure.batch.targets)
+        recorder.log_train(row, *closure.predictions())
         display.show_step(row, run.progress, run.clocks.seconds["train"])

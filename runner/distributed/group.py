@@ -1,0 +1,196 @@
+"""The processes that torchrun started, as a group of torch.distributed."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..system.environment import local_rank
+from ..system.errors import UserError
+from .ranks import TIMEOUT, RankError, Ranks, picklable
+
+Result = TypeVar("Result")
+
+BUILD_TIME = timedelta(hours=24)  # that others wait for rank 0, which may read or download a data set
+LAST_WORDS = timedelta(seconds=3)  # that a process waits for the message of one whose connection is lost
+ERROR = "error"  # key in the store: the first error of a process
+
+
+class Group(Ranks):
+    """Several processes: NCCL on GPUs, one for each process, and gloo on CPUs.
+
+    Args:
+        store: shared by the processes.
+        device: of this process.
+    """
+
+    def __init__(self, store: Any, device: torch.device):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._store, self._device = store, device
+        self._turns = 0
+
+    @classmethod
+    @contextmanager
+    def joined(cls, device: str) -> Iterator["Group"]:
+        """Joins the group that torchrun describes while entered.
+
+        Raises:
+            UserError: a device is named, or there are more processes than GPUs here.
+        """
+        here = device_of_rank(device)
+        # a store of its own for each attempt of torchrun --max-restarts
+        attempt = f"trainopt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        base, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        store = dist.PrefixStore(attempt, base)
+        backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        try:
+            yield cls(store, here)
+        finally:
+            with suppress(RuntimeError):  # of a connection that is lost
+                dist.destroy_process_group()
+
+    def describe(self) -> str:
+        """Returns the number of processes, their devices, the backend, and how long they wait for one another."""
+        kind = "nccl" if self._device.type == "cuda" else "gloo"
+        devices = "GPUs" if self._device.type == "cuda" else "CPU"
+        return f"{self.size} on {devices}, {kind}, timeout {TIMEOUT.total_seconds() / 60:.0f} min"
+
+    def lead(self, work: Callable[[], Result]) -> Result:
+        """Returns what `work` returns on rank 0, where it is called alone; an error of it is that of all."""
+        outcome: list[Any] = [None, None]
+        error: Exception | None = None
+        if self.leads:
+            try:
+                outcome[0] = work()
+            except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
+                error, outcome[1] = raised, picklable(raised)
+        with self._connection():
+            dist.broadcast_object_list(outcome, 0, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        self._raise(0, outcome[1])
+        return outcome[0]
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Returns what `work` returns here; rank 0 is done before the others begin, and an error is that of all."""
+        self._turns += 1
+        key, result, error = f"turn {self._turns}", None, None
+        if not self.leads:
+            with self._connection():
+                self._store.wait([key], BUILD_TIME)
+        if self.leads or self._store.get(key) == b"done":
+            try:
+                result = work()
+            except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
+                error = raised
+        if self.leads:
+            self._store.set(key, "done" if error is None else "failed")
+        errors: list[Any] = [None] * self.size
+        with self._connection():
+            dist.all_gather_object(errors, None if error is None else picklable(error))
+        if error is not None:
+            raise error
+        for rank, description in enumerate(errors):
+            self._raise(rank, description)
+        return result  # type: ignore[return-value]
+
+    def sum_(self, tensors: list[Tensor]) -> None:
+        """Adds up tensors of one type over the processes, in place, in one reduction."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with self._connection():
+            dist.all_reduce(flat)
+        for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(values.view_as(tensor))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the tensors (n, ...) of all processes, whose n may differ, one after another."""
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=tensor.device)
+        lengths[self.rank] = len(tensor)
+        with self._connection():
+            dist.all_reduce(lengths)
+            counts = lengths.tolist()
+            padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+            padded[: len(tensor)] = tensor
+            parts = [torch.empty_like(padded) for _ in counts]
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def broadcast(self, tensors: list[Tensor]) -> None:
+        """Sets tensors to those of rank 0."""
+        with self._connection(), torch.no_grad():
+            for tensor in tensors:
+                values = tensor.contiguous()
+                dist.broadcast(values, 0)
+                tensor.copy_(values)
+
+    def all_reduce_later(self, flat: Tensor) -> Callable[[], None]:
+        """Begins to add up a tensor over the processes, in place; returns what waits for the end of that."""
+        with self._connection():
+            work = dist.all_reduce(flat, async_op=True)
+
+        def wait() -> None:
+            with self._connection():
+                work.wait()
+
+        return wait
+
+    def fail(self, error: BaseException) -> None:
+        """Lets the others know by which error this process ends; the first such error stands."""
+        if isinstance(error, RankError):
+            return
+        text = picklable(error)[1] if isinstance(error, Exception) else type(error).__name__
+        with suppress(RuntimeError):  # the store may be gone
+            self._store.compare_set(ERROR, "", f"rank {self.rank}: {text}")
+
+    def cause(self, error: Exception) -> Exception:
+        """Returns the error of another process, where `error` is that the connection to it was lost; else `error`."""
+        if not isinstance(error, RankError):
+            return error
+        with suppress(RuntimeError):  # also where there is no message in time
+            self._store.wait([ERROR], LAST_WORDS)
+            return RankError(self._store.get(ERROR).decode())
+        return error
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Turns an error of torch.distributed into a RankError."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankError(
+                "the connection to another rank was lost: it was killed, or did not answer within"
+                f" {TIMEOUT.total_seconds() / 60:.0f} min"
+            ) from error
+
+    def _raise(self, rank: int, description: Any) -> None:
+        """Raises the error of another process, if there is one."""
+        if description is None:
+            return
+        is_users, text = description
+        raise UserError(f"rank {rank}: {text}") if is_users else RankError(f"rank {rank}: {text}")
+
+
+def device_of_rank(device: str) -> torch.device:
+    """Returns the device of this process: a GPU for each process of a machine, where it has any.
+
+    Raises:
+        UserError: a GPU is named, or there are too few.
+    """
+    count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if ":" in device:
+        raise UserError(f"device={device}: torchrun gives each process a GPU of its own; give device=cuda")
+    if device == "cpu" or (device == "auto" and count == 0):
+        return torch.device("cpu")
+    if local_rank() >= count:
+        raise UserError(
+            f"device={device}: this machine has {count} GPUs, and torchrun started more processes on it;"
+            f" give --nproc-per-node={count}" + ("" if count else ", or device=cpu")
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())

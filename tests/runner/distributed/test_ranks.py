@@ -1,0 +1,137 @@
+"""A run on several processes is the run of one process, to rounding; interrupted, killed, resumed."""
+
+import pytest
+
+from helpers.cli import built
+from helpers.ranks import DOUBLE, run_ranks, start_ranks, wait_ranks
+from helpers.runs import equal, rows, same_weights, summary, timeless, weights
+from trainopt.runner.system.errors import UserError
+from trainopt.runner.training.sharded import check_shared
+
+SHORT = f"{DOUBLE} logger=none data=digits data.limit=100 batching.size=33 log_every=1steps"
+LINES = [
+    "optimizer=sgd optimizer.momentum=0.9 regularizer=[l2]",
+    "optimizer=adam gradient.clip_norm=0.5 gradient.accumulation_steps=3",
+    "optimizer=adaptive_nesterov",
+    "optimizer=schedulefree_sgd",
+    "averaging=ema",
+    "averaging=swa averaging.start=0.3 averaging.every=2steps",
+    "batching.persistency=3 augmentation.mixup=0.2 augmentation.cutmix=1.0",
+    "augmentation=standard augmentation.cutout=2 augmentation.random_erasing=0.5 augmentation.crop_padding=1",
+    "batching.size=2",  # the third process has no sample
+    "regularizer=[checkpoint_distance] regularizer.checkpoint_distance.at=[2steps] gradient.accumulation_steps=2",
+    "schedule=plateau schedule.patience=0 schedule.min_delta=0.5 data.validation=0.2",
+    "objective=mse schedule=one_cycle",
+]
+
+
+def assert_same_run(one, several, tolerance):
+    """Two runs have the same records and weights, to rounding."""
+    for name, value in weights(one).items():
+        assert (value - weights(several)[name]).abs().max() <= tolerance, name
+    for a, b in zip(timeless(rows(one)), timeless(rows(several)), strict=True):
+        numbers = {key: value for key, value in a.items() if isinstance(value, float)}
+        assert {k: b[k] for k in numbers} == pytest.approx(numbers, rel=1e-7)  # evaluations are of float32
+        assert {k: v for k, v in a.items() if k in ("kind", "step", "samples")}.items() <= b.items()
+
+
+def test_two_processes_make_the_run_of_one(tmp_path):
+    line = f"{SHORT} duration=3steps evaluate_every=2steps"
+    assert run_ranks(1, line, tmp_path / "one") == [0]
+    assert run_ranks(2, line, tmp_path / "two") == [0, 0]
+    assert_same_run(tmp_path / "one", tmp_path / "two", 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", LINES)
+def test_any_number_of_processes_makes_the_run_of_one(tmp_path, typed):
+    line = f"{SHORT} duration=9steps evaluate_every=4steps {typed}"
+    begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2, 3)}
+    assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
+    for size in (2, 3):
+        assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+
+
+@pytest.mark.slow
+def test_in_float32_weights_differ_by_rounding_and_evaluations_are_those_of_one(tmp_path):
+    line = "logger=none model=resnet8 batching.size=64 duration=4steps"
+    for size in (1, 2):
+        assert run_ranks(size, line, tmp_path / str(size)) == size * [0]
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert all((one[name] - two[name]).abs().max() < 1e-5 for name in one)
+    first = [timeless(rows(tmp_path / str(size), "test"))[0] for size in (1, 2)]
+    assert first[0] == first[1]  # of the same weights, at step 0
+
+
+@pytest.mark.slow
+def test_local_batch_norm_is_another_run_with_rank_0_s_statistics(tmp_path):
+    line = f"{SHORT} duration=3steps"
+    assert run_ranks(1, line, tmp_path / "one") == [0]
+    for name in ("local", "again"):
+        assert run_ranks(2, f"{line} batch_norm=local", tmp_path / name) == [0, 0]
+    one, local = weights(tmp_path / "one"), weights(tmp_path / "local")
+    assert max((one[name] - local[name]).abs().max() for name in one) > 1e-4
+    assert same_weights(tmp_path / "local", tmp_path / "again")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [15, 9, ""])
+def test_a_rank_that_ends_loses_nothing(tmp_path, rank, number):
+    line = f"{SHORT} averaging=ema duration=9steps checkpoint_every=2steps evaluate_every=4steps"
+    assert run_ranks(2, line, tmp_path / "whole") == [0, 0]
+    codes = run_ranks(2, line, tmp_path / "run", fault=f"{rank}:6:{number}")
+    if number == 15:
+        assert codes == [143, 143]
+        assert summary(tmp_path / "run")["status"] == "interrupted"
+        assert summary(tmp_path / "run")["steps"] == 6
+    elif number == 9:
+        assert codes[rank] == -9
+        assert codes[1 - rank] == 1
+        if rank == 1:
+            assert "connection to another rank was lost" in summary(tmp_path / "run")["error"]
+    else:
+        assert codes == [1, 1]
+        error = "ValueError: no more" if rank == 0 else "RankError: rank 1: ValueError: no more"
+        assert summary(tmp_path / "run")["error"] == error
+    assert run_ranks(2, line, tmp_path / "run") == [0, 0]
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert equal(timeless(rows(tmp_path / "run")), timeless(rows(tmp_path / "whole")))
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path):
+    line = f"{SHORT} duration=9steps evaluate_every=4steps"
+    assert run_ranks(1, line, tmp_path / "whole") == [0]
+    assert run_ranks(3, line, tmp_path / "run", fault="2:4:15") == 3 * [143]
+    assert run_ranks(2, line, tmp_path / "run") == [0, 0]
+    assert "had 3 ranks before, and has 2" in (tmp_path / "run/log.txt").read_text()
+    assert_same_run(tmp_path / "whole", tmp_path / "run", 1e-6)
+    assert run_ranks(2, line, tmp_path / "run") == [0, 0]  # it is done
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("model=mlp model.dropout=0.1", "model: Dropout with a probability of 0.1 draws a mask for a whole batch"),
+        ("model=mlp probe=[taylor]", "probe.taylor: measures a whole batch"),
+        ("model=mlp optimizer=ehnewton", "optimizer: EHNewton differentiates the loss of a whole batch itself"),
+        ("model=function data=none", "data=none: a test function has no batches to share"),
+        ("model=mlp objective._target_=helpers.fixtures.ScaledLoss", "objective: the loss has a state"),
+        (
+            "model=mlp objective._target_=helpers.ranks.WeightedLoss",
+            "objective: the loss is not the mean of the losses",
+        ),
+        ("model=resnet8 compile=true", "compile=true: batch_norm=global is not compiled"),
+    ],
+)
+def test_what_processes_do_not_compute_together_is_refused(typed, message):
+    with pytest.raises(UserError, match=message):
+        check_shared(built(*typed.split()), "global")
+
+
+@pytest.mark.slow
+def test_all_processes_end_with_the_refusal_of_one(tmp_path):
+    assert run_ranks(2, f"{SHORT} probe=[taylor]", tmp_path) == [2, 2]
+    assert "trainopt: probe.taylor: measures a whole batch" in (tmp_path / "rank0.txt").read_text()
+    assert not (tmp_path / "run.yaml").exists()
