@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison.differences import typed_text
 from ..comparison.figures.curves import AXIS_LABELS, draw_curve_panels, method_curves
-from ..comparison.figures.point_styles import RATE, legend_handles, point_styles, rest_of_label
+from ..comparison.figures.point_styles import RATE, point_legend, point_styles, rest_of_label
 from ..comparison.methods import Comparison, compare_methods
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
 from ..reporting.figure_style import points
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.method_styles import name_parts
-from ..reporting.style import SavedFigure, add_legend, legend_columns, new_figure, save_figure, set_note, style_axes
+from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, set_note, style_axes
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader
 from .record_metrics import parse_position
@@ -139,8 +139,7 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
         return None
     rates = {m.name: {RATE: value} for m in comparison.methods if (value := name_parts(m.name).get(RATE))}
     styles = point_styles({m.name: rest_of_label(m, rates.get(m.name, {})) for m, _, _ in means})
-    handles = legend_handles(styles.values())
-    columns = legend_columns(handles)
+    handles, columns = point_legend(styles.values())
     figure = new_figure(4.2, 0.2 * -(-len(handles) // columns))
     axes = figure.subplots()
     for method, x_estimate, y_estimate in means:

@@ -13,11 +13,11 @@ from matplotlib.tri import Triangulation
 
 from ...reporting.figure_style import points
 from ...reporting.method_styles import name_parts
-from ...reporting.style import SavedFigure, add_legend, legend_columns, new_figure, save_figure, set_note, style_axes
+from ...reporting.style import SavedFigure, add_legend, new_figure, save_figure, set_note, style_axes
 from ..differences import configs_as_text
 from ..methods import Comparison, Method
 from .point_labels import PointLabels, write_labels
-from .point_styles import RATE, PointStyle, legend_handles, point_styles, rest_of_label
+from .point_styles import RATE, PointStyle, point_legend, point_styles, rest_of_label
 
 EPOCH_FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, for the points of its trajectory
 ERROR_LEVELS = 7
@@ -56,8 +56,7 @@ def draw_fisher_plane(comparison: Comparison, out: Path) -> list[SavedFigure]:
     if not trajectories:
         return []
     styles = plane_styles(comparison, trajectories)
-    handles = legend_handles(styles.values())
-    columns = legend_columns(handles)
+    handles, columns = point_legend(styles.values())
     draw = {
         "fisher_plane": ("End points of runs in the plane of condition and energy", draw_end_points),
         "fisher_ways": ("Trajectories of runs in the plane of condition and energy", draw_trajectories),

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from ...reporting.figure_style import points
 from ...reporting.method_styles import method_styles, name_parts, optimizer_of, part_label
+from ...reporting.style import legend_columns
 from ..methods import Method
 
 RATE = "optimizer.lr"
@@ -64,15 +65,29 @@ def rest_of_label(method: Method, apart: Mapping[str, str]) -> str:
     return ", ".join(text for text in method.label.split(", ") if text not in texts)
 
 
-def legend_handles(styles: Iterable[PointStyle]) -> dict[str, Line2D]:
-    """Returns the handles of a legend: the colours of the learning rates, in their order, then the markers."""
+def point_legend(styles: Iterable[PointStyle]) -> tuple[dict[str, Line2D], int]:
+    """Returns the handles of a legend by their labels, and the number of its columns.
+
+    The first column has the colours of the learning rates in their order, the others the markers; blank handles fill
+    columns up, as a legend breaks the same list into all of them.
+    """
     styles = list(styles)
-    rates = {style.rate: style.colour for style in styles if style.rate}
-    ordered = sorted(rates, key=lambda label: float(label.rpartition(" ")[2]))
-    handles = {rate: Line2D([], [], color=rates[rate], linewidth=points(5)) for rate in ordered}
+    colours = {style.rate: style.colour for style in styles if style.rate}
+    ordered = sorted(colours, key=lambda label: float(label.rpartition(" ")[2]))
+    rates = {rate: Line2D([], [], color=colours[rate], linewidth=points(5)) for rate in ordered}
+    rests: dict[str, Line2D] = {}
     for style in styles:
         if style.rest:
             colour = "0.5" if rates else style.colour
             look: dict[str, Any] = {"color": colour, "marker": style.marker, "markeredgecolor": "black"}
-            handles.setdefault(style.rest, Line2D([], [], linestyle="none", markersize=points(7), **look))
-    return handles
+            rests.setdefault(style.rest, Line2D([], [], linestyle="none", markersize=points(7), **look))
+    columns = legend_columns([*rates, *rests])
+    if not (rates and rests) or columns == 1:
+        return rates | rests, columns
+    rows = max(len(rates), -(-len(rests) // (columns - 1)))
+    last = -(-len(rests) // rows)
+    blanks = [Line2D([], [], linestyle="none") for _ in range(rows * (1 + last) - len(rates) - len(rests))]
+    labels = [" " * (n + 1) for n in range(len(blanks))]  # which differ, and are not seen
+    blank, first = dict(zip(labels, blanks, strict=True)), rows - len(rates)
+    fill = {label: blank.pop(label) for label in labels[:first]}
+    return rates | fill | rests | blank, 1 + last

@@ -18,7 +18,7 @@ from trainopt.runner.comparison.figures.fisher_plane import (
     set_scales,
 )
 from trainopt.runner.comparison.figures.point_labels import write_labels
-from trainopt.runner.comparison.figures.point_styles import legend_handles
+from trainopt.runner.comparison.figures.point_styles import PointStyle, point_legend
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.fisher_curves import draw_fisher_curves, fisher_figure
@@ -100,12 +100,18 @@ def test_colours_are_learning_rates_and_markers_are_plans(made):
     for name, style in styles.items():
         assert style.rate == f"lr {name.rpartition('optimizer.lr=')[2].split()[0]}"
         assert (style.marker == "o") == ("batching=constant" in name)
-    assert list(legend_handles(styles.values())) == [
-        "lr 0.05",
-        "lr 0.1",
-        "constant batch size s",
-        "batching dynamic, batch size 64",
-    ]
+    handles, columns = point_legend(styles.values())
+    assert list(handles) == ["lr 0.05", "lr 0.1", "constant batch size s", "batching dynamic, batch size 64"]
+    assert columns == 2
+
+
+@pytest.mark.parametrize(("rates", "plans"), [(3, 1), (3, 4), (1, 5), (5, 2)])
+def test_learning_rates_have_a_column_of_the_legend_for_themselves(rates, plans):
+    styles = [PointStyle("k", "o", f"lr {n + 1}", f"plan {m}") for n in range(rates) for m in range(plans)]
+    handles, columns = point_legend(styles)
+    first, *others = (list(part) for part in np.array_split(list(handles), columns))
+    assert [label for label in first if label.strip()] == [f"lr {n + 1}" for n in range(rates)]
+    assert [label for part in others for label in part if label.strip()] == [f"plan {m}" for m in range(plans)]
 
 
 def test_few_points_have_their_errors_beside_them(tmp_path):
