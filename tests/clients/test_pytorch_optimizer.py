@@ -44,6 +44,8 @@ def points(dtype=torch.float32):
 @pytest.mark.parametrize("how", ["float32", "bfloat16 weights", "autocast"])
 def test_the_loss_of_a_classifier_falls(kind, options, steps, how):
     """By backward(create_graph=True) and step(), as of its AdaHessian; by a closure where the optimizer needs one."""
+    if "preconditioner" in options and "weights" in how:
+        return  # refused, as tests/optimizers/test_checked.py says
     dtype = torch.bfloat16 if "weights" in how else torch.float32
     model, (inputs, labels) = classifier(dtype), points(dtype)
     optimizer = kind(model.parameters(), **options)
