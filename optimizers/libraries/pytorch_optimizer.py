@@ -13,7 +13,11 @@ from .options import argument_names, check_arguments, check_name, check_required
 from .trial import tried
 
 INSTALL = "pytorch_optimizer is not installed; pip install 'trainopt[optimizers]'"
-WRAPPERS = ("SAM", "LookSAM", "FriendlySAM", "Lookahead", "OrthoGrad")  # around a base_optimizer
+WRAPPERS = ("SAM", "LookSAM", "FriendlySAM", "WSAM", "Lookahead", "OrthoGrad", "TRAC")  # around a base_optimizer
+UNUSABLE = {  # classes that a run cannot use, with the reason
+    "gsam": "its closure returns outputs and loss, and it needs a scheduler of rho; sam, looksam and wsam have neither",
+    "pcgrad": "it combines the gradients of several losses, and a run has one",
+}
 
 
 def pytorch_optimizer(
@@ -68,6 +72,8 @@ def pytorch_optimizer(
 def find_class(key: str, name: str, library: ModuleType) -> type[torch.optim.Optimizer]:
     """Returns the class of a name, which is the value of a key."""
     wrappers = {wrapper.lower(): wrapper for wrapper in WRAPPERS}
+    if name.lower() in UNUSABLE:
+        raise ValueError(f"{key}={name}: {UNUSABLE[name.lower()]}")
     check_name(key, name.lower(), [*library.get_supported_optimizers(), *wrappers], library.__name__)
     wrapper = wrappers.get(name.lower())
     return getattr(library, wrapper) if wrapper else library.load_optimizer(name)
@@ -101,4 +107,6 @@ def creator(cls: type, base: type | None, options: dict[str, Any]) -> Callable[[
     others = {key: value for key, value in options.items() if key not in names}
     if names[0] == "optimizer":
         return lambda subject: cls(base(subject, **others), **wrapping)
+    if names[:2] == ["model", "params"]:
+        return lambda subject: cls(subject, subject.parameters(), base_optimizer=base, **wrapping, **others)
     return lambda subject: cls(subject, base_optimizer=base, **wrapping, **others)

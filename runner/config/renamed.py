@@ -91,6 +91,7 @@ ADDED_KEYS: dict[str, Any] = {
 }
 ADDED_CHOICES = {"augmentation": "none", "averaging": "none", "objective": "cross_entropy"}
 ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_ARGUMENTS
+    "runner.objectives.MeanSquaredError": {"objective.true_class_weight": 1.0, "objective.true_class_target": 1.0},
     "data.arrays": {"data.num_classes": None},
     "optimizers.AdaptiveNesterov": {"optimizer.weight_decay": 0.0},
     "optimizers.EHNewton": {

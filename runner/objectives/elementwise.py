@@ -26,8 +26,12 @@ class ElementwiseLoss(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean over a batch."""
-        return type(self).function(*comparable(outputs, targets, self.num_classes))
+        return type(self).function(*self.pair(outputs, targets))
 
     def of_samples(self, outputs: Tensor, targets: Tensor, training: bool = True) -> Tensor:
         """Returns the loss of each sample (B,), the mean over its outputs."""
-        return of_each(type(self).function(*comparable(outputs, targets, self.num_classes), reduction="none"))
+        return of_each(type(self).function(*self.pair(outputs, targets), reduction="none"))
+
+    def pair(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the arguments of the function, of one shape."""
+        return comparable(outputs, targets, self.num_classes)

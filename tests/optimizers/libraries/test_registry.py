@@ -17,7 +17,7 @@ from helpers.runs import equal
 from trainopt.optimizers.libraries import pytorch_optimizer as pytorch_module
 from trainopt.optimizers.libraries import timm_optimizer as timm_module
 from trainopt.optimizers.libraries.adapted import adapt
-from trainopt.optimizers.libraries.pytorch_optimizer import WRAPPERS
+from trainopt.optimizers.libraries.pytorch_optimizer import UNUSABLE, WRAPPERS
 from trainopt.runner.state.checkpoint import load_run_state, run_state
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.training.build import build, seed_everything
@@ -40,6 +40,7 @@ NEEDS = {
     "pytorch_optimizer ranger21": {"num_iterations": STEPS},
     "pytorch_optimizer lbfgs": {"lr": 0.1, "max_iter": 4},
     **{f"pytorch_optimizer {wrapper.lower()}": {"lr": 0.1, "base_optimizer": "sgd"} for wrapper in WRAPPERS},
+    "pytorch_optimizer trac": {"lr": 0.1, "base_optimizer": "sgd", "s_prev": 1e-3},  # else 12 steps change hardly a bit
 }
 CUDA = "CUDA required for"
 NO_STEP = "it raises NotImplementedError"  # they update within the backward pass, by a method of their own
@@ -55,7 +56,7 @@ REFUSED = {
 }
 
 # How a plain loop calls `step` where it needs a closure.
-PERTURBED = ("sam", "looksam", "friendlysam", "bsam")  # gradients first, and again by the closure
+PERTURBED = ("sam", "looksam", "friendlysam", "bsam", "wsam")  # gradients first, and again by the closure
 WITH_GRAPH = ("adahessian", "sophiah")
 
 
@@ -98,11 +99,14 @@ def library_optimizer(library, name, network):
             params = [{"params": hidden}, {"params": others, "use_fallback": True}]
         return timm.optim.create_optimizer_v2(params, name, **needs)
     if (base := needs.pop("base_optimizer", None)) is not None:
-        wrapper, base_class = getattr(pytorch_optimizer, {w.lower(): w for w in WRAPPERS}[name]), torch.optim.SGD
-        assert base == "sgd"
+        wrapper = getattr(pytorch_optimizer, {w.lower(): w for w in WRAPPERS}[name])
+        base_class = pytorch_optimizer.load_optimizer(base)
+        if name == "wsam":
+            return wrapper(network, params, base_class, **needs)
         if "sam" in name:
             return wrapper(params, base_class, **needs)
-        return wrapper(base_class(params, **needs))
+        of_wrapper = {key: needs.pop(key) for key in ("s_prev",) if key in needs}
+        return wrapper(base_class(params, **needs), **of_wrapper)
     cls = pytorch_optimizer.load_optimizer(name)
     if "muon" in cls.__module__:
         return cls([{"params": hidden, "use_muon": True}, {"params": others, "use_muon": False}], **needs)
@@ -173,6 +177,13 @@ def test_every_name_trains_as_in_a_plain_loop_and_is_resumed_or_is_refused(libra
     with warnings.catch_warnings(action="ignore"), torch.compiler.set_stance("force_eager"):
         faults = {name: fault(library, name, monkeypatch) for name in NAMES[library][part::PARTS]}
     assert {name: what for name, what in faults.items() if what} == {}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_a_run_cannot_use_is_refused_with_the_reason(name):
+    assert name.upper() in map(str.upper, dir(pytorch_optimizer))
+    with pytest.raises(UserError, match=f"optimizer.name={name}: {UNUSABLE[name]}"):
+        build(config_of("pytorch_optimizer", name))
 
 
 def test_what_is_listed_are_names():

@@ -47,6 +47,18 @@ def test_classes_are_vectors_and_the_loss_is_the_mean_of_those_of_the_samples(lo
     close(loss.evaluated_sum(OUTPUTS, targets), 7 * smooth(OUTPUTS, targets).double(), 1e-6)
 
 
+def test_the_square_loss_of_the_true_class_is_scaled_as_in_hui_and_belkin():
+    outputs = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    classes, k, M = torch.tensor([0, 4, 2, 2, 1, 3]), 15.0, 30.0
+    expected = []
+    for f, c in zip(outputs.tolist(), classes.tolist(), strict=True):
+        expected.append((k * (f[c] - M) ** 2 + sum(f[i] ** 2 for i in range(5) if i != c)) / 5)
+    loss = MeanSquaredError(5, k, M)
+    torch.testing.assert_close(loss.of_samples(outputs, classes), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(loss(outputs, classes), torch.tensor(expected, dtype=torch.float64).mean())
+    assert torch.equal(MeanSquaredError(5, 1.0, 1.0)(outputs, classes), MeanSquaredError(5)(outputs, classes))
+
+
 def test_numbers_are_compared_one_by_one():
     targets = torch.randn(7, dtype=torch.float64)
     close(MeanSquaredError()(OUTPUTS[:, :1], targets), (OUTPUTS[:, 0] - targets.float()).square().mean(), 1e-6)
@@ -129,6 +141,14 @@ def test_rows_of_the_fisher_probe_are_gradients_of_the_square_loss():
         (
             ["objective._target_=torch.nn.Linear", "+objective.in_features=2", "+objective.out_features=2"],
             "has parameters",
+        ),
+        (
+            ["objective=mse", "objective.true_class_weight=0"],
+            "objective.true_class_weight=0: must be > 0",
+        ),
+        (
+            ["data=diabetes", "model.hidden=[3]", "objective.true_class_target=2"],
+            "objective.true_class_target=2: is about classes, and the targets are numbers; leave it out",
         ),
         (
             ["objective=mse", "objective.label_smoothing=0.1"],
