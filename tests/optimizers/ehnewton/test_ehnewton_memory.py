@@ -135,6 +135,26 @@ def test_nothing_of_the_graph_outlives_a_step(no_collector, options):
         assert not any(value.requires_grad for value in state.values())
 
 
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[3]])
+def test_nothing_of_the_graph_outlives_a_step_whose_closure_calls_backward(no_collector, options):
+    problem, before, outputs = convolutional(), len(alive()), []
+
+    def closure():
+        for p in problem.params:
+            p.grad = None
+        z = problem.network(problem.inputs)
+        outputs.append(weakref.ref(z))
+        loss = problem.loss(z)
+        loss.backward()
+        return loss.detach()
+
+    optimizer = EHNewton(problem.params, **options)
+    for _ in range(2):
+        optimizer.step(closure)
+        assert len(alive()) == before
+        assert [ref() for ref in outputs] == [None] * len(outputs)
+
+
 @of_cycles
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_nothing_outlives_a_step_of_timms_convention(no_collector, iterations):
