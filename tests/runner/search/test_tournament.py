@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -180,7 +181,7 @@ def another_grid(sweep: Path) -> None:
 def another_configuration(run: Path) -> None:
     text = (run / "run.yaml").read_text()
     mark = config(run)["fingerprint"]
-    (run / "run.yaml").write_text(text.replace(mark, mark[::-1]))
+    (run / "run.yaml").write_text(re.sub(r"(?m)^log_every: .*$", "log_every: 7steps", text.replace(mark, mark[::-1])))
 
 
 @pytest.mark.parametrize(
