@@ -103,7 +103,13 @@ COMMAND_OF_NAME = {name: text for text, names in COMMANDS.items() for name in na
 
 # Options, by group, and their names in other programs: those of torch, timm, Keras, Lightning.
 OPTIONS = {
-    "optimizer": {"sgd": "momentum nesterov", "adamw": "fusedadamw adamw_torch", "muon": "muon_optimizer"},
+    "optimizer": {
+        "sgd": "momentum nesterov",
+        "adamw": "fusedadamw adamw_torch",
+        "muon": "muon_optimizer",
+        "ehnewton": "newton_cg hessian_free gauss_newton",
+        "ehnewton_auto": "kfac k_fac natural_gradient",
+    },
     "schedule": {
         "constant": "none null fixed",
         "cosine": "cosine_annealing cosineannealinglr cosine_with_warmup cosine_decay cosine_annealing_lr",

@@ -29,6 +29,14 @@ TITLES = {
     "resnet18": "timm's resnet18 at 64x64, batch 32",
 }
 DEPTHS = (20, 56, 110)
+PRESET = {  # optimizer=ehnewton_auto, with steps so short that the problem stays the same
+    "lr": 1e-4,
+    "cg_max_iter": 1,
+    "curvature": "gauss_newton",
+    "preconditioner": "kronecker",
+    "subspace": "last_step",
+    "damping_per_output": True,
+}
 
 
 class Case:
@@ -158,6 +166,11 @@ def steps() -> bool:
         sgd.step()
 
     print("\nResNet-20, batch 128: a step of EHNewton in steps of SGD")
+    preset = EHNewton(case.params, **PRESET)
+    for _ in range(10):  # with new factors, and some with new inverses: later ones have these in one of 5, and of 20
+        preset.step(case.loss)
+    ratio = ratios(lambda: seconds(lambda: preset.step(case.loss)), lambda: seconds(sgd_step), 11)[2]
+    holds &= report("the preset, with K-FAC's directions and two tangents", ratio, 3.0)
     for curvature, iterations, bound in (("hessian", 1, 3.6), ("gauss_newton", 1, 2.6), ("hessian", 20, None)):
         optimizer = EHNewton(case.params, lr=1e-4, cg_max_iter=iterations, cg_tol=0.0, curvature=curvature, damping=1.0)
         pairs = 11 if iterations == 1 else 3
@@ -177,7 +190,7 @@ def memory() -> bool:
     holds = True
     for name, bound in (("resnet20", 3.0), ("resnet18", 2.0)):
         gradient = peak_megabytes(name, "gradient")
-        for what in ("product", "step 1 hessian", "step 1 gauss_newton"):
+        for what in ("product", "step 1 hessian", "step 1 gauss_newton", "preset"):
             holds &= report(f"{TITLES[name]}: {what}", peak_megabytes(name, what) / gradient, bound)
         many = f"{TITLES[name]}: step 3 hessian (five more vectors)"
         print(f"{many:<64} {peak_megabytes(name, 'step 3 hessian') / gradient:7.3f}")
@@ -205,6 +218,8 @@ def grow(name: str, what: str, batch: int | None = None) -> None:
             with FastDoubleBackward():
                 loss = case.loss()
             hessian_vector_product(loss, case.params, case.vectors, retain_graph=False)
+        elif what == "preset":
+            EHNewton(case.params, **PRESET).step(case.loss)
         else:
             _, iterations, curvature = what.split()
             optimizer = EHNewton(
