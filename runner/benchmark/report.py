@@ -1,6 +1,7 @@
 """The files of a benchmark: report.html, table.md, table.tex, the figure of the profiles, benchmark.json."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, 
 from ..reporting.tables import latex, markdown
 from ..scores.profiles import TAU_MAX
 from ..system.files import read_json, write_json, write_text
-from .ranking import Ranking, Score, ranking_as_json, taus
+from .ranking import Ranking, ranking_as_json, taus
 from .results import AXES
 
 Table = tuple[list[str], list[list[str]]]
@@ -42,21 +43,18 @@ def write_report(ranking: Ranking) -> list[str]:
 def ranking_table(ranking: Ranking) -> Table:
     """Returns (header, rows): a row for each submission, the best first."""
     others = [axis for axis in AXES if axis != ranking.axis]
-    header = ["submission", f"score ({ranking.axis})", "95 % interval", *(f"score ({axis})" for axis in others)]
+    has_intervals = ranking.results.plan.effort.studies > 1
+    header = ["submission", f"score ({ranking.axis})", *["95 % interval"] * has_intervals]
+    header += [f"score ({axis})" for axis in others]
     header += ["targets reached", "relative speed (IQM)", f"P(faster than {ranking.baseline})"]
     rows = []
     for name in ranking.order:
         score = ranking.scores[ranking.axis][name]
-        row = [name, f"{score.score:.3f}", interval_text(score)]
+        row = [name, f"{score.score:.3f}", *[f"{score.low:.3f} to {score.high:.3f}"] * has_intervals]
         row += [f"{ranking.scores[axis][name].score:.3f}" for axis in others]
         row += [f"{score.reached} of {ranking.counted}", f"{score.interquartile_mean:.2f}"]
         rows.append([*row, "" if name == ranking.baseline else f"{score.improvement:.2f}"])
     return header, rows
-
-
-def interval_text(score: Score) -> str:
-    """Returns the interval of a score; nothing with a single study."""
-    return "" if math.isnan(score.low) else f"{score.low:.3f} to {score.high:.3f}"
 
 
 def times_table(ranking: Ranking) -> Table:
@@ -154,9 +152,19 @@ def tuned_values(ranking: Ranking) -> list[tuple[str, str, str, str, str]]:
                 hits = sum(math.isfinite(t.cost[ranking.axis]) for t in results.study(workload, name, study))
                 number = f"{hits} of {plan.trials}"
                 cost = MISSED if trial is None else cost_text(trial.cost[ranking.axis])
-                point = "" if trial is None else " ".join(trial.point)
+                point = "" if trial is None else " ".join(map(short, trial.point))
                 rows.append((workload, f"{name}, study {study}", number, cost, point))
     return rows
+
+
+def short(override: str) -> str:
+    """Returns an override for a table; benchmark.json has all digits.
+
+    >>> short("optimizer.lr=0.004430375245218269"), short("optimizer.betas=[0.5,0.999]")
+    ('optimizer.lr=0.00443', 'optimizer.betas=[0.5,0.999]')
+    """
+    key, _, value = override.partition("=")
+    return f"{key}={float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}|\d\S*e-\d+", value) else override
 
 
 def environment(ranking: Ranking) -> tuple[list[tuple[str, list[tuple[str, int]]]], int]:
