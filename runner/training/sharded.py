@@ -193,6 +193,11 @@ def check_shared(run: Run, batch_norm: str) -> None:
     if run.scaling is not None:
         raise UserError("precision=fp16: the scale of the loss is one process's; give precision=bf16 or float32")
     norms = [m for m in run.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if batch_norm == "global" and any(layer.running_mean is None for layer in norms):
+        raise UserError(
+            "model: batch norm without running statistics takes those of a batch in evaluations too, where each process"
+            " has another one; give track_running_stats=True"
+        )
     if norms and batch_norm == "global" and run.compiled:
         raise UserError("compile=true: batch_norm=global is not compiled; give batch_norm=local, or compile=false")
     for layer in run.network.modules():

@@ -122,6 +122,7 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path):
             "model=mlp objective._target_=helpers.ranks.WeightedLoss",
             "objective: the loss is not the mean of the losses",
         ),
+        ("model._target_=helpers.ranks.BatchStatistics", "model: batch norm without running statistics"),
         ("model=resnet8 compile=true", "compile=true: batch_norm=global is not compiled"),
     ],
 )
