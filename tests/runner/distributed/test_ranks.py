@@ -74,13 +74,21 @@ def test_local_batch_norm_is_another_run_with_rank_0_s_statistics(tmp_path):
     assert same_weights(tmp_path / "local", tmp_path / "again")
 
 
+FAULTY = f"{SHORT} averaging=ema duration=9steps checkpoint_every=2steps evaluate_every=4steps"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_ranks(2, FAULTY, folder) == [0, 0]
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [15, 9, ""])
-def test_a_rank_that_ends_loses_nothing(tmp_path, rank, number):
-    line = f"{SHORT} averaging=ema duration=9steps checkpoint_every=2steps evaluate_every=4steps"
-    assert run_ranks(2, line, tmp_path / "whole") == [0, 0]
-    codes = run_ranks(2, line, tmp_path / "run", fault=f"{rank}:6:{number}")
+def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
+    codes = run_ranks(2, FAULTY, tmp_path / "run", fault=f"{rank}:6:{number}")
     if number == 15:
         assert codes == [143, 143]
         assert summary(tmp_path / "run")["status"] == "interrupted"
@@ -94,9 +102,9 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, rank, number):
         assert codes == [1, 1]
         error = "ValueError: no more" if rank == 0 else "RankError: rank 1: ValueError: no more"
         assert summary(tmp_path / "run")["error"] == error
-    assert run_ranks(2, line, tmp_path / "run") == [0, 0]
-    assert same_weights(tmp_path / "run", tmp_path / "whole")
-    assert equal(timeless(rows(tmp_path / "run")), timeless(rows(tmp_path / "whole")))
+    assert run_ranks(2, FAULTY, tmp_path / "run") == [0, 0]
+    assert same_weights(tmp_path / "run", whole)
+    assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
 
 
 @pytest.mark.slow
