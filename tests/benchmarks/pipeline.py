@@ -3,6 +3,7 @@
 1. torchvision's transforms.v2 on one image at a time in a DataLoader with two worker processes, images a second.
 2. A shuffled read and normalisation of the same bytes without augmentation, time.
 3. As 1, with all augmentation there is: shifts with probability 0.5, padding with the mean, Cutout, mixup.
+4. RandAugment, which is of one image at a time here too, in two processes each: images a second.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from pairs import hardware, ratios, report
-from trainopt.data import Augmentation, InMemory
+from trainopt.data import Augmentation, InMemory, RandAugment, TransformedInMemory
 from trainopt.runner.system.device import keep_freed_memory
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
@@ -61,6 +62,13 @@ def cut_out(image: torch.Tensor) -> torch.Tensor:
     return erase(image, top, left, min(y + 8, 32) - top, min(x + 8, 32) - left, torch.zeros(1, 1, 1), inplace=True)
 
 
+def rand_augment() -> list[Callable]:
+    """RandAugment, then the usual transforms."""
+    from torchvision.transforms import v2
+
+    return [v2.RandAugment(), *usual_transforms()]
+
+
 class Mixed:
     """Collates images and mixes them, in the worker."""
 
@@ -83,11 +91,16 @@ def drained(stream: Iterable) -> float:
 
 def per_sample(data: PerSample, count: int, collate: Callable | None = None) -> float:
     """Returns seconds for some batches, workers already started."""
-    loader = iter(torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=2, collate_fn=collate))
-    next(loader)
+    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=2, collate_fn=collate)
+    return once_started(iter(loader), count)
+
+
+def once_started(batches: Iterator, count: int) -> float:
+    """Returns seconds for some batches after the first one."""
+    next(batches)
     began = perf_counter()
     for _ in range(count):
-        next(loader)
+        next(batches)
     return perf_counter() - began
 
 
@@ -128,7 +141,16 @@ def main() -> bool:
     slow = PerSample(images, labels, all_transforms())
     a, b, ratio = ratios(lambda: ours(source), lambda: per_sample(slow, 12, Mixed()) / 12, 7)
     text = f"all augmentation, against transforms.v2: {BATCH / a:,.0f} / {BATCH / b:,.0f}"
-    return report(text, 1 / ratio, 8, above=True) and holds
+    holds = report(text, 1 / ratio, 8, above=True) and holds
+    transformed = TransformedInMemory(
+        images, labels, MEAN, STD, augmentation=RandAugment(flip=0.5, crop_padding=4), workers=2, num_classes=10
+    )
+    slow = PerSample(images, labels, rand_augment())
+    a, b, ratio = ratios(
+        lambda: once_started(transformed.epoch(0, 0, spans), 30) / 30, lambda: per_sample(slow, 30) / 30, 7
+    )
+    text = f"RandAugment, an image at a time: {BATCH / a:,.0f} / {BATCH / b:,.0f}"
+    return report(text, 1 / ratio, 0.8, above=True) and holds
 
 
 if __name__ == "__main__":
