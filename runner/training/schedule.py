@@ -74,6 +74,8 @@ def zero_lr_notes(schedule: Schedule, progress: Progress, text: str) -> list[str
     known = schedule.schedule if isinstance(schedule, WarmUp) else schedule
     if not isinstance(known, ProgressSchedule) or not any(known.base_lrs):
         return []
+    if type(known).lr_of is ProgressSchedule.lr_of:  # it has a `get_lr` alone
+        return []
     duration = Duration.parse(text)
     length = duration.amount * (1 if duration.unit == "steps" else progress.epoch_size)
     now = progress.step if duration.unit == "steps" else progress.samples_passed
@@ -84,7 +86,7 @@ def zero_lr_notes(schedule: Schedule, progress: Progress, text: str) -> list[str
         samples = position * Fraction(progress.samples_passed, progress.step or 1) if in_steps else position
         step = position if in_steps else position * Fraction(progress.step, progress.samples_passed or 1)
         known.progress = replace(progress, step=int(step), samples_passed=int(samples))
-        is_zero = not any(known.get_lr())
+        is_zero = not any(ProgressSchedule.get_lr(known))  # that of a subclass may set the momentum as well
         known.progress = progress
         if not is_zero:
             break
