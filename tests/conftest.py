@@ -49,6 +49,20 @@ def quick_figures(request, monkeypatch):
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
+@pytest.fixture(autouse=True)
+def scratch_modules(tmp_path_factory):
+    """After a test nothing of its scratch folder can be imported: a folder below it is a module by its name, too."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    scratch = tmp_path_factory.getbasetemp()
+    for name in set(sys.modules) - modules:
+        module = sys.modules[name]
+        places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", []))
+        if any(Path(place).is_relative_to(scratch) for place in places):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def usual_signals():
     """Signals have their usual effect, also where the tests were started below nohup or in the background."""

@@ -131,7 +131,13 @@ def run(command: list[str], text: str | None = None) -> str:
     """
     try:
         result = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, errors="replace"
+            command,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
     except FileNotFoundError as error:
         raise UserError(f"{command[0]} is not on this machine; type the command where SLURM's are") from error

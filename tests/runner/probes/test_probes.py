@@ -106,7 +106,10 @@ def test_a_checkpoint_from_before_there_was_a_clock_for_probes_is_read():
         ("probe=[taylor] probe.taylor.every=5", "probe.taylor.every=5: must be a duration"),
         ("+probe.taylor.every=5steps", "probe.taylor._target_ is missing"),
         ("+probe.taylor=5", "probe.taylor._target_ is missing"),
-        ("+probe.mine._target_=torch.nn.ReLU", "probe.mine: ReLU is no probe; it has no method before_step"),
+        (
+            "+probe.mine._target_=torch.nn.ReLU",
+            "probe.mine: ReLU is no probe; it has no attribute every and no method before_step or after_step",
+        ),
         ("probe=[taylor] compile=true", "compile=true: TaylorProbe needs the graph of the gradient"),
         (
             "optimizer=adaptive_nesterov schedule=exponential",

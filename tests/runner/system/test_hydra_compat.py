@@ -57,9 +57,10 @@ def test_plugins_are_found_by_the_names_of_their_classes():
     assert "hydra._internal.core_plugins.basic_sweeper.BasicSweeper" in known, f"see {FILE}"
 
 
-def test_the_launcher_of_joblib_goes_on_with_the_numbers_of_jobs(caplog):
+def test_the_launcher_of_joblib_goes_on_with_the_numbers_of_jobs(caplog, monkeypatch):
     from hydra_plugins.hydra_joblib_launcher import _core
 
+    monkeypatch.setattr(_core.log, "disabled", False)  # a run before disables loggers
     with caplog.at_level("INFO", _core.log.name):
         with numbered_from(7):
             _core.log.info("\t#0 : seed=1")

@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused_in_one_line(command, message):
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     result = trainopt("optimizer=ehnewton", "model=mlp", "optimizer.damping=-1")
     assert result.code == 2
-    assert result.err == "trainopt: optimizer.damping=-1: must be >= 0\n"
+    assert result.err == "trainopt: optimizer.damping=-1: must be >= 0 and finite\n"
     assert not (tmp_path / "outputs").exists()
 
 
