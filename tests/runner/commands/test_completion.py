@@ -73,6 +73,7 @@ def test_folders_of_runs_are_offered(tmp_path, monkeypatch):
     assert paths("outputs/a,seed=0/checkpoints/", sweeps=True, files=True) == [last]
 
 
+@pytest.mark.slow
 def test_keys_that_may_change_are_offered_behind_the_run_that_is_resumed(tmp_path):
     text = "seed: 0\nduration: 2epochs\ndevice: auto\nlogger: {wandb: {project: a}}\nearly_stopping: {patience: 3}\n"
     (tmp_path / "run.yaml").write_text(f"{text}choices: {{}}\nfingerprint: abc\n")
@@ -128,6 +129,7 @@ def test_bash(shell):
         assert answer.replace("\\,", ",") == lines[line].replace("\\,", ","), line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish(shell):
     script = 'trainopt -sc install=fish | source; complete -C "trainopt eval"; complete -C "trainopt resume outputs/m"'

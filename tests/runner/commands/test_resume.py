@@ -165,6 +165,7 @@ def test_killed_between_its_files_the_same_command_goes_on(trained, monkeypatch)
     check_same_run(folder, trained(*SHORT.split(), "duration=3epochs", name="whole"), made_longer=True)
 
 
+@pytest.mark.slow
 def test_the_job_table_knows_a_longer_job(trainopt, tmp_path):
     sweep = ("-m", "model=mlp", "duration=2steps", "seed=0,1", "logger=none", "hydra.sweep.dir=outputs/s")
     assert trainopt(*sweep).code == 0

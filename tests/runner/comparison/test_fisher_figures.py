@@ -189,6 +189,7 @@ def test_numbers_at_an_axis_do_not_run_into_one_another(largest):
     assert all(one.x1 < following.x0 for one, following in pairwise(boxes))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):
     fisher_run(tmp_path / "run", [16], 30.0, 5.0)
     assert draw_fisher_curves(tmp_path / "run", "run") == tmp_path / "run/fisher.png"
@@ -201,6 +202,7 @@ def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):
         assert line.get_ydata() == pytest.approx(5 * (np.arange(1, 41) / 40) ** 0.5)
 
 
+@pytest.mark.slow
 def test_measures_that_are_null_leave_gaps(tmp_path):
     fisher_run(tmp_path / "run", [16], 30.0, 5.0)
     path = tmp_path / "run/metrics.jsonl"

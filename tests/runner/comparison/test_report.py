@@ -95,6 +95,7 @@ def made(tmp_path_factory):
     return comparison, figures, folder / "report.html"
 
 
+@pytest.mark.slow
 def test_there_is_a_figure_of_everything_in_all_formats(made):
     _, figures, report = made
     names = {"test_top1", "end", "test_loss", "train_top1", "train_loss", "loss_terms", "lr", "time_to_target"}

@@ -218,6 +218,7 @@ def test_samples_that_are_twice_in_a_batch_are_found_in_float32():
     assert spectrum(recorder.gram()).rank == 26
 
 
+@pytest.mark.slow
 def test_the_study_measures_steps_1_51_101_of_every_epoch_and_so_does_a_run_that_goes_on(
     trained, tmp_path, monkeypatch
 ):

@@ -99,6 +99,7 @@ def test_a_run_is_resumed(trainopt, kept):
     assert "2 jobs: 2 done" in again
 
 
+@pytest.mark.slow
 def test_the_same_sweep_with_the_new_names_goes_on(trainopt, kept):
     where = (f"hydra.sweep.dir={kept}/sweep", "hydra.sweep.subdir=${hydra:runtime.choices.optimizer}")
     result = trainopt("-m", *typed_again(kept / "sweep"), "optimizer=sgd,adam", *where)

@@ -296,6 +296,7 @@ def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
     assert sum(result.claims.values()) == 2
 
 
+@pytest.mark.slow
 def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_was_not(tmp_path):
     begun = [{**about, "status": "missing"} if about["seed"] else about for about in runs()]
     study = study_of()
