@@ -1,14 +1,11 @@
 """The schema of a suite's file in conf/suite/: workloads, their budgets and their targets. Needs no torch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from ..config.options import CONF, SUITES, read
-from ..studies.schema import parse, reject_unknown
-from ..system.errors import UserError, one_line
+from ..config.options import SUITES
+from ..studies.schema import find_files, read_file, reject_unknown
+from ..system.errors import UserError
 
 KINDS = ("validation", "test")  # of records that have a metric
 DIRECTIONS = ("maximize", "minimize")
@@ -96,27 +93,12 @@ class Suite:
 
 def find_suites(config_dir: Path | None) -> dict[str, Path]:
     """Returns the files of all suites by name: those of DIR/suite/, and the shipped ones."""
-    folders = [CONF, *([config_dir] if config_dir else [])]  # a user's suite replaces a shipped one of the same name
-    return {path.stem: path for folder in folders for path in sorted((folder / SUITES).glob("*.yaml"))}
+    return find_files(SUITES, config_dir)
 
 
 def read_suite(path: Path) -> Suite:
-    """Returns the suite in a file.
-
-    Raises:
-        UserError: the file is no suite; the line names file and key, and says what would be right.
-    """
-    try:
-        content = read(path)  # with Hydra's numbers: 1e-4 is one
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}") from error
-    try:
-        reject_unknown("", content, [f.name for f in fields(Suite) if f.name != "name"])
-        suite: Suite = parse("", {**content, "name": path.stem}, Suite)
-        check(suite)
-    except UserError as error:
-        raise UserError(f"{path.name}: {error}") from error
-    return suite
+    """Returns the suite in a file; UserError as of `read_file`."""
+    return read_file(path, Suite, lambda content: None, check)
 
 
 def check(suite: Suite) -> None:

@@ -1,10 +1,10 @@
 """The schema of a study's file in conf/study/: what is run at which scale, what is compared and what is drawn."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -26,6 +26,7 @@ TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {  # of the file: how a message
     list: ("a list", ()),
 }
 
+Content = TypeVar("Content")
 MetricSpec = dict[str, Any]  # which number of which runs, one value a seed; see metrics.py
 
 
@@ -171,28 +172,47 @@ class Study:
 
 def find_studies(config_dir: Path | None) -> dict[str, Path]:
     """Returns the files of all studies by name: those of DIR/study/, and the shipped ones."""
-    folders = [CONF, *([config_dir] if config_dir else [])]  # a user's study replaces a shipped one of the same name
-    return {path.stem: path for folder in folders for path in sorted((folder / STUDIES).glob("*.yaml"))}
+    return find_files(STUDIES, config_dir)
+
+
+def find_files(folder: str, config_dir: Path | None) -> dict[str, Path]:
+    """Returns the YAML files of a folder of conf/ by name; a user's replaces a shipped one of the same name."""
+    folders = [CONF, *([config_dir] if config_dir else [])]
+    return {path.stem: path for above in folders for path in sorted((above / folder).glob("*.yaml"))}
 
 
 def read_study(path: Path) -> Study:
-    """Returns the study in a file.
+    """Returns the study in a file; UserError as of `read_file`."""
+    return read_file(path, Study, reject_former_keys, check)
+
+
+def read_file(
+    path: Path, kind: type[Content], check_content: Callable[[dict[str, Any]], None], check: Callable[[Content], None]
+) -> Content:
+    """Returns what is in a YAML file as an object.
+
+    Args:
+        path: of the file; its name is the object's.
+        kind: the object's class, a dataclass with a field `name`.
+        check_content: raises UserError for content that no object can be.
+        check: raises UserError for an object that contradicts itself.
 
     Raises:
-        UserError: the file is no study; the line names file and key, and says what would be right.
+        UserError: the file is none of this kind; the line names file and key, and says what would be right.
     """
     try:
         content = read(path)  # with Hydra's numbers: 1e-4 is one
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}") from error
     try:
-        reject_former_keys(content)
-        reject_unknown("", content, [f.name for f in fields(Study) if f.name != "name"])
-        study: Study = parse("", {**content, "name": path.stem}, Study)
-        check(study)
+        check_content(content)
+        names = [one.name for one in fields(kind) if one.name != "name"]  # type: ignore[arg-type]
+        reject_unknown("", content, names)
+        result: Content = parse("", {**content, "name": path.stem}, kind)
+        check(result)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
-    return study
+    return result
 
 
 def reject_former_keys(content: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import error
+from helpers.references import closure_of, error
 from trainopt.optimizers import AdaptiveNesterov, EHNewton, Newton
 
 pytestmark = [
@@ -157,15 +157,7 @@ def test_a_checkpoint_of_the_script_is_loaded_without_the_state_of_another_optim
 
 
 def step(optimizer, loss):
-    def closure():
-        if getattr(optimizer, "needs_graph", False):
-            return loss()
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    return optimizer.step(closure)
+    return optimizer.step(closure_of(optimizer, loss))
 
 
 STEPS = {"ehnewton": 50, "newton": 20, "adaptivenesterov": 200}

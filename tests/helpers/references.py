@@ -186,3 +186,17 @@ def rows_of_samples(network, loss_function, inputs, targets):
     """The gradient of each sample's loss, from a pass of its own."""
     pairs = [(inputs[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))]
     return torch.cat([rows_of(network, [loss_function(network(x), y)]) for x, y in pairs])
+
+
+def closure_of(optimizer, loss):
+    """The closure that an optimizer of ours asks for."""
+
+    def closure():
+        if getattr(optimizer, "needs_graph", False):
+            return loss()
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    return closure

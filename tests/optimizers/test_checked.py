@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import Problem, error, numbers
+from helpers.references import Problem, closure_of, error, numbers
 from trainopt.optimizers import AdaptiveNesterov, EHNewton, Newton, conjugate_gradient, hessian_vector_product
 
 OURS = (EHNewton, Newton, AdaptiveNesterov)
@@ -22,20 +22,6 @@ def mlp(seed=0, dtype=torch.float64):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)
     return Problem(network, numbers(8, 5).to(dtype), lambda z: F.cross_entropy(z, TARGETS))
-
-
-def closure_of(optimizer, loss):
-    """The closure that an optimizer of ours asks for."""
-
-    def closure():
-        if getattr(optimizer, "needs_graph", False):
-            return loss()
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    return closure
 
 
 def step(optimizer, loss):
