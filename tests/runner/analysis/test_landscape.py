@@ -193,7 +193,7 @@ def test_a_plane_goes_through_its_three_corners(trainopt, runs, tmp_path):
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "drawn/landscape.json").read_text())
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == [
-        *("landscape.json", "line.png", "line.svg", "plane.png", "plane.svg")
+        *("landscape.json", "line.pdf", "line.png", "line.svg", "plane.pdf", "plane.png", "plane.svg")
     ]
     plane = found["plane"]
     for point, folder in zip(plane["points"], folders, strict=False):

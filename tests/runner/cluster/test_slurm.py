@@ -133,7 +133,7 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
 
 def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
-    sweep = [*SWEEP[:-1], "+optimizer.pause=1", "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.runs_per_job=2"]
+    sweep = [*SWEEP[:-1], "+optimizer.pause=0.5", "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.runs_per_job=2"]
     assert "submitted 2 runs in 1 tasks" in trainopt(tmp_path, "submit", *sweep)
     wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 60)
     assert table(tmp_path)["1"]["state"] == "queued"  # behind the other one

@@ -112,6 +112,7 @@ offer() { COMP_LINE="$1"; COMP_POINT=${#1}; COMPREPLY=(); _python_argcomplete tr
 """
 
 
+@pytest.mark.slow
 def test_bash(shell):
     lines = {
         "trainopt eval": "evaluate evaluate_every= evaluation_sets=",

@@ -231,6 +231,7 @@ def probed_in_a_browser(report, folder, width):
     return json.loads(probe[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
+@pytest.mark.slow
 def test_the_report_works_in_a_browser(made, tmp_path):
     _, figures, report = made
     found = probed_in_a_browser(report, tmp_path, 400)

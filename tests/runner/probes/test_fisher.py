@@ -252,6 +252,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
 def test_a_run_with_all_probes_is_the_run_without(trained, tmp_path, case):
     command = ("duration=6steps", "log_every=1steps", "logger=none", "augmentation.flip=0.5")
@@ -302,6 +303,7 @@ def test_forms_chosen_by_timing_are_those_of_the_run_that_goes_on(trained, tmp_p
     assert {timing["batches"] for timing in states[0].values()} == {2}
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_picture_and_the_help_page_come_by_themselves(trainopt, tmp_path):
     result = trainopt("model=mlp", "duration=30steps", "probe=[fisher]", "logger=none", "hydra.run.dir=run")
