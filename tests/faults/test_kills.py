@@ -47,11 +47,16 @@ def test_a_difference_is_a_problem(line, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_whose_readers_are_killed(line, tmp_path):
-    """It fails, as the reader does that a machine without memory ends, and goes on later."""
+    """It fails, as the reader does that a machine without memory ends, and goes on later.
+
+    A reader that had handed over all its batches is missed by nobody: the run ends as if it were there.
+    """
     kills = [Kill("reader", number, 3) for number in (signal.SIGKILL, signal.SIGTERM)]
     sequence = strike(line("workers, sgd"), tmp_path / "parts", kills)
     assert sequence.problem == ""
-    assert [kill.code for kill in sequence.kills] == [1, 1]
+    codes = {kill.code for kill in sequence.kills}
+    assert 1 in codes
+    assert codes <= {0, 1}
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ class Slurm:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.before = os.environ.get("SLURM_CONF")
 
     def __enter__(self) -> "Slurm":
         for name in ("state", "spool", "munge", "socket"):
@@ -78,7 +79,6 @@ class Slurm:
             memory=MEMORY_MIB,
         )
         (self.folder / "slurm.conf").write_text(text)
-        self.before = os.environ.get("SLURM_CONF")
         os.environ["SLURM_CONF"] = str(self.folder / "slurm.conf")
         self.start_munge()
         run("slurmctld")
@@ -87,13 +87,13 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(subprocess.SubprocessError):
+        with suppress(OSError, subprocess.SubprocessError):
             run("scancel", "--user=root")
         for name in ("slurmd.pid", "slurmctld.pid", "munged.pid"):
             with suppress(OSError, ValueError):
                 os.kill(int((self.folder / name).read_text()), signal.SIGTERM)
         if self.before is None:
-            del os.environ["SLURM_CONF"]
+            os.environ.pop("SLURM_CONF", None)
         else:
             os.environ["SLURM_CONF"] = self.before
 
