@@ -96,7 +96,7 @@ def keys_of_run(prefix: str, run: Path, **_: Any) -> list[str]:
         return [f"{sign}{key}={text}" for text in values(key, value, Vocabulary([CONF]))]
     try:
         names = [pair[0] for pair in leaves(read_config(run)[0]) if pair[0].startswith(CHANGEABLE)]
-    except UserError:  # damaged: the command itself says so
+    except UserError:  # damaged: the command itself reports it
         return []
     loggers = [name for name in names if name.startswith("logger.")]
     return [f"{name}=" for name in [*names, "logger"] if name not in loggers]
