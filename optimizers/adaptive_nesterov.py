@@ -193,7 +193,7 @@ class AdaptiveNesterov(CheckedOptimizer):
 
 
 class _Group(dict[str, Any]):
-    """A parameter group without a learning rate until the first step; torch's schedulers get an error that explains it."""
+    """A parameter group without a learning rate until the first step; torch's schedulers get an error with the reason."""
 
     def __missing__(self, key: str) -> Any:
         if key == "lr":
