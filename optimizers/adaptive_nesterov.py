@@ -193,7 +193,7 @@ class AdaptiveNesterov(CheckedOptimizer):
 
 
 class _Group(dict[str, Any]):
-    """A parameter group without a learning rate until the first step; torch's schedulers get an error with the reason."""
+    """A parameter group without a learning rate until the first step: torch's schedulers get an error."""
 
     def __missing__(self, key: str) -> Any:
         if key == "lr":
