@@ -9,14 +9,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ..config.data_files import missing
-from ..records.job_table import ENDED, PLAN, job_status, read_jobs
+from ..records.job_table import ENDED, PLAN, job_statuses, read_jobs
 from ..search.compose import Composer
 from ..studies.plan import data_root, hydra_value
 from ..sweeps.jobs import first_jobs, plan_jobs
 from ..system.errors import UserError
 from ..system.files import read_json
 from ..system.hydra_compat import parse_overrides, product
-from ..system.lock import folders_being_written
 from .submissions import Submission
 from .suite import Effort, Suite, Workload
 
@@ -53,9 +52,8 @@ class Search:
 
     def states(self) -> list[str]:
         """Returns the state of each trial; `missing` where it has not been planned."""
-        jobs = self.jobs()
-        alive = folders_being_written([self.folder / job["folder"] for job in jobs])
-        states = [job_status(self.folder, j["folder"], j, self.folder / j["folder"] in alive).state for j in jobs]
+        jobs = {job["folder"]: job for job in self.jobs()}
+        states = [job.state for job in job_statuses(self.folder, jobs)]
         return states + ["missing"] * (self.trials - len(states))
 
     def is_done(self) -> bool:

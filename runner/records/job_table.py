@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,13 @@ def read_job_table(folder: Path) -> list[JobStatus]:
     jobs = jobs_below(folder)
     if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
-    alive = folders_being_written([folder / name for name in jobs])
-    return [job_status(folder, name, job, folder / name in alive) for name, job in jobs.items()]
+    return job_statuses(folder, jobs)
+
+
+def job_statuses(sweep: Path, jobs: Mapping[str, dict[str, Any]]) -> list[JobStatus]:
+    """Returns the state of several jobs, from the plan's entry of each by the name of its folder."""
+    alive = folders_being_written([sweep / name for name in jobs])
+    return [job_status(sweep, name, job, sweep / name in alive) for name, job in jobs.items()]
 
 
 def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobStatus:

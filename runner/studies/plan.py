@@ -14,12 +14,11 @@ from omegaconf import OmegaConf
 from ..config.data_files import is_below, missing
 from ..config.options import CONF, SPACES, STUDIES, SUITES, shipped
 from ..config.overrides import split_override
-from ..records.job_table import ENDED, STATES, JobStatus, job_status, read_jobs
+from ..records.job_table import ENDED, STATES, JobStatus, job_statuses, read_jobs
 from ..search.compose import Composer
 from ..sweeps.jobs import first_jobs, has_fixed_jobs
 from ..system.errors import UserError, nearest
 from ..system.files import read_json, write_json
-from ..system.lock import folders_being_written
 from .schema import Study, StudySweep
 
 PLAN_CACHE = "plan.json"  # the composed jobs, in the folder of a study at a scale
@@ -75,8 +74,7 @@ class PlannedSweep:
         jobs = {job["folder"]: job for job in self.jobs}
         if self.grows:
             jobs = {job["folder"]: job for job in read_jobs(self.folder)} | jobs
-        alive = folders_being_written([self.folder / name for name in jobs])
-        return [job_status(self.folder, name, job, self.folder / name in alive) for name, job in jobs.items()]
+        return job_statuses(self.folder, jobs)
 
     def state(self) -> SweepState:
         """Returns the state of the sweep, from its folder."""
