@@ -14,8 +14,8 @@ BUCKET_BYTES = 25 * 2**20  # as in torch's DistributedDataParallel
 class GradientSum:
     """Adds up `p.grad` over the processes, in buckets, while the backward pass computes the others.
 
-        with gradient_sum.overlapping():
-            loss.backward()
+        gradient_sum.begin()
+        loss.backward()
         gradient_sum.finish()
 
     A bucket is sent as soon as its gradients are there and those before it are sent, so that all processes send in one
@@ -24,34 +24,31 @@ class GradientSum:
     Args:
         group: of the processes.
         parameters: the trained ones. Each has a gradient in all processes, or in none.
-        bucket_bytes: gradients that are sent together.
     """
 
-    def __init__(self, group: Group, parameters: Sequence[Tensor], bucket_bytes: int = BUCKET_BYTES):
+    def __init__(self, group: Group, parameters: Sequence[Tensor]):
         self._group = group
-        self._buckets = in_buckets(list(reversed(parameters)), bucket_bytes)
-        self._is_armed = False
+        self._buckets = in_buckets(list(reversed(parameters)), BUCKET_BYTES)
         for index, bucket in enumerate(self._buckets):
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(partial(self._arrived, index))
-        self._begin(armed=False)
+        self._reset()
 
     def begin(self) -> None:
         """Lets the backward pass that follows send buckets."""
-        self._begin(armed=True)
+        self._is_armed = True
 
     def finish(self) -> None:
         """Sends what was not sent, and waits; `p.grad` is then the sum."""
-        self._is_armed = False
         self._send(len(self._buckets))
         for gradients, flat, wait in self._sent:
             wait()
             parts = flat.split([g.numel() for g in gradients])
             torch._foreach_copy_(gradients, [v.view_as(g) for v, g in zip(parts, gradients, strict=True)])
-        self._begin(armed=False)
+        self._reset()
 
-    def _begin(self, armed: bool) -> None:
-        self._is_armed = armed
+    def _reset(self) -> None:
+        self._is_armed = False
         self._missing = [len(bucket) for bucket in self._buckets]
         self._sent: list[tuple[list[Tensor], Tensor, Callable[[], None]]] = []
         self._next = 0
