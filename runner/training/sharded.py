@@ -16,7 +16,7 @@ from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
 from ..objectives.loss import Loss, OwnLoss
 from ..state.evaluation import evaluation_mode, predictions
-from ..state.rng import rng_state
+from ..state.rng import torch_rng_state
 from ..state.run import Run
 from ..system.errors import UserError
 from .closure import TrainingClosure
@@ -84,7 +84,7 @@ class ShardedClosure(TrainingClosure):
             UserError: the network drew random numbers.
         """
         self._loss.batch_size = self.batch.size
-        before = rng_state(self._run.device)
+        before = torch_rng_state(self._run.device)
         total = super().__call__(fraction)
         self._check_randomness(before)
         if self._local_statistics:
@@ -140,8 +140,8 @@ class ShardedClosure(TrainingClosure):
 
     def _check_randomness(self, before: dict[str, Any]) -> None:
         """Refuses random numbers of the network: a mask of dropout is one of a whole batch, and here are parts."""
-        after = rng_state(self._run.device)
-        same = all(after[name] is None or torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
+        after = torch_rng_state(self._run.device)
+        same = all(state is None or torch.equal(before[name], state) for name, state in after.items())
         if not same:
             raise UserError(
                 "model: the network draws random numbers in training, as dropout does, and they would not be those of"
