@@ -148,7 +148,7 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     """
     folder = sweep / name
     summary, header = read_summary(folder), _header(folder)
-    is_outdated = _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
+    is_outdated = not alive and _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
     state = _state(summary.get("status"), bool(header), is_outdated, alive)
     record = last_record(folder / METRICS_FILE)
     fraction = _fraction(header.get("duration", ""), record)
