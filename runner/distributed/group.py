@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..system.environment import local_rank
 from ..system.errors import UserError
-from .ranks import TIMEOUT, RankError, Ranks, picklable
+from .ranks import TIMEOUT, RankError, Ranks, describe_error
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ class Group(Ranks):
             try:
                 outcome[0] = work()
             except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
-                error, outcome[1] = raised, picklable(raised)
+                error, outcome[1] = raised, describe_error(raised)
         with self._connection():
             dist.broadcast_object_list(outcome, 0, device=torch.device("cpu"))
         if error is not None:
@@ -80,7 +80,9 @@ class Group(Ranks):
     def together(self, work: Callable[[], Result]) -> Result:
         """Returns what `work` returns here; rank 0 is done before the others begin, and an error is that of all."""
         self._turns += 1
-        key, result, error = f"turn {self._turns}", None, None
+        key = f"turn {self._turns}"
+        result: Any = None
+        error: Exception | None = None
         if not self.leads:
             with self._connection():
                 self._store.wait([key], BUILD_TIME)
@@ -93,12 +95,12 @@ class Group(Ranks):
             self._store.set(key, "done" if error is None else "failed")
         errors: list[Any] = [None] * self.size
         with self._connection():
-            dist.all_gather_object(errors, None if error is None else picklable(error))
+            dist.all_gather_object(errors, None if error is None else describe_error(error))
         if error is not None:
             raise error
         for rank, description in enumerate(errors):
             self._raise(rank, description)
-        return result  # type: ignore[return-value]
+        return result
 
     def sum_(self, tensors: list[Tensor]) -> None:
         """Adds up tensors of one type over the processes, in place, in one reduction."""
@@ -140,11 +142,11 @@ class Group(Ranks):
 
         return wait
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Lets the others know by which error this process ends; the first such error stands."""
         if isinstance(error, RankError):
             return
-        text = picklable(error)[1] if isinstance(error, Exception) else type(error).__name__
+        _, text = describe_error(error)
         with suppress(RuntimeError):  # the store may be gone
             self._store.compare_set(ERROR, "", f"rank {self.rank}: {text}")
 
@@ -168,7 +170,7 @@ class Group(Ranks):
                 f" {TIMEOUT.total_seconds() / 60:.0f} min"
             ) from error
 
-    def _raise(self, rank: int, description: Any) -> None:
+    def _raise(self, rank: int, description: tuple[bool, str] | None) -> None:
         """Raises the error of another process, if there is one."""
         if description is None:
             return

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..system.errors import UserError, one_line
 
@@ -58,7 +58,7 @@ class Ranks:
     def broadcast(self, tensors: "list[Tensor]") -> None:
         """Sets tensors to those of rank 0."""
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Lets the others know by which error this process ends."""
 
     def cause(self, error: Exception) -> Exception:
@@ -79,7 +79,7 @@ def shard_of(start: int, stop: int, rank: int, size: int) -> tuple[int, int]:
     return start + count * rank // size, start + count * (rank + 1) // size
 
 
-def picklable(error: Exception) -> Any:
+def describe_error(error: Exception) -> tuple[bool, str]:
     """Returns what other processes need of an error: whether it is one of the user, and its text."""
     text = str(error) if isinstance(error, UserError | RankError) else f"{type(error).__name__}: {one_line(error)}"
     return isinstance(error, UserError), text
