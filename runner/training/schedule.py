@@ -63,39 +63,39 @@ def build_schedule(
         raise UserError(f"schedule.warmup={node.warmup}: {error}") from error
 
 
-def zero_lr_notes(schedule: Schedule, progress: Progress, text: str) -> list[str]:
+def zero_lr_notes(schedule: Schedule, progress: Progress, duration: str) -> list[str]:
     """Returns a note where the learning rate becomes 0 long before the end of the run, and stays so; or none.
 
     Args:
         schedule: at the present position; of one that follows more than the progress, nothing is known.
         progress: of the run.
-        text: the duration of the run.
+        duration: of the run.
     """
-    known = schedule.schedule if isinstance(schedule, WarmUp) else schedule
-    if not isinstance(known, ProgressSchedule) or not any(known.base_lrs):
+    main = schedule.schedule if isinstance(schedule, WarmUp) else schedule
+    if not isinstance(main, ProgressSchedule) or not any(main.base_lrs):
         return []
-    if type(known).lr_of is ProgressSchedule.lr_of:  # it has a `get_lr` alone
+    if type(main).lr_of is ProgressSchedule.lr_of:  # it has a `get_lr` alone
         return []
-    duration = Duration.parse(text)
-    length = duration.amount * (1 if duration.unit == "steps" else progress.epoch_size)
-    now = progress.step if duration.unit == "steps" else progress.samples_passed
+    whole = Duration.parse(duration)
+    in_steps = whole.unit == "steps"
+    now, unit = (progress.step, 1) if in_steps else (progress.samples_passed, progress.epoch_size)
+    length = whole.amount * unit
     positions = [now + (length - now) * Fraction(k, LOOKS) for k in range(LOOKS + 1)]
-    in_steps, end_of_learning = duration.unit == "steps", LOOKS + 1
+    end_of_learning = LOOKS + 1
     for k, position in reversed(list(enumerate(positions))):
         # the other unit by what the run did so far; of a run that begins nothing is known, and it stands still
         samples = position * Fraction(progress.samples_passed, progress.step or 1) if in_steps else position
         step = position if in_steps else position * Fraction(progress.step, progress.samples_passed or 1)
-        known.progress = replace(progress, step=int(step), samples_passed=int(samples))
-        is_zero = not any(ProgressSchedule.get_lr(known))  # that of a subclass may set the momentum as well
-        known.progress = progress
+        main.progress = replace(progress, step=int(step), samples_passed=int(samples))
+        is_zero = not any(ProgressSchedule.get_lr(main))  # that of a subclass may set the momentum as well
+        main.progress = progress
         if not is_zero:
             break
         end_of_learning = k
     if end_of_learning > (1 - SHORT_END) * LOOKS:
         return []
-    begin = float(positions[end_of_learning] * duration.amount / length)
-    where = f"{begin:.4g}{duration.unit} to the end of the run, {text}"
-    return [f"the learning rate is 0 from {where}: the weights stay as they are"]
+    begin = f"{float(positions[end_of_learning] / unit):.4g}{whole.unit}"
+    return [f"the learning rate is 0 from {begin} to the end of the run, {duration}: the weights stay as they are"]
 
 
 def levels_of(schedule: Schedule, duration: Duration) -> list[Fraction] | None:
