@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainopt.data import Batch, Shards
 
+from ..averaging.batch_norm import layers_with_statistics
 from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
@@ -72,7 +73,7 @@ class ShardedClosure(TrainingClosure):
         super().__init__(run)
         self._run, self._ranks, self._loss = run, cast(Group, run.ranks), cast(ShardedLoss, run.objective.loss)
         self._sum = GradientSum(self._ranks, [p for p in self._parameters if p.requires_grad])
-        self._local_statistics = [] if run.batch_norm == "global" else statistics_of(run.network)
+        self._local_statistics = [] if run.batch_norm == "global" else statistics_of(run.network.train())
         if not self._in_parts:
             self._backward = self._overlapping_backward
 
@@ -175,8 +176,8 @@ def share_of(ranks: Ranks, parts: int) -> float:
 
 
 def statistics_of(network: nn.Module) -> list[Tensor]:
-    """Returns the running statistics of batch norm."""
-    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    """Returns the running statistics of batch norm that training changes."""
+    layers = layers_with_statistics(network)
     return [s for layer in layers for s in (layer.running_mean, layer.running_var) if s is not None]
 
 
