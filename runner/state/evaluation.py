@@ -17,6 +17,8 @@ from .objective import reported, returns_loss
 
 Item = TypeVar("Item")
 
+SAMPLES = 16  # on which a loss and metrics of the user are tried out
+
 
 class Abandoned(Exception):
     """An evaluation was stopped before its end."""
@@ -88,6 +90,19 @@ def predictions(
         outputs = outputs_of(turn[ranks.rank][0]) if mine else outputs_of(turn[0][0][:1])[:0]
         whole = ranks.gather(outputs)
         yield from zip(whole.split([len(inputs) for inputs, _ in turn]), [t for _, t in turn], strict=True)
+
+
+def first_predictions(network: nn.Module, source: Source, autocast: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """Returns the outputs of a network, in evaluation mode, for the first `SAMPLES` samples, and their targets.
+
+    Args:
+        network: not compiled, which would take long for so few.
+        source: the samples.
+        autocast: as in `predictions`.
+    """
+    with evaluation_mode(network):
+        outputs, targets = next(predictions(network, source, SAMPLES, autocast))
+    return aligned(outputs, targets), targets
 
 
 @torch.no_grad()

@@ -23,18 +23,16 @@ from ..config.durations import Duration
 from ..config.instantiate import find
 from ..data_sets.checks import changed_keys
 from ..metrics.try_out import is_tried, try_out_loss, try_out_metrics
-from ..objectives.loss import Loss, aligned
+from ..objectives.loss import Loss
 from ..records.changes import Change
 from ..records.metrics import read_metrics
 from ..records.run_folder import read_summary
 from ..state.early_stopping import EarlyStopping
-from ..state.evaluation import evaluation_mode, predictions
+from ..state.evaluation import first_predictions
 from ..state.objective import returns_loss
 from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
-
-SAMPLES = 16  # on which a loss and metrics of the user are tried out
 
 
 def check_run(config: DictConfig, run: Run) -> None:
@@ -164,10 +162,7 @@ def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
     """Refuses a loss or a metric that does not take the outputs and targets, by those of some test samples."""
     if run.objective.returns_loss or not is_tried(run.objective.loss, run.metrics):
         return
-    with evaluation_mode(run.network):
-        network = run.network  # not compiled
-        outputs, targets = next(predictions(network, run.evaluation_sets["test"], SAMPLES, run.autocast))
-    outputs = aligned(outputs, targets)
+    outputs, targets = first_predictions(run.network, run.evaluation_sets["test"], run.autocast)
     is_large = isinstance(run.training_set, Reconstruction)  # its targets are all inputs
     all_targets = targets if is_large else run.training_set.targets
     try_out_loss(config, run.objective.loss, outputs, targets, all_targets)

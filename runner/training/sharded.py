@@ -16,13 +16,11 @@ from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
 from ..objectives.loss import Loss, OwnLoss
-from ..state.evaluation import evaluation_mode, predictions
+from ..state.evaluation import first_predictions
 from ..state.rng import torch_rng_state
 from ..state.run import Run
 from ..system.errors import UserError
 from .closure import TrainingClosure
-
-SAMPLES = 16  # on which it is tried out whether a loss is a mean over samples
 
 
 class ShardedLoss(Loss):
@@ -217,8 +215,7 @@ def check_is_mean(loss: Loss, run: Run) -> None:
         return
     if loss.state_dict():
         raise UserError("objective: the loss has a state, which would be another in each process; train on one process")
-    with evaluation_mode(run.network):
-        outputs, targets = next(predictions(run.forward, run.evaluation_sets["test"], SAMPLES, run.autocast))
+    outputs, targets = first_predictions(run.network, run.evaluation_sets["test"], run.autocast)
     is_mean = loss.gives_samples and torch.allclose(loss(outputs, targets), loss.of_samples(outputs, targets).mean())
     if not is_mean:
         raise UserError("objective: the loss is not the mean of the losses of samples; train on one process")
