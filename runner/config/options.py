@@ -6,12 +6,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
+import yaml
+from omegaconf import OmegaConf, _utils
 
 CONF = Path(str(files("trainopt.conf")))
 # folders that are no groups of options of a run
 STUDIES, SPACES, SUITES, CLUSTERS = "study", "space", "suite", "cluster"
+
+
+class YamlLoader(*((yaml.cyaml.CParser,) if yaml.__with_libyaml__ else ()), _utils.get_yaml_loader()):  # type: ignore[misc]
+    """Reads YAML as OmegaConf does, but by the parser in C where PyYAML has it, which is ten times as fast.
+
+    OmegaConf and Hydra read by it, too: to read files takes a third of the time of a composition otherwise.
+    """
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
+
+
+_utils.get_yaml_loader = lambda: YamlLoader  # OmegaConf has no public place for it
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -92,7 +107,7 @@ class Vocabulary:
         holders = []
         for option in self.options(group):
             path = self.file(group, option)
-            with suppress(YAMLError, UnicodeDecodeError):  # somebody's broken file is not what this is about
+            with suppress(yaml.YAMLError, UnicodeDecodeError):  # somebody's broken file is not what this is about
                 if path is not None and key in option_content(path):
                     holders.append(option)
         return holders

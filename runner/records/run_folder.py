@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shlex
 import time
 import traceback
@@ -14,6 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.durations import usual_durations
+from ..config.options import YamlLoader
 from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves, yaml_text
 from ..system.errors import DIVERGED, UserError, reason
@@ -37,13 +37,6 @@ KEYS_WITHOUT_EFFECT = (
         "data.check",
     ),
 )
-
-
-class RunLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads YAML as OmegaConf does, where 1e-3 is a number, but ten times as fast."""
-
-
-RunLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def identity(config: DictConfig, usual: bool = True) -> dict[str, Any]:
@@ -77,7 +70,7 @@ def load_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         with open(folder / CONFIG, "rb") as file:
-            content = yaml.load(file, RunLoader)
+            content = yaml.load(file, YamlLoader)
         choices = content.pop("choices")
         content.pop("fingerprint")
         content.pop("history", None)
@@ -89,7 +82,7 @@ def load_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Returns the changes of a run's configuration: {step, before}, the values that keys had until that step."""
     with open(folder / CONFIG, "rb") as file:
-        return list(yaml.load(file, RunLoader).get("history", ()))
+        return list(yaml.load(file, YamlLoader).get("history", ()))
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
