@@ -27,6 +27,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture
+def no_collector():
+    """No garbage is collected but where the test asks for it; what is there already takes no part in it."""
+    gc.collect()
+    gc.freeze()  # it stays so: gc.get_objects, and every collection that follows, are fast
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def scratch_cache(tmp_path_factory):
     """Nothing is read from, or left in, the cache of who runs the tests."""

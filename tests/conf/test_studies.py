@@ -11,7 +11,8 @@ from trainopt.runner.sweeps import jobs
 STUDIES = find_studies(None)
 SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
 
-MANY = {"zorca2020": pytest.mark.slow}  # sweeps: as many as all others together
+# of many sweeps; those of all are composed below
+MANY = dict.fromkeys(["zorca2020", "menssen2019", "mandatelli2018"], pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", STUDIES)

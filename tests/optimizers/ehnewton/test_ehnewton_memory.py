@@ -90,16 +90,6 @@ def alive():
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.freeze()  # so that get_objects is fast
-    gc.disable()
-    yield
-    gc.enable()
-    gc.unfreeze()
-
-
 def convolutional():
     torch.manual_seed(0)
     network = Flatten(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 3, 2))

@@ -362,7 +362,7 @@ def test_a_model_is_left_as_it_was():
     assert network.training
 
 
-def test_no_hook_and_no_memory_remains():
+def test_no_hook_and_no_memory_remains(no_collector):
     network, x, y = case("ResNet-8")
     seen = []
     handle = network.layer1.register_forward_hook(lambda module, args, output: seen.append(weakref.ref(output)))

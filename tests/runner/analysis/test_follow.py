@@ -117,6 +117,7 @@ def test_the_rows_are_those_of_the_run_which_does_not_notice(tmp_path):
     assert same_weights(folder, tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_it_and_steps_that_are_done_again_get_no_second_row(tmp_path):
     run = start_fork(*RUN, folder=tmp_path, before=slow(25, kill))
     until((tmp_path / "run/run.yaml").exists)
@@ -175,6 +176,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_leaves_nothing_to_evaluat
     assert "there was no checkpoint to evaluate" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_the_run_goes_on(tmp_path, number):
     """And as long as it is there, a second one is turned away."""

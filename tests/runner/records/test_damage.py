@@ -237,7 +237,8 @@ def test_where_no_more_can_be_written_the_last_good_checkpoint_stands(tmp_path):
     check_same_run(parts, whole)
 
 
-@pytest.mark.parametrize("logger", [pytest.param("none", marks=pytest.mark.slow), "tensorboard"])
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["none", "tensorboard"])
 def test_a_full_disk(tmp_path, logger):
     """A file system of 200 kB that fills up while the run writes its rows."""
     small, whole, kept = tmp_path / "small", tmp_path / "whole", tmp_path / "kept"

@@ -136,7 +136,9 @@ def test_an_error_after_a_signal_is_no_failure(tmp_path):
 
 
 @SIGNALS
-@pytest.mark.parametrize("evaluation", [1, 2, 4])
+@pytest.mark.parametrize(
+    "evaluation", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_an_evaluation_is_cut_short_and_made_up_for(trained, tmp_path, monkeypatch, number, evaluation):
     """The first (before any step), one in between, and the last."""
     whole, parts = trained(*RUN), tmp_path / "parts"

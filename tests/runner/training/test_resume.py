@@ -168,7 +168,11 @@ OF_KNOWN_KINDS = {
     ),
     *("function, newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
     *("cycles, adam", "restarts, adam", "persistency in stages of steps", "sizes in stages in levels"),
-    *(name for name in LINES if name.startswith("ehnewton, linear classifier, 20 images")),
+    *("cycles, ehnewton", "a range test after a warm-up", "augmentation, exponential schedule"),
+    *("persistency in stages of epochs", "sizes in stages, by a rule", "sizes by growth, the rest dropped"),
+    *("last layer, augmentation", "last layer, a batch of one", "probe, adaptive nesterov"),
+    *("ehnewton, backtracking", "ehnewton, a share of the batch"),
+    *(name for name in LINES if name.startswith("ehnewton, linear classifier") and "70 images, mom" not in name),
 }
 CASES = [
     *(pytest.param(name, STOPS["once"], id=f"{name}-once") for name in LINES if name not in OF_KNOWN_KINDS),
