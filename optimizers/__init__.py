@@ -30,6 +30,7 @@ from .schedules.range_test import RangeTest
 from .schedules.steps import Constant, Exponential, Multistep
 from .schedules.torch_scheduler import TorchScheduler
 from .schedules.warmup import WarmUp
+from .shard import Shard
 
 __all__ = [
     "EMA",
@@ -59,6 +60,7 @@ __all__ = [
     "RangeTest",
     "Regularizer",
     "Schedule",
+    "Shard",
     "TaylorEstimates",
     "TorchScheduler",
     "WarmUp",

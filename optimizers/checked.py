@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .shard import WHOLE, Shard
+
 # What may stand in a group beside the options: names, and what schedulers of torch and of timm note there.
 ANNOTATIONS = ("params", "param_names", "name", "initial_lr", "lr_scale")
 # Options that schedulers change, so that each step checks them: the bound that they stay below, and the rule.
@@ -86,9 +88,15 @@ class CheckedOptimizer(Optimizer):
 
 
 class SecondOrderOptimizer(CheckedOptimizer):
-    """A checked optimizer that differentiates gradients: of a closure's loss, or those in `.grad`, with their graph."""
+    """A checked optimizer that differentiates gradients: of a closure's loss, or those in `.grad`, with their graph.
+
+    Attributes:
+        shard: the part of the batch that this process has, where several share it.
+    """
 
     needs_graph = True
+    takes_shard = True
+    shard: Shard = WHOLE
     is_second_order = True  # timm's training script then calls backward(create_graph=True)
     # torch.amp.GradScaler then sets `grad_scale` and `found_inf`, and leaves `.grad` as it is: it would divide the
     # gradients by its factor, but not their graph

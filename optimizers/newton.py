@@ -133,7 +133,7 @@ class Newton(SecondOrderOptimizer):
         finally:
             self.release_graphs()
         dtype = torch.promote_types(gradient.dtype, torch.float32)  # no eigenvalues in half precision
-        gradient, hessian = gradient.detach().to(dtype) / scale, hessian.to(dtype)
+        gradient, hessian = self.shard.sum([gradient.detach().to(dtype) / scale, hessian.to(dtype)])
         hessian.diagonal().add_(torch.cat([p.new_full((p.numel(),), group["damping"]) for p, group, _ in used]))
         step, is_singular, negative = newton_step(hessian, gradient)
         step *= torch.cat([p.new_full((p.numel(),), float(group["lr"])) for p, group, _ in used])

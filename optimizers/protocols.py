@@ -22,6 +22,8 @@ class Optimizer(Protocol):
     Attributes:
         param_groups: groups of parameters, each a dict of `params` and their options, as `lr`.
         needs_graph: whether the closure leaves `backward` to the optimizer, and returns the loss with its graph.
+        takes_shard: whether, with `needs_graph`, it takes part in a run on several processes: it then differentiates
+            what is `shard`, a `trainopt.optimizers.Shard` that the run sets before the first step.
         sets_lr: whether it computes its learning rate itself; only schedule=constant is allowed then.
         needs_loss_function: whether the loss must be one of torch.nn.functional, of a network's outputs (cross_entropy,
             mse_loss, …): neither a test function nor every loss of the user can then be minimised.
@@ -32,6 +34,7 @@ class Optimizer(Protocol):
 
     param_groups: list[dict[str, Any]]
     needs_graph: bool = False
+    takes_shard: bool = False
     sets_lr: bool = False
     needs_loss_function: bool = False
     last_step: Mapping[str, Any] = MappingProxyType({})

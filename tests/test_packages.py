@@ -112,19 +112,20 @@ ALLOWED = {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),
         *("optimizers.averaging", "optimizers.preconditioners"),
         *("optimizers.per_sample", "optimizers.vectors", "optimizers.arguments", "optimizers.protocols"),
-        *("optimizers.libraries", "optimizers.checked", "optimizers.compat_torch"),
+        *("optimizers.libraries", "optimizers.checked", "optimizers.compat_torch", "optimizers.shard"),
     },
     "optimizers.libraries": set(),
     "optimizers.ehnewton": {
         *("optimizers.preconditioners", "optimizers.curvature", "optimizers.regularizers", "optimizers.vectors"),
-        *("optimizers.checked", "optimizers.arguments"),
+        *("optimizers.checked", "optimizers.arguments", "optimizers.shard"),
         *("optimizers.functional_signatures", "optimizers.compat_torch"),
     },
     "optimizers.preconditioners": {
-        *("optimizers.curvature", "optimizers.functional_signatures", "optimizers.compat_torch"),
+        *("optimizers.curvature", "optimizers.functional_signatures", "optimizers.compat_torch", "optimizers.shard"),
     },
     "optimizers.curvature": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
+        "optimizers.shard",
     },
     "optimizers.averaging": {"optimizers.protocols"},
     "optimizers.schedules": {"optimizers.arguments", "optimizers.protocols"},
@@ -132,7 +133,8 @@ ALLOWED = {
     "optimizers.per_sample": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
     },
-    "optimizers.checked": set(),
+    "optimizers.checked": {"optimizers.shard"},
+    "optimizers.shard": set(),
     "optimizers.vectors": set(),
     "optimizers.arguments": set(),
     "optimizers.protocols": set(),

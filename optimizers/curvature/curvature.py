@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
 from ..arguments import check_dense, check_shapes
+from ..shard import WHOLE, Shard
 from ..vectors import flatten, in_full_precision, unflatten
 from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
@@ -80,6 +81,7 @@ class Curvature:
         kind: one of KINDS.
         quadratic_form_only: `matvec` will not be called; `quadratic_form` of the Hessian then costs 1 instead of 2.
         keep_statistics: batch norm does not update its running statistics.
+        shard: the part of the batch that this process has; gradient and products are those of the whole batch.
 
     Attributes:
         loss: the closure's, detached.
@@ -99,8 +101,10 @@ class Curvature:
         kind: str = "hessian",
         quadratic_form_only: bool = False,
         keep_statistics: bool = False,
+        shard: Shard = WHOLE,
     ):
-        self._differentiate_loss(*evaluate(closure, kind, quadratic_form_only, keep_statistics), params, kind)
+        loss, mode = evaluate(closure, kind, quadratic_form_only, keep_statistics, shard=shard)
+        self._differentiate_loss(loss, mode, params, kind, (), shard)
 
     @classmethod
     def of_loss(
@@ -110,6 +114,7 @@ class Curvature:
         params: Sequence[Tensor],
         kind: str,
         layers: Sequence[GradientEdge] = (),
+        shard: Shard = WHOLE,
     ) -> "Curvature":
         """Returns the curvature of a loss that `evaluate` returned, for the same kind.
 
@@ -119,9 +124,10 @@ class Curvature:
             params: as for `Curvature`.
             kind: as for `Curvature`.
             layers: places in the graph, as of a layer's outputs, whose derivatives `at_layers` gets on the way.
+            shard: as for `Curvature`.
         """
         self = cls.__new__(cls)
-        self._differentiate_loss(loss, mode, params, kind, layers)
+        self._differentiate_loss(loss, mode, params, kind, layers, shard)
         return self
 
     def _differentiate_loss(
@@ -130,7 +136,8 @@ class Curvature:
         mode: FastDoubleBackward,
         params: Sequence[Tensor],
         kind: str,
-        layers: Sequence[GradientEdge] = (),
+        layers: Sequence[GradientEdge],
+        shard: Shard,
     ) -> None:
         outputs, copies = [z for z, _ in mode.outputs], [copy for _, copy in mode.outputs]
         with torch.enable_grad():
@@ -145,19 +152,20 @@ class Curvature:
                 through = grad(outputs, inputs, at_outputs, create_graph=True, allow_unused=True)
         self.loss: Tensor | None = loss.detach()
         self._loss_with_graph = get_gradient_edge(loss)
-        self._kind, self._request, self._losses = kind, mode.request, mode.losses
+        self._kind, self._request, self._losses, self.shard = kind, mode.request, mode.losses, shard
         self._loss_scale = 1.0
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
         self.at_layers = [None if part is None else part.detach() for part in through[len(params) :]]
         self._set_gradients(params, of_loss, through[: len(params)])
 
     @classmethod
-    def of_gradients(cls, params: Sequence[Tensor], loss_scale: float = 1.0) -> "Curvature":
+    def of_gradients(cls, params: Sequence[Tensor], loss_scale: float = 1.0, shard: Shard = WHOLE) -> "Curvature":
         """Returns the Hessian where `loss.backward(create_graph=True)` has filled the `.grad` of params.
 
         Args:
             params: tensors that require gradients.
             loss_scale: the factor of the loss in the gradients and in their graph, which is divided out.
+            shard: as for `Curvature`.
 
         Raises:
             ValueError: no gradient has a graph.
@@ -168,6 +176,7 @@ class Curvature:
         self = cls.__new__(cls)
         self.loss, self._kind, self._request, self._loss_scale = None, "hessian", BackwardRequest(), loss_scale
         self._outputs, self._copies, self._at_outputs, self._losses, self.at_layers = [], [], [], [], []
+        self.shard = shard
         self._set_gradients(used, [p.grad for p in used], [None] * len(used))
         if loss_scale != 1:
             self.gradient = [g / loss_scale for g in self.gradient]
@@ -191,7 +200,7 @@ class Curvature:
         self.is_of_outputs = [direct[i] is None for i in used]
         self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
         self._through = [_edge(through[i]) for i in used]
-        self.gradient = [_sum(params[i], direct[i], through[i]) for i in used]
+        self.gradient = self.shard.sum([_sum(params[i], direct[i], through[i]) for i in used])
 
     @property
     def factor_of_output(self) -> float:
@@ -206,8 +215,11 @@ class Curvature:
             is_softmax = call.function is F.cross_entropy
             samples = 1 if is_softmax and z.dim() == 1 else len(z)
             outputs = (z.numel() // z.shape[0 if z.dim() == 1 else 1]) if is_softmax else z.numel()
-            factors.append(samples * float(derivative.mean()) / (outputs if call.is_mean else 1))
-        return max(factors)
+            mean = derivative.mean() if derivative.numel() else torch.zeros_like(derivative.sum())
+            factors.append(samples * float(mean) / (outputs if call.is_mean else 1))
+        if self.shard.is_whole:
+            return max(factors)
+        return float(self.shard.sum([derivatives[0].new_tensor(factors)])[0].max())
 
     @property
     def like(self) -> list[Tensor]:
@@ -235,7 +247,6 @@ class Curvature:
         one.gradient = [self.gradient[index]]
         return one
 
-    @torch.no_grad()
     def matvec(self, vectors: Sequence[Tensor], free_graph: bool = False) -> list[Tensor]:
         """Returns C v, of the shapes of the parameters.
 
@@ -243,6 +254,15 @@ class Curvature:
             vectors: v, of the shapes of the parameters.
             free_graph: free the graph on the way, as no product will follow.
         """
+        return self.shard.sum(self._matvec(vectors, free_graph))
+
+    def matvec_flat(self, vector: Tensor, free_graph: bool = False) -> Tensor:
+        """Returns C v for a vector (n,)."""
+        return self.shard.sum([flatten(self._matvec(unflatten(vector, self.params), free_graph))])[0]
+
+    @torch.no_grad()
+    def _matvec(self, vectors: Sequence[Tensor], free_graph: bool) -> list[Tensor]:
+        """Returns this process's summand of C v."""
         if not self._outputs:
             parts = self._backward("product", self._of_loss, self.params, vectors, free_graph)
             if self._loss_scale != 1:
@@ -253,15 +273,15 @@ class Curvature:
         through = _differentiate(outputs, self.params, at_outputs, retain_graph=not free_graph)
         return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
 
-    def matvec_flat(self, vector: Tensor, free_graph: bool = False) -> Tensor:
-        """Returns C v for a vector (n,)."""
-        return flatten(self.matvec(unflatten(vector, self.params), free_graph))
-
-    @torch.no_grad()
     def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
         """Returns v C v, a scalar; arguments as for `matvec`."""
+        return self.shard.sum([self._quadratic_form(vectors, free_graph)])[0]
+
+    @torch.no_grad()
+    def _quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool) -> Tensor:
+        """Returns this process's summand of v C v."""
         if not self._outputs:
-            return torch.as_tensor(_dot(vectors, self.matvec(vectors, free_graph)))
+            return torch.as_tensor(_dot(vectors, self._matvec(vectors, free_graph)))
         of_layers: Tensor | float = 0.0
         if self._kind == "gauss_newton":
             tangents = self._tangents(vectors, free_graph)
@@ -285,11 +305,14 @@ class Curvature:
             rows.append(
                 [_dot(t, at_outputs) + _dot(v, direct) for t, v in zip(tangents, directions, strict=True)],
             )
-        return torch.stack([torch.stack([torch.as_tensor(x).double() for x in row]) for row in rows])
+        matrix = torch.stack([torch.stack([torch.as_tensor(x).double() for x in row]) for row in rows])
+        return self.shard.sum([matrix])[0]
 
     @torch.no_grad()
     def sample(self, inputs: Sequence[Tensor | GradientEdge], generator: torch.Generator) -> Sequence[Tensor | None]:
         """Returns a sample of J^T r at inputs of the outputs, with J their derivatives, and E[r r^T] = L.
+
+        On several processes it is this one's summand, and r is the part of the r of the whole batch.
 
         The mean of (J^T r)(J^T r)^T is the Gauss-Newton matrix J^T L J (see `sample_at_outputs`). Entries of r of
         different samples of the batch are independent.
@@ -303,7 +326,7 @@ class Curvature:
             return self._second_of_loss(vectors, [None] * len(self.params), free_graph=False)[0]
 
         functions = [call.function for call in self._losses]
-        r = sample_at_outputs(self._copies, functions, second_of_loss, generator)
+        r = sample_at_outputs(self._copies, functions, second_of_loss, generator, self.shard)
         edges = [get_gradient_edge(z) for z in self._outputs]
         return grad(edges, inputs, r, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
 

@@ -55,6 +55,8 @@ class FastDoubleBackward(BackwardRecorder):
         quadratic_form: the quadratic form of the Hessian will be computed, as `Curvature` does. Only for it do linear
             layers, and activations of vectors, need a function of ours: autograd's products are as fast there.
         backward_of: the parameters of `BackwardRecorder`.
+        shares_batch: the batch is a part of that of several processes. Batch norm is then left to the modes around
+            this one, which may take its statistics over all of them, or to autograd.
 
     Attributes:
         request: what the layers compute in a backward pass.
@@ -69,10 +71,11 @@ class FastDoubleBackward(BackwardRecorder):
         keep_statistics: bool = False,
         quadratic_form: bool = False,
         backward_of: Sequence[Tensor] | None = None,
+        shares_batch: bool = False,
     ):
         super().__init__(backward_of)
         self.split_at_outputs, self.quadratic_form = split_at_outputs, quadratic_form
-        self.keep_statistics = keep_statistics
+        self.keep_statistics, self.shares_batch = keep_statistics, shares_batch
         self.request = BackwardRequest()
         self.losses: list[LossCall] = []
         self._contexts = ExitStack()
@@ -160,7 +163,8 @@ def _batch_norm(mode: FastDoubleBackward, func: Callable, call: BatchNormArgumen
     if call.training and mode.keep_statistics:
         call = call._replace(running_mean=None, running_var=None)
     x = call.input
-    if not call.training or x.numel() <= x.shape[1] or not _is_supported(x, call.weight, call.bias):
+    is_own = call.training and not mode.shares_batch
+    if not is_own or x.numel() <= x.shape[1] or not _is_supported(x, call.weight, call.bias):
         return func(*call)
     statistics = (call.running_mean, call.running_var)
     return BatchNorm.apply(x, call.weight, call.bias, *statistics, call.momentum, call.eps, mode.request)

@@ -10,6 +10,7 @@ from torch.autograd import grad
 from torch.autograd.graph import GradientEdge
 
 from ..compat_torch import advice_for_second_derivative, is_second_backward
+from ..shard import WHOLE, Shard
 from .backward_recorder import NO_BACKWARD
 from .double_backward_mode import FastDoubleBackward
 
@@ -46,6 +47,7 @@ def evaluate(
     keep_statistics: bool = False,
     inner: AbstractContextManager | None = None,
     backward_of: Sequence[Tensor] | None = None,
+    shard: Shard = WHOLE,
 ) -> tuple[Tensor, FastDoubleBackward]:
     """Returns a closure's loss, and the mode that it was computed in.
 
@@ -57,6 +59,7 @@ def evaluate(
         inner: a context that is entered inside the mode.
         backward_of: parameters, where the closure may call backward once and return no loss with a graph, as those of
             Lightning do. The loss is then the one that backward was called on.
+        shard: as for `Curvature`.
 
     Raises:
         LossWithoutGraph: the loss has no graph.
@@ -65,7 +68,7 @@ def evaluate(
     """
     is_short = quadratic_form_only and kind == "hessian"
     splits = is_short or kind == "gauss_newton"
-    mode = FastDoubleBackward(splits, keep_statistics, quadratic_form=is_short, backward_of=backward_of)
+    mode = FastDoubleBackward(splits, keep_statistics, is_short, backward_of, shares_batch=not shard.is_whole)
     with torch.enable_grad(), mode, inner or nullcontext():
         loss = closure()
     loss = mode.loss_of_closure(loss)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..shard import WHOLE, Shard
+
 SecondOfLoss = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 
 
@@ -14,6 +16,7 @@ def sample_at_outputs(
     losses: Sequence[Callable],
     second_of_loss: SecondOfLoss,
     generator: torch.Generator,
+    shard: Shard = WHOLE,
 ) -> list[Tensor]:
     """Returns r of the shapes of the outputs, with mean 0 and E[r r^T] = L, the loss's second derivatives.
 
@@ -27,9 +30,10 @@ def sample_at_outputs(
         losses: the loss function of torch.nn.functional of each.
         second_of_loss: returns L v.
         generator: on the device of the outputs.
+        shard: the part of the batch that the outputs are of. Numbers are drawn for the whole batch.
     """
     unit_vectors = [
-        _sampled_classes(z.detach(), generator) if loss is F.cross_entropy else torch.ones_like(z)
+        _sampled_classes(z.detach(), generator, shard) if loss is F.cross_entropy else torch.ones_like(z)
         for z, loss in zip(outputs, losses, strict=True)
     ]
     products = second_of_loss(unit_vectors)
@@ -38,7 +42,7 @@ def sample_at_outputs(
         if Le is None
         else _of_softmax(z.detach(), e, Le)
         if loss is F.cross_entropy
-        else _with_random_signs(Le.clamp(min=0).sqrt(), generator)
+        else _with_random_signs(Le.clamp(min=0).sqrt(), generator, shard)
         for z, loss, e, Le in zip(outputs, losses, unit_vectors, products, strict=True)
     ]
 
@@ -47,12 +51,14 @@ def _class_dimension(logits: Tensor) -> int:
     return 0 if logits.dim() == 1 else 1
 
 
-def _sampled_classes(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _sampled_classes(logits: Tensor, generator: torch.Generator, shard: Shard) -> Tensor:
     """Returns the unit vectors of classes that are drawn from softmax(logits), in the shape of the logits."""
     dim = _class_dimension(logits)
     by_row = logits.movedim(dim, -1)
     p = by_row.reshape(-1, by_row.shape[-1]).float().softmax(1)
-    classes = torch.multinomial(p, 1, generator=generator)
+    start, length = shard.span(len(p))
+    whole = p if shard.is_whole else F.pad(p, (0, 0, start, length - start - len(p)), value=1.0)
+    classes = torch.multinomial(whole, 1, generator=generator)[start : start + len(p)]
     e = torch.zeros_like(p).scatter_(1, classes, 1.0)
     return e.to(logits.dtype).view(by_row.shape).movedim(-1, dim)
 
@@ -66,6 +72,9 @@ def _of_softmax(logits: Tensor, e: Tensor, Le: Tensor) -> Tensor:
     return torch.where(others > 0, s.sqrt() * (p - e), 0.0)
 
 
-def _with_random_signs(values: Tensor, generator: torch.Generator) -> Tensor:
-    signs = torch.randint(0, 2, values.shape, generator=generator, device=values.device, dtype=values.dtype)
-    return values * (2 * signs - 1)
+def _with_random_signs(values: Tensor, generator: torch.Generator, shard: Shard) -> Tensor:
+    by_row = values if values.dim() else values.unsqueeze(0)
+    start, length = shard.span(len(by_row))
+    shape = (length, *by_row.shape[1:])
+    signs = torch.randint(0, 2, shape, generator=generator, device=values.device, dtype=values.dtype)
+    return values * (2 * signs[start : start + len(by_row)].view(values.shape) - 1)

@@ -13,6 +13,7 @@ from ..compat_torch import has_gradient_hooks, leaf_of, version_of, without_torc
 from ..curvature.loss import gradient_with_graph
 from ..functional_signatures import SIGNATURES, CrossEntropyArguments, LinearArguments, UnaryArguments
 from ..regularizers.l2 import sum_of_squares
+from ..shard import WHOLE, Shard
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -76,11 +77,14 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
 
     Args:
         params: the trained parameters.
+        shard: the part of the batch that the loss is of. Of several processes, it may be computed from the
+            cross-entropy of each sample.
     """
 
-    def __init__(self, params: Sequence[Tensor]):
+    def __init__(self, params: Sequence[Tensor], shard: Shard = WHOLE):
         super().__init__()
-        self._params = set(params)
+        self._params, self._shard = set(params), shard
+        self._reductions = ("mean", "sum") if shard.is_whole else ("mean", "sum", "none")
         self._layers: list[_Layer] = []
         self._losses: list[_Loss] = []
         self._squares: list[_Squares] = []
@@ -116,7 +120,7 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
     def _record_cross_entropy(self, loss: Tensor, call: CrossEntropyArguments) -> None:
         logits, targets = call.input, call.target
         has_options = any(option is not None for option in (call.weight, call.size_average, call.reduce))
-        is_plain = not has_options and call.reduction in ("mean", "sum")
+        is_plain = not has_options and call.reduction in self._reductions
         if is_plain and logits.dim() == 2 and not targets.requires_grad and loss.dtype == logits.dtype:
             edge, is_mean = get_gradient_edge(loss), call.reduction == "mean"
             self._losses.append(_Loss(edge, logits, targets, call.ignore_index, is_mean, call.label_smoothing))
@@ -128,6 +132,8 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
 
     def classifiers(self, loss: Tensor, copies: Sequence[tuple[Tensor, Tensor]]) -> list[Classifier] | None:
         """Returns the classifiers that a loss consists of; None where it depends on the parameters in any other way.
+
+        They are those of the whole batch: features and logits of all processes are gathered.
 
         Args:
             loss: the closure's.
@@ -158,9 +164,9 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
             derivatives = gradient_with_graph(loss, [*edges, *logits])
         if any(factor is None or factor.requires_grad for factor in derivatives[: len(edges)]):
             return None  # not linear in them
-        factors = torch.stack([f.detach() for f in derivatives[: len(edges)]]).tolist()  # type: ignore[union-attr]
+        factors = _numbers([f.detach() for f in derivatives[: len(edges)]])  # type: ignore[union-attr]
         decays = list(zip(squares, factors[len(losses) :], strict=True))
-        return [
+        here = [
             Classifier(
                 layer.inputs,
                 layer.weight,
@@ -169,13 +175,40 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
                 layer.logits.detach(),
                 gradient.detach(),  # type: ignore[union-attr]
                 _scale(one, factor),
-                sum(2 * factor for end, factor in decays if end.weight is layer.weight),
+                sum(2 * float(factor) for end, factor in decays if end.weight is layer.weight),
                 next((float(end.value) for end in squares if end.weight is layer.weight), 0.0),
             )
             for layer, one, factor, gradient in zip(
                 layers, losses, factors[: len(losses)], derivatives[len(edges) :], strict=True
             )
         ]
+        return here if self._shard.is_whole else [_gathered(classifier, self._shard) for classifier in here]
+
+
+def _numbers(factors: Sequence[Tensor]) -> list[Tensor | float]:
+    """Returns factors of rows (n,) as they are, and scalars as numbers, which are read at once."""
+    scalars = [f for f in factors if f.dim() == 0]
+    numbers = iter(torch.stack(scalars).tolist() if scalars else [])
+    return [f if f.dim() else next(numbers) for f in factors]
+
+
+def _gathered(classifier: Classifier, shard: Shard) -> Classifier:
+    """Returns the classifier on the whole batch, by that on the part of each process.
+
+    A row holds features, logits, their gradient and the scale of a sample. A last row of each process is marked, and
+    holds what it counts of the decay.
+    """
+    X, Z, G = classifier.inputs, classifier.logits, classifier.gradient
+    scale = X.new_zeros(len(X), 1) + classifier.scale
+    samples = torch.cat([X, Z, G, scale, torch.zeros_like(scale)], 1)
+    mark = X.new_zeros(1, samples.shape[1])
+    mark[0, 0], mark[0, -1] = classifier.decay, 1.0
+    rows = shard.gather(torch.cat([samples, mark]))
+    is_mark = rows[:, -1] > 0
+    decay = float(rows[is_mark, 0].sum())
+    X, Z, G, scale, _ = rows[~is_mark].split([X.shape[1], Z.shape[1], Z.shape[1], 1, 1], 1)
+    inputs, logits, gradient = X.contiguous(), Z.contiguous(), G.contiguous()
+    return classifier._replace(inputs=inputs, logits=logits, gradient=gradient, scale=scale.contiguous(), decay=decay)
 
 
 def _reached_ends(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:
@@ -195,8 +228,15 @@ def _reached_ends(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Nod
     return reached
 
 
-def _scale(loss: _Loss, factor: float) -> Tensor | float:
-    """Returns the factor of the second derivatives of each row's logsumexp, a number or (n, 1)."""
+def _scale(loss: _Loss, factor: Tensor | float) -> Tensor | float:
+    """Returns the factor of the second derivatives of each row's logsumexp, a number or (n, 1).
+
+    Args:
+        loss: the call.
+        factor: of its value in the whole loss: a number, or (n,) where that is a value for each row.
+    """
+    if isinstance(factor, Tensor):
+        factor = factor.unsqueeze(1)
     if loss.is_mean:
         factor /= len(loss.logits)
     if not loss.targets.is_floating_point():

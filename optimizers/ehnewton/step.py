@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import grad
-from torch.optim import Optimizer
 
-from ..checked import check_types, has_graph
+from ..checked import SecondOrderOptimizer, check_types, has_graph
 from ..curvature.conjugate_gradient import CGInfo, conjugate_gradient_flat
 from ..curvature.curvature import Curvature
 from ..curvature.double_backward_mode import FastDoubleBackward
@@ -61,8 +60,8 @@ class Step:
         report: what becomes `last_step`.
     """
 
-    def __init__(self, optimizer: Optimizer, closure: Callable[..., Tensor] | None, loss_scale: float = 1.0):
-        self.state = optimizer.state
+    def __init__(self, optimizer: SecondOrderOptimizer, closure: Callable[..., Tensor] | None, loss_scale: float = 1.0):
+        self.state, self.shard = optimizer.state, optimizer.shard
         self.loss_scale = loss_scale
         self.options = optimizer.param_groups[0]  # options of the whole step are equal in all groups
         self.closure = closure
@@ -95,7 +94,7 @@ class Step:
             self._check_no_second_call()
             if options["curvature"] != "hessian":
                 raise ValueError("curvature=gauss_newton: needs a closure that returns the loss")
-            return Curvature.of_gradients(trained, self.loss_scale)
+            return Curvature.of_gradients(trained, self.loss_scale, self.shard)
         if fraction == 1:
             return self._linearize_whole_batch(closure, trained)
         if not inspect.signature(closure).parameters:
@@ -109,17 +108,19 @@ class Step:
         self.loss = loss.detach()
         self.cost += fraction
         kind = options["curvature"]
-        of_part = evaluate(lambda: closure(fraction), kind, self._is_one_iteration, True, inner=self.layers)
-        curvature = Curvature.of_loss(*of_part, trained, kind)
+        of_part = evaluate(
+            lambda: closure(fraction), kind, self._is_one_iteration, True, inner=self.layers, shard=self.shard
+        )
+        curvature = Curvature.of_loss(*of_part, trained, kind, shard=self.shard)
         gradients = ((p, gradient_of[p]) for p in curvature.params)
-        curvature.gradient = [torch.zeros_like(p) if g is None else g for p, g in gradients]
+        curvature.gradient = self.shard.sum([torch.zeros_like(p) if g is None else g for p, g in gradients])
         return curvature
 
     def _linearize_whole_batch(self, closure: Callable[..., Tensor], trained: list[Tensor]) -> Curvature | None:
         options = self.options
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
         may_have_closed_form = is_plain and options["warm_start"] == 0 and may_be_classifiers(trained)
-        recorder = SoftmaxHeadRecorder(trained) if may_have_closed_form else None
+        recorder = SoftmaxHeadRecorder(trained, self.shard) if may_have_closed_form else None
         try:
             loss, mode = evaluate(
                 closure,
@@ -127,6 +128,7 @@ class Step:
                 self._is_one_iteration,
                 inner=recorder or self.layers,
                 backward_of=trained,
+                shard=self.shard,
             )
         except LossWithoutGraph as error:
             return self._linearize_gradients(error, trained)
@@ -134,14 +136,16 @@ class Step:
         calls_backward = mode.loss_of_backward is not None
         classifiers = recorder.classifiers(loss, mode.outputs) if recorder and not calls_backward else None
         if classifiers is None:
-            self.linear_calls = self.layers.linear_calls if self.layers else []
+            # rows of a part of the batch do not make its gradient
+            self.linear_calls = self.layers.linear_calls if self.layers and self.shard.is_whole else []
             edges = [call.outputs for call in self.linear_calls]
-            curvature = Curvature.of_loss(loss, mode, trained, options["curvature"], edges)
+            curvature = Curvature.of_loss(loss, mode, trained, options["curvature"], edges, self.shard)
             if calls_backward:
                 self._check_no_second_call()
                 self.cost += BACKWARD_COST
                 # as they were clipped
-                curvature.gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in curvature.params]
+                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in curvature.params]
+                curvature.gradient = self.shard.sum(gradients)
             return curvature
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
@@ -390,5 +394,6 @@ class Step:
     def _loss_again(self) -> float:
         """Returns the loss at the current weights, with the random numbers that the step began with."""
         self.cost += FORWARD_COST
-        with self.random, FastDoubleBackward(keep_statistics=True), torch.no_grad():  # type: ignore[union-attr]
+        mode = FastDoubleBackward(keep_statistics=True, shares_batch=not self.shard.is_whole)
+        with self.random, mode, torch.no_grad():  # type: ignore[union-attr]
             return float(self.closure())  # type: ignore[misc]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..curvature.curvature import Curvature
+from ..shard import Shard
 from .layers import LayerCall
 
 DECAY = 0.95  # of the running means of the factors, at most (Martens and Grosse 2015, section 5)
@@ -62,7 +63,7 @@ class Kronecker:
         state: dict[Tensor, dict[str, Any]],
         linear_calls: Sequence[LayerCall] = (),
     ):
-        self._params, self._state = curvature.params, state
+        self._params, self._state, self._shard = curvature.params, state, curvature.shard
         self._calls = {p: calls[p] for p in self._params if p in calls}
         is_of_outputs = dict(zip(self._params, curvature.is_of_outputs, strict=True))
         self._at_layers = {
@@ -93,7 +94,8 @@ class Kronecker:
     @property
     def cost(self) -> float:
         """Of this step, in gradients of the curvature's pass, by counting multiplications."""
-        gradient = 3 * sum(call.rows * call.weight.numel() for calls in self._calls.values() for call in calls)
+        all_calls = [call for calls in self._calls.values() for call in calls]
+        gradient = 3 * sum(call.rows(self._shard) * call.weight.numel() for call in all_calls)
         return self._multiplications / max(1, gradient)
 
     def _has_factors(self, param: Tensor) -> bool:
@@ -118,7 +120,7 @@ class Kronecker:
         return self._solve(gradient, {w: dy for w, dy in self._at_layers.items() if self._is_cheaper_by_rows(w)})
 
     def _is_cheaper_by_rows(self, weight: Tensor) -> bool:
-        rows, n, m = self._calls[weight][0].rows, len(weight), self._order(weight)
+        rows, n, m = self._calls[weight][0].rows(self._shard), len(weight), self._order(weight)
         return rows * (n * n + m * m + n * m) < n * m * (n + m)
 
     def _solve(self, vectors: Sequence[Tensor], at_layers: dict[Tensor, Tensor]) -> list[Tensor]:
@@ -133,7 +135,7 @@ class Kronecker:
                 x = torch.cat(list(calls[0].input_rows()))
                 a = x @ A if bias is None else torch.addmm(A[-1], x, A[:-1])
                 V = (calls[0].output_rows(at_layers[weight]) @ G).t() @ a
-                self._multiplications += calls[0].rows * (n * n + m * m + n * m)
+                self._multiplications += calls[0].rows(self._shard) * (n * n + m * m + n * m)
             else:
                 V = part_of[weight].flatten(1)
                 if bias is not None:
@@ -156,8 +158,9 @@ class Kronecker:
         calls = [call for of_weight in self._calls.values() for call in of_weight]
         for call in calls:  # one pass back through the layers, and A and G
             weight, order = call.weight, self._order(call.weight)
-            self._multiplications += min(call.rows, ENOUGH_ROWS * order) * order**2
-            self._multiplications += call.rows * (weight.numel() + len(weight) ** 2)
+            rows = call.rows(self._shard)
+            self._multiplications += min(rows, ENOUGH_ROWS * order) * order**2
+            self._multiplications += rows * (weight.numel() + len(weight) ** 2)
         for param, parts in of_batch.items():
             state = self._state[param]
             state["preconditioner_updates"] = 1 + state.get("preconditioner_updates", 0)
@@ -206,31 +209,46 @@ def batch_factors(
     edges = [call.outputs for of_weight in calls.values() for call in of_weight]
     generator = torch.Generator(curvature.params[0].device).manual_seed(seed)
     sampled = iter(curvature.sample([*edges, *others], generator))
-    result: dict[Tensor, dict[str, Tensor]] = {}
+    factors: list[Tensor] = []  # of this process: A times its number of rows, and G, of each layer
+    counts = []
     for weight, of_weight in calls.items():
         pairs = [(call, next(sampled)) for call in of_weight]
         outputs = [call.output_rows(dy) for call, dy in pairs if dy is not None]
-        G = sum((g.t() @ g for g in outputs), start=weight.new_zeros(len(weight), len(weight)))
-        result[weight] = {"input_factor": input_factor(of_weight, weight in bias_of), "output_factor": G}
-    for param in others:
-        derivative = next(sampled)
-        squares = torch.zeros_like(param) if derivative is None else derivative.detach().square().to(param.dtype)
-        result[param] = {"sampled_curvature": squares}
-    return result
+        A, count = input_products(of_weight, weight in bias_of, curvature.shard)
+        factors += [A, sum((g.t() @ g for g in outputs), start=weight.new_zeros(len(weight), len(weight)))]
+        counts.append(count)
+    derivatives = [torch.zeros_like(p) if (d := next(sampled)) is None else d.detach().to(p.dtype) for p in others]
+    if not curvature.shard.is_whole:
+        numbers = derivatives[0] if derivatives else factors[0]
+        *sums, total = curvature.shard.sum([*factors, *derivatives, numbers.new_tensor(counts)])
+        factors, derivatives, counts = sums[: len(factors)], sums[len(factors) :], total.tolist()
+    result: dict[Tensor, dict[str, Tensor]] = {}
+    for weight, A, G, count in zip(calls, factors[::2], factors[1::2], counts, strict=True):
+        result[weight] = {"input_factor": input_factor(A, count, weight in bias_of), "output_factor": G}
+    return result | {p: {"sampled_curvature": d.square()} for p, d in zip(others, derivatives, strict=True)}
 
 
-def input_factor(calls: Sequence[LayerCall], has_bias: bool) -> Tensor:
-    """Returns A, the mean of a a^T over samples and positions; with a bias, a one is appended to each a."""
+def input_products(calls: Sequence[LayerCall], has_bias: bool, shard: Shard) -> tuple[Tensor, int]:
+    """Returns the sum of a a^T over samples and positions, and their number.
+
+    With a bias, the sum of a is appended as the last row, for a one that is appended to each a.
+    """
     order = calls[0].weight[0].numel()
     A, count = calls[0].weight.new_zeros(order + has_bias, order + has_bias), 0
     most = ENOUGH_ROWS * len(A)
-    for rows in (rows for call in calls for rows in call.input_rows(most)):
+    for rows in (rows for call in calls for rows in call.input_rows(most, shard)):
         A[:order, :order].addmm_(rows.t(), rows)
         if has_bias:
             A[order, :order] += rows.sum(0)
         count += len(rows)
-    A /= count
+    return A, count
+
+
+def input_factor(products: Tensor, count: float, has_bias: bool) -> Tensor:
+    """Returns A, the mean of a a^T, from sums of `input_products`; they are changed."""
+    products /= count
     if has_bias:
-        A[:order, order] = A[order, :order]
-        A[order, order] = 1.0
-    return A
+        order = len(products) - 1
+        products[:order, order] = products[order, :order]
+        products[order, order] = 1.0
+    return products

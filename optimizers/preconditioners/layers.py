@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..compat_torch import has_gradient_hooks, without_torch_function
 from ..functional_signatures import SIGNATURES, ConvolutionArguments, LinearArguments
+from ..shard import WHOLE, Shard
 
 CHUNK = 2**22  # numbers of unfolded inputs that are in memory at a time, about
 
@@ -24,7 +25,7 @@ class LayerCall(NamedTuple):
         bias: b (out,), None where there is none that is trained.
         inputs: of the layer, without their graph.
         outputs: their place in the graph.
-        rows: number of samples and positions.
+        positions: for each entry of the inputs' first dimension.
         arguments: of the call.
     """
 
@@ -32,24 +33,29 @@ class LayerCall(NamedTuple):
     bias: Tensor | None
     inputs: Tensor
     outputs: GradientEdge
-    rows: int
+    positions: int
     arguments: LinearArguments | ConvolutionArguments
 
-    def input_rows(self, most: float = math.inf) -> Iterator[Tensor]:
+    def rows(self, shard: Shard) -> int:
+        """Returns the number of samples times positions, in the whole batch."""
+        return self.positions * (shard.span(len(self.inputs))[1] if self.inputs.dim() > 1 else 1)
+
+    def input_rows(self, most: float = math.inf, shard: Shard = WHOLE) -> Iterator[Tensor]:
         """Yields the inputs a of the matrix W (rows, in), a row for each sample and position, in parts.
 
         Args:
-            most: about how many rows are enough; they are those of the first samples.
+            most: about how many rows of the whole batch are enough; they are those of its first samples.
+            shard: the part of the batch that the inputs are.
         """
         x, call = self.inputs, self.arguments
-        if x.dim() > 1 and most < self.rows:
-            x = x[: math.ceil(most * len(x) / self.rows)]
+        if x.dim() > 1 and most < self.rows(shard):
+            x = x[: max(0, math.ceil(most / self.positions) - shard.span(len(x))[0])]
         if isinstance(call, LinearArguments):
             yield x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
             return
         size = self.weight.shape[2:]
-        positions = max(1, x[0].numel() // x.shape[1])
-        for part in x.split(max(1, CHUNK // (positions * self.weight[0].numel()))):
+        pixels = max(1, math.prod(x.shape[2:]))
+        for part in x.split(max(1, CHUNK // (pixels * self.weight[0].numel()))):
             yield _patches(part.to(self.weight.dtype), size, call)
 
     def output_rows(self, dy: Tensor) -> Tensor:
@@ -137,8 +143,9 @@ class LayerRecorder(TorchFunctionMode):
         is_plain = isinstance(call, LinearArguments) or (call.groups == 1 and inputs.dim() == weight.dim())
         if weight in self._params and weight.dim() >= 2 and output.requires_grad and is_plain:
             bias = call.bias if call.bias is not None and call.bias in self._params else None
-            edge, rows = get_gradient_edge(output), output.numel() // len(weight)
-            self.calls.setdefault(weight, []).append(LayerCall(weight, bias, inputs, edge, rows, call))
+            edge = get_gradient_edge(output)
+            positions = math.prod(output.shape[1:-1] if isinstance(call, LinearArguments) else output.shape[2:])
+            self.calls.setdefault(weight, []).append(LayerCall(weight, bias, inputs, edge, positions, call))
 
 
 def _listed(value: Any) -> Sequence[Any]:

@@ -61,15 +61,14 @@ class GlobalBatchNorm(TorchFunctionMode):
     ) -> Tensor:
         if not training:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm=global: needs batch norm with running statistics")
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         mean, var, count = statistics(values, self._ranks)
         if values.numel() // values.shape[1] < 2 and count.item() < 2:  # looks at a GPU only where it may be
             raise ValueError("batch norm needs more than one value per channel in training")
-        with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+        if running_mean is not None and running_var is not None:
+            with torch.no_grad():
+                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
         shape = (1, -1, *[1] * (input.dim() - 2))
         scale = (var + eps).rsqrt()
         scale = scale if weight is None else scale * weight

@@ -49,6 +49,17 @@ class DoubleNet(nn.Module):
         return self.layers(images.double())
 
 
+class DoubleLinear(nn.Linear):
+    """A linear softmax classifier of images in float64, 4x4 pixels after pooling."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(16, num_classes, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the logits (B, classes), float64."""
+        return super().forward(nn.functional.avg_pool2d(images.double(), 2).flatten(1))
+
+
 class BatchStatistics(nn.Module):
     """A linear layer after batch norm without running statistics."""
 

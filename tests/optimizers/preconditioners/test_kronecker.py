@@ -12,8 +12,9 @@ from helpers.references import numbers
 from trainopt.optimizers.curvature import curvature as curvature_module
 from trainopt.optimizers.curvature.curvature import Curvature
 from trainopt.optimizers.curvature.loss import evaluate
-from trainopt.optimizers.preconditioners.kronecker import batch_factors, input_factor
+from trainopt.optimizers.preconditioners.kronecker import batch_factors, input_factor, input_products
 from trainopt.optimizers.preconditioners.layers import LayerRecorder
+from trainopt.optimizers.shard import WHOLE
 
 
 class Rows(nn.Module):
@@ -137,7 +138,7 @@ def test_the_inputs_factor_is_of_the_first_samples_where_these_have_rows_enough(
     network, x = nn.Conv1d(2, 3, 2, padding=padding).double(), numbers(20, 2, 5)
     enough = 10 if padding == "valid" else 7
     calls = [linearized(network, lambda x=x: F.mse_loss(network(x), 0 * network(x)))[1] for x in (x, x[:enough])]
-    whole, part = (input_factor(of[network.weight][:1], True) for of in calls)
+    whole, part = (input_factor(*input_products(of[network.weight][:1], True, WHOLE), True) for of in calls)
     torch.testing.assert_close(whole, part, rtol=1e-12, atol=1e-14)
 
 

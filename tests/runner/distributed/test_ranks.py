@@ -1,12 +1,15 @@
 """A run on several processes is the run of one process, to rounding; interrupted, killed, resumed."""
 
 import pytest
+import torch
 
 from helpers.cli import built
 from helpers.ranks import DOUBLE, run_ranks, start_ranks, wait_ranks
 from helpers.runs import equal, rows, same_weights, summary, timeless, weights
+from trainopt.runner.distributed.ranks import ALONE, Ranks
 from trainopt.runner.system.errors import UserError
-from trainopt.runner.training.sharded import check_shared
+from trainopt.runner.training.closure import TrainingClosure
+from trainopt.runner.training.sharded import ShardedClosure, check_shared, share
 
 SHORT = f"{DOUBLE} logger=none data=digits data.limit=100 batching.size=33 log_every=1steps"
 LINES = [
@@ -22,6 +25,20 @@ LINES = [
     "regularizer=[checkpoint_distance] regularizer.checkpoint_distance.at=[2steps] gradient.accumulation_steps=2",
     "schedule=plateau schedule.patience=0 schedule.min_delta=0.5 data.validation=0.2",
     "objective=mse schedule=one_cycle",
+]
+SECOND_ORDER = [
+    "optimizer=ehnewton optimizer.momentum=0.5 regularizer=[l2]",
+    "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.blocks=parameter optimizer.adapt_damping=true"
+    " optimizer.backtracking=2 optimizer.warm_start=0.9 objective=mse",
+    "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker"
+    " optimizer.subspace=last_step optimizer.damping_per_output=true objective=mse",
+    "optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker batching.size=2",
+    # a small step: the gradient of a bias before batch norm is rounding, which this preconditioner divides by 1e-8
+    "optimizer=ehnewton optimizer.lr=0.01 optimizer.preconditioner=diagonal optimizer.curvature_share=0.4"
+    " augmentation.mixup=0.2",
+    "optimizer=ehnewton optimizer.cg_max_iter=5 model._target_=helpers.ranks.DoubleLinear regularizer=[l2]"
+    " batching.size=2",
+    "optimizer=newton optimizer.damping=0.5 model._target_=helpers.ranks.DoubleLinear",
 ]
 
 
@@ -50,6 +67,60 @@ def test_any_number_of_processes_makes_the_run_of_one(tmp_path, typed):
     assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
     for size in (2, 3):
         assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", SECOND_ORDER)
+def test_any_number_of_processes_makes_the_second_order_run_of_one(tmp_path, typed):
+    line = f"{SHORT} duration=4steps evaluate_every=3steps {typed}"
+    begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2, 3)}
+    assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
+    for size in (2, 3):
+        assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+
+
+class OneOfOne(Ranks):
+    """A group of one process that counts what several would send."""
+
+    reductions = 0
+
+    def sum_(self, tensors):
+        self.reductions += 1
+
+    def gather(self, tensor):
+        self.reductions += 2  # also of the lengths
+        return tensor
+
+    def all_reduce_later(self, flat):
+        self.reductions += 1
+        return lambda: None
+
+
+@pytest.mark.parametrize(
+    ("typed", "reductions"),
+    [
+        ("optimizer=ehnewton", 3),
+        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.momentum=0.9", 3),
+        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.subspace=last_step", 3),
+        ("optimizer=ehnewton optimizer.preconditioner=diagonal", 3),
+        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker", 4),
+        ("optimizer=ehnewton optimizer.cg_max_iter=5 model.hidden=[]", 3),  # the closed form
+        ("optimizer=newton model.hidden=[2]", 2),
+    ],
+)
+def test_a_step_of_second_order_makes_few_reductions(typed, reductions):
+    """The loss, the gradient, and the curvature along it; with K-FAC its factors, too."""
+    weights_of = []
+    for ranks in (ALONE, OneOfOne()):
+        run = built("model=mlp", "data=digits", "data.limit=100", *typed.split())
+        if ranks is not ALONE:
+            share(run, ranks, "global")
+        closure = TrainingClosure(run) if ranks is ALONE else ShardedClosure(run)
+        closure.batch = next(run.batches())
+        run.optimizer.step(closure)
+        weights_of.append(torch.cat([p.detach().flatten() for p in run.network.parameters()]))
+    assert ranks.reductions == reductions
+    torch.testing.assert_close(*weights_of)
 
 
 @pytest.mark.slow
@@ -108,8 +179,9 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path):
-    line = f"{SHORT} duration=9steps evaluate_every=4steps"
+@pytest.mark.parametrize("typed", ["", "optimizer=ehnewton optimizer.momentum=0.5 optimizer.adapt_damping=true"])
+def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typed):
+    line = f"{SHORT} duration=9steps evaluate_every=4steps {typed}"
     assert run_ranks(1, line, tmp_path / "whole") == [0]
     assert run_ranks(3, line, tmp_path / "run", fault="2:4:15") == 3 * [143]
     assert run_ranks(2, line, tmp_path / "run") == [0, 0]
@@ -123,7 +195,6 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path):
     [
         ("model=mlp model.dropout=0.1", "model: Dropout with a probability of 0.1 draws a mask for a whole batch"),
         ("model=mlp probe=[taylor]", "probe.taylor: measures a whole batch"),
-        ("model=mlp optimizer=ehnewton", "optimizer: EHNewton differentiates the loss of a whole batch itself"),
         ("model=function data=none", "data=none: a test function has no batches to share"),
         ("model=mlp objective._target_=helpers.fixtures.ScaledLoss", "objective: the loss has a state"),
         (
