@@ -195,6 +195,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
     [
         ("model=mlp model.dropout=0.1", "model: Dropout with a probability of 0.1 draws a mask for a whole batch"),
         ("model=mlp probe=[taylor]", "probe.taylor: measures a whole batch"),
+        (
+            "model=mlp optimizer=pytorch_optimizer optimizer.name=adahessian",
+            "optimizer: .* differentiates the loss of a whole batch itself",
+        ),
         ("model=function data=none", "data=none: a test function has no batches to share"),
         ("model=mlp objective._target_=helpers.fixtures.ScaledLoss", "objective: the loss has a state"),
         (
