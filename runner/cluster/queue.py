@@ -19,14 +19,16 @@ def tasks_of(sweep: Path) -> Iterator[tuple[Submission, Task]]:
             yield submissions[task.name], task
 
 
-def read_table_with_queue(sweep: Path) -> list[JobStatus]:
-    """Returns the job table of a sweep with what the queue knows: who waits, why, and where the others run.
+def read_table_with_queue(sweep: Path) -> tuple[list[JobStatus], list[Task]]:
+    """Returns the job table of a sweep with what the queue knows, and the workers of a search.
 
-    The queue is asked first: a task that ends in between has left its jobs in their last state then.
+    That is who waits, why, and where the others run. The queue is asked once, and first: a task that ends in between
+    has left its jobs in their last state then.
     """
-    owner = {folder: task for submission, task in tasks_of(sweep) for folder in submission.tasks[task.index]}
-    jobs = read_job_table(sweep)
-    return [with_task(job, owner[job.name]) if job.name in owner else job for job in jobs]
+    tasks = list(tasks_of(sweep))
+    owner = {folder: task for submission, task in tasks for folder in submission.tasks[task.index]}
+    jobs = [with_task(job, owner[job.name]) if job.name in owner else job for job in read_job_table(sweep)]
+    return jobs, [task for submission, task in tasks if not submission.tasks[task.index]]
 
 
 def with_task(job: JobStatus, task: Task) -> JobStatus:
@@ -45,8 +47,7 @@ def waiting_state(task: Task) -> str:
     return "requeued" if task.restarts and task.state == "pending" else QUEUED  # or behind other jobs of its task
 
 
-def workers_text(sweep: Path) -> str:
-    """Returns a line about the workers of a search, as in `workers: 17_0 running on node4, 17_1 pending`; or ""."""
-    workers = [task for submission, task in tasks_of(sweep) if not submission.tasks[task.index]]
+def workers_text(workers: list[Task]) -> str:
+    """Returns a line about the workers of a search, as in `workers: 17_0 running on node4, 17_1 pending`."""
     parts = [f"{task.id} {task.state}" + (f" on {task.node}" if task.node else "") for task in workers]
-    return f"workers: {', '.join(parts)}" if parts else ""
+    return f"workers: {', '.join(parts)}"

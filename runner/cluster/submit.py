@@ -69,7 +69,7 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
 
 def job_tasks(sweep: Path, settings: ClusterSettings) -> list[list[str]]:
     """Returns the folders of the jobs of each task; prints how many jobs need none."""
-    jobs = read_table_with_queue(sweep)
+    jobs, _ = read_table_with_queue(sweep)
     number = Counter(job.state for job in jobs if job.state not in OPEN_STATES)
     if number:
         print(", ".join(f"{number[state]} {state}" for state in STATES if number[state]), end="; ")

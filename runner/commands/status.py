@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..cluster.queue import read_table_with_queue, workers_text
+from ..cluster.slurm import Task
 from ..records.job_table import IN_QUEUE, JobStatus
 from ..sweeps.status import show_job_table
 from ..system.errors import UserError
@@ -35,31 +36,30 @@ def command(arguments: list[str], debug: bool) -> int:
         if options.json:
             raise UserError("status: --watch and --json: give one of the two")
         return watch(options.sweep)
-    jobs = read_table_with_queue(options.sweep)
+    jobs, workers = read_table_with_queue(options.sweep)
     if options.json:
         print(json.dumps([asdict(job) for job in jobs], indent=2))
     else:
-        show(options.sweep, jobs)
+        show(jobs, workers)
     return 0
 
 
-def show(sweep: Path, jobs: list[JobStatus]) -> None:
+def show(jobs: list[JobStatus], workers: list[Task]) -> None:
     """Prints the job table of a sweep, and its workers on a cluster."""
     show_job_table(jobs)
-    workers = workers_text(sweep)
     if workers:
-        print(workers)
+        print(workers_text(workers))
 
 
 def watch(sweep: Path) -> int:
     """Shows the job table of a sweep again and again, until no job runs or waits; returns the exit code."""
     try:
         while True:
-            jobs = read_table_with_queue(sweep)
+            jobs, workers = read_table_with_queue(sweep)
             if sys.stdout.isatty():
                 print(CLEAR, end="")
-            show(sweep, jobs)
-            if not any(job.state in ("running", *IN_QUEUE) for job in jobs) and not workers_text(sweep):
+            show(jobs, workers)
+            if not workers and not any(job.state in ("running", *IN_QUEUE) for job in jobs):
                 return 0
             sys.stdout.flush()
             time.sleep(WATCH_SECONDS)

@@ -1,12 +1,10 @@
 """What a run reads from below data.root, and what of it is missing. Needs no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from .options import CONF
-from .validate import leaves
 
 IDX = [f"raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")]
 IDX += [f"raw/{part}-labels-idx1-ubyte" for part in ("train", "t10k")]
@@ -22,16 +20,16 @@ TORCHVISION = {
 EXTRA = "extra_32x32.mat"
 
 
-def needs(config: DictConfig, choices: dict[str, Any]) -> dict[str, str]:
+def needs(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, str]:
     """Returns the option of `data`, and files and folders below data.root by the key that names them.
 
     Args:
-        config: of a run.
+        values: of the configuration of a run, by dotted key.
         choices: of options.
     """
-    root = str(config.data.root)
-    below = {key: value for key, value in leaves(config) if isinstance(value, str) and is_below(value, root)}
-    extra = {"data.extra": f"{root}/{EXTRA}"} if config.data.get("extra") else {}
+    root = str(values["data.root"])
+    below = {key: value for key, value in values.items() if isinstance(value, str) and is_below(value, root)}
+    extra = {"data.extra": f"{root}/{EXTRA}"} if values.get("data.extra") else {}
     return {"data": str(choices["data"]), **extra, **below}
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf, _utils
 
 CONF = Path(str(files("trainopt.conf")))
 # folders that are no groups of options of a run
-STUDIES, SPACES, SUITES, CLUSTERS = "study", "space", "suite", "cluster"
+NO_GROUPS = STUDIES, SPACES, SUITES, CLUSTERS = "study", "space", "suite", "cluster"
 
 
 class YamlLoader(*((yaml.cyaml.CParser,) if yaml.__with_libyaml__ else ()), _utils.get_yaml_loader()):  # type: ignore[misc]
@@ -71,7 +71,7 @@ class Vocabulary:
     def groups(self) -> list[str]:
         """The names of all config groups that are typed, but for Hydra's own."""
         names = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
-        return sorted(names - {"hydra", STUDIES, SPACES, SUITES, CLUSTERS, *following_groups()})
+        return sorted(names - {"hydra", *NO_GROUPS, *following_groups()})
 
     def options(self, group: str) -> list[str]:
         """The names of the options of a group, as in `mlp` or `menssen2019/mnist`; without fragments, as `_mnist`."""

@@ -44,20 +44,37 @@ def check_config(
         vocabulary: the options that there are.
         texts: the values that were typed, by key, for messages.
     """
-    checked, lists = check_keys(config, choices, vocabulary), list_groups()
+    checked = check_keys(config, choices, vocabulary)
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key, choices, vocabulary)}")
-        group, _, name = key.partition(".")
-        # regularizer.l2.strength has the rule of regularizer.strength
-        named = f"{group}.{name.partition('.')[2]}" if group in lists else key
-        if group not in checked:
-            continue
-        usual = usual_form(value, shipped("allowed.yaml").get(named, ""))
-        if usual is None:
-            check_value(key, value, named, texts.get(key))
-        elif usual != value or type(usual) is not type(value):
+        usual = allowed_form(key, value, checked, texts.get(key))
+        if usual != value or type(usual) is not type(value):
             OmegaConf.update(config, key, usual)
+
+
+def allowed_form(key: str, value: Any, checked: set[str], text: str | None = None) -> Any:
+    """Returns a value in the form in which runs are compared.
+
+    Args:
+        key: of the value.
+        value: as it was read.
+        checked: the top-level keys that have rules, as of `check_keys`.
+        text: as it was typed; None: it was not.
+
+    Raises:
+        UserError: the value is not allowed.
+    """
+    group, _, name = key.partition(".")
+    if group not in checked:
+        return value
+    # regularizer.l2.strength has the rule of regularizer.strength
+    named = f"{group}.{name.partition('.')[2]}" if group in list_groups() else key
+    usual = usual_form(value, shipped("allowed.yaml").get(named, ""))
+    if usual is not None:
+        return usual
+    check_value(key, value, named, text)
+    return value
 
 
 def usual_form(value: Any, rule: str) -> Any:

@@ -5,6 +5,7 @@ import json
 import shlex
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ def identity(config: DictConfig, usual: bool = True) -> dict[str, Any]:
         config: of the run.
         usual: whether durations that mean the same are written in the same way.
     """
-    values = {key: value for key, value in leaves(config) if not key.startswith(KEYS_WITHOUT_EFFECT)}
+    return values_with_effect(dict(leaves(config)), usual)
+
+
+def values_with_effect(values: Mapping[str, Any], usual: bool = True) -> dict[str, Any]:
+    """Returns those of the values of a configuration, by dotted key, that `identity` has."""
+    values = {key: value for key, value in values.items() if not key.startswith(KEYS_WITHOUT_EFFECT)}
     return {key: usual_durations(value) for key, value in values.items()} if usual else values
 
 
@@ -57,7 +63,12 @@ def fingerprint(config: DictConfig, usual: bool = True) -> str:
         config: of the run.
         usual: as of `identity`; version 0.1.0 took durations as they were typed.
     """
-    text = json.dumps(with_first_names(identity(config, usual)), sort_keys=True)
+    return fingerprint_of(dict(leaves(config)), usual)
+
+
+def fingerprint_of(values: Mapping[str, Any], usual: bool = True) -> str:
+    """Returns the fingerprint of a configuration, as `fingerprint` does, from its values by dotted key."""
+    text = json.dumps(with_first_names(values_with_effect(values, usual)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

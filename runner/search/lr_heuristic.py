@@ -54,7 +54,7 @@ class LRHeuristicSweeper(SearchSweeper):
 
     @classmethod
     def first_jobs(cls, config: DictConfig) -> list[dict[str, Any]]:
-        """Returns the jobs of stage one, as `jobs.plan_job` does.
+        """Returns the jobs of stage one, as `plan_jobs` does.
 
         Raises:
             UserError: a key of the sweeper has a value that is not allowed, or a job cannot be run as it was typed.

@@ -3,24 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
-from ..config.data_files import needs
-from ..config.explain import explain
-from ..config.prepare import prepare
-from ..config.run_names import as_typed, former_run_name, former_sweep_name, option_choices
+from ..config.run_names import as_typed, former_sweep_name
 from ..records.job_table import PLAN, write_plan
-from ..records.run_folder import CONFIG, check_former_name, fingerprint, moved_text
+from ..records.run_folder import moved_text
 from ..system.errors import UserError
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
-from .arguments import check_arguments
+from .plan_job import JobPlanner
 
-ANNOUNCED_FROM = 50  # jobs: Hydra composes about 15 configurations a second
+ANNOUNCED_FROM = 50  # jobs; Hydra composes about 15 configurations a second
 
 
 def plan_sweep(config: DictConfig) -> Path:
@@ -38,7 +32,7 @@ def plan_sweep(config: DictConfig) -> Path:
 
 
 def first_jobs(config: DictConfig) -> list[dict[str, Any]]:
-    """Returns the jobs that a sweep starts with, as `plan_job` does.
+    """Returns the jobs that a sweep starts with, as `JobPlanner.plan` does.
 
     Those of another sweeper than Hydra's own are the result of its method `first_jobs`; none where it has no such.
 
@@ -81,49 +75,16 @@ def plan_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]
     Raises:
         UserError: a job cannot be run as it was typed.
     """
-    loader = GlobalHydra.instance().config_loader()
+    planner = JobPlanner(config)
     if len(batch) >= ANNOUNCED_FROM:
         print(f"checking the configurations of {len(batch)} jobs", flush=True)
     jobs: dict[str, dict[str, Any]] = {}
     for overrides in batch:
-        job = plan_job(loader, config, overrides)
+        job = planner.plan(overrides)
         same = jobs.setdefault(job["folder"], job)
         if same["fingerprint"] != job["fingerprint"]:
             raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; give each a run.name")
     return list(jobs.values())
-
-
-def plan_job(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Returns {folder, overrides, fingerprint, duration, needs} of one job.
-
-    Raises:
-        UserError: the job cannot be run as it was typed.
-    """
-    try:
-        composed = loader.load_sweep_config(config, overrides)
-    except HydraException as error:  # with the choices of this job, which a sweep may have several of
-        raise UserError(explain(error, overrides, option_choices(config.hydra)[1])) from error
-    hydra = HydraConfig.instance()
-    before = hydra.cfg
-    try:
-        hydra.set_config(composed)  # as for a job that is run
-        job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
-        settings = HydraConfig.get()
-        choices = prepare(job, settings)
-        if not (Path(settings.sweep.dir) / settings.sweep.subdir / CONFIG).exists():
-            name = str(settings.sweep.subdir)
-            former_name = former_run_name(choices, as_typed(settings.overrides.task), name)
-            check_former_name(Path(settings.sweep.dir) / name, job, former_name)
-            check_arguments(job, choices)
-        return {
-            "folder": str(settings.sweep.subdir),
-            "overrides": overrides,
-            "fingerprint": fingerprint(job),
-            "duration": job.duration,
-            "needs": needs(job, choices),
-        }
-    finally:
-        hydra.cfg = before
 
 
 def set_workers(config: DictConfig) -> int:

@@ -243,6 +243,11 @@ def parse_overrides(overrides: Iterable[str]) -> list[Override]:
     return parser.parse_overrides(list(overrides))
 
 
+def is_group(key: str) -> bool:
+    """Returns whether a key chooses an option of a group; a session must be entered."""
+    return bool(GlobalHydra.instance().config_loader().get_group_options(key, results_filter=None))
+
+
 def product(overrides: list[Override]) -> list[list[str]]:
     """Returns each combination of the values of overrides; of two with the same key the last counts."""
     (batch,) = BasicSweeper.split_arguments(overrides, None)
