@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
 from .options import Vocabulary, default_choices, list_groups, option_content
-from .overrides import OTHER_OPTIONS, PLUGINS, chosen, hint, option_of_name, split_override
+from .overrides import NO_CLASSES, OTHER_OPTIONS, PLUGINS, chosen, hint, option_of_name, split_override
 from .renamed import RENAMED_OPTIONS, new_key
 from .validate import OPEN_TARGETS, missing_group, unknown_key
 
@@ -103,10 +103,23 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     package = PLUGINS.get(f"{group}={option}")
     if package:
         return f"{group}={option}: is not installed; pip install {package}"
-    here = option_of_name(group, option)
-    similar = f"; did you mean {here}?" if here in options else nearest(option, options)
     others = f"; {OTHER_OPTIONS[group]}" if group in OTHER_OPTIONS else ""
+    if re.fullmatch(r"[^\W\d][\w.]*\.[\w.]+", option) and group not in NO_CLASSES and not group.startswith("hydra/"):
+        right = f"a class or function of your own is {own_target(group, option)}"
+        return f"{group}={option}: no such option; {right}{others}"
+    usual = option.lower().replace("-", "_")
+    here = usual if usual in options else option_of_name(group, option)
+    similar = f"; did you mean {here}?" if here in options else nearest(option, options)
     return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
+
+
+def own_target(group: str, target: str) -> str:
+    """Returns what is typed for a class or function of one's own.
+
+    >>> own_target("objective", "mine.focal"), own_target("metric", "mine.Precision")
+    ('objective._target_=mine.focal', '+metric.NAME._target_=mine.Precision')
+    """
+    return f"+{group}.NAME._target_={target}" if group in list_groups() else f"{group}._target_={target}"
 
 
 def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:
@@ -175,6 +188,8 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         similar = nearest(key, [k for k in known if k.startswith("hydra.")])
         return f"{key}: Hydra has no such key{similar or '; trainopt --cfg hydra shows all'}"
     if group in vocabulary.groups and name:
+        if group in list_groups() and name == "_target_":
+            return f"{key}: one of your own has a name; write {own_target(group, value)}"
         if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
             return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
         of_group = [k for k in known if k.startswith(f"{group}.")]
@@ -182,6 +197,9 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         if group in list_groups() and option not in (choice, *choice):
             if option in vocabulary.options(group):
                 return f"{key}: {option} is not among the choices; give {group}=[{option}]"
+            of_choice = next((k for k in known if k.startswith(f"{group}.") and k.endswith(f".{name}")), None)
+            if of_choice is not None:
+                return f"{key}: unknown key; did you mean {of_choice}={value}?"
             target = value if key.endswith("._target_") else "package.Class"
             return f"{key}: there is no {group} {option}; one of your own is +{group}.{option}._target_={target}"
         path = vocabulary.file(group, str(choices.get(group)))

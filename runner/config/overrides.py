@@ -48,6 +48,7 @@ KEYS = {
     "averaging=swa": "swa use_swa stochastic_weight_avg",
     "averaging.start={}": "swa_start swa_epoch_start",
     "averaging.batch_norm_batches={}": "update_bn bn_batches",
+    "parameter_groups.no_decay=[bias,norm]": "no_decay no_weight_decay norm_weight_decay filter_bias_and_bn",
     "parameter_groups.layer_decay={}": "layer_decay layer_wise_decay llrd",
     "duration={}epochs": "epochs max_epochs num_epochs n_epochs nb_epochs num_train_epochs epoch",
     "duration={}steps": "max_steps num_steps n_steps steps iterations max_iter num_iterations train_steps",
@@ -68,6 +69,8 @@ KEYS = {
     "logger=wandb": "wandb use_wandb log_wandb log_to_wandb",
     "logger.wandb.project={}": "project project_name wandb_project",
     "logger.wandb.entity={}": "wandb_entity entity",
+    "logger.wandb.mode={}": "wandb_mode",
+    "logger.wandb.mode=offline": "offline wandb_offline",
     "logger.mlflow.tracking_uri={}": "tracking_uri mlflow_tracking_uri",
     "device=cuda": "gpu gpus cuda accelerator use_gpu use_cuda",
     "seed={}": "random_state random_seed manual_seed",
@@ -156,10 +159,13 @@ OPTIONS = {
 
 # What there is besides the options of a group.
 OTHER_OPTIONS = {
+    "model": "any of timm's is model=timm model.name=NAME",
     "optimizer": "any of timm's is optimizer=timm optimizer.name=NAME",
     "schedule": "any of torch's is schedule=torch schedule.scheduler._target_=torch.optim.lr_scheduler.CLASS",
     "metric": "any other is +metric.NAME._target_=torchmetrics.CLASS",
 }
+
+NO_CLASSES = ("experiment", "debug", "recipe")  # groups whose options name no class
 
 # The package that brings an option of one of Hydra's groups.
 PLUGINS = {

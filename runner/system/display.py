@@ -34,7 +34,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False):
-        self.console = console or Console(highlight=False)
+        self.console = console or plain_console()
         self.console.quiet = quiet
         self._duration = ""
         self._log: Console | None = None
@@ -47,7 +47,7 @@ class Display:
     def log_to(self, path: Path) -> None:
         """Appends what is printed to a file as well."""
         file = open(path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by close()
-        self._log = Console(file=file, width=100, highlight=False)
+        self._log = plain_console(file=file, width=100)
 
     def close(self) -> None:
         """Closes the log."""
@@ -289,9 +289,18 @@ def print_paragraph(console: Console, headers: Sequence[Text], row: Sequence[Tex
         console.print(line, overflow="fold")
 
 
+def plain_console(**options: Any) -> Console:
+    """Returns a console that prints text, in a notebook too: rich would show there what is for a file.
+
+    Args:
+        options: of rich's `Console`.
+    """
+    return Console(highlight=False, force_jupyter=False, **options)
+
+
 def wide_console() -> Console:
     """Returns a console in which the rows of a table are not folded where the output is no terminal."""
-    console = Console(highlight=False)
+    console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
     return console

@@ -33,6 +33,15 @@ def test_a_run_that_is_done_returns_its_records_at_once(capsys):
     assert "already finished" in capsys.readouterr().out
 
 
+def test_a_notebook_shows_lines_of_text_once_and_the_log_has_them(monkeypatch, capsys):
+    """There rich takes every console for the page, that of a file as well."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    run = train(RUN)
+    shown = capsys.readouterr().out
+    assert shown.count("final test top-1") == 1
+    assert (run.path / "log.txt").read_text().count("final test top-1") == 1
+
+
 def test_options_of_a_folder_of_ones_own(tmp_path):
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     (tmp_path / "mine/optimizer/slow.yaml").write_text("_target_: torch.optim.SGD\nlr: 0.001\n")
