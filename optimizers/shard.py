@@ -23,6 +23,10 @@ class Shard:
 
     is_whole: bool = True
 
+    def loss(self, summand: Tensor) -> Tensor:
+        """Returns the loss that a closure returns, by this process's summand of it, a scalar with its graph."""
+        return summand
+
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Returns the sums over the processes of tensors of one type, by one reduction."""
         return list(tensors)

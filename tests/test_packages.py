@@ -106,7 +106,7 @@ ALLOWED = {
     "runner.metrics": {"runner.objectives", "runner.records", "runner.config", "runner.system"},
     "runner.objectives": {"runner.config", "runner.system"},
     "runner.scores": set(),
-    "runner.distributed": {"runner.system"},
+    "runner.distributed": {"runner.system", "optimizers"},
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..shard import WHOLE, Shard
 from .curvature import Curvature
 
 
@@ -39,7 +40,7 @@ class TaylorEstimates(NamedTuple):
 
 
 def taylor_estimates(
-    function: Callable[[], Tensor], params: Sequence[Tensor], direction: Sequence[Tensor]
+    function: Callable[[], Tensor], params: Sequence[Tensor], direction: Sequence[Tensor], shard: Shard = WHOLE
 ) -> TaylorEstimates:
     """Returns f(w), f(w + d), and the first- and second-order Taylor estimates of the latter.
 
@@ -56,6 +57,7 @@ def taylor_estimates(
         function: f; returns a scalar with its graph, at the current parameters.
         params: w; those that f does not depend on have a gradient of zero.
         direction: d, a tensor of the same shape for each parameter.
+        shard: as for `Curvature`.
 
     Raises:
         ValueError: the shapes of the direction and of the parameters differ.
@@ -63,7 +65,7 @@ def taylor_estimates(
     shapes, expected = [tuple(d.shape) for d in direction], [tuple(p.shape) for p in params]
     if shapes != expected:
         raise ValueError(f"direction: its shapes are {shapes}, those of the parameters {expected}")
-    at_w = Curvature(function, params, quadratic_form_only=True)
+    at_w = Curvature(function, params, quadratic_form_only=True, shard=shard)
     direction_of = dict(zip(params, direction, strict=True))
     d_used = [direction_of[p] for p in at_w.params]
     slope = inner(at_w.gradient, d_used).item()

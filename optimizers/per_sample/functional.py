@@ -80,12 +80,12 @@ def _batch_norm(output: Tensor, call: BatchNormArguments) -> LayerCall:
     x, running_mean, running_var, weight, bias, training, _, eps = call
     saved = saved_batch_statistics(output)
 
-    def statistics() -> tuple[Tensor, Tensor]:
+    def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         if not training and running_mean is not None and running_var is not None:
             return running_mean, (running_var + eps).rsqrt()
         if saved is not None:
             return saved
-        variance, mean = torch.var_mean(x.detach(), [d for d in range(x.dim()) if d != 1], correction=0)
+        variance, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
         return mean, (variance + eps).rsqrt()
 
     return BatchNorm(x, _trained(weight), _trained(bias), statistics)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compat_torch import BATCH_NORM
+from ..shard import WHOLE, Shard
 from .accumulator import GramAccumulator
 from .buffers import Buffers
 from .form_benchmark import FormBenchmark
@@ -53,6 +54,7 @@ def own_loss_gram(
     losses: Callable[[], Tensor],
     max_entries: int = ENTRIES,
     benchmark: FormBenchmark | None = None,
+    shard: Shard = WHOLE,
 ) -> Tensor:
     """Returns G = J J^T (B, B), where row_i of J is the gradient of sample i's own loss.
 
@@ -67,15 +69,16 @@ def own_loss_gram(
         losses: makes one forward pass of the model and returns the loss of each sample, (B,).
         max_entries: of rows in memory at a time, in the B backward passes.
         benchmark: chooses the form of each layer's term, in one backward pass; None: a fixed table does.
+        shard: the part of the batch that the losses are of; a whole one where a layer mixes samples.
 
     Raises:
         ValueError: as in `gradient_gram`, without batch norm in training mode.
     """
     params = _trained(model)
     with _unchanged(model, params[0].device), torch.enable_grad():
-        if not _mixes_samples(model):
-            recorder = GramRecorder(model, benchmark=benchmark)
-            recorder.record(lambda: losses().mean())
+        if not mixes_samples(model):
+            recorder = GramRecorder(model, benchmark=benchmark, shard=shard)
+            recorder.record(lambda: (values := losses()).sum() / shard.span(len(values))[1])
             return recorder.gram()
         values = losses()
         accumulator = GramAccumulator(len(values), torch.promote_types(values.dtype, torch.float32), values.device)
@@ -102,7 +105,7 @@ def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:
     yield group
 
 
-def _mixes_samples(model: nn.Module) -> bool:
+def mixes_samples(model: nn.Module) -> bool:
     """Returns whether a batch norm uses the statistics of the batch."""
     norms = (m for m in model.modules() if isinstance(m, BATCH_NORM))
     return any(m.training or m.running_mean is None for m in norms)

@@ -171,7 +171,8 @@ class BatchNorm(LayerCall):
     """Batch norm, y = w xhat + b, (B, C, ...) -> (B, C, ...): row_i = sum_t (dy_it xhat_it, dy_it).
 
     Args:
-        statistics: returns the mean and 1 / sqrt(variance + eps), (C,) each; called when the rows are computed.
+        statistics: returns the mean and 1 / sqrt(variance + eps) of inputs, (C,) each; called when the rows are
+            computed.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class BatchNorm(LayerCall):
         inputs: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        statistics: Callable[[], tuple[Tensor, Tensor]],
+        statistics: Callable[[Tensor], tuple[Tensor, Tensor]],
     ):
         super().__init__(inputs, weight, bias)
         self.statistics = statistics
@@ -187,7 +188,7 @@ class BatchNorm(LayerCall):
     def rows(self, x: Tensor, dy: Tensor, block: int = BLOCK) -> Iterator[Rows]:
         """Yields the gradients of a batch norm in which each channel of each sample is a channel."""
         samples, channels = x.shape[:2]
-        mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics())
+        mean, scale = (s.to(x.dtype).expand(samples, -1).reshape(-1) for s in self.statistics(self.inputs))
         one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
         mask = [False, self.weight is not None, self.bias is not None]
         _, of_weight, of_bias = aten.native_batch_norm_backward(

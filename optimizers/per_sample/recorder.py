@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..compat_torch import attention_in_parts, base_of
 from ..functional_signatures import SIGNATURES
+from ..shard import WHOLE, Shard
 from .accumulator import GramAccumulator
 from .form_benchmark import FormBenchmark
 from .functional import CALLS, LAYERS, PARAMETERS, projection
@@ -51,12 +52,16 @@ class GramRecorder:
         block: entries of rows that are in memory at a time, about.
         benchmark: chooses in which form each layer's term is computed; None: a fixed table of shapes does, so that the
             same pass gives the same bits.
+        shard: the part of the batch that the passes are of. G is that of the whole batch: inputs of layers and
+            gradients at their outputs are gathered, one layer after another.
 
     Raises:
         ValueError: a trained parameter is one of another layer.
     """
 
-    def __init__(self, network: nn.Module, block: int = BLOCK, benchmark: FormBenchmark | None = None):
+    def __init__(
+        self, network: nn.Module, block: int = BLOCK, benchmark: FormBenchmark | None = None, shard: Shard = WHOLE
+    ):
         for name, module in network.named_modules():
             trained = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
             is_known = isinstance(module, LAYERS) and trained <= PARAMETERS
@@ -67,7 +72,7 @@ class GramRecorder:
                     " convolutions, attention, and batch, layer, group and instance norm"
                 )
         self._network = network
-        self._block, self._benchmark = block, benchmark
+        self._block, self._benchmark, self._shard = block, benchmark, shard
         self._hooks: list[RemovableHandle] = []
         self._modes: list[_LayerCallMode] = []
         self._last_pass: _Pass | None = None
@@ -132,7 +137,7 @@ class GramRecorder:
     def _enter(self, network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         inputs = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
         samples = 0 if inputs is None else len(inputs)
-        mode = _LayerCallMode(_Pass(samples, self._block, self._benchmark, self._accept, self._ends))
+        mode = _LayerCallMode(_Pass(samples, self._block, self._benchmark, self._accept, self._ends, self._shard))
         self._modes.append(mode)
         mode.__enter__()
 
@@ -191,7 +196,9 @@ class _Pass:
         benchmark: FormBenchmark | None,
         accept: Callable[["_Pass"], bool],
         ends: list[Tensor] | None,
+        shard: Shard,
     ):
+        self._shard = shard
         self.samples, self._block, self._benchmark, self._accept = samples, block, benchmark, accept
         self._ends, self._is_complete = ends, True
         self.uses: Counter[Key] = Counter()  # calls by parameter
@@ -220,7 +227,7 @@ class _Pass:
             for rows in blocks:
                 self._accumulator.add(rows)
         self._shared = {}
-        return self._accumulator.total() * self.samples**2
+        return self._accumulator.total() * len(self._accumulator.matrix) ** 2
 
     def _record_gradient(self, call: LayerCall, dy: Tensor) -> None:
         """Adds a call's term of G."""
@@ -230,8 +237,9 @@ class _Pass:
             return
         if self._accumulator is None:
             dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
-            self._accumulator = GramAccumulator(self.samples, dtype, dy.device)
-        x, dy, dtype = call.inputs, call.batch_first(dy), self._accumulator.dtype
+            self._accumulator = GramAccumulator(self._shard.span(self.samples)[1], dtype, dy.device)
+        dy, dtype = self._shard.gather(call.batch_first(dy)), self._accumulator.dtype
+        x = call.inputs = self._shard.gather(call.inputs)
         if x.dtype is not dtype or dy.dtype is not dtype:
             x, dy = x.to(dtype), dy.to(dtype)
         self._add(self._accumulator, call, x, dy)

@@ -52,6 +52,8 @@ class FisherProbe(Probe):
         ValueError: `rows` is neither, or `zero_below` is not in [0, 1).
     """
 
+    takes_shard = True
+
     def __init__(
         self,
         every: str = "10steps",

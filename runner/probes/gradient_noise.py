@@ -52,6 +52,8 @@ class GradientNoiseProbe(Probe):
         ValueError: `rows` is neither, or `smoothing` is out of its range.
     """
 
+    takes_shard = True
+
     def __init__(
         self,
         every: str = "10steps",

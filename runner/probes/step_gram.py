@@ -10,7 +10,7 @@ from torch import Tensor
 from trainopt.data import Batch
 from trainopt.optimizers.per_sample.buffers import Buffers
 from trainopt.optimizers.per_sample.form_benchmark import FormBenchmark
-from trainopt.optimizers.per_sample.gram import own_loss_gram
+from trainopt.optimizers.per_sample.gram import mixes_samples, own_loss_gram
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 
 from ..state.run import Run
@@ -59,7 +59,15 @@ class StepGram:
         is_part = any(trained is module for module in run.network.modules())
         self._network = trained if is_part else run.network  # not its compiled form
         self._forms = FormBenchmark() if benchmark else None
-        self._recorder = GramRecorder(self._network, benchmark=self._forms)
+        if not run.shard.is_whole and mixes_samples(self._network.train()):
+            if rows == "own_loss":
+                raise ValueError(
+                    "rows=own_loss: with batch norm it takes a pass for each sample of all processes; give"
+                    " rows=batch, or train on one process"
+                )
+            if run.batch_norm == "local":
+                raise ValueError("batch_norm=local: a row depends on one process's part of the batch; give global")
+        self._recorder = GramRecorder(self._network, benchmark=self._forms, shard=run.shard)
         self._observation = ExitStack()  # of the objective, until the step's first pass is recorded
         self._is_recording = False
         self._step: int | None = None
@@ -102,7 +110,7 @@ class StepGram:
             return  # another probe has called it already
         self._step, self._gram = self._run.progress.step, None
         if self.records_step:
-            self._record_first_pass(batch.size)
+            self._record_first_pass(len(batch.inputs))
         else:
             self._gram = self._from_extra_passes(batch)
 
@@ -137,10 +145,11 @@ class StepGram:
         eager: AbstractContextManager = torch.compiler.set_stance("force_eager") if run.compiled else nullcontext()
         with eager:
             if self._rows == "own_loss":
+                run.begin(batch)
                 losses = partial(run.objective.of_samples, batch.inputs, batch.targets)
-                return own_loss_gram(self._network, losses, benchmark=self._forms)
+                return own_loss_gram(self._network, losses, benchmark=self._forms, shard=run.shard)
             buffers = Buffers(run.network)
-            self._recorder.record(lambda: run.objective(batch.inputs, batch.targets)[0])
+            self._recorder.record(lambda: run.loss(batch))
             buffers.restore()
         return self._recorder.gram()
 

@@ -27,6 +27,7 @@ class TaylorProbe(Probe):
     """
 
     needs_graph = True
+    takes_shard = True
 
     def __init__(self, every: str = "50steps"):
         self.every = every
@@ -44,10 +45,10 @@ class TaylorProbe(Probe):
 
         def loss() -> Tensor:
             start.restore_pass()
-            return run.objective(batch.inputs, batch.targets)[0]
+            return run.loss(batch)
 
         with start.active():
-            estimates = taylor_estimates(loss, start.params, step)
+            estimates = taylor_estimates(loss, start.params, step, run.shard)
         actual, predicted = estimates.actual - estimates.value, estimates.slope + estimates.curvature / 2
         return {
             "loss": estimates.value,

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from trainopt.data import Batch, Batching, Position, Source, batches
-from trainopt.optimizers import Averaging, Optimizer, Schedule
+from trainopt.optimizers import Averaging, Optimizer, Schedule, Shard
+from trainopt.optimizers.shard import WHOLE
 
 from ..distributed.ranks import ALONE, Ranks
+from ..distributed.shard import BatchShard
 from ..metrics.metric import Metric
 from ..metrics.selection import Selection
 from ..precision.loss_scaling import LossScaling
@@ -40,12 +42,15 @@ class Probe(Protocol):
         records_step: whether it records the step's own forward and backward pass. It is then called last before the
             step and first after it, so that no pass of another probe is recorded.
         needs_graph: whether it differentiates gradients, which compile=true does not allow.
+        takes_shard: whether it measures a batch of which this process has a part, `run.shard`; on several processes
+            other probes are refused.
     """
 
     every: str
     each_epoch: bool = False
     records_step: bool = False
     needs_graph: bool = False
+    takes_shard: bool = False
 
     @abstractmethod
     def before_step(self, run: "Run", batch: Batch, /) -> None:
@@ -126,6 +131,7 @@ class Run:
     input_shape: tuple[int, ...]  # (C, H, W) of images
     input_dtype: torch.dtype = torch.float32
     ranks: Ranks = ALONE  # the processes that make the run
+    shard: Shard = WHOLE  # the part of a batch that this one has
     batch_norm: str = "global"  # of several: statistics of the whole batch, or `local`, of each process's part
     scaling: LossScaling | None = None  # of the loss, in float16
     num_tokens: int | None = None  # of a network whose inputs are sequences of tokens
@@ -180,6 +186,16 @@ class Run:
             return controlled_batches(self)
         p = self.progress
         return batches(self.training_set, self.batching, self.seed, Position(p.epoch, p.offset, p.repeat, p.step))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the loss of a whole batch with its regularizers, a scalar with its graph; see `Shard` for that."""
+        self.begin(batch)
+        return self.shard.loss(self.objective(batch.inputs, batch.targets)[0])
+
+    def begin(self, batch: Batch) -> None:
+        """Lets the losses that follow be of a batch, of which this process may have a part."""
+        if isinstance(self.shard, BatchShard):
+            self.shard.begin(batch.size)
 
     def evaluate(self, kind: str, stop: Callable[[], object] = never) -> dict[str, Any]:
         """Returns the present loss and metrics on one of the sets, as of `evaluation.evaluate`."""

@@ -87,11 +87,11 @@ def build(
         use_features(config, run, folder, training)
     except DataError as error:
         raise UserError(str(error)) from error
+    if ranks.size > 1:
+        share(run, ranks, config.batch_norm)
     if training:
         attach_probes(run)
         begin_regularizers(run)
-    if ranks.size > 1:
-        share(run, ranks, config.batch_norm)
     return run
 
 

@@ -4,20 +4,18 @@ Losses are sums over a process's samples, divided by the number of samples of th
 of the whole batch are sums over the processes.
 """
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from trainopt.data import Batch, Shards
-from trainopt.optimizers import Shard
-from trainopt.optimizers.vectors import flatten, unflatten
 
 from ..averaging.batch_norm import layers_with_statistics
 from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
+from ..distributed.shard import BatchShard, LocalGraph
 from ..objectives.loss import Loss, OwnLoss
 from ..state.evaluation import first_predictions
 from ..state.rng import torch_rng_state
@@ -31,20 +29,16 @@ class ShardedLoss(Loss):
 
     Args:
         loss: of a whole batch, a mean over samples.
-
-    Attributes:
-        batch_size: samples of the whole batch.
+        shard: says how many samples the batch has.
     """
 
-    batch_size: int = 1
-
-    def __init__(self, loss: Loss):
-        self._loss = loss
+    def __init__(self, loss: Loss, shard: BatchShard):
+        self._loss, self._shard = loss, shard
         self.term, self.is_softmax = loss.term, loss.is_softmax
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns this process's summand of the mean over a batch."""
-        return self._loss.of_samples(outputs, targets).sum() / self.batch_size
+        return self._loss.of_samples(outputs, targets).sum() / self._shard.size
 
     def of_samples(self, outputs: Tensor, targets: Tensor, training: bool = True) -> Tensor:
         """Returns the loss of each sample (B,)."""
@@ -63,65 +57,6 @@ class ShardedLoss(Loss):
         return self._loss.evaluated_sum(outputs, targets)
 
 
-class BatchShard(Shard):
-    """The part of a batch that a process of a run has.
-
-    Args:
-        group: of the processes.
-    """
-
-    is_whole = False
-
-    def __init__(self, group: Group):
-        self._group = group
-        self._start, self._stop, self._size = 0, 0, 1
-
-    def begin(self, batch_size: int, first: int) -> int:
-        """Sets the samples that the next loss is of; returns the number of those here.
-
-        Args:
-            batch_size: of the whole batch.
-            first: so many samples of its beginning are used.
-        """
-        start, stop = shard_of(0, batch_size, self._group.rank, self._group.size)
-        self._start, self._stop, self._size = min(start, first), min(stop, first), first
-        return self._stop - self._start
-
-    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the sums over the processes of tensors of one type, by one reduction."""
-        flat = flatten(tensors)
-        self._group.all_reduce_later(flat)()
-        return unflatten(flat, tensors)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Returns the rows (n, ...) of all processes, in the order of the batch."""
-        return self._group.gather(rows)
-
-    def span(self, length: int) -> tuple[int, int]:
-        """Returns where entries of this process begin among those of the whole batch, and how many these are."""
-        samples = self._stop - self._start
-        times, rest = divmod(length, samples) if samples else (1, length)
-        if rest:
-            raise ValueError(f"a layer gets {length} rows for {samples} samples of a process; train on one process")
-        return times * self._start, times * self._size
-
-
-class LocalGraph(torch.autograd.Function):
-    """A loss with the value of the whole batch, and the graph of this process's summand."""
-
-    @staticmethod
-    def forward(ctx: Any, summand: Tensor, whole: Tensor) -> Tensor:
-        """Returns the value of the whole."""
-        del ctx, summand
-        return whole.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Returns the derivative by the summand."""
-        del ctx
-        return gradient, None
-
-
 class ShardedClosure(TrainingClosure):
     """Returns the loss of the current batch, of which this process has a part, with gradients of the whole in place.
 
@@ -131,11 +66,8 @@ class ShardedClosure(TrainingClosure):
 
     def __init__(self, run: Run):
         super().__init__(run)
-        self._run, self._ranks, self._loss = run, cast(Group, run.ranks), cast(ShardedLoss, run.objective.loss)
+        self._run, self._ranks, self._shard = run, cast(Group, run.ranks), cast(BatchShard, run.shard)
         self._sum = GradientSum(self._ranks, [p for p in self._parameters if p.requires_grad])
-        self._shard = BatchShard(self._ranks)
-        if self._needs_graph:
-            run.optimizer.shard = self._shard  # type: ignore[attr-defined]
         self._local_statistics = [] if run.batch_norm == "global" else statistics_of(run.network.train())
         if not self._in_parts:
             self._backward = self._overlapping_backward
@@ -147,7 +79,7 @@ class ShardedClosure(TrainingClosure):
             Diverged: the loss is not finite, or its gradient.
             UserError: the network drew random numbers.
         """
-        self._begin(self.batch.size)
+        self._shard.begin(self.batch.size)
         before = torch_rng_state(self._run.device)
         total = super().__call__(fraction)
         self._check_randomness(before)
@@ -178,17 +110,9 @@ class ShardedClosure(TrainingClosure):
         self.output = torch.cat(outputs)
         return torch.stack(totals).sum()
 
-    def _begin(self, first: int) -> int:
-        """Lets the next loss be that of so many samples of the batch; returns the number of those here."""
-        self._loss.batch_size = first
-        return self._shard.begin(self.batch.size, first)
-
     def _value(self, batch: Batch, fraction: float) -> Tensor:
-        count = self._begin(min(batch.size, max(2, round(fraction * batch.size))))
-        summand = self._objective(batch.inputs[:count], batch.targets[:count])[0]
-        value = summand.detach().clone()
-        self._ranks.sum_([value])
-        return LocalGraph.apply(summand, value) if torch.is_grad_enabled() else value
+        count = self._shard.begin(batch.size, max(2, round(fraction * batch.size)))
+        return self._shard.loss(self._objective(batch.inputs[:count], batch.targets[:count])[0])
 
     def _whole(self, total: Tensor) -> Tensor:
         """Returns the loss of the whole batch, and sets its terms; those of regularizers are the same everywhere."""
@@ -232,9 +156,11 @@ def share(run: Run, ranks: Ranks, batch_norm: str) -> None:
         pieces = gradient.parts(stop - start)
         return [shard_of(start + p.start, start + p.stop, ranks.rank, ranks.size) for p in pieces]
 
-    run.ranks, run.batch_norm = ranks, batch_norm
+    run.ranks, run.batch_norm, run.shard = ranks, batch_norm, BatchShard(cast(Group, ranks))
+    if run.optimizer.needs_graph:
+        run.optimizer.shard = run.shard  # type: ignore[attr-defined]
     run.training_set = Shards(run.training_set, parts)
-    run.objective.loss = ShardedLoss(run.objective.loss)
+    run.objective.loss = ShardedLoss(run.objective.loss, run.shard)
     run.objective.regularizer_share = share_of(ranks, 1)
 
 
@@ -257,8 +183,9 @@ def check_shared(run: Run, batch_norm: str) -> None:
         raise UserError(f"data=none: a test function has no batches to share{right}")
     if run.optimizer.needs_graph and not run.optimizer.takes_shard:
         raise UserError(f"optimizer: {optimizer} differentiates the loss of a whole batch itself{right}")
-    for name in run.probes:
-        raise UserError(f"probe.{name}: measures a whole batch, of which each process has a part{right}")
+    for name, probe in run.probes.items():
+        if not probe.takes_shard:
+            raise UserError(f"probe.{name}: measures a whole batch, of which each process has a part{right}")
     if run.scaling is not None:
         raise UserError("precision=fp16: the scale of the loss is one process's; give precision=bf16 or float32")
     norms = [m for m in run.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

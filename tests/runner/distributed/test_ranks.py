@@ -178,6 +178,28 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
     assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
 
 
+PROBES = [
+    "probe=[fisher,gradient_noise,taylor] probe.taylor.every=2steps probe.fisher.every=1steps"
+    " probe.gradient_noise.every=1steps",
+    "probe=[fisher,taylor] probe.fisher.every=2steps probe.taylor.every=1steps optimizer=ehnewton"
+    " optimizer.curvature_share=0.4 batching.size=2",
+    "probe=[fisher,gradient_noise] probe.fisher.every=1steps probe.gradient_noise.every=1steps"
+    " probe.gradient_noise.rows=own_loss model._target_=helpers.ranks.DoubleLinear batching=norm_test"
+    " batching.every=2steps",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", PROBES)
+def test_probes_measure_what_they_do_on_one_process(tmp_path, typed):
+    line = f"{SHORT} duration=4steps {typed}"
+    begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2, 3)}
+    assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
+    assert len(rows(tmp_path / "1", "probe")) >= 4
+    for size in (2, 3):
+        assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", ["", "optimizer=ehnewton optimizer.momentum=0.5 optimizer.adapt_damping=true"])
 def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typed):
@@ -194,7 +216,7 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
     ("typed", "message"),
     [
         ("model=mlp model.dropout=0.1", "model: Dropout with a probability of 0.1 draws a mask for a whole batch"),
-        ("model=mlp probe=[taylor]", "probe.taylor: measures a whole batch"),
+        ("model=mlp +probe.mine._target_=helpers.fixtures.Measured", "probe.mine: measures a whole batch"),
         (
             "model=mlp optimizer=pytorch_optimizer optimizer.name=adahessian",
             "optimizer: .* differentiates the loss of a whole batch itself",
@@ -216,6 +238,9 @@ def test_what_processes_do_not_compute_together_is_refused(typed, message):
 
 @pytest.mark.slow
 def test_all_processes_end_with_the_refusal_of_one(tmp_path):
-    assert run_ranks(2, f"{SHORT} probe=[taylor]", tmp_path) == [2, 2]
-    assert "trainopt: probe.taylor: measures a whole batch" in (tmp_path / "rank0.txt").read_text()
+    assert run_ranks(2, f"{SHORT} probe=[fisher] probe.fisher.rows=own_loss", tmp_path) == [2, 2]
+    assert (
+        "trainopt: probe.fisher: rows=own_loss: with batch norm it takes a pass for each sample"
+        in (tmp_path / "rank0.txt").read_text()
+    )
     assert not (tmp_path / "run.yaml").exists()
