@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SCALE ?= smoke
 
-.PHONY: help run test test-all lint bench bench-extensions kills reproduce clean
+.PHONY: help run test test-all lint docs package bench bench-extensions kills reproduce clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -17,7 +17,7 @@ run: $(READY) ## train a ResNet-8 on 8x8 digits, without any download of data
 test: $(READY) ## the tests, in a few minutes
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-test-all: $(READY) ## the slow tests as well, after `make test`: every command of the README, many stopping points
+test-all: $(READY) ## the slow tests as well, after `make test`: every page's commands, many stopping points
 	$(BIN)/pytest -n auto --dist worksteal -m slow
 
 lint: $(READY) ## ruff and mypy
@@ -25,6 +25,14 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	@mkdir -p .mypy/trainopt && for room in conf data models optimizers runner; do ln -sfn ../../$$room .mypy/trainopt/$$room; done
 	MYPYPATH=.mypy $(BIN)/mypy -p trainopt
+
+docs: $(READY) ## the site, into docs/_build: guides, and the reference made from the YAMLs and docstrings
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
+package: $(READY) ## sdist and wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 bench: $(READY) ## ratios against named peers and bounds
 	cd tests/benchmarks && failed=0; for script in startup comparing pipeline persistency loop second_order last_layer features fisher checkpoint_distance many_devices; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
@@ -42,7 +50,7 @@ reproduce-%: $(READY) ## the same of one, as in make reproduce-zorca2020 SCALE=s
 	$(BIN)/trainopt reproduce $* --scale $(SCALE)
 
 clean: ## remove the environment and everything that tools left
-	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist docs/_build docs/reference *.egg-info
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

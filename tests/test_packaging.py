@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 
 import pytest
@@ -11,21 +12,41 @@ import pytest
 from helpers import ROOT
 
 PACKAGES = ("conf", "data", "models", "optimizers", "runner")
-SUFFIXES = (".py", ".yaml", ".jinja")
+SUFFIXES = (".py", ".yaml", ".jinja", ".typed")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy, so that the build leaves nothing in the checkout
-    source.mkdir()
+def source(tmp_path_factory):
+    """A copy of the checkout, so that a build leaves nothing in it."""
+    source = tmp_path_factory.mktemp("source")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    return source
+
+
+def build(source, folder, *flags):
+    """Builds into a folder; returns the wheel."""
+    command = [sys.executable, "-m", "build", *flags, "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    return build(source, tmp_path_factory.mktemp("wheel"), "--wheel")
+
+
+@pytest.mark.slow
+def test_the_sdist_builds_the_same_wheel_and_holds_what_contributors_need(source, wheel, tmp_path):
+    of_sdist = build(source, tmp_path)  # the sdist, and from it the wheel
+    assert zipfile.ZipFile(of_sdist).namelist() == zipfile.ZipFile(wheel).namelist()
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    needed = {".ci/run", "CHANGELOG.md", "Makefile", "docs/conf.py", "docs/index.md", "tests/test_packaging.py"}
+    assert needed <= names
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel):

@@ -72,15 +72,16 @@ def landscape(
 
     Returns:
         A dict, the content of landscape.json:
-        checkpoints: of each `run`, `checkpoint`, `name` and `step`.
-        batch_norm: the argument; None where the network has no statistics that change.
-        images: number of `train` and of `test` images.
-        lines: for each two, `from` and `to` (numbers of checkpoints), `distance` and `relative_distance` (to the
-            norm of the first's weights), `points` (`t` and the metrics, as `test_error`), `ends_recomputed` (the
-            metrics at 0 and 1 with recomputed statistics, or None), `barriers` (of each metric `height` and `t`)
-            and `one_basin`.
-        plane: None, or `x` and `y` of a grid, `values` of each metric (a row for each y), and `points`: of each
-            checkpoint, its coordinates and its metrics.
+
+        * checkpoints: of each `run`, `checkpoint`, `name` and `step`.
+        * batch_norm: the argument; None where the network has no statistics that change.
+        * images: number of `train` and of `test` images.
+        * lines: for each two, `from` and `to` (numbers of checkpoints), `distance` and `relative_distance` (to the
+          norm of the first's weights), `points` (`t` and the metrics, as `test_error`), `ends_recomputed` (the
+          metrics at 0 and 1 with recomputed statistics, or None), `barriers` (of each metric `height` and `t`)
+          and `one_basin`.
+        * plane: None, or `x` and `y` of a grid, `values` of each metric (a row for each y), and `points`: of each
+          checkpoint, its coordinates and its metrics.
 
     Raises:
         UserError: an argument is out of its range, or the checkpoints do not belong together.

@@ -1,0 +1,61 @@
+"""The pages of the reference, which are generated: every key of the configuration has a meaning there."""
+
+import importlib.util
+
+import pytest
+import yaml
+
+from helpers import ROOT
+from trainopt.runner.config.options import CONF, Vocabulary
+
+SPEC = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+reference = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(reference)
+OPTIONS = Vocabulary([CONF])
+COMMON = {key.name: key for key in reference.read_keys((CONF / "config.yaml").read_text())[1]}
+
+
+def load(text):
+    return yaml.load(text, Loader=yaml.CSafeLoader)
+
+
+def flat(content, prefix=""):
+    """The dotted names of keys with a value."""
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("group", [None, *[g for g in OPTIONS.groups if g not in reference.EXAMPLES]])
+def test_every_key_has_its_default_and_a_meaning(group):
+    names = [None] if group is None else OPTIONS.options(group)
+    for path in [CONF / "config.yaml" if name is None else OPTIONS.file(group, name) for name in names]:
+        content = load(path.read_text()) or {}
+        content.pop("defaults", None)
+        head, keys = reference.read_keys(path.read_text())
+        assert head, path
+        keys = {key.name: key for key in keys if not key.name.startswith("defaults")}
+        assert set(flat(content)) <= set(keys), path
+        for name in flat(content):
+            node = content
+            for part in name.split("."):
+                node = node[part]
+            if not isinstance(node, dict | list):
+                assert load(keys[name].default) == node, (path, name)
+            if not name.endswith("_target_"):
+                assert keys[name].meaning or COMMON[f"{group}.{name}"].meaning, (path, name)
+
+
+def test_a_comment_above_a_key_and_one_behind_it_are_its_meaning():
+    head, keys = reference.read_keys(
+        "# About it.\na: 1 # one\n# two\n# lines\nb: 'x # y'\nc:\n  - 1\nd: {e: 2} # three\n"
+    )
+    assert head == "About it."
+    assert [(key.name, key.default, key.meaning) for key in keys] == [
+        ("a", "1", "one"),
+        ("b", "'x # y'", "two lines"),
+        ("c", "['1']", ""),
+        ("d", "{e: 2}", "three"),
+    ]

@@ -1,0 +1,189 @@
+"""Every command of the README and of docs/, run section by section in the order in which it stands there.
+
+Blocks marked `console` are run. Commands in blocks marked `sh` need a cluster, a server, several devices or many
+minutes, or are run on another page: their words are checked, and their configuration is composed.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+from trainopt.runner.cli import COMMANDS
+
+README = "README.md"
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+NEEDS_DATA = re.compile("mnist|cifar10")
+RUN_ELSEWHERE = {"docs/data.md: A Dataset"}  # tests/runner/training/test_your_data.py
+OTHER_PROGRAMS = {"git", "wandb", "make"}
+OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
+
+
+def commands_in(text, language):
+    """The commands in a text's blocks of a language, with what NAME=value above them stands for."""
+    commands, values = [], {}
+    for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL):
+        for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+            command = re.sub(r" +# .*", "", line)
+            for name, value in values.items():
+                command = command.replace(f"${name}", value)
+            named = re.fullmatch(r"([A-Z]+)=(.*)", command)
+            if named:
+                values[named[1]] = named[2].strip("'")
+            else:
+                commands.append(command)
+    return commands
+
+
+def ours(commands):
+    return [command for command in commands if command.startswith("trainopt")]
+
+
+RUN = {  # by page and section, those of ours that are run
+    f"{page}: {text.splitlines()[0]}": commands
+    for page, whole in PAGES.items()
+    for text in re.split(r"^## ", whole, flags=re.MULTILINE)
+    if page != README and (commands := ours(commands_in(text, "console")))
+}
+FREE = {
+    name: free
+    for name, commands in RUN.items()
+    if name not in RUN_ELSEWHERE and (free := [c for c in commands if not NEEDS_DATA.search(c)])
+}
+CHECKED = {page: commands for page, text in PAGES.items() if (commands := commands_in(text, "sh"))}
+CALLED = [*commands_in("".join(PAGES.values()), "console"), *(ROOT / ".ci/run").read_text().splitlines()]
+TARGETS = sorted({c.split()[1] for c in CALLED if c.startswith("make ")})
+
+
+def test_every_command_is_run_or_checked():
+    known = {"trainopt", "torchrun", *OTHER_PROGRAMS}
+    for text in PAGES.values():
+        for command in [*commands_in(text, "console"), *commands_in(text, "sh")]:
+            assert command.split()[0] in known, command
+        assert not re.search(r"^\$ ", re.sub(r"```(?:console|sh)\n.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    assert {"run", "lint", "test", "test-all"} <= set(TARGETS)
+
+
+def test_the_commands_of_the_readme_are_run_in_the_quickstart():
+    readme, quickstart = (commands_in(PAGES[page], "console") for page in (README, "docs/quickstart.md"))
+    assert len(ours(readme)) == 5
+    assert set(ours(readme)) <= set(quickstart)
+    assert [c for c in quickstart if c in readme] == ours(readme)  # in this order
+
+
+@pytest.fixture
+def modules(tmp_path):
+    """Writes the modules called `mine` of a page into the scratch folder."""
+    yield lambda page: [
+        (tmp_path / "mine.py").write_text(block)
+        for block in re.findall(r"`mine\.py`.*?```python\n(.*?)```", PAGES[page], re.DOTALL)
+    ]
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", FREE)
+def test_its_commands(trainopt, modules, section):
+    modules(section.partition(":")[0])
+    for command in FREE[section]:
+        result = trainopt(*shlex.split(command)[1:])
+        assert result.code == 0, (command, result.err)
+
+
+@pytest.mark.slow
+def test_commands_on_real_data(trainopt, real_data):
+    commands = [c for commands in RUN.values() for c in commands if NEEDS_DATA.search(c)]
+    assert len(commands) >= 3
+    for command in commands:
+        assert trainopt(*shlex.split(command)[1:]).code == 0, command
+
+
+def one_run(words):
+    """The words of one run of a sweep: the first of several values, and nothing of what a search or a cluster takes."""
+    run = []
+    for word in words:
+        key, is_override, value = word.partition("=")
+        if word == "-m" or key.startswith(("hydra", "cluster", "+evaluation_sets", "evaluation_sets")):
+            continue
+        if is_override and value[:1] not in "[{\"'" and not OPEN.match(value):
+            run.append(f"{key}={value.partition(',')[0]}")
+        elif not OPEN.match(value):
+            run.append(word)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CHECKED)
+def test_its_other_commands_can_be_typed(trainopt, tmp_path, page):
+    (tmp_path / "options").mkdir()
+    (tmp_path / "DIR").mkdir()
+    for command in CHECKED[page]:
+        words = shlex.split(command)
+        if words[0] in OTHER_PROGRAMS:
+            continue
+        words = words[words.index("trainopt.runner") + 1 :] if words[0] == "torchrun" else words[1:]
+        if words[0] in COMMANDS:
+            module = import_module(f"trainopt.runner.commands.{COMMANDS[words[0]]}")
+            module.parser().parse_intermixed_args(words[1:])
+        if words[0] not in COMMANDS or words[0] == "submit":
+            run = [word for word in one_run(words) if word not in ("submit", "--config-dir", "options")]
+            result = trainopt(*run, "--cfg", "job")
+            assert result.code == 0, (command, result.err)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """`make`, in a copy of the checkout, with the environment that runs these tests."""
+    environment = Path(sys.prefix)
+    if not (environment / "ready").exists():
+        pytest.skip("these tests do not run in the environment that make sets up")
+    shutil.copy2(ROOT / "Makefile", tmp_path)
+    shutil.copy2(ROOT / "pyproject.toml", tmp_path)
+    command = ["make", "-s", "-o", "pyproject.toml", f"VENV={environment}"]  # whatever its time: nothing is installed
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run beside each other
+
+    def run(*arguments):
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=one_thread, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_make_run_trains(make):
+    accuracy = float(re.search(r"final test top-1 +([\d.]+) %", make("run"))[1])
+    assert accuracy > 95
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "bench", "reproduce-zorca2020"])
+def test_make_knows_the_target(make, target):
+    assert make("-n", target)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_that_it_names_are_there(page):
+    for name in re.findall(r"\]\(([\w./-]+)\)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(name).exists(), name
+
+
+@pytest.mark.slow
+def test_the_code_of_the_page_on_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["docs/notebook.md"], re.DOTALL)
+    exec(compile(code, "notebook.md", "exec"), {"__name__": "page"})
+    assert "from_python" in capsys.readouterr().out
+
+
+def test_the_readme_stays_a_front_page():
+    assert len((ROOT / README).read_bytes()) <= 8_000
