@@ -125,14 +125,17 @@ def one_run(words):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", CHECKED)
 def test_its_other_commands_can_be_typed(trainopt, tmp_path, page):
-    (tmp_path / "options").mkdir()
-    (tmp_path / "DIR").mkdir()
+    for folder in ("options", "DIR"):
+        (tmp_path / folder).mkdir()
     for command in CHECKED[page]:
         words = shlex.split(command)
         if words[0] in OTHER_PROGRAMS:
             continue
         words = words[words.index("trainopt.runner") + 1 :] if words[0] == "torchrun" else words[1:]
         if words[0] in COMMANDS:
+            for word in words[1:]:
+                if word.startswith("outputs/"):
+                    (tmp_path / word).mkdir(parents=True, exist_ok=True)
             module = import_module(f"trainopt.runner.commands.{COMMANDS[words[0]]}")
             module.parser().parse_intermixed_args(words[1:])
         if words[0] not in COMMANDS or words[0] == "submit":
