@@ -132,6 +132,7 @@ ALLOWED = {
     "optimizers.regularizers": {"optimizers.vectors", "optimizers.arguments", "optimizers.protocols"},
     "optimizers.per_sample": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
+        "optimizers.shard",
     },
     "optimizers.checked": {"optimizers.shard"},
     "optimizers.shard": set(),
