@@ -6,7 +6,7 @@ from math import inf, isfinite
 import numpy as np
 
 from ..config.overrides import split_override
-from ..records.job_table import SEED
+from ..records.job_table import ENDED, SEED
 from ..records.metrics import METRICS_FILE, Record, read_metrics
 from ..system.errors import UserError
 from ..system.files import shown
@@ -122,8 +122,9 @@ class Results:
         """Returns a line for each search with trials that have not ended."""
         lines = []
         for search in self.plan.searches:
-            states = search.states()
-            rest = [state for state in states if state not in ("done", "diverged", "pruned")]
+            states = [trial.state for trial in self.study(search.workload, search.submission.name, search.study)]
+            states += ["missing"] * (search.trials - len(states))
+            rest = [state for state in states if state not in ENDED]
             if rest:
                 where = f"{search.workload}, {search.submission.name}, study {search.study}"
                 lines.append(f"{where}: of {len(states)} trials {len(rest)} {rest[0]}")

@@ -59,7 +59,7 @@ class MadeUp:
         self.submissions = [Submission(name, (f"optimizer={name}",)) for name in values]
         self.effort, self.folder = Effort(2, studies), folder
         self.searches = [
-            Ended(w, s, k, folder / f"{w}-{s.name}-{k}", 2, [], [])
+            Search(w, s, k, folder / f"{w}-{s.name}-{k}", 2, [], [])
             for w in workloads
             for s in self.submissions
             for k in range(studies)
@@ -73,11 +73,6 @@ class MadeUp:
                 for k, trials in enumerate(of_studies)
             },
         )
-
-
-class Ended(Search):
-    def states(self):
-        return ["done", "diverged"]
 
 
 @pytest.fixture
