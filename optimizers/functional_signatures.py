@@ -14,6 +14,16 @@ from torch.nn import functional as F
 Sizes = int | Sequence[int]  # one for all dimensions, or one for each
 
 
+def sizes(value: Sizes, dimensions: int) -> list[int]:
+    """Returns an option of a convolution or a pooling for each of its dimensions.
+
+    >>> sizes(2, 2), sizes([3], 2), sizes((1, 2), 2)
+    ([2, 2], [3, 3], [1, 2])
+    """
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dimensions if len(values) == 1 else values
+
+
 class UnaryArguments(NamedTuple):
     """Of a function of one tensor."""
 

@@ -20,6 +20,7 @@ from ..functional_signatures import (
     LinearArguments,
     MaxPoolArguments,
     UnaryArguments,
+    sizes,
 )
 from .backward_recorder import BackwardRecorder
 from .batch_norm import BatchNorm
@@ -137,10 +138,6 @@ def _is_supported(*tensors: Tensor | None) -> bool:
     )
 
 
-def _sizes(value: int | Sequence[int], length: int) -> list[int]:
-    return [value] * length if isinstance(value, int) else list(value)
-
-
 def _convolution(mode: FastDoubleBackward, func: Callable, call: ConvolutionArguments) -> Tensor:
     n = call.weight.dim() - 2
     if (
@@ -149,7 +146,7 @@ def _convolution(mode: FastDoubleBackward, func: Callable, call: ConvolutionArgu
         or not _is_supported(call.input, call.weight, call.bias)
     ):
         return func(*call)
-    options = (_sizes(call.stride, n), _sizes(call.padding, n), _sizes(call.dilation, n), call.groups)
+    options = (sizes(call.stride, n), sizes(call.padding, n), sizes(call.dilation, n), call.groups)
     return Convolution.apply(call.input, call.weight, call.bias, options, mode.request)
 
 
@@ -173,11 +170,9 @@ def _batch_norm(mode: FastDoubleBackward, func: Callable, call: BatchNormArgumen
 def _max_pool2d(mode: FastDoubleBackward, func: Callable, call: MaxPoolArguments) -> Any:
     if call.return_indices or call.input.dim() != 4 or not _is_supported(call.input):
         return func(*call)
-    size = _sizes(call.kernel_size, 2)
-    stride = _sizes(call.stride, 2) if call.stride else size
-    return MaxPool2d.apply(
-        call.input, (size, stride, _sizes(call.padding, 2), _sizes(call.dilation, 2), call.ceil_mode)
-    )
+    size = sizes(call.kernel_size, 2)
+    stride = sizes(call.stride, 2) if call.stride else size
+    return MaxPool2d.apply(call.input, (size, stride, sizes(call.padding, 2), sizes(call.dilation, 2), call.ceil_mode))
 
 
 def _is_supported_activation(mode: FastDoubleBackward, input: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Which layer a function of torch.nn.functional computes, and with which parameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ..functional_signatures import (
     InstanceNormArguments,
     LayerNormArguments,
     LinearArguments,
+    sizes,
 )
 from .convolution import Convolution
 from .layers import BatchNorm, Embedding, LayerCall, Linear, Norm, Projection
@@ -65,13 +66,13 @@ def _embedding(output: Tensor, call: EmbeddingArguments) -> LayerCall:
 
 def _convolution(output: Tensor, call: ConvolutionArguments) -> LayerCall:
     n, x, padding = call.weight.dim() - 2, call.input, call.padding
-    stride, dilation = _sizes(call.stride, n), _sizes(call.dilation, n)
+    stride, dilation = sizes(call.stride, n), sizes(call.dilation, n)
     if padding == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, call.weight.shape[2:], strict=True)]
         if any(r % 2 for r in reach):  # one more at the end, as in torch
             x = F.pad(x.detach(), [m for r in reversed(reach) for m in (0, r % 2)])
         padding = [r // 2 for r in reach]
-    margins = _sizes(0 if isinstance(padding, str) else padding, n)
+    margins = sizes(0 if isinstance(padding, str) else padding, n)
     options = (stride, margins, dilation, call.groups)
     return Convolution(x, _trained(call.weight), _trained(call.bias), call.weight.shape, *options)
 
@@ -118,12 +119,6 @@ def _instance_norm(output: Tensor, call: InstanceNormArguments) -> LayerCall:
         return F.instance_norm(x, running_mean, running_var, use_input_stats=False, eps=eps)
 
     return Norm(x, _trained(weight), _trained(bias), normalize, per_place=False)
-
-
-def _sizes(value: int | Sequence[int], length: int) -> list[int]:
-    """Returns an option of a convolution for each of its dimensions."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * length if len(values) == 1 else values
 
 
 # each gets the output and the arguments of a call

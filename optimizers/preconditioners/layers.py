@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..compat_torch import has_gradient_hooks, without_torch_function
-from ..functional_signatures import SIGNATURES, ConvolutionArguments, LinearArguments
+from ..functional_signatures import SIGNATURES, ConvolutionArguments, LinearArguments, sizes
 from ..shard import WHOLE, Shard
 
 CHUNK = 2**22  # numbers of unfolded inputs that are in memory at a time, about
@@ -67,22 +67,16 @@ class LayerCall(NamedTuple):
 def _patches(x: Tensor, size: Sequence[int], call: ConvolutionArguments) -> Tensor:
     """Returns what a convolution multiplies its weights with, (B positions, in k k), from inputs (B, in, H, W)."""
     n = len(size)
-    stride, dilation = _sizes(call.stride, n), _sizes(call.dilation, n)
+    stride, dilation = sizes(call.stride, n), sizes(call.dilation, n)
     if call.padding == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
         x = F.pad(x, [m for r in reversed(reach) for m in (r // 2, r - r // 2)])
-    padding = [0] * n if isinstance(call.padding, str) else _sizes(call.padding, n)
+    padding = [0] * n if isinstance(call.padding, str) else sizes(call.padding, n)
     if n == 1:
         x, size = x.unsqueeze(2), [1, *size]
         stride, dilation, padding = [1, *stride], [1, *dilation], [0, *padding]
     columns = F.unfold(x, tuple(size), tuple(dilation), tuple(padding), tuple(stride))
     return columns.transpose(1, 2).reshape(-1, columns.shape[1])
-
-
-def _sizes(value: Any, length: int) -> list[int]:
-    """Returns an option of a convolution for each of its dimensions."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * length if len(values) == 1 else values
 
 
 class LayerRecorder(TorchFunctionMode):
