@@ -13,6 +13,7 @@ from .checked import SecondOrderOptimizer, has_graph, refuse_complex
 from .compat_torch import twice_differentiable
 from .curvature.backward_recorder import BackwardRecorder
 from .curvature.loss import NO_GRAPH, check_loss, gradient_with_graph, second_derivative
+from .vectors import flatten, per_element, unflatten
 
 
 class Newton(SecondOrderOptimizer):
@@ -126,20 +127,20 @@ class Newton(SecondOrderOptimizer):
                     return None  # as where Lightning's training_step returns None
                 used = self._gradients(recorder.loss_of_closure(loss), closure is not None)
                 params = [p for p, _, _ in used]
-                gradient = torch.cat([g.reshape(-1) for _, _, g in used])
+                gradient = flatten([g for _, _, g in used])
                 hessian = hessian_matrix(gradient, params) / scale
             if recorder.loss_of_backward is not None:
-                gradient = torch.cat([(g if p.grad is None else p.grad).reshape(-1) for p, _, g in used])  # as clipped
+                gradient = flatten([g if p.grad is None else p.grad for p, _, g in used])  # as clipped
         finally:
             self.release_graphs()
         dtype = torch.promote_types(gradient.dtype, torch.float32)  # no eigenvalues in half precision
         gradient, hessian = self.shard.sum([gradient.detach().to(dtype) / scale, hessian.to(dtype)])
-        hessian.diagonal().add_(torch.cat([p.new_full((p.numel(),), group["damping"]) for p, group, _ in used]))
+        hessian.diagonal().add_(per_element(params, [group["damping"] for _, group, _ in used]))
         step, is_singular, negative = newton_step(hessian, gradient)
-        step *= torch.cat([p.new_full((p.numel(),), float(group["lr"])) for p, group, _ in used])
+        step *= per_element(params, [float(group["lr"]) for _, group, _ in used])
         decays = self.decays(params)
-        for p, part in zip(params, step.split([p.numel() for p in params]), strict=True):
-            p.add_(part.view_as(p))
+        for p, part in zip(params, unflatten(step, params), strict=True):
+            p.add_(part)
         for p, change in decays:
             p.add_(change)
         self.last_step = {
@@ -188,7 +189,7 @@ def hessian_matrix(gradient: Tensor, params: Sequence[Tensor]) -> Tensor:
     for i in range(n):
         with second_derivative():
             row = grad(gradient[i], params, retain_graph=i < n - 1, allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([part.reshape(-1) for part in row]))
+        rows.append(flatten(row))
     return torch.stack(rows)
 
 
