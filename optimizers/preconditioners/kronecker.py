@@ -153,7 +153,7 @@ class Kronecker:
     def _update(self, curvature: Curvature, step: int) -> None:
         """Updates the running means of the factors by those of the batch."""
         of_batch = batch_factors(curvature, self._calls, self._bias_of, self._others, step)
-        if not all(bool(t.isfinite().all()) for parts in of_batch.values() for t in parts.values()):
+        if not bool(torch.stack([t.isfinite().all() for parts in of_batch.values() for t in parts.values()]).all()):
             raise FloatingPointError("the curvature at the outputs of a layer is not finite")
         calls = [call for of_weight in self._calls.values() for call in of_weight]
         for call in calls:  # one pass back through the layers, and A and G
