@@ -8,10 +8,10 @@ from .batching.follow_reference import FollowReference, ReferenceTrajectory
 from .batching.growth_control import GrowthControl, GrowthController
 from .batching.norm_test import NormTest
 from .batching.protocols import Batching, Position, Source
-from .batching.reconstruction import Reconstruction
 from .batching.shards import Shards
 from .batching.stages import Stages
 from .batching.stream import Batch, batches
+from .batching.wrappers import Reconstruction
 from .datasets.arrays import ARRAY_NAMES, Arrays
 from .datasets.description import DataSet, InputsAsTargets
 from .datasets.modular_addition import modular_addition

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from .protocols import Source
-from .reconstruction import Reconstruction
+from .wrappers import SourceWrapper
 
 Span = tuple[int, int]
 
 
-class Shards:
+class Shards(SourceWrapper):
     """A set of samples of which `epoch` yields a part of each batch; together the parts of all processes are the batch.
 
     An image in it is what it is in the whole batch, as a function of (seed, epoch, index). Only this process's samples
-    are read, except where images are mixed with others of the batch.
+    are read, except where images are mixed with others of the batch. Evaluations share whole batches of `ordered`.
 
     Args:
         source: the samples.
@@ -24,26 +24,9 @@ class Shards:
     """
 
     def __init__(self, source: Source, parts: Callable[[Span], list[Span]]):
-        self.source, self.device, self._parts = source, source.device, parts
-        images = source.source if isinstance(source, Reconstruction) else source
-        self._mixes = getattr(getattr(images, "augmentation", None), "mixes", False)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether an input differs from epoch to epoch."""
-        return self.source.is_random
-
-    @property
-    def targets(self) -> Tensor:
-        """Targets of all samples."""
-        return self.source.targets
-
-    def digest(self) -> str:
-        """Returns the source's digest of all that the inputs depend on."""
-        return self.source.digest()
+        super().__init__(source)
+        self._parts = parts
+        self._mixes = getattr(self.augmentation, "mixes", False)
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[Span]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields this process's part (inputs, targets) of the batches that `spans` name."""
@@ -66,7 +49,3 @@ class Shards:
                 yield pieces[0]
             else:
                 yield torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
-
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every sample once, in order, as the source does: evaluations share whole batches."""
-        return self.source.ordered(batch_size)

@@ -1,6 +1,7 @@
-"""Batches whose targets are their inputs, for autoencoders."""
+"""Sets of samples that change what another one yields."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +11,11 @@ from .protocols import Source
 BATCH = 256  # samples at a time, where all are gathered
 
 
-class Reconstruction:
-    """A set of samples whose targets are their inputs, as the network gets them: augmented while training.
+class SourceWrapper(Source):
+    """The base of sets that change the batches of another one; all else is that one's.
 
     Args:
-        source: the samples; their targets do not count.
+        source: the samples.
     """
 
     def __init__(self, source: Source):
@@ -30,12 +31,34 @@ class Reconstruction:
 
     @property
     def targets(self) -> Tensor:
-        """The inputs of all samples, without augmentation."""
-        return torch.cat([inputs for inputs, _ in self.source.ordered(BATCH)])
+        """Targets of all samples."""
+        return self.source.targets
+
+    @property
+    def augmentation(self) -> Any:
+        """The source's augmentation; None where it has none."""
+        return getattr(self.source, "augmentation", None)
 
     def digest(self) -> str:
         """Returns the source's digest of all that the inputs depend on."""
         return self.source.digest()
+
+    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields every sample once, in order."""
+        return self.source.ordered(batch_size)
+
+
+class Reconstruction(SourceWrapper):
+    """Samples whose targets are their inputs, for autoencoders: as the network gets them, augmented while training.
+
+    Args:
+        source: the samples; their targets do not count.
+    """
+
+    @property
+    def targets(self) -> Tensor:
+        """The inputs of all samples, without augmentation."""
+        return torch.cat([inputs for inputs, _ in self.source.ordered(BATCH)])
 
     def epoch(self, seed: int, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the source's batches of an epoch, inputs twice."""
