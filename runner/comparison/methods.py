@@ -57,6 +57,11 @@ class Method:
     tuned_keys: set[str] = field(default_factory=set)
     verdict: Verdict | None = None
 
+    @property
+    def reached_text(self) -> str:
+        """How many of its runs reached the target, as in `2 of 4`; empty where all did."""
+        return f"{self.reached} of {len(self.runs)}" if self.reached < len(self.runs) else ""
+
 
 @dataclass
 class Comparison:
@@ -96,6 +101,11 @@ class Comparison:
     def has_accuracies(self) -> bool:
         """Whether any of the runs has accuracies: those of test functions have none."""
         return has_accuracies(self.runs.summaries)
+
+    @property
+    def recorded(self) -> list[str]:
+        """The names of the metrics of which any of the runs has a value."""
+        return metrics_with_values(self.runs.summaries, self.metrics)
 
 
 def exclusion_reason(summary: dict[str, Any]) -> str | None:
@@ -146,7 +156,7 @@ def compare_methods(
         lowest = converged["best_top1.value"].min()
         target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
     at_target = first_at_target(runs, target)
-    recorded = {name for name, one in metrics.items() if runs.summaries[one.column].notna().any()}
+    recorded = metrics_with_values(runs.summaries, metrics)
     lengths = runs.metrics.groupby("run")[list(AXES.values())].max()
     for method in methods:
         method.label = labels[method.name]
@@ -209,6 +219,11 @@ def score_diverged(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd
             scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.log(classes)
     scored[columns] = scored[columns].apply(pd.to_numeric)  # a value that is not finite is null in a summary
     return scored
+
+
+def metrics_with_values(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:
+    """Returns the names of the metrics of which any of the runs has a value."""
+    return [name for name, metric in metrics.items() if summaries[metric.column].notna().any()]
 
 
 def has_accuracies(summaries: pd.DataFrame) -> bool:

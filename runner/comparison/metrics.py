@@ -91,3 +91,8 @@ AXES = {
     "gradients": "gradient_equivalents",
     "seconds": "train_seconds",
 }
+
+
+def cost_form(axis: str) -> str:
+    """Returns the format of costs in the unit of an axis: those that are counted are whole."""
+    return ",.0f" if axis in ("steps", "samples", "gradients") else ".2f"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..reporting.tables import Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
 from .methods import Comparison, Method, values_by_seed
-from .metrics import AXES
+from .metrics import AXES, cost_form
 from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
 
 TARGET = "_to_target"
@@ -17,14 +17,8 @@ TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
 
 def column_names(comparison: Comparison) -> list[str]:
     """Returns the names of the columns that a table may have."""
-    recorded = [name for name, metric in comparison.metrics.items() if metric_values(comparison, metric.column)]
     costs = [f"{axis}{TARGET}" for axis in AXES] if comparison.has_accuracies else []
-    return [*recorded, *TEST_COLUMNS, *costs, *COUNT_COLUMNS]
-
-
-def metric_values(comparison: Comparison, column: str) -> bool:
-    """Returns whether any run has a value in a column of the summaries."""
-    return bool(comparison.runs.summaries[column].notna().any())
+    return [*comparison.recorded, *TEST_COLUMNS, *costs, *COUNT_COLUMNS]
 
 
 def default_columns(comparison: Comparison, axis: str) -> list[str]:
@@ -82,9 +76,9 @@ def column_cells(comparison: Comparison, name: str) -> list[str]:
         return [estimate_cell(m.estimates[name], metric.form, m.name in best) for m in methods]
     if name.endswith(TARGET):
         axis = name.removesuffix(TARGET)
-        form = ",.0f" if axis in ("steps", "samples", "gradients") else ".2f"
-        cells = [estimate_cell(method.to_target[axis], form) for method in methods]
-        return [Tex(f"{cell}{reached_text(method)}") for cell, method in zip(cells, methods, strict=True)]
+        cells = [estimate_cell(method.to_target[axis], cost_form(axis)) for method in methods]
+        missed = [f" ({method.reached_text})" if method.reached_text else "" for method in methods]
+        return [Tex(cell + note) for cell, note in zip(cells, missed, strict=True)]
     if name in TEST_COLUMNS:
         return [test_cell(method, name, comparison.metrics[comparison.metric].form) for method in methods]
     count = {
@@ -103,11 +97,6 @@ def estimate_cell(value: Estimate, form: str, is_best: bool = False) -> Tex:
     mean = f"{value.mean:{form}}".replace("-", "$-$")
     mean = f"\\textbf{{{mean}}}" if is_best else mean
     return Tex(f"{mean} $\\pm$ {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean)
-
-
-def reached_text(method: Method) -> str:
-    """Returns how many runs reached the target, unless all did."""
-    return f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
 
 
 def test_cell(method: Method, name: str, form: str) -> Tex:

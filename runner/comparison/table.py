@@ -16,7 +16,7 @@ from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
-from .metrics import AXES
+from .metrics import AXES, cost_form
 from .paper_table import check_columns, default_columns, paper_table
 from .report import TableSection, write_comparison_report
 from .significance import MIN_SEEDS, Estimate, Verdict
@@ -96,8 +96,8 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
         metrics: those that have a column besides the tested one.
     """
     axes = list(axes) if comparison.has_accuracies else []
-    tested, known, summaries = comparison.metric, comparison.metrics, comparison.runs.summaries
-    others = [name for name in metrics if name != tested and summaries[known[name].column].notna().any()]
+    tested, known, recorded = comparison.metric, comparison.metrics, comparison.recorded
+    others = [name for name in metrics if name != tested and name in recorded]
     results = ["method", "runs", "diverged", known[tested].label, "95 % interval"]
     results += ["difference", "p (Holm)", "effect (g)", "test"]
     costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
@@ -131,9 +131,8 @@ def estimate_text(value: Estimate, form: str) -> str:
 
 def target_text(method: Method, axis: str) -> str:
     """Returns the cost to reach the target, and the number of runs that did unless all did."""
-    form = ",.0f" if axis in ("steps", "samples", "gradients") else ".2f"
-    missed = f" ({method.reached} of {len(method.runs)})" if method.reached < len(method.runs) else ""
-    return estimate_text(method.to_target[axis], form) + missed
+    missed = f" ({method.reached_text})" if method.reached_text else ""
+    return estimate_text(method.to_target[axis], cost_form(axis)) + missed
 
 
 def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:

@@ -77,8 +77,8 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
             extent = [[cost.mean - cost.low], [cost.high - cost.mean]]
             axes.errorbar(cost.mean, y, xerr=extent, color="0.25", capsize=points(3))
             end = cost.high
-        if method.reached < len(method.runs):
-            note = f"  {method.reached} of {len(method.runs)} runs"
+        if method.reached_text:
+            note = f"  {method.reached_text} runs"
             axes.annotate(note, (end, y), va="center", fontsize=points(9), annotation_clip=False)
     axes.set_yticks(range(len(methods)), [escape_math(name) for name in names], fontsize=points(9))
     axes.set_ylim(len(methods) - 0.4, -0.6)
