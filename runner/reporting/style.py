@@ -47,7 +47,7 @@ LOG_SCALE_RATIO = 30  # of the largest to the smallest value, above which an axi
 MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
 TITLE_WIDTH = 13  # characters of a title that fit into an inch
-LINE_INCHES = 0.2  # height of a line of a title
+LINE_INCHES = 0.2  # height of a line of a title or of a legend
 NARROW = 0.75  # exponent: a narrow figure is higher in proportion to its width
 EMBEDDED_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42}  # TrueType: publishers refuse type 3
 
@@ -95,6 +95,11 @@ def style_axes(axis: "Axes") -> None:
 def legend_columns(labels: Iterable[str]) -> int:
     """Returns how many columns of a legend with these labels fit below a figure."""
     return max(1, legend_width() // (8 + max(map(len, labels), default=0)))
+
+
+def legend_height(count: int, columns: int) -> float:
+    """Returns how high a legend of so many labels is, in inches in the style `notebook`, as `new_figure` takes it."""
+    return LINE_INCHES * -(-count // columns)
 
 
 def add_legend(figure: "Figure", handles: dict[str, Any], columns: int = 1) -> None:

@@ -16,7 +16,15 @@ from ..comparison.significance import Estimate
 from ..reporting.figure_style import points
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.method_styles import name_parts
-from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, set_note, style_axes
+from ..reporting.style import (
+    SavedFigure,
+    add_legend,
+    legend_height,
+    new_figure,
+    save_figure,
+    set_note,
+    style_axes,
+)
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader
 from .record_metrics import parse_position
@@ -140,7 +148,7 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
     rates = {m.name: {RATE: value} for m in comparison.methods if (value := name_parts(m.name).get(RATE))}
     styles = point_styles({m.name: rest_of_label(m, rates.get(m.name, {})) for m, _, _ in means})
     handles, columns = point_legend(styles.values())
-    figure = new_figure(4.2, 0.2 * -(-len(handles) // columns))
+    figure = new_figure(4.2, legend_height(len(handles), columns))
     axes = figure.subplots()
     for method, x_estimate, y_estimate in means:
         style = styles[method.name]

@@ -18,6 +18,7 @@ from ...reporting.style import (
     add_legend,
     fit_percentages,
     legend_columns,
+    legend_height,
     needs_log_scale,
     new_figure,
     running_mean,
@@ -195,7 +196,7 @@ def draw_curve_panels(
     """
     labels = {m.name: m.label for m in methods if any(m.name in curves for curves in panels.values())}
     columns, down = legend_columns(labels.values()), -(-len(panels) // across)
-    figure = new_figure(3.6 * down / across**0.5, 0.6 + 0.2 * -(-len(labels) // columns))
+    figure = new_figure(3.6 * down / across**0.5, 0.6 + legend_height(len(labels), columns))
     handles: dict[str, Any] = {}
     note = BAND
     grid = figure.subplots(down, across, sharex=True, squeeze=False)

@@ -13,7 +13,15 @@ from matplotlib.tri import Triangulation
 
 from ...reporting.figure_style import points
 from ...reporting.method_styles import name_parts
-from ...reporting.style import SavedFigure, add_legend, new_figure, save_figure, set_note, style_axes
+from ...reporting.style import (
+    SavedFigure,
+    add_legend,
+    legend_height,
+    new_figure,
+    save_figure,
+    set_note,
+    style_axes,
+)
 from ..differences import configs_as_text
 from ..methods import Comparison, Method
 from .point_labels import PointLabels, write_labels
@@ -63,7 +71,7 @@ def draw_fisher_plane(comparison: Comparison, out: Path) -> list[SavedFigure]:
     }
     figures = []
     for name, (title, draw_points) in draw.items():
-        figure = new_figure(4.6, 0.4 + 0.2 * -(-len(handles) // columns))
+        figure = new_figure(4.6, 0.4 + legend_height(len(handles), columns))
         axis = figure.subplots()
         has_contours = draw_error_contours(axis, trajectories.values())
         note, texts = draw_points(axis, comparison, trajectories, styles)

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ...reporting.figure_style import points
 from ...reporting.method_styles import method_styles
 from ...reporting.style import (
     SavedFigure,
     add_legend,
     legend_columns,
+    legend_height,
     needs_log_scale,
     new_figure,
     save_figure,
     set_note,
     style_axes,
 )
-from ...reporting.style import points as text_points
 from ..methods import Comparison
 from .searches import MethodSearch
 
@@ -87,16 +88,14 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     labels = {m.name: m.label for m in comparison.methods if m.name in searches}
     styles, worst = method_styles(m.name for m in comparison.methods), worst_value(searches)
     columns = legend_columns(labels.values())
-    figure = new_figure(3.6, 0.6 + 0.2 * -(-len(labels) // columns))
+    figure = new_figure(3.6, 0.6 + legend_height(len(labels), columns))
     axis = figure.subplots()
     handles, drawn = {}, []
     for name, label in labels.items():
         search, (colour, line) = searches[name], styles[name]
         numbers = np.arange(1, len(search.values) + 1)
         mean = np.array([best_after(search, int(n), worst)[0] for n in numbers])
-        (handles[label],) = axis.plot(
-            numbers, mean, color=colour, linestyle=line, marker="o", markersize=text_points(3)
-        )
+        (handles[label],) = axis.plot(numbers, mean, color=colour, linestyle=line, marker="o", markersize=points(3))
         drawn.append(mean)
     if needs_log_scale(np.concatenate(drawn)):
         axis.set_yscale("log")
