@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import load_runs, run_folders
-from ..records.job_table import ENDED, is_trial, sweep_jobs
+from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import shown
@@ -33,10 +33,11 @@ def read_comparison(
         UserError: a tournament has no final run yet; or as `compare_methods`.
     """
     folders = run_folders(paths)
-    entrants = read_entrants(folders)
-    competing = competing_folders(folders, entrants)
+    jobs = sweep_jobs(folders)
+    entrants = read_entrants(jobs)
+    competing = competing_folders(folders, jobs, entrants)
     runs = load_runs(paths if competing == folders else competing, exclusion_reason, progress)
-    runs.problems += searches_left_out(folders)
+    runs.problems += searches_left_out(jobs)
     one = all(folder in entrants for folder in competing) and len({e.sweep for e in entrants.values()}) == 1
     by_plan = one and not options.get("by") and not tuning
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
@@ -53,8 +54,13 @@ def read_comparison(
     return comparison
 
 
-def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> list[Path]:
+def competing_folders(folders: list[Path], jobs: SweepJobs, entrants: dict[Path, Entrant]) -> list[Path]:
     """Returns the folders of runs that are compared: no trials, and of a tournament only final runs that have ended.
+
+    Args:
+        folders: of all runs.
+        jobs: those of them that are jobs of a sweep.
+        entrants: those of them that are jobs of a tournament.
 
     Raises:
         UserError: a tournament has no final run yet, or all runs are trials of a search.
@@ -63,7 +69,6 @@ def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> lis
     for sweep in tournaments:
         if not any(e.role == FINAL for e in entrants.values() if e.sweep == sweep):
             raise UserError(f"{shown(sweep)}: has no final run yet; the same command goes on with the tournament")
-    jobs = sweep_jobs(folders)
     out = {folder for folder, (sweep, job) in jobs.items() if sweep in tournaments or is_trial(job)}
     ended = {folder for folder, e in entrants.items() if e.role == FINAL and e.state in ENDED}
     competing = [folder for folder in folders if folder in ended or folder not in out]
@@ -73,8 +78,8 @@ def competing_folders(folders: list[Path], entrants: dict[Path, Entrant]) -> lis
     return competing
 
 
-def searches_left_out(folders: list[Path]) -> list[tuple[str, str]]:
-    """Returns (sweep, reason) of the searches whose trials are among these runs; tournaments have final runs."""
-    numbers = Counter(sweep for sweep, job in sweep_jobs(folders).values() if is_trial(job) and "role" not in job)
+def searches_left_out(jobs: SweepJobs) -> list[tuple[str, str]]:
+    """Returns (sweep, reason) of the searches whose trials are among these jobs; tournaments have final runs."""
+    numbers = Counter(sweep for sweep, job in jobs.values() if is_trial(job) and "role" not in job)
     text = "{} trials of a search are no runs to compare; --tuning counts their cost"
     return [(shown(sweep), text.format(number)) for sweep, number in numbers.items()]

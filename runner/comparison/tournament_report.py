@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.frames import run_folders
+from ..records.job_table import sweep_jobs
 from ..search.search import SEARCHES, Competitor, SearchedMethod, TournamentResult, TunedMethod
 from ..search.search_report import STEM, conclusions
 from ..search.tuning_budget import FINAL, TRIAL, read_entrants, usual_length
@@ -101,7 +102,7 @@ def method_as_json(method: Competitor, comparison: Comparison, folder: Path) -> 
 
 def budget_as_json(folder: Path, result: TournamentResult) -> dict[str, Any]:
     """Returns the budget of each method: as planned, and what most of the finished runs did."""
-    entrants = read_entrants(run_folders([folder])).values()
+    entrants = read_entrants(sweep_jobs(run_folders([folder]))).values()
     parts = {}
     for name, role, seeds in (("trials", TRIAL, result.tuning_seeds), ("final_runs", FINAL, result.seeds)):
         steps, samples = usual_length(entrants, role) or (None, None)

@@ -21,6 +21,7 @@ SEED = "seed"  # runs that differ in this key only are one method, or one trial
 QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
 IN_QUEUE = (QUEUED, "preempted", "requeued")  # on a cluster
+SweepJobs = dict[Path, tuple[Path, dict[str, Any]]]  # by the job's folder: the sweep's, and the plan's entry
 STATES = (*ENDED, "running", *IN_QUEUE, "paused", "interrupted", "failed", "missing", "outdated")
 
 
@@ -105,7 +106,7 @@ def jobs_below(folder: Path) -> dict[str, dict[str, Any]]:
     return jobs | {name: {} for name in names if name not in jobs}
 
 
-def sweep_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Path, dict[str, Any]]]:
+def sweep_jobs(folders: Iterable[Path]) -> SweepJobs:
     """Returns, for those of these folders that are jobs of a sweep, the sweep's folder and the plan's entry."""
     plans: dict[Path, dict[Path, dict[str, Any]]] = {}
     jobs = {}

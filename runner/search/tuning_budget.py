@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.durations import Duration
 from ..config.overrides import split_override
-from ..records.job_table import ENDED, SEED, job_status, sweep_jobs
+from ..records.job_table import ENDED, SEED, SweepJobs, job_status
 from ..records.run_folder import read_summary
 from ..system.errors import UserError
 from ..system.lock import folders_being_written
@@ -56,9 +56,9 @@ class Entrant:
         return split_override(self.search["parameter"])[1]
 
 
-def read_entrants(folders: Iterable[Path]) -> dict[Path, Entrant]:
-    """Returns those of some run folders that are jobs of tournaments."""
-    jobs = {folder: (sweep, job) for folder, (sweep, job) in sweep_jobs(folders).items() if "role" in job}
+def read_entrants(jobs: SweepJobs) -> dict[Path, Entrant]:
+    """Returns those of some jobs of sweeps, as of `sweep_jobs`, that are jobs of tournaments."""
+    jobs = {folder: (sweep, job) for folder, (sweep, job) in jobs.items() if "role" in job}
     alive = folders_being_written(list(jobs))
     entrants = {}
     for folder, (sweep, job) in jobs.items():
