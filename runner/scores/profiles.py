@@ -29,13 +29,11 @@ def median_times(times: np.ndarray) -> np.ndarray:
     return np.median(times, axis=-1)
 
 
-def performance_ratios(
-    times: np.ndarray, held_out: Mapping[int, int] | None = None, tau_max: float = TAU_MAX
-) -> np.ndarray:
+def performance_ratios(times: np.ndarray, held_out: Mapping[int, int] | None = None) -> np.ndarray:
     """Returns r = t / min t, how many times as long a submission took on a workload as the fastest one.
 
     A held-out workload is a variant of another one, its base, and has no ratio of its own. A submission that misses the
-    target of the variant, or takes more than `tau_max` times as long there as the fastest, has an infinite ratio on the
+    target of the variant, or takes more than TAU_MAX times as long there as the fastest, has an infinite ratio on the
     base. Who misses the target of the base is not the fastest on the variant.
 
     >>> performance_ratios(np.array([[10.0, 40.0], [20.0, 10.0]])).tolist()
@@ -46,7 +44,6 @@ def performance_ratios(
     Args:
         times: (…, submissions, workloads).
         held_out: the column of the base by the column of each held-out workload.
-        tau_max: see above.
 
     Returns:
         (…, submissions, workloads without the held-out ones); infinite where nobody reached the target.
@@ -55,7 +52,7 @@ def performance_ratios(
     held_out = held_out or {}
     for variant, base in held_out.items():
         times[..., variant] = np.where(np.isfinite(times[..., base]), times[..., variant], np.inf)
-    times = np.where(times > tau_max * times.min(axis=-2, keepdims=True), np.inf, times)
+    times = np.where(times > TAU_MAX * times.min(axis=-2, keepdims=True), np.inf, times)
     for variant, base in held_out.items():
         times[..., base] = np.where(np.isfinite(times[..., variant]), times[..., base], np.inf)
     times = times[..., [column for column in range(times.shape[-1]) if column not in held_out]]
@@ -88,11 +85,11 @@ def profile(ratios: np.ndarray, taus: np.ndarray) -> np.ndarray:
     return (ratios[..., None] <= taus).mean(axis=-2)
 
 
-def benchmark_score(ratios: np.ndarray, tau_max: float = TAU_MAX) -> np.ndarray:
-    """Returns the benchmark score B = 1 / (tau_max - 1) times the integral of rho(tau) over tau from 1 to tau_max.
+def benchmark_score(ratios: np.ndarray) -> np.ndarray:
+    """Returns the benchmark score B = 1 / (TAU_MAX - 1) times the integral of rho(tau) over tau from 1 to TAU_MAX.
 
     The axis of tau is linear. rho is a sum of steps, so the integral is exact: a workload adds
-    (tau_max - r) / (tau_max - 1), over the number of workloads. AlgoPerf's program has the trapezoidal rule with 100
+    (TAU_MAX - r) / (TAU_MAX - 1), over the number of workloads. AlgoPerf's program has the trapezoidal rule with 100
     points, which differs in the third digit.
 
     >>> benchmark_score(np.array([[1.0, 4.0], [2.0, 1.0]])).round(3).tolist()
@@ -100,9 +97,8 @@ def benchmark_score(ratios: np.ndarray, tau_max: float = TAU_MAX) -> np.ndarray:
 
     Args:
         ratios: (…, submissions, workloads).
-        tau_max: the upper limit.
 
     Returns:
         (…, submissions), from 0 to 1: the fastest on every workload.
     """
-    return np.clip((tau_max - ratios) / (tau_max - 1.0), 0.0, None).mean(axis=-1)
+    return np.clip((TAU_MAX - ratios) / (TAU_MAX - 1.0), 0.0, None).mean(axis=-1)
