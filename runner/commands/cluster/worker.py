@@ -6,12 +6,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ...cluster.submissions import read_submission
-from ...records.job_table import ENDED, job_status, read_jobs
+from ...records.job_table import exit_code, job_status, read_jobs
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import set_workers
 from ...sweeps.run_job import Job
 from ...system.environment import add_working_directory, set_variables
-from ...system.errors import FAILED, exit_code_of
+from ...system.errors import exit_code_of
 from ...system.hydra_compat import HydraSession
 from ...system.streams import protect_streams
 from ..run import compose_and_run, report_sweep
@@ -60,5 +60,4 @@ def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, in
         hydra.launch(config, job, [plans[folder]["overrides"] for folder in folders])
 
     compose_and_run(arguments, job, interrupt, plan=lambda config: sweep, launch=launch)
-    states = [job_status(sweep, folder, plans[folder], alive=False).state for folder in folders]
-    return 0 if set(states) <= set(ENDED) else FAILED
+    return exit_code(job_status(sweep, folder, plans[folder], alive=False) for folder in folders)
