@@ -1,7 +1,6 @@
 """Runs on several processes of this machine, which are copies of this one, and a network in float64."""
 
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from helpers import free_port
 from helpers.runs import train_run
 from trainopt.runner.distributed import batch_norm, group, interrupt  # noqa: F401 - once, for all copies
 from trainopt.runner.sweeps.run_job import import_once
@@ -91,9 +91,7 @@ DOUBLE = "model._target_=helpers.ranks.DoubleNet"
 def start_ranks(size: int, line: str, folder: Path, fault: str = "::") -> list[int]:
     """Starts the run of a command line in a folder on so many processes, as torchrun does; returns their numbers."""
     import_once()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     return [_forked(rank, size, port, line, folder, fault) for rank in range(size)]
 

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from helpers import free_port
 
 CPUS = 4  # of the node, for SLURM; the machine may have fewer
 MEMORY_MIB = 4000
@@ -137,13 +138,6 @@ def pids_with(*parts: str) -> list[int]:
             if all(part in text for part in parts) and int(folder.name) != os.getpid():
                 pids.append(int(folder.name))
     return pids
-
-
-def free_port() -> int:
-    """Returns the number of a TCP port that nobody listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def run(*command: str) -> str:
