@@ -12,7 +12,7 @@ from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import closure_of, error
+from helpers.references import error, flat, step
 from trainopt.optimizers import AdaptiveNesterov, EHNewton, Newton
 
 pytestmark = [
@@ -37,10 +37,6 @@ def network():
 def batch(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(4, 3, 32, 32, generator=generator), torch.tensor([0, 1, 2, 1])
-
-
-def weights(module):
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 def decays(optimizer):
@@ -72,9 +68,9 @@ def trained_as_in_the_script(kind, steps=4, scaler=None, clip=None, accumulation
     optimizer = create_optimizer_v2(model, kind, **options)
     scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=8)
     second_order = hasattr(optimizer, "is_second_order") and optimizer.is_second_order
-    for step in range(steps):
+    for number in range(steps):
         for part in range(accumulation):
-            inputs, targets = batch(step * accumulation + part)
+            inputs, targets = batch(number * accumulation + part)
             loss = F.cross_entropy(model(inputs), targets) / accumulation
             needs_update = part == accumulation - 1
             if scaler is not None:
@@ -87,8 +83,8 @@ def trained_as_in_the_script(kind, steps=4, scaler=None, clip=None, accumulation
                     dispatch_clip_grad(model.parameters(), value=clip, mode="norm")
                 optimizer.step()
         optimizer.zero_grad()
-        scheduler.step(step + 1)
-    return weights(model), optimizer
+        scheduler.step(number + 1)
+    return flat(model.parameters()), optimizer
 
 
 def trained_plainly(kind, steps=4, accumulation=1, **options):
@@ -98,8 +94,8 @@ def trained_plainly(kind, steps=4, accumulation=1, **options):
     optimizer = kind(model.parameters(), **options)
     schedule = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=options["lr"])
     scheduler, _ = create_scheduler_v2(schedule, sched="cosine", num_epochs=8)
-    for step in range(steps):
-        parts = [batch(step * accumulation + part) for part in range(accumulation)]
+    for number in range(steps):
+        parts = [batch(number * accumulation + part) for part in range(accumulation)]
         optimizer.param_groups[0]["lr"] = lr = schedule.param_groups[0]["lr"]
         before = [p.detach().clone() for p in model.parameters()]
         optimizer.step(lambda m=model, b=parts: sum(F.cross_entropy(m(x), y) for x, y in b) / accumulation)
@@ -107,8 +103,8 @@ def trained_plainly(kind, steps=4, accumulation=1, **options):
             for p, b in zip(model.parameters(), before, strict=True):
                 if p.ndim > 1:
                     p.sub_(lr * weight_decay * b)
-        scheduler.step(step + 1)
-    return weights(model)
+        scheduler.step(number + 1)
+    return flat(model.parameters())
 
 
 @pytest.mark.parametrize("options", [{"cg_max_iter": 1}, {"cg_max_iter": 3, "warm_start": 0.5}])
@@ -117,7 +113,7 @@ def test_the_loop_of_the_script_makes_the_steps_of_a_plain_loop(options, accumul
     options = {"lr": 0.05, "damping": 0.05, "weight_decay": 0.1, **options}
     theirs, optimizer = trained_as_in_the_script("ehnewton", accumulation=accumulation, **options)
     ours = trained_plainly(EHNewton, accumulation=accumulation, **options)
-    start = weights(network())
+    start = flat(network().parameters())
     assert error(theirs - start, ours - start) < 1e-2  # other kernels, in float32
     assert optimizer.last_step["hvps"] >= 1
 
@@ -127,7 +123,7 @@ def test_the_scripts_scaler_leaves_the_steps_as_they_are():
     scaler = NativeScaler("cpu")
     scaled, optimizer = trained_as_in_the_script("ehnewton", scaler=scaler, **options)
     plain, other = trained_as_in_the_script("ehnewton", **options)
-    start = weights(network())
+    start = flat(network().parameters())
     assert error(scaled - start, plain - start) < 1e-4
     assert optimizer.last_step["fallbacks"] == other.last_step["fallbacks"]
 
@@ -154,10 +150,6 @@ def test_a_checkpoint_of_the_script_is_loaded_without_the_state_of_another_optim
 
 
 # The properties that timm tests of each of its optimizers (tests/test_optim.py).
-
-
-def step(optimizer, loss):
-    return optimizer.step(closure_of(optimizer, loss))
 
 
 STEPS = {"ehnewton": 50, "newton": 20, "adaptivenesterov": 200}

@@ -2,13 +2,17 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 from torch.autograd.functional import hessian, jacobian, vhp
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+# torch warns of the cycle from a parameter to its gradient's graph, which step() ends
+of_cycles = pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
 # the keys of EHNewton's `last_step`, without its counters
 OF_A_STEP = {
     "cg_iterations",
@@ -23,6 +27,11 @@ OF_A_STEP = {
 def numbers(*shape, seed=0):
     """Normal numbers that depend on nothing else."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def parameter(*values):
+    """A vector that is trained, in float64."""
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
 def flat(tensors):
@@ -92,6 +101,26 @@ class Problem:
         zero = 0 * self.weights().sum()
         R = hessian(lambda w: zero + 0 * w.sum() + self.penalty(self.split(w)), self.weights())
         return J.T @ L @ J + R
+
+
+def bowl(params):
+    """A penalty that makes Hessians of small networks positive definite, and g.p large."""
+    return 2 * sum(((p - 2) ** 2).sum() for p in params)
+
+
+def buffers(network):
+    """A copy of the buffers by name."""
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+
+TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
+
+
+def classifier(dtype=torch.float64):
+    """A classifier of eight inputs with TARGETS; the same each time."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)
+    return Problem(network, numbers(8, 5).to(dtype), lambda z: F.cross_entropy(z, TARGETS))
 
 
 class Flatten(nn.Sequential):
@@ -200,3 +229,8 @@ def closure_of(optimizer, loss):
         return value
 
     return closure
+
+
+def step(optimizer, loss):
+    """Makes a step of an optimizer of ours."""
+    return optimizer.step(closure_of(optimizer, loss))

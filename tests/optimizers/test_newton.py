@@ -7,6 +7,7 @@ from scipy.optimize import rosen_der, rosen_hess
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from helpers.references import flat
 from trainopt.models import FUNCTIONS
 from trainopt.optimizers import Newton
 
@@ -81,7 +82,7 @@ def test_a_step_of_an_mlp_is_the_solution_with_the_dense_hessian():
     inputs, targets = torch.randn(8, 4, dtype=torch.float64), torch.randint(3, (8,))
     names = [name for name, _ in network.named_parameters()]
     sizes = [p.numel() for p in network.parameters()]
-    before = torch.cat([p.detach().flatten() for p in network.parameters()])
+    before = flat(network.parameters())
 
     def loss(flat):
         parts = zip(names, flat.split(sizes), network.parameters(), strict=True)
@@ -93,7 +94,7 @@ def test_a_step_of_an_mlp_is_the_solution_with_the_dense_hessian():
     optimizer = Newton(network.parameters(), damping=0.3)
     with torch.no_grad():  # the step enables gradients itself
         returned = optimizer.step(lambda: cross_entropy(network(inputs), targets))
-    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    after = flat(network.parameters())
     assert torch.allclose(after, expected, rtol=1e-9, atol=1e-12)
     assert returned.item() == pytest.approx(loss(before).item())
     assert not returned.requires_grad

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.sparse import linalg
 
-from trainopt.optimizers import conjugate_gradient
+from helpers.references import classifier, error, flat, numbers
+from trainopt.optimizers import conjugate_gradient, hessian_vector_product
 
 N = 12
 
@@ -214,3 +215,31 @@ def test_single_precision_stays_so():
     assert info.reason == "converged"
     # a residual of 1e-5 and a condition number of 30
     assert x.numpy() == pytest.approx(np.linalg.solve(matrix(), right_hand_side()), rel=1e-3)
+
+
+def test_products_and_conjugate_gradients_take_any_lists_of_tensors_and_name_wrong_shapes():
+    problem = classifier()
+    vector = numbers(len(problem.weights()), seed=1)
+    parts = problem.split(vector)
+    expected = problem.hessian() @ vector
+    product = hessian_vector_product(problem.closure(), problem.network.parameters(), iter(parts))
+    assert error(flat(product), expected) < 1e-12
+    with pytest.raises(ValueError, match=r"^vectors: the shapes are \[\(4, 5\)\], and must be \[\(4, 5\), \(4,\)"):
+        hessian_vector_product(problem.closure(), problem.params, parts[:1])
+
+    A = problem.hessian() + torch.eye(len(vector))
+    b = tuple(problem.split(A @ vector))
+
+    def apply(v):
+        return (part for part in problem.split(A @ flat(v)))
+
+    x, info = conjugate_gradient(apply, b, max_iter=200, tol=1e-12)
+    assert [p.shape for p in x] == [p.shape for p in parts]
+    assert error(flat(x), vector) < 1e-9
+    assert info.reason == "converged"
+    with pytest.raises(ValueError, match="^product: the shapes are "):
+        conjugate_gradient(lambda v: v[:1], b)
+    with pytest.raises(ValueError, match="^x0: the shapes are "):
+        conjugate_gradient(apply, b, x0=b[:1])
+    with pytest.raises(ValueError, match="^max_iter=-1: must be >= 0$"):
+        conjugate_gradient(apply, b, max_iter=-1)

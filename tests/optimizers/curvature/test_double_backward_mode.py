@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import Flatten, Problem, Residual, error, flat, numbers
+from helpers.references import Flatten, Problem, Residual, buffers, error, flat, numbers
 from trainopt.optimizers import Curvature, FastDoubleBackward, hessian_vector_product
 
 TARGETS = torch.tensor([0, 2, 1, 1, 0, 2])
@@ -55,10 +55,6 @@ def nodes(tensor):
             names.add(node.name())
             queue.extend(parent for parent, _ in node.next_functions)
     return names
-
-
-def buffers(network):
-    return {name: buffer.clone() for name, buffer in network.named_buffers()}
 
 
 def same(a, b):

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import Flatten, Problem, error, flat, numbers
+from helpers.references import TARGETS, Flatten, Problem, bowl, error, flat, numbers, parameter
 from trainopt.optimizers import Curvature, EHNewton, conjugate_gradient
 
-TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
 MATRICES = ("hessian", "gauss_newton")
 
 
@@ -23,15 +22,6 @@ def convolutional(penalty=None):
     torch.manual_seed(0)
     network = Flatten(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 2))
     return Problem(network.double(), numbers(8, 2, 6, 6), lambda z: F.cross_entropy(z, TARGETS), penalty)
-
-
-def bowl(params):
-    """A penalty that makes the Hessians here positive definite, and g.p large."""
-    return 2 * sum(((p - 2) ** 2).sum() for p in params)
-
-
-def parameter(*values):
-    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
 def dense(problem, curvature):

@@ -11,11 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import Flatten, Problem, numbers
+from helpers.references import TARGETS, Flatten, Problem, numbers, of_cycles
 from trainopt.optimizers import Curvature, EHNewton, FastDoubleBackward
-
-TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
-of_cycles = pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
 
 # A step's activations are some 0.7 MiB: 180 steps that kept them would hold more than 100.
 PROGRAM = """

@@ -5,16 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import OF_A_STEP, Problem, error, numbers
+from helpers.references import OF_A_STEP, Problem, bowl, error, numbers, parameter
 from trainopt.optimizers import EHNewton
-
-
-def parameter(*values):
-    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
-
-
-def bowl(params):
-    return 2 * sum(((p - 2) ** 2).sum() for p in params)
 
 
 def mlp(rows=8, penalty=None):

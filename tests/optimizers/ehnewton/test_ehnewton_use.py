@@ -7,25 +7,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.references import Flatten, Problem, Residual, error, numbers
+from helpers.references import (
+    TARGETS,
+    Flatten,
+    Problem,
+    Residual,
+    bowl,
+    buffers,
+    error,
+    numbers,
+    of_cycles,
+    parameter,
+)
 from trainopt.optimizers import Curvature, EHNewton
-
-TARGETS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1])
-# torch warns of the cycle from a parameter to its gradient's graph, which step() ends
-of_cycles = pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
 
 
 def ce(outputs):
     return F.cross_entropy(outputs, TARGETS)
-
-
-def parameter(*values):
-    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
-
-
-def bowl(params):
-    """A penalty that makes Hessians positive definite, and g.p large."""
-    return 2 * sum(((p - 2) ** 2).sum() for p in params)
 
 
 def mlp(dropout=0.0, penalty=None, seed=0):
@@ -45,10 +43,6 @@ def convolutional(seed=0):
         nn.Conv2d(3, 3, 2),
     )
     return Problem(network.double(), numbers(8, 2, 6, 6), ce)
-
-
-def buffers(network):
-    return {name: buffer.clone() for name, buffer in network.named_buffers()}
 
 
 @of_cycles
