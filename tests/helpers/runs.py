@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import built, prepared
+from helpers.references import closure_of
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.system.display import Display
 from trainopt.runner.training.execute import start
@@ -136,14 +137,6 @@ def jacobian(run, batch):
     return torch.stack(found)
 
 
-def closure_of(run, batch):
+def closure_of_batch(run, batch):
     """Returns what the optimizer calls for the loss of a batch."""
-
-    def closure():
-        run.optimizer.zero_grad()
-        loss = run.objective(batch.inputs, batch.targets)[0]
-        if not getattr(run.optimizer, "needs_graph", False):
-            loss.backward()
-        return loss
-
-    return closure
+    return closure_of(run.optimizer, lambda: run.objective(batch.inputs, batch.targets)[0])

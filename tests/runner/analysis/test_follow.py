@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cli import forked, start_fork
+from helpers.cli import exit_code, forked, start_fork
 from helpers.runs import rows, same_weights, timeless, train_run
 from trainopt.models import DamagedFile
 from trainopt.runner import load_run
@@ -65,10 +65,6 @@ def until(condition) -> None:
         time.sleep(0.01)
 
 
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def evaluations(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
 
@@ -100,7 +96,7 @@ def test_the_rows_are_those_of_the_run_which_does_not_notice(tmp_path):
     run = start_fork(*RUN, folder=tmp_path, before=slow())
     until((tmp_path / "run/lock").exists)
     follower = start_fork(*FOLLOW, folder=tmp_path, before=quick)
-    assert (ended(run), ended(follower)) == (0, 0)
+    assert (exit_code(run), exit_code(follower)) == (0, 0)
     folder = tmp_path / "run"
     found = evaluations(folder)
     assert without_files(found) == own(folder)
@@ -122,7 +118,7 @@ def test_a_killed_run_ends_it_and_steps_that_are_done_again_get_no_second_row(tm
     run = start_fork(*RUN, folder=tmp_path, before=slow(25, kill))
     until((tmp_path / "run/run.yaml").exists)
     follower = start_fork(*FOLLOW, folder=tmp_path, before=quick)
-    assert (ended(run), ended(follower)) == (-signal.SIGKILL, 0)
+    assert (exit_code(run), exit_code(follower)) == (-signal.SIGKILL, 0)
     assert "run: the run's process is gone; go on" in (tmp_path / "output").read_text()
     before = (tmp_path / "run/evaluations.jsonl").read_bytes()
     assert [row["step"] for row in evaluations(tmp_path / "run")[::2]] == [10, 20]
@@ -131,7 +127,7 @@ def test_a_killed_run_ends_it_and_steps_that_are_done_again_get_no_second_row(tm
     run = start_fork("resume", "run", folder=tmp_path, before=slow())
     until(lambda: "continuing from step 10" in (tmp_path / "output").read_text())
     follower = start_fork(*FOLLOW, folder=tmp_path, before=quick)
-    assert (ended(run), ended(follower)) == (0, 0)
+    assert (exit_code(run), exit_code(follower)) == (0, 0)
     assert (tmp_path / "run/evaluations.jsonl").read_bytes().startswith(before)
     assert without_files(evaluations(tmp_path / "run")) == own(tmp_path / "run")
 
@@ -187,10 +183,10 @@ def test_a_signal_ends_it_and_the_run_goes_on(tmp_path, number):
     until(lambda: (folder / "evaluations.jsonl").exists() and len(evaluations(folder)) >= 4)
     assert forked(*FOLLOW, folder=tmp_path) == 2
     os.kill(follower, number)
-    assert ended(follower) == 128 + number
+    assert exit_code(follower) == 128 + number
     assert os.waitpid(run, os.WNOHANG) == (0, 0)
     os.kill(run, signal.SIGTERM)
-    assert ended(run) == 143
+    assert exit_code(run) == 143
     said = (tmp_path / "output").read_text()
     assert f"trainopt: run: is being followed by process {follower} on" in said
     assert "stopped; the same command continues it" in said

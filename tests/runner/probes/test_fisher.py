@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.cli import refusal
-from helpers.runs import closure_of, double, equal, float64_run, jacobian, rows, stop_at, timeless, train_run
+from helpers.runs import closure_of_batch, double, equal, float64_run, jacobian, rows, stop_at, timeless, train_run
 from trainopt.data import Batching
 from trainopt.optimizers import Optimizer
 from trainopt.optimizers.per_sample import form_benchmark
@@ -33,7 +33,7 @@ def stepped(run, steps=1):
         batch = double(next(stream))
         jacobians.append(jacobian(run, batch))
         probes.before_step(batch)
-        run.update.step(closure_of(run, batch))
+        run.update.step(closure_of_batch(run, batch))
         run.progress.advance(batch)
         probes.after_step(batch)
         run.schedule.step()
@@ -158,7 +158,7 @@ def test_with_batch_norm_the_rows_of_both_definitions_have_the_mean_gradient(def
     probe.before_step(run, batch)
     if definition == "own_loss":  # a pass of its own, which leaves no trace
         assert equal(before, dict(run.network.state_dict()))
-    closure_of(run, batch)()
+    closure_of_batch(run, batch)()
     run.progress.advance(batch)
     row = probe.after_step(run, batch)
     norm_sq = sum(p.grad.square().sum().item() for p in run.network.parameters())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.runs import closure_of, double, float64_run, jacobian
+from helpers.runs import closure_of_batch, double, float64_run, jacobian
 from trainopt.optimizers.per_sample.recorder import GramRecorder
 from trainopt.runner.probes.gradient_noise import GradientNoiseProbe
 from trainopt.runner.probes.probes import Probes
@@ -93,7 +93,7 @@ def test_one_matrix_serves_both_probes_and_the_cosine_is_that_of_the_steps_gradi
         batch = double(next(stream))
         jacobians.append(jacobian(run, batch))
         probes.before_step(batch)
-        run.update.step(closure_of(run, batch))
+        run.update.step(closure_of_batch(run, batch))
         run.progress.advance(batch)
         gradients.append(torch.cat([p.grad.flatten() for p in run.network.parameters()]))
         probes.after_step(batch)
@@ -121,7 +121,7 @@ def test_an_optimizer_that_needs_the_graph_has_a_scale_and_no_cosine():
     probe = run.probes["gradient_noise"]
     for batch, _ in zip(map(double, run.batches()), range(2), strict=False):
         probe.before_step(run, batch)
-        run.update.step(closure_of(run, batch))
+        run.update.step(closure_of_batch(run, batch))
         run.progress.advance(batch)
         row = probe.after_step(run, batch)
         assert row["cosine"] is None
