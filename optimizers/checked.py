@@ -21,7 +21,7 @@ SCHEDULED = {
 }
 
 # State that has the shape of its parameter.
-LIKE_PARAMETERS = ("v", "direction", "momentum_buffer", "last_step")
+LIKE_PARAMETERS = ("v", "direction", "momentum_buffer", "last_step", "exp_avg_sq", "sampled_curvature")
 
 
 class CheckedOptimizer(Optimizer):

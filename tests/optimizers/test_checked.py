@@ -70,7 +70,10 @@ def test_the_state_of_another_optimizer_is_refused(kind, other):
     return None
 
 
-@pytest.mark.parametrize(("kind", "options"), [(AdaptiveNesterov, {}), (EHNewton, {"momentum": 0.5})])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(AdaptiveNesterov, {}), (EHNewton, {"momentum": 0.5}), (EHNewton, {"preconditioner": "diagonal"})],
+)
 def test_the_state_of_another_network_is_refused(kind, options):
     first, second = nn.Linear(5, 3), nn.Linear(4, 3)
     optimizer = kind(first.parameters(), **options)
