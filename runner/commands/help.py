@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..config.options import CONF, Vocabulary, option_content, shipped
@@ -19,14 +20,16 @@ trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
   trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
+  trainopt status SWEEP [--json|--watch]   the state of each job of a sweep; --watch: again and again
+  trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
+  trainopt -m experiment=tournament optimizer=a,b …   compare methods, each tuned with the same effort
+
   trainopt -m hydra/sweeper=optuna|lr_heuristic|tournament …   search hyperparameters, or a learning rate by rule
   trainopt resume RUN [duration=20epochs]   continue from the last checkpoint of a run; make it longer
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE] [--follow]   --follow: while the run trains
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
-  trainopt status SWEEP [--json|--watch]   the state of each job of a sweep; --watch: again and again
   trainopt submit -m key=a,b … [cluster.time=4:00:00 …]   a sweep on SLURM; again: only what is left
   trainopt cancel SWEEP                   end the tasks of a sweep on SLURM; runs leave a checkpoint
-  trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
   trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
@@ -73,20 +76,48 @@ def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
     lines = [USAGE, "Groups (group=option; --help GROUP explains its options):", ""]
     lines += [f"  {group_line(group, vocabulary, width - 2)}" for group in vocabulary.groups]
     lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
-    lines += textwrap.wrap(", ".join(key_names()), width, initial_indent="  ", subsequent_indent="  ")
-    lines += ["", "Keys of the chosen options:"]
+    lines += wrap_names(key_names(), width)
     typed = {key: value for _, key, value in map(split_override, overrides)}
+    explained: list[str] = []
+    others: list[str] = []
     for group, choice in chosen(overrides, vocabulary).items():
         if f"{group}._target_" in typed:
-            lines += class_lines(group, typed[f"{group}._target_"], choice, vocabulary)
+            explained += class_lines(group, typed[f"{group}._target_"], choice, vocabulary)
             continue
         for option in choice if isinstance(choice, list) else [choice]:
             path = vocabulary.file(group, str(option))
-            keys = [] if path is None else _indented(_without(read_option(path), "defaults"))
-            keys = [line for line in keys if not line.lstrip().startswith("_target_:")]
-            if any(line != f"  {option}:" and not line.lstrip().startswith("#") for line in keys):
-                lines += [f"{group}={option}", *keys]
-    return "\n".join(lines)
+            if path is not None and any(key.partition(".")[0] == group for key in typed):
+                explained += option_lines(group, option, path)
+            elif path is not None and (names := braces(group, option_content(path))):
+                others.append(names)
+    lines += ["", "Keys of the chosen options (trainopt GROUP=OPTION --help explains them):", ""]
+    lines += wrap_names(others, width)
+    return "\n".join([*lines, *explained])
+
+
+def option_lines(group: str, option: str, path: Path) -> list[str]:
+    """Returns the keys of an option with their comments, as they stand in its YAML; empty where it has none."""
+    keys = _indented(_without(read_option(path), "defaults"))
+    keys = [line for line in keys if not line.lstrip().startswith("_target_:")]
+    has_keys = any(line != f"  {option}:" and not line.lstrip().startswith("#") for line in keys)
+    return [f"{group}={option}", *keys] if has_keys else []
+
+
+def wrap_names(names: list[str], width: int) -> list[str]:
+    """Returns names as lines of at most a width, which end at commas, also at those in braces."""
+    lines = [" "]
+    for piece in re.findall("[^,]+,?", " " + ", ".join(names)):
+        if len(lines[-1] + piece) > width:
+            lines.append("  " + piece.lstrip())
+        else:
+            lines[-1] += piece
+    return lines
+
+
+def braces(name: str, keys: Iterable[str]) -> str:
+    """Returns the names of the keys of a section, as in gradient.{clip_norm,clip_value}; empty where there are none."""
+    names = [key for key in keys if key not in ("defaults", "_target_")]
+    return f"{name}.{{{','.join(names)}}}" if names else ""
 
 
 def class_lines(group: str, target: str, option: str, vocabulary: Vocabulary) -> list[str]:
@@ -151,7 +182,7 @@ def key_names() -> list[str]:
     """Returns the names of these keys; those of a section in braces."""
     content = shipped("config.yaml")
     return [
-        f"{name}.{{{','.join(value)}}}" if isinstance(value, dict) else name
+        braces(name, value) if isinstance(value, dict) else name
         for name, value in content.items()
         if name != "defaults"
     ]

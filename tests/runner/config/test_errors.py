@@ -341,7 +341,12 @@ def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
     assert re.search(r"betas: \[0.9, 0.999\] # decay of the running means", text)
     assert "nesterov:" not in text
     assert len(text.splitlines()) < 100  # two screens
-    assert "gradient.{clip_norm,clip_value,accumulation_steps}" in text
+    assert "batching.{size,persistency,drop_last," in re.sub(r"\s", "", text)
+    assert "images a batch" not in text
+    brief = trainopt("--help").out.splitlines()
+    assert len(brief) <= 70  # a screen and a half
+    assert [line[:12] for line in brief[2:7]] == [f"  trainopt {x}" for x in "[-sc-"]
+    assert "gradient.{clip_norm,clip_value,accumulation_steps}" in re.sub(r"\s", "", text)
     assert "liao2018/svhn_dynamic" not in text
     assert trainopt("--version").out.startswith("trainopt ")
 
