@@ -292,10 +292,14 @@ def print_paragraph(console: Console, headers: Sequence[Text], row: Sequence[Tex
 def plain_console(**options: Any) -> Console:
     """Returns a console that prints text, in a notebook too: rich would show there what is for a file.
 
+    A notebook's standard output passes for a terminal, and shows no live display.
+
     Args:
         options: of rich's `Console`.
     """
-    return Console(highlight=False, force_jupyter=False, **options)
+    if Console().is_jupyter:
+        options |= {"force_jupyter": False, "force_terminal": False}
+    return Console(highlight=False, **options)
 
 
 def wide_console() -> Console:

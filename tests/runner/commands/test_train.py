@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -34,10 +35,12 @@ def test_a_run_that_is_done_returns_its_records_at_once(capsys):
 
 
 def test_a_notebook_shows_lines_of_text_once_and_the_log_has_them(monkeypatch, capsys):
-    """There rich takes every console for the page, that of a file as well."""
+    """There rich takes every console for the page, that of a file as well, and standard output for a terminal."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     run = train(RUN)
     shown = capsys.readouterr().out
+    assert "\x1b" not in shown
     assert shown.count("final test top-1") == 1
     assert (run.path / "log.txt").read_text().count("final test top-1") == 1
 
