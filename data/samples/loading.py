@@ -51,6 +51,27 @@ def processes(workers: int) -> int:
     return min(workers, cpu_count())
 
 
+def spare_cores(workers: int) -> int:
+    """Returns how many cores so many processes leave, at least one."""
+    from joblib import cpu_count
+
+    return max(1, cpu_count() - workers)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Lets torch use so many threads while entered, and no more than it does."""
+    before = torch.get_num_threads()
+    if number >= before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def collated(items: list[Any]) -> Any:
     """Returns a batch, or the first error among its items."""
     error = next((item for item in items if isinstance(item, DataError)), None)

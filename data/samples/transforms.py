@@ -1,8 +1,7 @@
 """Transforms of one image at a time, as torchvision's, with the random numbers of the sample."""
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, one_line
+from .loading import threads
 from .randomness import preserved, seed_sample
 
 TRIALS = 4  # black images that transforms are tried on
@@ -57,7 +57,7 @@ class ImageTransforms:
         Raises:
             DataError: a transform fails, or changes shape or type.
         """
-        with _one_thread():
+        with threads(1):  # as worker processes have: sums are then the same everywhere
             for transform in self.transforms:
                 try:
                     image = transform(image)
@@ -104,20 +104,6 @@ class TransformedImages(Dataset):
             return self.transforms(self.images[key[2]].clone())
         except DataError as error:
             return error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets torch use one thread while entered, as worker processes do: sums are then the same everywhere."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _name_of(transform: object) -> str:

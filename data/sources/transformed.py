@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DataError
-from ..samples.loading import collated, default_workers, load, processes
+from ..samples.loading import collated, default_workers, load, processes, spare_cores, threads
 from ..samples.transforms import ImageTransforms, TransformedImages
 from .augmentation import Augmentation, BatchAugmentation
 from .crops import CropReader
@@ -56,7 +56,7 @@ class TransformedInMemory(InMemory):
         transforms = ImageTransforms(augmentation.image_transforms(mean), self.shape)
         self.samples, self._targets = TransformedImages(self.stored.cpu(), transforms), self.targets.cpu()
         count = default_workers(transforms.seconds * len(self)) if workers is None else processes(workers)
-        self.workers = count
+        self.workers, self._threads = count, spare_cores(count)
         padding = augmentation.crop_padding
         corners = range(padding, -padding - 1, -1)  # of the image in its crop, for each corner of the crop
         self._image_masks = RectangleMasks((corners, corners), self.shape[1:], self.shape[1:], self.device)
@@ -83,15 +83,17 @@ class TransformedInMemory(InMemory):
         for (start, stop), batch in zip(spans, loaded, strict=True):
             if isinstance(batch, DataError):
                 raise batch
-            pixels, mask = batch, None
-            if flips is not None:
-                pixels = torch.where(flips[start:stop, None, None, None], pixels.flip(-1), pixels)
-            if corners is not None:
-                pixels = self._cropped(pixels, corners[:, start:stop])
-                if options.fill == "mean":
-                    mask = self._image_masks(corners[:, start:stop].to(self.device))
-            targets = self._targets.index_select(0, order[start:stop])
-            yield last(*self._normalised(pixels, targets, mask), start)
+            with threads(self._threads):  # another one would wait for a core at each of these short operations
+                pixels, mask = batch, None
+                if flips is not None:
+                    pixels = torch.where(flips[start:stop, None, None, None], pixels.flip(-1), pixels)
+                if corners is not None:
+                    pixels = self._cropped(pixels, corners[:, start:stop])
+                    if options.fill == "mean":
+                        mask = self._image_masks(corners[:, start:stop].to(self.device))
+                targets = self._targets.index_select(0, order[start:stop])
+                result = last(*self._normalised(pixels, targets, mask), start)
+            yield result
 
     def _cropped(self, pixels: Tensor, corners: Tensor) -> Tensor:
         """Returns crops of the padded images of a batch.

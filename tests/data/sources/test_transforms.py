@@ -118,6 +118,23 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_a_restart(monkeypa
     assert torch.equal(some(0, alone[3].after, 2)[0].inputs, alone[4].inputs)  # in the middle of an epoch
 
 
+def test_operations_on_whole_batches_leave_worker_processes_their_cores(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    before, counts = torch.get_num_threads(), []
+    crop = TransformedInMemory._cropped
+    monkeypatch.setattr(
+        TransformedInMemory, "_cropped", lambda *args: counts.append(torch.get_num_threads()) or crop(*args)
+    )
+    try:
+        torch.set_num_threads(3)
+        for workers in (2, 0):
+            list(source(RandAugment(crop_padding=1), workers).epoch(SEED, EPOCH, SPANS[:1]))
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert counts == [1, 3]
+
+
 def test_images_of_folders_are_transformed_after_crop_and_flip(tmp_path):
     image_folders(tmp_path, train=4, val=2, height=12, width=12)
     data = image_folder(str(tmp_path), size=8, workers=0)
