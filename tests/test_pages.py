@@ -24,7 +24,10 @@ PAGES = {
     for path in [ROOT / README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 NEEDS_DATA = re.compile("mnist|cifar10")
-RUN_ELSEWHERE = {"docs/data.md: A Dataset"}  # tests/runner/training/test_your_data.py
+RUN_ELSEWHERE = {
+    "docs/data.md: A Dataset",  # tests/runner/training/test_your_data.py
+    "docs/quickstart.md: A first run",  # make run, below
+}
 OTHER_PROGRAMS = {"git", "wandb", "make"}
 OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
 
