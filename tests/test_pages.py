@@ -147,6 +147,16 @@ def test_its_other_commands_can_be_typed(trainopt, tmp_path, page):
             assert result.code == 0, (command, result.err)
 
 
+@pytest.mark.slow
+def test_the_keys_that_stand_for_those_of_other_tools_can_be_typed(trainopt):
+    rows = re.findall(r"^\| .* \| (.*) \|$", PAGES["docs/coming_from.md"], re.MULTILINE)
+    codes = [code for row in rows for code in re.findall(r"`([^`…]*=[^`…]*)`", row) if not code.startswith("hydra")]
+    assert len(codes) > 30
+    for code in codes:
+        result = trainopt(*shlex.split(code), "--cfg", "job")
+        assert result.code == 0, (code, result.err)
+
+
 @pytest.fixture
 def make(tmp_path):
     """`make`, in a copy of the checkout, with the environment that runs these tests."""
