@@ -9,6 +9,7 @@ from torch import Tensor
 from trainopt.optimizers import Shard
 from trainopt.optimizers.vectors import flatten, unflatten
 
+from .dropout import SharedDropout
 from .ranks import shard_of
 
 if TYPE_CHECKING:
@@ -21,16 +22,20 @@ class BatchShard(Shard):
     Args:
         group: of the processes.
 
+        device: of the batch.
+
     Attributes:
         size: samples of the whole batch, or of its beginning where a loss is of that alone.
+        dropout: what draws masks for it.
     """
 
     is_whole = False
     size: int = 1
 
-    def __init__(self, group: "Group"):
+    def __init__(self, group: "Group", device: torch.device):
         self._group = group
         self._start, self._stop = 0, 0
+        self.dropout = SharedDropout(self, device)
 
     def begin(self, batch_size: int, first: int | None = None) -> int:
         """Sets the samples that the next loss is of; returns the number of those here.
@@ -64,7 +69,7 @@ class BatchShard(Shard):
         samples = self._stop - self._start
         times, rest = divmod(length, samples) if samples else (1, length)
         if rest:
-            raise ValueError(f"a layer gets {length} rows for {samples} samples of a process; train on one process")
+            raise ValueError(f"a layer gets {length} rows for {samples} samples of a rank; train on one process")
         return times * self._start, times * self.size
 
 

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,14 +272,19 @@ def resume(
 
 @contextmanager
 def of_all_ranks(run: "Run", interrupt: Interrupt) -> Iterator[Interrupt]:
-    """Lets batch norm see the whole batch of several processes while entered; yields the interrupt of all of them."""
+    """Lets batch norm and dropout see the whole batch while entered; yields the interrupt of all processes."""
     if run.ranks.size == 1:
         yield interrupt
         return
     from ..distributed.batch_norm import GlobalBatchNorm
+    from ..distributed.dropout import has_dropout
     from ..distributed.interrupt import AgreedInterrupt
 
-    with GlobalBatchNorm(run.ranks) if run.batch_norm == "global" else nullcontext():
+    with ExitStack() as modes:
+        if run.batch_norm == "global":
+            modes.enter_context(GlobalBatchNorm(run.ranks))
+        if has_dropout(run.network):
+            modes.enter_context(run.shard.dropout)  # type: ignore[attr-defined]
         yield AgreedInterrupt(interrupt, run.ranks)
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from trainopt.data import Batch, Shards
 
 from ..averaging.batch_norm import layers_with_statistics
+from ..distributed.dropout import LAYERS
 from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
 from ..distributed.shard import BatchShard, LocalGraph
 from ..objectives.loss import Loss, OwnLoss
 from ..state.evaluation import first_predictions
-from ..state.rng import torch_rng_state
 from ..state.run import Run
 from ..system.errors import UserError
 from .closure import TrainingClosure
@@ -80,9 +80,9 @@ class ShardedClosure(TrainingClosure):
             UserError: the network drew random numbers.
         """
         self._shard.begin(self.batch.size)
-        before = torch_rng_state(self._run.device)
+        self._shard.dropout.begin()
         total = super().__call__(fraction)
-        self._check_randomness(before)
+        self._check_randomness()
         if self._local_statistics:
             self._ranks.broadcast(self._local_statistics)
         return total
@@ -131,14 +131,12 @@ class ShardedClosure(TrainingClosure):
         """Returns the outputs of the whole batch and its targets."""
         return self._ranks.gather(cast(Tensor, self.output).detach()), self._ranks.gather(self.batch.targets)
 
-    def _check_randomness(self, before: dict[str, Any]) -> None:
-        """Refuses random numbers of the network: a mask of dropout is one of a whole batch, and here are parts."""
-        after = torch_rng_state(self._run.device)
-        same = all(state is None or torch.equal(before[name], state) for name, state in after.items())
-        if not same:
+    def _check_randomness(self) -> None:
+        """Refuses random numbers of the network but for masks of dropout: here are parts of a batch."""
+        if self._shard.dropout.draws_otherwise():
             raise UserError(
-                "model: the network draws random numbers in training, as dropout does, and they would not be those of"
-                " one process; leave that out, or train on one"
+                "model: the network draws random numbers in training that are no masks of nn.Dropout, as stochastic"
+                " depth does, and they would not be those of one process; leave that out, or train on one"
             )
 
 
@@ -156,7 +154,7 @@ def share(run: Run, ranks: Ranks, batch_norm: str) -> None:
         pieces = gradient.parts(stop - start)
         return [shard_of(start + p.start, start + p.stop, ranks.rank, ranks.size) for p in pieces]
 
-    run.ranks, run.batch_norm, run.shard = ranks, batch_norm, BatchShard(cast(Group, ranks))
+    run.ranks, run.batch_norm, run.shard = ranks, batch_norm, BatchShard(cast(Group, ranks), run.device)
     if run.optimizer.needs_graph:
         run.optimizer.shard = run.shard  # type: ignore[attr-defined]
     run.training_set = Shards(run.training_set, parts)
@@ -198,10 +196,11 @@ def check_shared(run: Run, batch_norm: str) -> None:
         raise UserError("compile=true: batch_norm=global is not compiled; give batch_norm=local, or compile=false")
     for layer in run.network.modules():
         rate = getattr(layer, "p", 0) if isinstance(layer, nn.modules.dropout._DropoutNd) else 0
-        if rate > 0:
+        if rate > 0 and (run.compiled or not isinstance(layer, LAYERS)):
+            why = "compile=true: " if run.compiled else ""
             raise UserError(
-                f"model: {type(layer).__name__} with a probability of {rate:g} draws a mask for a whole batch, of which"
-                " each process has a part; give 0, or train on one process"
+                f"{why}model: {type(layer).__name__} with a probability of {rate:g} draws a mask for a whole batch, of"
+                " which each process has a part; give 0, or train on one process"
             )
     check_is_mean(run.objective.loss, run)
 

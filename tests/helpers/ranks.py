@@ -16,7 +16,7 @@ from trainopt.runner.system.errors import exit_code_of
 
 
 class DoubleNet(nn.Module):
-    """Two convolutions with batch norm and a linear layer, in float64.
+    """Two convolutions with batch norm, dropout, and a linear layer, in float64.
 
     With the variable FAULT, as in FAULT="1:5:9", rank 1 gets the signal 9 in its fifth training pass; without a signal
     it raises an error.
@@ -24,7 +24,7 @@ class DoubleNet(nn.Module):
 
     passes = 0
 
-    def __init__(self, num_classes: int, in_channels: int):
+    def __init__(self, num_classes: int, in_channels: int, dropout: float = 0.0):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, 4, 3, padding=1, bias=False),
@@ -33,8 +33,10 @@ class DoubleNet(nn.Module):
             nn.Conv2d(4, 6, 3, stride=2),
             nn.BatchNorm2d(6),
             nn.Softplus(),
+            nn.Dropout2d(dropout),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
+            nn.Dropout(dropout),
             nn.Linear(6, num_classes),
         ).double()
 

@@ -21,13 +21,13 @@ LINES = [
     "averaging=swa averaging.start=0.3 averaging.every=2steps",
     "batching.persistency=3 augmentation.mixup=0.2 augmentation.cutmix=1.0",
     "augmentation=standard augmentation.cutout=2 augmentation.random_erasing=0.5 augmentation.crop_padding=1",
-    "batching.size=2",  # the third process has no sample
+    "batching.size=2 +model.dropout=0.3",  # the third process has no sample
     "regularizer=[checkpoint_distance] regularizer.checkpoint_distance.at=[2steps] gradient.accumulation_steps=2",
     "schedule=plateau schedule.patience=0 schedule.min_delta=0.5 data.validation=0.2",
-    "objective=mse schedule=one_cycle",
+    "objective=mse schedule=one_cycle +model.dropout=0.3",
 ]
 SECOND_ORDER = [
-    "optimizer=ehnewton optimizer.momentum=0.5 regularizer=[l2]",
+    "optimizer=ehnewton optimizer.momentum=0.5 regularizer=[l2] optimizer.adapt_damping=true +model.dropout=0.3",
     "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.blocks=parameter optimizer.adapt_damping=true"
     " optimizer.backtracking=2 optimizer.warm_start=0.9 objective=mse",
     "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker"
@@ -215,7 +215,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("model=mlp model.dropout=0.1", "model: Dropout with a probability of 0.1 draws a mask for a whole batch"),
+        (
+            "model=mlp model.dropout=0.1 compile=true",
+            "compile=true: model: Dropout with a probability of 0.1 draws a mask for a whole batch",
+        ),
         ("model=mlp +probe.mine._target_=helpers.fixtures.Measured", "probe.mine: measures a whole batch"),
         (
             "model=mlp optimizer=pytorch_optimizer optimizer.name=adahessian",
