@@ -98,12 +98,14 @@ def table(keys: list[Key], group: str, rules: dict[str, Any], common: dict[str, 
         rules: what each key takes.
         common: the keys of every run, whose meanings an option need not repeat.
     """
-    lines = ["| key | default | takes | meaning |", "| --- | --- | --- | --- |"]
-    for key in keys:
-        name = f"{group}.{key.name}" if group else key.name
+    names = [f"{group}.{key.name}" if group else key.name for key in keys]
+    takes = [str(rules.get(name, "")).removeprefix("one of ") for name in names]
+    columns = ["key", "default", *(["takes"] if any(takes) else []), "meaning"]  # without: classes check their keys
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for name, key, rule in zip(names, keys, takes, strict=True):
         meaning = key.meaning or (common[name].meaning if name in common else "")
-        takes = str(rules.get(name, "")).removeprefix("one of ")  # empty: the class that the key is for checks it
-        lines.append(f"| `{name}` | {_code(key.default)} | {_cell(takes)} | {_cell(meaning)} |")
+        cells = [f"`{name}`", _code(key.default), *([_cell(rule)] if any(takes) else []), _cell(meaning)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -184,19 +186,29 @@ def link_to_pages(app: Any, document: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"](../{name})", f"]({up}{name.lower()})")
 
 
-def escape_formulas(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
-    """Lets bars and stars in formulas of docstrings, as in |x| and f*, be read as they are."""
+def show_formulas(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Lets formulas of docstrings be read as they are: indented blocks, and bars and stars, as in |x| and f*."""
     del app, what, name, thing, options
-    for i, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(`[^`]*`)", line)
+    shown: list[str] = []
+    is_block = False
+    for line in lines:
+        if line and not line.startswith("    "):
+            is_block = False
+        elif line and not is_block and shown and not shown[-1]:
+            before = next(text for text in reversed(shown) if text)
+            is_block = not before.startswith("    ")
+            shown += ["::", ""] if is_block else []
+        is_code = is_block or line.lstrip().startswith((">>>", "..."))
+        parts = [line] if is_code else re.split(r"(`[^`]*`)", line)
+        if not is_code:
             parts[::2] = [re.sub(r"\||(?<=\S)\*|\*(?=\S)", r"\\\g<0>", text) for text in parts[::2]]
-            lines[i] = "".join(parts)
+        shown.append("".join(parts))
+    lines[:] = shown
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Tells Sphinx when to write and when to change pages."""
     app.connect("builder-inited", lambda app: write_pages())
     app.connect("source-read", link_to_pages)
-    app.connect("autodoc-process-docstring", escape_formulas, priority=100)  # before sections become fields
+    app.connect("autodoc-process-docstring", show_formulas, priority=100)  # before sections become fields
     return {"parallel_read_safe": True}
