@@ -68,16 +68,14 @@ def _source(lines: list[str], value: yaml.Node) -> str:
 
 
 def _comment(lines: list[str], line: int, value: yaml.Node, head_lines: int) -> str:
-    """Returns the comment behind a value; where it has none, that above its key."""
+    """Returns the comment above a key, and that behind its value."""
     after = value.end_mark.column if value.end_mark.line == line else len(lines[line].partition("#")[0])
     _, hash_sign, behind = lines[line][after:].partition("#")
-    if hash_sign:
-        return behind.strip()
-    above: list[str] = []
+    words = [behind.strip()] if hash_sign else []
     while line - 1 >= head_lines and lines[line - 1].lstrip().startswith("#"):
         line -= 1
-        above.insert(0, lines[line].strip()[1:].strip())
-    return " ".join(above)
+        words.insert(0, lines[line].strip()[1:].strip())
+    return " ".join(words)
 
 
 def _cell(text: str) -> str:
@@ -187,23 +185,26 @@ def link_to_pages(app: Any, document: str, source: list[str]) -> None:
 
 
 def show_formulas(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
-    """Lets formulas of docstrings be read as they are: indented blocks, and bars and stars, as in |x| and f*."""
+    """Lets formulas of docstrings be read as they are: in blocks, and with bars and stars in text, as in |x| and f*."""
     del app, what, name, thing, options
     shown: list[str] = []
-    is_block = False
-    for line in lines:
-        if line and not line.startswith("    "):
-            is_block = False
-        elif line and not is_block and shown and not shown[-1]:
-            before = next(text for text in reversed(shown) if text)
-            is_block = not before.startswith("    ")
-            shown += ["::", ""] if is_block else []
-        is_code = is_block or line.lstrip().startswith((">>>", "..."))
-        parts = [line] if is_code else re.split(r"(`[^`]*`)", line)
-        if not is_code:
-            parts[::2] = [re.sub(r"\||(?<=\S)\*|\*(?=\S)", r"\\\g<0>", text) for text in parts[::2]]
-        shown.append("".join(parts))
+    is_top = True  # of the docstring's text, and not of a section as Args
+    for paragraph in "\n".join(lines).split("\n\n"):
+        rows = paragraph.split("\n")
+        is_indented = all(row.startswith("    ") for row in rows)
+        if is_top and (is_indented or (len(rows) > 1 and all(re.search("^[^> ].*( = | <- )", row) for row in rows))):
+            shown += ["::", "", *(row if is_indented else f"    {row}" for row in rows), ""]
+        else:
+            is_top = not rows[-1].startswith("    ")
+            shown += [*(row if row.lstrip().startswith((">>>", "...")) else _escaped(row) for row in rows), ""]
     lines[:] = shown
+
+
+def _escaped(text: str) -> str:
+    """Returns a line of text in which bars and stars outside of code mean themselves."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [re.sub(r"\||(?<=\S)\*|\*(?=\S)", r"\\\g<0>", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def setup(app: Any) -> dict[str, bool]:
