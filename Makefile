@@ -41,7 +41,7 @@ bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at eq
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py
 
 kills: $(READY) ## kill runs a thousand times at drawn moments; resumed, they must be the undisturbed ones bit for bit
-	cd tests && ../$(BIN)/python -m faults.kills
+	cd tests && ../$(BIN)/python -m faults.kills && ../$(BIN)/python -m faults.rank_kills
 
 reproduce: $(READY) ## what is missing of all published studies, and their reports; SCALE=smoke (or small, paper)
 	$(BIN)/trainopt reproduce all --scale $(SCALE)

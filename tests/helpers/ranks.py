@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -90,21 +91,32 @@ class WeightedLoss(nn.CrossEntropyLoss):
 DOUBLE = "model._target_=helpers.ranks.DoubleNet"
 
 
-def start_ranks(size: int, line: str, folder: Path, fault: str = "::") -> list[int]:
-    """Starts the run of a command line in a folder on so many processes, as torchrun does; returns their numbers."""
+def start_ranks(
+    size: int, line: str, folder: Path, fault: str = "::", before: Callable[[int], None] = lambda rank: None
+) -> list[int]:
+    """Starts the run of a command line in a folder on so many processes, as torchrun does; returns their numbers.
+
+    Args:
+        size: number of processes.
+        line: what is typed.
+        folder: of the run.
+        fault: as of `DoubleNet`.
+        before: called first in each process, with its rank.
+    """
     import_once()
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    return [_forked(rank, size, port, line, folder, fault) for rank in range(size)]
+    return [_forked(rank, size, port, line, folder, fault, before) for rank in range(size)]
 
 
-def _forked(rank: int, size: int, port: int, line: str, folder: Path, fault: str) -> int:
+def _forked(rank: int, size: int, port: int, line: str, folder: Path, fault: str, before: Callable[[int], None]) -> int:
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
         torch.set_num_threads(1)
+        before(rank)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ["FAULT"] = fault
         os.environ |= {name: str(value) for name, value in place.items()}
