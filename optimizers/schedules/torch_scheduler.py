@@ -1,6 +1,7 @@
 """Any learning-rate scheduler of torch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -21,7 +22,8 @@ class TorchScheduler(Schedule):
     Args:
         optimizer: its learning rates are set.
         progress: of the run.
-        scheduler: called with the optimizer; returns the scheduler, as a partial of its class does.
+        scheduler: called with the optimizer; returns the scheduler, as a partial of its class does. A partial of
+            SequentialLR or ChainedScheduler has partials as its `schedulers`.
         per: `step` or `epoch`, the unit in which the scheduler counts.
 
     Raises:
@@ -39,7 +41,7 @@ class TorchScheduler(Schedule):
         learning_rates(optimizer)
         self.progress = progress
         self.per = per
-        self._scheduler = scheduler(optimizer)
+        self._scheduler = created(scheduler, optimizer)
         if isinstance(self._scheduler, ReduceLROnPlateau):
             raise ValueError("scheduler: ReduceLROnPlateau follows evaluations; give schedule=plateau")
         self._count = 0  # of the scheduler's steps
@@ -58,3 +60,22 @@ class TorchScheduler(Schedule):
         """Goes on from what `state_dict` returned."""
         self._scheduler.load_state_dict(state["scheduler"])
         self._count = state["count"]
+
+
+def created(scheduler: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> LRScheduler:
+    """Returns a scheduler of an optimizer; of one that is made of several, these are created first.
+
+    Args:
+        scheduler: as of `TorchScheduler`.
+        optimizer: of the run.
+
+    Raises:
+        ValueError: one of several is no partial.
+    """
+    if not isinstance(scheduler, partial) or "schedulers" not in scheduler.keywords:
+        return scheduler(optimizer)
+    parts = scheduler.keywords["schedulers"]
+    if not all(isinstance(part, partial) for part in parts):
+        raise ValueError("scheduler.schedulers: must be a list of {_target_: …, _partial_: true, …}")
+    options = scheduler.keywords | {"schedulers": [created(part, optimizer) for part in parts]}
+    return scheduler.func(optimizer=optimizer, **options)

@@ -42,7 +42,7 @@ def construct(node: DictConfig, section: str, *args: Any, common: tuple[str, ...
         return instantiate(arguments, _partial_=True, _convert_="all")(*args, **objects)
     except DataError as error:  # its text begins with the file that it is about
         raise UserError(one_line(error)) from error
-    except (ValueError, TypeError, RuntimeError, MemoryError, WeightsError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, MemoryError, WeightsError) as error:
         raise UserError(with_key(one_line(error), section, [*names, *keys])) from error
     except HydraException as error:
         raise UserError(with_key(one_line(error.__cause__ or error), section, [*names, *keys])) from error

@@ -25,6 +25,7 @@ from trainopt.data import (
 )
 from trainopt.models import input_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
+from trainopt.optimizers.libraries.trial import tried
 
 from ..averaging.build import build_averaging
 from ..config.contracts import complete, complete_each
@@ -53,6 +54,7 @@ from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
 from .sharded import share
 
+LIBRARIES = ("timm", "pytorch_optimizer")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the configuration's precision
 
 
@@ -255,25 +257,44 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
     choices: Any = OmegaConf.to_container(config.parameter_groups)
     if not any(choices.values()):
         params = [p for p in network.parameters() if p.requires_grad]
-        return complete(construct(config.optimizer, "optimizer", params, network=network), Optimizer, "optimizer")
+        return complete(create_optimizer(config, network, [{"params": params}]), Optimizer, "optimizer")
     if choices["layer_decay"] is not None and config.optimizer.get("lr", 0) is None:
         raise UserError("parameter_groups.layer_decay: scales optimizer.lr, which is null; give optimizer.lr=VALUE")
     try:
         groups = parameter_groups(network, config.optimizer.get("lr"), **choices)
     except ValueError as error:
         raise UserError(f"parameter_groups.{one_line(error)}") from error
-    copies = [dict(group) for group in groups]  # torch adds its defaults
-    plugin = construct(config.optimizer, "optimizer", copies, network=network)
+    plugin = create_optimizer(config, network, groups)
     known = getattr(plugin, "defaults", {})
     for group in groups:
         options = {key: value for key, value in group.items() if key != "params"}
         for key in options:
             if key not in known:
                 raise UserError(f"parameter_groups: {type(plugin).__name__} has no {key} in its parameter groups")
-        values = ", ".join(f"{key}={value}" for key, value in options.items())
+        values = ", ".join(f"{k}={float(f'{v:.6g}') if isinstance(v, float) else v}" for k, v in options.items())
         count = sum(p.numel() for p in group["params"])
         notes.append(f"{count:,} parameters with {values or 'the hyperparameters of the optimizer alone'}")
     return complete(plugin, Optimizer, "optimizer")
+
+
+def create_optimizer(config: DictConfig, network: nn.Module, groups: list[dict[str, Any]]) -> Any:
+    """Creates an optimizer of groups of parameters.
+
+    A class of a library whose optimizers are there by name passes the same trial as those.
+    """
+
+    def create(groups: list[dict[str, Any]]) -> Any:
+        copies = [dict(group) for group in groups]  # torch adds its defaults
+        subject = copies[0]["params"] if len(copies) == 1 and len(copies[0]) == 1 else copies
+        return construct(config.optimizer, "optimizer", subject, network=network)
+
+    optimizer = create(groups)
+    if find(config.optimizer, "optimizer").__module__.partition(".")[0] not in LIBRARIES:
+        return optimizer
+    try:
+        return tried(create, groups)
+    except ValueError as error:
+        raise UserError(f"optimizer: {one_line(error)}") from error
 
 
 def build_batching(config: DictConfig, schedule: Schedule) -> Batching:

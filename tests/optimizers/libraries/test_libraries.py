@@ -2,6 +2,7 @@
 
 import random
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -295,6 +296,39 @@ def test_hooks_of_an_adapted_optimizer_are_called_once_also_after_loading(wrap):
 def test_it_is_refused_in_one_line(typed, line):
     first, *others = typed.split()
     assert refusal("model=mlp", f"optimizer={first}", *others).startswith(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("named", "target"),
+    [
+        ("optimizer=pytorch_optimizer optimizer.name=alig", "pytorch_optimizer.AliG"),
+        ("optimizer=timm optimizer.name=adahessian", "timm.optim.Adahessian"),
+    ],
+)
+def test_a_class_of_a_library_is_what_it_is_by_name(named, target):
+    ends = []
+    for typed in (named.split(), [f"optimizer._target_={target}"]):
+        run = built("model=mlp", "model.hidden=[4]", "data.limit=40", "batching.size=20", *typed)
+        closure = TrainingClosure(run)
+        for closure.batch in islice(run.batches(), 3):
+            run.optimizer.step(closure)
+        ends.append(([p.detach() for p in run.network.parameters()], run.progress.gradients, run.optimizer.last_step))
+    (by_name, *counts), (by_class, *others) = ends
+    assert all(map(torch.equal, by_name, by_class))
+    assert counts == others
+    assert counts[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("pytorch_optimizer.AdaShift", "optimizer: checkpoints cannot hold its state (collections.deque)"),
+        ("pytorch_optimizer.LOMO", "optimizer: 'list' object has no attribute 'parameters'"),
+    ],
+)
+def test_a_class_of_a_library_is_refused_as_by_name(target, line):
+    assert refusal("model=mlp", f"optimizer._target_={target}") == line
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch.optim import lr_scheduler
 from helpers.walk import Walk
 from trainopt.optimizers import Plateau, TorchScheduler, WarmUp
 
+PARTS = [partial(lr_scheduler.LinearLR, total_iters=4), partial(lr_scheduler.ExponentialLR, gamma=0.8)]
 ARGUMENTS = {
-    "ChainedScheduler": None,  # takes schedulers, not an optimizer
+    "ChainedScheduler": {"schedulers": PARTS},
     "ConstantLR": {},
     "CosineAnnealingLR": {"T_max": 7},
     "CosineAnnealingWarmRestarts": {"T_0": 4},
@@ -24,7 +26,7 @@ ARGUMENTS = {
     "OneCycleLR": {"max_lr": 0.5, "total_steps": 30},
     "PolynomialLR": {"total_iters": 12},
     "ReduceLROnPlateau": None,  # follows evaluations
-    "SequentialLR": None,  # takes schedulers as well
+    "SequentialLR": {"schedulers": PARTS, "milestones": [4]},
     "StepLR": {"step_size": 3},
 }
 
@@ -34,7 +36,15 @@ def sgd(groups, lr):
 
 
 def scheduler_of(name):
-    return lambda optimizer: getattr(lr_scheduler, name)(optimizer, **ARGUMENTS[name])
+    return partial(getattr(lr_scheduler, name), **ARGUMENTS[name])
+
+
+def of_torch(name, optimizer):
+    """The scheduler as people create it."""
+    options = dict(ARGUMENTS[name])
+    if "schedulers" in options:
+        options["schedulers"] = [part(optimizer) for part in options["schedulers"]]
+    return getattr(lr_scheduler, name)(optimizer=optimizer, **options)
 
 
 def test_every_scheduler_of_torch_is_listed():
@@ -54,7 +64,7 @@ def test_it_is_torchs_own_and_resumes(name, per):
     per_epoch = 1 if per == "step" else 3
     length = 20 * per_epoch
     torchs = Walk(1, (0.5, 0.02), sgd)
-    expected = torchs.rates(scheduler_of(name)(torchs.optimizer), 20, None)
+    expected = torchs.rates(of_torch(name, torchs.optimizer), 20, None)
     walk = Walk(per_epoch, (0.5, 0.02), sgd)
     schedule = TorchScheduler(walk.optimizer, walk.progress, scheduler_of(name), per)
     begun = walk.rates(schedule, length // 2 - 1, None)
@@ -75,6 +85,13 @@ def test_one_that_follows_evaluations_is_refused():
     walk = Walk()
     with pytest.raises(ValueError, match="give schedule=plateau"):
         TorchScheduler(walk.optimizer, walk.progress, lr_scheduler.ReduceLROnPlateau)
+
+
+def test_schedulers_of_a_scheduler_are_partials():
+    walk = Walk()
+    whole = partial(lr_scheduler.ChainedScheduler, schedulers=[3])
+    with pytest.raises(ValueError, match="scheduler.schedulers: must be a list of {_target_: …, _partial_: true, …}"):
+        TorchScheduler(walk.optimizer, walk.progress, whole)
 
 
 LOSSES = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.6, 0.6]

@@ -39,11 +39,22 @@ def test_shards_are_the_whole_and_differ_by_one_sample(size):
 
 @pytest.mark.slow
 def test_torchrun_makes_one_run(tmp_path):
+    (tmp_path / "counted.py").write_text(
+        "class Counted:\n"
+        "    def __init__(self, folder):\n"
+        "        self.file = open(folder / 'seen.txt', 'a')\n"
+        "        self.file.write('opened ')\n"
+        "    def row(self, row):\n"
+        "        self.file.write(row['kind'] + ' ')\n"
+        "    def close(self):\n"
+        "        self.file.close()\n"
+    )
     words = "-m torch.distributed.run --standalone --nproc-per-node=2 -m trainopt.runner model=mlp duration=3steps"
-    command = [sys.executable, *words.split(), "run.name=r", "logger=none"]
+    command = [sys.executable, *words.split(), "run.name=r", "logger=[]", "+logger.a._target_=counted.Counted"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 on CPU, gloo, timeout 10 min") == 1
     assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["r"]
+    assert (tmp_path / "outputs/r/seen.txt").read_text() == "opened test train test "  # a logger for all processes
