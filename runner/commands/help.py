@@ -6,11 +6,19 @@ import shutil
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from ..config.options import CONF, Vocabulary, option_content, shipped
-from ..config.overrides import chosen, config_dir, config_folders, split_override, typed_overrides
+from hydra.errors import HydraException
+
+from ..config.explain import wrong_choice
+from ..config.options import CONF, Vocabulary, default_choices, list_groups, option_content, shipped
+from ..config.overrides import config_dir, config_folders, split_override, typed_overrides
+from ..config.quoting import quoted_overrides
+from ..config.run_names import option_choices
+from ..config.validate import replaced_classes
 from ..system.errors import UserError, nearest
 from ..system.flags import existing_folder
+from ..system.hydra_compat import parse_override
 
 KEYS = "keys"  # a topic beside the groups
 MAX_WIDTH = 110
@@ -47,6 +55,24 @@ trainopt compares ways of training neural networks: one command is one run.
 """
 
 
+class Section(NamedTuple):
+    """A section of a configuration whose keys are shown.
+
+    Attributes:
+        key: its dotted key.
+        group: of its option.
+        option: that was chosen.
+        is_typed: whether it or a key of it was typed, so that its keys are explained.
+        target: the class that is named in place of the option's; None: none is.
+    """
+
+    key: str
+    group: str
+    option: str
+    is_typed: bool = False
+    target: str | None = None
+
+
 def command(arguments: list[str], debug: bool) -> int:
     """Prints the help page for a command line, or that of a group; returns the exit code."""
     del debug
@@ -56,7 +82,7 @@ def command(arguments: list[str], debug: bool) -> int:
         existing_folder(folder)
     topics = [word for word in arguments if word[:1] not in "-+~" and "=" not in word and word != folder]
     if not topics:
-        print(help_text(typed_overrides(arguments), vocabulary))
+        print(help_text(sections_of(arguments, vocabulary), vocabulary))
     elif topics[0] == KEYS:
         print("\n".join(key_lines()))
     elif topics[0] in vocabulary.groups:
@@ -70,26 +96,71 @@ def command(arguments: list[str], debug: bool) -> int:
     return 0
 
 
-def help_text(overrides: list[str], vocabulary: Vocabulary) -> str:
-    """Returns the page for a command line."""
+def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
+    """Returns the sections of the configuration that a command line leads to; of a sweep, that of its first values.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    typed = typed_overrides(arguments)
+    if not typed:
+        return [Section(group, group, option) for group, option in default_choices().items() if isinstance(option, str)]
+    from ..search.compose import Composer  # imports Hydra
+
+    folders = config_folders(arguments)
+    in_sweep = bool({"-m", "--multirun"} & {*arguments})
+    overrides = list(filter(None, map(first_value, quoted_overrides(typed, in_sweep))))
+    with Composer(folders[0] if folders else None).composed(overrides) as config:
+        choices, _ = option_choices(config.hydra)
+        if line := wrong_choice(typed, vocabulary):
+            raise UserError(line)
+        classes = {section: str(node["_target_"]) for section, node, _ in replaced_classes(config, choices, vocabulary)}
+        groups = {split_override(text)[1].partition(".")[0] for text in typed}
+        sections = []
+        for group in default_choices():
+            names = [*(config.get(group) or ())] if group in list_groups() else [choices.get(group)]
+            for name in map(str, names):
+                key = f"{group}.{name}" if group in list_groups() else group
+                target = classes.get(key)
+                if vocabulary.file(group, name) is None and group in list_groups():
+                    target = str(config[group][name].get("_target_"))  # that was added
+                sections.append(Section(key, group, name, group in groups, target))
+    return sections
+
+
+def first_value(override: str) -> str | None:
+    """Returns an override with the first of its values; None for an interval.
+
+    >>> first_value("optimizer=sgd,adam"), first_value("seed=range(2,4)"), first_value("model.hidden=[8,8]")
+    ('optimizer=sgd', 'seed=2', 'model.hidden=[8,8]')
+    """
+    try:
+        parsed = parse_override(override)
+    except HydraException:
+        return override  # its error is explained when all are composed
+    if not parsed.is_sweep_override():
+        return override
+    values = parsed.sweep_string_iterator() if parsed.is_discrete_sweep() else ()
+    return next((f"{parsed.get_key_element()}={value}" for value in values), None)
+
+
+def help_text(sections: list[Section], vocabulary: Vocabulary) -> str:
+    """Returns the page for a command line, with the keys of sections of its configuration."""
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     lines = [USAGE, "Groups (group=option; --help GROUP explains its options):", ""]
     lines += [f"  {group_line(group, vocabulary, width - 2)}" for group in vocabulary.groups]
     lines += ["", f"Keys of every run (key=value; --help {KEYS} explains them):", ""]
     lines += wrap_names(key_names(), width)
-    typed = {key: value for _, key, value in map(split_override, overrides)}
     explained: list[str] = []
     others: list[str] = []
-    for group, choice in chosen(overrides, vocabulary).items():
-        if f"{group}._target_" in typed:
-            explained += class_lines(group, typed[f"{group}._target_"], choice, vocabulary)
-            continue
-        for option in choice if isinstance(choice, list) else [choice]:
-            path = vocabulary.file(group, str(option))
-            if path is not None and any(key.partition(".")[0] == group for key in typed):
-                explained += option_lines(group, option, path)
-            elif path is not None and (names := braces(group, option_content(path))):
-                others.append(names)
+    for section in sections:
+        path = vocabulary.file(section.group, section.option)
+        if section.target is not None:
+            explained += class_lines(section, vocabulary)
+        elif path is not None and section.is_typed:
+            explained += option_lines(section.group, section.option, path)
+        elif path is not None and (names := braces(section.group, option_content(path))):
+            others.append(names)
     lines += ["", "Keys of the chosen options (trainopt GROUP=OPTION --help explains them):", ""]
     lines += wrap_names(others, width)
     return "\n".join([*lines, *explained])
@@ -120,21 +191,18 @@ def braces(name: str, keys: Iterable[str]) -> str:
     return f"{name}.{{{','.join(names)}}}" if names else ""
 
 
-def class_lines(group: str, target: str, option: str, vocabulary: Vocabulary) -> list[str]:
+def class_lines(section: Section, vocabulary: Vocabulary) -> list[str]:
     """Returns the arguments of a class that is named in place of that of an option, with their defaults.
 
-    Args:
-        group: of the option.
-        target: the dotted name of the class.
-        option: whose YAML's keys need no + before them.
-        vocabulary: the options that there are.
+    The keys of the option's YAML need no plus before them.
     """
     from ..config.instantiate import arguments_of  # imports torch
 
-    path = vocabulary.file(group, option)
-    known = [*(option_content(path) if path else ()), *vocabulary.common_keys(group)]
-    lines = [f"{group}._target_={target}  (a key with a plus is typed with it)"]
-    for name, default in arguments_of(target, group).items():
+    path = vocabulary.file(section.group, section.option)
+    content = option_content(path) if path else {}
+    known = [*content.get(section.option, content), *vocabulary.common_keys(section.group)]
+    lines = [f"{section.key}._target_={section.target}  (a key with a plus is typed with it)"]
+    for name, default in arguments_of(str(section.target), section.key).items():
         lines.append(f"  {name if name in known else f'+{name}'}: {default}")
     return lines
 

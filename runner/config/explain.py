@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,8 +10,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
-from .options import Vocabulary, default_choices, list_groups, option_content
-from .overrides import NO_CLASSES, OTHER_OPTIONS, PLUGINS, chosen, hint, option_of_name, split_override
+from .options import Vocabulary, default_choices, list_groups, option_content, read
+from .overrides import NO_CLASSES, OTHER_OPTIONS, PLUGINS, chosen, hint, no_override, option_of_name, split_override
 from .renamed import RENAMED_OPTIONS, new_key
 from .validate import OPEN_TARGETS, missing_group, unknown_key
 
@@ -44,6 +45,8 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         key = split_override(error.override)[1]
         if key and not key.isascii():
             return f"{key}: unknown key{nearest(key, vocabulary.keys(chosen(overrides, vocabulary)))}"
+        if "=" not in error.override and not error.override.startswith("~"):
+            return no_override(error.override, [*vocabulary.groups, *vocabulary.keys(chosen(overrides, vocabulary))])
         message = one_line(error.message).partition(" See https:")[0]  # of Hydra's grammar
         return f"{error.override}: cannot be read as key=value ({message[:160]})"
     if isinstance(error, ConfigCompositionException):
@@ -51,6 +54,9 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     missing = re.search(r"Missing mandatory value: (\S+)", str(error))
     if missing and isinstance(error, OmegaConfBaseException):
         return f"{missing[1]} is missing: it cannot be left out; give {missing[1]}=VALUE"
+    without_keys = [path for path in vocabulary.files_of(chosen(overrides, vocabulary)) if not read(path)]
+    if isinstance(error, OmegaConfBaseException) and without_keys:
+        return no_keys(without_keys[0])
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
         return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):
@@ -58,6 +64,11 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     if isinstance(error, OSError) and error.strerror:
         return cannot_write(error)
     return wrong_choice(overrides, vocabulary) or one_line(error)
+
+
+def no_keys(path: Path) -> str:
+    """Returns the line about the YAML file of an option that is empty, or a list."""
+    return f"{path}: holds no keys; an option is a section of keys, as in _target_: package.Class"
 
 
 def _broken_yaml(error: yaml.YAMLError) -> str:
@@ -68,14 +79,11 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
 
 def _not_utf8(overrides: list[str], vocabulary: Vocabulary) -> str:
     """Names the file of a chosen option that is no text in UTF-8."""
-    for group, choice in chosen(overrides, vocabulary).items():
-        for option in choice if isinstance(choice, list) else [choice]:
-            path = vocabulary.file(group, str(option))
-            if path is not None:
-                try:
-                    path.read_text(encoding="utf-8")
-                except UnicodeDecodeError as error:
-                    return f"{path}: is no text in UTF-8 (byte {error.start + 1}); save it in UTF-8"
+    for path in vocabulary.files_of(chosen(overrides, vocabulary)):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            return f"{path}: is no text in UTF-8 (byte {error.start + 1}); save it in UTF-8"
     return "a YAML file in the configuration folders is no text in UTF-8"
 
 
@@ -107,9 +115,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     if re.fullmatch(r"[^\W\d][\w.]*\.[\w.]+", option) and group not in NO_CLASSES and not group.startswith("hydra/"):
         right = f"a class or function of your own is {own_target(group, option)}"
         return f"{group}={option}: no such option; {right}{others}"
-    usual = option.lower().replace("-", "_")
-    here = usual if usual in options else option_of_name(group, option)
-    similar = f"; did you mean {here}?" if here in options else nearest(option, options)
+    here = option_of_name(group, option, options)
+    similar = f"; did you mean {here}?" if here else nearest(option, options)
     return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
 
 
@@ -206,6 +213,9 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
         content = option_content(path) if path is not None else {}
         if content.get("_target_") in OPEN_TARGETS and content.get("name") == "???":
             return f"{key}: is not in {group}={choices[group]}; if its class takes it, write +{key}={value}"
+        meant = option_of_name(group, value, vocabulary.options(group)) if name == "name" else None
+        if meant:
+            return f"{key}: {group}={choices.get(group)} has no such key; did you mean {group}={meant}?"
         holders = vocabulary.holders(group, name)
         if holders:
             return f"{key}: {group}={choices.get(group)} has no such key; it is one of {', '.join(holders)}"
@@ -213,6 +223,23 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
     of_section = [k for k in known if k.startswith(f"{group}.")]
     if of_section and name:
         return unknown_key(key, of_section, value)
+    right = hint(key, value) or hint(group) or held_by(key, known, vocabulary)
     similar = nearest(key, [*vocabulary.groups, *known])
-    right = hint(key, value) or hint(group) or similar or "; trainopt --help shows all keys and groups"
-    return f"{key}: unknown key{right}"
+    return f"{key}: unknown key{right or similar or '; trainopt --help shows all keys and groups'}"
+
+
+def held_by(key: str, known: Sequence[str], vocabulary: Vocabulary) -> str | None:
+    """Returns which options of a group have a key that was typed without its group; None where none has.
+
+    Args:
+        key: as typed.
+        known: the keys of the options that are chosen: where one of them ends so, it is the nearest.
+        vocabulary: the options that there are.
+    """
+    if any(name.endswith(f".{key}") for name in known):
+        return None
+    for group in vocabulary.groups:
+        options = vocabulary.holders(group, key)
+        if options and group not in ("experiment", "debug"):
+            return f"; did you mean {group}.{key}? it is a key of {group}={', '.join(options)}"
+    return None

@@ -1,9 +1,10 @@
 """Calling a class that a configuration names, with its keys compared to the signature first."""
 
 import inspect
+import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +21,7 @@ from .validate import check_rule, rule_of, unknown_key, yaml_text
 
 PACKAGE = __package__.partition(".")[0]
 EXTRAS = {"torchmetrics": "metrics", "schedulefree": "optimizers"}  # of this package, by the package that one brings
+logging.getLogger(get_object.__module__).disabled = True  # it logs what `find` says in one line
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -72,11 +74,7 @@ def checked_arguments(
     The arguments are those of `construct`; `positional` is the number of arguments that come first.
     """
     target = find(node, section)
-    try:
-        parameters = inspect.signature(target).parameters
-    except ValueError as error:  # of something that is not written in Python
-        line = f"{section}._target_={node['_target_']}: does not say which arguments it takes; wrap it in a function"
-        raise UserError(line) from error
+    parameters = parameters_of(target, node["_target_"], section)
     names = list(parameters)[positional:]
     keys = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
     objects = {key: value for key, value in offered.items() if key in names}
@@ -92,6 +90,15 @@ def checked_arguments(
             raise UserError(line)
     check_types(target, node, keys, section)
     return keys, names, objects
+
+
+def parameters_of(target: Callable[..., Any], name: str, section: str) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a class or function that a section names; UserError where it does not say them."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError as error:  # of something that is not written in Python
+        line = f"{section}._target_={name}: does not say which arguments it takes; wrap it in a function"
+        raise UserError(line) from error
 
 
 def check_types(target: Callable[..., Any], node: DictConfig, keys: list[str], section: str) -> None:
@@ -137,6 +144,9 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
             raise UserError(f"{section}._target_={name}: cannot be imported; {line}") from error
         near = nearest(name.rpartition(".")[2], public_names(name.rpartition(".")[0]))
         raise UserError(f"{section}._target_={name}: cannot be imported{near or reason_of(error)}") from error
+    except SystemExit as error:
+        line = "importing it ends the program; what it runs as a program belongs below if __name__ == '__main__'"
+        raise UserError(f"{section}._target_={name}: cannot be imported: {line}") from error
     if not callable(target):
         raise UserError(f"{section}._target_={name}: is no class or function")
     return target
@@ -191,7 +201,7 @@ def arguments_of(target: str, section: str) -> dict[str, str]:
         target: its dotted name.
         section: that it stands in: the parameters of the network, an optimizer's first argument, are left out.
     """
-    parameters = list(inspect.signature(find(OmegaConf.create({"_target_": target}), section)).parameters.values())
+    parameters = [*parameters_of(find(OmegaConf.create({"_target_": target}), section), target, section).values()]
     return {
         p.name: "???"
         if p.default is inspect.Parameter.empty

@@ -1,5 +1,6 @@
 """The words that the YAML files on disk offer: groups, their options, and the keys of each."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -82,6 +83,13 @@ class Vocabulary:
         """The YAML that an option is read from, or None."""
         paths = (folder / group / f"{option}.yaml" for folder in self.folders)
         return next((p for p in paths if p.is_file()), None)
+
+    def files_of(self, choices: Mapping[str, Any]) -> Iterator[Path]:
+        """Yields the YAML of each choice, or of each of a list."""
+        for group, choice in choices.items():
+            for option in [choice] if isinstance(choice, str) else choice or ():
+                if path := self.file(group, str(option)):
+                    yield path
 
     def common_keys(self, group: str) -> dict[str, Any]:
         """The keys that every option of a group has, from config.yaml."""

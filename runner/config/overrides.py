@@ -1,6 +1,6 @@
 """What was typed, without Hydra: overrides taken apart, and what names of other programs are here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ KEYS = {
     "optimizer.weight_decay={}": "weight_decay wd l2_penalty",
     "optimizer={}": "optim opt optimiser optimizer_name",
     "schedule={}": "scheduler lr_scheduler sched lr_schedule lr_scheduler_type lrs",
+    "schedule.min_lr={}": "min_lr eta_min lr_min",
+    "schedule.gamma={}": "gamma decay_rate lr_gamma",
     "schedule.warmup={}epochs": "warmup_epochs lr_warmup_epochs",
     "schedule.warmup={}steps": "warmup_steps warmup_iters num_warmup_steps lr_warmup_steps",
     "model={}": "arch architecture net network backbone model_name",
@@ -54,8 +56,9 @@ KEYS = {
     "duration={}steps": "max_steps num_steps n_steps steps iterations max_iter num_iterations train_steps",
     "evaluate_every={}epochs": "check_val_every_n_epoch eval_every validate_every",
     "evaluate_every={}steps": "eval_steps val_check_interval eval_interval",
-    "checkpoint_every={}epochs": "save_every checkpoint_hist save_every_n_epochs",
+    "checkpoint_every={}epochs": "save_every save_every_n_epochs",
     "checkpoint_every={}steps": "save_steps",
+    "keep_checkpoints.last={}": "save_top_k save_total_limit checkpoint_hist",
     "log_every={}steps": "log_interval log_every_n_steps logging_steps print_freq",
     "objective={}": "loss criterion loss_fn loss_function objective_function",
     "metric={}": "metrics eval_metrics",
@@ -79,13 +82,18 @@ KEYS = {
     "debug=quick": "fast_dev_run dry_run smoke",
     "debug=overfit": "overfit_batches overfit",
     "hydra.launcher.n_jobs={}": "n_jobs jobs",
+    "hydra.sweeper.n_trials={}": "n_trials num_trials",
     "hydra/sweeper={}": "sweeper",
     "hydra/launcher={}": "launcher",
     "a run is continued by trainopt resume RUN": "resume resume_from resume_from_checkpoint",
+    "torchrun starts a run on several devices, see docs/many_devices.md": "devices strategy num_nodes world_size",
+    "a network gets the numbers of classes and of channels from the data": "num_classes in_chans in_channels",
+    "data.workers is the number of processes that read": "pin_memory persistent_workers prefetch_factor",
     "trainopt submit -m … runs a sweep on a cluster": "cluster slurm partition",
     "early_stopping, keep_checkpoints, averaging, regularizer and probe do what callbacks do": "callbacks callback",
     "what a trainer is told are keys of their own, as duration, precision and device": "trainer",
 }
+NAMES_OF_CHOICES = ("name", "type", "_target_")  # keys that choose what their section is, in other programs
 WHOLE_GROUPS = ("cluster", "slurm")  # of keys that no run has, whatever stands behind the dot
 KEY_OF_NAME = {name: key for key, names in KEYS.items() for name in names.split()}
 
@@ -233,7 +241,9 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     """
     if key.startswith("evaluation_sets."):  # names that the user gives
         return f"; give +{key}={value}"
-    name = key if key.partition(".")[0] in WHOLE_GROUPS else key.rpartition(".")[2]
+    section, _, name = key.rpartition(".")
+    if section and (section.partition(".")[0] in WHOLE_GROUPS or name in NAMES_OF_CHOICES):
+        name = section  # as lr_scheduler.name
     here = KEY_OF_NAME.get(name.partition(".")[0].lower().replace("-", "_"))
     if here is None:
         return None
@@ -244,14 +254,18 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     return f"; did you mean {here.format(value or 'VALUE')}?" if "=" in here else f"; {here}"
 
 
-def option_of_name(group: str, name: str) -> str | None:
-    """Returns the option of a group that other programs call so; None where there is none.
+def option_of_name(group: str, name: str, options: Sequence[str]) -> str | None:
+    """Returns the option of a group that is written in another way here, or that other programs call so; else None.
 
-    >>> option_of_name("schedule", "CosineAnnealingLR"), option_of_name("schedule", "nonsense")
+    >>> option_of_name("schedule", "CosineAnnealingLR", ["cosine"]), option_of_name("schedule", "nonsense", ["cosine"])
     ('cosine', None)
+    >>> option_of_name("data", "FashionMNIST", ["mnist", "fashion_mnist"])
+    'fashion_mnist'
     """
     usual = name.lower().replace("-", "_")
-    return next((option for option, names in OPTIONS.get(group, {}).items() if usual in names.split()), None)
+    spellings = {option.replace("_", ""): option for option in options}
+    others = (option for option, names in OPTIONS.get(group, {}).items() if usual in names.split())
+    return spellings.get(usual.replace("_", "")) or next((option for option in others if option in options), None)
 
 
 def unknown_command(word: str, commands: Iterable[str]) -> str:
@@ -263,6 +277,20 @@ def unknown_command(word: str, commands: Iterable[str]) -> str:
     text = COMMAND_OF_NAME.get(word)
     all_else = f"; commands are {', '.join(commands)}, all else is key=value"
     return f"{word}: no such command{f'; {text}' if text else nearest(word, commands) or all_else}"
+
+
+def no_override(word: str, words: Iterable[str]) -> str:
+    """Returns the line about a word behind the first one that is neither a flag nor key=value.
+
+    Args:
+        word: as typed.
+        words: the keys and groups of the configuration.
+
+    >>> no_override("train", []), no_override("modle", ["model"])
+    ('train: is no key=value; a run needs no command; leave it out', 'modle: is no key=value; did you mean model?')
+    """
+    text = COMMAND_OF_NAME.get(word)
+    return f"{word or repr(word)}: is no key=value{f'; {text}' if text else nearest(word, words)}"
 
 
 def unknown_flag(flag: str, value: str, keys: Iterable[str]) -> str:

@@ -1,14 +1,15 @@
 """A configuration as Hydra composed it, checked and ready for a run."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..system.errors import UserError
-from .explain import wrong_choice
-from .options import CONF, Vocabulary, following_groups, list_groups
-from .overrides import split_override
+from .explain import no_keys, wrong_choice
+from .options import CONF, Vocabulary, following_groups, list_groups, read
+from .overrides import chosen, split_override
 from .quoting import check_numbers
 from .run_names import as_typed, key_of, option_choices
 from .validate import check_config, choices_with_classes, drop_replaced_defaults
@@ -35,18 +36,25 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
         raise UserError(line)
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, typed)
-    check_files(config, choices, vocabulary)
+    typed_choices = {group: option for group, option in chosen(typed, vocabulary).items() if group in list_groups()}
+    for options in (choices, typed_choices, {group: [*(config.get(group) or ())] for group in list_groups()}):
+        check_files(options, vocabulary)
     check_config(config, choices, vocabulary, {key: value for _, key, value in map(split_override, typed)})
     check_run_name(config.run.name)
     return choices_with_classes(config, choices, vocabulary)
 
 
-def check_files(config: DictConfig, choices: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Raises UserError for a number in the user's files of chosen options that no floating-point number can be."""
-    chosen = [*choices.items(), *((group, name) for group in list_groups() for name in config.get(group) or ())]
-    for group, option in chosen:
-        path = vocabulary.file(group, str(option))
-        if path is not None and CONF not in path.parents:
+def check_files(choices: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Raises UserError for a file of the user's options without keys, or with a number that no float can be.
+
+    Args:
+        choices: the option of each group, or the options.
+        vocabulary: the options that there are.
+    """
+    for path in vocabulary.files_of(choices):
+        if CONF not in path.parents:
+            if not read(path):
+                raise UserError(no_keys(path))
             for line in path.read_text(encoding="utf-8").splitlines():
                 check_numbers(str(path), line.partition(" #")[0])
 

@@ -88,7 +88,8 @@ def element(typed: str, value: Any, is_text: bool, sign: str) -> str:
 
 def takes_text(key: str) -> bool:
     """Returns whether a key takes a text: a name or a path."""
-    return key in HYDRA_PATHS or shipped("allowed.yaml").get(key) in ("text", "text or null")
+    is_set = key.startswith("evaluation_sets.") and key.endswith(".path")
+    return is_set or key in HYDRA_PATHS or shipped("allowed.yaml").get(key) in ("text", "text or null")
 
 
 def is_path(value: str) -> bool:

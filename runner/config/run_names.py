@@ -15,6 +15,7 @@ from .validate import choices_with_classes
 
 LEADING_GROUPS = ("model", "data", "optimizer")
 MAX_BYTES = 180
+NO_OVERRIDES = "defaults"  # the name of a sweep of which nothing was typed
 
 
 def register_resolvers() -> None:
@@ -88,13 +89,13 @@ def sweep_name(overrides: Iterable[str], choices: Mapping[str, Any]) -> str:
     'optimizer=sgd,adam,seed=0,1'
     """
     typed = as_typed(overrides) if OmegaConf.is_list(overrides) else overrides
-    return folder_name([*sweeper_part(choices), *identifying_overrides(typed)], choices) or "defaults"
+    return folder_name([*sweeper_part(choices), *identifying_overrides(typed)], choices) or NO_OVERRIDES
 
 
 def former_sweep_name(overrides: list[str], choices: Mapping[str, Any], name: str) -> str | None:
     """Returns the name that a sweep had in version 0.1.0, as `former_run_name` does for a run."""
     parts = [*sweeper_part(choices), *identifying_overrides(overrides, usual=False)]
-    former = folder_name(parts, choices, hashes=False)
+    former = folder_name(parts, choices, hashes=False) or NO_OVERRIDES
     return former if former != name == sweep_name(overrides, choices) else None
 
 

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import UserError, nearest
 from .durations import Duration, usual_durations
-from .options import CONF, Vocabulary, list_groups, option_content, shipped
+from .options import CONF, Vocabulary, list_groups, option_content, shipped, shipped_option
 from .overrides import hint, split_override
 from .renamed import new_key
 
@@ -48,18 +48,19 @@ def check_config(
     for key, value in leaves(config):
         if isinstance(value, str) and value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE{_meaning(key, choices, vocabulary)}")
-        usual = allowed_form(key, value, checked, texts.get(key))
-        if usual != value or type(usual) is not type(value):
+        usual = allowed_form(key, value, checked, choices, texts.get(key))
+        if repr(usual) != repr(value):  # of equal numbers, one may be an integer
             OmegaConf.update(config, key, usual)
 
 
-def allowed_form(key: str, value: Any, checked: set[str], text: str | None = None) -> Any:
+def allowed_form(key: str, value: Any, checked: set[str], choices: Mapping[str, Any], text: str | None = None) -> Any:
     """Returns a value in the form in which runs are compared.
 
     Args:
         key: of the value.
         value: as it was read.
         checked: the top-level keys that have rules, as of `check_keys`.
+        choices: the option of each group.
         text: as it was typed; None: it was not.
 
     Raises:
@@ -70,11 +71,22 @@ def allowed_form(key: str, value: Any, checked: set[str], text: str | None = Non
         return value
     # regularizer.l2.strength has the rule of regularizer.strength
     named = f"{group}.{name.partition('.')[2]}" if group in list_groups() else key
-    usual = usual_form(value, shipped("allowed.yaml").get(named, ""))
+    usual = usual_form(value, shipped("allowed.yaml").get(named) or rule_of_default(key, choices))
     if usual is not None:
         return usual
     check_value(key, value, named, text)
     return value
+
+
+def rule_of_default(key: str, choices: Mapping[str, Any]) -> str:
+    """Returns a rule of integers where the chosen option of ours has one, or a list of them, as a key's default.
+
+    The arguments of our classes have their types in the signature, which needs torch; their defaults say as much.
+    """
+    group, _, name = key.partition(".")
+    default = shipped_option(group, str(choices.get(group))).get(name)
+    elements = default if isinstance(default, list) else [default]
+    return "integer or list of integer" if elements and all(type(element) is int for element in elements) else ""
 
 
 def usual_form(value: Any, rule: str) -> Any:
@@ -88,14 +100,20 @@ def usual_form(value: Any, rule: str) -> Any:
     return number_for(value, rule)
 
 
-def number_for(value: Any, rule: str) -> int | float | None:
+def number_for(value: Any, rule: str) -> Any:
     """Returns the number that keeps a rule where a value in another form does not; None where there is none.
 
     >>> number_for(2e3, "integer >= 1"), number_for("1e-3", "number > 0"), number_for(2.5, "integer >= 1")
     (2000, 0.001, None)
+    >>> number_for([2e1, 8], "list of integer >= 1 or null")
+    [20, 8]
     """
-    if not rule or not isinstance(value, str | float) or satisfies(value, rule):
+    if not rule or not isinstance(value, str | float | list) or satisfies(value, rule):
         return None
+    if isinstance(value, list):
+        rules = [of_elements(part)[1] for part in alternatives(rule)]
+        lists = ([v if (n := number_for(v, element)) is None else n for v in value] for element in rules)
+        return next((numbers for numbers in lists if satisfies(numbers, rule)), None)
     try:
         number = float(value)
     except ValueError:
@@ -183,8 +201,8 @@ def as_written(node: Any) -> dict[Any, Any]:
 def leaves(node: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     """Returns (dotted key, resolved value) of everything that is no section; a missing value is '???'."""
     pairs: list[tuple[str, Any]] = []
-    for name in map(str, node):
-        key = f"{prefix}{name}"
+    for name in node:
+        key = prefix + str(name)
         if OmegaConf.is_missing(node, name):
             pairs.append((key, "???"))
             continue
@@ -295,7 +313,7 @@ def satisfies(value: Any, rule: str) -> bool:
     if rule == "section":
         return isinstance(value, dict)
     if rule.startswith("list of "):
-        count, element = re.fullmatch(r"list of (\d+ )?(.*)", rule).groups()  # type: ignore[union-attr]
+        count, element = of_elements(rule)
         right = isinstance(value, list) and (count is None or len(value) == int(count))
         return right and all(satisfies(v, element) for v in value)
     if rule.startswith("one of "):
@@ -310,6 +328,16 @@ def satisfies(value: Any, rule: str) -> bool:
     number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
     fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
     return fits and math.isfinite(value) and _within(value, bounds)
+
+
+def of_elements(rule: str) -> tuple[str | None, str]:
+    """Returns how many elements the rule of a list asks for, if it says so, and their rule; empty if it is of none.
+
+    >>> of_elements("list of 2 number > 0"), of_elements("integer")
+    (('2', 'number > 0'), (None, ''))
+    """
+    match = re.fullmatch(r"list of (?:(\d+) )?(.*)", rule)
+    return (match[1], match[2]) if match else (None, "")
 
 
 def rule_of(annotation: Any) -> str | None:

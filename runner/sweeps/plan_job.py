@@ -169,7 +169,7 @@ class JobTemplate:
         """
         resolved = dict(self.values)
         for key, value in values.items():
-            resolved[key] = allowed_form(key, value, self.checked)
+            resolved[key] = allowed_form(key, value, self.checked, self.choices)
             OmegaConf.update(self.config, key, resolved[key])
         name = str(values.get("run.name", self.name)).replace(RUN_NAME, run_name(self.choices, overrides))
         check_run_name(name)

@@ -31,7 +31,8 @@ from ..averaging.build import build_averaging
 from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
 from ..config.instantiate import construct, construct_each, find, takes
-from ..config.options import COMMON
+from ..config.options import COMMON, shipped
+from ..config.validate import RULE_OF_TYPE, check_rule, satisfies
 from ..data_sets.checks import check_targets
 from ..data_sets.sets import build_sets, load_data
 from ..distributed.ranks import ALONE, Ranks
@@ -265,12 +266,8 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
     except ValueError as error:
         raise UserError(f"parameter_groups.{one_line(error)}") from error
     plugin = create_optimizer(config, network, groups)
-    known = getattr(plugin, "defaults", {})
     for group in groups:
         options = {key: value for key, value in group.items() if key != "params"}
-        for key in options:
-            if key not in known:
-                raise UserError(f"parameter_groups: {type(plugin).__name__} has no {key} in its parameter groups")
         values = ", ".join(f"{k}={float(f'{v:.6g}') if isinstance(v, float) else v}" for k, v in options.items())
         count = sum(p.numel() for p in group["params"])
         notes.append(f"{count:,} parameters with {values or 'the hyperparameters of the optimizer alone'}")
@@ -289,12 +286,31 @@ def create_optimizer(config: DictConfig, network: nn.Module, groups: list[dict[s
         return construct(config.optimizer, "optimizer", subject, network=network)
 
     optimizer = create(groups)
+    for group in groups:
+        check_group(group, optimizer)
     if find(config.optimizer, "optimizer").__module__.partition(".")[0] not in LIBRARIES:
         return optimizer
     try:
         return tried(create, groups)
     except ValueError as error:
         raise UserError(f"optimizer: {one_line(error)}") from error
+
+
+def check_group(group: dict[str, Any], optimizer: Any) -> None:
+    """Refuses hyperparameters of a group that an optimizer does not have, or that it would refuse for all groups.
+
+    Optimizers check the hyperparameters that hold for all parameters, and few check those of groups.
+    """
+    known, rules = getattr(optimizer, "defaults", {}), shipped("allowed.yaml")
+    for key, value in group.items():
+        if key == "params":
+            continue
+        if key not in known:
+            raise UserError(f"parameter_groups: {type(optimizer).__name__} has no {key} in its parameter groups")
+        default = [*known[key]] if isinstance(known[key], tuple) else known[key]
+        rule = rules.get(f"optimizer.{key}") or RULE_OF_TYPE.get(type(default), "").replace("integer", "number")
+        if rule and default is not None and satisfies(default, rule):
+            check_rule(f"parameter_groups.rules: {key}", value, rule)
 
 
 def build_batching(config: DictConfig, schedule: Schedule) -> Batching:

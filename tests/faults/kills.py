@@ -2,9 +2,10 @@
 
     cd tests && ../.venv/bin/python -m faults.kills --kills 1000
 
-The lines are all optimizers, schedules and rules of batch sizes, and folders of images that worker processes read. One
-to four signals in a row strike a run, SIGKILL, SIGTERM or SIGHUP: at any time of its life from the start on, or in the
-middle of steps, evaluations and writing; where processes read its data, they strike one of these or the group, too.
+The lines are all optimizers, schedules and rules of batch sizes; folders of images, and transforms of images in memory,
+that worker processes read; and other parts with a state, many in one run. One to four signals in a row strike a run,
+SIGKILL, SIGTERM or SIGHUP: at any time of its life from the start on, or in the middle of steps, evaluations and
+writing; where processes read its data, they strike one of these or the group, too.
 Then it is resumed until its end. All rows, the summary and all state have to be equal, but for times.
 """
 
@@ -31,6 +32,7 @@ from helpers.cli import exit_code, forked, start_fork
 from helpers.fixtures import image_folders, lines_of, reference_run
 from helpers.runs import check_same_run
 from trainopt.data import FolderSource, InMemory
+from trainopt.data.sources.transformed import TransformedInMemory
 from trainopt.runner.records import checkpoint_files
 from trainopt.runner.state.progress import Progress
 from trainopt.runner.state.recorder import Recorder
@@ -42,6 +44,18 @@ MOST_IN_A_ROW = 4
 RUN = f"model=mlp model.hidden=[16] logger=none log_every=2steps checkpoint_every=3steps duration={STEPS}steps"
 IN_MEMORY = "model.dropout=0.2 data.limit=240 data.validation=0.2 augmentation.flip=0.5 evaluate_every=1.3epochs"
 READ_BY_WORKERS = "data=imagefolder data.path={images} data.size=8 data.workers=2 batching.size=8 evaluate_every=9steps"
+MANY_PARTS = {
+    "workers, randaugment": "augmentation=randaugment data.workers=2 batching.size=16",
+    "parts, ema": (
+        "optimizer=muon schedule=cosine averaging=ema gradient.accumulation_steps=2 gradient.clip_norm=0.5"
+        " parameter_groups.no_decay=[bias,norm] metric=[top1,confusion_matrix] regularizer=[l2]"
+        " probe=[gradient_noise] probe.gradient_noise.every=4steps augmentation.mixup=0.4"
+    ),
+    "parts, swa": (
+        "optimizer=adamw schedule=one_cycle schedule.max_lr=0.01 averaging=swa averaging.start=0.3"
+        " averaging.every=2steps objective=mse batching.persistency=[2,1]"
+    ),
+}
 MOMENTS = {  # the largest number of such moments after which a signal comes
     "step": STEPS,
     "evaluation": 60,
@@ -64,7 +78,7 @@ def all_lines() -> dict[str, str]:
         lines[name] = f"{RUN} {IN_MEMORY} {size} {patience} {line}"
     for optimizer in ("sgd", "adam", "ehnewton"):
         lines[f"workers, {optimizer}"] = f"{RUN} {READ_BY_WORKERS} optimizer={optimizer}"
-    return lines
+    return lines | {name: f"{RUN} {IN_MEMORY} {line}" for name, line in MANY_PARTS.items()}
 
 
 def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
@@ -102,8 +116,8 @@ def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
         return wrapped
 
     def during(function, *limits):
-        def wrapped(self, argument):
-            for batch in function(self, min(argument, *limits) if limits else argument):
+        def wrapped(self, *arguments):
+            for batch in function(self, *(min(argument, *limits) if limits else argument for argument in arguments)):
                 strike()
                 yield batch
 
@@ -117,6 +131,7 @@ def strike_at(kind: str, times: int, number: int) -> Callable[[], None]:
                 source.ordered = during(source.ordered, 16)
         elif kind == "reader":
             FolderSource._load = during(FolderSource._load)
+            TransformedInMemory.epoch = during(TransformedInMemory.epoch)
         elif kind == "half written":
             for module in (files, checkpoint_files):
                 module.write_temporary = halved(module.write_temporary)

@@ -51,6 +51,17 @@ CASES = [
     ("averaging=ema optimizer.no_decay=norm", "did you mean parameter_groups.no_decay=[bias,norm]?"),
     ("logger=wandb logger.mode=offline", "logger.mode: unknown key; did you mean logger.wandb.mode=offline?"),
     ("logger=wandb logger.wandb.offline=true", "did you mean logger.wandb.mode=offline?"),
+    ("lr_scheduler.name=cosine", "lr_scheduler.name: unknown key; did you mean schedule=cosine?"),
+    ("optimizer.name=Adam", "optimizer.name: optimizer=sgd has no such key; did you mean optimizer=adam?"),
+    ("data=FashionMNIST", "data=FashionMNIST: no such option; did you mean fashion_mnist? there are"),
+    ("model=vit_base_patch16_224", "; any of timm's is model=timm model.name=NAME"),
+    ("betas=[0.9,0.9]", "betas: unknown key; did you mean optimizer.betas? it is a key of optimizer=adam, adamw, "),
+    ("dropout=0.5", "dropout: unknown key; did you mean model.dropout? it is a key of model=mlp, transformer"),
+    ("nesterov=true", "nesterov: unknown key; did you mean optimizer.nesterov?"),
+    ("save_top_k=3", "save_top_k: unknown key; did you mean keep_checkpoints.last=3?"),
+    ("trainer.devices=2", "trainer.devices: unknown key; torchrun starts a run on several devices"),
+    ("model=mlp train", "train: is no key=value; a run needs no command; leave it out"),
+    ("model=mlp outputs/a", "outputs/a: is no key=value"),
     # keys of a section, classes of the user
     ("gradient.clip=1", "gradient.clip: unknown key; did you mean gradient.clip_norm=1?"),
     ("gradient.clip_nrm=1", "gradient.clip_nrm: unknown key; did you mean gradient.clip_norm?"),
@@ -65,6 +76,10 @@ CASES = [
     ("metric._target_=a.B", "metric._target_: one of your own has a name; write +metric.NAME._target_=a.B"),
     ("metric.m._target_=a.B", "metric.m._target_: there is no metric m; one of your own is +metric.m._target_=a.B"),
     ("data._target_=mine.nothing", "cannot be imported; there is no module mine, neither in the working directory nor"),
+    ("optimizer._target_=torch.Tensor", "=torch.Tensor: does not say which arguments it takes; wrap it in a function"),
+    ("evaluation_sets={1:{path:x}}", "evaluation_sets.1: the name must be letters, digits, _ and -, a letter first"),
+    ("parameter_groups.rules=[{match:bias,lr:'1e-3'}]", "parameter_groups.rules: lr=1e-3: must be a number >= 0"),
+    ("parameter_groups.rules=[{match:bias,lr:-1}]", "parameter_groups.rules: lr=-1: must be a number >= 0"),
     ("parameter_groups.no_decay=[foo]", "parameter_groups.no_decay=[foo]: must be a list of any of bias, norm"),
     # choices
     ("model=[mlp,resnet8]", "model=[mlp,resnet8]: takes the name of an option, as in model=resnet8"),
@@ -265,6 +280,25 @@ def test_an_option_of_a_list_without_a_name_is_explained(trainopt, tmp_path):
     )
 
 
+@pytest.mark.parametrize("content", ["", "# nothing", "- a", "a"])
+@pytest.mark.parametrize("choice", ["probe=[mine]", "optimizer=mine"])
+def test_an_option_without_keys_is_named(trainopt, tmp_path, choice, content):
+    """One in a list would otherwise be left out without a word."""
+    file = tmp_path / "mine" / choice.partition("=")[0] / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    result = trainopt("--config-dir", "mine", choice)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"{file.relative_to(tmp_path)}: holds no keys" in result.err
+
+
+def test_a_module_that_is_a_program_is_named(trainopt, tmp_path):
+    (tmp_path / "my_program.py").write_text("raise SystemExit(0)")
+    result = trainopt("optimizer._target_=my_program.Mine")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "optimizer._target_=my_program.Mine: cannot be imported: importing it ends the program" in result.err
+
+
 def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\noptimizer: {learning_rate: 1}\n")
@@ -333,6 +367,41 @@ def test_help_has_the_arguments_of_a_class_that_is_named(trainopt):
     assert "\n  lr: 0.001\n  +betas: [0.9,0.999]\n" in text
     assert "momentum" not in text.partition("Keys of the chosen options")[2]
     assert "cannot be imported" in trainopt("optimizer._target_=torch.optim.AdamX", "--help").err
+    text = trainopt("+regularizer.a._target_=trainopt.optimizers.L2", "probe=[fisher]", "--help").out
+    assert "\nregularizer.a._target_=trainopt.optimizers.L2  (" in text
+    assert "\n  +strength: 0.0001\n" in text
+    assert "\nprobe=fisher\n" in text
+
+
+@pytest.mark.parametrize("target", ["torch.Tensor", "nowhere.Adam", "", "[a]"])
+def test_help_about_a_class_that_cannot_be_is_one_line(trainopt, target):
+    result = trainopt(f"optimizer._target_={target}", "--help")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+
+
+def test_help_has_what_an_experiment_chooses(trainopt, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/x.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /model: mlp}]\nschedule: {_target_: trainopt.optimizers.Constant}\n"
+        "optimizer: {_target_: torch.optim.AdamW}\n"
+    )
+    text = trainopt("--config-dir", "mine", "experiment=x", "--help").out
+    assert "model.{hidden,activation,dropout}" in text
+    assert "\noptimizer._target_=torch.optim.AdamW  (" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("optimizer=adma", "optimizer=adma: no such option; did you mean adam?"),
+        ("optimizer=null", "optimizer=null: takes the name of an option"),
+        ("optimizer.lrr=3", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+        ("-m optimizer=adam,sgd optimizer.lr=interval(0.1,1)", "\noptimizer=adam\n"),
+    ],
+)
+def test_help_is_about_what_would_be_run(trainopt, typed, shown):
+    result = trainopt(*typed.split(), "--help")
+    assert shown in result.out + result.err
 
 
 def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.cli import refusal, sweep_refusal
 from trainopt.runner.config.quoting import quoted_overrides
-from trainopt.runner.config.run_names import former_run_name, run_name
+from trainopt.runner.config.run_names import former_run_name, former_sweep_name, run_name, sweep_name
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import parse_override
 
@@ -18,6 +18,14 @@ NAMES = ("a,b=1,[2]/last.pt", 'it\'s & "ü" {x}.npz', "a b.npz", "#;!<>^`~", "42
 def test_a_text_is_taken_as_it_is(key, value):
     (typed,) = quoted_overrides([f"{key}={value}"], in_sweep=False)
     assert parse_override(typed).value() == value
+
+
+def test_the_path_of_a_further_test_set_is_no_number():
+    assert quoted_overrides(["+evaluation_sets.fog.path=1e5"], in_sweep=False) == ['+evaluation_sets.fog.path="1e5"']
+
+
+def test_a_sweep_of_which_nothing_was_typed_has_no_former_name():
+    assert former_sweep_name([], {"hydra/sweeper": "basic"}, sweep_name([], {"hydra/sweeper": "basic"})) is None
 
 
 def test_what_hydra_reads_rightly_is_left_as_it_is():
