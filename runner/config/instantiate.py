@@ -21,7 +21,7 @@ from .validate import check_rule, rule_of, unknown_key, yaml_text
 
 PACKAGE = __package__.partition(".")[0]
 EXTRAS = {"torchmetrics": "metrics", "schedulefree": "optimizers"}  # of this package, by the package that one brings
-logging.getLogger(get_object.__module__).disabled = True  # it logs what `find` says in one line
+logging.getLogger(get_object.__module__).addFilter(lambda record: False)  # it logs what `find` says in one line
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -62,6 +62,17 @@ def shipped_option(group: str, option: str) -> dict[str, Any]:
     return option_content(path) if path.is_file() else {}
 
 
+def rule_of_default(key: str, choices: Mapping[str, Any]) -> str:
+    """Returns a rule of integers where the chosen option of ours has one, or a list of them, as a key's default.
+
+    The arguments of our classes have their types in the signature, which needs torch; their defaults say as much.
+    """
+    group, _, name = key.partition(".")
+    default = shipped_option(group, str(choices.get(group))).get(name)
+    elements = default if isinstance(default, list) else [default]
+    return "integer or list of integer" if elements and all(type(element) is int for element in elements) else ""
+
+
 class Vocabulary:
     """The options in `folders` (our own conf/ last, those given with --config-dir before it)."""
 

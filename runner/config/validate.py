@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import UserError, nearest
 from .durations import Duration, usual_durations
-from .options import CONF, Vocabulary, list_groups, option_content, shipped, shipped_option
+from .options import CONF, Vocabulary, list_groups, option_content, rule_of_default, shipped
 from .overrides import hint, split_override
 from .renamed import new_key
 
@@ -76,17 +76,6 @@ def allowed_form(key: str, value: Any, checked: set[str], choices: Mapping[str, 
         return usual
     check_value(key, value, named, text)
     return value
-
-
-def rule_of_default(key: str, choices: Mapping[str, Any]) -> str:
-    """Returns a rule of integers where the chosen option of ours has one, or a list of them, as a key's default.
-
-    The arguments of our classes have their types in the signature, which needs torch; their defaults say as much.
-    """
-    group, _, name = key.partition(".")
-    default = shipped_option(group, str(choices.get(group))).get(name)
-    elements = default if isinstance(default, list) else [default]
-    return "integer or list of integer" if elements and all(type(element) is int for element in elements) else ""
 
 
 def usual_form(value: Any, rule: str) -> Any:
@@ -331,11 +320,7 @@ def satisfies(value: Any, rule: str) -> bool:
 
 
 def of_elements(rule: str) -> tuple[str | None, str]:
-    """Returns how many elements the rule of a list asks for, if it says so, and their rule; empty if it is of none.
-
-    >>> of_elements("list of 2 number > 0"), of_elements("integer")
-    (('2', 'number > 0'), (None, ''))
-    """
+    """Returns how many elements the rule of a list asks for, if it says so, and their rule; empty if it is of none."""
     match = re.fullmatch(r"list of (?:(\d+) )?(.*)", rule)
     return (match[1], match[2]) if match else (None, "")
 
