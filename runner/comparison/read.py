@@ -50,7 +50,8 @@ def read_comparison(
         add_trials(comparison, load_runs(trials, progress=progress), trials)
     elif trials or tuning:
         add_effort(comparison, load_runs([*tuning, *trials], progress=progress))
-    comparison.obstacles += unequal_budget(entrants.values())
+    durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
+    comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison
 
 

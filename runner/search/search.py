@@ -167,10 +167,12 @@ class TunedMethod(Search, Competitor):
     Attributes:
         typed: as of `Competitor`.
         is_tuned: False: it has no such parameter, as its optimizer computes the learning rate itself.
+        final_duration: of a final run.
     """
 
     typed: list[str] = field(default_factory=list)
     is_tuned: bool = True
+    final_duration: str = ""
 
     @property
     def best(self) -> list[str] | None:

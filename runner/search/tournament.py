@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig
 
+from ..config.durations import Duration
 from ..config.overrides import split_override
 from ..config.run_names import as_typed, key_of
 from ..records.job_table import SEED, read_jobs
@@ -21,7 +22,7 @@ from .optuna_sweeper import check_installed
 from .search import Competitor, TournamentResult, TunedMethod, plural
 from .search_report import write_searches
 from .search_rule import LRSearchRule
-from .tuning_budget import FORMER, TRIAL, check_trial_length
+from .tuning_budget import FORMER, TRIAL, check_ended_trial, check_trial_length
 
 if TYPE_CHECKING:
     from .tournament_trials import TrialTuner
@@ -41,8 +42,9 @@ class TournamentSweeper(LRHeuristicSweeper):
     is extended there by an exponent. Otherwise all methods have as many trials of the same length with the same seeds,
     each in its own search space: that of conf/space for its optimizer, without the keys that its overrides give a
     value, and with what they leave open. Whether the budgets were equal is read from the runs: see
-    `tuning_budget.unequal_budget`. A method of which nothing is searched, as its optimizer computes the learning rate
-    itself, has no trials, and final runs as it is.
+    `tuning_budget.unequal_budget`. Trials that are longer than final runs are refused; where that depends on the data,
+    after the first trial of each method. A method of which nothing is searched, as its optimizer computes the
+    learning rate itself, has no trials, and final runs as it is.
 
     Args:
         search: rule, random, qmc or tpe.
@@ -153,8 +155,9 @@ class TournamentSweeper(LRHeuristicSweeper):
         trial_overrides = [f"{key}={value}" for key, value in trial.items()]
         methods: list[TunedMethod] = []
         for name, typed in self.method_overrides(config):
-            if self.trial_duration is not None:
-                check_trial_length(self.trial_duration, composed(config, typed).duration)
+            final = composed(config, typed).duration
+            if Duration.is_valid(final) and (self.trial_duration is not None or self.knows_length(final)):
+                check_trial_length(self.duration, final, self.typed_length)
             missing = self.missing_parameter(config, typed)
             if missing is not None and not self.parameter.endswith(".lr"):
                 raise UserError(missing)
@@ -162,7 +165,7 @@ class TournamentSweeper(LRHeuristicSweeper):
             seeds = self.tuning_seeds if missing is None else []
             runs = [[*others, *trial_overrides, f"{SEED}={seed}"] for seed in seeds]
             settings = (self.parameter, self.rule, runs, self.duration, self.over_last)
-            methods.append(TunedMethod(name, *settings, typed=typed, is_tuned=missing is None))
+            methods.append(TunedMethod(name, *settings, typed=typed, is_tuned=missing is None, final_duration=final))
         if not any(method.is_tuned for method in methods):
             raise UserError(str(missing))
         return sorted(methods, key=lambda method: not method.is_tuned)
@@ -254,7 +257,44 @@ class TournamentSweeper(LRHeuristicSweeper):
         methods = self.new_searches(self.sweep_config)
         tuned = [method for method in methods if method.is_tuned]
         print(f"searching {self.parameter} for {plural(len(tuned), 'method')}", flush=True)
-        return methods if self.search_in_grid(folder, tuned) else None
+        if not (self.run_first_trials(folder, tuned) and self.search_in_grid(folder, tuned)):
+            return None
+        for method in tuned:
+            self.check_lengths(folder, method, [run.folder for runs in method.outcomes.values() for run in runs])
+        return methods
+
+    @property
+    def typed_length(self) -> str:
+        """The override that says how long a trial is."""
+        if self.trial_duration is None:
+            return f"hydra.sweeper.steps={self.duration.removesuffix('steps')}"
+        return f"hydra.sweeper.trial_duration={self.duration}"
+
+    def knows_length(self, final: str) -> bool:
+        """Returns whether a trial can be compared in length with a final run, before any of them has read the data."""
+        return Duration.parse(self.duration).unit == Duration.parse(final).unit
+
+    def run_first_trials(self, folder: Path, methods: list[TunedMethod]) -> bool:
+        """Runs a trial of each method whose length depends on the data; returns whether all of them have ended.
+
+        These are the trials at the lowest learning rate, at which runs are the least likely to diverge.
+
+        Raises:
+            UserError: a trial was longer than a final run.
+        """
+        methods = [method for method in methods if not self.knows_length(method.final_duration)]
+        trials: list[Trial] = [(method, min(method.rule.next_lrs({}))) for method in methods]
+        jobs = self.plan_trials(self.sweep_config, trials)
+        if not self.run_jobs(folder, jobs):
+            return False
+        for method in methods:
+            self.check_lengths(folder, method, [job["folder"] for job in jobs if job["method"] == method.name])
+        return True
+
+    def check_lengths(self, folder: Path, method: TunedMethod, trials: Iterable[str]) -> None:
+        """Raises UserError where one of some trials of a method was longer than its final runs."""
+        for trial in trials:
+            check_ended_trial(folder / trial, method.final_duration, self.typed_length)
 
     def search_in_grid(self, folder: Path, methods: list[TunedMethod]) -> bool:
         """Searches, and extends the grid of all where it is too narrow for one; returns whether all searches ended."""

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,15 @@ def read_entrants(jobs: SweepJobs) -> dict[Path, Entrant]:
     return entrants
 
 
-def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
+def unequal_budget(entrants: Iterable[Entrant], durations_differ: bool = False) -> list[str]:
     """Returns the reasons why the budgets of the methods of a tournament differ, one line each.
 
     A diverged run has come to its end. That a trial fails or is killed is an outcome that a search can deal with.
+
+    Args:
+        entrants: all jobs of the tournament.
+        durations_differ: whether the final runs are known to have different durations, so that their different
+            numbers of steps are no further reason.
     """
     entrants = list(entrants)
     finals = [e for e in entrants if e.role == FINAL]
@@ -85,7 +91,8 @@ def unequal_budget(entrants: Iterable[Entrant]) -> list[str]:
     reasons = [f"{e.method}: its final run with seed {e.seed} is {e.state}" for e in finals if e.state not in ENDED]
     reasons += [f"{e.method}: a trial ({_trial_name(e)}) is {e.state}" for e in trials if e.state not in TRIED]
     reasons += _different_seeds(finals)
-    reasons += _different_lengths("final runs", finals) + _different_lengths("trials", trials)
+    reasons += [] if durations_differ else _different_lengths("final runs", finals)
+    reasons += _different_lengths("trials", trials)
     return reasons + _different_searches(trials) + _missing_trials(trials) + _different_numbers(finals)
 
 
@@ -189,20 +196,40 @@ def _list(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(values)))
 
 
-def check_trial_length(trial: str, final: str) -> None:
+def check_trial_length(trial: str, final: str, typed: str | None = None) -> None:
     """Raises UserError where a trial is longer than a final run, or where that depends on the data.
 
     Args:
         trial: the duration of a trial.
         final: that of a final run.
+        typed: the override that says how long a trial is; None: hydra.sweeper.trial_duration does.
     """
     length, limit = Duration.parse(trial), Duration.parse(final)
+    typed = typed or f"hydra.sweeper.trial_duration={trial}"
     if length.unit != limit.unit:
         raise UserError(
-            f"hydra.sweeper.trial_duration={trial}: give trials and final runs (duration={final}) the same unit, so"
-            " that trials are no longer than final runs"
+            f"{typed}: give trials and final runs (duration={final}) the same unit, so that trials are no longer than"
+            " final runs"
         )
     if length.amount > limit.amount:
+        raise UserError(f"{typed}: must be at most duration={final}, the length of a final run")
+
+
+def check_ended_trial(folder: Path, final: str, typed: str) -> None:
+    """Raises UserError where a trial that has ended was longer than a final run.
+
+    Args:
+        folder: of the trial; one that did not come to its end says nothing.
+        final: the duration of a final run.
+        typed: the override that says how long a trial is.
+    """
+    summary = read_summary(folder)
+    if summary.get("status") != "finished":
+        return
+    steps, epochs = summary["steps"], summary["epochs"]
+    passed = float(Duration.parse(final).passed(steps, Fraction(epochs)))
+    if passed > 1 + 1e-9:  # epochs are rounded
         raise UserError(
-            f"hydra.sweeper.trial_duration={trial}: must be at most duration={final}, the length of a final run"
+            f"{typed}: a trial takes {epochs:.4g} epochs, and must be no longer than a final run, which has"
+            f" duration={final}; give at most {int(steps / passed + 1e-6)}"
         )

@@ -15,7 +15,8 @@ from helpers.runs import tournament_jobs, tournament_result
 from trainopt.runner.config.run_names import register_resolvers
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.search.tournament import TournamentSweeper
-from trainopt.runner.search.tuning_budget import FINAL, TRIAL, Entrant, unequal_budget
+from trainopt.runner.search.tuning_budget import FINAL, TRIAL, Entrant, check_ended_trial, unequal_budget
+from trainopt.runner.system.errors import UserError
 
 # An optimizer that puts the loss where a table says, by its rate.
 TABLED = """
@@ -185,12 +186,42 @@ def test_an_optimizer_that_computes_its_learning_rate_has_final_runs_alone(train
             'hydra.sweeper.methods=["optimizer=sgd","optimizer=sgd optimizer.momentum=0.9"]',
             "optimizer=sgd and optimizer=sgd optimizer.momentum=0.9: are the same method",
         ),
+        ("duration=59steps", "hydra.sweeper.steps=60: must be at most duration=59steps, the length of a final run"),
         ("optimizer=adaptive_nesterov", "optimizer=adaptive_nesterov has no such key"),
         ("hydra.sweeper.parameter=optimizer.rho", "optimizer.rho: optimizer=sgd has no such key"),
     ],
 )
 def test_what_is_no_tournament_is_refused_in_one_line(typed, message):
     assert message in sweep_refusal("experiment=tournament", typed)
+
+
+@pytest.mark.parametrize(
+    ("status", "final", "limit"),
+    [
+        ("finished", "9epochs", 18),
+        ("finished", "19steps", 19),
+        ("finished", "10epochs", None),
+        ("failed", "1steps", None),
+    ],
+)
+def test_a_trial_that_was_longer_than_a_final_run_is_refused(tmp_path, status, final, limit):
+    """Of two steps an epoch."""
+    (tmp_path / "summary.json").write_text(json.dumps({"status": status, "steps": 20, "epochs": 10.0}))
+    if limit is None:
+        return check_ended_trial(tmp_path, final, "hydra.sweeper.steps=20")
+    with pytest.raises(UserError, match=rf"duration={final}; give at most {limit}$"):
+        check_ended_trial(tmp_path, final, "hydra.sweeper.steps=20")
+
+
+@pytest.mark.slow
+def test_where_the_length_depends_on_the_data_a_trial_of_each_method_tells(trainopt, tmp_path):
+    data = ("data=synthetic", "data.train_size=32", "data.test_size=8", "batching.size=16", "model=mlp")
+    search = ("hydra/sweeper=tournament", "hydra.sweeper.steps=5", "hydra.sweeper.over_last=1", "logger=none")
+    result = trainopt("-m", *search, *data, "optimizer=sgd,adam", "duration=2epochs", "hydra.sweep.dir=sweep")
+    assert result.code == 2
+    line = "hydra.sweeper.steps=5: a trial takes 2.5 epochs, and must be no longer than a final run, which has"
+    assert f"{line} duration=2epochs; give at most 4" in result.err
+    assert len(list((tmp_path / "sweep").rglob("summary.json"))) == 2
 
 
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
@@ -240,6 +271,13 @@ def test_efforts_that_differ_are_named(which, changes, message):
     runs = entrants()
     runs[which] = replace(runs[which], **changes)
     assert unequal_budget(runs)[0].startswith(f"{METHODS[1]}: {message}")
+
+
+def test_durations_that_differ_are_one_reason():
+    runs = entrants()
+    runs[-1] = replace(runs[-1], length=(12, 1500))
+    assert unequal_budget(runs, durations_differ=True) == []
+    assert len(unequal_budget(runs)) == 1
 
 
 def test_trials_that_failed_are_outcomes():
