@@ -28,7 +28,8 @@ ALLOWED = {
         *("runner.commands", "runner.cluster", "runner.sweeps", "runner.records", "runner.config", "runner.system"),
     },
     "runner.commands.benchmark": {
-        *("runner.commands", "runner.benchmark", "runner.search", "runner.studies", "runner.system"),
+        *("runner.commands", "runner.benchmark", "runner.search", "runner.studies", "runner.reporting"),
+        "runner.system",
     },
     "runner.commands": {
         *("runner.studies", "runner.export", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
@@ -37,7 +38,7 @@ ALLOWED = {
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
     "runner.benchmark": {
-        *("runner.scores", "runner.studies", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
+        *("runner.scores", "runner.studies", "runner.comparison", "runner.search", "runner.sweeps"),
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {

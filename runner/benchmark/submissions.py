@@ -1,9 +1,11 @@
 """What takes part in a benchmark: optimizers, or whole configurations of them. Needs no torch."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ..config.overrides import split_override
 from ..config.run_names import folder_name
+from ..reporting.method_styles import method_labels
 from ..system.errors import UserError
 
 # Keys and groups that are part of a workload, or of how a benchmark is run
@@ -82,6 +84,23 @@ def read_words(words: list[str]) -> Typed:
         else:
             typed.common += parts
     return typed
+
+
+def renamed(submissions: list[Submission], renames: Sequence[str]) -> list[Submission]:
+    """Returns submissions under the labels that some renames give them.
+
+    Args:
+        submissions: as they were typed.
+        renames: `NAME:LABEL` each, as of `method_labels`; where there is none, the names stay.
+
+    >>> [s.name for s in renamed(read_words(["optimizer=sgd,adamw"]).submissions, ["optimizer=adamw:ours"])]
+    ['SGD', 'ours']
+    """
+    if not renames:
+        return submissions
+    names = [" ".join(submission.overrides) for submission in submissions]
+    labels = method_labels(names, renames)
+    return [replace(submission, name=labels[name]) for submission, name in zip(submissions, names, strict=True)]
 
 
 def _key_of(override: str) -> str:

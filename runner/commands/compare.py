@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..comparison.metrics import AXES, METRICS
-from ..reporting.figure_style import STYLES, figure_style
+from ..reporting.figure_style import add_style_flags, figure_style
 from ..system.display import wide_console
 from ..system.flags import FlagParser, existing_folder
 
@@ -39,13 +39,7 @@ def parser() -> FlagParser:
         metavar="NAME:LABEL",
         help="in tables and figures, as optimizer=adam:Adam; NAME: a method, or KEY=VALUE in it",
     )
-    parser.add_argument(
-        "--style",
-        choices=tuple(STYLES),
-        default="notebook",
-        help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
-    )
-    parser.add_argument("--width", metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style")
+    add_style_flags(parser)
     parser.add_argument(
         "--columns", metavar="NAME,NAME", help="of table.tex: metrics, p, difference, effect, n, AXIS_to_target, …"
     )

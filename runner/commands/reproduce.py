@@ -6,6 +6,7 @@ import traceback
 from argparse import Namespace
 from pathlib import Path
 
+from ..reporting.figure_style import add_style_flags, figure_style, parse_width
 from ..search.compose import Composer
 from ..studies.cost import expected_not_run, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
@@ -38,6 +39,7 @@ def parser() -> FlagParser:
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
     parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
     parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="further studies and options")
+    add_style_flags(parser)
     return parser
 
 
@@ -65,7 +67,7 @@ def reproduce(options: Namespace, arguments: list[str], debug: bool) -> int:
                 show_plan(plan, console)
             if options.dry_run:
                 return 0
-            code = max([run_study(plan, debug) for plan in plans])
+            code = max([run_study(plan, options, debug) for plan in plans])
             if len(plans) > 1:
                 path = options.out / f"{options.scale}.md"
                 code = max(code, run_isolated(lambda: write_table(plans, path)))
@@ -78,6 +80,8 @@ def reproduce(options: Namespace, arguments: list[str], debug: bool) -> int:
 
 def make_plans(options: Namespace) -> list[StudyPlan]:
     """Returns the plan of each study on the command line; all of them are valid."""
+    if options.width is not None:
+        parse_width(options.width)  # before anything is run
     reject_unknown("--scale ", [options.scale], SCALES, "no such scale")
     launcher = [f"hydra/launcher={options.launcher}", *(word for word in options.studies if "=" in word)]
     for word in launcher[1:]:
@@ -111,8 +115,14 @@ def select_studies(names: list[str], config_dir: Path | None, scale: str) -> lis
     return studies
 
 
-def run_study(plan: StudyPlan, debug: bool) -> int:
-    """Runs what is missing of a study and writes its report; returns the exit code."""
+def run_study(plan: StudyPlan, options: Namespace, debug: bool) -> int:
+    """Runs what is missing of a study and writes its report; returns the exit code.
+
+    Args:
+        plan: of the study.
+        options: of the command line; its figures have their style.
+        debug: whether tracebacks are shown.
+    """
     states: dict[str, SweepState] = {}
     expected = expected_not_run(plan)  # has been printed with the plan
     try:
@@ -128,7 +138,12 @@ def run_study(plan: StudyPlan, debug: bool) -> int:
         return FAILED
     states |= plan.of_other_scales()
     in_order = {name: states[name] for name in plan.study.sweeps}
-    report_code = run_isolated(lambda: write_report_of(plan, in_order, debug))
+
+    def write() -> int:
+        with figure_style(options.style, options.width):
+            return write_report_of(plan, in_order, debug)
+
+    report_code = run_isolated(write)
     return FAILED if report_code or any(s.state == "incomplete" for s in states.values()) else 0
 
 

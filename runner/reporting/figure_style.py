@@ -1,6 +1,7 @@
 """Size and fonts of figures: in a notebook, in a paper, on slides. Needs neither numpy nor matplotlib."""
 
 import re
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,6 +85,17 @@ def figure_style(name: str = "notebook", width: str | None = None) -> Iterator[N
             yield
     finally:
         STYLE.reset(token)
+
+
+def add_style_flags(parser: ArgumentParser) -> None:
+    """Adds the flags of a command that say how its figures look: `--style` and `--width`."""
+    parser.add_argument(
+        "--style",
+        choices=tuple(STYLES),
+        default="notebook",
+        help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
+    )
+    parser.add_argument("--width", metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style")
 
 
 def parse_width(text: str) -> float:

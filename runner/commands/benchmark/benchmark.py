@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ...benchmark.plan import RULESETS, BenchmarkPlan, Search
 from ...benchmark.results import AXES, find_target, read_results, read_trials
-from ...benchmark.submissions import read_words
+from ...benchmark.submissions import read_words, renamed
 from ...benchmark.suite import Effort, Suite, find_suites, read_suite
+from ...reporting.figure_style import add_style_flags, figure_style, parse_width
 from ...search.compose import Composer
 from ...studies.schema import reject_unknown
 from ...system.display import plain_table, print_table, wide_console
@@ -60,6 +61,13 @@ def parser() -> FlagParser:
     parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
     parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="further suites and options")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/benchmark/SUITE")
+    add_style_flags(parser)
+    parser.add_argument(
+        "--rename",
+        action="append",
+        metavar="NAME:LABEL",
+        help="in tables and the figure, as optimizer=adamw:AdamW; NAME: a submission, or KEY=VALUE in it",
+    )
     return parser
 
 
@@ -87,6 +95,8 @@ def make_plan(options: Namespace) -> BenchmarkPlan:
     """
     suite = select_suite(options.suite, options.config_dir)
     typed = read_words(options.words)
+    if options.width is not None:
+        parse_width(options.width)  # before anything is run
     effort = suite.quick if options.quick else suite.full
     for name in ("trials", "studies"):
         number = getattr(options, name)
@@ -100,7 +110,7 @@ def make_plan(options: Namespace) -> BenchmarkPlan:
         raise UserError(f"{suite.name}: {without[0]} has no target yet; --targets finds one from the runs of baselines")
     return BenchmarkPlan(
         suite,
-        typed.submissions or read_words(suite.submissions).submissions,
+        renamed(typed.submissions or read_words(suite.submissions).submissions, options.rename or []),
         effort,
         options.ruleset,
         options.out or Path("outputs/benchmark") / suite.name,
@@ -140,7 +150,10 @@ def benchmark(plan: BenchmarkPlan, options: Namespace, debug: bool) -> int:
         code = run_search(plan, search, debug)
         if code > 128:
             return code
-    return show_targets(plan) if options.targets else report(plan, options.x)
+    if options.targets:
+        return show_targets(plan)
+    with figure_style(options.style, options.width):
+        return report(plan, options.x)
 
 
 def show_plan(plan: BenchmarkPlan, searches: list[Search]) -> None:
