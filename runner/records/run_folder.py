@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shlex
 import time
 import traceback
@@ -179,6 +180,18 @@ def mark_pruned(folder: Path) -> None:
 def strict_code(code: int, folder: Path) -> int:
     """Returns the exit code with --strict of the run in a folder, which ended with `code`."""
     return DIVERGED if read_summary(folder).get("status") == "diverged" else code
+
+
+def selected_value(folder: Path) -> float:
+    """Returns the best value of the metric by which a run selects its best weights; not a number of an unfinished run.
+
+    It is on the validation set, or on the test set where there is no such; where no metric selects, it is the lowest
+    loss.
+    """
+    summary = read_summary(folder)
+    best = summary.get("best") or summary.get("lowest_loss") or {}
+    value = best.get("value") if summary.get("status") == "finished" else None
+    return math.nan if value is None else float(value)
 
 
 def log_traceback(folder: Path, error: Exception) -> None:

@@ -20,6 +20,7 @@ from ..records.run_folder import (
     check_former_name,
     record_failure,
     remove_if_empty,
+    selected_value,
     strict_code,
     summary_if_done,
 )
@@ -60,18 +61,23 @@ class Job:
         register_resolvers()  # it composes the configuration afterwards
         self.__dict__ |= state
 
-    def __call__(self, config: DictConfig) -> int:
-        """Checks a composed configuration and runs it in the folder that Hydra chose; returns the exit code.
+    def __call__(self, config: DictConfig) -> float:
+        """Checks a composed configuration and runs it in the folder that Hydra chose.
 
         Args:
             config: without Hydra's own node.
+
+        Returns:
+            The exit code of a run. In a sweep, whose jobs have their status in their folders, the metric that a sweeper
+            of others (as Hydra's plugins for Nevergrad and Ax are) minimizes or maximizes: see `selected_value`.
         """
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            return self.run(config, folder)
+            code = self.run(config, folder)
         except UserError as error:
             remove_if_empty(folder)
-            return self.report(error)
+            code = self.report(error)
+        return selected_value(folder) if HydraConfig.get().mode == RunMode.MULTIRUN else code
 
     def report(self, error: UserError) -> int:
         """Reports an error of the user; returns the exit code."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
 from ..system.display import duration_text, plain_table, print_table, value_text, wide_console
+from ..system.errors import FAILED
 from ..system.files import shown
 
 LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
@@ -65,7 +66,8 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
     Args:
         sweep: its folder.
         command: what was typed.
-        is_stopped: whether its launcher was stopped; jobs that still write their checkpoints are waited for then.
+        is_stopped: whether its launcher was stopped, which is a failure; jobs that still write their checkpoints are
+            waited for then.
     """
     until = time.monotonic() + (LONGEST_WAIT_SECONDS if is_stopped else 0.0)
     jobs = read_job_table(sweep)
@@ -80,4 +82,4 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
         print(f"the same command continues it: {shlex.join(command)}")
     print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()
-    return exit_code(jobs)
+    return FAILED if is_stopped else exit_code(jobs)
