@@ -12,11 +12,11 @@ from ..config.data_files import missing
 from ..records.job_table import ENDED, PLAN, job_statuses, read_jobs
 from ..search.compose import Composer
 from ..studies.plan import data_root, hydra_value
-from ..sweeps.jobs import first_jobs, plan_jobs
+from ..sweeps.jobs import check_planned, first_jobs, plan_jobs
+from ..sweeps.plan_job import JobPlanner
 from ..system.errors import UserError
 from ..system.files import read_json
 from ..system.hydra_compat import parse_overrides, product
-from ..trials.result import FILE
 from .submissions import Submission
 from .suite import Effort, Suite, Workload
 
@@ -48,22 +48,14 @@ class Search:
     options: list[str]
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Returns the job of each trial in the plan of the sweep, as many as are asked for, in their order.
-
-        Trials of one point, as a space of few choices has them, have one job; the report of the search says which.
-        """
-        jobs = sorted(read_jobs(self.folder), key=lambda job: job.get("trial", 0))
-        by_folder = {job["folder"]: job for job in jobs}
-        trials = read_json(self.folder / FILE).get("trials", [])
-        reported = [folder for trial in trials for folder in trial["runs"] if folder in by_folder]
-        folders = [*reported, *(folder for folder in by_folder if folder not in reported)]
-        return [by_folder[folder] for folder in folders[: self.trials]]
+        """Returns the trials in the plan of the sweep, as many as are asked for, in their order."""
+        return sorted(read_jobs(self.folder), key=lambda job: job.get("trial", 0))[: self.trials]
 
     def states(self) -> list[str]:
         """Returns the state of each trial; `missing` where it has not been planned."""
-        jobs = self.jobs()
-        states = {job.name: job.state for job in job_statuses(self.folder, {job["folder"]: job for job in jobs})}
-        return [states[job["folder"]] for job in jobs] + ["missing"] * (self.trials - len(jobs))
+        jobs = {job["folder"]: job for job in self.jobs()}
+        states = [job.state for job in job_statuses(self.folder, jobs)]
+        return states + ["missing"] * (self.trials - len(states))
 
     def is_done(self) -> bool:
         """Returns whether all trials have ended, with the configuration that the search now has."""
@@ -126,7 +118,8 @@ class BenchmarkPlan:
         """Checks each workload with each submission among some searches, and the search space of each submission.
 
         Raises:
-            UserError: a run cannot begin with its configuration, or files are missing.
+            UserError: a run cannot begin with its configuration, or files are missing; or a run of an earlier command
+                has another configuration now.
         """
         pairs: dict[tuple[str, Submission], Search] = {}
         submissions: dict[Submission, Search] = {}
@@ -134,6 +127,10 @@ class BenchmarkPlan:
             pairs.setdefault((search.workload, search.submission), search)
             submissions.setdefault(search.submission, search)
         with self._composer.composed(self._launcher) as config:
+            planner = JobPlanner(config)
+            for search in self.searches:
+                with self._named(search):
+                    check_planned(planner, search.folder, search.jobs())
             for search in pairs.values():
                 with self._named(search):
                     check_run(config, search.overrides)

@@ -82,7 +82,9 @@ class OptunaSweeper(SearchSweeper):
         search = self.new_search(self.sweep_config)
         if search.note:
             print(search.note, flush=True)
-        return write_trials(search.folder, search.study, search.jobs()) if search.run() else None
+        if not (search.run() and search.wait()):
+            return None
+        return write_trials(search.folder, search.study, search.jobs())
 
 
 def check_installed(typed: str, sampler: str) -> None:

@@ -8,9 +8,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, read_write
 
 from ..config.run_names import as_typed, former_sweep_name
-from ..records.job_table import PLAN, write_plan
+from ..records.job_table import PLAN, job_statuses, write_plan
 from ..records.run_folder import moved_text
 from ..system.errors import UserError
+from ..system.files import shown
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
 from .plan_job import JobPlanner
 
@@ -85,6 +86,22 @@ def plan_jobs(config: DictConfig, batch: list[list[str]]) -> list[dict[str, Any]
         if same["fingerprint"] != job["fingerprint"]:
             raise UserError(f"two jobs of the sweep would share the folder {job['folder']}; give each a run.name")
     return list(jobs.values())
+
+
+def check_planned(planner: JobPlanner, folder: Path, jobs: list[dict[str, Any]]) -> None:
+    """Raises UserError where a run that was planned has another configuration now, as after a change of a default.
+
+    Args:
+        planner: of the sweep's jobs.
+        folder: the sweep's.
+        jobs: of an earlier plan.
+    """
+    for job in job_statuses(folder, {job["folder"]: planner.plan(job["overrides"]) for job in jobs}):
+        if job.state == "outdated":
+            raise UserError(
+                f"{shown(folder / job.name)}: holds a run with another configuration, as a default has changed since;"
+                " remove it, or give another folder"
+            )
 
 
 def set_workers(config: DictConfig) -> int:

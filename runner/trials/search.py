@@ -17,7 +17,8 @@ from ..config.overrides import split_override
 from ..config.run_names import as_typed
 from ..records.job_table import SEED, job_status, read_jobs
 from ..records.run_folder import mark_pruned
-from ..sweeps.jobs import composed, configured_overrides, plan_jobs
+from ..sweeps.jobs import check_planned, composed, configured_overrides, plan_jobs
+from ..sweeps.plan_job import JobPlanner
 from ..sweeps.sweeper import POLL_SECONDS, extend_plan
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides, product
@@ -126,8 +127,9 @@ class TrialSearch:
         return None
 
     def check(self) -> None:
-        """Raises UserError where a run cannot begin with a bound or a choice of the space."""
+        """Raises UserError where a run cannot begin with a bound or a choice of the space, or former trials differ."""
         plan_jobs(self.config, [[*self.runs[0], *point_overrides(point)] for point in corners(self.space)])
+        check_planned(JobPlanner(self.config), self.folder, self.jobs())
         self._evaluations()
 
     def _evaluations(self) -> int:
@@ -166,7 +168,11 @@ class TrialSearch:
         Returns:
             Whether all trials have ended.
         """
-        while any(trial.state == TrialState.RUNNING for trial in self.study.trials()):
+        is_announced = False
+        while number := sum(trial.state == TrialState.RUNNING for trial in self.study.trials()):
+            if not is_announced:
+                print(f"waiting for trials that other processes run: {number}", flush=True)
+            is_announced = True
             if not self.searcher.run_jobs(self.folder, []):
                 return False
             time.sleep(POLL_SECONDS)

@@ -177,3 +177,30 @@ def test_missing_data_is_said_before_a_run(folder, monkeypatch):
     last = output(folder).splitlines()[-1]
     assert last.startswith("trainopt: tiny: mlp, sgd: ")
     assert "`trainopt data=cifar10 data.download=true debug=quick` fetches them" in last
+
+
+@pytest.mark.slow
+def test_another_default_outdates_what_is_done(folder):
+    (folder / "mine/optimizer").mkdir()
+    option = folder / "mine/optimizer/mine.yaml"
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.1\nmomentum: 0.0\n")
+    words = ("--ruleset", "self", "--studies", "1", "optimizer=mine")
+    assert benchmark(folder, *words) == 0, output(folder)
+    made = runs(folder)
+    option.write_text(option.read_text().replace("momentum: 0.0", "momentum: 0.9"))
+    output(folder)
+    assert benchmark(folder, *words) == 2
+    assert "mlp, mine: " in (text := output(folder))
+    assert "holds a run with another configuration, as a default has changed since" in text
+    assert runs(folder) == made
+
+
+def test_names_and_the_style_of_the_figure_are_checked_before_anything_is_run(folder):
+    def plan(*words):
+        return make_plan(parser().parse_intermixed_args(["tiny", "--config-dir", str(folder / "mine"), *words]))
+
+    assert [s.name for s in plan("--rename", "optimizer=sgd:mine").submissions] == ["mine", "AdamW"]
+    with pytest.raises(UserError, match="--rename optimizer=adam:A: no method has optimizer=adam"):
+        plan("--rename", "optimizer=adam:A")
+    with pytest.raises(UserError, match="--width 3: must be a length with its unit"):
+        plan("--width", "3")

@@ -1,7 +1,6 @@
 """Tournaments whose methods are tuned by trials: random, qmc and tpe, that are killed, diverge, fail and go on."""
 
 import json
-import math
 import os
 import random
 import signal
@@ -13,54 +12,21 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
+from helpers.placed import TRAINING, made_steps, place_of, point_key, write_placed
 from helpers.runs import summary, tournament_jobs, tournament_result
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.search.tuning_budget import FINAL, TRIAL, Entrant, check_trial_length, unequal_budget
 from trainopt.runner.system.errors import UserError
 
-# An optimizer that puts the loss of the function theta -> theta where a formula says; every step goes on record.
-THEIRS = """
-import math, os, pathlib, time, torch
-
-HERE = pathlib.Path(__file__).parent
-
-class Placed(torch.optim.Optimizer):
-    def __init__(self, params, lr=0.1, best=-2.0, pause=0.0):
-        super().__init__(params, {"lr": lr})
-        self.place, self.pause, self.key = (math.log10(lr) - best) ** 2, pause, f"{best!r},{lr!r}"
-
-    @torch.no_grad()
-    def step(self, closure):
-        with torch.enable_grad():
-            loss = closure()
-        time.sleep(self.pause)
-        (p,) = self.param_groups[0]["params"]
-        state = self.state[p]
-        state["step"] = state.get("step", 0) + 1
-        with open(HERE / "steps", "a") as file:
-            file.write(f"{self.key},{int(p.item() > 0)},{state['step']}\\n")
-        if 0.5 < self.place < 1.0:
-            raise ArithmeticError("no further")
-        p.fill_(float("nan") if self.place > 2.0 else self.place + 1 / state["step"])
-        return loss
-"""
 TOURNAMENT = (
     "-m",
     "hydra/sweeper=tournament",
     "hydra.sweeper.selection=train_loss",
     "hydra.sweeper.trial_duration=4steps",
     "hydra.sweeper.seeds=[1,2]",
-    "model=function",
-    "model.function=product",
-    "model.start=[1.0]",
-    "data=none",
-    "logger=none",
-    "optimizer._target_=their_placing.Placed",
-    "optimizer.lr=tag(log,interval(1e-4,1.0))",
+    *TRAINING,
     "+optimizer.best=-2.0,-1.0",
     "duration=6steps",
-    "evaluate_every=1steps",
-    "checkpoint_every=1steps",
     "log_every=1steps",
     "hydra.sweep.dir=sweep",
 )
@@ -69,7 +35,7 @@ METHODS = {"+optimizer.best=-2.0": -2.0, "+optimizer.best=-1.0": -1.0}
 
 @pytest.fixture
 def there(tmp_path):
-    (tmp_path / "their_placing.py").write_text(THEIRS)
+    write_placed(tmp_path, fails=(0.5, 1.0), diverges=2.0)
     return tmp_path
 
 
@@ -84,7 +50,7 @@ def check_tournament(folder: Path, number: int) -> None:
         ended = {}
         for trial in content["trials"]:
             lr = trial["params"]["optimizer.lr"]
-            place = (math.log10(lr) - best) ** 2
+            place = place_of(lr, best)
             if 0.5 < place < 1.0:
                 assert trial["state"] == "failed"
             elif place > 2.0:
@@ -123,7 +89,7 @@ def test_killed_tournaments_go_on_without_repeating_a_step(there, search, launch
     assert kills > 0
     assert forked(*command, folder=there) in (0, 1), (there / "output").read_text()
     check_tournament(there, 6)
-    steps = Counter((there / "steps").read_text().split())
+    steps = made_steps(there)
     assert repeated_steps(there, steps) <= kills * (2 if launcher == "joblib" else 1)
 
 
@@ -134,20 +100,21 @@ def failed_steps(folder: Path) -> set[str]:
         method = next(m for m in tournament_result(folder)["methods"] if m["name"] == name)
         content = json.loads((folder / "sweep" / method["search"]).read_text())
         failed = (trial for trial in content["trials"] if trial["state"] == "failed")
-        lines |= {f"{best!r},{trial['params']['optimizer.lr']!r},1,1" for trial in failed}
+        lines |= {f"{point_key(trial['params']['optimizer.lr'], best)},1" for trial in failed}
     return lines
 
 
 def repeated_steps(folder: Path, steps: Counter) -> int:
     """Returns how many steps were made twice; a best value has a trial and two final runs with the same steps."""
-    chosen = {f"{METHODS[m['name']]!r},{m['chosen']['optimizer.lr']!r}" for m in tournament_result(folder)["methods"]}
+    methods = tournament_result(folder)["methods"]
+    chosen = {point_key(m["chosen"]["optimizer.lr"], METHODS[m["name"]]) for m in methods}
     failed = failed_steps(folder)
     repeats = 0
     for line, number in steps.items():
-        step = int(line.rpartition(",")[2])
+        point, _, step = line.rpartition(",")
         planned = 1
-        if line.rsplit(",", 2)[0] in chosen:
-            planned = 3 if step <= 4 else 2
+        if point in chosen:
+            planned = 3 if int(step) <= 4 else 2
         repeats += 0 if line in failed else number - planned
     return repeats
 
@@ -157,10 +124,10 @@ def repeated_steps(folder: Path, steps: Counter) -> int:
 def test_more_trials_may_change_what_is_chosen_and_the_final_runs(there):
     command = (*TOURNAMENT, "hydra.sweeper.search=random")
     assert forked(*command, "hydra.sweeper.trials=2", folder=there) in (0, 1)
-    steps = Counter((there / "steps").read_text().split())
+    steps = made_steps(there)
     assert forked(*command, "hydra.sweeper.trials=7", folder=there) in (0, 1)
     check_tournament(there, 7)
-    again = Counter((there / "steps").read_text().split())
+    again = made_steps(there)
     assert all(again[line] == number for line, number in steps.items() if line not in failed_steps(there))
     roles = Counter(job.role for job in read_job_table(there / "sweep"))
     assert roles["final"] == 4
@@ -174,7 +141,7 @@ def test_two_processes_work_on_one_tournament(there):
     pids = [start_fork(*command, folder=there, before=os.setsid) for _ in range(2)]
     assert {exit_code(pid) for pid in pids} <= {0, 1}
     assert tournament_result(there)["comparable"]
-    steps = Counter((there / "steps").read_text().split())
+    steps = made_steps(there)
     assert repeated_steps(there, steps) == 0
 
 

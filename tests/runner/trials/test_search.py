@@ -11,72 +11,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
+from helpers.placed import TRAINING, made_steps, place_of, point_key, write_placed
 from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.system.hydra_compat import accept_sweeper
 
-# An optimizer that puts the loss of the function theta -> theta where a formula says; every step goes on record.
-THEIRS = """
-import math, os, pathlib, signal, time, torch
-
-HERE = pathlib.Path(__file__).parent
-
-class Placed(torch.optim.Optimizer):
-    def __init__(self, params, lr=0.1, width=4.0, pause=0.0):
-        super().__init__(params, {"lr": lr})
-        self.place, self.pause = (math.log10(lr) + 2) ** 2 + 0.1 * (width - 4) ** 2, pause
-        self.key = f"{lr!r},{width!r}"
-
-    @torch.no_grad()
-    def step(self, closure):
-        with torch.enable_grad():
-            loss = closure()
-        time.sleep(self.pause)
-        (p,) = self.param_groups[0]["params"]
-        state = self.state[p]
-        state["step"] = state.get("step", 0) + 1
-        with open(HERE / "steps", "a") as file:
-            file.write(f"{self.key},{state['step']}\\n")
-        if 1.0 < self.place < 1.5:
-            raise ArithmeticError("no further")
-        p.fill_(float("nan") if self.place > 3.0 else self.place + 1 / state["step"])
-        return loss
-"""
 SEARCH = (
     "-m",
     "hydra/sweeper=optuna",
     "hydra.sweeper.metric=test_loss",
-    "model=function",
-    "model.function=product",
-    "model.start=[1.0]",
-    "data=none",
-    "logger=none",
-    "optimizer._target_=their_placed.Placed",
-    "optimizer.lr=tag(log,interval(1e-4,1.0))",
+    *TRAINING,
     "+optimizer.width=interval(1,9)",
     "duration=9steps",
-    "evaluate_every=1steps",
-    "checkpoint_every=1steps",
     "hydra.sweep.dir=sweep",
 )
 
 
 @pytest.fixture
 def there(tmp_path):
-    (tmp_path / "their_placed.py").write_text(THEIRS)
+    write_placed(tmp_path, fails=(1.0, 1.5), diverges=3.0)
     return tmp_path
 
 
 def content(folder: Path) -> dict:
     return json.loads((folder / "sweep/search.json").read_text())
-
-
-def steps(folder: Path) -> Counter:
-    return Counter((folder / "steps").read_text().split())
-
-
-def place(lr: float, width: float) -> float:
-    return (math.log10(lr) + 2) ** 2 + 0.1 * (width - 4) ** 2
 
 
 def check_trials(folder: Path, number: int, pruner: str) -> None:
@@ -86,7 +47,7 @@ def check_trials(folder: Path, number: int, pruner: str) -> None:
     assert len(trials) == number
     ended = {}
     for trial in trials:
-        at = place(trial["params"]["optimizer.lr"], trial["params"]["+optimizer.width"])
+        at = place_of(trial["params"]["optimizer.lr"], width=trial["params"]["+optimizer.width"])
         if 1.0 < at < 1.5:
             assert trial["state"] == "failed"
         elif at > 3.0:  # its first evaluation, where a pruner may end it, is not finite either
@@ -115,7 +76,7 @@ def test_a_search_prunes_and_takes_more_trials(there):
     assert forked(*command, "hydra.sweeper.n_trials=7", folder=there) == 0
     assert content(there)["trials"][:4] == first
     check_trials(there, 7, "hyperband")
-    assert set(steps(there).values()) == {1}
+    assert set(made_steps(there).values()) == {1}
     assert (there / "sweep/search_slice.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -140,11 +101,11 @@ def test_killed_searches_go_on_without_repeating_a_step(there, sampler, pruner, 
     check_trials(there, 8, pruner)
     assert code == any(trial["state"] == "failed" for trial in content(there)["trials"])
     failed = {
-        f"{trial['params']['optimizer.lr']!r},{trial['params']['+optimizer.width']!r},1"
+        f"{point_key(trial['params']['optimizer.lr'], width=trial['params']['+optimizer.width'])},1"
         for trial in content(there)["trials"]
         if trial["state"] == "failed"  # which is tried again each time
     }
-    repeated = sum(number - 1 for step, number in steps(there).items() if step not in failed)
+    repeated = sum(number - 1 for step, number in made_steps(there).items() if step not in failed)
     assert repeated <= kills * (2 if launcher == "joblib" else 1)
 
 
@@ -181,10 +142,57 @@ def test_two_processes_work_on_one_search(there):
     options = ("hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=10", "+optimizer.pause=0.05")
     pids = [start_fork(*SEARCH, *options, folder=there, before=os.setsid) for _ in range(2)]
     assert {exit_code(pid) for pid in pids} <= {0, 1}
-    forked(*SEARCH, *options, folder=there)
+    assert not {"running"} & {trial["state"] for trial in content(there)["trials"]}  # each waits for the other
     assert len(content(there)["trials"]) <= 11  # each may ask for the last one at the same moment
     by_trial = Counter(trial["params"]["optimizer.lr"] for trial in content(there)["trials"])
     assert set(by_trial.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_finished_search_is_outdated_by_another_default(there):
+    (there / "mine/optimizer").mkdir(parents=True)
+    option = there / "mine/optimizer/placed.yaml"
+    option.write_text("_target_: their_placed.Placed\nlr: 0.1\nbest: -2.0\n")
+    training = [word for word in TRAINING if "_target_" not in word]
+    options = ("hydra/sweeper=optuna", "hydra.sweeper.metric=test_loss", "hydra.sweeper.n_trials=2")
+    command = ("-m", *options, *training, "optimizer=placed", "--config-dir", "mine", "hydra.sweep.dir=sweep")
+    command = (*command, "duration=2steps")
+    assert forked(*command, folder=there) in (0, 1)
+    assert forked(*command, folder=there) in (0, 1)
+    made = made_steps(there)
+    option.write_text(option.read_text().replace("-2.0", "-1.0"))
+    assert forked(*command, folder=there) == 2
+    assert "holds a run with another configuration, as a default has changed since" in (there / "output").read_text()
+    assert made_steps(there) == made
+
+
+class Grid(Sweeper):
+    """A sweeper as Hydra's plugins are: it takes what a job returns for the metric."""
+
+    def __init__(self, **settings):
+        """Takes the settings of the sweeper that Hydra's configuration has, and needs none."""
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments):
+        batch = [[*arguments, f"optimizer.lr={lr}"] for lr in (0.01, 0.1, 1.0)]
+        values = [job.return_value for job in self.launcher.launch(batch, initial_job_idx=0)]
+        Path("values").write_text(" ".join(map(str, values)))
+
+
+@pytest.mark.slow
+def test_a_job_returns_its_metric_to_a_sweeper_of_others(there):
+    training = [word for word in TRAINING if "interval" not in word]
+    command = ("-m", *training, "hydra.sweeper._target_=theirs.Grid", "duration=4steps", "hydra.sweep.dir=sweep")
+
+    def register() -> None:
+        accept_sweeper(Grid, "theirs")
+
+    assert exit_code(start_fork(*command, folder=there, before=register)) == 0, (there / "output").read_text()
+    first, second, diverged = map(float, (there / "values").read_text().split())
+    assert [first, second] == pytest.approx([0.25, 1.0], abs=1e-5)  # after four steps, and before the first
+    assert math.isnan(diverged)
 
 
 @pytest.mark.parametrize(
