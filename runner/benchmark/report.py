@@ -82,6 +82,8 @@ def cost_text(value: float) -> str:
 
 def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
     """Draws the performance profiles of all submissions."""
+    from matplotlib import rcParams
+
     figure = new_figure(3.6)
     axis = figure.subplots()
     handles = {}
@@ -92,7 +94,7 @@ def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
         style: dict[str, Any] = dict(zip(("color", "linestyle"), styles[" ".join(submission.overrides)], strict=True))
         score = ranking.scores[ranking.axis][name]
         # each next line is a little thinner, so that equal profiles are seen
-        width = 3.0 - 1.8 * i / max(1, len(submissions) - 1)
+        width = (2.0 - 1.2 * i / max(1, len(submissions) - 1)) * rcParams["lines.linewidth"]
         line = axis.step(taus(), score.profile, where="post", linewidth=width, **style)[0]
         handles[f"{name} (score {score.score:.3f})"] = line
     axis.set(xlim=(1, TAU_MAX), ylim=(-0.02, 1.02))
