@@ -27,9 +27,11 @@ lint: $(READY) ## ruff and mypy
 	MYPYPATH=.mypy $(BIN)/mypy -p trainopt
 
 docs: $(READY) ## the site, into docs/_build: guides, and the reference made from the YAMLs and docstrings
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 package: $(READY) ## sdist and wheel, into dist/
+	$(BIN)/pip install --quiet twine
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
