@@ -12,7 +12,16 @@ from hydra.errors import HydraException
 
 from ..config.explain import wrong_choice
 from ..config.options import CONF, Vocabulary, default_choices, list_groups, option_content, shipped
-from ..config.overrides import config_dir, config_folders, split_override, typed_overrides
+from ..config.overrides import (
+    NO_CLASSES,
+    OTHER_OPTIONS,
+    OWN,
+    config_dir,
+    config_folders,
+    own_target,
+    split_override,
+    typed_overrides,
+)
 from ..config.quoting import quoted_overrides
 from ..config.run_names import option_choices
 from ..config.validate import replaced_classes
@@ -44,10 +53,12 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
   trainopt benchmark SUITE [optimizer=A,B] [--quick] [--studies K]   workloads with targets: scores of optimizers
 
+  from trainopt.runner import train       one run from Python or a notebook: train(["optimizer=adam", "seed=1"])
+
   --help [GROUP|KEY|keys] this page, with the keys of the options of the command line; or about a group, a key, all keys
   --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
-  GROUP._target_=module.Class   a class of your own; modules of the working directory are found
+  GROUP._target_=module.Class   a class of your own; modules of the working directory are found (--help GROUP)
   --debug             show the traceback of an error
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
   --version, --hydra-help   show the version; Hydra's own flags
@@ -227,6 +238,11 @@ def group_text(group: str, vocabulary: Vocabulary) -> str:
         comment = itertools.takewhile(lambda line: line.startswith("# "), content)
         about = " ".join(line.removeprefix("# ") for line in comment if "@package" not in line)
         lines += textwrap.wrap(f"{option}  {about}", width, initial_indent="  ", subsequent_indent="      ")
+    if group not in NO_CLASSES:
+        what = OWN.get(group, "CONTRIBUTING.md says what it must have")
+        keys = f"[+{group}.{'NAME.' if group in list_groups() else ''}KEY=VALUE …]"
+        own = f"Your own: {own_target(group, 'module.Class')} {keys}: {what}"
+        lines += ["", *textwrap.wrap("; ".join([own, *filter(None, [OTHER_OPTIONS.get(group)])]), width)]
     return "\n".join(lines)
 
 

@@ -11,7 +11,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
 from .options import Vocabulary, default_choices, list_groups, option_content, read
-from .overrides import NO_CLASSES, OTHER_OPTIONS, PLUGINS, chosen, hint, no_override, option_of_name, split_override
+from .overrides import (
+    NO_CLASSES,
+    OTHER_OPTIONS,
+    PLUGINS,
+    chosen,
+    hint,
+    no_override,
+    option_of_name,
+    own_target,
+    split_override,
+)
 from .renamed import RENAMED_OPTIONS, new_key
 from .validate import OPEN_TARGETS, missing_group, unknown_key
 
@@ -118,15 +128,6 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     here = option_of_name(group, option, options)
     similar = f"; did you mean {here}?" if here else nearest(option, options)
     return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
-
-
-def own_target(group: str, target: str) -> str:
-    """Returns what is typed for a class or function of one's own.
-
-    >>> own_target("objective", "mine.focal"), own_target("metric", "mine.Precision")
-    ('objective._target_=mine.focal', '+metric.NAME._target_=mine.Precision')
-    """
-    return f"+{group}.NAME._target_={target}" if group in list_groups() else f"{group}._target_={target}"
 
 
 def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:

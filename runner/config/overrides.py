@@ -6,7 +6,7 @@ from typing import Any
 
 from ..system.errors import nearest
 from ..system.flags import FlagParser
-from .options import Vocabulary, default_choices
+from .options import Vocabulary, default_choices, list_groups
 
 # What is typed here for a key of these names; {} stands for the value. Text without "=" says what there is instead.
 KEYS = {
@@ -175,6 +175,17 @@ OTHER_OPTIONS = {
 
 NO_CLASSES = ("experiment", "debug", "recipe")  # groups whose options name no class
 
+# What a class or function of the user's own is, by group.
+OWN = {
+    "data": "a function that returns {train: Dataset, test: Dataset}, or arrays (docs/data.md)",
+    "model": "a class or function that returns an nn.Module; it may take num_classes, in_channels and input_shape",
+    "objective": "a function of outputs and targets, or a class of such: the batch's mean, or the loss of each sample",
+    "metric": "a class with reset(), update(outputs, targets) and compute()",
+    "optimizer": "a torch.optim.Optimizer",
+    "schedule": "a class with step(), state_dict() and load_state_dict(); it may take the optimizer",
+    "logger": "a class with row(record)",
+}
+
 # The package that brings an option of one of Hydra's groups.
 PLUGINS = {
     "hydra/launcher=submitit_local": "hydra-submitit-launcher",
@@ -187,6 +198,15 @@ PLUGINS = {
     "hydra/job_logging=colorlog": "hydra-colorlog",
     "hydra/hydra_logging=colorlog": "hydra-colorlog",
 }
+
+
+def own_target(group: str, target: str) -> str:
+    """Returns what is typed for a class or function of one's own.
+
+    >>> own_target("objective", "mine.focal"), own_target("metric", "mine.Precision")
+    ('objective._target_=mine.focal', '+metric.NAME._target_=mine.Precision')
+    """
+    return f"+{group}.NAME._target_={target}" if group in list_groups() else f"{group}._target_={target}"
 
 
 def split_override(override: str) -> tuple[str, str, str]:

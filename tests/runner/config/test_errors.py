@@ -422,6 +422,9 @@ def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
 
 def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trainopt, tmp_path):
     assert "liao2018/svhn_dynamic  " in trainopt("--help", "experiment").out
+    about = " ".join(trainopt("--help", "metric").out.split())
+    assert about.endswith("+metric.NAME._target_=torchmetrics.CLASS")
+    assert "own: +metric.NAME._target_=module.Class [+metric.NAME.KEY=VALUE …]: a class with reset(), update(" in about
     about = trainopt("--help", "optimizer").out
     assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
     assert "clip_norm: null # a longer gradient" in trainopt("--help", "keys").out
