@@ -68,16 +68,14 @@ def _source(lines: list[str], value: yaml.Node) -> str:
 
 
 def _comment(lines: list[str], line: int, value: yaml.Node, head_lines: int) -> str:
-    """Returns the comment behind a value; where it has none, that above its key."""
+    """Returns the comment above a key, and that behind its value."""
     after = value.end_mark.column if value.end_mark.line == line else len(lines[line].partition("#")[0])
     _, hash_sign, behind = lines[line][after:].partition("#")
-    if hash_sign:
-        return behind.strip()
-    above: list[str] = []
+    words = [behind.strip()] if hash_sign else []
     while line - 1 >= head_lines and lines[line - 1].lstrip().startswith("#"):
         line -= 1
-        above.insert(0, lines[line].strip()[1:].strip())
-    return " ".join(above)
+        words.insert(0, lines[line].strip()[1:].strip())
+    return " ".join(words)
 
 
 def _cell(text: str) -> str:
@@ -98,12 +96,14 @@ def table(keys: list[Key], group: str, rules: dict[str, Any], common: dict[str, 
         rules: what each key takes.
         common: the keys of every run, whose meanings an option need not repeat.
     """
-    lines = ["| key | default | takes | meaning |", "| --- | --- | --- | --- |"]
-    for key in keys:
-        name = f"{group}.{key.name}" if group else key.name
+    names = [f"{group}.{key.name}" if group else key.name for key in keys]
+    takes = [str(rules.get(name, "")).removeprefix("one of ") for name in names]
+    columns = ["key", "default", *(["takes"] if any(takes) else []), "meaning"]  # without: classes check their keys
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for name, key, rule in zip(names, keys, takes, strict=True):
         meaning = key.meaning or (common[name].meaning if name in common else "")
-        takes = str(rules.get(name, "")).removeprefix("one of ")  # empty: the class that the key is for checks it
-        lines.append(f"| `{name}` | {_code(key.default)} | {_cell(takes)} | {_cell(meaning)} |")
+        cells = [f"`{name}`", _code(key.default), *([_cell(rule)] if any(takes) else []), _cell(meaning)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -184,19 +184,32 @@ def link_to_pages(app: Any, document: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"](../{name})", f"]({up}{name.lower()})")
 
 
-def escape_formulas(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
-    """Lets bars and stars in formulas of docstrings, as in |x| and f*, be read as they are."""
+def show_formulas(app: Any, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Lets formulas of docstrings be read as they are: in blocks, and with bars and stars in text, as in |x| and f*."""
     del app, what, name, thing, options
-    for i, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(`[^`]*`)", line)
-            parts[::2] = [re.sub(r"\||(?<=\S)\*|\*(?=\S)", r"\\\g<0>", text) for text in parts[::2]]
-            lines[i] = "".join(parts)
+    shown: list[str] = []
+    is_top = True  # of the docstring's text, and not of a section as Args
+    for paragraph in "\n".join(lines).split("\n\n"):
+        rows = paragraph.split("\n")
+        is_indented = all(row.startswith("    ") for row in rows)
+        if is_top and (is_indented or (len(rows) > 1 and all(re.search("^[^> ].*( = | <- )", row) for row in rows))):
+            shown += ["::", "", *(row if is_indented else f"    {row}" for row in rows), ""]
+        else:
+            is_top = not rows[-1].startswith("    ")
+            shown += [*(row if row.lstrip().startswith((">>>", "...")) else _escaped(row) for row in rows), ""]
+    lines[:] = shown
+
+
+def _escaped(text: str) -> str:
+    """Returns a line of text in which bars and stars outside of code mean themselves."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [re.sub(r"\||(?<=\S)\*|\*(?=\S)", r"\\\g<0>", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Tells Sphinx when to write and when to change pages."""
     app.connect("builder-inited", lambda app: write_pages())
     app.connect("source-read", link_to_pages)
-    app.connect("autodoc-process-docstring", escape_formulas, priority=100)  # before sections become fields
+    app.connect("autodoc-process-docstring", show_formulas, priority=100)  # before sections become fields
     return {"parallel_read_safe": True}

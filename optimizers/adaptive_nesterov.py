@@ -72,8 +72,6 @@ class AdaptiveNesterov(CheckedOptimizer):
 
     sets_lr = True  # it overwrites the learning rate of a schedule
 
-    last_step: dict[str, float]
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -93,7 +91,6 @@ class AdaptiveNesterov(CheckedOptimizer):
                 raise ValueError(f"{name}={bounds}: must be (low, high) with 0 <= low <= high, or None")
         lr_bounds, grad_norm_sq_bounds = (b and (b[0], b[1]) for b in (lr_bounds, grad_norm_sq_bounds))
         values = (gamma, loss_floor, lr_bounds, grad_norm_sq_bounds)
-        self.last_step = {}
         shared = dict(zip(SHARED, values, strict=True))
         super().__init__(params, {"momentum": momentum, **shared, "weight_decay": weight_decay})
 
@@ -109,7 +106,6 @@ class AdaptiveNesterov(CheckedOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.param_groups = [_Group(group) for group in self.param_groups]
-        self.last_step = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]

@@ -29,7 +29,20 @@ class CheckedOptimizer(Optimizer):
 
     That is an unknown option of a parameter group, a value out of its range (also one that a scheduler set), and the
     state of another optimizer. An option that a state of an earlier version lacks has the value of the constructor.
+
+    Attributes:
+        last_step: what the last step says of itself; empty before a step, and where a state was loaded.
     """
+
+    last_step: dict[str, Any]
+
+    def __init__(self, params: Any, defaults: dict[str, Any]):
+        self.last_step = {}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters.

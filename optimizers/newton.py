@@ -67,13 +67,8 @@ class Newton(SecondOrderOptimizer):
         max_parameters: int = 2000,
         weight_decay: float = 0.0,
     ):
-        self.last_step: dict[str, float] = {}
         options = {"lr": lr, "damping": damping, "max_parameters": max_parameters, "weight_decay": weight_decay}
         super().__init__(params, options)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters.

@@ -38,7 +38,7 @@ ALLOWED = {
         *("runner.state", "runner.reporting", "runner.trackers", "runner.records", "runner.config", "runner.system"),
     },
     "runner.benchmark": {
-        *("runner.scores", "runner.studies", "runner.comparison", "runner.search", "runner.sweeps"),
+        *("runner.scores", "runner.studies", "runner.comparison", "runner.search", "runner.trials", "runner.sweeps"),
         *("runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.studies": {

@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 from ..datasets.checks import count_classes
 from ..datasets.hugging_face import are_splits, from_splits
 from ..errors import DataError
-from ..samples.loading import Progress, collated, default_workers, load, processes
+from ..samples.loading import Progress, collated, load, worker_count
 from .samples import Form, Samples, as_inputs, as_targets, form_of
 
 PARTS = ("train", "test", "validation")
@@ -120,8 +120,8 @@ def torch_datasets(
         whole = tensors_of(dataset, num_classes is not None)
         if whole is not None and not all(values.isfinite().all() for values in whole):
             raise DataError(f"data: the {name} set holds values that are nan or infinite, must be finite")
-    count = default_workers(0 if is_in_memory(parts["train"]) else looks["train"].seconds * len(parts["train"]))
-    count = count if workers is None else processes(workers)
+    seconds = 0 if is_in_memory(parts["train"]) else looks["train"].seconds * len(parts["train"])
+    count = worker_count(workers, seconds)
     notes = [f"up to {count} processes read the data (data.workers)"] * (count > 0)
     unseeded = [name for name, look in looks.items() if not look.is_reproducible]
     if unseeded:

@@ -39,9 +39,16 @@ def load(dataset: Dataset, workers: int, **options: Any) -> Iterator[Any]:
         return iter(loader)
 
 
-def default_workers(seconds: float) -> int:
-    """Returns how many processes load samples by default, by the seconds of one pass over them."""
-    return processes(DEFAULT_WORKERS) if seconds > LONG_LOADING else 0
+def worker_count(workers: int | None, seconds: float) -> int:
+    """Returns how many processes load samples, at most one for each core that the run may use.
+
+    Args:
+        workers: how many may; None: by the seconds.
+        seconds: of one pass over the samples.
+    """
+    if workers is None:
+        workers = DEFAULT_WORKERS if seconds > LONG_LOADING else 0
+    return processes(workers) if workers else 0
 
 
 def processes(workers: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DataError
-from ..samples.loading import collated, default_workers, load, processes, spare_cores, threads
+from ..samples.loading import collated, load, spare_cores, threads, worker_count
 from ..samples.transforms import ImageTransforms, TransformedImages
 from .augmentation import Augmentation, BatchAugmentation
 from .crops import CropReader
@@ -55,8 +55,8 @@ class TransformedInMemory(InMemory):
         self.augmentation = augmentation
         transforms = ImageTransforms(augmentation.image_transforms(mean), self.shape)
         self.samples, self._targets = TransformedImages(self.stored.cpu(), transforms), self.targets.cpu()
-        count = default_workers(transforms.seconds * len(self)) if workers is None else processes(workers)
-        self.workers, self._threads = count, spare_cores(count)
+        self.workers = worker_count(workers, transforms.seconds * len(self))
+        self._threads = spare_cores(self.workers)
         padding = augmentation.crop_padding
         corners = range(padding, -padding - 1, -1)  # of the image in its crop, for each corner of the crop
         self._image_masks = RectangleMasks((corners, corners), self.shape[1:], self.shape[1:], self.device)

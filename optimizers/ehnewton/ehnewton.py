@@ -130,12 +130,7 @@ class EHNewton(SecondOrderOptimizer):
         weight_decay: float = 0.0,
     ):
         options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.last_step: dict[str, Any] = {}
         super().__init__(params, options)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.last_step = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters.

@@ -83,8 +83,9 @@ class Step:
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
         check_types(self.params, self.options)
         self.groups = [self.group_of[p] for p in self.params]
-        is_per_output = self.options["damping_per_output"] and self.curvature is not None
-        self.unit = self.curvature.factor_of_output if is_per_output else 1.0  # type: ignore[union-attr]
+        self.unit = 1.0
+        if self.options["damping_per_output"] and self.curvature is not None:
+            self.unit = self.curvature.factor_of_output
         self.preconditioner = self._precondition()
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
@@ -244,7 +245,8 @@ class Step:
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
         limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
-        preconditioner = self._solve_flat if self.preconditioner is not None else None
+        metric = self.preconditioner
+        preconditioner = None if metric is None else lambda v: flatten(metric.solve(unflatten(v, like)))
         p, info = conjugate_gradient_flat(product, b, *limits, self._start(like), preconditioner)
         slope = -float(b.dot(p))
         is_fallback = not slope <= -self._threshold(groups)
@@ -284,10 +286,6 @@ class Step:
         if not self.is_guarded and not self.has_subspace:
             system.gradient = []
         return Solution(p, info, -scale * gd, is_fallback)
-
-    def _solve_flat(self, vector: Tensor) -> Tensor:
-        """Returns M^-1 v for a vector (n,)."""
-        return flatten(self.preconditioner.solve(unflatten(vector, self.params)))  # type: ignore[union-attr]
 
     def _in_subspace(self, solution: Solution, curvature: Curvature) -> Solution:
         """Returns the step to the minimum of the quadratic model over the directions p and the last step."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..compat_torch import BATCH_NORM
 from ..shard import WHOLE, Shard
+from ..vectors import flatten
 from .accumulator import GramAccumulator
 from .buffers import Buffers
 from .form_benchmark import FormBenchmark
@@ -90,8 +91,7 @@ def own_loss_gram(
 
 def _gradient(loss: Tensor, params: list[Tensor]) -> Tensor:
     """Returns the gradient of a loss as one vector, and retains the graph."""
-    parts = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-    return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in zip(parts, params, strict=True)])
+    return flatten(torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True, materialize_grads=True))
 
 
 def _groups(params: list[Tensor], entries: int) -> Iterator[list[Tensor]]:

@@ -17,6 +17,7 @@ from ..sweeps.plan_job import JobPlanner
 from ..system.errors import UserError
 from ..system.files import read_json
 from ..system.hydra_compat import parse_overrides, product
+from ..trials.result import FILE
 from .submissions import Submission
 from .suite import Effort, Suite, Workload
 
@@ -48,14 +49,22 @@ class Search:
     options: list[str]
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Returns the trials in the plan of the sweep, as many as are asked for, in their order."""
-        return sorted(read_jobs(self.folder), key=lambda job: job.get("trial", 0))[: self.trials]
+        """Returns the job of each trial in the plan of the sweep, as many as are asked for, in their order.
+
+        Trials of one point, as a space of few choices has them, have one job; the report of the search says which.
+        """
+        jobs = sorted(read_jobs(self.folder), key=lambda job: job.get("trial", 0))
+        by_folder = {job["folder"]: job for job in jobs}
+        trials = read_json(self.folder / FILE).get("trials", [])
+        reported = [folder for trial in trials for folder in trial["runs"] if folder in by_folder]
+        folders = [*reported, *(folder for folder in by_folder if folder not in reported)]
+        return [by_folder[folder] for folder in folders[: self.trials]]
 
     def states(self) -> list[str]:
         """Returns the state of each trial; `missing` where it has not been planned."""
-        jobs = {job["folder"]: job for job in self.jobs()}
-        states = [job.state for job in job_statuses(self.folder, jobs)]
-        return states + ["missing"] * (self.trials - len(states))
+        jobs = self.jobs()
+        states = {job.name: job.state for job in job_statuses(self.folder, {job["folder"]: job for job in jobs})}
+        return [states[job["folder"]] for job in jobs] + ["missing"] * (self.trials - len(jobs))
 
     def is_done(self) -> bool:
         """Returns whether all trials have ended, with the configuration that the search now has."""

@@ -178,4 +178,4 @@ def environment(ranking: Ranking) -> tuple[list[tuple[str, list[tuple[str, int]]
         for trial in results.study(search.workload, search.submission.name, search.study)
     ]
     rows = {str(path): dict(flatten(read_json(path / "environment.json"))) for path in folders}
-    return environment_rows(pd.DataFrame.from_dict(rows, orient="index")), len(folders)
+    return environment_rows(pd.DataFrame.from_dict(rows, orient="index")), len(rows)

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from trainopt.optimizers.functional_signatures import BatchNormArguments
+
 from .ranks import Ranks
 
 
@@ -45,22 +47,13 @@ class GlobalBatchNorm(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls a function of torch."""
         if function is F.batch_norm:
-            return self._batch_norm(*args, **(kwargs or {}))
+            return self._batch_norm(BatchNormArguments(*args, **(kwargs or {})))
         return function(*args, **(kwargs or {}))
 
-    def _batch_norm(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training:
-            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    def _batch_norm(self, call: BatchNormArguments) -> Tensor:
+        if not call.training:
+            return F.batch_norm(*call)
+        input, running_mean, running_var, weight, bias, _, momentum, eps = call
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         mean, var, count = statistics(values, self._ranks)
         if values.numel() // values.shape[1] < 2 and count.item() < 2:  # looks at a GPU only where it may be

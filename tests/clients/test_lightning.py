@@ -135,8 +135,7 @@ def test_manual_optimization_with_a_closure_makes_them_too(name, tmp_path):
 
 def test_a_clipped_gradient_is_followed(tmp_path):
     """The Trainer clips between backward and the step: the right-hand side is what `.grad` holds then."""
-    optimizer = lambda p: EHNewton(p, lr=0.3, damping=0.0, cg_max_iter=1)  # noqa: E731
-    module = Automatic(optimizer)
+    module = Automatic(lambda p: EHNewton(p, lr=0.3, damping=0.0, cg_max_iter=1))
     ours = fit(module, tmp_path, gradient_clip_val=1e-3, limit_train_batches=1)
     model = network()
     inputs, targets = next(iter(batches()))

@@ -96,9 +96,8 @@ def test_weights_of_several_types_are_refused():
     problem = classifier()
     problem.network[2].float()
     optimizer = EHNewton(problem.params)
-    loss = lambda: sum(p.double().square().sum() for p in problem.params)  # noqa: E731
     with pytest.raises(ValueError, match="^parameters must be of one dtype and device"):
-        optimizer.step(loss)
+        optimizer.step(lambda: sum(p.double().square().sum() for p in problem.params))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from trainopt.data import (
     batches,
     image_folder,
 )
-from trainopt.data.samples.loading import default_workers, processes
+from trainopt.data.samples.loading import processes, worker_count
 from trainopt.data.sources.order import epoch_generator
 from trainopt.runner.config.options import shipped
 from trainopt.runner.config.overrides import hint
@@ -51,7 +51,7 @@ def pixels_of(batch):
 
 def test_there_are_no_more_processes_than_cores_that_the_run_may_use(monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    assert [processes(1), processes(4), default_workers(9.0), default_workers(0.1)] == [1, 2, 2, 0]
+    assert [processes(1), worker_count(4, 0.1), worker_count(None, 9.0), worker_count(None, 0.1)] == [1, 2, 2, 0]
 
 
 FILL = [128, 64, 191]
