@@ -1,6 +1,6 @@
 """The part of a batch that a process of a run has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,20 +21,21 @@ class BatchShard(Shard):
 
     Args:
         group: of the processes.
-
         device: of the batch.
+        lengths: returns the number of samples that each process has of a batch of a size.
 
     Attributes:
-        size: samples of the whole batch, or of its beginning where a loss is of that alone.
+        batch_size: samples that the loss is a mean of: those of the whole batch, or of its beginning where a loss is
+            of that alone.
         dropout: what draws masks for it.
     """
 
     is_whole = False
-    size: int = 1
+    batch_size: int = 1
 
-    def __init__(self, group: "Group", device: torch.device):
-        self._group = group
-        self._start, self._stop = 0, 0
+    def __init__(self, group: "Group", device: torch.device, lengths: Callable[[int], list[int]]):
+        self._group, self._lengths = group, lengths
+        self._start, self._stop, self._size = 0, 0, 1  # this process's samples among those of a pass
         self.dropout = SharedDropout(self, device)
 
     def begin(self, batch_size: int, first: int | None = None) -> int:
@@ -44,10 +45,15 @@ class BatchShard(Shard):
             batch_size: of the whole batch.
             first: so many samples of its beginning are used; None: all.
         """
-        self.size = batch_size if first is None else min(first, batch_size)
-        start, stop = shard_of(0, batch_size, self._group.rank, self._group.size)
-        self._start, self._stop = min(start, self.size), min(stop, self.size)
+        self.batch_size = self._size = batch_size if first is None else min(first, batch_size)
+        lengths, rank = self._lengths(batch_size), self._group.rank
+        self._start, self._stop = (min(sum(lengths[:r]), self._size) for r in (rank, rank + 1))
         return self._stop - self._start
+
+    def begin_part(self, size: int) -> None:
+        """Sets the samples of the next pass to those of a part of the batch, of so many in all processes."""
+        self._start, self._stop = shard_of(0, size, self._group.rank, self._group.size)
+        self._size = size
 
     def loss(self, summand: Tensor) -> Tensor:
         """Returns the loss of the whole batch, with the graph of this process's summand."""
@@ -70,7 +76,7 @@ class BatchShard(Shard):
         times, rest = divmod(length, samples) if samples else (1, length)
         if rest:
             raise ValueError(f"a layer gets {length} rows for {samples} samples of a rank; train on one process")
-        return times * self._start, times * self.size
+        return times * self._start, times * self._size
 
 
 class LocalGraph(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainopt.data import Batch, Shards
 
 from ..averaging.batch_norm import layers_with_statistics
-from ..distributed.dropout import LAYERS
+from ..distributed.dropout import LAYERS, has_dropout
 from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
@@ -38,7 +38,7 @@ class ShardedLoss(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns this process's summand of the mean over a batch."""
-        return self._loss.of_samples(outputs, targets).sum() / self._shard.size
+        return self._loss.of_samples(outputs, targets).sum() / self._shard.batch_size
 
     def of_samples(self, outputs: Tensor, targets: Tensor, training: bool = True) -> Tensor:
         """Returns the loss of each sample (B,)."""
@@ -100,6 +100,7 @@ class ShardedClosure(TrainingClosure):
         for part in parts:
             begin, end = shard_of(part.start, part.stop, self._ranks.rank, self._ranks.size)
             start, stop = stop, stop + end - begin
+            self._shard.begin_part(part.stop - part.start)
             total, terms, output = self._objective(batch.inputs[start:stop], batch.targets[start:stop])
             self._backward(total)
             totals.append(total.detach())
@@ -111,6 +112,11 @@ class ShardedClosure(TrainingClosure):
         return torch.stack(totals).sum()
 
     def _value(self, batch: Batch, fraction: float) -> Tensor:
+        if fraction < 1 and self._in_parts:
+            raise UserError(
+                "gradient.accumulation_steps: the optimizer asks for the loss of a part of a batch, which processes do"
+                " not share in parts; give 1, or train on one process"
+            )
         count = self._shard.begin(batch.size, max(2, round(fraction * batch.size)))
         return self._shard.loss(self._objective(batch.inputs[:count], batch.targets[:count])[0])
 
@@ -149,12 +155,15 @@ def share(run: Run, ranks: Ranks, batch_norm: str) -> None:
     check_shared(run, batch_norm)
     gradient = run.gradient
 
-    def parts(span: tuple[int, int]) -> list[tuple[int, int]]:
+    def parts(span: tuple[int, int], rank: int = ranks.rank) -> list[tuple[int, int]]:
         start, stop = span
         pieces = gradient.parts(stop - start)
-        return [shard_of(start + p.start, start + p.stop, ranks.rank, ranks.size) for p in pieces]
+        return [shard_of(start + p.start, start + p.stop, rank, ranks.size) for p in pieces]
 
-    run.ranks, run.batch_norm, run.shard = ranks, batch_norm, BatchShard(cast(Group, ranks), run.device)
+    def lengths(size: int) -> list[int]:
+        return [sum(stop - start for start, stop in parts((0, size), rank)) for rank in range(ranks.size)]
+
+    run.ranks, run.batch_norm, run.shard = ranks, batch_norm, BatchShard(cast(Group, ranks), run.device, lengths)
     if run.optimizer.needs_graph:
         run.optimizer.shard = run.shard  # type: ignore[attr-defined]
     run.training_set = Shards(run.training_set, parts)
@@ -184,6 +193,11 @@ def check_shared(run: Run, batch_norm: str) -> None:
     for name, probe in run.probes.items():
         if not probe.takes_shard:
             raise UserError(f"probe.{name}: measures a whole batch, of which each process has a part{right}")
+        if run.gradient.accumulation_steps > 1 and has_dropout(run.network):
+            raise UserError(
+                f"probe.{name}: with gradient.accumulation_steps={run.gradient.accumulation_steps}, processes do not"
+                f" draw the masks of dropout for a whole batch{right}"
+            )
     if run.scaling is not None:
         raise UserError("precision=fp16: the scale of the loss is one process's; give precision=bf16 or float32")
     norms = [m for m in run.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -14,7 +14,7 @@ from trainopt.runner.training.sharded import ShardedClosure, check_shared, share
 SHORT = f"{DOUBLE} logger=none data=digits data.limit=100 batching.size=33 log_every=1steps"
 LINES = [
     "optimizer=sgd optimizer.momentum=0.9 regularizer=[l2]",
-    "optimizer=adam gradient.clip_norm=0.5 gradient.accumulation_steps=3",
+    "optimizer=adam gradient.clip_norm=0.5 gradient.accumulation_steps=3 +model.dropout=0.3",
     "optimizer=adaptive_nesterov",
     "optimizer=schedulefree_sgd",
     "averaging=ema",
@@ -180,7 +180,7 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
 
 PROBES = [
     "probe=[fisher,gradient_noise,taylor] probe.taylor.every=2steps probe.fisher.every=1steps"
-    " probe.gradient_noise.every=1steps",
+    " probe.gradient_noise.every=1steps gradient.accumulation_steps=2",
     "probe=[fisher,taylor] probe.fisher.every=2steps probe.taylor.every=1steps optimizer=ehnewton"
     " optimizer.curvature_share=0.4 batching.size=2",
     "probe=[fisher,gradient_noise] probe.fisher.every=1steps probe.gradient_noise.every=1steps"
@@ -218,6 +218,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
         (
             "model=mlp model.dropout=0.1 compile=true",
             "compile=true: model: Dropout with a probability of 0.1 draws a mask for a whole batch",
+        ),
+        (
+            "model=mlp model.dropout=0.1 probe=[taylor] gradient.accumulation_steps=2",
+            "probe.taylor: with gradient.accumulation_steps=2, processes do not draw the masks",
         ),
         ("model=mlp +probe.mine._target_=helpers.fixtures.Measured", "probe.mine: measures a whole batch"),
         (
