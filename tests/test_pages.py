@@ -193,6 +193,12 @@ def test_the_files_that_it_names_are_there(page):
         assert (ROOT / page).parent.joinpath(name).exists(), name
 
 
+def test_every_page_is_in_the_contents_of_the_site():
+    index = PAGES["docs/index.md"]
+    listed = {name for block in re.findall(r"```{toctree}\n(.*?)```", index, re.DOTALL) for name in block.splitlines()}
+    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"} <= listed
+
+
 @pytest.mark.slow
 def test_the_code_of_the_page_on_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
