@@ -37,7 +37,7 @@ package: $(READY) ## sdist and wheel, into dist/
 	$(BIN)/twine check --strict dist/*
 
 bench: $(READY) ## ratios against named peers and bounds
-	cd tests/benchmarks && failed=0; for script in startup comparing pipeline persistency loop second_order last_layer features fisher checkpoint_distance many_devices; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
+	cd tests/benchmarks && failed=0; for script in startup comparing pipeline persistency loop second_order last_layer features fisher checkpoint_distance many_devices cluster; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed
 
 bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py

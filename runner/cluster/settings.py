@@ -25,6 +25,8 @@ class ClusterSettings:
     partition: str | None
     time: str | None
     grace: int
+    nodes: int
+    processes: int
     gpus: int
     cpus: int | None
     memory: str | None

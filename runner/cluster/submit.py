@@ -47,6 +47,7 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
     """
     if not is_installed():
         raise UserError("submit: sbatch is not on this machine; type the command where SLURM's are")
+    check_processes(settings, is_search)
     with SubmitLock(sweep):
         tasks = search_tasks(sweep, settings) if is_search else job_tasks(sweep, settings)
         limit, rest = array_limit(), iter(tasks)
@@ -65,6 +66,17 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
     place = shlex.quote(shown(sweep))
     print(f"job table: trainopt status {place} --watch; the same command submits what is left then")
     print(f"to end its tasks: trainopt cancel {place}")
+
+
+def check_processes(settings: ClusterSettings, is_search: bool) -> None:
+    """Raises UserError where runs cannot be on as many processes as the settings say."""
+    if is_search and settings.nodes * settings.processes > 1:
+        raise UserError(
+            "cluster.nodes and cluster.processes: the trials of a search are runs of one process; leave out"
+        )
+    number = settings.processes
+    if 0 < settings.gpus < number:
+        raise UserError(f"cluster.processes={number}: each has a GPU of its own; write cluster.gpus={number}, or 0")
 
 
 def job_tasks(sweep: Path, settings: ClusterSettings) -> list[list[str]]:
@@ -104,8 +116,9 @@ def batch_script(path: Path, submission: Submission, settings: ClusterSettings, 
         "open-mode": "append",
         "requeue": True,
         "signal": f"B:USR2@{settings.grace}",
-        "nodes": 1,
-        "ntasks": 1,
+        "nodes": settings.nodes,
+        "ntasks": settings.nodes * settings.processes,
+        "ntasks-per-node": settings.processes,
         "partition": settings.partition,
         "time": settings.time,
         "gpus-per-node": settings.gpus or None,

@@ -187,7 +187,8 @@ def with_new_overrides(overrides: list[str]) -> list[str]:
     typed = {key: value for _, key, value in parts}
     names = dict(RENAMED_KEYS)
     for target, arguments in RENAMED_ARGUMENTS.items():
-        names |= {old: new for old, new in arguments.items() if _may_name(typed, old.partition(".")[0], target)}
+        typed_here = {old: new for old, new in arguments.items() if old in typed}
+        names |= {old: new for old, new in typed_here.items() if _may_name(typed, old.partition(".")[0], target)}
     renamed = []
     for sign, key, value in parts:
         new = names.get(key, key) if sign != "+" else key  # what was added is an argument of a class of the user

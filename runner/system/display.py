@@ -17,6 +17,7 @@ from .files import shown
 REFRESH_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0  # after so long the remaining time of work is printed
 NAME_WIDTH = 12  # the least that is left of a name that is cut
+LONG_TABLE = 500  # rows from which on rich takes seconds
 FILE_WIDTH = 200  # of a wide console that is no terminal
 FIGURES = ("curves.png", "losses.png", "fisher.png", "path.png", "range_test.png")  # those that a run may draw
 ARRAYS = "metric_arrays.json"  # vectors and matrices of the last evaluation
@@ -249,7 +250,15 @@ def print_table(console: Console, table: Table, markup: bool = True) -> None:
         table: its first two columns may hold names.
         markup: whether rich's markup in cells is followed.
     """
-    columns = [[console.render_str(str(cell), markup=markup) for cell in column.cells] for column in table.columns]
+    texts: dict[str, Text] = {}  # many cells are the same
+
+    def rendered(cell: object) -> Text:
+        text = str(cell)
+        if text not in texts:
+            texts[text] = console.render_str(text, markup=markup)
+        return texts[text]
+
+    columns = [[rendered(cell) for cell in column.cells] for column in table.columns]
     headers = [console.render_str(str(column.header), markup=False) for column in table.columns]
     widths = [max(c.cell_len for c in (header, *cells)) for header, cells in zip(headers, columns, strict=True)]
     if not console.is_terminal:
@@ -272,7 +281,36 @@ def print_table(console: Console, table: Table, markup: bool = True) -> None:
         for row in zip(*columns, strict=True):
             print_paragraph(console, headers, row)
         return
+    elif table.row_count > LONG_TABLE and not table.title:
+        print_rows(console, table, headers, columns, widths)
+        return
     console.print(table, markup=markup)
+
+
+def print_rows(
+    console: Console, table: Table, headers: list[Text], columns: list[list[Text]], widths: list[int]
+) -> None:
+    """Prints a long table whose rows fit, as rich prints it, in a fraction of its time.
+
+    Args:
+        console: where to print.
+        table: of `plain_table`.
+        headers: of the columns.
+        columns: the cells of each.
+        widths: of the columns, in characters.
+    """
+    aligned = []
+    for column, header, cells, width in zip(table.columns, headers, columns, widths, strict=True):
+        header.stylize("bold")
+        aligned.append([aligned_text(cell, width, column.justify == "left") for cell in (header, *cells)])
+    for row in zip(*aligned, strict=True):
+        console.print(Text.assemble(*row), soft_wrap=True)
+
+
+def aligned_text(cell: Text, width: int, left: bool) -> Text:
+    """Returns a cell of a table, with blanks beside it and two behind it."""
+    blanks = " " * (width - cell.cell_len)
+    return Text.assemble(*((cell, blanks) if left else (blanks, cell)), "  ")
 
 
 def print_paragraph(console: Console, headers: Sequence[Text], row: Sequence[Text]) -> None:

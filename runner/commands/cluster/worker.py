@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from ...cluster.steps import has_several_processes, run_steps
 from ...cluster.submissions import read_submission
+from ...config.overrides import config_folders
 from ...records.job_table import exit_code, job_status, read_jobs
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import set_workers
@@ -13,6 +16,7 @@ from ...sweeps.run_job import Job
 from ...system.environment import add_working_directory, set_variables
 from ...system.errors import exit_code_of
 from ...system.hydra_compat import HydraSession
+from ...system.interrupt import Interrupt
 from ...system.streams import protect_streams
 from ..run import compose_and_run, report_sweep
 
@@ -40,7 +44,15 @@ def work(path: Path, index: int) -> int:
                 code = result if isinstance(result, int) else report_sweep(result, job.command)
             return interrupt.code if interrupt.signal else code
 
-    return exit_code_of(run, debug=False)
+    def run_on_processes() -> int:
+        with Interrupt() as interrupt:
+            interrupt.patient = True
+            plans = {plan["folder"]: plan for plan in read_jobs(sweep)}
+            options = [f"--config-dir={folder}" for folder in config_folders(submission.arguments)]
+            run_steps(sweep, [plans[folder] for folder in folders], options, interrupt)
+            return interrupt.code if interrupt.signal else code_of(sweep, folders, plans)
+
+    return exit_code_of(run_on_processes if has_several_processes() else run, debug=False)
 
 
 def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int:
@@ -60,4 +72,9 @@ def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, in
         hydra.launch(config, job, [plans[folder]["overrides"] for folder in folders])
 
     compose_and_run(arguments, job, interrupt, plan=lambda config: sweep, launch=launch)
+    return code_of(sweep, folders, plans)
+
+
+def code_of(sweep: Path, folders: list[str], plans: dict[str, dict[str, Any]]) -> int:
+    """Returns the exit code of a task: 0 if all of its jobs have ended."""
     return exit_code(job_status(sweep, folder, plans[folder], alive=False) for folder in folders)

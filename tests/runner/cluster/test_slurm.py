@@ -150,6 +150,21 @@ def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None
     assert repeated(tmp_path) == {}
 
 
+def test_each_run_has_two_processes(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    sweep = [*SWEEP, "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.processes=2"]
+    assert "submitted 2 runs in 2 tasks" in trainopt(tmp_path, "submit", *sweep)
+    wait_until(lambda: table(tmp_path)["0"]["step"], 60)
+    run("scontrol", "requeue", str(table(tmp_path)["0"]["task"]))
+    wait_until(lambda: states(tmp_path) == {"done": 2}, 180)
+    made = Counter((tmp_path / "steps.txt").read_text().splitlines())
+    assert made == {f"{kind} {step}": 2 for kind in (0, 1) for step in range(1, STEPS + 1)}, "once by each process"
+    for kind, job in table(tmp_path).items():
+        log = (sweep_of(tmp_path) / job["name"] / "log.txt").read_text()
+        assert "2 on CPU, gloo" in log
+        assert ("interrupted" in log) == (kind == "0")
+
+
 def sweep_of(folder: Path) -> Path:
     """Returns the only sweep below a folder."""
     (sweep,) = (folder / "outputs/sweeps").iterdir()

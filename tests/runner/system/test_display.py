@@ -10,7 +10,7 @@ from rich.console import Console
 
 from helpers.runs import stop_at
 from trainopt.runner.reporting.style import MARGINS, plot_set, save_png
-from trainopt.runner.system.display import Display, plain_table, print_table
+from trainopt.runner.system.display import LONG_TABLE, Display, plain_table, print_table
 
 LONG = "optimizer.lr=0.1 optimizer.momentum=0.95 model.hidden=[100,100]"
 
@@ -101,3 +101,15 @@ def test_a_resumed_run_shows_the_training_loss_at_once(finished, monkeypatch):
     lines = [line for line in result.out.splitlines() if line.startswith("epoch")]
     assert lines
     assert all("batch loss" in line for line in lines), result.out
+
+
+def test_a_long_table_is_printed_as_rich_prints_it():
+    table = plain_table("job", "state", "step", left=2)
+    for number in range(LONG_TABLE + 1):
+        table.add_row(f"seed={number},x=ü", "[green]done[/]" if number % 2 else r"\[x]", str(number**2))
+    texts = []
+    for print_it in (print_table, Console.print):
+        console = Console(file=io.StringIO(), width=100, highlight=False)
+        print_it(console, table)
+        texts.append(console.file.getvalue().splitlines())
+    assert texts[0] == texts[1]
