@@ -67,6 +67,7 @@ class MadeUpSlurm:
 
     sweep: Path
     slots: int
+    most_lost: int  # tasks; afterwards no node is lost, for a lock that was half written is watched for 30 s
     draw: random.Random
     tasks: list[MadeUpTask] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -106,7 +107,7 @@ class MadeUpSlurm:
                 self.counts["preempted"] += 1
                 os.kill(task.pid, signal.SIGTERM)
         for node in range(self.slots // NODE_SLOTS):
-            if self.draw.random() < LOST:
+            if self.counts["tasks lost"] < self.most_lost and self.draw.random() < LOST:
                 self._lose([task for task in self.tasks if task.pid and task.slot // NODE_SLOTS == node])
         free = sorted(set(range(self.slots)) - {task.slot for task in self.tasks if task.pid})
         waiting = [task for task in self.tasks if not task.pid]
@@ -197,7 +198,7 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
     (folder / "bin").mkdir()
     for name in ("sbatch", "squeue"):
         (folder / "bin" / name).touch(0o755)
-    cluster = MadeUpSlurm(sweep, slots, random.Random(seed))
+    cluster = MadeUpSlurm(sweep, slots, runs // 20, random.Random(seed))
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     with patch.object(slurm, "run", cluster.run), patch.dict(os.environ, {"PATH": path}):
         while True:

@@ -8,8 +8,9 @@ from trainopt.runner.cluster.queue import with_task
 from trainopt.runner.cluster.settings import read_settings, split_arguments
 from trainopt.runner.cluster.slurm import COLUMNS, read_task
 from trainopt.runner.cluster.submissions import Submission, read_submissions
-from trainopt.runner.cluster.submit import batch_script
+from trainopt.runner.cluster.submit import batch_script, check_processes
 from trainopt.runner.records.job_table import JobStatus
+from trainopt.runner.system.errors import UserError
 
 
 def line_of(**values: str) -> str:
@@ -74,3 +75,15 @@ def test_the_state_of_a_job_in_the_queue(state: str, values: dict[str, str], exp
 def test_what_is_no_task_of_an_array_is_left_out() -> None:
     assert read_task(line_of(ArrayTaskID="N/A")) is None
     assert read_task(line_of(ArrayTaskID="4-11")) is None
+
+
+def test_a_run_of_several_processes_asks_for_as_many(tmp_path: Path) -> None:
+    typed = ["cluster.nodes=2", "cluster.processes=3", "cluster.gpus=4"]
+    settings = read_settings(typed, [])
+    check_processes(settings, is_search=False)
+    script = batch_script(tmp_path / "a.1.json", Submission("a.1", [], [["one"]]), settings, "some.module")
+    assert {"--nodes=2", "--ntasks=6", "--ntasks-per-node=3", "--gpus-per-node=4"} <= set(script.split())
+    with pytest.raises(UserError, match=r"write cluster.gpus=3, or 0"):
+        check_processes(read_settings([*typed[:2], "cluster.gpus=1"], []), is_search=False)
+    with pytest.raises(UserError, match="trials of a search are runs of one process"):
+        check_processes(settings, is_search=True)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from helpers import ROOT
 from helpers.slurm import Slurm, run, skip_without_slurm, wait_until
+from trainopt.runner.cluster.queue import read_table_with_queue
 
 pytestmark = pytest.mark.slow
 
@@ -74,10 +76,23 @@ def trainopt(folder: Path, *arguments: str) -> str:
 
 
 def table(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the job table by the kinds of the jobs."""
-    (sweep,) = (folder / "outputs/sweeps").iterdir()
-    jobs = json.loads(trainopt(folder, "status", str(sweep), "--json"))
+    """Returns the job table by the kinds of the jobs, as `trainopt status` reads it.
+
+    In this process: waiting for a state by the command would take more of the machine than the runs.
+    """
+    jobs = [asdict(job) for job in read_table_with_queue(sweep_of(folder))[0]]
     return {text.partition("=")[2]: job for job in jobs for text in job["overrides"] if "optimizer.kind" in text}
+
+
+def sweep_of(folder: Path) -> Path:
+    """Returns the only sweep below a folder."""
+    (sweep,) = (folder / "outputs/sweeps").iterdir()
+    return sweep
+
+
+def printed_table(sweep: Path) -> list[dict[str, Any]]:
+    """Returns what `trainopt status --json` prints."""
+    return list(json.loads(trainopt(sweep, "status", str(sweep), "--json")))
 
 
 def states(folder: Path) -> Counter[str]:
@@ -123,6 +138,7 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     ends = {kind: job["state"] for kind, job in table(tmp_path).items()}
     expected = {**dict.fromkeys(map(str, range(12)), "done"), "11": "failed", "5": "diverged"}
     assert ends == expected
+    assert printed_table(sweep_of(tmp_path)) == list(table(tmp_path).values())
     twice = repeated(tmp_path)
     assert set(twice) <= set(alive) - {"5"}, "only a process that is killed can repeat a step"
     assert all(number <= 2 for number in twice.values())
@@ -165,15 +181,9 @@ def test_each_run_has_two_processes(slurm: Slurm, tmp_path: Path) -> None:
         assert ("interrupted" in log) == (kind == "0")
 
 
-def sweep_of(folder: Path) -> Path:
-    """Returns the only sweep below a folder."""
-    (sweep,) = (folder / "outputs/sweeps").iterdir()
-    return sweep
-
-
 def has_workers(sweep: Path) -> bool:
     """Returns whether tasks of a sweep wait or run."""
-    return "workers: " in trainopt(sweep, "status", str(sweep))
+    return bool(read_table_with_queue(sweep)[1])
 
 
 def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
@@ -185,9 +195,10 @@ def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
     assert "submitted 2 workers of the search" in trainopt(tmp_path, "submit", *search)
     assert "2 workers of the search are in the queue or run" in trainopt(tmp_path, "submit", *search)
     sweep = sweep_of(tmp_path)
+    assert "workers: " in trainopt(tmp_path, "status", str(sweep))
     run("scontrol", "requeue", "".join(run("squeue", "--noheader", "--array", "--format=%i").split()[:1]))
     wait_until(lambda: not has_workers(sweep), 180)
-    jobs = json.loads(trainopt(tmp_path, "status", str(sweep), "--json"))
+    jobs = printed_table(sweep)
     assert [job["state"] for job in jobs] == ["done"] * 6
     assert len(json.loads((sweep / "search.json").read_text())["trials"]) == 6
 
@@ -202,7 +213,7 @@ def test_a_tournament_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
     trainopt(tmp_path, "submit", *tournament)
     sweep = sweep_of(tmp_path)
     wait_until(lambda: not has_workers(sweep), 180)
-    jobs = json.loads(trainopt(tmp_path, "status", str(sweep), "--json"))
+    jobs = printed_table(sweep)
     assert Counter(job["role"] for job in jobs) == {"trial": 4, "final": 4}
     assert {job["state"] for job in jobs} == {"done"}
     assert (sweep / "comparison" / "report.html").is_file()
