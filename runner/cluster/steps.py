@@ -17,6 +17,7 @@ from .slurm import run
 # the names that torch.distributed reads, as torchrun sets them
 RANK = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"'
 POLL_SECONDS = 0.5
+PROGRAM = __package__.rpartition(".")[0]  # trainopt.runner
 
 
 def has_several_processes() -> bool:
@@ -40,7 +41,7 @@ def run_steps(sweep: Path, jobs: list[dict[str, Any]], options: list[str], inter
             continue
         folder = sweep / job["folder"]
         typed = [*job["overrides"], *options, f'hydra.run.dir="{folder.resolve()}"']
-        code = run_step([sys.executable, "-u", "-m", "trainopt.runner", *typed], interrupt)
+        code = run_step([sys.executable, "-u", "-m", PROGRAM, *typed], interrupt)
         begun = job_status(sweep, job["folder"], job, alive=False).state != "missing"
         if code and not interrupt.signal and not begun:
             record_failure(
