@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..records.frames import load_runs, run_folders
+from ..records.frames import load_folders, run_folders
 from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
@@ -36,20 +36,21 @@ def read_comparison(
     jobs = sweep_jobs(folders)
     entrants = read_entrants(jobs)
     competing = competing_folders(folders, jobs, entrants)
-    runs = load_runs(paths if competing == folders else competing, exclusion_reason, progress)
+    runs = load_folders(competing, exclusion_reason, progress)
     runs.problems += searches_left_out(jobs)
     one = all(folder in entrants for folder in competing) and len({e.sweep for e in entrants.values()}) == 1
     by_plan = one and not options.get("by") and not tuning
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
     comparison = compare_methods(runs, names=names, **options)
     runs.problems += methods_without_lr(entrants.values())
-    trials = {shown(folder): e.method for folder, e in entrants.items() if e.role == TRIAL}
+    trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
     if names is not None:
         comparison.searches, problems = read_searches(entrants.values())
         runs.problems += problems
-        add_trials(comparison, load_runs(trials, progress=progress), trials)
+        methods = {shown(folder): method for folder, method in trials.items()}
+        add_trials(comparison, load_folders(list(trials), progress=progress), methods)
     elif trials or tuning:
-        add_effort(comparison, load_runs([*tuning, *trials], progress=progress))
+        add_effort(comparison, load_folders(list(dict.fromkeys([*run_folders(tuning), *trials])), progress=progress))
     durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
     comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison

@@ -96,9 +96,24 @@ def load_runs(
         exclude: returns for a run's summary why the run is to be left out, or None.
         progress: wraps the list of folders, as a progress bar does.
     """
+    return load_folders(run_folders([paths] if isinstance(paths, str | Path) else paths), exclude, progress)
+
+
+def load_folders(
+    folders: list[Path],
+    exclude: Callable[[dict[str, Any]], str | None] = lambda summary: None,
+    progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+) -> Runs:
+    """Reads the runs in folders, as of `run_folders`; no run below them.
+
+    Args:
+        folders: of runs.
+        exclude: as for `load_runs`.
+        progress: as for `load_runs`.
+    """
     summaries, configs, environments, records = {}, {}, {}, []
     problems = []
-    for folder in progress(run_folders([paths] if isinstance(paths, str | Path) else paths)):
+    for folder in progress(folders):
         name = shown(folder)
         try:
             summary, config, choices, environment = read_header(folder)

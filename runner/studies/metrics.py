@@ -14,7 +14,7 @@ from ..comparison.methods import exclusion_reason, with_derived_metrics
 from ..comparison.metrics import METRICS
 from ..comparison.significance import Estimate, estimate
 from ..config.overrides import split_override
-from ..records.frames import Runs, load_runs
+from ..records.frames import Runs, load_folders
 from ..records.job_table import is_trial, jobs_below
 from ..search.tuning_budget import FINAL
 from ..system.errors import UserError
@@ -99,7 +99,7 @@ def read_sweep(folder: Path) -> SweepRuns:
     """Reads the runs of a sweep, without trials of a search and without final runs of an earlier search."""
     below = jobs_below(folder).items()
     jobs = {name: job for name, job in below if not is_trial(job) and job.get("role", FINAL) == FINAL}
-    runs = load_runs([folder / name for name in jobs], exclusion_reason)
+    runs = load_folders([(folder / name).resolve() for name in jobs], exclusion_reason)
     if not runs.summaries.empty:
         runs = with_derived_metrics(runs, METRICS)
     left_out = {name for name, _ in runs.problems}
