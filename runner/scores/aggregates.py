@@ -62,7 +62,7 @@ def improvement_probability(times: np.ndarray, baseline: int) -> np.ndarray:
 
 
 def bootstrap_interval(
-    statistic: Callable[[np.ndarray], np.ndarray], times: np.ndarray, draws: int = 2000, seed: int = 0
+    statistic: Callable[[np.ndarray], np.ndarray], times: np.ndarray, draws: int = 2000
 ) -> np.ndarray:
     """Returns the percentile interval of a statistic, for which studies are drawn with replacement.
 
@@ -71,14 +71,13 @@ def bootstrap_interval(
     Args:
         statistic: of times (draws, submissions, workloads, studies); returns (draws, submissions).
         times: (submissions, workloads, studies).
-        draws: how many.
-        seed: of the draws.
+        draws: how many; the same each time.
 
     Returns:
         (submissions, 2), the limits of 95 %; nan with a single study, which says nothing about others.
     """
     if times.shape[-1] < 2:
         return np.full((times.shape[0], 2), np.nan)
-    index = np.random.default_rng(seed).integers(times.shape[-1], size=(draws, *times.shape))
+    index = np.random.default_rng(0).integers(times.shape[-1], size=(draws, *times.shape))
     values = statistic(np.take_along_axis(np.broadcast_to(times, index.shape), index, axis=-1))
     return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T

@@ -30,16 +30,7 @@ def kept(folder):
     [
         (COSINE, [6, 18, 42], 0.0),
         (CYCLIC, [14, 28, 42], 0.01),
-        (
-            (
-                "schedule=cosine_restarts",
-                "schedule.period=1.25epochs",
-                "schedule.period_mult=1",
-                "schedule.warmup=3steps",
-            ),
-            [13, 25, 38],
-            0.0,
-        ),
+        (EVEN, [13, 25, 38], 0.0),
     ],
 )
 def test_the_end_of_each_cycle_is_kept_beside_the_newest(trained, tmp_path, schedule, ends, low):
