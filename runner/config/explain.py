@@ -17,6 +17,7 @@ from .overrides import (
     PLUGINS,
     chosen,
     hint,
+    is_dotted,
     no_override,
     option_of_name,
     own_target,
@@ -122,7 +123,7 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     if package:
         return f"{group}={option}: is not installed; pip install {package}"
     others = f"; {OTHER_OPTIONS[group]}" if group in OTHER_OPTIONS else ""
-    if re.fullmatch(r"[^\W\d][\w.]*\.[\w.]+", option) and group not in NO_CLASSES and not group.startswith("hydra/"):
+    if is_dotted(option) and group not in NO_CLASSES and not group.startswith("hydra/"):
         right = f"a class or function of your own is {own_target(group, option)}"
         return f"{group}={option}: no such option; {right}{others}"
     here = option_of_name(group, option, options)

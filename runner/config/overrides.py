@@ -1,5 +1,6 @@
 """What was typed, without Hydra: overrides taken apart, and what names of other programs are here."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,11 @@ PLUGINS = {
 }
 
 
+def is_dotted(name: str) -> bool:
+    """Returns whether a name is that of something in a module, as mine.focal."""
+    return re.fullmatch(r"[^\W\d]\w*(\.\w+)+", name) is not None
+
+
 def own_target(group: str, target: str) -> str:
     """Returns what is typed for a class or function of one's own.
 
@@ -256,6 +262,8 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
     >>> hint("resume_from"), hint("nonsense")
     ('; a run is continued by trainopt resume RUN', None)
+    >>> hint("loss", "mine.focal")
+    '; did you mean objective._target_=mine.focal?'
     >>> hint("evaluation_sets.fog.path", "fog.npz")
     '; give +evaluation_sets.fog.path=fog.npz'
     """
@@ -269,6 +277,11 @@ def hint(key: str, value: str = "VALUE") -> str | None:
         return None
     if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's
         return None
+    group = here.removesuffix("={}")
+    if (
+        is_dotted(value) and group in default_choices() and group != "model"
+    ):  # networks of timm have dots in their names
+        return f"; did you mean {own_target(group, value)}?"
     if "{}" in here.rstrip("{}") and not value.replace(".", "").isdigit():  # a unit follows
         value = "VALUE"
     return f"; did you mean {here.format(value or 'VALUE')}?" if "=" in here else f"; {here}"

@@ -69,6 +69,7 @@ CASES = [
         "early_stopping.xyz=1",
         "early_stopping.xyz: unknown key; known are early_stopping.min_delta, early_stopping.m",
     ),
+    ("loss=a.loss", "loss: unknown key; did you mean objective._target_=a.loss?"),
     ("objective=a.loss", "no such option; a class or function of your own is objective._target_=a.loss"),
     ("metric=[top1,a.B]", "metric=a.B: no such option; a class or function of your own is +metric.NAME._target_=a.B; "),
     ("model=resnet50.a1_in1k", "; any of timm's is model=timm model.name=NAME"),
