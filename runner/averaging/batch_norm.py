@@ -4,19 +4,20 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainopt.optimizers.compat_torch import BATCH_NORM
 
 from ..state.evaluation import evaluation_mode
 
 
-def layers_with_statistics(network: nn.Module) -> list[_BatchNorm]:
+def layers_with_statistics(network: nn.Module) -> list[BATCH_NORM]:
     """Returns the layers of batch norm that are in training mode and have running statistics."""
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    layers = [m for m in network.modules() if isinstance(m, BATCH_NORM)]
     return [layer for layer in layers if layer.training and layer.running_mean is not None]
 
 
 @torch.no_grad()
-def recompute_statistics(network: nn.Module, layers: Sequence[_BatchNorm], passes: Iterable[object]) -> None:
+def recompute_statistics(network: nn.Module, layers: Sequence[BATCH_NORM], passes: Iterable[object]) -> None:
     """Computes running statistics as means over the batches of forward passes.
 
     Like torch.optim.swa_utils.update_bn, but with dropout and all layers but these in evaluation mode, so that nothing

@@ -17,6 +17,7 @@ from torch.optim import LBFGS
 from trainopt.data import DataSet, NoData, Position, Reconstruction
 from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer, OptimizerAverage, Regularizer
+from trainopt.optimizers.compat_torch import BATCH_NORM
 from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackward
 
 from ..config.durations import Duration
@@ -254,7 +255,7 @@ def batch_sizes(run: Run) -> list[int]:
 def has_batch_norm(network: nn.Module) -> bool:
     """Returns whether a network has batch norm that takes its statistics from training batches."""
     trained = [m for m in network.train().modules() if m.training]
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trained)
+    return any(isinstance(m, BATCH_NORM) for m in trained)
 
 
 def takes_one_image(run: Run) -> bool:

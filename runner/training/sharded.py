@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainopt.data import Batch, Shards
+from trainopt.optimizers.compat_torch import BATCH_NORM
 
 from ..averaging.batch_norm import layers_with_statistics
 from ..distributed.dropout import LAYERS, has_dropout
@@ -200,7 +201,7 @@ def check_shared(run: Run, batch_norm: str) -> None:
             )
     if run.scaling is not None:
         raise UserError("precision=fp16: the scale of the loss is one process's; give precision=bf16 or float32")
-    norms = [m for m in run.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in run.network.modules() if isinstance(m, BATCH_NORM)]
     if batch_norm == "global" and any(layer.running_mean is None for layer in norms):
         raise UserError(
             "model: batch norm without running statistics takes those of a batch in evaluations too, where each process"
