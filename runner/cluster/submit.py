@@ -47,7 +47,6 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
     """
     if not is_installed():
         raise UserError("submit: sbatch is not on this machine; type the command where SLURM's are")
-    check_processes(settings, is_search)
     with SubmitLock(sweep):
         tasks = search_tasks(sweep, settings) if is_search else job_tasks(sweep, settings)
         limit, rest = array_limit(), iter(tasks)
@@ -68,12 +67,19 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
     print(f"to end its tasks: trainopt cancel {place}")
 
 
-def check_processes(settings: ClusterSettings, is_search: bool) -> None:
-    """Raises UserError where runs cannot be on as many processes as the settings say."""
+def check_processes(settings: ClusterSettings, is_search: bool, launcher: str) -> None:
+    """Raises UserError where runs cannot be on as many processes as the settings say.
+
+    Args:
+        settings: what a task asks for.
+        is_search: the jobs follow from results of earlier ones.
+        launcher: the option of hydra/launcher.
+    """
+    several = "cluster.nodes and cluster.processes:"
     if is_search and settings.nodes * settings.processes > 1:
-        raise UserError(
-            "cluster.nodes and cluster.processes: the trials of a search are runs of one process; leave out"
-        )
+        raise UserError(f"{several} the trials of a search are runs of one process; leave them out")
+    if launcher != "basic" and settings.nodes * settings.processes > 1:
+        raise UserError(f"{several} a run takes all processes of its task; leave hydra/launcher={launcher} out")
     number = settings.processes
     if 0 < settings.gpus < number:
         raise UserError(f"cluster.processes={number}: each has a GPU of its own; write cluster.gpus={number}, or 0")

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ...cluster.settings import read_settings, split_arguments
-from ...cluster.submit import submit
+from ...cluster.submit import check_processes, submit
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import has_fixed_jobs
 from ...sweeps.run_job import Job
@@ -51,6 +51,7 @@ def command(arguments: list[str], debug: bool) -> int:
 
     def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
         del hydra, job
+        check_processes(settings, not has_fixed_jobs(config), config.hydra.runtime.choices["hydra/launcher"])
         submit(Path(config.hydra.sweep.dir), sweep, settings, not has_fixed_jobs(config), TASK)
 
     job = Job(["trainopt", *sweep], debug, os.getpid())

@@ -52,7 +52,7 @@ def work(path: Path, index: int) -> int:
             run_steps(sweep, [plans[folder] for folder in folders], options, interrupt)
             return interrupt.code if interrupt.signal else code_of(sweep, folders, plans)
 
-    return exit_code_of(run_on_processes if has_several_processes() else run, debug=False)
+    return exit_code_of(run_on_processes if folders and has_several_processes() else run, debug=False)
 
 
 def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int:

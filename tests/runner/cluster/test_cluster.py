@@ -80,10 +80,12 @@ def test_what_is_no_task_of_an_array_is_left_out() -> None:
 def test_a_run_of_several_processes_asks_for_as_many(tmp_path: Path) -> None:
     typed = ["cluster.nodes=2", "cluster.processes=3", "cluster.gpus=4"]
     settings = read_settings(typed, [])
-    check_processes(settings, is_search=False)
+    check_processes(settings, False, "basic")
     script = batch_script(tmp_path / "a.1.json", Submission("a.1", [], [["one"]]), settings, "some.module")
     assert {"--nodes=2", "--ntasks=6", "--ntasks-per-node=3", "--gpus-per-node=4"} <= set(script.split())
     with pytest.raises(UserError, match=r"write cluster.gpus=3, or 0"):
-        check_processes(read_settings([*typed[:2], "cluster.gpus=1"], []), is_search=False)
+        check_processes(read_settings([*typed[:2], "cluster.gpus=1"], []), False, "basic")
     with pytest.raises(UserError, match="trials of a search are runs of one process"):
-        check_processes(settings, is_search=True)
+        check_processes(settings, True, "basic")
+    with pytest.raises(UserError, match="leave hydra/launcher=joblib out"):
+        check_processes(settings, False, "joblib")
