@@ -16,6 +16,18 @@ from .significance import LEVEL, MIN_SEEDS
 from .tuning.tables import tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
+SHARED_KEYS = (
+    *("choices.model", "model.", "choices.data", "data.limit", "data.validation", "choices.augmentation"),
+    *("choices.objective", "choices.schedule", "choices.averaging", "choices.batching", "batching.size"),
+    *("gradient.", "duration", "evaluate_every", "precision"),
+)  # keys, and the beginnings of keys, that a reader asks for first
+COUNTS = {
+    "training_images": "training samples",
+    "validation_images": "validation samples",
+    "test_images": "test samples",
+    "parameters": "parameters",
+}  # of summaries
+UNSET = ("", "null", "false", "0.0", "[]")
 
 
 class TableSection(NamedTuple):
@@ -58,6 +70,8 @@ def write_comparison_report(
         run_count=len(runs),
         differing=[key.removeprefix("choices.") for key in (*comparison.differing, *comparison.unnamed)],
         values=differing_values(comparison),
+        shared=shared_settings(comparison),
+        is_best_on_test=set(comparison.runs.summaries["best_on"].dropna()) == {"test"},
         environment=environment_rows(comparison.runs.environments.reindex(runs)),
     )
     write_text(path, text)
@@ -87,6 +101,21 @@ def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]
         )
         for method in comparison.methods
     ]
+
+
+def shared_settings(comparison: Comparison) -> list[tuple[str, str]]:
+    """Returns (name, value) of what all runs have in common: network, data, schedule, batch size, duration."""
+    text = configs_as_text(comparison.runs.configs)
+    same = [str(key) for key in text if text[key].nunique() == 1 and text[key].iloc[0] not in UNSET]
+    rows = []
+    for start in SHARED_KEYS:
+        keys = [key for key in same if key == start or (start.endswith(".") and key.startswith(start))]
+        rows += [(key.removeprefix("choices."), text[key].iloc[0]) for key in keys if not key.endswith("_target_")]
+    summaries = comparison.runs.summaries
+    for key, name in COUNTS.items():
+        values = summaries[key].dropna().unique() if key in summaries else []
+        rows += [(name, f"{int(values[0]):,}")] if len(values) == 1 else []
+    return rows
 
 
 def environment_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[Any, int]]]]:

@@ -112,6 +112,10 @@ def budget_note(comparison: Comparison) -> str:
         held_out = search.validation or final.get("data.validation")
         used = "do so too" if final.get("data.validation") else "train on all of it"
         parts.append(f"Trials hold out data.validation={held_out} of the training set; final runs {used}.")
+    parts.append(
+        "Each search was made once: intervals and tests are over the seeds of the final runs, and do not show how much"
+        " another search would change."
+    )
     untuned = [method.label for method in comparison.methods if method.name not in comparison.searches]
     if untuned:
         parts.append(f"Nothing of {', '.join(untuned)} was searched.")

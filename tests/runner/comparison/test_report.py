@@ -20,7 +20,7 @@ from trainopt.runner.comparison.figures.curves import (
 from trainopt.runner.comparison.figures.target import UNITS
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.metrics import METRICS
-from trainopt.runner.comparison.report import write_comparison_report
+from trainopt.runner.comparison.report import shared_settings, write_comparison_report
 from trainopt.runner.comparison.table import table_sections
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.method_styles import method_styles
@@ -120,6 +120,25 @@ def test_a_method_has_the_same_colour_in_all_figures(made):
         if figure.name != "time_to_target":
             assert all(colour in text for colour in colours)
         assert not any(colour in text for colour in others)
+
+
+def test_what_all_runs_have_in_common_is_in_the_report(tmp_path):
+    for seed, width in enumerate((8, 16)):
+        config = {
+            "batching.size": width,
+            "duration": "2epochs",
+            "data.limit": None,
+            "model.hidden": [12],
+            "gradient.x": 0.0,
+        }
+        made_up_run(tmp_path / str(seed), seed, 90.0, choices={"model": "mlp"}, config=config)
+    comparison = compare_methods(load_runs([tmp_path], exclusion_reason), by=["batching.size"])
+    rows = dict(shared_settings(comparison))
+    assert {"model": "mlp", "model.hidden": "[12]", "duration": "2epochs"}.items() <= rows.items()
+    assert not {"batching.size", "data.limit", "gradient.x"} & rows.keys()
+    write_comparison_report(comparison, [], "epochs", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert '<th scope="row">duration</th><td class="value">2epochs</td>' in text
 
 
 @pytest.mark.slow
