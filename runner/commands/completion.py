@@ -15,7 +15,7 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
-from ..config.options import CONF, Vocabulary, dotted, list_groups, shipped
+from ..config.options import CLUSTERS, CONF, Vocabulary, dotted, list_groups, shipped
 from ..config.overrides import chosen, config_folders, split_override, typed_overrides
 from ..config.validate import alternatives, leaves
 from ..records.changes import CHANGEABLE
@@ -24,6 +24,7 @@ from ..records.run_folder import CONFIG, read_config
 from ..system.errors import UserError, nearest
 from ..system.flags import FlagParser, existing_folder, existing_path
 from ..system.hydra_compat import flag_parser, hydra_node, hydra_options
+from .help import topics_of
 
 SHELLS = ("bash", "zsh", "fish")
 OUTPUTS = "outputs/"  # where runs are, if nothing is typed yet
@@ -52,9 +53,11 @@ def complete(commands: Mapping[str, str]) -> None:
         add_completers(parser, typed)
     else:
         parser = flag_parser()
-        for flag in ("--debug", "--strict"):
+        for flag in ("--debug", "--strict", "--space"):
             parser.add_argument(flag, action="store_true")
         first = [] if typed else list(commands)
+        if {"--help", "-h"} & {*typed}:
+            first = topics_of(Vocabulary([*config_folders(typed), CONF]))
         complete_word = partial(words, typed=typed, commands=first)
         next(action for action in parser._actions if action.dest == "overrides").completer = complete_word  # type: ignore[attr-defined]
     # argparse takes what stands in one place only for positional arguments; all that it must know is a flag in front
@@ -81,6 +84,9 @@ def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] |
         return partial(studies, typed=typed)
     if action.dest == "suite":
         return partial(suites, typed=typed)
+    if typed[0] == "submit" and action.dest == "overrides":
+        keys = [f"{CLUSTERS}.{key}=" for key in shipped(f"{CLUSTERS}/slurm.yaml")]
+        return partial(words, typed=typed[1:], commands=keys)
     if action.dest == "words":  # of a benchmark: overrides
         return partial(words, typed=typed[2:], commands=[])
     if isinstance(action.metavar, str) and "|" in action.metavar:  # as best|last|FILE
@@ -176,7 +182,9 @@ def values(key: str, value: str, vocabulary: Vocabulary) -> list[str]:
         rule = shipped("allowed.yaml").get(f"{group}.{name.partition('.')[2]}" if group in list_groups() else key, "")
         choices = [word for part in alternatives(rule) for word in words_of(part)]
         if key.rpartition(".")[2] in NAMES_OF_PATHS:
-            choices += FilesCompleter()(value)
+            whole = FilesCompleter()(value)  # folders of runs have commas in their names
+            if whole:
+                return whole
     return [start + choice for choice in choices]
 
 

@@ -101,10 +101,14 @@ def command(arguments: list[str], debug: bool) -> int:
     elif topics[0].partition(".")[0] in shipped("config.yaml"):
         print("\n".join(lines_about(topics[0].partition(".")[0])))
     else:
-        names = [KEYS, *vocabulary.groups, *shipped("config.yaml")]
-        hint = nearest(topics[0], names) or f"; there is help on {KEYS}, on each key of every run and on each group"
-        raise UserError(f"--help {topics[0]}: no such topic{hint}")
+        there_is = f"; there is help on {KEYS}, on each key of every run and on each group"
+        raise UserError(f"--help {topics[0]}: no such topic{nearest(topics[0], topics_of(vocabulary)) or there_is}")
     return 0
+
+
+def topics_of(vocabulary: Vocabulary) -> list[str]:
+    """Returns what there is help on: all keys, a group, a key or a section of every run."""
+    return [KEYS, *vocabulary.groups, *(name for name in shipped("config.yaml") if name != "defaults")]
 
 
 def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:

@@ -84,7 +84,11 @@ NUMBERS = st.one_of(
 
 def fuzz_numbers(draw, folder):
     """A number is what Python reads in it, or it is refused."""
-    key = draw(st.sampled_from(["optimizer.lr", "optimizer.momentum", "data.limit", "seed", "batching.size"]))
+    key = draw(
+        st.sampled_from(
+            ["optimizer.lr", "optimizer.momentum", "data.limit", "seed", "batching.size", "batching.persistency"]
+        )
+    )
     text = draw(NUMBERS)
     ended = run(folder, *[word for word in BRIEF if not word.startswith(key + "=")], f"{key}={text}")
     if ended.code == 2:

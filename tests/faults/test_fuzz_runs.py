@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
 from faults.fuzz import check_kinds, config, only_run, run
@@ -16,6 +17,11 @@ from trainopt.runner.system.errors import UserError
 from trainopt.runner.training.execute import start
 
 SHORT = ("model=mlp", "model.hidden=[4]", "data.limit=60", "logger=none", "batching.size=13")  # 5 steps an epoch
+OTHER_CLASSES = (
+    "schedule._target_=trainopt.optimizers.Constant",
+    "+regularizer.mine._target_=trainopt.optimizers.L2",
+    "objective._target_=torch.nn.CrossEntropyLoss",
+)
 LITTER = (".DS_Store", "Thumbs.db", "._0.png", ".ipynb_checkpoints", "readme.txt", "__MACOSX", "empty", "desktop.ini")
 
 
@@ -67,12 +73,14 @@ def fuzz_lengths(draw, folder):
 
 
 def fuzz_classes(draw, folder):
-    """A class that is named in place of an option's is what folder, run.yaml and `--cfg job` say."""
+    """A class that is named in place of an option's is what folder, run.yaml, `--cfg job` and `--help` say."""
     name = draw(st.sampled_from(["AdamW", "RAdam", "Rprop", "ASGD", "NAdam", "Adamax"]))
     option = draw(st.sampled_from(["sgd", "adam", "rmsprop"]))
     lr = draw(st.sampled_from([None, "0.01", "1e-3"]))
     words = [*SHORT, "duration=1steps", f"optimizer={option}", f"optimizer._target_=torch.optim.{name}"]
     words += [f"optimizer.lr={lr}"] if lr else []
+    others = draw(st.lists(st.sampled_from(OTHER_CLASSES), unique=True))
+    words += others
     ended = run(folder, *words)
     assert ended.code == 0, ended.out
     run_folder = only_run(folder)
@@ -81,7 +89,11 @@ def fuzz_classes(draw, folder):
     assert choices["optimizer"] == section["_target_"] == f"torch.optim.{name}"
     assert {key: value for key, value in section.items() if key != "_target_"} == ({"lr": float(lr)} if lr else {})
     assert f"_target_: torch.optim.{name}" in run(folder, *words, "--cfg", "job").out
-    assert f"optimizer._target_=torch.optim.{name}" in run(folder, *words, "--help").out
+    shown = run(folder, *words, "--help").out
+    for text in (f"optimizer._target_=torch.optim.{name}", *others):
+        key, _, target = text.lstrip("+").partition("=")
+        assert f"\n{key}={target}  (" in shown
+        assert OmegaConf.select(read_config(run_folder)[0], key) == target
 
 
 def fuzz_litter(draw, folder):

@@ -71,6 +71,7 @@ def test_folders_of_runs_are_offered(tmp_path, monkeypatch):
     assert paths("outputs/a,seed=0/", sweeps=True, files=True) == ["outputs/a,seed=0/checkpoints/"]
     last = "outputs/a,seed=0/checkpoints/last.pt"
     assert paths("outputs/a,seed=0/checkpoints/", sweeps=True, files=True) == [last]
+    assert offered("model.weights=outputs/a,seed=0/checkpoints/l") == [f"model.weights={last}"]
 
 
 @pytest.mark.slow
@@ -121,6 +122,9 @@ def test_bash(shell):
         "trainopt resume outputs/mlp,seed=0 dura": "duration=",
         "trainopt compare outputs/mlp,seed=0 --x st": "steps ",
         "trainopt reproduce --scale s": "smoke small",
+        "trainopt submit -m cluster.ti": "cluster.time=",
+        "trainopt --help averag": "averaging averaging= averaging._target_=",
+        "trainopt --sp": "--space ",
         "trainopt --config-dir nowhere nonsense": "",
         "trainopt hydra/sweeper=nonsense hydra.sweeper.": "",
     }
