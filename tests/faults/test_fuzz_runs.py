@@ -18,7 +18,6 @@ from trainopt.runner.training.execute import start
 
 SHORT = ("model=mlp", "model.hidden=[4]", "data.limit=60", "logger=none", "batching.size=13")  # 5 steps an epoch
 OTHER_CLASSES = (
-    "schedule._target_=trainopt.optimizers.Constant",
     "+regularizer.mine._target_=trainopt.optimizers.L2",
     "objective._target_=torch.nn.CrossEntropyLoss",
 )
