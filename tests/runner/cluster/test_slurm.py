@@ -125,7 +125,8 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     assert "submitted" not in again
 
     wait_until(lambda: table(tmp_path)["7"]["state"] == "running", 90)
-    requeued = next(j for k, j in table(tmp_path).items() if j["state"] == "running" and k not in ("5", "7", "11"))
+    running = [j for k, j in table(tmp_path).items() if j["state"] == "running" and k not in ("5", "7", "11")]
+    requeued = min(running, key=lambda job: job["step"] or 0)  # no run that ends before it is queued again
     run("scontrol", "requeue", str(requeued["task"]))
     wait_until(lambda: table(tmp_path)[kind_of(requeued)]["state"] in ("requeued", "queued"), 30)
 
