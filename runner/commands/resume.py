@@ -29,6 +29,7 @@ def parser() -> FlagParser:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
         help=f"what changes from here on: {WHAT_MAY_CHANGE}",
     )

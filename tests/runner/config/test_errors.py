@@ -213,6 +213,7 @@ def test_bad_input(monkeypatch, command, message):
         ),
         *((f"{command} --nonsense .", f"{command}: --nonsense: no such flag") for command in COMMANDS),
         *((command, f"{command}: ") for command in COMMANDS),
+        ("resume", "resume: missing: RUN; trainopt resume --help"),
         ("resume . .", "resume: .: is one argument too many"),
         ("resume .", ".: is no run's folder"),
         ("evaluate .", ".: is no run's folder"),
