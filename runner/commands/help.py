@@ -140,6 +140,9 @@ def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
                 if vocabulary.file(group, name) is None and group in list_groups():
                     target = str(config[group][name].get("_target_"))  # that was added
                 sections.append(Section(key, group, name, group in groups, target))
+        if "hydra/sweeper" in {split_override(text)[1] for text in typed}:
+            sweeper = str(config.hydra.runtime.choices["hydra/sweeper"])
+            sections.append(Section("hydra.sweeper", "hydra/sweeper", sweeper, is_typed=True))
     return sections
 
 

@@ -65,10 +65,10 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
     missing = re.search(r"Missing mandatory value: (\S+)", str(error))
     if missing and isinstance(error, OmegaConfBaseException):
         return f"{missing[1]} is missing: it cannot be left out; give {missing[1]}=VALUE"
-    without_keys = [path for path in vocabulary.files_of(chosen(overrides, vocabulary)) if not read(path)]
-    if isinstance(error, OmegaConfBaseException) and without_keys:
-        return no_keys(without_keys[0])
     if isinstance(error, OmegaConfBaseException):  # the lines after the first are for its developers
+        without_keys = [path for path in vocabulary.files_of(chosen(overrides, vocabulary)) if not read(path)]
+        if without_keys:
+            return no_keys(without_keys[0])
         return (f"{error.full_key}: " if error.full_key else "") + str(error).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):
         return _not_utf8(overrides, vocabulary)
