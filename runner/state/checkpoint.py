@@ -1,9 +1,11 @@
 """The state of a run as tensors and plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainopt.optimizers import Regularizer
+import torch
+
+from trainopt.optimizers import Optimizer, Regularizer
 
 from .rng import rng_state, set_rng_state
 from .run import Probe, Run
@@ -48,6 +50,32 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     if run.averaged is not None:
         run.averaged.load_state_dict(state["averaging"])
     set_rng_state(state["rng"], run.device)
+
+
+def unsaved_tensors(optimizer: Optimizer) -> list[str]:
+    """Returns the attributes of an optimizer of the user whose tensors no checkpoint holds.
+
+    Those of libraries are tried before the run, or known; one with a `state_dict` of its own is believed.
+    """
+    kind = type(optimizer)
+    is_known = kind.__module__.partition(".")[0] in ("trainopt", "torch", "timm", "pytorch_optimizer", "schedulefree")
+    if is_known or getattr(kind, "state_dict", None) is not torch.optim.Optimizer.state_dict:
+        return []
+    parameters = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    others = {k: v for k, v in vars(optimizer).items() if k not in ("param_groups", "state", "defaults")}
+    return [name for name, value in others.items() if any(id(t) not in parameters for t in tensors_in(value))]
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yields the tensors in nested mappings and sequences."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for element in value.values():
+            yield from tensors_in(element)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            yield from tensors_in(element)
 
 
 def states(plugins: Mapping[str, Probe | Regularizer]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from ..averaging.averaged_weights import evaluate_all
 from ..regularizers.regularizers import Regularizers
+from ..state.checkpoint import unsaved_tensors
 from ..state.evaluation import Abandoned
 from ..state.progress import Agenda
 from ..state.recorder import Recorder
@@ -33,6 +34,7 @@ class Evaluator:
         self._run, self._recorder, self._display, self._interrupt = run, recorder, display, interrupt
         self._regularizers = regularizers
         self._agenda, self._early_stopping = Agenda(run.progress, **run.durations), run.early_stopping
+        self._knows_optimizer = False
 
     def due(self) -> Collection[str]:
         """Returns what is due after the last step, of `log`, `evaluate` and `checkpoint`."""
@@ -56,7 +58,20 @@ class Evaluator:
             if "evaluate" not in due:
                 check_weights(self._run.network.parameters())
             self._recorder.checkpoint(scheduled="checkpoint" in due)
+            self._look_at_optimizer()
         return ends
+
+    def _look_at_optimizer(self) -> None:
+        """Tells at the first checkpoint after a step that an optimizer has state that checkpoints do not hold."""
+        if self._knows_optimizer or self._run.progress.step == 0:
+            return
+        self._knows_optimizer = True
+        optimizer = self._run.optimizer
+        if names := unsaved_tensors(optimizer):
+            self._display.say(
+                f"note: {type(optimizer).__name__} has tensors in {', '.join(names)}, which checkpoints do not hold; if"
+                " steps change them, a resumed run is another one: keep them in self.state"
+            )
 
     def _evaluate(self) -> None:
         run = self._run

@@ -11,6 +11,8 @@ from .closure import TrainingClosure
 from .evaluator import Evaluator
 from .sharded import ShardedClosure
 
+NO_GRADIENTS = "does not call the closure, which makes gradients, or calls it under torch.no_grad"
+
 
 def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) -> None:
     """Trains from where `run.progress` stands until `run.duration`, or until interrupted.
@@ -34,7 +36,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             probes.before_step(batch)
             update.step(closure)
             if progress.gradients == 0:
-                raise RuntimeError(f"{type(optimizer).__name__}.step does not call the closure, which makes gradients")
+                raise RuntimeError(f"{type(optimizer).__name__}.step {NO_GRADIENTS}")
             progress.advance(batch)
             progress.count_products(optimizer.last_step)
             if run.averaged is not None:

@@ -367,6 +367,37 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
     assert summary(tmp_path / "outputs/idle")["gradients"] == 3
 
 
+class Forgetful(torch.optim.SGD):
+    """An optimizer whose momentum is no part of its state."""
+
+    def step(self, closure=None):
+        """Goes along the sum of all gradients."""
+        loss = closure()
+        gradients = [p.grad for p in self.param_groups[0]["params"]]
+        before = vars(self).get("sums", gradients)
+        self.sums = [g + b for g, b in zip(gradients, before, strict=True)]
+        for p, total in zip(self.param_groups[0]["params"], self.sums, strict=True):
+            p.data.sub_(total, alpha=0.01)
+        return loss
+
+
+def test_tensors_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, "Forgetful", Forgetful, raising=False)
+    run = (
+        "model=mlp",
+        "data.limit=40",
+        "batching.size=20",
+        "duration=3steps",
+        "checkpoint_every=1steps",
+        "logger=none",
+    )
+    out = trainopt(*run, "optimizer._target_=helpers.fixtures.Forgetful").out
+    assert " ".join(out.split()).count("note: Forgetful has tensors in sums, which checkpoints do not hold") == 1
+    assert "which checkpoints do not hold" not in trainopt(*run, "optimizer._target_=torch.optim.LBFGS").out
+
+
 def test_every_bit_of_a_seed_counts():
     """The generator of torch on the CPU takes 32 bits: of seeds that differ in one of them no two begin alike."""
     firsts = set()
