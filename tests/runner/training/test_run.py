@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 
-from helpers.runs import check_same_run, rows, same_weights, stop_at, summary, weights
+from helpers.runs import check_same_run, rows, stop_at, summary, weights
 from trainopt.data import InMemory, digits
 from trainopt.data.sources.order import epoch_generator
 from trainopt.models import MLP
@@ -270,65 +270,6 @@ def test_persistency_uses_each_batch_so_often(trained, tmp_path):
     assert (found["steps"], found["samples"], found["gradients"], found["epochs"]) == (36, 3 * 1437, 36, 1.0)
 
 
-def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, monkeypatch):
-    (tmp_path / "theirs.py").write_text(
-        "import torch\n"
-        "class Sign(torch.optim.Optimizer):\n"
-        "    def __init__(self, params, lr=0.003, power=1.0):\n"
-        "        super().__init__(params, {'lr': lr, 'power': power})\n"
-        "        self.last_step = {}\n"
-        "    def step(self, closure):\n"
-        "        with torch.enable_grad():\n"
-        "            loss = closure()\n"
-        "        with torch.no_grad():\n"
-        "            for p in self.param_groups[0]['params']:\n"
-        "                p -= self.param_groups[0]['lr'] * p.grad.sign()\n"
-        "        self.last_step = {'hvps': 2, 'power': self.param_groups[0]['power']}\n"
-        "        return loss\n"
-        "def net(num_classes, in_channels, width=4):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * in_channels, num_classes))\n"
-    )
-    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
-    (tmp_path / "mine" / "optimizer" / "sign.yaml").write_text("_target_: theirs.Sign\nlr: 0.002\npower: 2.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    result = trainopt("optimizer._target_=theirs.Sign", "model._target_=theirs.net", "duration=12steps", "run.name=a")
-    assert result.code == 0, result.err
-    row = rows(tmp_path / "outputs/a", "train")[-1]
-    assert row["lr"] == 0.003  # the class's own, not that of SGD's YAML
-    assert (row["power"], row["hvps"]) == (1.0, 24)
-    assert trainopt("--config-dir", "mine", "optimizer=sign", "duration=2steps", "run.name=b").code == 0
-    assert rows(tmp_path / "outputs/b", "train")[-1]["lr"] == 0.002
-    wrong = trainopt("--config-dir", "mine", "optimizer=sign", "+optimizer.powr=3", "run.name=c")
-    assert wrong.code == 2
-    assert "optimizer.powr: unknown key; did you mean optimizer.power?" in wrong.err
-    assert not (tmp_path / "outputs/c").exists()
-
-
-def test_an_optimizer_that_needs_the_graph_gets_it(trained, trainopt, tmp_path, monkeypatch):
-    (tmp_path / "second.py").write_text(
-        "import torch\n"
-        "class Graph(torch.optim.SGD):\n"
-        "    needs_graph = True\n"
-        "    def step(self, closure):\n"
-        "        with torch.enable_grad():\n"
-        "            loss = closure()\n"
-        "            params = self.param_groups[0]['params']\n"
-        "            for p, g in zip(params, torch.autograd.grad(loss, params, create_graph=True)):\n"
-        "                assert g.requires_grad and p.grad is None\n"
-        "                p.grad = g.detach()\n"
-        "        super().step()\n"
-        "        return loss\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    target = "optimizer._target_=second.Graph"
-    trained("model=mlp", target, "optimizer.lr=0.1", "duration=5steps")
-    trained("model=mlp", "optimizer.momentum=0", "duration=5steps", name="b")
-    assert same_weights(tmp_path / "outputs/a", tmp_path / "outputs/b")
-    refused = trainopt("model=mlp", target, "compile=true", "run.name=c")
-    assert refused.code == 2
-    assert "compile=true: Graph needs the graph" in refused.err
-
-
 def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(trainopt, tmp_path, monkeypatch):
     stop_at(monkeypatch, 7)
     result = trainopt(*MLP_RUN)
@@ -344,58 +285,6 @@ def test_batches_of_one_image_train_batch_norm_that_has_several_positions(traine
     folder = trained("model=resnet8", "data.limit=4", "batching.size=1", "duration=1epochs", "logger=none")
     assert summary(folder)["status"] == "finished"
     assert summary(folder)["steps"] == 4
-
-
-class Idle(torch.optim.SGD):
-    """An optimizer whose step forgets the closure."""
-
-    def step(self, closure=None):
-        """Does nothing."""
-
-
-def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(trainopt, tmp_path, monkeypatch):
-    import helpers.fixtures
-
-    monkeypatch.setattr(helpers.fixtures, "Idle", Idle, raising=False)
-    run = ("model=mlp", "data.limit=40", "duration=3steps", "logger=none", "run.name=idle")
-    result = trainopt(*run, "optimizer._target_=helpers.fixtures.Idle")
-    assert result.code == 1
-    assert "Idle.step does not call the closure, which makes gradients" in result.err
-    assert summary(tmp_path / "outputs/idle")["steps"] == 0
-    monkeypatch.setattr(Idle, "step", torch.optim.SGD.step)
-    assert trainopt(*run, "optimizer._target_=helpers.fixtures.Idle").code == 0
-    assert summary(tmp_path / "outputs/idle")["gradients"] == 3
-
-
-class Forgetful(torch.optim.SGD):
-    """An optimizer whose momentum is no part of its state."""
-
-    def step(self, closure=None):
-        """Goes along the sum of all gradients."""
-        loss = closure()
-        gradients = [p.grad for p in self.param_groups[0]["params"]]
-        before = vars(self).get("sums", gradients)
-        self.sums = [g + b for g, b in zip(gradients, before, strict=True)]
-        for p, total in zip(self.param_groups[0]["params"], self.sums, strict=True):
-            p.data.sub_(total, alpha=0.01)
-        return loss
-
-
-def test_tensors_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
-    import helpers.fixtures
-
-    monkeypatch.setattr(helpers.fixtures, "Forgetful", Forgetful, raising=False)
-    run = (
-        "model=mlp",
-        "data.limit=40",
-        "batching.size=20",
-        "duration=3steps",
-        "checkpoint_every=1steps",
-        "logger=none",
-    )
-    out = trainopt(*run, "optimizer._target_=helpers.fixtures.Forgetful").out
-    assert " ".join(out.split()).count("note: Forgetful has tensors in sums, which checkpoints do not hold") == 1
-    assert "which checkpoints do not hold" not in trainopt(*run, "optimizer._target_=torch.optim.LBFGS").out
 
 
 def test_every_bit_of_a_seed_counts():
