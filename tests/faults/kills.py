@@ -21,10 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from itertools import count, cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -313,6 +314,37 @@ def sequences(top: Path, seed: int, name: str = "") -> Iterator[Sequence]:
             shutil.rmtree(folder)
 
 
+def report(
+    sequences: Iterator[Any], number: int, labels: Callable[[Any], list[str]], tried: Callable[[Any], list[Any]]
+) -> bool:
+    """Prints a line for each run, and a table of the kills at the end; returns whether no run differs.
+
+    Args:
+        sequences: of kills; so many are taken that there is the number.
+        number: of kills that struck.
+        labels: of a kill that are counted beside its signal, its moment and its line.
+        tried: what is printed of a kill.
+    """
+    struck: Counter[str] = Counter()
+    runs = problems = 0
+    began = time.monotonic()
+    for sequence in sequences:
+        runs += 1
+        problems += bool(sequence.problem)
+        for kill in (kill for kill in sequence.kills if kill.struck):
+            name = signal.Signals(kill.number).name
+            struck.update(["kills", f"by {name}", f"at: {kill.kind}", f"line: {sequence.line}", *labels(kill)])
+        kills = [tried(kill) for kill in sequence.kills]
+        entry = {"kills": struck["kills"], "run": runs, "line": sequence.line, "tried": kills}
+        print(json.dumps({**entry, **({"problem": sequence.problem} if sequence.problem else {})}), flush=True)
+        if struck["kills"] >= number:
+            break
+    for name, count_of in sorted(struck.items()):
+        print(f"{count_of:5d} {name}")
+    print(f"{struck['kills']} kills of {runs} runs in {time.monotonic() - began:.0f} s: {problems} runs differ")
+    return not problems
+
+
 def main() -> None:
     """Kills as often as the command line says; prints a line for each run and a table at the end."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -325,27 +357,15 @@ def main() -> None:
     top.mkdir(exist_ok=True)
     os.environ["TRAINOPT_CACHE"] = str(top / "cache")
     torch.set_num_threads(1)
-    struck: Counter[str] = Counter()
-    runs = problems = 0
-    began = time.monotonic()
-    for sequence in sequences(top, options.seed, options.lines):
-        runs += 1
-        problems += bool(sequence.problem)
-        for kill in sequence.kills:
-            if kill.struck:
-                name = signal.Signals(kill.number).name
-                struck.update(["kills", f"by {name}", f"at: {kill.kind}", f"line: {sequence.line}"])
-        kills = [[k.kind, k.number, round(k.when, 3), k.code] for k in sequence.kills]
-        entry = {"kills": struck["kills"], "run": runs, "line": sequence.line, "tried": kills}
-        print(json.dumps({**entry, **({"problem": sequence.problem} if sequence.problem else {})}), flush=True)
-        if struck["kills"] >= options.kills:
-            break
-    for name, number in sorted(struck.items()):
-        print(f"{number:5d} {name}")
-    print(f"{struck['kills']} kills of {runs} runs in {time.monotonic() - began:.0f} s: {problems} runs differ")
-    if not problems and options.folder is None:
+    all_equal = report(
+        sequences(top, options.seed, options.lines),
+        options.kills,
+        labels=lambda kill: [],
+        tried=lambda kill: list(astuple(replace(kill, when=round(kill.when, 3)))),
+    )
+    if all_equal and options.folder is None:
         shutil.rmtree(top)
-    sys.exit(1 if problems else 0)
+    sys.exit(0 if all_equal else 1)
 
 
 if __name__ == "__main__":

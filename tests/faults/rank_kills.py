@@ -9,7 +9,6 @@ processes, it has to equal the undisturbed run bit for bit; else to 1e-6, with t
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -17,16 +16,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 import torch
 
-from faults.kills import strike_at
+from faults.kills import report, strike_at
 from helpers.ranks import DOUBLE, start_ranks
 from helpers.runs import check_same_run, rows, weights
 from trainopt.data import InMemory
@@ -249,28 +247,18 @@ def main() -> None:
     options = parser.parse_args()
     top = Path(tempfile.mkdtemp(prefix="rank-kills-"))
     torch.set_num_threads(1)
-    struck: Counter[str] = Counter()
-    runs = problems = 0
-    began = time.monotonic()
-    for sequence in sequences(top, options.seed):
-        runs += 1
-        problems += bool(sequence.problem)
-        for kill in (kill for kill in sequence.kills if kill.struck):
-            name = signal.Signals(kill.number).name
-            whom = "all" if kill.rank is None else f"rank {kill.rank}"
-            struck.update(["kills", f"by {name}", f"at: {kill.kind}", f"line: {sequence.line}", f"whom: {whom}"])
-            struck["ended by SIGKILL alone"] += kill.waited
-        tried = [[k.size, k.kind, k.rank, k.number, round(k.when, 3), k.codes, k.waited] for k in sequence.kills]
-        entry = {"kills": struck["kills"], "run": runs, "line": sequence.line, "tried": tried}
-        print(json.dumps({**entry, **({"problem": sequence.problem} if sequence.problem else {})}), flush=True)
-        if struck["kills"] >= options.kills:
-            break
-    for name, number in sorted(struck.items()):
-        print(f"{number:5d} {name}")
-    print(f"{struck['kills']} kills of {runs} runs in {time.monotonic() - began:.0f} s: {problems} runs differ")
-    if not problems:
+    all_equal = report(
+        sequences(top, options.seed),
+        options.kills,
+        labels=lambda kill: [
+            f"whom: {'all' if kill.rank is None else f'rank {kill.rank}'}",
+            *["ended by SIGKILL alone"] * kill.waited,
+        ],
+        tried=lambda kill: list(astuple(replace(kill, when=round(kill.when, 3)))),
+    )
+    if all_equal:
         shutil.rmtree(top)
-    sys.exit(1 if problems else 0)
+    sys.exit(0 if all_equal else 1)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,14 @@ It fails or diverges by the same formula, and every step goes on record.
 """
 
 import math
+import os
+import random
+import signal
+import time
 from collections import Counter
 from pathlib import Path
+
+from helpers.cli import exit_code, start_fork
 
 SOURCE = """
 import math, pathlib, time, torch
@@ -65,6 +71,25 @@ def place_of(lr: float, best: float = -2.0, width: float = 4.0) -> float:
 def point_key(lr: float, best: float = -2.0, width: float = 4.0) -> str:
     """Returns what the lines of the steps at a point begin with; behind it stand a comma and the number of the step."""
     return f"{lr!r},{best!r},{width!r}"
+
+
+def strike(command: tuple[str, ...], folder: Path, rng: random.Random, earliest: float) -> int:
+    """Starts a search three times, and kills all of its processes each time; returns how many did not end before.
+
+    Args:
+        command: of the search.
+        folder: to start it in.
+        rng: draws the moments.
+        earliest: seconds from a start; the latest is 3 s later.
+    """
+    kills = 0
+    for _ in range(3):
+        pid = start_fork(*command, folder=folder, before=os.setsid)
+        time.sleep(rng.uniform(earliest, earliest + 3.0))
+        os.killpg(pid, signal.SIGKILL)
+        kills += exit_code(pid) == -signal.SIGKILL
+    assert kills > 0
+    return kills
 
 
 def made_steps(folder: Path) -> Counter[str]:

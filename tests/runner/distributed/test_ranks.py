@@ -59,24 +59,24 @@ def test_two_processes_make_the_run_of_one(tmp_path):
     assert_same_run(tmp_path / "one", tmp_path / "two", 1e-10)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("typed", LINES)
-def test_any_number_of_processes_makes_the_run_of_one(tmp_path, typed):
-    line = f"{SHORT} duration=9steps evaluate_every=4steps {typed}"
+def check_any_number(tmp_path, line):
+    """Checks that one, two and three processes make the same run."""
     begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2, 3)}
     assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
     for size in (2, 3):
         assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", LINES)
+def test_any_number_of_processes_makes_the_run_of_one(tmp_path, typed):
+    check_any_number(tmp_path, f"{SHORT} duration=9steps evaluate_every=4steps {typed}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", SECOND_ORDER)
 def test_any_number_of_processes_makes_the_second_order_run_of_one(tmp_path, typed):
-    line = f"{SHORT} duration=4steps evaluate_every=3steps {typed}"
-    begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2, 3)}
-    assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0], 3: [0, 0, 0]}
-    for size in (2, 3):
-        assert_same_run(tmp_path / "1", tmp_path / str(size), 1e-10)
+    check_any_number(tmp_path, f"{SHORT} duration=4steps evaluate_every=3steps {typed}")
 
 
 class OneOfOne(Ranks):

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import signal
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
-from helpers.placed import TRAINING, made_steps, place_of, point_key, write_placed
+from helpers.placed import TRAINING, made_steps, place_of, point_key, strike, write_placed
 from helpers.runs import summary, tournament_jobs, tournament_result
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.search.tuning_budget import FINAL, TRIAL, Entrant, check_trial_length, unequal_budget
@@ -80,13 +78,7 @@ def test_killed_tournaments_go_on_without_repeating_a_step(there, search, launch
     """A kill may come between a step and its checkpoint: each repeats one step of each run at a time at most."""
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2") if launcher == "joblib" else ()
     command = (*TOURNAMENT, f"hydra.sweeper.search={search}", *parallel, "hydra.sweeper.trials=6")
-    rng, kills = random.Random(search), 0
-    for _ in range(3):
-        pid = start_fork(*command, folder=there, before=os.setsid)
-        time.sleep(rng.uniform(2.0, 5.0))
-        os.killpg(pid, signal.SIGKILL)
-        kills += exit_code(pid) == -signal.SIGKILL
-    assert kills > 0
+    kills = strike(command, there, random.Random(search), earliest=2.0)
     assert forked(*command, folder=there) in (0, 1), (there / "output").read_text()
     check_tournament(there, 6)
     steps = made_steps(there)

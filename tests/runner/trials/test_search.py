@@ -4,8 +4,6 @@ import json
 import math
 import os
 import random
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
-from helpers.placed import TRAINING, made_steps, place_of, point_key, write_placed
+from helpers.placed import TRAINING, made_steps, place_of, point_key, strike, write_placed
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.hydra_compat import accept_sweeper
 
@@ -90,13 +88,7 @@ def test_killed_searches_go_on_without_repeating_a_step(there, sampler, pruner, 
     options = (f"hydra.sweeper.sampler={sampler}", f"hydra.sweeper.pruner={pruner}", "hydra.sweeper.n_trials=8")
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2") if launcher == "joblib" else ()
     command = (*SEARCH, *options, *parallel)
-    rng, kills = random.Random(f"{launcher} {sampler}"), 0
-    for _ in range(3):
-        pid = start_fork(*command, folder=there, before=os.setsid)
-        time.sleep(rng.uniform(1.0, 4.0))
-        os.killpg(pid, signal.SIGKILL)
-        kills += exit_code(pid) == -signal.SIGKILL
-    assert kills > 0
+    kills = strike(command, there, random.Random(f"{launcher} {sampler}"), earliest=1.0)
     code = forked(*command, folder=there)
     check_trials(there, 8, pruner)
     assert code == any(trial["state"] == "failed" for trial in content(there)["trials"])
