@@ -67,8 +67,8 @@ class RunLock:
                 time.sleep(SHORT_POLL_SECONDS)
                 continue
             if not self._is_dead(owner):
-                process = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
-                raise Busy(f"{shown(self.path.parent)}: {self.busy} by {process}; {self.advice}")
+                since = f" since {owner['since']}" if "since" in owner else ""
+                raise Busy(f"{shown(self.path.parent)}: {self.busy} by {name_of(owner)}{since}; {self.advice}")
             if self._replaced(owner):
                 break
         self._heart.start()
@@ -92,8 +92,7 @@ class RunLock:
         dead = is_dead_here(owner)
         if dead is None:
             print(
-                f"trainopt: watching the lock of process {owner.get('pid')} on {owner.get('host')}"
-                f" for a heartbeat, up to {SILENCE_SECONDS:.0f} s",
+                f"trainopt: watching the lock of {name_of(owner)} for a heartbeat, up to {SILENCE_SECONDS:.0f} s",
                 file=sys.stderr,
             )
             dead = not changing_files([self.path], SILENCE_SECONDS)
@@ -181,6 +180,11 @@ def read_owner(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def name_of(owner: dict[str, Any]) -> str:
+    """Returns what messages call the owner of a lock; one that was killed before it wrote its lock is not known."""
+    return f"process {owner['pid']} on {owner.get('host')}" if "pid" in owner else "an unknown process"
 
 
 def is_dead_here(owner: dict[str, Any]) -> bool | None:
