@@ -37,6 +37,7 @@ STEPS = 3
 STEP_SECONDS = 0.01
 NODE_SLOTS = 5  # of a node, all of which are lost at once
 LARGEST_ARRAY = 300
+FIRST_LOSS = 3  # the turn in which nodes are lost in any case
 PREEMPTED, LOST, FORGOTTEN = 0.01, 0.01, 0.3  # probabilities in a turn: of a task, of a node; of a lost task
 
 
@@ -98,6 +99,7 @@ class MadeUpSlurm:
 
     def turn(self) -> None:
         """Looks at all tasks once."""
+        self.counts["turns"] += 1
         running = [task for task in self.tasks if task.pid]
         for task in running:
             if os.waitpid(task.pid, os.WNOHANG)[0]:
@@ -106,8 +108,11 @@ class MadeUpSlurm:
                 task.is_preempted = True
                 self.counts["preempted"] += 1
                 os.kill(task.pid, signal.SIGTERM)
-        for node in range(self.slots // NODE_SLOTS):
-            if self.counts["tasks lost"] < self.most_lost and self.draw.random() < LOST:
+        lost = {node for node in range(self.slots // NODE_SLOTS) if self.draw.random() < LOST}
+        if self.counts["turns"] == FIRST_LOSS:
+            lost |= {task.slot // NODE_SLOTS for task in self.tasks if task.pid}  # all that are at work
+        for node in sorted(lost):
+            if self.counts["tasks lost"] < self.most_lost:
                 self._lose([task for task in self.tasks if task.pid and task.slot // NODE_SLOTS == node])
         free = sorted(set(range(self.slots)) - {task.slot for task in self.tasks if task.pid})
         waiting = [task for task in self.tasks if not task.pid]
