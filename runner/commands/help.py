@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.errors import HydraException
-
-from ..config.explain import wrong_choice
 from ..config.options import CONF, Vocabulary, default_choices, list_groups, option_content, shipped
 from ..config.overrides import (
     NO_CLASSES,
@@ -22,12 +19,8 @@ from ..config.overrides import (
     split_override,
     typed_overrides,
 )
-from ..config.quoting import quoted_overrides
-from ..config.run_names import option_choices
-from ..config.validate import replaced_classes
 from ..system.errors import UserError, nearest
 from ..system.flags import existing_folder
-from ..system.hydra_compat import parse_override
 
 KEYS = "keys"  # a topic beside the groups
 MAX_WIDTH = 110
@@ -120,7 +113,12 @@ def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
     typed = typed_overrides(arguments)
     if not typed:
         return [Section(group, group, option) for group, option in default_choices().items() if isinstance(option, str)]
-    from ..search.compose import Composer  # imports Hydra
+    # these import Hydra
+    from ..config.explain import wrong_choice
+    from ..config.quoting import quoted_overrides
+    from ..config.run_names import option_choices
+    from ..config.validate import replaced_classes
+    from ..search.compose import Composer
 
     folders = config_folders(arguments)
     in_sweep = bool({"-m", "--multirun"} & {*arguments})
@@ -152,6 +150,10 @@ def first_value(override: str) -> str | None:
     >>> first_value("optimizer=sgd,adam"), first_value("seed=range(2,4)"), first_value("model.hidden=[8,8]")
     ('optimizer=sgd', 'seed=2', 'model.hidden=[8,8]')
     """
+    from hydra.errors import HydraException
+
+    from ..system.hydra_compat import parse_override
+
     try:
         parsed = parse_override(override)
     except HydraException:

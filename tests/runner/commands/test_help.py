@@ -1,0 +1,100 @@
+"""Help: what the page, and that about a group or a key, has; what Hydra's flags show."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+def test_the_page_needs_neither_hydra_nor_torch(tmp_path):
+    program = (
+        "import sys\n"
+        "from trainopt.runner.commands.help import command\n"
+        "command(['--help'], debug=False)\n"
+        "print({'hydra', 'torch'} & {*sys.modules}, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+
+
+def test_help_has_the_arguments_of_a_class_that_is_named(trainopt):
+    text = trainopt("optimizer._target_=torch.optim.AdamW", "--help").out
+    assert "\noptimizer._target_=torch.optim.AdamW  (" in text
+    assert "\n  lr: 0.001\n  +betas: [0.9,0.999]\n" in text
+    assert "momentum" not in text.partition("Keys of the chosen options")[2]
+    assert "cannot be imported" in trainopt("optimizer._target_=torch.optim.AdamX", "--help").err
+    text = trainopt("+regularizer.a._target_=trainopt.optimizers.L2", "probe=[fisher]", "--help").out
+    assert "\nregularizer.a._target_=trainopt.optimizers.L2  (" in text
+    assert "\n  +strength: 0.0001\n" in text
+    assert "\nprobe=fisher\n" in text
+
+
+@pytest.mark.parametrize("target", ["torch.Tensor", "nowhere.Adam", "", "[a]"])
+def test_help_about_a_class_that_cannot_be_is_one_line(trainopt, target):
+    result = trainopt(f"optimizer._target_={target}", "--help")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+
+
+def test_help_has_what_an_experiment_chooses(trainopt, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/x.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /model: mlp}]\nschedule: {_target_: trainopt.optimizers.Constant}\n"
+        "optimizer: {_target_: torch.optim.AdamW}\n"
+    )
+    text = trainopt("--config-dir", "mine", "experiment=x", "--help").out
+    assert "model.{hidden,activation,dropout}" in text
+    assert "\noptimizer._target_=torch.optim.AdamW  (" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("optimizer=adma", "optimizer=adma: no such option; did you mean adam?"),
+        ("optimizer=null", "optimizer=null: takes the name of an option"),
+        ("optimizer.lrr=3", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+        ("-m optimizer=adam,sgd optimizer.lr=interval(0.1,1)", "\noptimizer=adam\n"),
+    ],
+)
+def test_help_is_about_what_would_be_run(trainopt, typed, shown):
+    result = trainopt(*typed.split(), "--help")
+    assert shown in result.out + result.err
+
+
+def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
+    text = trainopt("optimizer=adam", "--help").out
+    assert "optimizer: adadelta, adafactor, adagrad, adam, adamw, " in text
+    assert re.search(r"betas: \[0.9, 0.999\] # decay of the running means", text)
+    assert "nesterov:" not in text
+    assert len(text.splitlines()) < 100  # two screens
+    assert "batching.{size,persistency,drop_last," in re.sub(r"\s", "", text)
+    assert "images a batch" not in text
+    brief = trainopt("--help").out.splitlines()
+    assert len(brief) <= 70  # a screen and a half
+    assert [line[:12] for line in brief[2:7]] == [f"  trainopt {x}" for x in "[-sc-"]
+    assert "gradient.{clip_norm,clip_value,accumulation_steps}" in re.sub(r"\s", "", text)
+    assert "liao2018/svhn_dynamic" not in text
+    assert trainopt("--version").out.startswith("trainopt ")
+
+
+def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trainopt, tmp_path):
+    assert "liao2018/svhn_dynamic  " in trainopt("--help", "experiment").out
+    about = " ".join(trainopt("--help", "metric").out.split())
+    assert about.endswith("+metric.NAME._target_=torchmetrics.CLASS")
+    assert "own: +metric.NAME._target_=module.Class [+metric.NAME.KEY=VALUE …]: a class with reset(), update(" in about
+    about = trainopt("--help", "optimizer").out
+    assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
+    assert "clip_norm: null # a longer gradient" in trainopt("--help", "keys").out
+    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_norm: null # a longer gradient")
+    about = trainopt("--help", "selection_metric").out.splitlines()
+    assert (about[0][:9], about[-1]) == ("  # What ", "  selection_metric: null")
+    assert "did you mean optimizer?" in trainopt("--help", "optimzer").err
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    (tmp_path / "mine/optimizer/slow.yaml").write_text("# Slowly.\n_target_: torch.optim.SGD\nlr: 0.001\n")
+    assert "slow  Slowly." in trainopt("--config-dir", "mine", "--help", "optimizer").out
+
+
+def test_hydra_shows_the_configuration(trainopt):
+    text = trainopt("--cfg", "job", "optimizer=adam", "--resolve").out
+    assert "_target_: torch.optim.Adam" in text
+    assert "name: resnet8-digits-adam" in text
