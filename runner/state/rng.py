@@ -7,21 +7,14 @@ import numpy as np
 import torch
 
 
-def torch_rng_state(device: torch.device) -> dict[str, Any]:
-    """Returns the state of torch's generators: of the CPU, and of a GPU where the device is one."""
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
 def rng_state(device: torch.device) -> dict[str, Any]:
     """Returns the state of every global generator that a network or an optimizer may use."""
     version, words, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     mersenne = numpy_state["state"]
     return {
-        **torch_rng_state(device),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "python": [version, list(words), gauss],
         "numpy": {
             "key": torch.from_numpy(mersenne["key"].astype(np.int64)),
