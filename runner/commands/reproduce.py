@@ -6,7 +6,7 @@ import traceback
 from argparse import Namespace
 from pathlib import Path
 
-from ..reporting.figure_style import add_style_flags, figure_style, parse_width
+from ..reporting.figure_style import add_style_flags, figure_style
 from ..search.compose import Composer
 from ..studies.cost import expected_not_run, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
@@ -80,8 +80,6 @@ def reproduce(options: Namespace, arguments: list[str], debug: bool) -> int:
 
 def make_plans(options: Namespace) -> list[StudyPlan]:
     """Returns the plan of each study on the command line; all of them are valid."""
-    if options.width is not None:
-        parse_width(options.width)  # before anything is run
     reject_unknown("--scale ", [options.scale], SCALES, "no such scale")
     launcher = [f"hydra/launcher={options.launcher}", *(word for word in options.studies if "=" in word)]
     for word in launcher[1:]:

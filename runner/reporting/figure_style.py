@@ -95,7 +95,15 @@ def add_style_flags(parser: ArgumentParser) -> None:
         default="notebook",
         help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
     )
-    parser.add_argument("--width", metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style")
+    parser.add_argument(
+        "--width", type=checked_width, metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style"
+    )
+
+
+def checked_width(text: str) -> str:
+    """Returns a length as it was typed; UserError where it is none, as of `parse_width`."""
+    parse_width(text)
+    return text
 
 
 def parse_width(text: str) -> float:

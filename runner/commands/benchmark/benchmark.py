@@ -13,7 +13,7 @@ from ...benchmark.plan import RULESETS, BenchmarkPlan, Search
 from ...benchmark.results import AXES, find_target, read_results, read_trials
 from ...benchmark.submissions import read_words, renamed
 from ...benchmark.suite import Effort, Suite, find_suites, read_suite
-from ...reporting.figure_style import add_style_flags, figure_style, parse_width
+from ...reporting.figure_style import add_style_flags, figure_style
 from ...search.compose import Composer
 from ...studies.schema import reject_unknown
 from ...system.display import plain_table, print_table, wide_console
@@ -95,8 +95,6 @@ def make_plan(options: Namespace) -> BenchmarkPlan:
     """
     suite = select_suite(options.suite, options.config_dir)
     typed = read_words(options.words)
-    if options.width is not None:
-        parse_width(options.width)  # before anything is run
     effort = suite.quick if options.quick else suite.full
     for name in ("trials", "studies"):
         number = getattr(options, name)
