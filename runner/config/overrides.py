@@ -278,9 +278,8 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's
         return None
     group = here.removesuffix("={}")
-    if (
-        is_dotted(value) and group in default_choices() and group != "model"
-    ):  # networks of timm have dots in their names
+    has_classes = group in default_choices() and group != "model"  # networks of timm have dots in their names
+    if has_classes and is_dotted(value):
         return f"; did you mean {own_target(group, value)}?"
     if "{}" in here.rstrip("{}") and not value.replace(".", "").isdigit():  # a unit follows
         value = "VALUE"

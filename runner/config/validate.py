@@ -320,7 +320,7 @@ def satisfies(value: Any, rule: str) -> bool:
 
 
 def of_elements(rule: str) -> tuple[str | None, str]:
-    """Returns how many elements the rule of a list asks for, if it says so, and their rule; empty if it is of none."""
+    """Returns the number of elements that the rule of a list asks for, or None, and their rule; of other rules ""."""
     match = re.fullmatch(r"list of (?:(\d+) )?(.*)", rule)
     return (match[1], match[2]) if match else (None, "")
 
