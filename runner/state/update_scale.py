@@ -6,6 +6,7 @@ from torch import Tensor
 
 from trainopt.data import Batching, Position
 from trainopt.optimizers import Optimizer
+from trainopt.optimizers.compat_torch import step_without_record
 
 from ..precision.loss_scaling import LossScaling
 from .progress import Progress
@@ -34,7 +35,7 @@ class ScaledUpdate:
         self._optimizer, self._batching, self._progress = optimizer, batching, progress
         self._is_scaled = batching.repeat_lr_factor != 1 or batching.changes_lr is not None
         self._scale = 1.0
-        self._update = optimizer.step if scaling is None else scaling.step
+        self._update = step_without_record(optimizer) if scaling is None else scaling.step
         self.step = self._scaled_step if self._is_scaled else self._update
 
     @property

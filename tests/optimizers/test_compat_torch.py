@@ -1,12 +1,16 @@
 """Each private part of torch that the optimizers use, with the installed version."""
 
+import inspect
 import math
+from functools import wraps
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
 
 from helpers.references import numbers
 from trainopt.optimizers import compat_torch
@@ -127,6 +131,41 @@ def record_non_finite():
             assert all(torch.equal(g.view(torch.uint8), b) for g, b in zip(gradients, before, strict=True))
 
 
+def step_without_record():
+    optimizer, calls = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0), []
+    step = compat_torch.step_without_record(optimizer)
+    assert "profile_hook_step" not in frames_of(step)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step(lambda: None)
+    assert "Optimizer.step#SGD.step" in {event.key for event in profiler.key_averages()}
+    for register in (
+        optimizer.register_step_pre_hook,
+        optimizer.register_step_post_hook,
+        register_optimizer_step_pre_hook,
+        register_optimizer_step_post_hook,
+    ):
+        handle = register(lambda *_: calls.append(1))
+        step(lambda: None)
+        handle.remove()
+    assert len(calls) == 4
+    optimizer.step = lambda closure: closure()
+    assert compat_torch.step_without_record(optimizer)(lambda: 3.0) == 3.0
+
+    class Wrapped(torch.optim.SGD):
+        step = wraps(torch.optim.SGD.step)(lambda self, closure: calls.append(2))
+
+    wrapped = Wrapped([nn.Parameter(torch.ones(1))], lr=1.0)
+    compat_torch.step_without_record(wrapped)(lambda: None)
+    assert calls[4:] == [2]
+
+
+def frames_of(step):
+    """Returns the qualified names of the functions that a step with a closure runs in."""
+    stack = []
+    step(lambda: stack.extend(frame.frame.f_code.co_qualname for frame in inspect.stack()))
+    return " ".join(stack)
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -137,6 +176,7 @@ def record_non_finite():
         saved_batch_statistics,
         softmax_backward,
         record_non_finite,
+        step_without_record,
         version_of,
         has_gradient_hooks,
         base_of,
