@@ -1,11 +1,14 @@
 """The state of a run as tensors and plain values."""
 
+import pickle
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import torch
 
 from trainopt.optimizers import Optimizer, Regularizer
+from trainopt.optimizers.libraries.trial import unsupported
 
 from .rng import rng_state, set_rng_state
 from .run import Probe, Run
@@ -52,18 +55,47 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     set_rng_state(state["rng"], run.device)
 
 
-def unsaved_tensors(optimizer: Optimizer) -> list[str]:
-    """Returns the attributes of an optimizer of the user whose tensors no checkpoint holds.
+def is_known(optimizer: Optimizer) -> bool:
+    """Returns whether an optimizer comes from a library whose optimizers are tried before the run, or known."""
+    package = type(optimizer).__module__.partition(".")[0]
+    return package in ("trainopt", "torch", "timm", "pytorch_optimizer", "schedulefree")
 
-    Those of libraries are tried before the run, or known; one with a `state_dict` of its own is believed.
+
+def check_state(optimizer: Optimizer) -> None:
+    """Raises TypeError if a checkpoint cannot hold the state of an optimizer of the user."""
+    if is_known(optimizer):
+        return
+    buffer = BytesIO()
+    try:
+        torch.save(optimizer.state_dict(), buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"the state_dict of {type(optimizer).__name__} must hold tensors and plain values ({unsupported(error)})"
+        ) from error
+
+
+def numbers(optimizer: Optimizer) -> dict[str, float]:
+    """Returns the numbers among the attributes of an optimizer."""
+    return {name: value for name, value in vars(optimizer).items() if isinstance(value, int | float)}
+
+
+def unsaved(optimizer: Optimizer, before: Mapping[str, float]) -> list[str]:
+    """Returns the attributes of an optimizer of the user that change with steps and that no checkpoint holds.
+
+    They are tensors that are no parameters, and numbers. An optimizer with a `state_dict` of its own is believed.
+
+    Args:
+        optimizer: after some steps.
+        before: its `numbers` before them.
     """
-    kind = type(optimizer)
-    is_known = kind.__module__.partition(".")[0] in ("trainopt", "torch", "timm", "pytorch_optimizer", "schedulefree")
-    if is_known or getattr(kind, "state_dict", None) is not torch.optim.Optimizer.state_dict:
+    if is_known(optimizer) or getattr(type(optimizer), "state_dict", None) is not torch.optim.Optimizer.state_dict:
         return []
     parameters = {id(p) for group in optimizer.param_groups for p in group["params"]}
     others = {k: v for k, v in vars(optimizer).items() if k not in ("param_groups", "state", "defaults")}
-    return [name for name, value in others.items() if any(id(t) not in parameters for t in tensors_in(value))]
+    names = [name for name, value in others.items() if any(id(t) not in parameters for t in tensors_in(value))]
+    return [*names, *(name for name, value in numbers(optimizer).items() if before.get(name) != value)]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from ..averaging.averaged_weights import evaluate_all
 from ..regularizers.regularizers import Regularizers
-from ..state.checkpoint import unsaved_tensors
+from ..state.checkpoint import numbers, unsaved
 from ..state.evaluation import Abandoned
 from ..state.progress import Agenda
 from ..state.recorder import Recorder
@@ -34,7 +34,7 @@ class Evaluator:
         self._run, self._recorder, self._display, self._interrupt = run, recorder, display, interrupt
         self._regularizers = regularizers
         self._agenda, self._early_stopping = Agenda(run.progress, **run.durations), run.early_stopping
-        self._knows_optimizer = False
+        self._knows_optimizer, self._numbers = False, numbers(run.optimizer)
 
     def due(self) -> Collection[str]:
         """Returns what is due after the last step, of `log`, `evaluate` and `checkpoint`."""
@@ -67,9 +67,9 @@ class Evaluator:
             return
         self._knows_optimizer = True
         optimizer = self._run.optimizer
-        if names := unsaved_tensors(optimizer):
+        if names := unsaved(optimizer, self._numbers):
             self._display.say(
-                f"note: {type(optimizer).__name__} has tensors in {', '.join(names)}, which checkpoints do not hold; if"
+                f"note: {type(optimizer).__name__} has values in {', '.join(names)}, which checkpoints do not hold; if"
                 " steps change them, a resumed run is another one: keep them in self.state"
             )
 

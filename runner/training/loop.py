@@ -2,6 +2,7 @@
 
 from ..probes.probes import Probes
 from ..regularizers.regularizers import Regularizers
+from ..state.checkpoint import check_state
 from ..state.recorder import Recorder
 from ..state.run import Run
 from ..system.display import Display
@@ -20,6 +21,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
     Raises:
         FloatingPointError: the loss or its gradient is not finite, and the update was not made; or a weight is not.
         RuntimeError: the optimizer made its first step without a gradient.
+        TypeError: a checkpoint cannot hold the optimizer's state.
     """
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
     optimizer.train()
@@ -35,8 +37,8 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             closure.batch = batch
             probes.before_step(batch)
             update.step(closure)
-            if progress.gradients == 0:
-                raise RuntimeError(f"{type(optimizer).__name__}.step {NO_GRADIENTS}")
+            if progress.step == 0:
+                check_first_step(run)
             progress.advance(batch)
             progress.count_products(optimizer.last_step)
             if run.averaged is not None:
@@ -50,6 +52,13 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             regularizers.after_step()
             if (due or interrupt.signal or recorder.cycle_ended) and evaluator.pause(due):
                 return
+
+
+def check_first_step(run: Run) -> None:
+    """Refuses an optimizer whose first step made no gradients, or left a state that checkpoints cannot hold."""
+    if run.progress.gradients == 0:
+        raise RuntimeError(f"{type(run.optimizer).__name__}.step {NO_GRADIENTS}")
+    check_state(run.optimizer)
 
 
 def log_step(

@@ -1,5 +1,7 @@
 """Optimizers of the user: no change here is needed for them, and what is wrong with one is told."""
 
+import random
+
 import torch
 
 from helpers.runs import rows, same_weights, summary
@@ -86,20 +88,21 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
 
 
 class Forgetful(torch.optim.SGD):
-    """An optimizer whose momentum is no part of its state."""
+    """An optimizer whose momentum and number of steps are no part of its state."""
 
     def step(self, closure=None):
         """Goes along the sum of all gradients."""
         loss = closure()
         gradients = [p.grad for p in self.param_groups[0]["params"]]
         before = vars(self).get("sums", gradients)
+        self.count = vars(self).get("count", 0) + 1
         self.sums = [g + b for g, b in zip(gradients, before, strict=True)]
         for p, total in zip(self.param_groups[0]["params"], self.sums, strict=True):
             p.data.sub_(total, alpha=0.01)
         return loss
 
 
-def test_tensors_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
+def test_values_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
     import helpers.fixtures
 
     monkeypatch.setattr(helpers.fixtures, "Forgetful", Forgetful, raising=False)
@@ -112,5 +115,26 @@ def test_tensors_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, mo
         "logger=none",
     )
     out = trainopt(*run, "optimizer._target_=helpers.fixtures.Forgetful").out
-    assert " ".join(out.split()).count("note: Forgetful has tensors in sums, which checkpoints do not hold") == 1
+    assert " ".join(out.split()).count("note: Forgetful has values in sums, count, which checkpoints do not hold") == 1
     assert "which checkpoints do not hold" not in trainopt(*run, "optimizer._target_=torch.optim.LBFGS").out
+
+
+class Holder(torch.optim.SGD):
+    """An optimizer with an object in its state."""
+
+    def step(self, closure=None):
+        """Makes a step of SGD."""
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["draws"] = random.Random(0)
+        return super().step(closure)
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_refused_after_one_step(trainopt, tmp_path, monkeypatch):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, "Holder", Holder, raising=False)
+    run = ("model=mlp", "data.limit=40", "batching.size=20", "duration=3steps", "checkpoint_every=3steps", "run.name=a")
+    result = trainopt(*run, "optimizer._target_=helpers.fixtures.Holder", "optimizer.lr=0.1")
+    assert result.code == 1
+    assert "the state_dict of Holder must hold tensors and plain values (random.Random)" in result.err
+    assert summary(tmp_path / "outputs/a")["steps"] == 0
