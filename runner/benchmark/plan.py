@@ -83,6 +83,7 @@ class BenchmarkPlan:
         common: overrides of all runs.
         launcher: overrides of Hydra's launcher.
         composer: of configurations.
+        typed: the command line.
 
     Attributes:
         searches: by workload, then submission, then study.
@@ -98,9 +99,11 @@ class BenchmarkPlan:
         common: list[str],
         launcher: list[str],
         composer: Composer,
+        typed: str = "",
     ):
         self.suite, self.submissions, self.effort, self.ruleset = suite, submissions, effort, ruleset
         self.folder, self.common, self._launcher, self._composer = folder, common, launcher, composer
+        self.typed = typed
         self.searches = [
             self._search(name, workload, submission, study)
             for name, workload in suite.workloads.items()

@@ -45,6 +45,7 @@ class Ranking:
         scores: by cost, then submission.
         medians: by cost, (submissions, workloads).
         unfinished: a line for each search that lacks trials.
+        refusals: a line for each workload that cannot be trained with a submission, which counts as a miss.
     """
 
     results: Results
@@ -52,6 +53,7 @@ class Ranking:
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     medians: dict[str, np.ndarray] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def order(self) -> list[str]:
@@ -85,6 +87,7 @@ def rank(results: Results, axis: str) -> Ranking:
     """
     plan = results.plan
     ranking = Ranking(results, axis, unfinished=results.unfinished())
+    ranking.refusals = [f"{w}, {name}: {reason}" for (w, name), reason in results.refusals().items()]
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
 
@@ -122,12 +125,14 @@ def ranking_as_json(ranking: Ranking) -> dict[str, Any]:
     return {
         "suite": plan.suite.name,
         "date": date.today().isoformat(),
+        "command": plan.typed,
         "ruleset": plan.ruleset,
         "trials": plan.trials,
         "studies": plan.effort.studies,
         "ranked_by": ranking.axis,
         "ranking": ranking.order,
         "unfinished": ranking.unfinished,
+        "refusals": ranking.refusals,
         "common": plan.common,
         "submissions": {submission.name: list(submission.overrides) for submission in plan.submissions},
         "workloads": {name: vars(workload) for name, workload in plan.suite.workloads.items()},

@@ -122,7 +122,7 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
         tuned=tuned_values(ranking),
         cost=COSTS[ranking.axis],
         tau_max=TAU_MAX,
-        environment=environments,
+        environment=[("command", [(plan.typed, count)]), *environments],
         run_count=count,
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, SEED
 from ..records.metrics import METRICS_FILE, Record, read_metrics
+from ..records.run_folder import read_summary
 from ..system.errors import UserError
 from ..system.files import shown
 from .plan import BenchmarkPlan, Search
@@ -24,6 +25,7 @@ class TrialResult:
     Attributes:
         run: its folder, relative to that of the search.
         state: as in the job table.
+        refusal: the reason why a run with this configuration cannot begin, in one line; empty: it can.
         point: of the search space, as overrides.
         cost: until the target, by the name of AXES; infinite where it was missed.
         curve: (step, metric) of the evaluations; a metric that is not finite is left out.
@@ -36,6 +38,7 @@ class TrialResult:
     cost: dict[str, float]
     curve: list[tuple[int, float]] = field(default_factory=list)
     steps: int = 0
+    refusal: str = ""
 
 
 def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
@@ -44,7 +47,9 @@ def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
     for job, state in zip(search.jobs(), search.states(), strict=False):
         folder = search.folder / job["folder"]
         point = [o for o in job["overrides"] if o not in search.overrides and split_override(o)[1] != SEED]
-        result = TrialResult(job["folder"], state, point, dict.fromkeys(AXES, inf))
+        summary = read_summary(folder) if state == "failed" else {}
+        refusal = summary["error"] if summary.get("refused") else ""
+        result = TrialResult(job["folder"], state, point, dict.fromkeys(AXES, inf), refusal=refusal)
         if (folder / METRICS_FILE).exists():
             try:
                 records = read_metrics(folder)
@@ -118,10 +123,30 @@ class Results:
             best.append(min(hits, key=lambda trial: trial.cost[axis], default=None))
         return best
 
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """Returns the reason, by workload and submission, where no trial of any study can begin with these two."""
+        reasons = {}
+        for workload in self.plan.suite.workloads:
+            for submission in self.plan.submissions:
+                searches = [self.study(workload, submission.name, k) for k in range(self.plan.effort.studies)]
+                trials = [trial for search in searches for trial in search]
+                if all(searches) and all(trial.refusal for trial in trials):
+                    reasons[workload, submission.name] = trials[0].refusal
+        return reasons
+
+    def refused_everywhere(self) -> list[str]:
+        """Returns the names of the submissions that no workload takes."""
+        refusals = self.refusals()
+        return [
+            s.name for s in self.plan.submissions if all((w, s.name) in refusals for w in self.plan.suite.workloads)
+        ]
+
     def unfinished(self) -> list[str]:
-        """Returns a line for each search with trials that have not ended."""
-        lines = []
+        """Returns a line for each search with trials that have not ended, though its workload takes the submission."""
+        lines, refusals = [], self.refusals()
         for search in self.plan.searches:
+            if (search.workload, search.submission.name) in refusals:
+                continue
             states = [trial.state for trial in self.study(search.workload, search.submission.name, search.study)]
             states += ["missing"] * (search.trials - len(states))
             rest = [state for state in states if state not in ENDED]

@@ -1,7 +1,7 @@
 """From runs to methods: configuration differences, metrics over seeds, and tests against a baseline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,9 @@ class Method:
         estimates: an estimate for each metric of the comparison.
         to_target: for each of AXES, an estimate over the runs that reached the target.
         reached: number of these runs.
-        trials: folders of the runs of its learning-rate searches.
+        trials: folders of the runs of its searches.
+        trial_count: of its searches: by rule each run is one; otherwise a trial has a run for each of its seeds, and
+            trials of one point share theirs.
         trial_gradients: cost of the trials, in gradient equivalents.
         tuned_keys: the keys that the trials searched.
         verdict: against the baseline, on the selected metric; None for the baseline.
@@ -53,6 +55,7 @@ class Method:
     to_target: dict[str, Estimate] = field(default_factory=dict)
     reached: int = 0
     trials: list[str] = field(default_factory=list)
+    trial_count: int = 0
     trial_gradients: int = 0
     tuned_keys: set[str] = field(default_factory=set)
     verdict: Verdict | None = None
@@ -61,6 +64,11 @@ class Method:
     def reached_text(self) -> str:
         """How many of its runs reached the target, as in `2 of 4`; empty where all did."""
         return f"{self.reached} of {len(self.runs)}" if self.reached < len(self.runs) else ""
+
+
+def has_single_runs(methods: Iterable[Method]) -> bool:
+    """Returns whether each method has one run, so that nothing is a mean over seeds."""
+    return all(len(method.runs) == 1 for method in methods)
 
 
 @dataclass
@@ -79,6 +87,7 @@ class Comparison:
         runs: the frames; in `summaries` the metrics of diverged runs are replaced as DIVERGED_RULE says, `metrics`
             has a column `gradient_equivalents`.
         searches: of a tournament: the search that tuned each method, by the method's name.
+        trial_validation_samples: of a tournament: on how many validation samples trials were compared; None: unknown.
     """
 
     methods: list[Method]
@@ -91,6 +100,7 @@ class Comparison:
     obstacles: list[str]
     runs: Runs
     searches: dict[str, MethodSearch] = field(default_factory=dict)
+    trial_validation_samples: int | None = None
 
     @property
     def baseline_label(self) -> str:

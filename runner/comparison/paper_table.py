@@ -84,7 +84,7 @@ def column_cells(comparison: Comparison, name: str) -> list[str]:
     count = {
         "n": lambda m: len(m.runs),
         "diverged": lambda m: m.diverged,
-        "tuning_trials": lambda m: len(m.trials),
+        "tuning_trials": lambda m: m.trial_count,
         "tuning_gradients": lambda m: m.trial_gradients,
     }[name]
     return [f"{count(method):,}" for method in methods]

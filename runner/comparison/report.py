@@ -1,5 +1,6 @@
 """A comparison as one HTML file that needs no other file."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ COUNTS = {
     "test_images": "test samples",
     "parameters": "parameters",
 }  # of summaries
+COMMANDS = 4  # of the runs, at most, that are shown
 UNSET = ("", "null", "false", "0.0", "[]")
 
 
@@ -52,6 +54,7 @@ def write_comparison_report(
     """
     styles = method_styles(method.name for method in comparison.methods)
     runs = [run for method in comparison.methods for run in method.runs]
+    environments = comparison.runs.environments.reindex(runs)
     text = render(
         "report.html.jinja",
         comparison=comparison,
@@ -72,7 +75,7 @@ def write_comparison_report(
         values=differing_values(comparison),
         shared=shared_settings(comparison),
         is_best_on_test=set(comparison.runs.summaries["best_on"].dropna()) == {"test"},
-        environment=environment_rows(comparison.runs.environments.reindex(runs)),
+        environment=[*command_rows(environments), *environment_rows(environments)],
     )
     write_text(path, text)
 
@@ -127,3 +130,9 @@ def environment_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[A
         if len(counts):
             rows.append((column.removeprefix("versions."), [(value, int(count)) for value, count in counts.items()]))
     return rows
+
+
+def command_rows(environments: pd.DataFrame) -> list[tuple[str, list[tuple[Any, int]]]]:
+    """Returns a row with the command lines, as of `environment_rows`; none where there are too many to be read."""
+    commands = environments.get("command", pd.Series(dtype=object)).dropna().map(shlex.join).value_counts()
+    return [("command", [(c, int(count)) for c, count in commands.items()])] if 0 < len(commands) <= COMMANDS else []

@@ -112,7 +112,7 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
         sections[0].rows.append([*row, interval_text(value, form), *verdict_cells(method.verdict, form)])
         values = [estimate_text(method.estimates[name], known[name].form) for name in others]
         sections[1].rows.append([method.label, *values])
-        effort = [str(len(method.trials)), f"{method.trial_gradients:,}"]
+        effort = [str(method.trial_count), f"{method.trial_gradients:,}"]
         sections[2].rows.append([method.label, *(target_text(method, axis) for axis in axes), *effort])
     return sections
 
@@ -204,6 +204,6 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             v = m.verdict
             verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
             start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
-            effort = [len(m.trials), m.trial_gradients]
+            effort = [m.trial_count, m.trial_gradients]
             row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)

@@ -89,7 +89,7 @@ def method_as_json(method: Competitor, comparison: Comparison, folder: Path) -> 
     for compared in comparison.methods:
         if compared.name == method.name:
             content |= {
-                "trials": len(compared.trials),
+                "trials": compared.trial_count,
                 "trial_gradients": compared.trial_gradients,
                 "seeds": compared.seeds,
                 "diverged": compared.diverged,

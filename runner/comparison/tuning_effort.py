@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..config.overrides import split_override
 from ..records.frames import Runs
 from ..records.job_table import sweep_jobs
@@ -39,6 +41,7 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         for method in methods:
             trials = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
             method.trials, method.trial_gradients = list(trials), int(cost.loc[trials].sum())
+            method.trial_count = len(method.trials)
             method.tuned_keys = set().union(*(searched[trial] for trial in trials))
     comparison.obstacles += unequal_effort(methods, searches)
 
@@ -57,9 +60,13 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
     if trials.summaries.empty:
         return
     cost = gradient_equivalents(trials.summaries)
+    held_out = trials.summaries.get("validation_images", pd.Series(dtype=float)).dropna().unique()
+    comparison.trial_validation_samples = int(held_out[0]) if len(held_out) == 1 else None
     for method in comparison.methods:
         method.trials = [run for run in cost.index if methods.get(run) == method.name]
         method.trial_gradients = int(cost.loc[method.trials].sum())
+        search = comparison.searches.get(method.name)
+        method.trial_count = len(search.values) if search and search.kind != "rule" else len(method.trials)
 
 
 def searched_keys(entry: dict[str, Any]) -> set[str]:

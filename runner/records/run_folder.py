@@ -200,12 +200,19 @@ def log_traceback(folder: Path, error: Exception) -> None:
         log.writelines(traceback.format_exception(error))
 
 
-def record_failure(folder: Path, error: Exception) -> None:
-    """Writes an error that ended a run before or after its training into its log and its summary."""
+def record_failure(folder: Path, error: Exception, refused: bool = False) -> None:
+    """Writes an error that ended a run before or after its training into its log and its summary.
+
+    Args:
+        folder: the run's.
+        error: that ended it.
+        refused: whether the run cannot begin as it is configured.
+    """
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         log_traceback(folder, error)
-        write_json(folder / SUMMARY, {**read_summary(folder), "status": "failed", "error": reason(error)})
+        outcome = {"status": "failed", "error": reason(error), "refused": refused}
+        write_json(folder / SUMMARY, {**read_summary(folder), **outcome})
 
 
 def remove_if_empty(folder: Path) -> None:

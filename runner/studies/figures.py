@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.differences import typed_text
-from ..comparison.figures.curves import AXIS_LABELS, draw_curve_panels, method_curves
+from ..comparison.figures.curves import draw_curve_panels, method_curves
 from ..comparison.figures.point_styles import RATE, point_legend, point_styles, rest_of_label
-from ..comparison.methods import Comparison, compare_methods
+from ..comparison.methods import Comparison, compare_methods, has_single_runs
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
 from ..reporting.figure_style import points
@@ -123,7 +123,7 @@ def draw_mean_curves(spec: StudyFigure, comparison: Comparison, reader: MetricRe
         hint = nearest(str(column), map(str, of_kind))
         raise UserError(f"y: column: {column}: records of kind {kind} have no such column{hint}")
     quantity = QUANTITIES.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
-    return draw_curve_panels({quantity: curves}, comparison.methods, AXIS_LABELS[str(spec.x)])
+    return draw_curve_panels({quantity: curves}, comparison.methods, str(spec.x))
 
 
 def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: MetricReader) -> "Figure | None":
@@ -171,7 +171,12 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
     axes.set_xlabel(axis_label(spec.x))
     axes.set_ylabel(axis_label(spec.y))
     missing = f"; not in all runs: {', '.join(left_out)}" if left_out else ""
-    set_note(axes, f"mean over seeds with 95 % confidence interval{missing}")
+    what = (
+        "one run of each method"
+        if has_single_runs(comparison.methods)
+        else "mean over seeds with 95 % confidence interval"
+    )
+    set_note(axes, f"{what}{missing}")
     add_legend(figure, handles, columns)
     return figure
 

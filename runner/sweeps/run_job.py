@@ -132,7 +132,7 @@ class Job:
                     return start(config, choices, folder, self.command, self.debug, display, pause_after=pause_after)
             except UserError as error:
                 if not isinstance(error, Busy | OtherConfiguration):
-                    record_failure(folder, error)
+                    record_failure(folder, error, refused=True)
                 return report_error(error, self.debug)
 
         code = run_isolated(work, is_worker=os.getpid() != self.launcher)

@@ -74,27 +74,29 @@ def parser() -> FlagParser:
 def command(arguments: list[str], debug: bool) -> int:
     """`trainopt benchmark SUITE [optimizer=A,B] …`."""
     options = parser().parse_intermixed_args(arguments)
+    typed = shlex.join(["trainopt", "benchmark", *arguments])
     with Interrupt() as interrupt:
         try:
-            code = benchmark(make_plan(options), options, debug)
+            code = benchmark(make_plan(options, typed), options, debug)
         except KeyboardInterrupt:
             code = interrupt.code
         if code > 128:
-            print(
-                f"stopped; the same command continues it: {shlex.join(['trainopt', 'benchmark', *arguments])}",
-                file=sys.stderr,
-            )
+            print(f"stopped; the same command continues it: {typed}", file=sys.stderr)
         return code
 
 
-def make_plan(options: Namespace) -> BenchmarkPlan:
+def make_plan(options: Namespace, typed: str = "") -> BenchmarkPlan:
     """Returns the plan of the benchmark that a command line asks for.
+
+    Args:
+        options: of the command line.
+        typed: the command line.
 
     Raises:
         UserError: a word or a number is wrong.
     """
     suite = select_suite(options.suite, options.config_dir)
-    typed = read_words(options.words)
+    words = read_words(options.words)
     effort = suite.quick if options.quick else suite.full
     for name in ("trials", "studies"):
         number = getattr(options, name)
@@ -108,13 +110,14 @@ def make_plan(options: Namespace) -> BenchmarkPlan:
         raise UserError(f"{suite.name}: {without[0]} has no target yet; --targets finds one from the runs of baselines")
     return BenchmarkPlan(
         suite,
-        renamed(typed.submissions or read_words(suite.submissions).submissions, options.rename or []),
+        renamed(words.submissions or read_words(suite.submissions).submissions, options.rename or []),
         effort,
         options.ruleset,
         options.out or Path("outputs/benchmark") / suite.name,
-        typed.common,
-        [f"hydra/launcher={options.launcher}", *typed.launcher],
+        words.common,
+        [f"hydra/launcher={options.launcher}", *words.launcher],
         Composer(options.config_dir),
+        typed,
     )
 
 
@@ -183,6 +186,8 @@ def run_search(plan: BenchmarkPlan, search: Search, debug: bool) -> int:
     )
     if workload.target is None:
         text = f"{len(trials)} trials"
+    if trials and all(trial.refusal for trial in trials):
+        text = f"refused: {trials[0].refusal}"
     print(f"{search.workload}, {search.submission.name}, study {search.study}: {text}", flush=True)
     return code
 
@@ -224,7 +229,11 @@ def report(plan: BenchmarkPlan, axis: str) -> int:
     for row in rows:
         table.add_row(*row)
     print_table(console, table)
-    lines = [conclusion(ranking), *(f"not ended: {line}" for line in ranking.unfinished)]
+    lines = [conclusion(ranking), *(f"refused, which counts as a miss: {line}" for line in ranking.refusals)]
+    lines += [f"not ended: {line}" for line in ranking.unfinished]
     for line in [*lines, f"files: {shown(plan.folder)}/ ({', '.join(names)})"]:
         console.print(line, markup=False, soft_wrap=True)
-    return FAILED if ranking.unfinished else 0
+    useless = ranking.results.refused_everywhere()
+    if useless:
+        console.print(f"no workload takes {', '.join(useless)}", markup=False, soft_wrap=True)
+    return FAILED if ranking.unfinished or useless else 0

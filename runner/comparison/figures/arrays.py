@@ -63,4 +63,5 @@ def draw_means(name: str, by_method: dict[str, list[np.ndarray]], out: Path) -> 
     if confusions is not None:  # they have one scale
         figure.colorbar(confusions, ax=grid, location="bottom", shrink=0.6, aspect=40, label=PER_CLASS)
     label = array_label(name)
-    return save_figure(figure, name, f"{label[0].upper()}{label[1:]} on the test set, mean over seeds", out)
+    means = ", mean over seeds" if any(len(arrays) > 1 for arrays in by_method.values()) else ""
+    return save_figure(figure, name, f"{label[0].upper()}{label[1:]} on the test set{means}", out)

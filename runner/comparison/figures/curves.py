@@ -26,13 +26,16 @@ from ...reporting.style import (
     set_note,
     style_axes,
 )
-from ..methods import Comparison, Method, selected_metric
+from ..methods import Comparison, Method, has_single_runs, selected_metric
 from ..metrics import AXES
 from .target import UNITS, draw_target_costs
 
-AXIS_LABELS = UNITS | {"seconds": f"{UNITS['seconds']}, mean over the seeds at each step"}
+SINGLE = "one run of each method"
 BAND = "line: mean over seeds; band: minimum to maximum over seeds"
+MEAN_TIME = ", mean over the seeds at each step"
 OFF_AXIS = "; the value before the first step is off the axis"
+SAME = 1e-3  # relative difference, below which curves cover each other
+DASH = 6.0  # length in points of the dashes of such curves
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
 
 
@@ -85,7 +88,7 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     for name, (title, quantities) in lines.items():
         panels = {quantity: curves for quantity, curves in quantities.items() if curves}
         if panels:
-            yield name, f"{title} vs. {x_axis}", draw_curve_panels(panels, comparison.methods, AXIS_LABELS[x_axis])
+            yield name, f"{title} vs. {x_axis}", draw_curve_panels(panels, comparison.methods, x_axis)
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
         yield "time_to_target", title, draw_target_costs(comparison, x_axis)
@@ -183,41 +186,64 @@ def last_quarter(curves: dict[str, Curve]) -> dict[str, Curve]:
     return ends if any(len(c.x) > 1 for c in ends.values()) else {}
 
 
+def cover(one: Curve, other: Curve) -> bool:
+    """Returns whether two curves have the same values wherever both have any."""
+    low, high = max(one.x[0], other.x[0]), min(one.x[-1], other.x[-1])
+    x = np.unique(np.concatenate([one.x, other.x]))
+    x = x[(x >= low) & (x <= high)]
+    ours, theirs = (np.interp(x, curve.x, curve.mean) for curve in (one, other))
+    return len(x) > 1 and bool(np.allclose(ours, theirs, rtol=SAME, atol=0.0))
+
+
+def turn(number: int, count: int) -> tuple[float, tuple[float, float]]:
+    """Returns the line style of one of several curves that cover each other: its dashes fill gaps of the others.
+
+    >>> turn(0, 2), turn(1, 2)
+    ((0.0, (6.0, 6.0)), (6.0, (6.0, 6.0)))
+    """
+    return number * DASH, (DASH, (count - 1) * DASH)
+
+
 def draw_curve_panels(
-    panels: dict[str, dict[str, Curve]], methods: list[Method], label: str, across: int = 1
+    panels: dict[str, dict[str, Curve]], methods: list[Method], x_axis: str, across: int = 1
 ) -> Figure:
     """Draws curves, a panel for each quantity, with one legend below all of them.
+
+    Curves that cover each other have dashes that take turns, so that all are seen.
 
     Args:
         panels: for the label of each quantity, curves by the names of their methods.
         methods: all of them, so that each has the same colour in all figures.
-        label: of the x-axis.
+        x_axis: one of AXES.
         across: panels side by side.
     """
     labels = {m.name: m.label for m in methods if any(m.name in curves for curves in panels.values())}
     columns, down = legend_columns(labels.values()), -(-len(panels) // across)
     figure = new_figure(3.6 * down / across**0.5, 0.6 + legend_height(len(labels), columns))
     handles: dict[str, Any] = {}
-    note = BAND
+    is_single = has_single_runs(methods)
+    note = shown_band = SINGLE if is_single else BAND
     grid = figure.subplots(down, across, sharex=True, squeeze=False)
     for axis, (quantity, curves) in zip(grid.flat, panels.items(), strict=True):
         for name, (colour, line) in method_styles(m.name for m in methods).items():
             if name not in curves:
                 continue
             c = curves[name]
-            style = {"marker": "o" if len(c.x) < MARKER_LIMIT else None, "markersize": points(3)}
-            (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=line, **style)
+            same = [other for other, curve in curves.items() if cover(c, curve)]
+            style = {"marker": "o" if len(c.x) < MARKER_LIMIT and len(same) == 1 else None, "markersize": points(3)}
+            dashes = line if len(same) == 1 else turn(same.index(name), len(same))
+            (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=dashes, **style)
             axis.fill_between(c.x, c.low, c.high, color=colour, alpha=0.18, linewidth=0)
         means = np.concatenate([c.mean for c in curves.values()] or [np.ones(1)])
         if "%" not in quantity and needs_log_scale(means):
             axis.set_yscale("log")
         if "%" in quantity and fit_percentages(axis, [(c.x, c.low, c.high) for c in curves.values()]):
-            note = BAND + OFF_AXIS
+            note = shown_band + OFF_AXIS
         style_axes(axis)
         axis.set_ylabel(quantity)
     set_note(grid[0, 0], note)
     for axis in grid[-1]:
-        axis.set_xlabel(label)
+        axis.set_xlabel(UNITS[x_axis] + (MEAN_TIME if x_axis == "seconds" and not is_single else ""))
     if len(labels) > 1:
         add_legend(figure, {labels[name]: handles[name] for name in labels if name in handles}, columns)
     return figure

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ...reporting.style import SavedFigure, running_mean, save_figure
 from ..methods import AXES, Comparison
-from .curves import AXIS_LABELS, Curve, draw_curve_panels, method_curves
+from .curves import Curve, draw_curve_panels, method_curves
 from .fisher_plane import draw_fisher_plane
 
 
@@ -27,7 +27,7 @@ def draw_fisher_figures(comparison: Comparison, x_axis: str, out: Path) -> list[
     measures = {label: lines for label, lines in (single | cumulative).items() if lines}
     if not measures:
         return []
-    figure = draw_curve_panels(measures, comparison.methods, AXIS_LABELS[x_axis], across=2)
+    figure = draw_curve_panels(measures, comparison.methods, x_axis, across=2)
     figures = [save_figure(figure, "fisher", f"Condition and energy of the gradients vs. {x_axis}", out)]
     panels = {
         "training error (%), running mean": curves("train", "top1"),
@@ -35,7 +35,7 @@ def draw_fisher_figures(comparison: Comparison, x_axis: str, out: Path) -> list[
     }
     errors = {label: {n: error_curve(c) for n, c in lines.items()} for label, lines in panels.items() if lines}
     if errors:
-        figure = draw_curve_panels(errors, comparison.methods, AXIS_LABELS[x_axis])
+        figure = draw_curve_panels(errors, comparison.methods, x_axis)
         figures.append(save_figure(figure, "errors", f"Training and test error vs. {x_axis}", out))
     return [*figures, *draw_fisher_plane(comparison, out)]
 

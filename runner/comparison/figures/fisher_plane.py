@@ -23,7 +23,7 @@ from ...reporting.style import (
     style_axes,
 )
 from ..differences import configs_as_text
-from ..methods import Comparison, Method
+from ..methods import Comparison, Method, has_single_runs
 from .point_labels import PointLabels, write_labels
 from .point_styles import RATE, PointStyle, point_legend, point_styles, rest_of_label
 
@@ -205,7 +205,8 @@ def draw_end_points(
         parts += [f"{trajectory.error:.2f} %"] if has_error else []
         texts.append((", ".join(parts), trajectory.end))
     errors = "; %: test error" if len(trajectories) < MIN_CONTOUR_POINTS else ""
-    return f"point: mean over seeds at the end; s: batch size; joined: only s differs{errors}", texts
+    what = "the run" if has_single_runs(comparison.methods) else "mean over seeds"
+    return f"point: {what} at the end; s: batch size; joined: only s differs{errors}", texts
 
 
 def batch_size_families(comparison: Comparison, trajectories: dict[str, PlaneTrajectory]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import method_styles
 from ...reporting.style import LINES, escape_math, new_figure, set_note, style_axes
-from ..methods import COST, Comparison, first_at_target, selection_rows
+from ..methods import COST, Comparison, first_at_target, has_single_runs, selection_rows
 from ..metrics import AXES
 from ..significance import MIN_SEEDS
 
@@ -88,5 +88,6 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(UNITS[axis])
     note = f"bar: mean over the runs that reached it; whisker: its 95 % interval, from {MIN_SEEDS} runs on"
+    note = "bar: one run" if has_single_runs(methods) else note
     set_note(axes, f"{note}\n{distance_text(comparison, axis)}")
     return figure

@@ -111,7 +111,12 @@ def budget_note(comparison: Comparison) -> str:
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
         used = "do so too" if final.get("data.validation") else "train on all of it"
-        parts.append(f"Trials hold out data.validation={held_out} of the training set; final runs {used}.")
+        number = comparison.trial_validation_samples
+        samples = "" if number is None else f", {number:,} samples,"
+        parts.append(
+            f"Trials hold out data.validation={held_out} of the training set{samples} and are compared there;"
+            f" final runs {used}."
+        )
     parts.append(
         "Each search was made once: intervals and tests are over the seeds of the final runs, and do not show how much"
         " another search would change."

@@ -122,6 +122,21 @@ def test_self_tuning_and_targets(folder):
     assert "mlp: target: " in output(folder)
 
 
+@pytest.mark.slow
+def test_a_network_that_a_submission_cannot_train_is_a_miss_and_no_error(folder):
+    words = ("--ruleset", "self", "--studies", "1")
+    assert benchmark(folder, *words, "optimizer=sgd,muon") == 0, output(folder)
+    line = "linear, muon: optimizer.name=muon: Muon is for hidden weights"
+    assert f"refused, which counts as a miss: {line}" in output(folder)
+    assert content(folder)["times"]["steps"]["muon"]["linear"] == [None]
+    path = folder / "mine/suite/tiny.yaml"
+    path.write_text(
+        path.read_text().replace("    overrides: [duration=4", "    overrides: ['model.hidden=[]', duration=4")
+    )
+    assert benchmark(folder, *words, "--out", "other", "optimizer=muon") == 1
+    assert "no workload takes muon" in output(folder)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -49,7 +49,7 @@ def test_an_unknown_metric_is_said():
 class MadeUp:
     """The plan of a benchmark that has been run: by submission and workload, the values of trials of each study."""
 
-    ruleset, trials, common = "external", 2, []
+    ruleset, trials, common, typed = "external", 2, [], "trainopt benchmark mine"
 
     def __init__(self, values, folder, target=90.0):
         names = list(next(iter(values.values())))
@@ -113,8 +113,29 @@ def test_the_files(made_up):
     assert len(content["taus"]) == len(content["scores"]["steps"]["a"]["profile"])
     assert ranking_table(ranking)[1][0][:2] == ["b", "0.667"]
     assert times_table(ranking)[1] == [["x", "30", "10"], ["y", "20", "missed"]]
-    assert "Made up" in (made_up.plan.folder / "report.html").read_text()
+    page = (made_up.plan.folder / "report.html").read_text()
+    assert "Made up" in page
+    assert "trainopt benchmark mine" in page
     assert ranking_as_json(ranking)["unfinished"] == []
+
+
+def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(made_up):
+    for study in range(3):
+        for trial in made_up.study("y", "a", study):
+            trial.state, trial.refusal = "failed", "there are no hidden weights"
+    made_up.study("x", "b", 0)[0].state = "failed"  # a crash
+    made_up.study("x", "b", 1)[0].state, made_up.study("x", "b", 1)[0].refusal = "failed", "of one trial only"
+    ranking = rank(made_up, "steps")
+    assert ranking.medians["steps"][0, 1] == inf
+    assert ranking.refusals == ["y, a: there are no hidden weights"]
+    assert [line.partition(":")[0] for line in ranking.unfinished] == ["x, b, study 0", "x, b, study 1"]
+    assert made_up.refused_everywhere() == []
+    write_report(ranking)
+    assert "a miss: y, a: there are no hidden" in (made_up.plan.folder / "report.html").read_text()
+    for study in range(3):
+        for trial in made_up.study("x", "a", study):
+            trial.state, trial.refusal = "failed", "nor here"
+    assert made_up.refused_everywhere() == ["a"]
 
 
 def test_the_rule_for_targets(tmp_path):

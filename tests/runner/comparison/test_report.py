@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from PIL import Image
 
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.figures.curves import (
-    AXIS_LABELS,
+    DASH,
+    MEAN_TIME,
+    Curve,
     comparison_figures,
     draw_comparison_figures,
+    draw_curve_panels,
     method_curves,
 )
 from trainopt.runner.comparison.figures.target import UNITS
@@ -156,8 +160,33 @@ def test_every_axis_can_be_drawn(made, x_axis):
     assert list(drawn) == [figure.name for figure in figures]
     for name, (title, figure) in drawn.items():
         assert x_axis in title.lower()
-        labels = UNITS if name == "time_to_target" else AXIS_LABELS
-        assert figure.axes[-1].get_xlabel() == labels[x_axis]
+        label = UNITS[x_axis]
+        if x_axis == "seconds" and name != "time_to_target":
+            label += MEAN_TIME
+        assert figure.axes[-1].get_xlabel() == label
+
+
+def test_curves_that_cover_each_other_have_dashes_that_take_turns(made):
+    comparison, _, _ = made
+    first, second = comparison.methods[:2]
+    x = np.arange(5.0)
+    low, lower = (Curve(x, y, y, y) for y in (0.1 + 0 * x, 0.1 - 0.02 * x))
+    longer = Curve(np.arange(9.0), 0.1 + np.zeros(9), 0.1 + np.zeros(9), 0.1 + np.zeros(9))
+
+    def dashes(one, other):
+        curves = {first.name: one, second.name: other}
+        lines = draw_curve_panels({"learning rate": curves}, [first, second], "steps").axes[0].get_lines()
+        return [line._unscaled_dash_pattern for line in lines]
+
+    assert dashes(low, lower) == [(0, None), (0, None)]  # different colours
+    assert dashes(low, longer) == [(0.0, (DASH, DASH)), (DASH, (DASH, DASH))]
+
+
+def test_one_run_is_no_mean(made):
+    comparison, _, _ = made
+    single = replace(comparison, methods=[replace(m, runs=m.runs[:1], seeds=m.seeds[:1]) for m in comparison.methods])
+    for _, _, figure in comparison_figures(single, "seconds"):
+        assert "mean" not in "".join(axis.get_title(loc="left") + axis.get_xlabel() for axis in figure.axes)
 
 
 def test_lines_are_means_and_bands_the_range_of_the_seeds(made):

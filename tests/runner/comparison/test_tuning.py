@@ -98,6 +98,14 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 4
 
 
+def test_trials_of_one_point_share_a_run_and_count_each(tmp_path):
+    path = tournament(tmp_path) / "searches/optimizer=sgd/search.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"trials": [*content["trials"], content["trials"][0]]}))
+    sgd, adam, lion = read_comparison([tmp_path / "sweep"]).methods
+    assert [len(sgd.trials), sgd.trial_count, adam.trial_count, lion.trial_count] == [4, 5, 4, 0]
+
+
 @pytest.mark.draws
 def test_the_best_of_the_first_trials_stands_for_searches_whose_trials_depend_on_each_other(tmp_path):
     comparison = read_comparison([tournament(tmp_path, "tpe")])
