@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..comparison.report import environment_rows
 from ..records.frames import flatten
-from ..reporting.html import data_uri, render
+from ..reporting.html import render
 from ..reporting.method_styles import method_styles
 from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, style_axes
 from ..reporting.tables import latex, markdown
@@ -103,7 +103,7 @@ def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
     style_axes(axis)
     ordered = sorted(handles, key=lambda label: ranking.order.index(label.rpartition(" (score")[0]))
     add_legend(figure, {label: handles[label] for label in ordered}, columns=2)
-    return save_figure(figure, "profile", "Performance profiles", folder)
+    return save_figure(figure, "profile", "Fraction of workloads within τ times the fastest", folder)
 
 
 def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
@@ -116,8 +116,7 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
         ranking=ranking,
         conclusion=conclusion(ranking),
         tables=tables,
-        figure=figure,
-        address=data_uri(figure.svg),
+        profiles=figure,
         missed=MISSED,
         tuned=tuned_values(ranking),
         cost=COSTS[ranking.axis],

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..reporting.html import data_uri, render
+from ..reporting.html import render
 from ..reporting.method_styles import method_styles
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
@@ -65,7 +65,7 @@ def write_comparison_report(
         searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
         colours={m.label: styles[m.name][0] for m in comparison.methods},
-        figures=[(figure, data_uri(figure.svg)) for figure in figures],
+        figures=figures,
         rule=DIVERGED_RULE,
         cost=COST,
         level=LEVEL,
@@ -80,17 +80,21 @@ def write_comparison_report(
     write_text(path, text)
 
 
-def search_figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Returns (label, (caption, address) of each figure of its search) of the methods; searches may share a figure."""
+def search_figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, Path, Path | None]]]]:
+    """Returns (label, (title, PNG, PDF if it exists) of each figure of its search); searches may share a figure."""
     labels: dict[tuple[tuple[str, Path], ...], list[str]] = {}
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
         figures = () if search is None else tuple((t, path) for t, path in search.figures.items() if path.is_file())
         if figures:
             labels.setdefault(figures, []).append(method.label)
-    return [
-        (", ".join(names), [(title, data_uri(path)) for title, path in figures]) for figures, names in labels.items()
-    ]
+    return [(", ".join(names), [with_pdf(*figure) for figure in figures]) for figures, names in labels.items()]
+
+
+def with_pdf(title: str, picture: Path) -> tuple[str, Path, Path | None]:
+    """Returns (title, picture, the PDF beside it; None of a search of an earlier version, which has none)."""
+    pdf = picture.with_suffix(".pdf")
+    return title, picture, pdf if pdf.is_file() else None
 
 
 def differing_values(comparison: Comparison) -> list[tuple[str, list[str], str]]:

@@ -16,12 +16,13 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["data_uri"] = data_uri
     return environment.get_template(template).render(**values)
 
 
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".pdf": "application/pdf"}
 
 
 def data_uri(figure: Path) -> str:
-    """Returns an address that holds a figure, SVG or PNG, itself, for a page that needs no other file."""
+    """Returns an address that holds a figure, SVG, PNG or PDF, itself, for a page that needs no other file."""
     return f"data:{MEDIA_TYPES[figure.suffix]};base64,{b64encode(figure.read_bytes()).decode()}"

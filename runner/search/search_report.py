@@ -22,7 +22,7 @@ def write_searches(folder: Path, searches: list[Search]) -> None:
     """Writes a JSON file for each search into the sweep's folder, and one figure."""
     for search in searches:
         write_json(folder / json_name(search.name), search_as_json(search))
-    draw_searches(searches, folder / f"{STEM}.png")
+    draw_searches(searches, folder)
 
 
 def json_name(name: str) -> str:
@@ -91,14 +91,13 @@ def conclusions(search: Search) -> list[str]:
     return lines
 
 
-def draw_searches(searches: list[Search], path: Path) -> None:
+def draw_searches(searches: list[Search], folder: Path) -> None:
     """Draws loss vs. learning rate; marks of infinite losses, and of ones far above the others, stand at the top."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.figure_style import DPI
     from ..reporting.method_styles import method_labels, method_styles
-    from ..reporting.style import LOG_SCALE_RATIO, needs_log_scale, style_axes
+    from ..reporting.style import LOG_SCALE_RATIO, needs_log_scale, save_figure, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -136,4 +135,4 @@ def draw_searches(searches: list[Search], path: Path) -> None:
     style_axes(axis)
     if len(searches) > 1:
         axis.legend(frameon=False)
-    figure.savefig(path, dpi=DPI)
+    save_figure(figure, STEM, "loss vs. learning rate", folder)

@@ -219,7 +219,7 @@ class PageBuilder:
                 self.page.figures.append(drawn)
             else:
                 self.not_run(drawn).figures.append(figure.paper)
-        files = {path.name for figure in self.page.figures for path in (figure.svg, figure.png)}
+        files = {path.name for figure in self.page.figures for path in (figure.svg, figure.png, figure.pdf)}
         for path in self.folder.glob("figure-*"):
             if path.name not in files:
                 path.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..reporting.html import data_uri, render
+from ..reporting.html import render
 from ..reporting.tables import markdown
 from ..system.files import read_json, shown, write_json, write_text
 from .page import Page, PageBuilder
@@ -63,8 +63,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     page = PageBuilder(study, scale, folder, sweeps).build()
     write_text(folder / "report.md", as_markdown(page))
-    figures = [(figure, data_uri(figure.svg)) for figure in page.figures]
-    write_text(folder / "report.html", render(STUDY_TEMPLATE, page=page, figures=figures, marks=MARKS))
+    write_text(folder / "report.html", render(STUDY_TEMPLATE, page=page, marks=MARKS))
     dates = page.provenance.dates if page.provenance else []
     result = StudyResult(
         study.name,

@@ -11,14 +11,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from ..reporting.style import PALETTE, escape_math, needs_log_scale, new_figure, save_png, style_axes
+from ..reporting.style import PALETTE, escape_math, needs_log_scale, new_figure, save_figure, set_title, style_axes
 from .study import SearchStudy, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME = "search_{}.png"
+NAME = "search_{}"
 BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
@@ -38,7 +38,8 @@ def draw_search(folder: Path, study: SearchStudy) -> list[str]:
     for name, (draw, title) in figures.items():
         figure = draw(study, ended) if ended else None
         if figure is not None:
-            names.append(save_png(figure, folder / NAME.format(name), title).name)
+            set_title(figure, title)
+            names.append(save_figure(figure, NAME.format(name), title, folder).png.name)
     return names
 
 

@@ -6,6 +6,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 
+from helpers.pages import faults, violations
 from trainopt.runner.benchmark.plan import Search
 from trainopt.runner.benchmark.ranking import rank, ranking_as_json
 from trainopt.runner.benchmark.report import ranking_table, times_table, write_report
@@ -116,6 +117,7 @@ def test_the_files(made_up):
     page = (made_up.plan.folder / "report.html").read_text()
     assert "Made up" in page
     assert "trainopt benchmark mine" in page
+    assert faults(page) == []
     assert ranking_as_json(ranking)["unfinished"] == []
 
 
@@ -136,6 +138,12 @@ def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(m
         for trial in made_up.study("x", "a", study):
             trial.state, trial.refusal = "failed", "nor here"
     assert made_up.refused_everywhere() == ["a"]
+
+
+@pytest.mark.slow
+def test_the_page_violates_no_rule_of_axe(made_up, tmp_path):
+    write_report(rank(made_up, "steps"))
+    assert violations(made_up.plan.folder / "report.html", tmp_path) == []
 
 
 def test_the_rule_for_targets(tmp_path):

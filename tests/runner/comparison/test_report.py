@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_run
+from helpers.pages import faults, in_a_browser, violations
 from trainopt.runner.comparison.figures.curves import (
     DASH,
     MEAN_TIME,
@@ -27,6 +26,7 @@ from trainopt.runner.comparison.metrics import METRICS
 from trainopt.runner.comparison.report import shared_settings, write_comparison_report
 from trainopt.runner.comparison.table import table_sections
 from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting.html import data_uri
 from trainopt.runner.reporting.method_styles import method_styles
 from trainopt.runner.reporting.style import PALETTE
 
@@ -36,25 +36,19 @@ LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "<b>shampoo&co": 0.01}  # as optimi
 
 # what a reader may do, done by the page itself: its results are read from the page's source afterwards
 PROBE = """
-<pre id="probe"></pre>
-<script>
-addEventListener("load", () => {
-  const found = {widths: [...document.images].map((image) => image.naturalWidth), sorted: {}};
-  document.querySelectorAll("table.sortable").forEach((table) => {
-    [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
-      found.sorted[head.textContent] = [0, 1].map(() => {
-        head.querySelector("button").click();
-        return [head.getAttribute("aria-sort"), cells()];
-      });
+const found = {widths: [...document.images].map((image) => image.naturalWidth), sorted: {}};
+document.querySelectorAll("table.sortable").forEach((table) => {
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
+    found.sorted[head.textContent] = [0, 1].map(() => {
+      head.querySelector("button").click();
+      return [head.getAttribute("aria-sort"), cells()];
     });
   });
-  found.scrolled = [...document.querySelectorAll(".results")].map((part) => part.scrollWidth > part.clientWidth);
-  found.wide = document.documentElement.scrollWidth > innerWidth;
-  document.getElementById("probe").textContent = JSON.stringify(found);
 });
-</script>
-</body>
+found.scrolled = [...document.querySelectorAll(".results")].map((part) => part.scrollWidth > part.clientWidth);
+found.wide = document.documentElement.scrollWidth > innerWidth;
+done(found);
 """
 
 
@@ -245,9 +239,29 @@ def test_the_report_says_all_there_is_to_say(made):
         "A diverged run counts as",
     ):
         assert said in text
-    assert all(f"{figure.title}</figcaption>" in text for figure in figures)
+    for figure in figures:
+        assert f'<span>{figure.title}</span>\n<a href="{data_uri(figure.pdf)}" download="{figure.name}.pdf"' in text
     assert "0" * 40 in text
     assert "9 runs)" not in text  # the environments are equal: no need to say of how many runs
+
+
+def test_the_report_can_be_read_by_all(made):
+    text = made[2].read_text()
+    assert faults(text) == []
+    for good, bad in (
+        (' scope="col"', ""),
+        (' lang="en"', ""),
+        (' alt="', ' title="'),
+        ("<h2", "<h3"),
+        ('id="figures"', 'id="table"'),
+        ("--soft: #57606a", "--soft: #8b949e"),
+    ):
+        assert faults(text.replace(good, bad)), good
+
+
+@pytest.mark.slow
+def test_the_report_violates_no_rule_of_axe(made, tmp_path):
+    assert violations(made[2], tmp_path) == []
 
 
 def test_environments_that_differ_are_counted(tmp_path):
@@ -261,31 +275,14 @@ def test_environments_that_differ_are_counted(tmp_path):
     assert "2.15.0 (2 of 3 runs); 2.10.0 (1 of 3 runs)" in text
 
 
-def probed_in_a_browser(report, folder, width):
-    """What a browser with a window of this width finds in the page; the test is skipped where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((found for found in map(shutil.which, names) if found), None)
-    if browser is None:
-        pytest.skip(f"there is no browser here: none of {', '.join(names)}")
-    page = folder / "probed.html"
-    page.write_text(report.read_text().replace("</body>", PROBE))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
-    flags += ["--enable-logging=stderr", "--v=0", f"--user-data-dir={folder / 'profile'}"]
-    flags += [f"--window-size={width},800"]
-    done = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line and "error" in line.lower()]
-    probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert probe, done.stdout[-2000:] + done.stderr[-2000:]
-    return json.loads(probe[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-
-
 @pytest.mark.slow
 def test_the_report_works_in_a_browser(made, tmp_path):
     _, figures, report = made
-    found = probed_in_a_browser(report, tmp_path, 400)
+    found = in_a_browser(report, tmp_path, PROBE, 390)
     assert len(found["widths"]) == len(figures)
     assert min(found["widths"]) > 0
     assert not found["wide"], "the page itself scrolls sideways"
+    assert not any(found["scrolled"]), "a table of results is a list on a phone"
     (up, rising), (down, falling) = found["sorted"][METRICS["train_seconds"][1]]
     numbers = [float(cell.split()[0]) for cell in rising]
     assert (up, down) == ("ascending", "descending")
@@ -301,4 +298,4 @@ def test_no_table_scrolls_sideways_on_a_usual_screen(made, tmp_path):
     comparison, _, _ = made
     table = table_sections(comparison, ["epochs", "steps", "gradients", "seconds"], METRICS)
     write_comparison_report(comparison, table, "epochs", [], tmp_path / "report.html")
-    assert probed_in_a_browser(tmp_path / "report.html", tmp_path, 1400)["scrolled"] == [False, False, False]
+    assert in_a_browser(tmp_path / "report.html", tmp_path, PROBE, 1400)["scrolled"] == [False, False, False]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_sweep
+from helpers.pages import faults, violations
 from trainopt.runner.studies import figures as study_figures
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.report import write_overview, write_study_report
@@ -224,6 +225,18 @@ def test_the_page_needs_nothing_from_elsewhere(made):
     assert "<b>" not in text
     for said in ("Adam &amp; SGD", "✗ not reproduced", "82.15 ± 0.21", NO_MNIST, "p = 0.0004"):
         assert said in text
+
+
+def test_the_page_can_be_read_by_all(made):
+    page = made[0].report.parent / "report.html"
+    assert faults(page.read_text()) == []
+    pdfs = sorted(path.name for path in page.parent.glob("figure-*.pdf"))
+    assert re.findall('download="(.*?)"', page.read_text()) == pdfs != []
+
+
+@pytest.mark.slow
+def test_the_page_violates_no_rule_of_axe(made, tmp_path):
+    assert violations(made[0].report.parent / "report.html", tmp_path) == []
 
 
 def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_path):
