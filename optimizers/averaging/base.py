@@ -56,9 +56,10 @@ class NetworkAverage(Averaging):
 @torch.no_grad()
 def copy_tensors(source: nn.Module, target: nn.Module) -> None:
     """Copies parameters and buffers from one module into another of the same structure."""
-
-    def tensors(module: nn.Module) -> Iterator[Tensor]:
-        return chain(module.parameters(), module.buffers())
-
-    for value, goal in zip(tensors(source), tensors(target), strict=True):
+    for value, goal in zip(tensors_of(source), tensors_of(target), strict=True):
         goal.copy_(value)
+
+
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Yields the parameters and buffers of a module."""
+    return chain(module.parameters(), module.buffers())

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .base import NetworkAverage
+from .base import NetworkAverage, tensors_of
 
 WARMUP_POWER = 2 / 3  # timm's
 
@@ -20,8 +20,9 @@ class EMA(NetworkAverage):
 
         beta_t = min(decay, 1 - (1 + t)^(-2/3))
 
-    torch.optim.swa_utils does the arithmetic, with use_buffers=True: the running statistics of batch norm are averaged
-    as the weights are.
+    torch.optim.swa_utils does the arithmetic, as with use_buffers=True: the running statistics of batch norm are
+    averaged as the weights are. Its AveragedModel.update_parameters would make each step wait for a GPU: it copies its
+    count there, or reads it.
 
     Args:
         network: its weights are averaged.
@@ -37,11 +38,31 @@ class EMA(NetworkAverage):
             raise ValueError(f"decay={decay}: must be in [0, 1]")
         self.decay = decay
         self.warmup = warmup
-        super().__init__(network, multi_avg_fn=self._mix if warmup else get_ema_multi_avg_fn(decay), use_buffers=True)
+        self._average: Callable = self._mix if warmup else get_ema_multi_avg_fn(decay)
+        super().__init__(network, multi_avg_fn=self._average, use_buffers=True)
 
     def after_step(self) -> None:
         """Takes the weights into the average."""
         self.update()
+
+    def update(self) -> None:
+        """Takes the present weights and buffers into the average."""
+        if self.count == 0:
+            super().update()
+            return
+        for averages, values in self._pairs().values():
+            self._average(averages, values, None)
+        self.count += 1
+        self.averaged.n_averaged.fill_(self.count)
+
+    def _pairs(self) -> dict[Any, tuple[list[Tensor], list[Tensor]]]:
+        """Returns parameters and buffers of the average, and those of the network, by type and device."""
+        pairs: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, value in zip(tensors_of(self.averaged.module), tensors_of(self.network), strict=True):
+            averages, values = pairs.setdefault((average.dtype, average.device), ([], []))
+            averages.append(average.detach())
+            values.append(value.detach())
+        return pairs
 
     def _mix(self, *tensors: Any) -> None:
         decay = min(self.decay, 1 - (1 + self.count) ** -WARMUP_POWER)

@@ -40,7 +40,7 @@ def build_averaging(config: DictConfig, run: Run) -> None:
     run.averaged = averaged = AveragedWeights(run, averaging)
     batches = averaging.batch_norm_batches
     count = "those of an epoch" if batches is None else f"{batches} training batches"
-    statistics = f", with batch norm's statistics from {count}" if averaged.recomputes_statistics else ""
+    statistics = f", with batch norm's statistics from {count}" if averaged.needs_passes else ""
     run.notes.append(f"evaluations are of averaged weights ({of}){statistics}")
 
 

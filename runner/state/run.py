@@ -76,9 +76,11 @@ class EvaluatedWeights(Protocol):
 
     Attributes:
         averaging: of the weights that are trained.
+        needs_passes: whether statistics of batch norm are recomputed for them, by passes over training batches.
     """
 
     averaging: Averaging
+    needs_passes: bool
 
     @abstractmethod
     def after_step(self) -> None:

@@ -1,6 +1,6 @@
 """The loss of a batch, as an optimizer asks for it."""
 
-from math import isfinite, nan
+from math import nan
 from typing import cast
 
 import torch
@@ -10,7 +10,7 @@ from trainopt.data import Batch
 
 from ..state.objective import Output
 from ..state.run import Run
-from .divergence import Diverged, finite_check
+from .divergence import Diverged, FiniteCheck
 
 
 class TrainingClosure:
@@ -23,8 +23,10 @@ class TrainingClosure:
 
     Args:
         run: the run that is trained.
+        check: of its losses and gradients; None: they are read before each update.
 
     Attributes:
+        finite: the check.
         batch: the current batch; set before every step.
         total: the loss, a scalar, as of the last call that was counted; so are terms and output.
         terms: its terms, by name.
@@ -36,15 +38,15 @@ class TrainingClosure:
     total: Tensor
     terms: dict[str, Tensor]
     output: Output
-    gradient_norm: float | None = None
+    gradient_norm: float | Tensor | None = None
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, check: FiniteCheck | None = None):
         self._objective, self._progress, self._gradient = run.objective, run.progress, run.gradient
         self._parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
         self._needs_graph, self._scaling = run.optimizer.needs_graph, run.scaling
         self._backward = Tensor.backward if run.scaling is None else run.scaling.backward
         self._in_parts, self._clips = run.gradient.accumulation_steps > 1, run.gradient.clips
-        self._finite = finite_check(run.device)
+        self.finite = check or FiniteCheck(run.device)
 
     def __call__(self, fraction: float = 1.0) -> Tensor:
         """Returns the loss, a scalar, of the batch or of its first part.
@@ -54,6 +56,7 @@ class TrainingClosure:
 
         Raises:
             Diverged: the loss is not finite, or its gradient.
+            NoticedLate: one before was not.
         """
         batch = self.batch
         if fraction < 1 or not torch.is_grad_enabled():
@@ -65,22 +68,21 @@ class TrainingClosure:
         else:
             total, self.terms, self.output = self._objective(batch.inputs, batch.targets)
         self.total = self._whole(total)
-        must_finish = self._finite.begin(self.total)
+        must_finish = self.finite.begin(self.total)
         if not self._needs_graph and not self._in_parts:
             self._backward(total)
         if must_finish:
-            self._finite.finish()
+            self.finite.finish()
         self._complete_gradients()
         if self._scaling is not None:
             if self._scaling.is_exhausted:
-                raise Diverged(loss=self._finite.value, gradient_norm=nan)
+                raise Diverged(loss=self.finite.value, gradient_norm=nan)
             self._scaling.unscale()
         if self._clips:
-            self.gradient_norm = self._gradient.clip(self._parameters).item()
-            if self._scaling is None and not isfinite(self.gradient_norm):
-                raise Diverged(loss=self._finite.value, gradient_norm=self.gradient_norm)
+            norm = self._gradient.clip(self._parameters)
+            self.gradient_norm = self.finite.look_at_norm(norm) if self._scaling is None else norm
         elif self._scaling is None and not self._needs_graph:
-            self._finite.look_at([p.grad for p in self._parameters if p.grad is not None])
+            self.finite.look_at([p.grad for p in self._parameters if p.grad is not None])
         self._progress.gradients += 1
         self._progress.samples += batch.size
         return self.total
@@ -117,8 +119,8 @@ class TrainingClosure:
 
     def values(self) -> dict[str, float]:
         """Returns the terms of the loss, and the loss itself as `total`, as numbers."""
-        total = self._finite.value  # was read already; a term alone is the total
+        total = self.finite.value  # of a CPU it was read already; a term alone is the total
         terms = {name: total if term is self.total else term.item() for name, term in self.terms.items()}
-        norm = {} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}
+        norm = {} if self.gradient_norm is None else {"gradient_norm": float(self.gradient_norm)}
         scaling = {} if self._scaling is None else self._scaling.report()
         return {**terms, "total": total, **norm, **scaling}

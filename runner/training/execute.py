@@ -134,6 +134,7 @@ def execute(
     from .build import build
     from .compatibility import check_change
     from .describe import describe_run
+    from .divergence import waiting_notes
     from .schedule import zero_lr_notes
 
     run = ranks.together(lambda: build(config, folder, ranks=ranks))
@@ -166,6 +167,7 @@ def execute(
             stack.callback(recorder.close)
         resume(run, recorder, folder, resume_point, display, history)
         run.notes += zero_lr_notes(run.schedule, run.progress, run.duration)
+        run.notes += waiting_notes(run)
         display.show_start(describe_run(config, choices, run, folder), run.notes)
         with of_all_ranks(run, interrupt) as shared_interrupt:
             code, outcome = run_training(run, recorder, display, folder, shared_interrupt, debug)

@@ -1,14 +1,17 @@
 """The training loop: one function, to be read from top to bottom."""
 
+from contextlib import closing
+
 from ..probes.probes import Probes
 from ..regularizers.regularizers import Regularizers
 from ..state.checkpoint import check_state
-from ..state.recorder import Recorder
+from ..state.recorder import Recorder, SilentRecorder
 from ..state.run import Run
 from ..system.display import Display
 from ..system.interrupt import Interrupt
 from .batch_control import BatchController
 from .closure import TrainingClosure
+from .divergence import FiniteCheck, NoticedLate, finite_check
 from .evaluator import Evaluator
 from .sharded import ShardedClosure
 
@@ -18,19 +21,33 @@ NO_GRADIENTS = "does not call the closure, which makes gradients, or calls it un
 def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) -> None:
     """Trains from where `run.progress` stands until `run.duration`, or until interrupted.
 
+    Where it is noticed late that a loss or a gradient was not finite, the last steps are made again, to the one before
+    that, and leave no second record.
+
     Raises:
         FloatingPointError: the loss or its gradient is not finite, and the update was not made; or a weight is not.
         RuntimeError: the optimizer made its first step without a gradient.
         TypeError: a checkpoint cannot hold the optimizer's state.
     """
+    try:
+        make_steps(run, recorder, display, interrupt, finite_check(run))
+    except NoticedLate as late:
+        check = late.go_back()
+        with closing(SilentRecorder(run)) as silent:
+            make_steps(run, silent, Display(quiet=True), interrupt, check)
+
+
+def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt, check: FiniteCheck) -> None:
+    """Trains as `train` does; `check` sees losses and gradients."""
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
     optimizer.train()
-    closure = ShardedClosure(run) if run.ranks.size > 1 else TrainingClosure(run)
+    closure = ShardedClosure(run, check) if run.ranks.size > 1 else TrainingClosure(run, check)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
     regularizers = Regularizers(run, recorder, display)
     evaluator = Evaluator(run, recorder, display, interrupt, regularizers)
     if evaluator.pause(["evaluate"] if progress.evaluation_due else []):
         return
+    check.keep(evaluated=True)
     run.network.train()
     with run.clocks.running("train"):
         for batch in run.batches():
@@ -46,12 +63,17 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
             controller.observe(probes.after_step(batch))
             interrupt.agree()
             due = evaluator.due()
+            if due:
+                check.wait()
             if "log" in due:
                 log_step(run, closure, regularizers, recorder, display)
             schedule.step()
             regularizers.after_step()
-            if (due or interrupt.signal or recorder.cycle_ended) and evaluator.pause(due):
-                return
+            if due or interrupt.signal or recorder.cycle_ended:
+                check.wait()
+                if evaluator.pause(due):
+                    return
+                check.keep("evaluate" in due)
 
 
 def check_first_step(run: Run) -> None:

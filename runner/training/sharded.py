@@ -23,6 +23,7 @@ from ..state.evaluation import first_predictions
 from ..state.run import Run
 from ..system.errors import UserError
 from .closure import TrainingClosure
+from .divergence import FiniteCheck
 
 
 class ShardedLoss(Loss):
@@ -63,10 +64,11 @@ class ShardedClosure(TrainingClosure):
 
     Args:
         run: the run that is trained, after `share`.
+        check: as of `TrainingClosure`.
     """
 
-    def __init__(self, run: Run):
-        super().__init__(run)
+    def __init__(self, run: Run, check: FiniteCheck | None = None):
+        super().__init__(run, check)
         self._run, self._ranks, self._shard = run, cast(Group, run.ranks), cast(BatchShard, run.shard)
         self._sum = GradientSum(self._ranks, [p for p in self._parameters if p.requires_grad])
         self._local_statistics = [] if run.batch_norm == "global" else statistics_of(run.network.train())

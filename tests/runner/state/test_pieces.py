@@ -23,7 +23,7 @@ from trainopt.runner.state.evaluation import evaluate
 from trainopt.runner.state.objective import Objective
 from trainopt.runner.state.progress import Agenda, Progress
 from trainopt.runner.system.files import json_line
-from trainopt.runner.training.divergence import Diverged, finite_check
+from trainopt.runner.training.divergence import Diverged, FiniteCheck
 
 CPU = torch.device("cpu")
 
@@ -113,7 +113,7 @@ def test_clocks_are_apart_and_add_up():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_not_finite_is_caught(value):
-    check = finite_check(CPU)
+    check = FiniteCheck(CPU)
     check.begin(torch.tensor(1.0, requires_grad=True))
     assert check.value == 1.0
     with pytest.raises(Diverged) as outcome:
@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_finite_is_caught(value):
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
 def test_a_gradient_that_is_not_finite_is_caught_and_others_are_left_alone(value):
-    check = finite_check(CPU)
+    check = FiniteCheck(CPU)
     check.begin(torch.tensor(1.0))
     embedding = torch.sparse_coo_tensor([[1, 1]], [[1.0], [2.0]], (3, 1), check_invariants=True)
     graph = (torch.ones(2, requires_grad=True) ** 2).sum()
