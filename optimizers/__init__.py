@@ -8,8 +8,9 @@ from .averaging.ema import EMA
 from .averaging.optimizer_average import OptimizerAverage, averages_itself
 from .averaging.swa import SWA
 from .curvature.conjugate_gradient import CGInfo, conjugate_gradient
-from .curvature.curvature import Curvature, hessian_vector_product
+from .curvature.curvature import Curvature
 from .curvature.double_backward_mode import FastDoubleBackward
+from .curvature.hessian_product import hessian_vector_product
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
 from .libraries.pytorch_optimizer import pytorch_optimizer

@@ -1,6 +1,6 @@
 """The curvature of a loss at the current weights: products with a matrix that is never formed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -10,57 +10,16 @@ from torch.autograd import grad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
-from ..arguments import check_dense, check_shapes
-from ..shard import WHOLE, Shard
+from ..arguments import check_dense
+from ..shard import WHOLE, Shard, Sums
 from ..vectors import flatten, in_full_precision, unflatten
 from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
-from .loss import NO_GRAPH, evaluate, gradient_with_graph, second_derivative
+from .hessian_product import differentiate, edge_of, sum_of
+from .loss import NO_GRAPH, evaluate, gradient_with_graph
 from .sampling import sample_at_outputs
 
 KINDS = ("hessian", "gauss_newton")
-
-
-def hessian_vector_product(
-    loss: Tensor, params: Iterable[Tensor], vectors: Iterable[Tensor], retain_graph: bool = True
-) -> list[Tensor]:
-    """Returns H v, with H the second derivatives of a loss with respect to params (Pearlmutter 1994, exact).
-
-    The gradient is differentiated along v (Zorca 2020, eq. 2.15). No `.grad` is touched.
-
-    >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
-    >>> hessian_vector_product((x**3).sum(), [x], [torch.tensor([1.0, 1.0])])
-    [tensor([ 6., 12.])]
-
-    Args:
-        loss: a scalar with its graph; computed inside `FastDoubleBackward()` the product is faster.
-        params: tensors that require gradients; where the loss does not depend on one, its part is 0.
-        vectors: v, of the shapes of params.
-        retain_graph: keep the graph of the loss, for another product.
-
-    Raises:
-        ValueError: vectors have other shapes, or what the loss was computed by has no second derivative.
-    """
-    params, vectors = list(params), list(vectors)
-    check_shapes("vectors", vectors, params)
-    gradients = [_edge(g) for g in grad(loss, params, create_graph=True, allow_unused=True)]
-    product = _differentiate(gradients, params, vectors, retain_graph)
-    return [_sum(p, part) for p, part in zip(params, product, strict=True)]
-
-
-def _differentiate(
-    gradients: Sequence[GradientEdge | None],
-    inputs: Sequence[Tensor],
-    vectors: Sequence[Tensor | None],
-    retain_graph: bool,
-) -> Sequence[Tensor | None]:
-    """Returns the derivatives of <gradients, vectors> with respect to inputs; None is 0."""
-    pairs = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g is not None and v is not None]
-    if not pairs:
-        return [None] * len(inputs)
-    outputs, weights = zip(*pairs, strict=True)
-    with second_derivative():
-        return grad(outputs, inputs, weights, retain_graph=retain_graph, allow_unused=True)
 
 
 class Curvature:
@@ -87,6 +46,7 @@ class Curvature:
         loss: the closure's, detached.
         params: the parameters that the loss depends on.
         gradient: of the loss with respect to these.
+        sums: what is added here is summed up over the processes by the same reduction as the gradient.
         is_of_outputs: whether the loss depends on them through the outputs alone, one by one.
         at_layers: derivatives of the part of the loss that is of the outputs, at `layers` of `of_loss`.
 
@@ -115,6 +75,7 @@ class Curvature:
         kind: str,
         layers: Sequence[GradientEdge] = (),
         shard: Shard = WHOLE,
+        gradient_of: Mapping[Tensor, Tensor | None] | None = None,
     ) -> "Curvature":
         """Returns the curvature of a loss that `evaluate` returned, for the same kind.
 
@@ -125,9 +86,10 @@ class Curvature:
             kind: as for `Curvature`.
             layers: places in the graph, as of a layer's outputs, whose derivatives `at_layers` gets on the way.
             shard: as for `Curvature`.
+            gradient_of: the gradient by parameter, as that of a larger batch; None: it is the loss's.
         """
         self = cls.__new__(cls)
-        self._differentiate_loss(loss, mode, params, kind, layers, shard)
+        self._differentiate_loss(loss, mode, params, kind, layers, shard, gradient_of)
         return self
 
     def _differentiate_loss(
@@ -138,6 +100,7 @@ class Curvature:
         kind: str,
         layers: Sequence[GradientEdge],
         shard: Shard,
+        gradient_of: Mapping[Tensor, Tensor | None] | None = None,
     ) -> None:
         outputs, copies = [z for z, _ in mode.outputs], [copy for _, copy in mode.outputs]
         with torch.enable_grad():
@@ -156,7 +119,7 @@ class Curvature:
         self._loss_scale = 1.0
         self._outputs, self._copies, self._at_outputs = outputs, copies, at_outputs
         self.at_layers = [None if part is None else part.detach() for part in through[len(params) :]]
-        self._set_gradients(params, of_loss, through[: len(params)])
+        self._set_gradients(params, of_loss, through[: len(params)], gradient_of)
 
     @classmethod
     def of_gradients(cls, params: Sequence[Tensor], loss_scale: float = 1.0, shard: Shard = WHOLE) -> "Curvature":
@@ -183,7 +146,11 @@ class Curvature:
         return self
 
     def _set_gradients(
-        self, params: Sequence[Tensor], of_loss: Sequence[Tensor | None], through: Sequence[Tensor | None]
+        self,
+        params: Sequence[Tensor],
+        of_loss: Sequence[Tensor | None],
+        through: Sequence[Tensor | None],
+        gradient_of: Mapping[Tensor, Tensor | None] | None = None,
     ) -> None:
         """Sets the gradients with respect to the parameters that the loss depends on.
 
@@ -191,6 +158,7 @@ class Curvature:
             params: those of the constructor.
             of_loss: gradients of the loss with respect to the copies of the outputs, then to params.
             through: gradients of <at_outputs, outputs> with respect to params.
+            gradient_of: as of `of_loss`.
         """
         first = len(self._copies)
         direct = of_loss[first:]
@@ -198,16 +166,30 @@ class Curvature:
         used = [i for i in range(len(params)) if direct[i] is not None or through[i] is not None]
         self.params = [params[i] for i in used]
         self.is_of_outputs = [direct[i] is None for i in used]
-        self._of_loss = [_edge(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
-        self._through = [_edge(through[i]) for i in used]
-        self.gradient = self.shard.sum([_sum(params[i], direct[i], through[i]) for i in used])
+        self._of_loss = [edge_of(g) for g in (*of_loss[:first], *(direct[i] for i in used))]
+        self._through = [edge_of(through[i]) for i in used]
+        if gradient_of is None:
+            summands = [sum_of(params[i], direct[i], through[i]) for i in used]
+        else:
+            summands = [sum_of(p, gradient_of[p]) for p in self.params]
+        self.sums = Sums(self.shard)
+        self._gradient = self.sums.later(summands)
 
     @property
-    def factor_of_output(self) -> float:
-        """The factor of the loss of one output in the loss of its sample: 1 / N where this is a mean over N outputs.
+    def gradient(self) -> list[Tensor]:
+        """The gradient with respect to each of `params`."""
+        return self._gradient()
 
-        The loss is a mean of those of the samples. An output is an entry, or with cross-entropy a position. Of several
-        loss functions, it is the largest factor.
+    @gradient.setter
+    def gradient(self, gradient: list[Tensor]) -> None:
+        self._gradient = lambda: gradient
+
+    def factor_of_output(self) -> Callable[[], float]:
+        """Returns what returns the factor of one output's loss in that of its sample: 1 / N where this is a mean of N.
+
+        It comes by the reduction of the gradient where that is still to be made. The loss is a mean of those of the
+        samples. An output is an entry, or with cross-entropy a position. Of several loss functions, it is the largest
+        factor.
         """
         derivatives = grad(self._loss_with_graph, [call.value for call in self._losses], retain_graph=True)
         factors = []
@@ -218,8 +200,9 @@ class Curvature:
             mean = derivative.mean() if derivative.numel() else torch.zeros_like(derivative.sum())
             factors.append(samples * float(mean) / (outputs if call.is_mean else 1))
         if self.shard.is_whole:
-            return max(factors)
-        return float(self.shard.sum([derivatives[0].new_tensor(factors)])[0].max())
+            return lambda: max(factors)
+        sums = self.sums.later([self.params[0].new_tensor(factors)])
+        return lambda: float(sums()[0].max())
 
     @property
     def like(self) -> list[Tensor]:
@@ -269,13 +252,21 @@ class Curvature:
                 parts = [None if part is None else part / self._loss_scale for part in parts]
             return [torch.zeros_like(p) if part is None else part for p, part in zip(self.params, parts, strict=True)]
         at_outputs, direct = self._second_of_loss(self._tangents(vectors, free_graph), vectors, free_graph)
-        outputs = [_edge(z) for z in self._outputs]
-        through = _differentiate(outputs, self.params, at_outputs, retain_graph=not free_graph)
-        return [_sum(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
+        outputs = [edge_of(z) for z in self._outputs]
+        through = differentiate(outputs, self.params, at_outputs, retain_graph=not free_graph)
+        return [sum_of(p, a, b) for p, a, b in zip(self.params, direct, through, strict=True)]
 
     def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
         """Returns v C v, a scalar; arguments as for `matvec`."""
         return self.shard.sum([self._quadratic_form(vectors, free_graph)])[0]
+
+    def quadratic_form_later(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Callable[[], Tensor]:
+        """Returns what returns v C v: forms of several blocks that are begun before one is asked for share a reduction.
+
+        Arguments as for `matvec`.
+        """
+        sums = self.sums.later([self._quadratic_form(vectors, free_graph)])
+        return lambda: sums()[0]
 
     @torch.no_grad()
     def _quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool) -> Tensor:
@@ -363,23 +354,10 @@ class Curvature:
     ) -> Sequence[Tensor | None]:
         """Makes a backward pass through gradients in which the layers compute a quantity."""
         self._request.quantity = quantity
-        return _differentiate(gradients, inputs, vectors, retain_graph=not free_graph)
-
-
-def _edge(tensor: Tensor | None) -> GradientEdge | None:
-    """Returns a tensor's place in the graph, which does not keep its values; None where it has none."""
-    return get_gradient_edge(tensor) if tensor is not None and tensor.requires_grad else None
+        return differentiate(gradients, inputs, vectors, retain_graph=not free_graph)
 
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor | float:
     """Returns the inner product; None is 0."""
     pairs = [(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     return sum((torch.dot(in_full_precision(x), in_full_precision(y)) for x, y in pairs), start=0.0)
-
-
-def _sum(param: Tensor, *parts: Tensor | None) -> Tensor:
-    """Returns the sum of the parts that are not None, detached; zeros like the parameter where all are."""
-    terms = [part.detach() for part in parts if part is not None]
-    if not terms:
-        return torch.zeros_like(param)
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]

@@ -55,7 +55,8 @@ def _sampled_classes(logits: Tensor, generator: torch.Generator, shard: Shard) -
     """Returns the unit vectors of classes that are drawn from softmax(logits), in the shape of the logits."""
     dim = _class_dimension(logits)
     by_row = logits.movedim(dim, -1)
-    p = by_row.reshape(-1, by_row.shape[-1]).float().softmax(1)
+    # what is not finite shows in the gradient, which is checked later
+    p = by_row.reshape(-1, by_row.shape[-1]).float().softmax(1).nan_to_num(1.0)
     start, length = shard.span(len(p))
     whole = p if shard.is_whole else F.pad(p, (0, 0, start, length - start - len(p)), value=1.0)
     classes = torch.multinomial(whole, 1, generator=generator)[start : start + len(p)]

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -84,8 +85,6 @@ class Step:
         check_types(self.params, self.options)
         self.groups = [self.group_of[p] for p in self.params]
         self.unit = 1.0
-        if self.options["damping_per_output"] and self.curvature is not None:
-            self.unit = self.curvature.factor_of_output
         self.preconditioner = self._precondition()
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
@@ -109,27 +108,19 @@ class Step:
         self.loss = loss.detach()
         self.cost += fraction
         kind = options["curvature"]
-        of_part = evaluate(
-            lambda: closure(fraction), kind, self._is_one_iteration, True, inner=self.layers, shard=self.shard
-        )
-        curvature = Curvature.of_loss(*of_part, trained, kind, shard=self.shard)
-        gradients = ((p, gradient_of[p]) for p in curvature.params)
-        curvature.gradient = self.shard.sum([torch.zeros_like(p) if g is None else g for p, g in gradients])
-        return curvature
+        part = partial(closure, fraction)
+        of_part = evaluate(part, kind, self._is_one_iteration, True, inner=self.layers, shard=self.shard)
+        return Curvature.of_loss(*of_part, trained, kind, shard=self.shard, gradient_of=gradient_of)
 
     def _linearize_whole_batch(self, closure: Callable[..., Tensor], trained: list[Tensor]) -> Curvature | None:
         options = self.options
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
         may_have_closed_form = is_plain and options["warm_start"] == 0 and may_be_classifiers(trained)
         recorder = SoftmaxHeadRecorder(trained, self.shard) if may_have_closed_form else None
+        kind, inner = options["curvature"], recorder or self.layers
         try:
             loss, mode = evaluate(
-                closure,
-                options["curvature"],
-                self._is_one_iteration,
-                inner=recorder or self.layers,
-                backward_of=trained,
-                shard=self.shard,
+                closure, kind, self._is_one_iteration, inner=inner, backward_of=trained, shard=self.shard
             )
         except LossWithoutGraph as error:
             return self._linearize_gradients(error, trained)
@@ -140,35 +131,39 @@ class Step:
             # rows of a part of the batch do not make its gradient
             self.linear_calls = self.layers.linear_calls if self.layers and self.shard.is_whole else []
             edges = [call.outputs for call in self.linear_calls]
-            curvature = Curvature.of_loss(loss, mode, trained, options["curvature"], edges, self.shard)
+            gradient_of = {p: p.grad for p in trained} if calls_backward else None  # as they were clipped
             if calls_backward:
                 self._check_no_second_call()
                 self.cost += BACKWARD_COST
-                # as they were clipped
-                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in curvature.params]
-                curvature.gradient = self.shard.sum(gradients)
-            return curvature
+            return Curvature.of_loss(loss, mode, trained, kind, edges, self.shard, gradient_of)
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
         return None
 
     def _precondition(self) -> Diagonal | Kronecker | None:
-        """Returns the preconditioner at the current weights, whose statistics are updated.
+        """Returns the preconditioner at the current weights, whose statistics are updated; sets `unit`.
+
+        What this needs of all processes comes by the reduction of the gradient.
 
         Raises:
             FloatingPointError: the gradient is not finite, or its squares; nothing was changed.
         """
-        kind = self.options["preconditioner"]
-        if kind == "none" or self.curvature is None or not self.params:
+        kind, preconditioner = self.options["preconditioner"], None
+        if self.curvature is None:
+            return None
+        unit = self.curvature.factor_of_output() if self.options["damping_per_output"] else lambda: 1.0
+        if self.layers is not None and self.params:
+            preconditioner = Kronecker(self.curvature, self.layers.calls, self.state, self.linear_calls)
+        self.unit = unit()
+        if kind == "none" or not self.params:
             return None
         gradient = self.curvature.gradient
         if not float(torch.stack(torch._foreach_norm(gradient)).norm().square()) < math.inf:
             raise FloatingPointError("the gradient is not finite, or its squares")
-        if kind == "diagonal":
+        if preconditioner is None:
             return Diagonal(self.params, gradient, self.state)
-        damping = [tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)]
-        assert self.layers is not None
-        return Kronecker(self.curvature, self.layers.calls, damping, self.state, self.linear_calls)
+        preconditioner.update([tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)])
+        return preconditioner
 
     def _linearize_gradients(self, error: LossWithoutGraph, trained: list[Tensor]) -> Curvature | None:
         """Does the same where a closure has returned no loss with a graph: the gradients in `.grad` are meant.
@@ -202,7 +197,10 @@ class Step:
         if self.curvature is not None:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
-        solutions = [self._solve(s, [self.group_of[p] for p in s.params]) for s in systems if s.params]
+        solve = self._solve_by_one_iteration if self._is_one_iteration else partial(partial, self._solve)
+        # one iteration is begun for all systems before the first ends, so that their curvatures share a reduction
+        ends = [solve(system, [self.group_of[p] for p in system.params]) for system in systems if system.params]
+        solutions = [end() for end in ends]
         if self.has_subspace:
             solutions = [self._in_subspace(s, self.curvature) for s in solutions if self.curvature is not None]
         slope = sum(solution.slope for solution in solutions)
@@ -228,8 +226,6 @@ class Step:
         }
 
     def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
-        if self._is_one_iteration:
-            return self._solve_by_one_iteration(system, groups)
         options, like = self.options, system.like
         b = flatten(system.gradient).neg_()
         if not self.is_guarded and not self.has_subspace:
@@ -255,8 +251,8 @@ class Step:
             slope = -float(b.dot(p))
         return Solution(unflatten(p, like), info, slope, is_fallback)
 
-    def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Solution:
-        """Returns the first iterate of conjugate gradients from 0, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
+    def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
+        """Returns what returns the first iterate of conjugate gradients, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
 
         Where the step's length follows from the model in a subspace, it is -d.
         """
@@ -268,24 +264,31 @@ class Step:
             d = self.preconditioner.solve_gradient(g)
             gd = float(inner_product(g, d))
             squares = torch.stack(torch._foreach_norm(d)).double().square().tolist()
+        form: Callable[[], Tensor] | None = None
+        scale, info = 1.0, CGInfo(1, gg**0.5, "max_iter", 0)
         if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):
             scale, info = 0.0, CGInfo(0, gg**0.5, "converged", 0)
-        elif self.has_subspace:
-            scale, info = 1.0, CGInfo(1, gg**0.5, "max_iter", 0)
-        else:
+        elif not self.has_subspace:
             self.cost += options["curvature_share"] * system.cost_of_quadratic_form
-            dAd = float(system.quadratic_form(d, free_graph=self.frees_graph))
-            dAd += sum(tau * square for tau, square in zip(self._damping(groups), squares, strict=True))
-            scale, info = gd / dAd if dAd > 0 else 1.0, CGInfo(1, gg**0.5, "max_iter", 1)
-            if not dAd > 0:
-                info = CGInfo(0, gg**0.5, "negative_curvature" if dAd <= 0 else "not_finite", 1)
-        is_fallback = not -scale * gd <= -self._threshold(groups)
-        if is_fallback:
-            scale = 1.0
-        p = list(torch._foreach_mul(d, -scale))
+            form = partial(system.quadratic_form, d, self.frees_graph)
+            if isinstance(system, Curvature):
+                form = system.quadratic_form_later(d, self.frees_graph)
         if not self.is_guarded and not self.has_subspace:
             system.gradient = []
-        return Solution(p, info, -scale * gd, is_fallback)
+
+        def solution() -> Solution:
+            factor, ending = scale, info
+            if form is not None:
+                dAd = float(form())
+                dAd += sum(tau * square for tau, square in zip(self._damping(groups), squares, strict=True))
+                factor, ending = gd / dAd if dAd > 0 else 1.0, info._replace(products=1)
+                if not dAd > 0:
+                    ending = CGInfo(0, gg**0.5, "negative_curvature" if dAd <= 0 else "not_finite", 1)
+            is_fallback = not -factor * gd <= -self._threshold(groups)
+            factor = 1.0 if is_fallback else factor
+            return Solution(list(torch._foreach_mul(d, -factor)), ending, -factor * gd, is_fallback)
+
+        return solution
 
     def _in_subspace(self, solution: Solution, curvature: Curvature) -> Solution:
         """Returns the step to the minimum of the quadratic model over the directions p and the last step."""

@@ -1,7 +1,7 @@
 """Kronecker-factored approximate curvature (K-FAC)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,22 +44,20 @@ class Kronecker:
     Random numbers are those of a generator that the number of the step is the seed of, so a resumed run draws the same.
     The state holds two matrices of order in + 1 and two of order out for each layer, and h.
 
+    The constructor computes what the batch says of the factors, if it is time for that; sums over processes come with
+    that of the gradient, by one reduction. After `update`, M is that of the step.
+
     Args:
         curvature: of the batch or a part of it; its graph is not freed.
         calls: of layers, by weight, in the pass that the curvature is of.
-        damping: of each of the curvature's parameters, > 0.
-        state: the optimizer's; it is updated.
+        state: the optimizer's; `update` changes it.
         linear_calls: of the recorder, at whose outputs the curvature has derivatives.
-
-    Raises:
-        FloatingPointError: the factors are not finite; the state is as it was.
     """
 
     def __init__(
         self,
         curvature: Curvature,
         calls: dict[Tensor, list[LayerCall]],
-        damping: Sequence[float],
         state: dict[Tensor, dict[str, Any]],
         linear_calls: Sequence[LayerCall] = (),
     ):
@@ -79,17 +77,32 @@ class Kronecker:
                 self._bias_of[weight] = bias
         in_layers = {*self._calls, *self._bias_of.values()}
         self._others = [p for p in self._params if p not in in_layers]
-        self._gamma = {p: math.sqrt(value) for p, value in zip(self._params, damping, strict=True)}
         self._multiplications = 0
-        step = 1 + max((state[p].get("preconditioner_steps", 0) for p in self._params), default=0)
+        self._step = step = 1 + max((state[p].get("preconditioner_steps", 0) for p in self._params), default=0)
         is_new = any(not self._has_factors(p) for p in (*self._calls, *self._others))
+        self._inverts = step in FIRST_INVERSES or step % INVERT_EVERY == 1 or is_new
+        self._of_batch = None
         if step <= FIRST_UPDATES or step % UPDATE_EVERY == 1 or is_new:
-            self._update(curvature, step)
+            self._of_batch = batch_factors(curvature, self._calls, self._bias_of, self._others, step)
+
+    def update(self, damping: Sequence[float]) -> None:
+        """Updates the factors and their inverses.
+
+        Args:
+            damping: of each of the curvature's parameters, > 0.
+
+        Raises:
+            FloatingPointError: the factors are not finite; the state is as it was.
+        """
+        self._gamma = {p: math.sqrt(value) for p, value in zip(self._params, damping, strict=True)}
+        if self._of_batch is not None:
+            self._update(self._of_batch())
+            self._of_batch = None
         for weight in self._calls:
-            if step in FIRST_INVERSES or step % INVERT_EVERY == 1 or is_new:
+            if self._inverts:
                 self._invert(weight)
         for param in self._params:
-            state[param]["preconditioner_steps"] = step
+            self._state[param]["preconditioner_steps"] = self._step
 
     @property
     def cost(self) -> float:
@@ -150,9 +163,8 @@ class Kronecker:
             result[param] = part_of[param] / (self._state[param]["sampled_curvature"] + self._gamma[param] ** 2)
         return [result[param] for param in self._params]
 
-    def _update(self, curvature: Curvature, step: int) -> None:
+    def _update(self, of_batch: dict[Tensor, dict[str, Tensor]]) -> None:
         """Updates the running means of the factors by those of the batch."""
-        of_batch = batch_factors(curvature, self._calls, self._bias_of, self._others, step)
         if not bool(torch.stack([t.isfinite().all() for parts in of_batch.values() for t in parts.values()]).all()):
             raise FloatingPointError("the curvature at the outputs of a layer is not finite")
         calls = [call for of_weight in self._calls.values() for call in of_weight]
@@ -196,8 +208,10 @@ def batch_factors(
     bias_of: dict[Tensor, Tensor],
     others: Sequence[Tensor],
     seed: int,
-) -> dict[Tensor, dict[str, Tensor]]:
-    """Returns A and G of each layer, as input_factor and output_factor, and the squares h of other parameters.
+) -> Callable[[], dict[Tensor, dict[str, Tensor]]]:
+    """Returns what returns A and G of each layer, as input_factor and output_factor, and h of other parameters.
+
+    On several processes they come by the reduction of the gradient, where that is still to be made.
 
     Args:
         curvature: of the batch.
@@ -218,14 +232,17 @@ def batch_factors(
         factors += [A, sum((g.t() @ g for g in outputs), start=weight.new_zeros(len(weight), len(weight)))]
         counts.append(count)
     derivatives = [torch.zeros_like(p) if (d := next(sampled)) is None else d.detach().to(p.dtype) for p in others]
-    if not curvature.shard.is_whole:
-        numbers = derivatives[0] if derivatives else factors[0]
-        *sums, total = curvature.shard.sum([*factors, *derivatives, numbers.new_tensor(counts)])
-        factors, derivatives, counts = sums[: len(factors)], sums[len(factors) :], total.tolist()
-    result: dict[Tensor, dict[str, Tensor]] = {}
-    for weight, A, G, count in zip(calls, factors[::2], factors[1::2], counts, strict=True):
-        result[weight] = {"input_factor": input_factor(A, count, weight in bias_of), "output_factor": G}
-    return result | {p: {"sampled_curvature": d.square()} for p, d in zip(others, derivatives, strict=True)}
+    number_of_rows = [] if curvature.shard.is_whole else [curvature.params[0].new_tensor(counts)]
+    of_layers, of_others, of_rows = (curvature.sums.later(part) for part in (factors, derivatives, number_of_rows))
+
+    def of_batch() -> dict[Tensor, dict[str, Tensor]]:
+        totals = [float(n) for total in of_rows() for n in total.tolist()] or counts
+        result: dict[Tensor, dict[str, Tensor]] = {}
+        for weight, A, G, count in zip(calls, of_layers()[::2], of_layers()[1::2], totals, strict=True):
+            result[weight] = {"input_factor": input_factor(A, count, weight in bias_of), "output_factor": G}
+        return result | {p: {"sampled_curvature": d.square()} for p, d in zip(others, of_others(), strict=True)}
+
+    return of_batch
 
 
 def input_products(calls: Sequence[LayerCall], has_bias: bool, shard: Shard) -> tuple[Tensor, int]:

@@ -11,6 +11,12 @@ from trainopt.optimizers import Shard
 
 FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+RATES = {  # of other layers that draw masks, those of timm and torchvision among them
+    "DropPath": "drop_prob",
+    "StochasticDepth": "p",
+    "MultiheadAttention": "dropout",
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), "dropout"),
+}
 
 
 class SharedDropout(TorchFunctionMode):
@@ -63,6 +69,14 @@ class SharedDropout(TorchFunctionMode):
         """Returns the states of the generators."""
         on_gpu = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
         return [torch.get_rng_state(), *on_gpu]
+
+
+def rate_of(layer: nn.Module) -> float:
+    """Returns the probability with which a layer drops what it gets; 0 for a layer that draws no mask."""
+    name = type(layer).__name__
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        return layer.p
+    return getattr(layer, RATES[name], None) or 0.0 if name in RATES else 0.0
 
 
 def has_dropout(network: nn.Module) -> bool:

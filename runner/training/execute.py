@@ -311,9 +311,10 @@ def run_training(
         return 0, {"status": "diverged", "diverged_at": end}
     except KeyboardInterrupt:
         return interrupt.code, {"status": "interrupted"}
-    except DataError as error:  # a line that says all
+    except (DataError, UserError) as error:  # a line that says all
         run.ranks.fail(error)
-        recorder.flush()
+        with suppress(Exception):  # writing the rows that wait may be what failed
+            recorder.flush()
         return USER_ERROR, {"status": "failed", "error": str(error)}
     except Exception as raised:  # noqa: BLE001 - whatever ends a run is recorded
         cause = run.ranks.cause(raised)

@@ -13,7 +13,7 @@ from trainopt.data import Batch, Shards
 from trainopt.optimizers.compat_torch import BATCH_NORM
 
 from ..averaging.batch_norm import layers_with_statistics
-from ..distributed.dropout import LAYERS, has_dropout
+from ..distributed.dropout import LAYERS, has_dropout, rate_of
 from ..distributed.gradients import GradientSum
 from ..distributed.group import Group
 from ..distributed.ranks import Ranks, shard_of
@@ -72,6 +72,7 @@ class ShardedClosure(TrainingClosure):
         self._run, self._ranks, self._shard = run, cast(Group, run.ranks), cast(BatchShard, run.shard)
         self._sum = GradientSum(self._ranks, [p for p in self._parameters if p.requires_grad])
         self._local_statistics = [] if run.batch_norm == "global" else statistics_of(run.network.train())
+        self._local_backward = self._backward
         if not self._in_parts:
             self._backward = self._overlapping_backward
 
@@ -92,7 +93,7 @@ class ShardedClosure(TrainingClosure):
 
     def _overlapping_backward(self, total: Tensor, *_: Any) -> None:
         self._sum.begin()
-        total.backward()
+        self._local_backward(total)
 
     def _accumulate(self, batch: Batch) -> Tensor:
         """Leaves this process's gradients, whose parts are processed one after another; returns its loss, a scalar."""
@@ -121,7 +122,8 @@ class ShardedClosure(TrainingClosure):
                 " not share in parts; give 1, or train on one process"
             )
         count = self._shard.begin(batch.size, max(2, round(fraction * batch.size)))
-        return self._shard.loss(self._objective(batch.inputs[:count], batch.targets[:count])[0])
+        summand = self._objective(batch.inputs[:count], batch.targets[:count])[0]
+        return self._shard.loss(summand) if fraction == 1 else summand
 
     def _whole(self, total: Tensor) -> Tensor:
         """Returns the loss of the whole batch, and sets its terms; those of regularizers are the same everywhere."""
@@ -201,8 +203,6 @@ def check_shared(run: Run, batch_norm: str) -> None:
                 f"probe.{name}: with gradient.accumulation_steps={run.gradient.accumulation_steps}, processes do not"
                 f" draw the masks of dropout for a whole batch{right}"
             )
-    if run.scaling is not None:
-        raise UserError("precision=fp16: the scale of the loss is one process's; give precision=bf16 or float32")
     norms = [m for m in run.network.modules() if isinstance(m, BATCH_NORM)]
     if batch_norm == "global" and any(layer.running_mean is None for layer in norms):
         raise UserError(
@@ -212,7 +212,7 @@ def check_shared(run: Run, batch_norm: str) -> None:
     if norms and batch_norm == "global" and run.compiled:
         raise UserError("compile=true: batch_norm=global is not compiled; give batch_norm=local, or compile=false")
     for layer in run.network.modules():
-        rate = getattr(layer, "p", 0) if isinstance(layer, nn.modules.dropout._DropoutNd) else 0
+        rate = rate_of(layer)
         if rate > 0 and (run.compiled or not isinstance(layer, LAYERS)):
             why = "compile=true: " if run.compiled else ""
             raise UserError(

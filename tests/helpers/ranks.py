@@ -76,6 +76,25 @@ class BatchStatistics(nn.Module):
         return self.linear(self.norm(images).flatten(1))
 
 
+class SelfNormalizing(nn.Sequential):
+    """A linear layer after alpha dropout."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(nn.Flatten(), nn.AlphaDropout(0.2), nn.Linear(64, num_classes))
+
+
+class Noisy(SelfNormalizing):
+    """A linear layer of noisy images."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(num_classes)
+        self[1] = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the logits (B, classes)."""
+        return super().forward(images + 0.1 * torch.randn_like(images) if self.training else images)
+
+
 class WeightedLoss(nn.CrossEntropyLoss):
     """Cross-entropy with weights of classes, whose mean over a batch is weighted too."""
 
@@ -142,6 +161,8 @@ def wait_ranks(processes: list[int], seconds: float = 120.0) -> list[int]:
     return [codes[pid] for pid in processes]
 
 
-def run_ranks(size: int, line: str, folder: Path, fault: str = "::") -> list[int]:
+def run_ranks(
+    size: int, line: str, folder: Path, fault: str = "::", before: Callable[[int], None] = lambda rank: None
+) -> list[int]:
     """Runs a command line in a folder on so many processes; returns their exit codes."""
-    return wait_ranks(start_ranks(size, line, folder, fault))
+    return wait_ranks(start_ranks(size, line, folder, fault, before))

@@ -65,7 +65,7 @@ def linearized(network, closure):
 
 
 def factors(network, closure):
-    return batch_factors(*linearized(network, closure), seed=1)
+    return batch_factors(*linearized(network, closure), seed=1)()
 
 
 def patch_at(layer, x, place):

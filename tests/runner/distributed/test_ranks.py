@@ -96,20 +96,37 @@ class OneOfOne(Ranks):
         return lambda: None
 
 
+GAUSS_NEWTON = "optimizer=ehnewton optimizer.curvature=gauss_newton"
+
+
 @pytest.mark.parametrize(
     ("typed", "reductions"),
     [
-        ("optimizer=ehnewton", 3),
-        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.momentum=0.9", 3),
-        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.subspace=last_step", 3),
+        ("optimizer=ehnewton regularizer=[l2]", 3),
+        ("optimizer=ehnewton optimizer.blocks=parameter", 3),
+        ("optimizer=ehnewton optimizer.curvature_share=0.5", 3),
         ("optimizer=ehnewton optimizer.preconditioner=diagonal", 3),
-        ("optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker", 4),
+        (f"{GAUSS_NEWTON} optimizer.momentum=0.9", 3),
+        (f"{GAUSS_NEWTON} optimizer.subspace=last_step", 3),
+        (f"{GAUSS_NEWTON} optimizer.preconditioner=kronecker", 3),
+        (f"{GAUSS_NEWTON} optimizer.preconditioner=kronecker optimizer.damping_per_output=true objective=mse", 3),
+        (
+            f"{GAUSS_NEWTON} optimizer.preconditioner=kronecker optimizer.damping_per_output=true"
+            " optimizer.subspace=last_step optimizer.curvature_share=0.5",
+            3,
+        ),
+        # the curvature along the step, and the loss after it
+        ("optimizer=ehnewton optimizer.adapt_damping=true", 5),
+        # the loss after it; of one trial
+        ("optimizer=ehnewton optimizer.backtracking=1 optimizer.damping=100", 4),
+        # its second step makes one more, for the residual that conjugate gradients start from
+        ("optimizer=ehnewton optimizer.warm_start=0.5", 3),
         ("optimizer=ehnewton optimizer.cg_max_iter=5 model.hidden=[]", 3),  # the closed form
         ("optimizer=newton model.hidden=[2]", 2),
     ],
 )
 def test_a_step_of_second_order_makes_few_reductions(typed, reductions):
-    """The loss, the gradient, and the curvature along it; with K-FAC its factors, too."""
+    """The loss; the gradient, with K-FAC's factors and the factor of an output; the curvature along it."""
     weights_of = []
     for ranks in (ALONE, OneOfOne()):
         run = built("model=mlp", "data=digits", "data.limit=100", *typed.split())
@@ -219,6 +236,12 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
             "model=mlp model.dropout=0.1 compile=true",
             "compile=true: model: Dropout with a probability of 0.1 draws a mask for a whole batch",
         ),
+        pytest.param(
+            "model=timm model.name=resnet10t model.drop_path_rate=0.3",
+            "DropPath with a probability of 0.1 draws a mask",
+            marks=pytest.mark.slow,  # imports timm
+        ),
+        ("model._target_=helpers.ranks.SelfNormalizing", "AlphaDropout with a probability of 0.2 draws a mask"),
         (
             "model=mlp model.dropout=0.1 probe=[taylor] gradient.accumulation_steps=2",
             "probe.taylor: with gradient.accumulation_steps=2, processes do not draw the masks",
@@ -241,6 +264,13 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
 def test_what_processes_do_not_compute_together_is_refused(typed, message):
     with pytest.raises(UserError, match=message):
         check_shared(built(*typed.split()), "global")
+
+
+@pytest.mark.slow
+def test_all_processes_end_with_the_refusal_of_a_network_that_draws_numbers_itself(tmp_path):
+    assert run_ranks(2, f"{SHORT} model._target_=helpers.ranks.Noisy duration=3steps", tmp_path) == [2, 2]
+    assert "model: the network draws random numbers in training" in summary(tmp_path)["error"]
+    assert summary(tmp_path)["steps"] == 0
 
 
 @pytest.mark.slow
