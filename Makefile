@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SCALE ?= smoke
 
-.PHONY: help run test test-all lint docs package bench bench-extensions kills reproduce clean
+.PHONY: help run test test-all test-gpu lint docs package bench bench-extensions bench-gpu kills reproduce clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -19,6 +19,9 @@ test: $(READY) ## the tests, in a few minutes
 
 test-all: $(READY) ## the slow tests as well, after `make test`: every page's commands, many stopping points
 	$(BIN)/pytest -n auto --dist worksteal -m slow
+
+test-gpu: $(READY) ## the tests that need a CUDA GPU; without one they are skipped
+	$(BIN)/pytest -q -n 4 --dist worksteal -m gpu
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -41,6 +44,9 @@ bench: $(READY) ## ratios against named peers and bounds
 
 bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py
+
+bench-gpu: $(READY) ## ratios and bounds on a CUDA GPU, in 5 minutes, into build/gpu.json; nothing without one
+	cd tests/benchmarks && $(abspath $(BIN))/python gpu.py --out ../../build/gpu.json
 
 kills: $(READY) ## kill runs a thousand times at drawn moments; resumed, they must be the undisturbed ones bit for bit
 	cd tests && ../$(BIN)/python -m faults.kills && ../$(BIN)/python -m faults.rank_kills

@@ -27,6 +27,7 @@ TITLES = {
     "mlp": "MLP 784-500-500-10, batch 128",
     "resnet20": "ResNet-20, batch norm in train mode, batch 128",
     "resnet18": "timm's resnet18 at 64x64, batch 32",
+    "resnet50": "timm's resnet50 at 224x224, batch 64",  # on a GPU, in gpu.py
 }
 DEPTHS = (20, 56, 110)
 PRESET = {  # optimizer=ehnewton_auto, with steps so short that the problem stays the same
@@ -48,6 +49,8 @@ class Case:
             self.network, shape = MLP((1, 28, 28), 10, hidden=[500, 500]), (batch or 128, 1, 28, 28)
         elif name == "resnet18":
             self.network, shape = timm.create_model("resnet18", num_classes=10), (batch or 32, 3, 64, 64)
+        elif name == "resnet50":
+            self.network, shape = timm.create_model("resnet50", num_classes=1000), (batch or 64, 3, 224, 224)
         else:
             depth = int(name.removeprefix("resnet"))
             self.network, shape = ResNet(in_channels=3, num_classes=10, depth=depth), (batch or 128, 3, 32, 32)

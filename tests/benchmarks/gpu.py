@@ -1,0 +1,365 @@
+"""On a GPU: our loop, products, the Gram probe and the input pipeline; ratios of interleaved pairs, in limited time.
+
+A step of our loop is compared with that of a bare loop that takes its batches from the same pipeline, with a replay of
+the bare step as a CUDA graph, and with airbench's way of training (Jordan 2024, arXiv:2404.00498): weights in 16 bits
+but for batch norm, channels last, a whole epoch augmented at once on the device, label smoothing. Products and steps of
+EHNewton are in gradients and in steps of SGD, as in second_order.py; the probe is that of fisher.py.
+
+The parts run in the order of PARTS; one that would end after the limit is named, and not begun. Without a GPU nothing
+is measured and the exit code is 0; `--device cpu --smoke` runs every line but the capture of a graph, on tiny batches.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+import fisher
+import second_order
+from pairs import hardware, ratios
+from training import built, trained
+from trainopt.data import Augmentation, InMemory, Position, batches
+from trainopt.optimizers import Curvature, EHNewton
+from trainopt.runner.state.run import Run
+
+COLOUR = (
+    "data=synthetic",
+    "data.image_shape=[3,32,32]",
+    "data.num_classes=10",
+    "augmentation.flip=0.5",
+    "augmentation.crop_padding=4",
+)
+BF16 = ("precision=bf16", "channels_last=true")
+LOOPS = {  # overrides, steps, batch size
+    "MLP 64-12-12-10, batch 128": (("model=mlp",), 1500, 128),
+    "ResNet-20, batch 128": (("model=resnet20", *COLOUR), 150, 128),
+    "ResNet-20, batch 128, bf16, channels last": (("model=resnet20", *COLOUR, *BF16), 150, 128),
+    "ResNet-34, batch 512, bf16, channels last": (("model=resnet34_cifar", *COLOUR, *BF16), 60, 512),
+}
+SMOKE = ("MLP 64-12-12-10, batch 128", "ResNet-20, batch 128, bf16, channels last")
+PRODUCTS = {"mlp": 30, "resnet20": 8, "resnet50": 3}  # calls that are timed together
+MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how large measurements are."""
+
+    device: torch.device
+    smoke: bool
+
+    def fewer(self, count: int) -> int:
+        """Returns how many steps, calls or pairs to make of so many."""
+        return min(count, 2) if self.smoke else count
+
+    def batch(self, size: int) -> int:
+        return min(size, 4) if self.smoke else size
+
+    def seconds(self, function: Callable[[], object], calls: int = 1) -> float:
+        """Returns the time of a call, with all the work that it leaves to the device."""
+        self.wait()
+        began = perf_counter()
+        for _ in range(calls):
+            function()
+        self.wait()
+        return (perf_counter() - began) / calls
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def captured(self, step: Callable[[], object]) -> Callable[[], object]:
+        """Returns the replay of a step as a CUDA graph, after three steps; on a CPU the step itself."""
+        if self.device.type != "cuda":
+            step()
+            return step
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A result: a ratio or a rate, and its bound if there is one."""
+
+    name: str
+    value: float
+    unit: str
+    bound: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.bound is None or self.value <= self.bound
+
+
+def loops(setting: Setting) -> Iterator[Figure]:
+    """Measures one step of our loop against those of others."""
+    for name, (overrides, full_steps, full_size) in LOOPS.items():
+        steps, size = setting.fewer(full_steps), setting.batch(full_size)
+        if setting.smoke and name not in SMOKE:
+            continue
+        train, test = (3 * size, size) if setting.smoke else (50_000, 1000)
+        data = (f"data.train_size={train}", f"data.test_size={test}") if "data=synthetic" in overrides else ()
+        device = "cuda" if setting.device.type == "cuda" else "cpu"
+        run = built(f"device={device}", *overrides, *data, f"duration={steps}steps", f"batching.size={size}")
+        start = copy.deepcopy(run.network.state_dict())
+        peers = [("a bare loop", bare, 1.02), ("the replay of a CUDA graph", replayed, None)]
+        if data:
+            peers.append(("airbench's way", airbench, None))
+        for peer, function, bound in peers:
+            ours, theirs, ratio = ratios(
+                lambda r=run, s=start: our_seconds(setting, r, s),
+                lambda f=function, r=run, s=start, n=steps, b=size: f(setting, r, s, n, b),
+                setting.fewer(3),
+            )
+            yield Figure(f"{name}: our step, in steps of {peer}", ratio, "ratio", bound)
+            yield Figure(
+                f"{name}: a step of {peer}, beside {ours / steps * 1e3:.3f} ms of ours", theirs / steps * 1e3, "ms"
+            )
+
+
+def our_seconds(setting: Setting, run: Run, start: dict) -> float:
+    """Returns the seconds of our loop without its two evaluations."""
+    run, elapsed = trained(run, start)
+    setting.wait()
+    return elapsed - run.clocks.seconds["evaluation"]
+
+
+def bare_step(run: Run, start: dict) -> Callable[[Tensor, Tensor], None]:
+    """Returns what a script does for a batch, from a state."""
+    network = run.network
+    network.load_state_dict(start)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network.train()
+    context = {"device_type": run.device.type, "dtype": run.autocast, "enabled": run.autocast is not None}
+
+    def step(inputs: Tensor, targets: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(**context, cache_enabled=False):  # a graph may keep no cached casts
+            loss = cross_entropy(network(inputs), targets)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bare(setting: Setting, run: Run, start: dict, steps: int, _: int) -> float:
+    """Returns the seconds of a bare loop on our batches."""
+    step = bare_step(run, start)
+    stream = batches(run.training_set, run.batching, run.seed, Position())
+    return setting.seconds(lambda: [step(*next(stream)[:2]) for _ in range(steps)])
+
+
+def replayed(setting: Setting, run: Run, start: dict, steps: int, _: int) -> float:
+    """Returns the seconds of as many replays of a bare step on one batch."""
+    step = bare_step(run, start)
+    inputs, targets = next(batches(run.training_set, run.batching, run.seed, Position()))[:2]
+    replay = setting.captured(lambda: step(inputs, targets))
+    return setting.seconds(replay, steps) * steps
+
+
+def airbench(setting: Setting, run: Run, start: dict, steps: int, size: int) -> float:
+    """Returns the seconds of a loop in the way of airbench, augmentation included."""
+    run.network.load_state_dict(start)
+    layout = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
+    network = copy.deepcopy(run.network).to(**layout).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.float()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    stream = run.training_set.ordered(size)
+    images, labels = (torch.cat(part) for part in zip(*(next(stream) for _ in range(steps)), strict=True))
+
+    def train() -> None:
+        augmented = cropped_and_flipped(images, 4).to(**layout)
+        for chosen in torch.randperm(len(labels), device=labels.device).split(size):
+            outputs = network(augmented[chosen])
+            loss = cross_entropy(outputs, labels[chosen], label_smoothing=0.2, reduction="sum")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return setting.seconds(train)
+
+
+def cropped_and_flipped(images: Tensor, padding: int) -> Tensor:
+    """Returns all images, each moved by up to `padding` pixels and half of them mirrored."""
+    count, _, height, width = images.shape
+    device = images.device
+    images = torch.where(torch.rand(count, 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
+    padded = pad(images, (padding,) * 4, mode="reflect")
+    top, left = torch.randint(2 * padding + 1, (2, count), device=device)
+    rows = (top[:, None] + torch.arange(height, device=device))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(width, device=device))[:, None, None, :]
+    index = torch.arange(count, device=device)[:, None, None, None]
+    channels = torch.arange(images.shape[1], device=device)[None, :, None, None]
+    return padded[index, channels, rows, columns]
+
+
+def products(setting: Setting) -> Iterator[Figure]:
+    """Measures a further product in gradients, and steps of EHNewton in steps of SGD."""
+    for name, full_calls in PRODUCTS.items():
+        calls = setting.fewer(full_calls)
+        if name == "resnet50" and setting.smoke:
+            continue
+        with setting.device:
+            case = second_order.Case(name, 4 if setting.smoke else None)
+        title = second_order.TITLES[name]
+        hessian = Curvature(case.loss, case.params)
+        newton = Curvature(case.loss, case.params, "gauss_newton")
+        for what, product, bound in (
+            ("a further Hessian product", hessian.matvec, 2.0),
+            ("a further Gauss-Newton product", newton.matvec, None),
+        ):
+            ratio = ratio_of(setting, lambda f=product, c=case: f(c.vectors), case.gradient, calls)
+            yield Figure(f"{title}: {what}, in gradients", ratio, "ratio", bound)
+        del hessian, newton
+        yield from newton_steps(setting, case, title, calls)
+
+
+def newton_steps(setting: Setting, case: second_order.Case, title: str, calls: int) -> Iterator[Figure]:
+    sgd = torch.optim.SGD(case.params, lr=1e-4)
+
+    def sgd_step() -> None:
+        sgd.zero_grad()
+        case.loss().backward()
+        sgd.step()
+
+    for curvature, bound in (("hessian", 2.2), ("gauss_newton", None)):
+        optimizer = EHNewton(case.params, lr=1e-4, cg_max_iter=1, cg_tol=0.0, curvature=curvature, damping=1.0)
+        ratio = ratio_of(setting, lambda o=optimizer: o.step(case.loss), sgd_step, calls)
+        yield Figure(f"{title}: EHNewton, {curvature}, one iteration, in steps of SGD", ratio, "ratio", bound)
+
+
+def probe(setting: Setting) -> Iterator[Figure]:
+    """Measures a step with the Gram matrix of the per-sample gradients in steps without."""
+    with setting.device:
+        case = fisher.Case(8 if setting.smoke else 20, setting.batch(128))
+    ratio = ratio_of(setting, case.recorded_step, case.step, setting.fewer(10))
+    yield Figure("ResNet-20, batch 128: a step with the Gram matrix, in steps without", ratio, "ratio", 1.4)
+
+
+def pipeline(setting: Setting) -> Iterator[Figure]:
+    """Measures images a second: stored and augmented on the device, flip, padded crop and normalisation."""
+    count, size = (64, 4) if setting.smoke else (50_000, 128)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count)
+    for name, options in (
+        ("flip, crop", {}),
+        ("flip, crop, Cutout, mixup", {"cutout": 16, "mixup": 1.0}),
+    ):
+        augmentation = Augmentation(flip=0.5, crop_padding=4, **options)
+        source = InMemory(images, labels, MEAN, STD, augmentation=augmentation, num_classes=10, device=setting.device)
+        for batch in (size, 4 * size):
+            spans = [(start, start + batch) for start in range(0, count - batch + 1, batch)]
+            times = [setting.seconds(lambda s=source, p=spans: drain(s.epoch(0, 0, p))) for _ in range(3)]
+            rate = len(spans) * batch / statistics.median(times)
+            yield Figure(f"32x32 images, batch {batch}: {name}", rate, "images/s")
+
+
+def drain(stream: Iterator) -> None:
+    """Takes every batch of a stream, holding one as a training loop does."""
+    for _ in stream:
+        pass
+
+
+def ratio_of(setting: Setting, ours: Callable[[], object], peer: Callable[[], object], calls: int) -> float:
+    """Returns the median of the ratios of interleaved pairs, of so many calls each."""
+    pairs = setting.fewer(5)
+    return ratios(lambda: setting.seconds(ours, calls), lambda: setting.seconds(peer, calls), pairs)[2]
+
+
+PARTS = {"loop": (loops, 120), "products and steps": (products, 90), "probe": (probe, 20), "pipeline": (pipeline, 30)}
+
+
+def measured(setting: Setting, limit: float) -> tuple[list[Figure], dict[str, str]]:
+    """Runs the parts that fit; returns their figures, and why parts lack some, by part.
+
+    Args:
+        setting: where and how large.
+        limit: seconds for all; a part begins where the seconds beside its name in PARTS are left, and is stopped
+            between two figures when they are over.
+    """
+    began, figures, lacking = perf_counter(), [], {}
+    for name, (part, expected) in PARTS.items():
+        left = limit - (perf_counter() - began)
+        if left < expected:
+            lacking[name] = f"not begun: it takes about {expected} s, and {left:.0f} s are left"
+            continue
+        try:
+            for figure in part(setting):
+                figures.append(figure)
+                print(line(figure), flush=True)
+                if perf_counter() - began > limit:
+                    lacking[name] = "stopped at the time limit"
+                    break
+        except Exception as error:  # noqa: BLE001 - the other parts are measured
+            traceback.print_exc(limit=4)
+            lacking[name] = f"failed: {type(error).__name__}: {str(error)[:200]}"
+        if setting.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return figures, lacking
+
+
+def line(figure: Figure) -> str:
+    number = f"{figure.value:.3f}" if figure.value < 1000 else f"{figure.value:,.0f}"
+    bound = "" if figure.bound is None else f"  (at most {figure.bound:g}){'' if figure.holds else '  NOT MET'}"
+    return f"{figure.name:<96} {number:>12} {figure.unit}{bound}"
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures on a GPU; a table last, and a file of results.")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, whose figures mean nothing")
+    parser.add_argument("--seconds", type=float, default=300.0, help="limit of the whole")
+    parser.add_argument("--out", type=Path, help="JSON file of results")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measures what fits; returns 1 where a part failed, or a bound is exceeded."""
+    arguments = read_arguments()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("nothing is measured: torch sees no CUDA GPU here")
+        return 0
+    warnings.simplefilter("ignore")
+    torch.backends.cudnn.benchmark = True
+    setting = Setting(torch.device(arguments.device), arguments.smoke)
+    card = torch.cuda.get_device_name() if setting.device.type == "cuda" else "none"
+    machine = f"GPU: {card}; {hardware()}"
+    print(machine, flush=True)
+    figures, lacking = measured(setting, arguments.seconds)
+    print(f"\n{machine}")
+    for figure in figures:
+        print(line(figure))
+    for name, reason in lacking.items():
+        print(f"{name}: {reason}")
+    results = {"gpu": card, "machine": machine, "figures": [asdict(figure) for figure in figures], "lacking": lacking}
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    failed = any(reason.startswith("failed") for reason in lacking.values())
+    return int(failed or (not setting.smoke and not all(figure.holds for figure in figures)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
