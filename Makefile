@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SCALE ?= smoke
 
-.PHONY: help run test test-all test-gpu lint docs package bench bench-extensions bench-gpu kills reproduce clean
+.PHONY: help run test test-all test-gpu lint docs package versions bench bench-extensions bench-gpu kills reproduce clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -38,6 +38,10 @@ package: $(READY) ## sdist and wheel, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+
+versions: $(READY) ## the fast tests with Python 3.11 to 3.13, and with the lowest and newest dependencies
+	$(BIN)/pip install --quiet uv
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/versions.py
 
 bench: $(READY) ## ratios against named peers and bounds
 	cd tests/benchmarks && failed=0; for script in startup comparing pipeline persistency loop second_order last_layer features fisher checkpoint_distance many_devices cluster; do ../../$(BIN)/python $$script.py || failed=1; done; exit $$failed

@@ -28,6 +28,23 @@ RUN_ELSEWHERE = {
     "docs/data.md: A Dataset",  # tests/runner/training/test_your_data.py
     "docs/quickstart.md: A first run",  # make run, below
 }
+NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands elsewhere
+    "docs/benchmark.md: # One ranking over many workloads": "hours; a suite of two: tests/runner/benchmark/test_benchmark.py",
+    "docs/benchmark.md: Suites": "takes a suite of the reader; so does tests/runner/benchmark/test_benchmark.py",
+    "docs/cluster.md: # On a cluster": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
+    "docs/cluster.md: What a task asks for": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
+    "docs/cluster.md: Runs on several GPUs or nodes": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
+    "docs/cluster.md: Limits, preemption, lost nodes": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
+    "docs/cluster.md: Searches and tournaments": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
+    "docs/many_devices.md: # One run on many devices": "needs GPUs and ImageNet; two processes: tests/runner/distributed",
+    "docs/optimizers.md: An optimizer of your own": "a tournament of minutes; a small one: tests/runner/search/test_tournament.py",
+    "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies/test_reproduce.py",
+    "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts and servers; the clients without them: tests/runner/trackers",
+    "docs/tune_and_compare.md: From runs to a conclusion": "as docs/quickstart.md, whose commands are run",
+    "docs/tune_and_compare.md: A fair tournament": "as docs/quickstart.md, whose commands are run",
+    "docs/workloads.md: # Small workloads beside images": "half a minute; the networks: tests/models/networks",
+    "docs/workloads.md: Ten optimizers on four of them": "minutes; a small tournament: tests/runner/search/test_tournament.py",
+}
 OTHER_PROGRAMS = {"git", "wandb", "make"}
 OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
 
@@ -52,11 +69,15 @@ def ours(commands):
     return [command for command in commands if command.startswith("trainopt")]
 
 
-RUN = {  # by page and section, those of ours that are run
-    f"{page}: {text.splitlines()[0]}": commands
+SECTIONS = {
+    f"{page}: {text.splitlines()[0]}": text
     for page, whole in PAGES.items()
     for text in re.split(r"^## ", whole, flags=re.MULTILINE)
-    if page != README and (commands := ours(commands_in(text, "console")))
+}
+RUN = {  # by page and section, those of ours that are run
+    name: commands
+    for name, text in SECTIONS.items()
+    if not name.startswith(README) and (commands := ours(commands_in(text, "console")))
 }
 FREE = {
     name: free
@@ -75,6 +96,12 @@ def test_every_command_is_run_or_checked():
             assert command.split()[0] in known, command
         assert not re.search(r"^\$ ", re.sub(r"```(?:console|sh)\n.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     assert {"run", "lint", "test", "test-all"} <= set(TARGETS)
+
+
+def test_what_is_not_run_has_a_reason_and_the_tests_that_it_names():
+    assert {name for name, text in SECTIONS.items() if commands_in(text, "sh")} == set(NOT_RUN)
+    for reason in NOT_RUN.values():
+        assert all((ROOT / path).exists() for path in re.findall(r"(?:tests|docs)/[\w./]*\w", reason)), reason
 
 
 def test_the_commands_of_the_readme_are_run_in_the_quickstart():
