@@ -29,21 +29,22 @@ RUN_ELSEWHERE = {
     "docs/quickstart.md: A first run",  # make run, below
 }
 NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands elsewhere
-    "docs/benchmark.md: # One ranking over many workloads": "hours; a suite of two: tests/runner/benchmark/test_benchmark.py",
-    "docs/benchmark.md: Suites": "takes a suite of the reader; so does tests/runner/benchmark/test_benchmark.py",
-    "docs/cluster.md: # On a cluster": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
-    "docs/cluster.md: What a task asks for": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
-    "docs/cluster.md: Runs on several GPUs or nodes": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
-    "docs/cluster.md: Limits, preemption, lost nodes": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
-    "docs/cluster.md: Searches and tournaments": "needs SLURM; with one: tests/runner/cluster/test_slurm.py",
-    "docs/many_devices.md: # One run on many devices": "needs GPUs and ImageNet; two processes: tests/runner/distributed",
-    "docs/optimizers.md: An optimizer of your own": "a tournament of minutes; a small one: tests/runner/search/test_tournament.py",
-    "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies/test_reproduce.py",
-    "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts and servers; the clients without them: tests/runner/trackers",
+    "docs/benchmark.md: # One ranking over many workloads": "hours; a suite of two workloads: tests/runner/benchmark",
+    "docs/benchmark.md: Suites": "a suite of the reader, as in tests/runner/benchmark",
+    "docs/cluster.md: # On a cluster": "needs SLURM; with it: tests/runner/cluster",
+    "docs/cluster.md: What a task asks for": "needs SLURM; with it: tests/runner/cluster",
+    "docs/cluster.md: Runs on several GPUs or nodes": "needs SLURM; with it: tests/runner/cluster",
+    "docs/cluster.md: Limits, preemption, lost nodes": "needs SLURM; with it: tests/runner/cluster",
+    "docs/cluster.md: Searches and tournaments": "needs SLURM; with it: tests/runner/cluster",
+    "docs/gpu.md: Tests and measurements": "needs a GPU; without network: what is said there",
+    "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
+    "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
+    "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies",
+    "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts; the clients without: tests/runner/trackers",
     "docs/tune_and_compare.md: From runs to a conclusion": "as docs/quickstart.md, whose commands are run",
     "docs/tune_and_compare.md: A fair tournament": "as docs/quickstart.md, whose commands are run",
     "docs/workloads.md: # Small workloads beside images": "half a minute; the networks: tests/models/networks",
-    "docs/workloads.md: Ten optimizers on four of them": "minutes; a small tournament: tests/runner/search/test_tournament.py",
+    "docs/workloads.md: Ten optimizers on four of them": "minutes; a small tournament: tests/runner/search",
 }
 OTHER_PROGRAMS = {"git", "wandb", "make"}
 OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
