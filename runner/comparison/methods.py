@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..config.durations import is_time
 from ..records.frames import Runs
 from ..records.run_folder import DONE
 from ..reporting.method_styles import method_labels
@@ -22,6 +23,10 @@ ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.va
 DIVERGED_RULE = (
     "A diverged run counts as a network that predicts at random: accuracy 100 / classes, cross-entropy ln(classes),"
     " target never reached. Its other metrics, and the value of a test function, count as not a number."
+)
+TIMED_RULE = (
+    "Runs whose duration is a time end by the clock of training, without evaluations and probes: the same command makes"
+    " other numbers of steps, and only runs on the same hardware with the same load beside them can be compared."
 )
 
 
@@ -111,6 +116,11 @@ class Comparison:
     def has_accuracies(self) -> bool:
         """Whether any of the runs has accuracies: those of test functions have none."""
         return has_accuracies(self.runs.summaries)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether any of the runs ended by the clock."""
+        return "duration" in self.runs.configs and any(map(is_time, self.runs.configs["duration"]))
 
     @property
     def recorded(self) -> list[str]:

@@ -12,7 +12,7 @@ from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
-from .methods import COST, DIVERGED_RULE, Comparison, conclusion_text
+from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
 from .significance import LEVEL, MIN_SEEDS
 from .tuning.tables import tuning_tables
 
@@ -66,7 +66,7 @@ def write_comparison_report(
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
         colours={m.label: styles[m.name][0] for m in comparison.methods},
         figures=figures,
-        rule=DIVERGED_RULE,
+        rule=" ".join([DIVERGED_RULE, TIMED_RULE] if comparison.is_timed else [DIVERGED_RULE]),
         cost=COST,
         level=LEVEL,
         min_seeds=MIN_SEEDS,

@@ -15,7 +15,7 @@ from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
-from .methods import COST, DIVERGED_RULE, Comparison, Method, conclusion_text
+from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, Method, conclusion_text
 from .metrics import AXES, cost_form
 from .paper_table import check_columns, default_columns, paper_table
 from .report import TableSection, write_comparison_report
@@ -170,6 +170,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"{target_note(comparison, x_axis)}.", soft_wrap=True, markup=False)
     if any(m.diverged for m in comparison.methods):
         console.print(DIVERGED_RULE, soft_wrap=True)
+    if comparison.is_timed:
+        console.print(TIMED_RULE, soft_wrap=True, markup=False)
 
 
 def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequence[str]) -> None:

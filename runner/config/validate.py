@@ -4,7 +4,7 @@ A rule of conf/allowed.yaml is made of these words:
 
     [list of [COUNT]] KIND [RANGE] [or another such rule]
 
-with KIND `integer`, `number`, `text`, `true or false`, `duration`, `section`, `one of A, B` or `null`; RANGE
+with KIND `integer`, `number`, `text`, `true or false`, `duration`, `time`, `section`, `one of A, B` or `null`; RANGE
 `>= x`, `> x`, `in [a, b)` (any brackets). A list's KIND and RANGE are those of its elements. Numbers are finite,
 integers fit into 64 bits.
 """
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import UserError, nearest
-from .durations import Duration, usual_durations
+from .durations import Duration, is_time, usual_durations
 from .options import CONF, Vocabulary, list_groups, option_content, rule_of_default, shipped
 from .overrides import hint, split_override
 from .renamed import new_key
@@ -312,8 +312,8 @@ def satisfies(value: Any, rule: str) -> bool:
     kind, _, bounds = rule.partition(" ")
     if kind == "text":
         return isinstance(value, str) and bool(value.strip())
-    if kind == "duration":
-        return isinstance(value, str) and Duration.is_valid(value)
+    if kind in ("duration", "time"):
+        return Duration.is_valid(value) and is_time(value) == (kind == "time")
     number = isinstance(value, int) if kind == "integer" else isinstance(value, int | float)
     fits = number and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63)
     return fits and math.isfinite(value) and _within(value, bounds)
@@ -381,7 +381,8 @@ def _with_article(rule: str) -> str:
     if rule not in ("true or false", "null"):
         rule = f"{'an' if rule[0] == 'i' else 'a'} {rule}"
     rule = rule.replace("list of one of", "list of any of")
-    return rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
+    rule = rule.replace("duration", "duration (a positive number with a unit, as in 20epochs or 300steps)")
+    return rule.replace("a time", "a time (as 10min, 90s or 2h)")
 
 
 def yaml_text(value: Any) -> str:

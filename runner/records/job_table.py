@@ -223,7 +223,8 @@ def _fraction(duration: str, record: Record) -> float | None:
     if not record or not Duration.is_valid(duration):
         return None
     parsed = Duration.parse(duration)
-    return min(1.0, record["step" if parsed.unit == "steps" else "epoch"] / float(parsed.amount))
+    key = {"steps": "step", "epochs": "epoch", "seconds": "train_seconds"}[parsed.unit]
+    return min(1.0, record[key] / float(parsed.amount))
 
 
 def _seconds_left(fraction: float | None, record: Record, summary: dict[str, Any]) -> float | None:

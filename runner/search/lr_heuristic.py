@@ -151,8 +151,13 @@ class LRHeuristicSweeper(SearchSweeper):
         return f"hydra.sweeper.parameter={bare}: {where}{nearest(bare, known)}"
 
     def check_length(self, duration: str) -> None:
-        """Raises UserError if a trial is shorter than the part of it that counts."""
+        """Raises UserError if a trial is shorter than the part of it that counts, or as long as a time."""
         length = Duration.parse(duration)
+        if length.unit == "seconds":
+            raise UserError(
+                f"duration={duration}: the rule compares losses after equal numbers of steps; give epochs or steps, or"
+                " search by trials (hydra/sweeper=optuna, or hydra.sweeper.search=random of a tournament)"
+            )
         if length.unit == "steps" and self.over_last > length.amount:
             raise UserError(f"hydra.sweeper.over_last={self.over_last}: must be at most the {duration} of a trial")
 

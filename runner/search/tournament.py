@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig
 
-from ..config.durations import Duration
+from ..config.durations import Duration, is_time
 from ..config.overrides import split_override
 from ..config.run_names import as_typed, key_of
 from ..records.job_table import SEED, read_jobs
@@ -272,7 +272,7 @@ class TournamentSweeper(LRHeuristicSweeper):
 
     def knows_length(self, final: str) -> bool:
         """Returns whether a trial can be compared in length with a final run, before any of them has read the data."""
-        return Duration.parse(self.duration).unit == Duration.parse(final).unit
+        return is_time(final) or Duration.parse(self.duration).unit == Duration.parse(final).unit
 
     def run_first_trials(self, folder: Path, methods: list[TunedMethod]) -> bool:
         """Runs a trial of each method whose length depends on the data; returns whether all of them have ended.

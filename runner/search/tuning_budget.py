@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..config.durations import Duration
+from ..config.durations import Duration, is_time
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, SEED, SweepJobs, job_status
 from ..records.run_folder import read_summary
@@ -31,7 +31,7 @@ class Entrant:
         search: of a trial: the settings of its search, as `Search.settings` or `SearchedMethod.settings` has them.
         typed: its overrides, by their keys.
         state: as in the job table.
-        length: (steps, samples) of a finished run; None of others.
+        length: (steps, samples) of a finished run; None of others, and of runs that end by the clock.
         trial: of a search by trials: the number of the trial; None of others.
         trials: of a final run after a search by trials: how many trials its method had; None of others.
     """
@@ -65,7 +65,8 @@ def read_entrants(jobs: SweepJobs) -> dict[Path, Entrant]:
     for folder, (sweep, job) in jobs.items():
         state = job_status(sweep, job["folder"], job, folder in alive).state
         summary = read_summary(folder)
-        length = (summary.get("steps", 0), summary.get("samples", 0)) if state == "done" else None
+        counts = state == "done" and not is_time(job.get("duration"))
+        length = (summary.get("steps", 0), summary.get("samples", 0)) if counts else None
         typed = {split_override(o)[1]: split_override(o)[2] for o in job["overrides"]}
         numbers = job.get("trial"), job.get("trials")
         entrants[folder] = Entrant(

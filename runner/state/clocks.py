@@ -42,6 +42,11 @@ class Clocks:
             self._charge()
             self._running = before
 
+    def read(self, name: str) -> float:
+        """Returns the seconds of a clock up to now."""
+        self._charge()
+        return self.seconds[name]
+
     def _charge(self) -> None:
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)

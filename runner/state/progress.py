@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a comparison of runs counts products without importing torc
 
 HVP_COST = 2  # of a Hessian-vector product, in gradients: two forward and backward passes
 
+COUNTS = {"steps": "step", "epochs": "samples_passed", "seconds": "nanoseconds"}  # by unit of durations
 _parse = cache(Duration.parse)
 
 
@@ -34,6 +35,7 @@ class Progress:
     hvps: int = 0  # Hessian-vector products
     beside_gradients: float = 0.0  # cost of products and other evaluations of the loss, in gradients
     samples_passed: int = 0  # as `samples`, but a batch that is reused counts once
+    nanoseconds: int = 0  # of the clock `train`, where the run ends by it
     evaluation_due: bool = True  # at this step: before the first, or where a signal ended an evaluation early
 
     @property
@@ -64,6 +66,8 @@ class Progress:
     def elapsed(self, duration: str) -> float:
         """Returns how many such durations, as `0.05epochs` or `300steps`, have passed since the run began.
 
+        A time, as `10min`, passes only in runs that end by one.
+
         >>> Progress(epoch_size=100, samples_passed=150).elapsed("0.5epochs")
         3.0
         """
@@ -71,11 +75,10 @@ class Progress:
         return reached * denominator / numerator
 
     def measured(self, duration: str) -> tuple[int, int, int]:
-        """Returns steps or samples so far, and the numerator and denominator of a duration in the same unit."""
-        parsed = _parse(duration)
-        if parsed.unit == "steps":
-            return self.step, parsed.amount.numerator, 1
-        return self.samples_passed, parsed.amount.numerator * self.epoch_size, parsed.amount.denominator
+        """Returns one of COUNTS, and the numerator and denominator of a duration in the unit of that count."""
+        unit, amount = _parse(duration).unit, _parse(duration).amount
+        size = {"steps": 1, "epochs": self.epoch_size, "seconds": 10**9}[unit]
+        return getattr(self, COUNTS[unit]), amount.numerator * size, amount.denominator
 
     def counts(self) -> dict[str, Any]:
         """Returns the counts that every row of metrics.jsonl begins with."""
@@ -89,8 +92,9 @@ class Progress:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all counts."""
-        return asdict(self)
+        """Returns all counts; without the time of a run that does not end by it."""
+        state = asdict(self)
+        return state if self.nanoseconds else {name: value for name, value in state.items() if name != "nanoseconds"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Sets all counts."""
@@ -121,26 +125,27 @@ class Agenda:
 
     def due(self) -> Collection[str]:
         """Returns the names of the durations that were completed since the last call."""
-        p = self.progress
-        if p.step < self._next_step and p.samples_passed < self._next_samples:
+        p, first = self.progress, self._first
+        if (
+            p.step < first["step"]
+            and p.samples_passed < first["samples_passed"]
+            and p.nanoseconds < first["nanoseconds"]
+        ):
             return ()
-        names = [
-            name
-            for name, (by_steps, limit) in self._next.items()
-            if (p.step if by_steps else p.samples_passed) >= limit
-        ]
+        names = [name for name, (count, limit) in self._next.items() if getattr(p, count) >= limit]
         for name in names:
             self._next[name] = self._next_multiple(name)
         self._set_thresholds()
         return names
 
-    def _next_multiple(self, name: str) -> tuple[bool, int]:
-        """Returns whether a duration is in steps, and the next count of steps or samples at which it is complete."""
+    def _next_multiple(self, name: str) -> tuple[str, int]:
+        """Returns which of COUNTS a duration is measured by, and the next value at which it is complete."""
         so_far, numerator, denominator = self.progress.measured(self.durations[name])
         passed = so_far * denominator // numerator
         limit = -(-(passed + 1) * numerator // denominator)
-        return _parse(self.durations[name]).unit == "steps", limit
+        return COUNTS[_parse(self.durations[name]).unit], limit
 
     def _set_thresholds(self) -> None:
-        self._next_step = min((n for by_steps, n in self._next.values() if by_steps), default=sys.maxsize)
-        self._next_samples = min((n for by_steps, n in self._next.values() if not by_steps), default=sys.maxsize)
+        self._first = dict.fromkeys(COUNTS.values(), sys.maxsize)
+        for count, limit in self._next.values():
+            self._first[count] = min(self._first[count], limit)

@@ -218,6 +218,7 @@ class Recorder:
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},
             "fingerprint": self._fingerprint,
             "seed": run.seed,
+            **({"is_repeatable": False} if run.is_timed else {}),
             "best_on": self._best_on,
             **self._best,
             **more,

@@ -14,6 +14,7 @@ from trainopt.data import Batch, Batching, Position, Source, batches
 from trainopt.optimizers import Averaging, Optimizer, Schedule, Shard
 from trainopt.optimizers.shard import WHOLE
 
+from ..config.durations import is_time
 from ..distributed.ranks import ALONE, Ranks
 from ..distributed.shard import BatchShard
 from ..metrics.metric import Metric
@@ -155,6 +156,15 @@ class Run:
     def cycles(self) -> int:
         """Number of complete cycles of the schedule; 0 also where it has no restarts."""
         return self.schedule.cycles() or 0
+
+    @cached_property
+    def is_timed(self) -> bool:
+        """Whether it ends by the time of the clock `train`."""
+        return is_time(self.duration)
+
+    def read_clock(self) -> None:
+        """Lets the progress know the training time; of several processes, that of the first counts for all."""
+        self.progress.nanoseconds = self.ranks.lead(lambda: round(1e9 * self.clocks.read("train")))
 
     @property
     def is_over(self) -> bool:

@@ -10,23 +10,22 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import LBFGS
 
-from trainopt.data import DataSet, NoData, Position, Reconstruction
+from trainopt.data import Batching, DataSet, NoData, Position, Reconstruction
 from trainopt.models import input_failure
 from trainopt.optimizers import Optimizer, OptimizerAverage, Regularizer
 from trainopt.optimizers.compat_torch import BATCH_NORM
 from trainopt.optimizers.curvature.double_backward_mode import FastDoubleBackward
 
-from ..config.durations import Duration
+from ..config.durations import Duration, is_time
 from ..config.instantiate import find
 from ..data_sets.checks import changed_keys
 from ..metrics.try_out import is_tried, try_out_loss, try_out_metrics
 from ..objectives.loss import Loss
 from ..records.changes import Change
-from ..records.metrics import read_metrics
 from ..records.run_folder import read_summary
 from ..state.early_stopping import EarlyStopping
 from ..state.evaluation import first_predictions
@@ -34,11 +33,13 @@ from ..state.objective import returns_loss
 from ..state.progress import Progress
 from ..state.run import Probe, Run
 from ..system.errors import UserError
+from .evaluator import has_come
 
 
 def check_run(config: DictConfig, run: Run) -> None:
     """Raises UserError, which names a key, where components of a run contradict each other."""
     run.early_stopping.check(run.evaluation_sets)
+    check_time(config, run)
     check_schedule(config, run)
     check_batches(run)
     check_learning_rate(run)
@@ -52,6 +53,33 @@ def check_run(config: DictConfig, run: Run) -> None:
     note_idle_probes(run)
     if run.compiled:
         check_compile([run.optimizer, *run.probes.values()])
+
+
+def check_time(config: DictConfig, run: Run) -> None:
+    """Refuses what follows a time in a run that does not end by one, and batches that follow the time of one that does.
+
+    A run that ends by the clock says so at its start.
+    """
+    text = f"duration={run.duration}"
+    if not run.is_timed:
+        for key in ("schedule.over", "schedule.period", "averaging.over"):
+            value = OmegaConf.select(config, key)
+            if is_time(value):
+                raise UserError(
+                    f"{key}={value}: is a time, and {text} is none; give epochs or steps, or duration={value}"
+                )
+        return
+    if batching_follows_duration(run.batching):
+        raise UserError(f"{text}: batching follows the length of the run in epochs or steps; give one of these")
+    run.notes.append(
+        f"{text} is time of training (the clock `train`: no evaluations, probes and checkpoints); the run ends with the"
+        " first step at or after it. The same command makes another number of steps, so that the run is not repeatable"
+    )
+
+
+def batching_follows_duration(batching: Batching) -> bool:
+    """Returns whether sizes or repeats of batches depend on the duration of the run."""
+    return takes_duration(type(batching)) if batching.follows_duration is None else batching.follows_duration
 
 
 def check_change(change: Change, run: Run, state: dict[str, Any], folder: Path) -> None:
@@ -89,14 +117,16 @@ def check_goes_on(change: Change, run: Run, state: dict[str, Any]) -> None:
 
 def check_longer(change: Change, run: Run, state: dict[str, Any], folder: Path) -> None:
     """Refuses another duration for a run that has ended for good, or whose past followed its duration."""
-    text, summary = f"duration={run.duration}", read_summary(folder)
+    text, summary, before = f"duration={run.duration}", read_summary(folder), change.former.duration
+    if is_time(before) != run.is_timed:
+        raise UserError(f"{text}: the past of the run had duration={before}; a time stays a time, and steps stay steps")
     if run.range_test:
         raise UserError(f"{text}: a range test ends with its highest learning rate")
     if summary.get("status") == "diverged":
         raise UserError(f"{text}: the run diverged at step {summary.get('steps')}, and does not go on")
-    terms, batching = run.objective.regularizers, run.batching
+    terms = run.objective.regularizers
     followers = [f"regularizer.{name}" for name, (term, _) in terms.items() if term.follows_duration]
-    if takes_duration(type(batching)) if batching.follows_duration is None else batching.follows_duration:
+    if batching_follows_duration(run.batching):
         followers.append("batching")
     if followers:
         raise UserError(f"{text}: {followers[0]} follows the duration of the run, and its past would have been another")
@@ -124,39 +154,6 @@ def follow_evaluations(run: Run) -> list[str]:
 def takes_duration(cls: type) -> bool:
     """Returns whether a class takes the duration of a run, or what is a fraction of it."""
     return not {"duration", "levels"}.isdisjoint(signature(cls).parameters)
-
-
-def only_its_end_logged(run: Run, change: dict[str, Any], folder: Path) -> bool:
-    """Returns whether a run that goes on stands at the step of a change where its former end alone asked for a row.
-
-    Args:
-        run: resumed.
-        change: the last one of its history.
-        folder: the run's.
-    """
-    progress, before = run.progress, change["before"]
-    former, log_every = before.get("duration"), before.get("log_every", run.log_every)
-    if former is None or progress.step != change["step"] or run.is_over or run.early_stopping.ends:
-        return False
-    return progress.elapsed(former) >= 1 and not has_come(log_every, progress, run.batching.drop_last, folder)
-
-
-def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> bool:
-    """Returns whether a duration has passed once more with the last step, which is recorded.
-
-    Args:
-        every: the duration.
-        progress: after the step.
-        drop_last: whether a smaller last batch of an epoch is left out.
-        folder: the run's.
-    """
-    reached, numerator, denominator = progress.measured(every)
-    before = reached - 1
-    if Duration.parse(every).unit == "epochs":
-        size = 0 if progress.repeat else read_metrics(folder, "train")[-1]["batch_size"]
-        rest = progress.epoch_size % size if size and drop_last and progress.offset == 0 else 0
-        before = reached - size - rest
-    return reached * denominator // numerator > before * denominator // numerator
 
 
 def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
@@ -329,7 +326,7 @@ def check_averaging(run: Run) -> None:
 def check_probes(probes: dict[str, Probe]) -> None:
     """Refuses probes whose `every` is no duration, or none in steps with `each_epoch`."""
     for name, probe in probes.items():
-        if not Duration.is_valid(probe.every):
+        if not Duration.is_valid(probe.every) or is_time(probe.every):
             raise UserError(f"probe.{name}: its `every` is {probe.every}, and must be a duration, as in 50steps")
         if probe.each_epoch and Duration.parse(probe.every).unit != "steps":
             raise UserError(f"probe.{name}.each_epoch=true: counts steps; give probe.{name}.every=50steps")
@@ -371,7 +368,7 @@ def never_comes(every: str, run: Run) -> bool:
     smallest, largest = batching.smallest or batching.size, batching.largest or batching.size
     if one.unit == whole.unit:
         return one.amount > whole.amount
-    if 0 in (smallest, largest):  # unknown
+    if 0 in (smallest, largest) or run.is_timed:  # unknown
         return False
     if one.unit == "epochs":  # a step uses up a batch, and may leave out what remains of an epoch
         return one.amount * epoch_size > whole.amount * 2 * largest

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from ..averaging.averaged_weights import evaluate_all
+from ..config.durations import Duration
+from ..records.metrics import read_metrics
 from ..regularizers.regularizers import Regularizers
 from ..state.checkpoint import numbers, unsaved
 from ..state.evaluation import Abandoned
-from ..state.progress import Agenda
+from ..state.progress import Agenda, Progress
 from ..state.recorder import Recorder
 from ..state.run import Run
 from ..system.display import Display
@@ -93,3 +97,36 @@ class Evaluator:
     def _is_interrupted(self) -> bool:
         self._interrupt.agree()
         return self._interrupt.signal != 0
+
+
+def only_its_end_logged(run: Run, change: dict[str, Any], folder: Path) -> bool:
+    """Returns whether a run that goes on stands at the step of a change where its former end alone asked for a row.
+
+    Args:
+        run: resumed.
+        change: the last one of its history.
+        folder: the run's.
+    """
+    progress, before = run.progress, change["before"]
+    former, log_every = before.get("duration"), before.get("log_every", run.log_every)
+    if former is None or progress.step != change["step"] or run.is_over or run.early_stopping.ends:
+        return False
+    return progress.elapsed(former) >= 1 and not has_come(log_every, progress, run.batching.drop_last, folder)
+
+
+def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> bool:
+    """Returns whether a duration has passed once more with the last step, which is recorded.
+
+    Args:
+        every: the duration.
+        progress: after the step.
+        drop_last: whether a smaller last batch of an epoch is left out.
+        folder: the run's.
+    """
+    reached, numerator, denominator = progress.measured(every)
+    before = reached - 1
+    if Duration.parse(every).unit == "epochs":
+        size = 0 if progress.repeat else read_metrics(folder, "train")[-1]["batch_size"]
+        rest = progress.epoch_size % size if size and drop_last and progress.offset == 0 else 0
+        before = reached - size - rest
+    return reached * denominator // numerator > before * denominator // numerator

@@ -255,7 +255,7 @@ def resume(
 ) -> None:
     """Sets a run and its recorder to the newest checkpoint, if any; UserError if it is that of something else."""
     from ..state.checkpoint import load_run_state
-    from .compatibility import only_its_end_logged
+    from .evaluator import only_its_end_logged
 
     for problem in resume_point.problems:
         display.say(f"note: {problem}")

@@ -40,6 +40,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
 def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt, check: FiniteCheck) -> None:
     """Trains as `train` does; `check` sees losses and gradients."""
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
+    is_timed = run.is_timed
     optimizer.train()
     closure = ShardedClosure(run, check) if run.ranks.size > 1 else TrainingClosure(run, check)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
@@ -62,6 +63,8 @@ def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interr
                 run.averaged.after_step()
             controller.observe(probes.after_step(batch))
             interrupt.agree()
+            if is_timed:
+                run.read_clock()
             due = evaluator.due()
             if due:
                 check.wait()

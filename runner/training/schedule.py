@@ -77,6 +77,8 @@ def zero_lr_notes(schedule: Schedule, progress: Progress, duration: str) -> list
     if type(main).lr_of is ProgressSchedule.lr_of:  # it has a `get_lr` alone
         return []
     whole = Duration.parse(duration)
+    if whole.unit == "seconds":
+        return []
     in_steps = whole.unit == "steps"
     now, unit = (progress.step, 1) if in_steps else (progress.samples_passed, progress.epoch_size)
     length = whole.amount * unit

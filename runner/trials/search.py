@@ -140,6 +140,11 @@ class TrialSearch:
             return math.ceil(length.amount / every.amount)
         if self.options.pruner == "none":
             return 0
+        if length.unit == "seconds":
+            raise UserError(
+                f"hydra.sweeper.pruner={self.options.pruner}: compares trials after equal numbers of steps, and"
+                f" duration={run.duration} is a time; give hydra.sweeper.pruner=none, or epochs or steps"
+            )
         raise UserError(
             f"hydra.sweeper.pruner={self.options.pruner}: decides at evaluations; give duration and evaluate_every the"
             f" same unit (they are {run.duration} and {run.evaluate_every})"

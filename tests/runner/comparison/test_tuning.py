@@ -106,6 +106,22 @@ def test_trials_of_one_point_share_a_run_and_count_each(tmp_path):
     assert [len(sgd.trials), sgd.trial_count, adam.trial_count, lion.trial_count] == [4, 5, 4, 0]
 
 
+def test_runs_that_end_by_the_clock_have_equal_budgets_and_other_numbers_of_steps(tmp_path):
+    sweep = tournament(tmp_path)
+    for number, folder in enumerate(
+        sorted(path for path in sweep.iterdir() if path.is_dir() and path.name != "searches")
+    ):
+        summary = folder / "summary.json"
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"steps": 40 + number}))
+    assert any("final runs did" in line for line in read_comparison([sweep]).obstacles)
+    for path in [sweep / "sweep.json", *sweep.glob("*/run.yaml")]:
+        text = path.read_text().replace('"method": ', '"duration": "10min", "method": ')
+        path.write_text(text.replace("duration: 4epochs", "duration: 10min"))
+    comparison = read_comparison([sweep])
+    assert comparison.obstacles == []
+    assert comparison.is_timed
+
+
 @pytest.mark.draws
 def test_the_best_of_the_first_trials_stands_for_searches_whose_trials_depend_on_each_other(tmp_path):
     comparison = read_comparison([tournament(tmp_path, "tpe")])
