@@ -145,6 +145,11 @@ def benchmark(plan: BenchmarkPlan, options: Namespace, debug: bool) -> int:
     show_plan(plan, searches)
     plan.check(searches)
     if options.dry_run:
+        for name, workload in plan.suite.workloads.items():
+            goal = workload.metric if workload.target is None else workload.goal
+            print(
+                f"{name}: {workload.about}; target: {goal}\n  {' '.join([*plan.suite.overrides, *workload.overrides])}"
+            )
         return 0
     plan.folder.mkdir(parents=True, exist_ok=True)
     for search in searches:
