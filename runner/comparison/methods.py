@@ -86,6 +86,7 @@ class Comparison:
         metric: the name of the metric that is tested.
         metrics: all metrics that the runs have, by name.
         target: top-1 accuracy (%), to which the cost is measured.
+        has_usual_target: whether that is the highest that every run reached.
         differing: the keys in which the methods differ and that name them.
         unnamed: further keys in which they differ, where they are named by `--by`.
         obstacles: reasons not to compare the runs; empty where there are none.
@@ -106,6 +107,7 @@ class Comparison:
     runs: Runs
     searches: dict[str, MethodSearch] = field(default_factory=dict)
     trial_validation_samples: int | None = None
+    has_usual_target: bool = False
 
     @property
     def baseline_label(self) -> str:
@@ -171,6 +173,7 @@ def compare_methods(
     methods = group_runs(runs, differing, names)
     obstacles = find_obstacles(runs, all_differing, metric)
     labels = method_labels((method.name for method in methods), renames)
+    has_usual_target = target is None
     if target is None:
         converged = runs.summaries[runs.summaries["status"] != "diverged"]
         lowest = converged["best_top1.value"].min()
@@ -192,7 +195,18 @@ def compare_methods(
         method.to_target = {a: estimate(list(reached[c]), (0.0, float(longest[c]))) for a, c in AXES.items()}
     baseline_method = find_baseline(methods, baseline)
     add_verdicts(methods, baseline_method, runs.summaries[metrics[metric].column])
-    return Comparison(methods, baseline_method.name, metric, metrics, target, differing, unnamed, obstacles, runs)
+    return Comparison(
+        methods,
+        baseline_method.name,
+        metric,
+        metrics,
+        target,
+        differing,
+        unnamed,
+        obstacles,
+        runs,
+        has_usual_target=has_usual_target,
+    )
 
 
 def recorded_metrics(summaries: pd.DataFrame) -> dict[str, Metric]:

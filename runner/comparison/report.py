@@ -14,7 +14,7 @@ from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
 from .significance import LEVEL, MIN_SEEDS
-from .tuning.tables import tuning_tables
+from .tuning.tables import boundary_note, tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
 SHARED_KEYS = (
@@ -62,6 +62,7 @@ def write_comparison_report(
         metric=comparison.metrics[comparison.metric].label,
         table=[section for section in table if len(section.header) > 1],
         tuning=tuning_tables(comparison),
+        boundary=boundary_note(comparison),
         searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
         colours={m.label: styles[m.name][0] for m in comparison.methods},

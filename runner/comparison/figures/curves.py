@@ -229,7 +229,7 @@ def draw_curve_panels(
             if name not in curves:
                 continue
             c = curves[name]
-            same = [other for other, curve in curves.items() if cover(c, curve)]
+            same = [other for other, curve in curves.items() if other == name or cover(c, curve)]
             style = {"marker": "o" if len(c.x) < MARKER_LIMIT and len(same) == 1 else None, "markersize": points(3)}
             dashes = line if len(same) == 1 else turn(same.index(name), len(same))
             (handles[name],) = axis.plot(c.x, c.mean, color=colour, linestyle=dashes, **style)

@@ -71,6 +71,21 @@ def place_text(search: MethodSearch, key: str) -> str:
     return "last choice" if choices[1].endswith(f",{search.best[key]}") else "no"
 
 
+def boundary_note(comparison: Comparison) -> str:
+    """Returns which chosen values lie at a boundary of what was searched, in sentences; empty where none does."""
+    texts = []
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        keys = [key.lstrip("+") for key in search.best if place_text(search, key) != "no"] if search else []
+        texts += [f"{', '.join(keys)} of {method.label}"] if keys else []
+    if not texts:
+        return ""
+    return (
+        f"At a boundary of what was searched lies the best {'; '.join(texts)}: a better value may lie beyond it, and in"
+        " another space the order of the methods may be another."
+    )
+
+
 def budget(comparison: Comparison) -> NotedTable:
     """Returns the number of trials of each method, how they ended, and the metric of the best one."""
     states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))

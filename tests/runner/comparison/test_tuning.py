@@ -11,7 +11,7 @@ import pytest
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
-from trainopt.runner.comparison.tuning.tables import as_latex, as_markdown, tuning_tables
+from trainopt.runner.comparison.tuning.tables import as_latex, as_markdown, boundary_note, tuning_tables
 from trainopt.runner.system.errors import UserError
 
 SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
@@ -95,6 +95,9 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     worst = expected_best(np.array([0.9, 0.5, 0.9, 0.7]), 2)  # the trial that diverged counts as the highest value
     assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} ± {worst[1]:.2g}"
     assert [row[0] for row in tables["trials"].rows] == ["SGD", "Adam"]
+    assert boundary_note(comparison).startswith(
+        "At a boundary of what was searched lies the best optimizer.lr of SGD; optimizer.lr of Adam: "
+    )
     assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 4
 
 
