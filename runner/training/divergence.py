@@ -297,6 +297,7 @@ def reason_to_wait(run: Run) -> str | None:
         "early_stopping.min_step_norm measures each step": run.early_stopping.min_step_norm is not None,
         "an average with statistics of batch norm costs an evaluation": bool(averaged and averaged.needs_passes),
         "processes agree about each step": run.ranks.size > 1,
+        f"duration={run.duration} is a time, and a clock is read after each step": run.is_timed,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

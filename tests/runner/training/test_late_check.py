@@ -224,6 +224,7 @@ def test_a_run_on_a_gpu_that_diverges_ends_as_one_that_waits(trained, monkeypatc
         (("optimizer=soap",), "whether SOAP has all of its state in checkpoints is not known"),
         (("probe=[taylor]",), "probes read numbers of their steps"),
         (("early_stopping.min_step_norm=0.1",), "early_stopping.min_step_norm measures each step"),
+        (("duration=1min",), "duration=1min is a time"),
         (("objective._target_=torch.nn.CrossEntropyLoss",), "the loss is your own, and may take no outputs"),
         (
             ("model=resnet8", "averaging=swa"),
