@@ -74,6 +74,7 @@ RENAMED_DEFAULTS: dict[str, tuple[Any, Any]] = {"selection_metric": ("top1", Non
 # Keys and choices that came later, with the value that every run before had.
 ADDED_KEYS: dict[str, Any] = {
     "batch_norm": "global",
+    "cuda_graph": False,
     "evaluation_sets": None,
     "data.workers": None,
     "augmentation._target_": "trainopt.data.Augmentation",

@@ -140,6 +140,7 @@ class Run:
     num_tokens: int | None = None  # of a network whose inputs are sequences of tokens
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
+    cuda_graph: bool | str = False  # whether passes are replayed as CUDA graphs: always, never, or `auto`
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
     pause_after: int | None = None  # times `evaluate_every`, after which a search decides whether it goes on
     notes: list[str] = field(default_factory=list)  # printed at the start

@@ -51,6 +51,7 @@ from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
 from .compatibility import check_data, check_run, check_takes_inputs
+from .graphs.choice import check_graphs
 from .last_layer import compiled, split_network, use_features
 from .schedule import build_schedule, levels_of
 from .sharded import share
@@ -93,6 +94,7 @@ def build(
     if ranks.size > 1:
         share(run, ranks, config.batch_norm)
     if training:
+        check_graphs(run)
         attach_probes(run)
         begin_regularizers(run)
     return run
@@ -194,6 +196,7 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
         scaling=LossScaling(optimizer, device.type) if autocast is torch.float16 else None,
         num_tokens=problem.data.num_tokens,
         compiled=config.compile,
+        cuda_graph=config.cuda_graph,
         range_test=range_test,
         notes=problem.notes,
         decisions=problem.decisions,

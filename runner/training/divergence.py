@@ -203,9 +203,10 @@ class DeferredCheck(FiniteCheck):
         """Keeps the position after each evaluation, and after `KEEP_EVERY` gradients."""
         if not evaluated and self._made < KEEP_EVERY:
             return
-        buffer = io.BytesIO()
-        torch.save({**run_state(self._run), "clocks": {}}, buffer)
-        self._state = buffer.getvalue()
+        with self._run.clocks.running("other"):
+            buffer = io.BytesIO()
+            torch.save({**run_state(self._run), "clocks": {}}, buffer)
+            self._state = buffer.getvalue()
         self._made = 0
         self._finite.zero_()
         self._readout.drop()
@@ -215,7 +216,7 @@ class _Readout:
     """A number on a GPU that is copied to the host without waiting; on other devices it is never there in time."""
 
     def __init__(self, device: torch.device):
-        self._is_gpu = device.type == "cuda"
+        self._device, self._is_gpu = device, device.type == "cuda"
         self._tag: int | None = None  # of the copy that is under way
         if self._is_gpu:
             self._host, self._event = torch.zeros((), pin_memory=True), torch.cuda.Event()
@@ -226,7 +227,7 @@ class _Readout:
             return None
         if self._tag is None:
             self._host.copy_(number, non_blocking=True)
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(self._device))
             self._tag = tag
             return None
         if not self._event.query():

@@ -11,9 +11,9 @@ from ..system.display import Display
 from ..system.interrupt import Interrupt
 from .batch_control import BatchController
 from .closure import TrainingClosure
-from .divergence import FiniteCheck, NoticedLate, finite_check
+from .divergence import NoticedLate, finite_check
 from .evaluator import Evaluator
-from .sharded import ShardedClosure
+from .graphs.choice import closure_of
 
 NO_GRADIENTS = "does not call the closure, which makes gradients, or calls it under torch.no_grad"
 
@@ -29,20 +29,25 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
         RuntimeError: the optimizer made its first step without a gradient.
         TypeError: a checkpoint cannot hold the optimizer's state.
     """
+    check = finite_check(run)
     try:
-        make_steps(run, recorder, display, interrupt, finite_check(run))
+        try:
+            make_steps(run, recorder, display, interrupt, closure_of(run, check, display.say))
+        except Exception:
+            check.wait()  # it may follow from what was not finite
+            raise
     except NoticedLate as late:
-        check = late.go_back()
+        closure = TrainingClosure(run, late.go_back())
         with closing(SilentRecorder(run)) as silent:
-            make_steps(run, silent, Display(quiet=True), interrupt, check)
+            make_steps(run, silent, Display(quiet=True), interrupt, closure)
 
 
-def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt, check: FiniteCheck) -> None:
-    """Trains as `train` does; `check` sees losses and gradients."""
+def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt, closure: TrainingClosure) -> None:
+    """Trains as `train` does, with the losses of a closure."""
+    check = closure.finite
     optimizer, schedule, progress, update = run.optimizer, run.schedule, run.progress, run.update
     is_timed = run.is_timed
     optimizer.train()
-    closure = ShardedClosure(run, check) if run.ranks.size > 1 else TrainingClosure(run, check)
     probes, controller = Probes(run, recorder), BatchController(run, recorder, display)
     regularizers = Regularizers(run, recorder, display)
     evaluator = Evaluator(run, recorder, display, interrupt, regularizers)

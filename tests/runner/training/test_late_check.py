@@ -7,6 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from helpers.cli import built
+from helpers.gpu import READS, on_gpu
 from helpers.runs import check_same_run, equal, state, summary
 from trainopt.runner.training import divergence, loop
 from trainopt.runner.training.divergence import DeferredCheck, FiniteCheck, finite_check, reason_to_wait
@@ -15,7 +16,6 @@ MLP = ("model=mlp", "model.hidden=[8]", "data.limit=100", "batching.size=25", "l
 CONVNET = ("model=resnet8", "data.limit=60", "batching.size=20", "logger=[]", "log_every=4steps")
 KIT = ("averaging=ema", "gradient.clip_norm=1.0", "schedule=cosine", "optimizer.lr=0.05")
 CASES = [(*MLP, "optimizer=adam"), (*CONVNET, *KIT)]
-READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero", "__array__"}
 
 
 @pytest.fixture
@@ -30,10 +30,13 @@ def late(monkeypatch):
 
 
 class Breaks:
-    """A term of the loss that is 0, and whose value or gradient is not finite from some step on."""
+    """A term of the loss that is 0, and whose value or gradient is not finite from some step on.
 
-    def __init__(self, after: int = 5, what: str = "gradient"):
-        self.after, self.what, self.calls = after, what, 0
+    A strict one fails where weights are not finite.
+    """
+
+    def __init__(self, after: int = 5, what: str = "gradient", strict: bool = False):
+        self.after, self.what, self.strict, self.calls = after, what, strict, 0
 
     def covers(self, layer, name) -> bool:
         """Covers everything."""
@@ -42,6 +45,8 @@ class Breaks:
     def __call__(self, params):
         """Returns 0, or what is not a number."""
         self.calls += 1
+        if self.strict and not params[0].isfinite().all():
+            raise ValueError("a weight is not finite")
         zero = 0.0 * params[0].sum()
         if self.calls <= self.after:
             return zero.square()
@@ -74,13 +79,14 @@ def test_a_run_is_the_run_whose_losses_are_read_before_the_update(trained, late,
         (CASES[1], "gradient", 5),
         *(
             pytest.param(options, what, after, marks=pytest.mark.slow)
-            for options, what, after in product(CASES, ("gradient", "loss"), (0, 7))
+            for options, what, after in product(CASES, ("gradient", "loss", "strict"), (0, 5))
         ),
     ],
 )
 def test_a_run_that_diverges_ends_at_the_same_step_in_the_same_state(trained, late, options, what, after):
     """Noticed three steps late, or at once; weights, optimizer, average, buffers, counts and generators."""
-    more = (f"+regularizer.none.after={after}", f"+regularizer.none.what={what}")
+    is_strict, what = what == "strict", what.replace("strict", "gradient")
+    more = [f"+regularizer.none.{key}" for key in (f"after={after}", f"what={what}", f"strict={is_strict}")]
     run = (*options, *BREAKS, *more, "duration=9steps", "evaluate_every=6steps")
     one = trained(*run, name="late")
     late(False)
@@ -131,7 +137,8 @@ def between_records(monkeypatch):
     """Calls two functions: with the run after its record of step 4, and before the next record."""
 
     def watch(begin, end) -> None:
-        def make_steps(run, recorder, display, interrupt, check, of=loop.make_steps):
+        def make_steps(run, recorder, display, interrupt, closure, of=loop.make_steps):
+            check = closure.finite
             wait, keep, active = check.wait, check.keep, []
 
             def waited():
@@ -148,7 +155,7 @@ def between_records(monkeypatch):
 
             monkeypatch.setattr(check, "wait", waited)
             monkeypatch.setattr(check, "keep", kept)
-            of(run, recorder, display, interrupt, check)
+            of(run, recorder, display, interrupt, closure)
             assert not active
 
         monkeypatch.setattr(loop, "make_steps", make_steps)
@@ -170,19 +177,6 @@ def test_between_two_records_nothing_is_read(trained, late, between_records, is_
     trained(*CONVNET, *KIT, "data.limit=200", "duration=9steps")
     assert modes[0].calls > 100
     assert modes[0].reads == ([] if is_late else ["item", "item"] * 4)
-
-
-GPU = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
-)
-
-
-def on_gpu(test):
-    """Marks a test that needs a GPU."""
-    for mark in GPU:
-        test = mark(test)
-    return test
 
 
 @on_gpu

@@ -1,0 +1,4 @@
+"""Forward and backward pass of a step as a CUDA graph.
+
+May import what training may.
+"""

@@ -1,0 +1,193 @@
+"""Steps that are replayed: through a stand-in for CUDA graphs on a CPU, bit for bit as eager ones; what stays eager."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from helpers.cli import built, refusal
+from helpers.gpu import READS, on_gpu
+from helpers.runs import check_same_run, rows, same_weights, summary, timeless
+from trainopt.runner.training import divergence
+from trainopt.runner.training.graphs import choice
+from trainopt.runner.training.graphs.capture import Capture
+
+CONVNET = ("model=resnet8", "data.limit=50", "batching.size=20", "logger=[]", "log_every=1steps")
+KIT = ("averaging=ema", "gradient.clip_norm=1.0", "schedule=cosine", "optimizer.lr=0.05", "regularizer=[l2]")
+MLP = ("model=mlp", "model.hidden=[8]", "model.dropout=0.3", "data.limit=50", "batching.size=20", "logger=[]")
+ADAM = (*MLP, "optimizer=adam", "gradient.accumulation_steps=2", "log_every=2steps")
+CASES = [(*CONVNET, *KIT), ADAM]
+
+
+class NoReads(TorchFunctionMode):
+    """Refuses what makes the host wait for a number."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in READS:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return func(*args, **(kwargs or {}))
+
+
+class StandIn(Capture):
+    """What a CUDA graph demands and does: no reads, results always in the same memory, which a record leaves empty.
+
+    Attributes:
+        replays: how often each record was replayed.
+    """
+
+    def __init__(self):
+        self.replays: list[int] = []
+
+    def warm_up(self, function):
+        """Calls the function."""
+        function()
+
+    def record(self, function):
+        """Calls the function, and fills its results with what nobody may use."""
+        with NoReads():
+            computed = function()
+        named = list(computed.tensors())
+        shapes = [value.shape for _, value in named]
+        for _, value in named:
+            value.fill_(torch.nan)
+        number = len(self.replays)
+        self.replays.append(0)
+
+        def replay():
+            with NoReads():
+                again = [value for _, value in function().tensors()]
+            assert [value.shape for value in again] == shapes
+            for (_, value), new in zip(named, again, strict=True):
+                value.copy_(new)
+            self.replays[number] += 1
+
+        return computed, replay
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Lets a CPU record graphs."""
+    capture = StandIn()
+    monkeypatch.setattr(choice, "GRAPHS_ON", ("cpu",))
+    monkeypatch.setattr(choice, "new_capture", lambda device: capture)
+    return capture
+
+
+@pytest.mark.parametrize("options", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.slow)], ids=["kit", "adam"])
+def test_a_run_is_the_run_of_eager_steps(trained, stand_in, monkeypatch, options):
+    """With batches of two sizes, each with a graph from its third on; dropout; records that are written late."""
+    run = (*options, "duration=14steps", "evaluate_every=6steps", "cuda_graph=auto")
+    one = trained(*run, name="graph")
+    assert stand_in.replays == [8, 2]  # of 10 and 4 batches
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    check_same_run(one, trained(*run, name="eager"))
+
+
+@pytest.mark.slow
+def test_a_replayed_run_that_diverges_ends_as_an_eager_one(trained, stand_in, monkeypatch):
+    monkeypatch.setattr(divergence, "DEFERRED_ON", ("cpu",))
+    run = (*CONVNET, "averaging=ema", "optimizer.lr=1e12", "log_every=9steps", "duration=9steps", "cuda_graph=auto")
+    one = trained(*run, name="graph")
+    assert summary(one)["status"] == "diverged"
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    monkeypatch.setattr(divergence, "DEFERRED_ON", ())
+    check_same_run(one, trained(*run, name="eager"))
+
+
+class Linear(nn.Module):
+    """A linear classifier that does once more what no graph can repeat."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, ...], fault: str):
+        super().__init__()
+        self.linear, self.fault, self.calls = nn.Linear(image_shape[1] * image_shape[2], num_classes), fault, 0
+
+    def forward(self, images):
+        """Returns the logits."""
+        outputs = self.linear(images.flatten(1))
+        if self.training:
+            self.calls += 1
+            if self.fault == "reads" and outputs.sum().item() > 1e9:
+                return -outputs
+            if self.fault == "draws":
+                return outputs * (1 + random.random())
+            if self.fault == "counts":
+                return outputs * self.calls
+        return outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("reads", "operation not permitted when stream is capturing"),
+        ("draws", "the network draws random numbers of the host, or the loss does"),
+    ],
+)
+def test_what_cannot_be_replayed_stays_eager_and_says_why(trained, stand_in, monkeypatch, fault, reason):
+    target = ("model._target_=runner.training.test_cuda_graph.Linear", f"+model.fault={fault}")
+    run = (*target, "data.limit=50", "batching.size=20", "logger=[]", "duration=9steps")
+    one = trained(*run, "cuda_graph=auto", name="graph")
+    assert sum(stand_in.replays) <= 1
+    assert f"note: cuda_graph=auto: steps stay eager: {reason}" in " ".join((one / "log.txt").read_text().split())
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    check_same_run(one, trained(*run, "cuda_graph=auto", name="eager"))
+
+
+@pytest.mark.slow
+def test_what_differs_from_pass_to_pass_is_seen(trained, stand_in):
+    target = ("model._target_=runner.training.test_cuda_graph.Linear", "+model.fault=counts")
+    folder = trained(*target, "data.limit=50", "batching.size=20", "logger=[]", "duration=4steps", "cuda_graph=auto")
+    assert "steps stay eager: the replayed loss is not that of an eager step" in (folder / "log.txt").read_text()
+
+
+class Moves(torch.optim.SGD):
+    """Puts other tensors in the place of weights."""
+
+    def step(self, closure=None):
+        """Makes a step, and copies the weights."""
+        loss = super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            p.data = p.data.clone()
+        return loss
+
+
+@pytest.mark.slow
+def test_weights_that_are_elsewhere_are_seen(trained, stand_in, monkeypatch):
+    run = (*MLP, f"optimizer._target_={__name__}.Moves", "duration=9steps", "cuda_graph=auto")
+    one = trained(*run, name="graph")
+    assert "steps stay eager: Moves puts other tensors in the place of weights" in (one / "log.txt").read_text()
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    check_same_run(one, trained(*run, name="eager"))
+
+
+def test_true_on_a_cpu_is_refused_and_auto_says_that_steps_are_eager():
+    right = "give cuda_graph=auto or false"
+    assert refusal(*MLP, "cuda_graph=true") == f"cuda_graph=true: CUDA graphs need a GPU; {right}"
+    notes = built(*MLP, "cuda_graph=auto").notes
+    assert "cuda_graph=auto: steps are eager: CUDA graphs need a GPU" in notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("optimizer=ehnewton",), "EHNewton differentiates the loss itself"),
+        (("probe=[taylor]",), "probes look into single steps"),
+        (("regularizer=[checkpoint_distance]",), "a regularizer may change from step to step"),
+        (("objective._target_=torch.nn.CrossEntropyLoss",), "a loss of your own may change from step to step"),
+    ],
+)
+def test_what_no_graph_can_hold_is_refused(stand_in, options, reason):
+    assert refusal(*MLP[:2], *MLP[3:], *options, "cuda_graph=true").startswith(f"cuda_graph=true: {reason}; give")
+
+
+@on_gpu
+@pytest.mark.parametrize("options", CASES, ids=["kit", "adam"])
+def test_a_run_on_a_gpu_is_the_run_of_eager_steps(trained, options):
+    run = (*options, "duration=14steps", "device=cuda", "deterministic=true")
+    one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
+    torch.use_deterministic_algorithms(False)
+    assert timeless(rows(one)) == timeless(rows(other))
+    assert same_weights(one, other)
