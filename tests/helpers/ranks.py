@@ -63,6 +63,19 @@ class DoubleLinear(nn.Linear):
         return super().forward(nn.functional.avg_pool2d(images.double(), 2).flatten(1))
 
 
+class DoubleMLP(nn.Sequential):
+    """Two linear layers for images in float64, 4x4 pixels after pooling."""
+
+    def __init__(self, num_classes: int):
+        layers = nn.Linear(16, 6), nn.Softplus(), nn.Linear(6, num_classes)
+        super().__init__(nn.AvgPool2d(2), nn.Flatten(), *layers)
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the logits (B, classes), float64."""
+        return super().forward(images.double())
+
+
 class BatchStatistics(nn.Module):
     """A linear layer after batch norm without running statistics."""
 
