@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..comparison.report import environment_rows
 from ..records.frames import flatten
+from ..records.run_folder import read_summary
 from ..reporting.html import render
 from ..reporting.method_styles import method_styles
 from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, style_axes
@@ -120,6 +121,7 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
         missed=MISSED,
         tuned=tuned_values(ranking),
         cost=COSTS[ranking.axis],
+        samples=sample_counts(ranking),
         tau_max=TAU_MAX,
         environment=[("command", [(plan.typed, count)]), *environments],
         run_count=count,
@@ -166,6 +168,19 @@ def short(override: str) -> str:
     """
     key, _, value = override.partition("=")
     return f"{key}={float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}|\d\S*e-\d+", value) else override
+
+
+def sample_counts(ranking: Ranking) -> dict[str, str]:
+    """Returns how many samples each workload trains on, and on how many it is compared, in words; empty: unknown."""
+    counts: dict[str, str] = {}
+    for search in ranking.results.plan.searches:
+        kind = ranking.results.plan.suite.workloads[search.workload].record[0]
+        for trial in ranking.results.study(search.workload, search.submission.name, search.study):
+            summary = {} if counts.get(search.workload) else read_summary(search.folder / trial.run)
+            if "training_images" in summary:
+                trained, compared = summary["training_images"], summary[f"{kind}_images"]
+                counts[search.workload] = f"; {trained:,} training and {compared:,} {kind} samples"
+    return counts
 
 
 def environment(ranking: Ranking) -> tuple[list[tuple[str, list[tuple[str, int]]]], int]:

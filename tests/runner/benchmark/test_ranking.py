@@ -106,6 +106,9 @@ def test_the_best_trial_of_a_study_and_the_median_over_studies(made_up):
 
 def test_the_files(made_up):
     ranking = rank(made_up, "steps")
+    run = made_up.plan.searches[0].folder / "run"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text('{"training_images": 1150, "validation_images": 287}')
     for name in write_report(ranking):
         assert (made_up.plan.folder / name).exists()
     content = json.loads((made_up.plan.folder / "benchmark.json").read_text())
@@ -116,6 +119,7 @@ def test_the_files(made_up):
     assert times_table(ranking)[1] == [["x", "30", "10"], ["y", "20", "missed"]]
     page = (made_up.plan.folder / "report.html").read_text()
     assert "Made up" in page
+    assert "x; 1,150 training and 287 validation samples" in page
     assert "trainopt benchmark mine" in page
     assert faults(page) == []
     assert ranking_as_json(ranking)["unfinished"] == []
