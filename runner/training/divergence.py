@@ -22,7 +22,7 @@ from ..state.run import Run
 
 DEFERRED_ON = ("cuda",)  # types of devices that steps do not wait for
 KEEP_EVERY = 200  # gradients: a position is kept at the first record after so many, and at every evaluation
-RESTORED = ("torch", "timm")  # libraries whose optimizers have all of their state in state_dict
+RESTORED = ("torch", "timm")  # libraries whose optimizers replace all of their state in load_state_dict
 
 
 class Diverged(FloatingPointError):
@@ -288,8 +288,8 @@ def reason_to_wait(run: Run) -> str | None:
     name = type(optimizer).__name__
     follows: list[Any] = [r for r, _ in run.objective.regularizers.values()]
     reasons = {
-        f"{name} reads numbers of its step": optimizer.needs_graph,
-        f"whether {name} has all of its state in checkpoints is not known": is_unknown(optimizer),
+        f"{name} reads numbers of its step": optimizer.needs_graph or optimizer.sets_lr,
+        f"whether {name} can be set back in the middle of a run is not known": is_unknown(optimizer),
         "probes read numbers of their steps": bool(run.probes),
         "a regularizer follows the steps": any(type(r).after_step is not Regularizer.after_step for r in follows),
         "the loss is your own, and may take no outputs that are not finite": isinstance(run.objective.loss, OwnLoss),
@@ -310,7 +310,7 @@ def waiting_notes(run: Run) -> list[str]:
 
 
 def is_unknown(optimizer: Any) -> bool:
-    """Returns whether an optimizer is of no library that is known to have all of its state in `state_dict`."""
+    """Returns whether an optimizer is of no library whose `load_state_dict` is known to replace all of its state."""
     return type(optimizer).__module__.partition(".")[0] not in RESTORED
 
 
