@@ -3,20 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..records.job_table import QUEUED, JobStatus, read_job_table
-from .slurm import Task, is_installed, tasks_in_queue
+from .scheduler import Scheduler, Task
+from .schedulers import scheduler_of
 from .submissions import Submission, read_submissions
 
 OPEN_STATES = ("missing", "interrupted", "failed", "paused")  # of a job that its task begins, or goes on with
 
 
 def tasks_of(sweep: Path) -> Iterator[tuple[Submission, Task]]:
-    """Yields each task of a sweep that waits or runs, with its submission; none where this machine has no SLURM."""
-    submissions = {one.name: one for one in read_submissions(sweep)}
-    if submissions and is_installed():
-        for task in tasks_in_queue(list(submissions)):
-            yield submissions[task.name], task
+    """Yields each task of a sweep that waits or runs, with its submission; none of a scheduler that is not here."""
+    for _, tasks in tasks_by_scheduler(sweep):
+        yield from tasks
+
+
+def tasks_by_scheduler(sweep: Path) -> Iterator[tuple[Scheduler[Any], list[tuple[Submission, Task]]]]:
+    """Yields each scheduler that a sweep was submitted to, and the tasks that it has."""
+    submissions = read_submissions(sweep)
+    by_name = {one.name: one for one in submissions}
+    for name in sorted({one.scheduler for one in submissions}):
+        scheduler = scheduler_of(name)
+        tasks = scheduler.tasks(sweep, [one for one in submissions if one.scheduler == name])
+        yield scheduler, [(by_name[task.name], task) for task in tasks]
 
 
 def read_table_with_queue(sweep: Path) -> tuple[list[JobStatus], list[Task]]:

@@ -1,9 +1,9 @@
-"""What a task on the cluster asks for: conf/cluster/slurm.yaml, and what was typed as cluster.KEY=VALUE."""
+"""What a task on the cluster asks for: conf/cluster/SCHEDULER.yaml, and what was typed as cluster.KEY=VALUE."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from hydra.errors import HydraException
@@ -16,25 +16,56 @@ from ..system.errors import UserError, nearest, one_line
 from ..system.hydra_compat import parse_override
 
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # what sbatch takes
+MEMORY = r"(\d+)([KMGT]?)"
+Settings = TypeVar("Settings", bound="ClusterSettings")
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """The keys of conf/cluster/slurm.yaml, whose comments explain them."""
+    """The keys that the files of conf/cluster share; comments in these explain them."""
+
+    gpus: int
+    cpus: int | None
+    memory: str | None
+    array_parallelism: int | None
+    runs_per_job: int
+    setup: list[str]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SlurmSettings(ClusterSettings):
+    """The keys of conf/cluster/slurm.yaml."""
 
     partition: str | None
     time: str | None
     grace: int
     nodes: int
     processes: int
-    gpus: int
-    cpus: int | None
-    memory: str | None
     account: str | None
-    array_parallelism: int | None
-    runs_per_job: int
-    setup: list[str]
-    extra: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.time is not None and not TIME.fullmatch(self.time):
+            raise UserError(f"{CLUSTERS}.time={self.time}: must be minutes, as 30, or as in 4:00:00 or 1-12:00:00")
+
+
+@dataclass(frozen=True)
+class RaySettings(ClusterSettings):
+    """The keys of conf/cluster/ray.yaml."""
+
+    address: str | None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of a task in bytes."""
+        if self.memory is None:
+            return None
+        number, unit = re.fullmatch(MEMORY, self.memory).groups()  # type: ignore[union-attr]
+        return int(number) << 10 * ("KMGT".index(unit or "M") + 1)
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and not re.fullmatch(MEMORY, self.memory):
+            raise UserError(f"{CLUSTERS}.memory={self.memory}: must be a number of MiB, or as in 16G")
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -47,18 +78,20 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     return ours, [text for text in arguments if text not in ours]
 
 
-def read_settings(typed: list[str], folders: list[Path]) -> ClusterSettings:
+def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: type[Settings]) -> Settings:
     """Returns the settings of a command line.
 
     Args:
         typed: the arguments that set `cluster` or a key of it.
         folders: of options, which are searched before ours.
+        scheduler: whose file has the defaults.
+        kind: of the settings.
 
     Raises:
         UserError: a key does not exist, or its value is not allowed.
     """
     vocabulary = Vocabulary([*folders, CONF])
-    node = dict(shipped(f"{CLUSTERS}/slurm.yaml"))
+    node: dict[str, Any] = dict(shipped(f"{CLUSTERS}/{scheduler}.yaml"))
     overrides = [parsed(text) for text in typed]
     for key, value in overrides:
         if key == CLUSTERS:
@@ -73,19 +106,17 @@ def read_settings(typed: list[str], folders: list[Path]) -> ClusterSettings:
             node["extra"] = {**node["extra"], below: value}
         elif key != CLUSTERS:
             node[key.removeprefix(f"{CLUSTERS}.")] = value
-    keys = list(ClusterSettings.__dataclass_fields__)
+    keys = list(kind.__dataclass_fields__)
     for key, value in node.items():
         if key not in keys:
             hint = (
                 nearest(f"{CLUSTERS}.{key}", [f"{CLUSTERS}.{name}" for name in keys])
-                or f"; known are {', '.join(keys)}"
+                or f"; with --to {scheduler} there are {', '.join(keys)}"
             )
             raise UserError(f"{CLUSTERS}.{key}: no such key{hint}")
         check_value(f"{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")
-    time = None if node["time"] is None else str(node["time"])
-    if time is not None and not TIME.fullmatch(time):
-        raise UserError(f"{CLUSTERS}.time={time}: must be minutes, as 30, or as in 4:00:00 or 1-12:00:00")
-    return ClusterSettings(**{**node, "time": time})
+    texts: dict[str, Any] = {key: str(node[key]) for key in ("time", "memory") if node.get(key) is not None}
+    return kind(**(node | texts))
 
 
 def time_as_written(path: Path) -> dict[str, str]:

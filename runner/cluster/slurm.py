@@ -1,11 +1,16 @@
 """SLURM's commands. They are asked for their text: bindings to its library depend on its version."""
 
 import re
+import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
+import sys
+from pathlib import Path
 
 from ..system.errors import UserError, one_line
+from .scheduler import Scheduler, Task
+from .settings import SlurmSettings
+from .submissions import Submission
 
 # Names of squeue's columns, and how many characters each gets.
 COLUMNS = {
@@ -29,29 +34,40 @@ OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task of an array in the queue.
+class Slurm(Scheduler[SlurmSettings]):
+    """SLURM, by plain sbatch: a task is a command that one can type, its log is text, and nothing is pickled.
 
-    Attributes:
-        name: of the array.
-        index: of the task in it.
-        id: as scontrol and scancel take it, `17_3`.
-        state: SLURM's, in lower case, as `pending`, `running` or `completing`.
-        reason: why it waits, in SLURM's words; empty where it does not.
-        node: where it runs; empty where it does not.
-        restarts: how often it was queued again.
-        is_preempted: whether a task of higher priority took its place.
+    Args:
+        module: that a task runs, with the file of its submission.
     """
 
-    name: str
-    index: int
-    id: str
-    state: str
-    reason: str
-    node: str
-    restarts: int
-    is_preempted: bool
+    title, place, settings = "SLURM", "SLURM job", SlurmSettings
+
+    def __init__(self, module: str):
+        self.module = module
+
+    def check(self, settings: SlurmSettings, is_search: bool, launcher: str) -> None:
+        """Raises UserError where SLURM is not here, or runs cannot be on as many processes as the settings say."""
+        if not is_installed():
+            raise UserError("submit: sbatch is not on this machine; type the command where SLURM's are")
+        check_processes(settings, is_search, launcher)
+
+    def limit(self) -> int:
+        """Returns the number of tasks that an array may have."""
+        return array_limit()
+
+    def submit(self, path: Path, submission: Submission, settings: SlurmSettings) -> str:
+        """Submits an array; returns the number of its job."""
+        return sbatch(batch_script(path, submission, settings, self.module))
+
+    def tasks(self, sweep: Path, submissions: list[Submission]) -> list[Task]:
+        """Returns the tasks of arrays that wait or run."""
+        del sweep
+        return tasks_in_queue([one.name for one in submissions]) if is_installed() else []
+
+    def cancel(self, tasks: list[tuple[Submission, Task]]) -> None:
+        """Ends tasks: those that run get SIGTERM first, and leave a checkpoint."""
+        run(["scancel", *(task.id for _, task in tasks)])
 
 
 def is_installed() -> bool:
@@ -103,11 +119,6 @@ def read_task(line: str) -> Task | None:
     )
 
 
-def scancel(ids: list[str]) -> None:
-    """Ends tasks: those that run get SIGTERM first, and leave a checkpoint."""
-    run(["scancel", *ids])
-
-
 def requeue(task: str) -> None:
     """Puts a running task back into the queue, and ends it."""
     run(["scontrol", "requeue", task])
@@ -147,3 +158,70 @@ def run(command: list[str], text: str | None = None) -> str:
         said = result.stderr.strip() or result.stdout.strip()
         raise UserError(f"{command[0]}: {one_line(said).removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
     return result.stdout
+
+
+def check_processes(settings: SlurmSettings, is_search: bool, launcher: str) -> None:
+    """Raises UserError where runs cannot be on as many processes as the settings say.
+
+    Args:
+        settings: what a task asks for.
+        is_search: the jobs follow from results of earlier ones.
+        launcher: the option of hydra/launcher.
+    """
+    several = "cluster.nodes and cluster.processes:"
+    if is_search and settings.nodes * settings.processes > 1:
+        raise UserError(f"{several} the trials of a search are runs of one process; leave them out")
+    if launcher != "basic" and settings.nodes * settings.processes > 1:
+        raise UserError(f"{several} a run takes all processes of its task; leave hydra/launcher={launcher} out")
+    number = settings.processes
+    if 0 < settings.gpus < number:
+        raise UserError(f"cluster.processes={number}: each has a GPU of its own; write cluster.gpus={number}, or 0")
+
+
+def batch_script(path: Path, submission: Submission, settings: SlurmSettings, module: str) -> str:
+    """Returns the batch script of an array.
+
+    Args:
+        path: of the submission's file.
+        submission: of the array.
+        settings: what a task asks for.
+        module: that a task runs.
+    """
+    bound = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
+    options = {
+        "job-name": submission.name,
+        "array": f"0-{len(submission.tasks) - 1}{bound}",
+        "output": path.parent / "%A_%a.log",
+        "open-mode": "append",
+        "requeue": True,
+        "signal": f"B:USR2@{settings.grace}",
+        "nodes": settings.nodes,
+        "ntasks": settings.nodes * settings.processes,
+        "ntasks-per-node": settings.processes,
+        "partition": settings.partition,
+        "time": settings.time,
+        "gpus-per-node": settings.gpus or None,
+        "cpus-per-task": settings.cpus,
+        "mem": settings.memory,
+        "account": settings.account,
+        **settings.extra,
+    }
+    lines = [
+        f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={quoted(value)}"
+        for name, value in options.items()
+        if value not in (None, False)
+    ]
+    command = shlex.join([sys.executable, "-u", "-m", module, str(path.resolve())])
+    # a signal that comes before Python handles it would end the task; SIGTERM, which follows at the limit, is handled
+    lines += ["trap '' USR2", "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}"]
+    return "\n".join(["#!/bin/bash", *lines, *settings.setup, f"exec {command}"]) + "\n"
+
+
+def quoted(value: object) -> str:
+    """Returns a value as sbatch reads it in a script: in double quotes where it has blanks.
+
+    >>> quoted("a b"), quoted(3)
+    ('"a b"', '3')
+    """
+    text = str(value)
+    return f'"{text}"' if re.search(r"\s", text) else text

@@ -85,7 +85,8 @@ def completer_of(action: Action, typed: list[str]) -> Callable[..., list[str]] |
     if action.dest == "suite":
         return partial(suites, typed=typed)
     if typed[0] == "submit" and action.dest == "overrides":
-        keys = [f"{CLUSTERS}.{key}=" for key in shipped(f"{CLUSTERS}/slurm.yaml")]
+        scheduler = "ray" if "ray" in typed else "slurm"
+        keys = [f"{CLUSTERS}.{key}=" for key in shipped(f"{CLUSTERS}/{scheduler}.yaml")]
         return partial(words, typed=typed[1:], commands=keys)
     if action.dest == "words":  # of a benchmark: overrides
         return partial(words, typed=typed[2:], commands=[])

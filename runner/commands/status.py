@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..cluster.queue import read_table_with_queue, workers_text
-from ..cluster.slurm import Task
+from ..cluster.scheduler import Task
 from ..records.job_table import IN_QUEUE, JobStatus
 from ..sweeps.status import show_job_table
 from ..system.errors import UserError

@@ -149,7 +149,7 @@ def test_every_key_has_a_rule_or_a_type_and_every_rule_a_key():
     for key, value in read(CONF / "config.yaml").items():
         if key != "defaults":
             keys |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
-    keys |= {f"cluster.{name}" for name in read(CONF / CLUSTERS / "slurm.yaml")}
+    keys |= {f"cluster.{name}" for path in (CONF / CLUSTERS).iterdir() for name in read(path)}
     assert rules <= keys
     assert keys - rules <= typed
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from trainopt.runner.cluster import slurm
 from trainopt.runner.cluster.queue import read_table_with_queue
-from trainopt.runner.cluster.settings import read_settings
+from trainopt.runner.cluster.settings import SlurmSettings, read_settings
 from trainopt.runner.cluster.submissions import read_submission
 from trainopt.runner.cluster.submit import submit
 from trainopt.runner.records.job_table import count_states, read_jobs
@@ -199,7 +199,7 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
     typed = ["model=mlp", f"duration={STEPS}steps", f"seed=range({runs})", f"hydra.sweep.dir={folder / 'sweep'}"]
     with Composer(None).composed(typed) as config:
         sweep = plan_sweep(config)
-    settings = read_settings(["cluster.gpus=0", f"cluster.runs_per_job={runs_per_job}"], [])
+    settings = read_settings(["cluster.gpus=0", f"cluster.runs_per_job={runs_per_job}"], [], "slurm", SlurmSettings)
     (folder / "bin").mkdir()
     for name in ("sbatch", "squeue"):
         (folder / "bin" / name).touch(0o755)
@@ -207,14 +207,14 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     with patch.object(slurm, "run", cluster.run), patch.dict(os.environ, {"PATH": path}):
         while True:
-            submit(sweep, ["-m", *typed], settings, False, "made.up")
+            submit(sweep, ["-m", *typed], settings, False, "slurm")
             if not cluster.tasks:
                 break
             again = len(cluster.tasks) // 2  # the same command is typed while half of it is done
             while cluster.tasks:
                 cluster.turn()
                 if len(cluster.tasks) <= again:
-                    submit(sweep, ["-m", *typed], settings, False, "made.up")
+                    submit(sweep, ["-m", *typed], settings, False, "slurm")
                     again = -1
                 time.sleep(STEP_SECONDS)
         jobs, _ = read_table_with_queue(sweep)

@@ -1,7 +1,6 @@
 """`trainopt cancel SWEEP`: ends the tasks of a sweep on a cluster."""
 
-from ...cluster.queue import tasks_of
-from ...cluster.slurm import scancel
+from ...cluster.queue import tasks_by_scheduler
 from ...cluster.submissions import read_submissions
 from ...system.errors import UserError
 from ...system.flags import FlagParser, existing_folder
@@ -23,8 +22,10 @@ def command(arguments: list[str], debug: bool) -> int:
     sweep = parser().parse_args(arguments).sweep
     if not read_submissions(sweep):
         raise UserError(f"cancel: {sweep}: was not submitted to a cluster")
-    tasks = [task.id for _, task in tasks_of(sweep)]
-    if tasks:
-        scancel(tasks)
-    print(f"cancelled {len(tasks)} tasks; trainopt submit with the same arguments goes on where they stopped")
+    number = 0
+    for scheduler, tasks in tasks_by_scheduler(sweep):
+        if tasks:
+            scheduler.cancel(tasks)
+        number += len(tasks)
+    print(f"cancelled {number} tasks; trainopt submit with the same arguments goes on where they stopped")
     return 0

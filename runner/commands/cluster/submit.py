@@ -1,22 +1,23 @@
 """`trainopt submit -m key=a,b …`: a sweep on a cluster; no process waits for it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ...cluster.schedulers import SCHEDULERS, scheduler_of
 from ...cluster.settings import read_settings, split_arguments
-from ...cluster.submit import check_processes, submit
+from ...cluster.submissions import FOLDER, read_submissions
+from ...cluster.submit import submit
+from ...records.job_table import PLAN
 from ...sweeps.interrupt import SweepInterrupt
-from ...sweeps.jobs import has_fixed_jobs
+from ...sweeps.jobs import has_fixed_jobs, plan_sweep
 from ...sweeps.run_job import Job
 from ...system.errors import UserError
 from ...system.flags import FlagParser, existing_folder
 from ...system.hydra_compat import HydraSession
 from ..run import compose_and_run
-
-SCHEDULERS = ("slurm",)
-TASK = f"{__package__}.task"
 
 
 def parser() -> FlagParser:
@@ -32,13 +33,13 @@ def parser() -> FlagParser:
         "overrides",
         nargs="*",
         metavar="key=a,b",
-        help="a sweep's; and cluster.KEY=VALUE for the keys of cluster/slurm.yaml",
+        help="a sweep's; and cluster.KEY=VALUE for the keys of cluster/slurm.yaml or cluster/ray.yaml",
     )
     return parser
 
 
 def command(arguments: list[str], debug: bool) -> int:
-    """`trainopt submit [--to slurm] -m key=a,b …`."""
+    """`trainopt submit [--to slurm|ray] -m key=a,b …`."""
     options = parser().parse_intermixed_args(arguments)
     if options.to not in SCHEDULERS:
         raise UserError(f"submit: --to {options.to}: no such scheduler; there is {', '.join(SCHEDULERS)}")
@@ -46,15 +47,37 @@ def command(arguments: list[str], debug: bool) -> int:
         raise UserError("submit: takes a sweep, as trainopt submit -m seed=1,2; a single run is a sweep of one")
     typed, overrides = split_arguments(options.overrides)
     folders = [] if options.config_dir is None else [options.config_dir]
-    settings = read_settings(typed, folders)
+    scheduler = scheduler_of(options.to)
+    settings = read_settings(typed, folders, options.to, scheduler.settings)
     sweep = ["-m", *overrides, *(text for folder in folders for text in ("--config-dir", str(folder)))]
+    is_new = True
+
+    def plan(config: DictConfig) -> Path:
+        nonlocal is_new
+        scheduler.check(settings, not has_fixed_jobs(config), config.hydra.runtime.choices["hydra/launcher"])
+        is_new = not (Path(config.hydra.sweep.dir) / PLAN).exists()
+        return plan_sweep(config)
 
     def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
         del hydra, job
-        check_processes(settings, not has_fixed_jobs(config), config.hydra.runtime.choices["hydra/launcher"])
-        submit(Path(config.hydra.sweep.dir), sweep, settings, not has_fixed_jobs(config), TASK)
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            submit(folder, sweep, settings, not has_fixed_jobs(config), options.to)
+        except UserError:
+            if is_new:
+                remove_plan(folder)
+            raise
 
     job = Job(["trainopt", *sweep], debug, os.getpid())
     with SweepInterrupt() as interrupt:
-        compose_and_run(sweep, job, interrupt, launch=launch)
+        compose_and_run(sweep, job, interrupt, plan=plan, launch=launch)
         return interrupt.code if interrupt.signal else 0
+
+
+def remove_plan(sweep: Path) -> None:
+    """Removes the plan of a sweep of which nothing was submitted, and its folder where that is empty then."""
+    if not read_submissions(sweep):
+        (sweep / PLAN).unlink(missing_ok=True)
+        for folder in (sweep / FOLDER, sweep):
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()

@@ -1,6 +1,13 @@
-"""Runs the jobs of one task of a submission."""
+"""Runs the jobs of one task of a submission: `python -m trainopt.runner.commands.cluster.worker SUBMISSION INDEX`.
+
+That is what a task on Ray runs; one of SLURM calls `work`.
+"""
 
 import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +24,12 @@ from ...system.environment import add_working_directory, set_variables
 from ...system.errors import exit_code_of
 from ...system.hydra_compat import HydraSession
 from ...system.interrupt import Interrupt
+from ...system.lock import folders_being_written
 from ...system.streams import protect_streams
 from ..run import compose_and_run, report_sweep
+
+LONGEST_WAIT_SECONDS = 60.0  # for a process that ends
+POLL_SECONDS = 0.5
 
 
 def work(path: Path, index: int) -> int:
@@ -33,6 +44,7 @@ def work(path: Path, index: int) -> int:
     add_working_directory()
     submission, sweep = read_submission(path), path.parent.parent
     folders = submission.tasks[index]
+    has_processes = folders and submission.scheduler == "slurm" and has_several_processes()
     job = Job(["trainopt", *submission.arguments], debug=False, launcher=os.getpid())
 
     def run() -> int:
@@ -52,7 +64,7 @@ def work(path: Path, index: int) -> int:
             run_steps(sweep, [plans[folder] for folder in folders], options, interrupt)
             return interrupt.code if interrupt.signal else code_of(sweep, folders, plans)
 
-    return exit_code_of(run_on_processes if folders and has_several_processes() else run, debug=False)
+    return exit_code_of(run_on_processes if has_processes else run, debug=False)
 
 
 def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int:
@@ -78,3 +90,28 @@ def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, in
 def code_of(sweep: Path, folders: list[str], plans: dict[str, dict[str, Any]]) -> int:
     """Returns the exit code of a task: 0 if all of its jobs have ended."""
     return exit_code(job_status(sweep, folder, plans[folder], alive=False) for folder in folders)
+
+
+def end_with_parent() -> None:
+    """Waits until the process that holds the other end of standard input is gone; then ends this one by SIGTERM."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Runs the task that the command line names, and exits with its code.
+
+    A process of an attempt before this one, whose parent was killed, may still write its checkpoint: it is waited for.
+    """
+    path, index = Path(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    folders = [path.parent.parent / name for name in read_submission(path).tasks[index]]
+    until = time.monotonic() + LONGEST_WAIT_SECONDS
+    while folders_being_written(folders) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    sys.exit(work(path, index))
+
+
+if __name__ == "__main__":
+    main()

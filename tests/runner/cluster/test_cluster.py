@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 
 from trainopt.runner.cluster.queue import with_task
-from trainopt.runner.cluster.settings import read_settings, split_arguments
-from trainopt.runner.cluster.slurm import COLUMNS, read_task
+from trainopt.runner.cluster.settings import SlurmSettings, split_arguments
+from trainopt.runner.cluster.settings import read_settings as settings_of
+from trainopt.runner.cluster.slurm import COLUMNS, batch_script, check_processes, read_task
 from trainopt.runner.cluster.submissions import Submission, read_submissions
-from trainopt.runner.cluster.submit import batch_script, check_processes
 from trainopt.runner.records.job_table import JobStatus
 from trainopt.runner.system.errors import UserError
+
+
+def read_settings(typed: list[str], folders: list[Path]) -> SlurmSettings:
+    """Returns the settings of a command line for SLURM."""
+    return settings_of(typed, folders, "slurm", SlurmSettings)
 
 
 def line_of(**values: str) -> str:

@@ -225,7 +225,7 @@ def test_bad_input(monkeypatch, command, message):
         ("landscape --points x .", "landscape: --points: invalid int value: 'x'"),
         ("reproduce --config-dir nowhere all", "nowhere: no such folder"),
         ("submit seed=1,2", "submit: takes a sweep, as trainopt submit -m seed=1,2"),
-        ("submit --to moon -m seed=1,2", "submit: --to moon: no such scheduler; there is slurm"),
+        ("submit --to moon -m seed=1,2", "submit: --to moon: no such scheduler; there is slurm, ray"),
         ("submit -m seed=1,2 cluster.gpu=1", "cluster.gpu: no such key; did you mean cluster.gpus?"),
         (
             "submit -m seed=1,2 cluster.gpus=1,2",
