@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +27,9 @@ ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers these varia
 PASSED = ("PYTHONPATH", "TRAINOPT_")  # beginnings of the variables that a job takes along
 STOP_SECONDS = 120  # between the signals that stop and kill a job, in which runs write checkpoints; Ray's default is 3
 MOST_TASKS = 10_000  # that Ray's dashboard lists at a time
-START = ("-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address=127.0.0.1", "--disable-usage-stats")
+START = ("-m", "ray.scripts.scripts", "start", "--head", "--disable-usage-stats")
 START_SECONDS = 120.0
+NO_JOB = "ffffffff"
 
 
 class Ray(Scheduler[RaySettings]):
@@ -120,7 +121,7 @@ def without_addresses(is_needed: bool) -> Iterator[None]:
 
 
 def start_local() -> None:
-    """Starts a Ray of this machine that other machines do not reach; it stays until `ray stop`."""
+    """Starts a Ray on this machine, which stays until `ray stop`."""
     print("no Ray on this machine: starting one; `ray stop` ends it", flush=True)
     result = subprocess.run(
         [sys.executable, *START], capture_output=True, text=True, timeout=START_SECONDS, check=False
@@ -194,14 +195,15 @@ def tasks_of_job(address: str, name: str, job: str | None, left: list[int]) -> I
         left: the tasks that have not ended.
     """
     from ray.util.state import list_nodes, list_tasks
+    from ray.util.state.exception import RayStateApiException
 
     states: dict[str | None, TaskState] = {}
-    with without_addresses(True):
+    nodes: dict[str | None, str] = {}
+    with without_addresses(True), suppress(RayStateApiException):  # then it is only known that they have not ended
         nodes = {node.node_id: node.node_ip for node in list_nodes(address=address)}
-        filters: Any = [("job_id", "=", job or "")]
+        filters: Any = [("job_id", "=", job or NO_JOB)]
         listed = list_tasks(address=address, filters=filters, limit=MOST_TASKS, raise_on_missing_output=False)
-    for one in sorted(listed, key=lambda one: one.attempt_number):
-        states[one.name] = one
+        states = {one.name: one for one in sorted(listed, key=lambda one: one.attempt_number)}
     for index in left:
         state = states.get(str(index))
         is_running = state is not None and state.state.startswith("RUNNING")
@@ -211,7 +213,7 @@ def tasks_of_job(address: str, name: str, job: str | None, left: list[int]) -> I
             id=f"{name}_{index}" if state is None else state.task_id,
             state="running" if is_running else "pending",
             reason="" if is_running or state is None else state.state,
-            node="" if state is None or not is_running else str(nodes.get(str(state.node_id), "")),
+            node="" if state is None or not is_running else nodes.get(state.node_id, ""),
             restarts=0 if state is None else state.attempt_number,
             is_preempted=False,
         )

@@ -38,8 +38,8 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt resume RUN [duration=20epochs]   continue from the last checkpoint of a run; make it longer
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE] [--follow]   --follow: while the run trains
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
-  trainopt submit -m key=a,b … [cluster.time=4:00:00 …]   a sweep on SLURM; again: only what is left
-  trainopt cancel SWEEP                   end the tasks of a sweep on SLURM; runs leave a checkpoint
+  trainopt submit [--to slurm|ray] -m key=a,b … [cluster.gpus=1 …]   a sweep on a cluster; again: only what is left
+  trainopt cancel SWEEP                   end the tasks of a sweep on a cluster; runs leave a checkpoint
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
   trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new

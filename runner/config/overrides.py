@@ -94,12 +94,12 @@ KEYS = {
     "torchrun starts a run on several devices, see docs/many_devices.md": "devices strategy num_nodes world_size",
     "a network gets the numbers of classes and of channels from the data": "num_classes in_chans in_channels",
     "data.workers is the number of processes that read": "pin_memory persistent_workers prefetch_factor",
-    "trainopt submit -m … runs a sweep on a cluster": "cluster slurm partition",
+    "trainopt submit -m … runs a sweep on a cluster": "cluster slurm ray partition",
     "early_stopping, keep_checkpoints, averaging, regularizer and probe do what callbacks do": "callbacks callback",
     "what a trainer is told are keys of their own, as duration, precision and device": "trainer",
 }
 NAMES_OF_CHOICES = ("name", "type", "_target_")  # keys that choose what their section is, in other programs
-WHOLE_GROUPS = ("cluster", "slurm")  # of keys that no run has, whatever stands behind the dot
+WHOLE_GROUPS = ("cluster", "slurm", "ray")  # of keys that no run has, whatever stands behind the dot
 KEY_OF_NAME = {name: key for key, names in KEYS.items() for name in names.split()}
 
 COMMANDS = {
@@ -112,6 +112,7 @@ COMMANDS = {
     "write trainopt sync RUN --to wandb": "push upload",
     "write trainopt export RUN --out DIR": "save release",
     "write trainopt submit -m key=a,b": "sbatch slurm launch",
+    "write trainopt submit --to ray -m key=a,b": "ray",
     "write torchrun --nproc-per-node=N -m trainopt.runner key=value": "torchrun distributed ddp accelerate",
     "write trainopt cancel SWEEP": "scancel stop kill",
     "write trainopt --help": "help usage",

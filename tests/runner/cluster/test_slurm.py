@@ -4,44 +4,21 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import ROOT
+from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt
 from helpers.slurm import Slurm, run, skip_without_slurm, wait_until
 from trainopt.runner.cluster.queue import read_table_with_queue
 
 pytestmark = pytest.mark.slow
 
-# Writes the number of every step that is made; `kind` says what becomes of the run.
-COUNTED = """
-import time
-import torch
-
-class SGD(torch.optim.SGD):
-    def __init__(self, params, lr=0.01, kind=0, pause=0.25):
-        super().__init__(params, lr=1e30 if kind == 5 else lr)
-        self.kind, self.pause = kind, pause
-        self.param_groups[0]["count"] = 0
-
-    def step(self, closure=None):
-        time.sleep(5 * self.pause if self.kind == 7 else self.pause)
-        self.param_groups[0]["count"] += 1
-        count = self.param_groups[0]["count"]
-        if self.kind == 11 and count == 4:
-            raise RuntimeError("the cause of test_slurm.py")
-        result = super().step(closure)
-        with open("steps.txt", "a") as file:
-            file.write(f"{self.kind} {count}\\n")
-        return result
-"""
 STEPS = 40
 SWEEP = (
     *("-m", "model=mlp", "model.hidden=[8]", "optimizer._target_=counted.SGD", f"duration={STEPS}steps"),
@@ -67,48 +44,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     daemons.__exit__()
 
 
-def trainopt(folder: Path, *arguments: str) -> str:
-    """Returns what a command prints that is typed in a folder."""
-    command = [str(Path(sys.executable).with_name("trainopt")), *arguments]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def table(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the job table by the kinds of the jobs, as `trainopt status` reads it.
-
-    In this process: waiting for a state by the command would take more of the machine than the runs.
-    """
-    jobs = [asdict(job) for job in read_table_with_queue(sweep_of(folder))[0]]
-    return {text.partition("=")[2]: job for job in jobs for text in job["overrides"] if "optimizer.kind" in text}
-
-
-def sweep_of(folder: Path) -> Path:
-    """Returns the only sweep below a folder."""
-    (sweep,) = (folder / "outputs/sweeps").iterdir()
-    return sweep
-
-
-def printed_table(sweep: Path) -> list[dict[str, Any]]:
-    """Returns what `trainopt status --json` prints."""
-    return list(json.loads(trainopt(sweep, "status", str(sweep), "--json")))
-
-
-def states(folder: Path) -> Counter[str]:
-    """Returns the number of jobs in each state."""
-    return Counter(str(job["state"]) for job in table(folder).values())
-
-
 def kind_of(job: dict[str, Any]) -> str:
     """Returns the kind of a job."""
     return next(kind for kind in map(str, range(12)) if f"+optimizer.kind={kind}" in job["overrides"])
-
-
-def repeated(folder: Path) -> dict[str, int]:
-    """Returns how many steps were made more than once, by kind."""
-    number = Counter((folder / "steps.txt").read_text().splitlines())
-    return dict(Counter(line.split()[0] for line, times in number.items() if times > 1))
 
 
 def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
@@ -226,7 +164,8 @@ def test_a_tournament_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
 def test_the_commands_of_the_guide(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "options" / "cluster").mkdir(parents=True)
     (tmp_path / "options" / "cluster" / "mine.yaml").write_text("gpus: 0\n")
-    guide = (ROOT / "docs" / "cluster.md").read_text()
+    guide, _, rest = (ROOT / "docs" / "cluster.md").read_text().partition("\n## Ray\n")
+    assert "--to ray" in rest
     commands = [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]
     assert len(commands) > 8
     for command in commands:

@@ -1,0 +1,115 @@
+"""Sweeps on a real Ray of two nodes: submitted, watched, disturbed, cancelled and submitted again."""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt
+from helpers.ray import RayCluster, skip_without_ray
+from helpers.slurm import wait_until
+
+pytestmark = pytest.mark.slow
+
+STEPS = 24
+SWEEP = (
+    *("-m", "model=mlp", "model.hidden=[8]", "optimizer._target_=counted.SGD", f"duration={STEPS}steps"),
+    *("checkpoint_every=1steps", "evaluate_every=1e9epochs", "logger=none", "+optimizer.pause=0.25"),
+)
+UNDER_WAY = {"running", "queued", "requeued"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    skip_without_ray()
+    daemons = RayCluster()
+    try:
+        daemons.__enter__()
+    except (OSError, subprocess.SubprocessError) as error:
+        daemons.__exit__()
+        pytest.skip(f"Ray does not start here: {error}")
+    yield daemons
+    daemons.__exit__()
+
+
+def worker_of(cluster: RayCluster, task: str) -> int:
+    """Returns the number of Ray's process that runs a task."""
+    from ray.util.state import get_task
+
+    state = get_task(task, address=cluster.address)
+    newest = state[-1] if isinstance(state, list) else state
+    return int(newest.worker_pid)
+
+
+def test_disturbed_sweep_is_completed(cluster: RayCluster, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    sweep = [*SWEEP, "+optimizer.kind=0,1,2,3,4,5,6,7,8,9,10,11", f"cluster.address={cluster.address}"]
+    sweep += ["cluster.gpus=0", "cluster.runs_per_job=2"]
+    assert "submitted 12 runs in 6 tasks" in trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    wait_until(lambda: states(tmp_path)["running"] == 4, 60)
+    assert states(tmp_path)["queued"] >= 6
+    assert all(job["task"] for job in table(tmp_path).values() if job["state"] in UNDER_WAY)
+    wait_until(lambda: table(tmp_path)["7"]["step"], 90)  # the one that takes longest
+    killed = table(tmp_path)["7"]
+    assert killed["node"]
+    os.kill(worker_of(cluster, killed["task"]), signal.SIGKILL)
+    again = trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    assert "nothing else is left" in again
+    assert "submitted" not in again
+    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), 180)
+
+    ends = {kind: job["state"] for kind, job in table(tmp_path).items()}
+    assert ends == {**dict.fromkeys(map(str, range(12)), "done"), "11": "failed", "5": "diverged"}
+    assert repeated(tmp_path) == {}, "the run of a killed worker writes a checkpoint"
+    log = (sweep_of(tmp_path) / killed["name"] / "log.txt").read_text()
+    assert "interrupted" in log
+    losses = {job["loss"] for job in table(tmp_path).values() if job["state"] == "done"}
+    assert len(losses) == 1, "all are one run, also the one that went on elsewhere"
+
+    text = (tmp_path / "counted.py").read_text()
+    (tmp_path / "counted.py").write_text(text.replace("self.kind == 11", "False"))
+    again = trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    assert "10 done, 1 diverged; 1 left" in again
+    assert "submitted 1 runs in 1 tasks" in again
+    wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 60)
+    assert printed_table(sweep_of(tmp_path)) == list(table(tmp_path).values())
+
+
+def test_a_lost_node_and_a_cancelled_sweep(cluster: RayCluster, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    sweep = [*SWEEP, "+optimizer.kind=0,1,2,3", f"cluster.address={cluster.address}", "cluster.gpus=0"]
+    trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    wait_until(lambda: all(job["step"] for job in table(tmp_path).values()), 60)
+    cluster.kill_node()
+    wait_until(lambda: set(states(tmp_path)) & {"queued", "requeued"}, 60)
+    cluster.start_node()
+    wait_until(lambda: states(tmp_path)["running"] == 2 or "done" in states(tmp_path), 60)
+    trainopt(tmp_path, "cancel", str(sweep_of(tmp_path)))
+    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), 60)
+    assert set(states(tmp_path)) <= {"interrupted", "done"}
+    trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    wait_until(lambda: states(tmp_path) == {"done": 4}, 120)
+    assert all(number <= 1 for number in repeated(tmp_path).values()), "the step in progress on the lost node"
+    assert len(repeated(tmp_path)) <= 2
+    assert len({job["loss"] for job in table(tmp_path).values()}) == 1
+    made = Counter(line.split()[0] for line in set((tmp_path / "steps.txt").read_text().splitlines()))
+    assert set(made.values()) == {STEPS}
+
+
+def test_the_commands_of_the_guide(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", cluster.address)
+    guide = (ROOT / "docs" / "cluster.md").read_text().partition("\n## Ray\n")[2].partition("\n## ")[0]
+    commands = [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]
+    assert len(commands) == 4
+    for command in commands:
+        sweeps = sorted((tmp_path / "outputs").glob("sweeps/*"), key=lambda path: path.stat().st_mtime)
+        newest = str(sweeps[-1]) if sweeps else ""
+        printed = trainopt(tmp_path, *(newest if word.endswith("/SWEEP") else word for word in shlex.split(command)))
+        if "--watch" in command:
+            assert "4 jobs: 4 done" in printed
