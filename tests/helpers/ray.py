@@ -15,7 +15,7 @@ import pytest
 from helpers import free_port
 from helpers.slurm import pids_with
 
-CPUS = 2  # of each node, for Ray; the machine may have fewer
+CPUS = 1  # of each node
 MARK = "TRAINOPT_TEST_RAY"  # a variable that all processes of the cluster have
 LOCAL = ("--disable-usage-stats", "--object-store-memory=100000000")
 

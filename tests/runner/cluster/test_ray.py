@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ SWEEP = (
     *("-m", "model=mlp", "model.hidden=[8]", "optimizer._target_=counted.SGD", f"duration={STEPS}steps"),
     *("checkpoint_every=1steps", "evaluate_every=1e9epochs", "logger=none", "+optimizer.pause=0.25"),
 )
+START_SECONDS = 240.0  # until a task computes, on a machine that has other work
 UNDER_WAY = {"running", "queued", "requeued"}
 
 
@@ -47,22 +49,26 @@ def worker_of(cluster: RayCluster, task: str) -> int:
     return int(newest.worker_pid)
 
 
+def early_run(folder: Path) -> dict[str, Any]:
+    """Returns a job that has made a third of its steps at most; empty where no such runs."""
+    running = [job for job in table(folder).values() if job["state"] == "running" and job["node"]]
+    return next((job for job in running if 0 < (job["step"] or 0) <= STEPS // 3), {})
+
+
 def test_disturbed_sweep_is_completed(cluster: RayCluster, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     sweep = [*SWEEP, "+optimizer.kind=0,1,2,3,4,5,6,7,8,9,10,11", f"cluster.address={cluster.address}"]
-    sweep += ["cluster.gpus=0", "cluster.runs_per_job=2"]
-    assert "submitted 12 runs in 6 tasks" in trainopt(tmp_path, "submit", "--to", "ray", *sweep)
-    wait_until(lambda: states(tmp_path)["running"] == 4, 60)
-    assert states(tmp_path)["queued"] >= 6
-    assert all(job["task"] for job in table(tmp_path).values() if job["state"] in UNDER_WAY)
-    wait_until(lambda: table(tmp_path)["7"]["step"], 90)  # the one that takes longest
-    killed = table(tmp_path)["7"]
+    sweep += ["cluster.gpus=0", "cluster.runs_per_job=3"]
+    assert "submitted 12 runs in 4 tasks" in trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    wait_until(lambda: early_run(tmp_path), START_SECONDS)
+    assert states(tmp_path)["queued"] >= 6  # in tasks that wait, and behind the runs of the others
+    killed = early_run(tmp_path)
     assert killed["node"]
     os.kill(worker_of(cluster, killed["task"]), signal.SIGKILL)
     again = trainopt(tmp_path, "submit", "--to", "ray", *sweep)
     assert "nothing else is left" in again
     assert "submitted" not in again
-    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), 180)
+    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), START_SECONDS)
 
     ends = {kind: job["state"] for kind, job in table(tmp_path).items()}
     assert ends == {**dict.fromkeys(map(str, range(12)), "done"), "11": "failed", "5": "diverged"}
@@ -77,26 +83,27 @@ def test_disturbed_sweep_is_completed(cluster: RayCluster, tmp_path: Path) -> No
     again = trainopt(tmp_path, "submit", "--to", "ray", *sweep)
     assert "10 done, 1 diverged; 1 left" in again
     assert "submitted 1 runs in 1 tasks" in again
-    wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 60)
+    wait_until(lambda: table(tmp_path)["11"]["state"] == "done", START_SECONDS)
     assert printed_table(sweep_of(tmp_path)) == list(table(tmp_path).values())
 
 
 def test_a_lost_node_and_a_cancelled_sweep(cluster: RayCluster, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
-    sweep = [*SWEEP, "+optimizer.kind=0,1,2,3", f"cluster.address={cluster.address}", "cluster.gpus=0"]
+    sweep = [*SWEEP[:-1], "+optimizer.pause=1", "+optimizer.kind=0,1"]
+    sweep += [f"cluster.address={cluster.address}", "cluster.gpus=0"]
     trainopt(tmp_path, "submit", "--to", "ray", *sweep)
-    wait_until(lambda: all(job["step"] for job in table(tmp_path).values()), 60)
+    wait_until(lambda: all(job["step"] for job in table(tmp_path).values()), START_SECONDS)
     cluster.kill_node()
-    wait_until(lambda: set(states(tmp_path)) & {"queued", "requeued"}, 60)
+    wait_until(lambda: set(states(tmp_path)) & {"queued", "requeued"}, START_SECONDS)
+    lost = next(kind for kind, job in table(tmp_path).items() if job["state"] in ("queued", "requeued"))
     cluster.start_node()
-    wait_until(lambda: states(tmp_path)["running"] == 2 or "done" in states(tmp_path), 60)
+    wait_until(lambda: table(tmp_path)[lost]["state"] in ("running", "done"), START_SECONDS)
     trainopt(tmp_path, "cancel", str(sweep_of(tmp_path)))
-    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), 60)
+    wait_until(lambda: not UNDER_WAY & set(states(tmp_path)), START_SECONDS)
     assert set(states(tmp_path)) <= {"interrupted", "done"}
     trainopt(tmp_path, "submit", "--to", "ray", *sweep)
-    wait_until(lambda: states(tmp_path) == {"done": 4}, 120)
-    assert all(number <= 1 for number in repeated(tmp_path).values()), "the step in progress on the lost node"
-    assert len(repeated(tmp_path)) <= 2
+    wait_until(lambda: states(tmp_path) == {"done": 2}, START_SECONDS)
+    assert repeated(tmp_path) in ({}, {lost: 1}), "the step in progress on the lost node"
     assert len({job["loss"] for job in table(tmp_path).values()}) == 1
     made = Counter(line.split()[0] for line in set((tmp_path / "steps.txt").read_text().splitlines()))
     assert set(made.values()) == {STEPS}
