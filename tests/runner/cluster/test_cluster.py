@@ -1,11 +1,16 @@
 """What is submitted, and what the queue says of it, without a SLURM."""
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trainopt.runner.cluster.queue import with_task
-from trainopt.runner.cluster.settings import SlurmSettings, split_arguments
+from trainopt.runner.cluster.queue import tasks_of, with_task
+from trainopt.runner.cluster.ray import note_ended, read_ended
+from trainopt.runner.cluster.settings import RaySettings, SlurmSettings, split_arguments
 from trainopt.runner.cluster.settings import read_settings as settings_of
 from trainopt.runner.cluster.slurm import COLUMNS, batch_script, check_processes, read_task
 from trainopt.runner.cluster.submissions import Submission, read_submissions
@@ -94,3 +99,39 @@ def test_a_run_of_several_processes_asks_for_as_many(tmp_path: Path) -> None:
         check_processes(settings, True, "basic")
     with pytest.raises(UserError, match="leave hydra/launcher=joblib out"):
         check_processes(settings, False, "joblib")
+
+
+def test_settings_of_ray() -> None:
+    settings = settings_of(["cluster.memory=16G", "cluster.extra={num_gpus: 0.5}"], [], "ray", RaySettings)
+    assert (settings.memory_bytes, settings.gpus, settings.extra) == (16 << 30, 1, {"num_gpus": 0.5})
+    assert settings_of(["cluster.memory=512"], [], "ray", RaySettings).memory_bytes == 512 << 20
+    with pytest.raises(UserError, match="cluster.memory=much: must be a number of MiB, or as in 16G"):
+        settings_of(["cluster.memory=much"], [], "ray", RaySettings)
+    with pytest.raises(UserError, match=r"cluster.partition: no such key; with --to ray there are .*address"):
+        settings_of(["cluster.partition=long"], [], "ray", RaySettings)
+
+
+def test_which_tasks_have_ended_is_noted_beside_the_submission(tmp_path: Path) -> None:
+    path = Submission("a.1", ["-m"], [["one"], ["two"]], "ray", {"address": "http://127.0.0.1:1"}).write(tmp_path)
+    assert read_ended(path) == set()
+    note_ended(path, 1)
+    note_ended(path, 0)
+    assert read_ended(path) == {0, 1}
+    assert read_submissions(tmp_path)[0].scheduler == "ray"
+    assert list(tasks_of(tmp_path)) == [], "nobody is asked for tasks that have ended"
+
+
+def test_a_refused_submission_leaves_nothing(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = trainopt("submit", "-m", "seed=1,2")
+    assert "sbatch is not on this machine" in refused.err or shutil.which("sbatch")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"sbatch": "echo 'error: Invalid account' >&2; exit 1", "squeue": "", "scontrol": ""}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
+    refused = trainopt("submit", "-m", "seed=1,2", "cluster.gpus=0")
+    assert (refused.code, refused.err) == (2, "trainopt: sbatch: Invalid account\n")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != programs]
