@@ -20,6 +20,7 @@ from trainopt.runner.sweeps.jobs import plan_sweep
 RUNS, COMPARED = 10_000, 400
 PLAN_SECONDS, STATUS_SECONDS = 120.0, 10.0
 GROWTH = 1.0  # MB of memory for a run that is compared, with few or many records
+RECORD_BYTES = 1000.0  # of memory for a record of a run that is compared
 
 
 def plan(folder: Path, runs: int) -> float:
@@ -82,6 +83,7 @@ def measure() -> bool:
             fill(top / name, rows)
         few, many = (peak_megabytes(str(top / name)) for name in ("few", "many"))
         print(f"comparing {COMPARED} runs of 9 records grows by {few:.0f} MB, of 399 records by {many:.0f} MB")
+        holds &= report("bytes of a record", (many - few) * 2**20 / (390 * COMPARED), RECORD_BYTES)
         return holds & report("MB of a run with 399 records", many / (COMPARED), GROWTH)
     finally:
         shutil.rmtree(top)

@@ -51,7 +51,7 @@ class RayCluster:
     def _start(self, name: str, *options: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--num-cpus={CPUS}", *LOCAL, *options]
         agent = [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-        environment = {**os.environ, MARK: f"{self.folder}/{name}", "RAY_health_check_period_ms": "500"}
+        environment = {**os.environ, MARK: f"{self.folder}/{name}", "RAY_worker_niceness": "0"}
         subprocess.run([*command, *agent], env=environment, check=True, capture_output=True, timeout=120)
 
     @staticmethod

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 STEPS = 24
 SWEEP = (
     *("-m", "model=mlp", "model.hidden=[8]", "optimizer._target_=counted.SGD", f"duration={STEPS}steps"),
-    *("checkpoint_every=1steps", "evaluate_every=1e9epochs", "logger=none", "+optimizer.pause=0.25"),
+    *("checkpoint_every=1steps", "evaluate_every=1e9epochs", "logger=none", "log_every=1steps", "+optimizer.pause=0.2"),
 )
 START_SECONDS = 240.0  # until a task computes, on a machine that has other work
 UNDER_WAY = {"running", "queued", "requeued"}
