@@ -41,8 +41,8 @@ class RayCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_node(self) -> None:
-        """Starts the second node."""
-        self._start("node", f"--address=127.0.0.1:{self.port}")
+        """Starts the second node, which alone has the resource `second`."""
+        self._start("node", f"--address=127.0.0.1:{self.port}", '--resources={"second": 1}')
 
     def kill_node(self) -> None:
         """Kills all processes of the second node, as when a machine is lost."""
