@@ -36,6 +36,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/cluster.md: Runs on several GPUs or nodes": "needs SLURM; with it: tests/runner/cluster",
     "docs/cluster.md: Limits, preemption, lost nodes": "needs SLURM; with it: tests/runner/cluster",
     "docs/cluster.md: Searches and tournaments": "needs SLURM; with it: tests/runner/cluster",
+    "docs/cluster.md: Ray": "needs Ray; with it: tests/runner/cluster",
     "docs/gpu.md: Tests and measurements": "needs a GPU; without network: what is said there",
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
@@ -170,7 +171,7 @@ def test_its_other_commands_can_be_typed(trainopt, tmp_path, page):
             module = import_module(f"trainopt.runner.commands.{COMMANDS[words[0]]}")
             module.parser().parse_intermixed_args(words[1:])
         if words[0] not in COMMANDS or words[0] == "submit":
-            run = [word for word in one_run(words) if word not in ("submit", "--config-dir", "options")]
+            run = [word for word in one_run(words) if word not in ("submit", "--to", "ray", "--config-dir", "options")]
             result = trainopt(*run, "--cfg", "job")
             assert result.code == 0, (command, result.err)
 
