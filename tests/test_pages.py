@@ -37,7 +37,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/cluster.md: Limits, preemption, lost nodes": "needs SLURM; with it: tests/runner/cluster",
     "docs/cluster.md: Searches and tournaments": "needs SLURM; with it: tests/runner/cluster",
     "docs/cluster.md: Ray": "needs Ray; with it: tests/runner/cluster",
-    "docs/gpu.md: CUDA graphs": "needs a GPU; what is tested without: tests/gpu",
+    "docs/gpu.md: CUDA graphs": "needs a GPU",
     "docs/gpu.md: Tests and measurements": "needs a GPU; without network: what is said there",
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
