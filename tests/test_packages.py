@@ -61,7 +61,7 @@ ALLOWED = {
     },
     "runner.cluster": {"runner.sweeps", "runner.records", "runner.config", "runner.system"},
     "runner.sweeps": {
-        *("runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
+        *("runner.devices", "runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
     },
     "runner.analysis": {
         *(
@@ -108,6 +108,7 @@ ALLOWED = {
     "runner.objectives": {"runner.config", "runner.system"},
     "runner.scores": set(),
     "runner.distributed": {"runner.system", "optimizers"},
+    "runner.devices": {"runner.system"},
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),

@@ -87,6 +87,7 @@ KEYS = {
     "debug=quick": "fast_dev_run dry_run smoke",
     "debug=overfit": "overfit_batches overfit",
     "hydra.launcher.n_jobs={}": "n_jobs jobs",
+    "devices_per_job={}": "gpus_per_job gpus_per_trial num_gpus devices_per_trial",
     "hydra.sweeper.n_trials={}": "n_trials num_trials",
     "hydra/sweeper={}": "sweeper",
     "hydra/launcher={}": "launcher",

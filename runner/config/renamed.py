@@ -75,6 +75,7 @@ RENAMED_DEFAULTS: dict[str, tuple[Any, Any]] = {"selection_metric": ("top1", Non
 ADDED_KEYS: dict[str, Any] = {
     "batch_norm": "global",
     "cuda_graph": False,
+    "devices_per_job": 1,
     "evaluation_sets": None,
     "data.workers": None,
     "augmentation._target_": "trainopt.data.Augmentation",

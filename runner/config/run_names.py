@@ -116,7 +116,8 @@ def identifying_overrides(overrides: Iterable[str], usual: bool = True) -> list[
         overrides: as typed.
         usual: whether values that mean the same are written in the same way.
     """
-    identifying = (text for text in overrides if key_of(text).partition(".")[0] not in ("run", "logger"))
+    left_out = ("run", "logger", "devices_per_job")
+    identifying = (text for text in overrides if key_of(text).partition(".")[0] not in left_out)
     forms = map(usual_override, identifying) if usual else identifying
     return sorted(re.sub(r"""=(["'])([^"'\\]*)\1$""", r"=\2", text) for text in forms)  # without quotes
 

@@ -31,6 +31,7 @@ KEYS_WITHOUT_EFFECT = (
     *(
         "run.",
         "logger",
+        "devices_per_job",
         "checkpoint_every",
         "keep_checkpoints.",
         "data.root",

@@ -8,6 +8,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, read_write
 
 from ..config.run_names import as_typed, former_sweep_name
+from ..config.validate import check_value
 from ..records.job_table import PLAN, job_statuses, write_plan
 from ..records.run_folder import moved_text
 from ..system.errors import UserError
@@ -25,6 +26,7 @@ def plan_sweep(config: DictConfig) -> Path:
         UserError: a job cannot be run as it was typed.
     """
     folder, typed = Path(config.hydra.sweep.dir), as_typed(config.hydra.overrides.task)
+    check_same_share([*configured_overrides(config), *parse_overrides(typed)])
     former_name = former_sweep_name(typed, config.hydra.runtime.choices, folder.name)
     if former_name is not None and not folder.exists() and (folder.with_name(former_name) / PLAN).exists():
         raise UserError(moved_text(folder.with_name(former_name), folder, "sweep"))
@@ -104,17 +106,40 @@ def check_planned(planner: JobPlanner, folder: Path, jobs: list[dict[str, Any]])
             )
 
 
+def check_same_share(overrides: list[Override]) -> None:
+    """Raises UserError where jobs of a sweep would differ in devices_per_job, which makes no other runs of them."""
+    if any(o.key_or_group == "devices_per_job" and o.is_sweep_override() for o in overrides):
+        raise UserError("devices_per_job: is the same for all jobs of a sweep; give one value")
+
+
+def check_packing(config: DictConfig) -> None:
+    """Raises UserError where the jobs of a sweep cannot have the GPUs that devices_per_job says."""
+    from ..devices.packing import KEY, check_share  # imports torch
+
+    share = config[KEY]
+    check_value(KEY, share, KEY)
+    check_share(share, config.device)
+    if share < 1 and config.hydra.launcher.get("n_jobs", 1) == 1:
+        raise UserError(f"{KEY}={share:g}: jobs run one at a time here; type hydra/launcher=joblib")
+    if share > 1 and not has_fixed_jobs(config):
+        sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+        raise UserError(f"{KEY}={share:g}: hydra/sweeper={sweeper} runs trials of one GPU, or of a part of one")
+
+
 def set_workers(config: DictConfig) -> int:
     """Returns how many jobs the launcher runs at a time on this machine; sets it where joblib's n_jobs is -1."""
     launcher = config.hydra.launcher
+    share = config.devices_per_job
+    if share != 1:
+        check_packing(config)
     if "n_jobs" not in launcher:
         return 1
     if launcher.n_jobs == 0:
         raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 for what suits the machine")
     if launcher.n_jobs == -1:
-        from ..system.device import default_workers  # imports torch
+        from ..devices.packing import default_workers  # imports torch
 
-        workers = default_workers(config.device)
+        workers = default_workers(config.device, share)
     else:
         from joblib import effective_n_jobs
 

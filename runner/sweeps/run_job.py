@@ -2,16 +2,18 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ..config.overrides import config_folders
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
 from ..records.job_table import PLAN, job_status
@@ -96,6 +98,9 @@ class Job:
             sweeper = settings.runtime.choices["hydra/sweeper"]
             raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
+        if settings.mode == RunMode.RUN and config.devices_per_job != 1:
+            share = f"devices_per_job={config.devices_per_job:g}"
+            raise UserError(f"{share}: is for the runs of sweeps; torchrun starts one run on several GPUs")
         check_former_name(folder, config, former_run_name(choices, as_typed(settings.overrides.task), folder.name))
         if settings.mode == RunMode.MULTIRUN:
             return self._run_in_sweep(config, choices, folder)
@@ -123,11 +128,13 @@ class Job:
         if stop_file(sweep, self.launcher).exists():
             return FAILED
         import_once()
-        from ..system.device import shared_machine
+        from ..devices.packing import shared_machine
 
         def work() -> int:
             try:
-                with shared_machine(workers, config.device):
+                with shared_machine(workers, config.device, config.devices_per_job) as files:
+                    if config.devices_per_job > 1:
+                        return self._run_on_gpus(int(config.devices_per_job), folder, files, in_a_line)
                     display = Display(quiet=in_a_line)
                     return start(config, choices, folder, self.command, self.debug, display, pause_after=pause_after)
             except UserError as error:
@@ -143,6 +150,22 @@ class Job:
             job = job_status(sweep, name, {}, alive=False)
             top1 = "" if job.top1 is None else f", test top-1 {job.top1:.2f} %"
             print(f"{job.state}: {name}{top1}", flush=True)
+        return code
+
+    def _run_on_gpus(self, count: int, folder: Path, files: Sequence[IO[bytes]], quiet: bool) -> int:
+        """Runs a job of a sweep on several GPUs, which this process holds; returns the exit code."""
+        from ..devices.torchrun import run_processes
+
+        settings = HydraConfig.get()
+        options = [f"--config-dir={path}" for path in config_folders(self.command[1:])] + ["--debug"] * self.debug
+        place = f'hydra.run.dir="{folder.resolve()}"'
+        typed = [*as_typed(settings.overrides.task), "devices_per_job=1", place, *options]
+        code = run_processes(count, typed, files, quiet)
+        if (
+            0 < code < 128
+            and job_status(Path(settings.sweep.dir), settings.sweep.subdir, {}, alive=False).state == "missing"
+        ):
+            record_failure(folder, UserError(f"did not begin: its {count} processes ended with code {code}"))
         return code
 
 

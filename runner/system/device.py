@@ -1,13 +1,8 @@
-"""The device, its numerics, and its share among runs at a time."""
+"""The device of a run, and its numerics."""
 
 import ctypes
 import os
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 
@@ -37,55 +32,6 @@ def choose_device(name: str) -> torch.device:
 def cores() -> int:
     """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers(device: str) -> int:
-    """Returns the default number of runs at a time: one for each GPU, without GPUs one for each core."""
-    gpus = 0 if device == "cpu" else torch.cuda.device_count()  # starts nothing on a GPU
-    return gpus or cores()
-
-
-@contextmanager
-def shared_machine(workers: int, device: str) -> Iterator[None]:
-    """Takes this run's part of a machine on which several train at a time.
-
-    CPU cores are divided: torch's threads, and through joblib's variable the processes that read data. Where there
-    are several GPUs, `auto` and `cuda` mean one that no other run has taken by this function; the run waits until
-    there is one.
-
-    Args:
-        workers: number of runs at a time.
-        device: the configuration's.
-    """
-    with ExitStack() as stack:
-        if workers > 1:
-            share = max(1, cores() // workers)
-            torch.set_num_threads(share)
-            os.environ["LOKY_MAX_CPU_COUNT"] = str(share)
-            if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-                torch.cuda.set_device(stack.enter_context(free_gpu(torch.cuda.device_count())))
-        yield
-
-
-@contextmanager
-def free_gpu(count: int) -> Iterator[int]:
-    """Waits for a GPU that no other process holds by this function; holds it while entered. Yields its index."""
-    import fcntl
-
-    folder = Path(tempfile.gettempdir()) / f"trainopt-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = visible[:count] if visible else [str(index) for index in range(count)]
-    while True:
-        for index, name in enumerate(names):
-            with open(folder / f"gpu-{name}", "w", encoding="utf-8") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield index  # the system releases it when this process ends, however it does
-                return
-        time.sleep(0.2)
 
 
 def set_numerics(precision: str, deterministic: bool, device: torch.device) -> None:
