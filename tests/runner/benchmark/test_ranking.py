@@ -151,7 +151,7 @@ def test_the_page_violates_no_rule_of_axe(made_up, tmp_path):
 
 
 def test_the_rule_for_targets(tmp_path):
-    # within 75 % of 40 steps: the values at 0, 10, 20 and 30 steps; the best trial; the median study; the best baseline
+    # within 75 % of 40 steps: the values at 0, 10, 20 and 30 steps; of two trials the best; the median study and baseline
     results = MadeUp(
         {
             "a": {"x": [[[0, 1, 2, 3, 99], [0, 5, 4, 1, 1]], [[0, 0, 0, 7, 8]], [[0, 0, 6, 0, 9]]]},
@@ -161,3 +161,10 @@ def test_the_rule_for_targets(tmp_path):
     ).results
     assert find_target(results, "x") == 6.123
     assert np.isfinite(results.times("steps")).sum() == 2
+
+
+def test_a_target_is_what_a_quarter_of_the_trials_reach(tmp_path):
+    trials = [[0, value, 0, 0, 99] for value in (1, 8, 3, 7, 5, 6, 4, 2)]
+    results = MadeUp({"a": {"x": [trials, trials[:4], trials[:5]]}}, tmp_path).results
+    # the second of eight trials (7), the first of four (8), the second of five (7); the median study
+    assert find_target(results, "x") == 7
