@@ -151,7 +151,7 @@ def test_the_page_violates_no_rule_of_axe(made_up, tmp_path):
 
 
 def test_the_rule_for_targets(tmp_path):
-    # within 75 % of 40 steps: the values at 0, 10, 20 and 30 steps; of two trials the best; the median study and baseline
+    # within 75 % of 40 steps: the values at 0 to 30 steps; of two trials the best; the median study and baseline
     results = MadeUp(
         {
             "a": {"x": [[[0, 1, 2, 3, 99], [0, 5, 4, 1, 1]], [[0, 0, 0, 7, 8]], [[0, 0, 6, 0, 9]]]},
