@@ -53,7 +53,15 @@ def build_metrics(
             metric.ranking = ranking
         if isinstance(metric, nn.Module):
             metric.to(device)
+            for part in metric.modules():
+                if hasattr(part, "distributed_available_fn"):
+                    part.distributed_available_fn = _never  # type: ignore[assignment]
     return metrics
+
+
+def _never() -> bool:
+    """Returns False: metrics of torchmetrics see whole sets, also on several processes, and need no sums over them."""
+    return False
 
 
 def _needs_classes(node: DictConfig, name: str) -> bool:

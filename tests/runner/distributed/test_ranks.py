@@ -152,6 +152,19 @@ def test_in_float32_weights_differ_by_rounding_and_evaluations_are_those_of_one(
 
 
 @pytest.mark.slow
+def test_metrics_of_torchmetrics_see_the_whole_set_once(tmp_path):
+    line = f"{SHORT} duration=2steps metric=[confusion_matrix]"
+    for name, target in (("f1", "MulticlassF1Score"), ("counts", "MulticlassConfusionMatrix")):
+        line += f" +metric.{name}._target_=torchmetrics.classification.{target} +metric.{name}.num_classes=10"
+    for size in (1, 2):
+        assert run_ranks(size, line, tmp_path / str(size)) == size * [0]
+    one, two = (timeless(rows(tmp_path / str(size), "test")) for size in (1, 2))
+    assert one[0] == two[0]
+    arrays = [(tmp_path / str(size) / "metric_arrays.json").read_text().splitlines()[0] for size in (1, 2)]
+    assert arrays[0] == arrays[1]
+
+
+@pytest.mark.slow
 def test_local_batch_norm_is_another_run_with_rank_0_s_statistics(tmp_path):
     line = f"{SHORT} duration=3steps"
     assert run_ranks(1, line, tmp_path / "one") == [0]
