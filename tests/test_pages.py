@@ -39,6 +39,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/cluster.md: Ray": "needs Ray; with it: tests/runner/cluster",
     "docs/gpu.md: CUDA graphs": "needs a GPU",
     "docs/gpu.md: Tests and measurements": "needs a GPU; without network: what is said there",
+    "docs/many_devices.md: Sweeps on a machine with several GPUs": "GPUs; made-up ones: tests/runner/devices",
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
     "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies",

@@ -124,7 +124,7 @@ def start_local() -> None:
     """Starts a Ray on this machine, which stays until `ray stop`."""
     print("no Ray on this machine: starting one; `ray stop` ends it", flush=True)
     result = subprocess.run(
-        [sys.executable, *START], capture_output=True, text=True, timeout=START_SECONDS, check=False
+        [sys.executable, *START], capture_output=True, encoding="utf-8", timeout=START_SECONDS, check=False
     )
     if result.returncode:
         raise UserError(f"submit: ray start: {one_line(result.stderr or result.stdout)}")

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-
-import ray
-from ray.exceptions import RayError
+from typing import TYPE_CHECKING
 
 from ...cluster.ray import STOP_SECONDS, note_ended
 from ...cluster.settings import RaySettings
 from ...cluster.submissions import read_submission
+
+if TYPE_CHECKING:
+    import ray
 
 RETRIES = 20  # of a task whose worker or node is lost; its runs go on from their checkpoints
 WORKER = f"{__package__}.worker"
@@ -58,6 +59,8 @@ def run_command(command: str, folder: str, log: str, variables: dict[str, str]) 
 
 def main() -> None:
     """Runs the tasks of a submission; exits with 1 if a job of one has not ended."""
+    import ray
+
     path = Path(sys.argv[1])
     submission = read_submission(path)
     settings = RaySettings(**submission.settings)
@@ -94,6 +97,9 @@ def main() -> None:
 
 def exit_code(task: "ray.ObjectRef[int]", index: int) -> int:
     """Returns the exit code of a task that has ended; 1 where Ray gave it up, which is printed."""
+    import ray
+    from ray.exceptions import RayError
+
     try:
         return int(ray.get(task))
     except RayError as error:

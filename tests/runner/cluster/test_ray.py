@@ -98,7 +98,8 @@ def test_a_lost_node_and_a_cancelled_sweep(cluster: RayCluster, tmp_path: Path) 
     wait_until(lambda: states(tmp_path) == {"running": 1}, START_SECONDS)
     trainopt(tmp_path, "cancel", str(sweep_of(tmp_path)))
     wait_until(lambda: states(tmp_path) == {"interrupted": 1}, START_SECONDS)
-    trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    # the run has ended, but Ray's job may still be there for some seconds
+    wait_until(lambda: "submitted" in trainopt(tmp_path, "submit", "--to", "ray", *sweep), START_SECONDS)
     wait_until(lambda: states(tmp_path) == {"done": 1}, START_SECONDS)
     assert repeated(tmp_path) in ({}, {"0": 1}), "the step in progress on the lost node"
     assert len(set((tmp_path / "steps.txt").read_text().splitlines())) == STEPS
