@@ -200,7 +200,6 @@ class SearchedMethod(Competitor):
         is_tuned: False: its space has no key that its overrides leave open.
         settings: what two searches with equal tuning budgets have in common.
         content: of its search.json, which says what was chosen; None until all trials have ended.
-        figures: names of the files beside search.json.
     """
 
     name: str
@@ -208,7 +207,6 @@ class SearchedMethod(Competitor):
     is_tuned: bool
     settings: dict[str, Any]
     content: dict[str, Any] | None = None
-    figures: list[str] = field(default_factory=list)
 
     @property
     def best(self) -> list[str] | None:

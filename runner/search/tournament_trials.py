@@ -112,7 +112,7 @@ class TrialTuner:
             if not search.wait():
                 return None
             result = write_trials(self.folder / method.folder, search.study, search.jobs())
-            method.content, method.figures = result.content, result.figures
+            method.content = result.content
         return [method for method, _ in self.searches]
 
 

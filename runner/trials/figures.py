@@ -11,7 +11,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from ..reporting.style import PALETTE, escape_math, needs_log_scale, new_figure, save_figure, set_title, style_axes
+from ..reporting.style import (
+    PALETTE,
+    SavedFigure,
+    escape_math,
+    needs_log_scale,
+    new_figure,
+    save_figure,
+    set_title,
+    style_axes,
+)
 from .study import SearchStudy, quiet
 
 if TYPE_CHECKING:
@@ -24,8 +33,8 @@ ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
 
 
-def draw_search(folder: Path, study: SearchStudy) -> list[str]:
-    """Draws the figures of a search; returns the names of their files. Trials that diverged are left out."""
+def draw_search(folder: Path, study: SearchStudy) -> list[SavedFigure]:
+    """Draws the figures of a search, and returns them. Trials that diverged are left out."""
     ended = [t for t in study.trials() if t.state == TrialState.COMPLETE and t.value is not None]
     ended = [trial for trial in ended if math.isfinite(trial.value)]
     figures: dict[str, tuple[Callable[[SearchStudy, list[FrozenTrial]], Figure | None], str]] = {
@@ -34,13 +43,13 @@ def draw_search(folder: Path, study: SearchStudy) -> list[str]:
         "parallel": (draw_parallel, "a line for each trial; the better, the darker, and the best in orange"),
         "importance": (draw_importance, "importance of the keys"),
     }
-    names = []
+    saved = []
     for name, (draw, title) in figures.items():
         figure = draw(study, ended) if ended else None
         if figure is not None:
             set_title(figure, title)
-            names.append(save_figure(figure, NAME.format(name), title, folder).png.name)
-    return names
+            saved.append(save_figure(figure, NAME.format(name), title, folder))
+    return saved
 
 
 def draw_history(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":

@@ -1,4 +1,4 @@
-"""The files of a search with Optuna: search.json and figures."""
+"""The files of a search with Optuna: search.json, figures, and a page with all of it."""
 
 import math
 from pathlib import Path
@@ -6,17 +6,20 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from ..system.files import write_json
+from ..reporting.html import render
+from ..reporting.style import SavedFigure
+from ..system.files import write_json, write_text
 from .figures import draw_search
-from .result import FILE, TrialSearchResult
+from .result import FILE, TrialSearchResult, best_first, conclusions, short
 from .space import as_text, at_boundary, override_of
 from .study import SearchStudy
 
+PAGE = "report.html"
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
 def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -> TrialSearchResult:
-    """Writes search.json and the figures into a folder; returns the result.
+    """Writes search.json, the figures and the page into a folder; returns the result.
 
     Args:
         folder: of the sweep, or of one of its searches.
@@ -38,7 +41,28 @@ def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -
         "pruned": [trial["number"] for trial in trials if trial["state"] == "pruned"],
     }
     write_json(folder / FILE, content)
-    return TrialSearchResult(content, draw_search(folder, study))
+    figures = draw_search(folder, study)
+    write_text(folder / PAGE, page(content, figures))
+    return TrialSearchResult(content, [PAGE, *(figure.png.name for figure in figures)])
+
+
+def page(content: dict[str, Any], figures: list[SavedFigure]) -> str:
+    """Returns the page of a search: what was chosen, its trials, the figures and the space.
+
+    Args:
+        content: of search.json.
+        figures: of the search.
+    """
+    ranked = best_first(content)
+    others = [trial for trial in content["trials"] if trial not in ranked]
+    return render(
+        "trial_search.html.jinja",
+        search=content,
+        conclusions=conclusions(content),
+        trials=[*ranked, *others],
+        figures=figures,
+        short=short,
+    )
 
 
 def runs_of(trial: FrozenTrial, jobs: list[dict[str, Any]]) -> list[str]:

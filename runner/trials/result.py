@@ -21,26 +21,31 @@ class TrialSearchResult:
 
     Attributes:
         content: of search.json.
-        figures: names of the files.
+        files: names of the others.
     """
 
     content: dict[str, Any]
-    figures: list[str]
+    files: list[str]
 
 
 def show_trials(folder: Path, result: TrialSearchResult) -> int:
     """Prints the best trials and what was chosen; returns the exit code, which says whether a value was chosen."""
     content, console = result.content, Console(highlight=False)
-    sign = 1 if content["direction"] == "minimize" else -1
-    ended = [trial for trial in content["trials"] if trial["state"] == "finished"]
     table = plain_table("trial", content["metric"], *content["space"], left=0)
-    for trial in sorted(ended, key=lambda trial: sign * trial["value"])[:SHOWN]:
-        table.add_row(str(trial["number"]), _short(trial["value"]), *(_short(v) for v in trial["params"].values()))
+    for trial in best_first(content)[:SHOWN]:
+        table.add_row(str(trial["number"]), short(trial["value"]), *(short(v) for v in trial["params"].values()))
     print_table(console, table)
-    files = f"files: {shown(folder)}/ ({', '.join([FILE, *result.figures])})"
+    files = f"files: {shown(folder)}/ ({', '.join([FILE, *result.files])})"
     for line in [*conclusions(content), files]:
         console.print(line, markup=False, soft_wrap=True)
     return exit_code(content)
+
+
+def best_first(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the finished trials of search.json, the best one first."""
+    sign = 1 if content["direction"] == "minimize" else -1
+    ended = [trial for trial in content["trials"] if trial["state"] == "finished"]
+    return sorted(ended, key=lambda trial: sign * trial["value"])
 
 
 def exit_code(content: dict[str, Any]) -> int:
@@ -63,7 +68,7 @@ def conclusions(content: dict[str, Any]) -> list[str]:
         lines.append("nothing is chosen: every trial diverged or failed")
     else:
         chosen = " ".join(f"{key}={value}" for key, value in best["params"].items())
-        lines.append(f"best: trial {best['number']}, {content['metric']} {_short(best['value'])}: {chosen}")
+        lines.append(f"best: trial {best['number']}, {content['metric']} {short(best['value'])}: {chosen}")
     for key in content["at_boundary"]:
         lines.append(
             f"warning: the best {key} lies near a boundary of {content['space'][key]}; a better one may lie beyond it"
@@ -71,5 +76,6 @@ def conclusions(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Returns a value with four digits at most."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
+from helpers.pages import faults
 from helpers.placed import TRAINING, made_steps, place_of, point_key, strike, write_placed
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.hydra_compat import accept_sweeper
@@ -76,6 +77,9 @@ def test_a_search_prunes_and_takes_more_trials(there):
     check_trials(there, 7, "hyperband")
     assert set(made_steps(there).values()) == {1}
     assert (there / "sweep/search_slice.png").read_bytes().startswith(b"\x89PNG")
+    page = (there / "sweep/report.html").read_text()
+    assert faults(page) == []
+    assert page.count("<figure") == len(list((there / "sweep").glob("search_*.png")))
 
 
 @pytest.mark.slow
