@@ -51,6 +51,7 @@ def steps_and_seconds(folder, kind):
     return [(row["step"], row["train_seconds"]) for row in read_metrics(folder, kind)]
 
 
+@pytest.mark.slow
 def test_the_first_step_at_the_time_is_the_last_and_schedules_follow_the_clock(clock, tmp_path):
     assert run(tmp_path, *RUN) == 0
     assert steps_and_seconds(tmp_path, "train") == [(k, 2.0 * k) for k in range(1, 6)]
