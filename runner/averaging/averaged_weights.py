@@ -36,7 +36,7 @@ class AveragedWeights(EvaluatedWeights):
         self._count = 0  # of the weights in it
 
     @property
-    def needs_passes(self) -> bool:  # type: ignore[override]
+    def needs_passes(self) -> bool:
         """Whether there are running statistics that are recomputed."""
         return bool(self._layers)
 

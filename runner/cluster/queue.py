@@ -7,7 +7,7 @@ from typing import Any
 
 from ..records.job_table import QUEUED, JobStatus, read_job_table
 from .scheduler import Scheduler, Task
-from .schedulers import scheduler_of
+from .schedulers import SCHEDULERS
 from .submissions import Submission, read_submissions
 
 OPEN_STATES = ("missing", "interrupted", "failed", "paused")  # of a job that its task begins, or goes on with
@@ -24,7 +24,7 @@ def tasks_by_scheduler(sweep: Path) -> Iterator[tuple[Scheduler[Any], list[tuple
     submissions = read_submissions(sweep)
     by_name = {one.name: one for one in submissions}
     for name in sorted({one.scheduler for one in submissions}):
-        scheduler = scheduler_of(name)
+        scheduler = SCHEDULERS[name]
         tasks = scheduler.tasks(sweep, [one for one in submissions if one.scheduler == name])
         yield scheduler, [(by_name[task.name], task) for task in tasks]
 

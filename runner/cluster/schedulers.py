@@ -8,8 +8,3 @@ from .slurm import Slurm
 
 COMMANDS = f"{__package__.rpartition('.')[0]}.commands.cluster"  # the package of what tasks run
 SCHEDULERS: dict[str, Scheduler[Any]] = {"slurm": Slurm(f"{COMMANDS}.task"), "ray": Ray(f"{COMMANDS}.ray_job")}
-
-
-def scheduler_of(name: str) -> Scheduler[Any]:
-    """Returns the scheduler of a name that `SCHEDULERS` has."""
-    return SCHEDULERS[name]

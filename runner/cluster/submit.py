@@ -13,7 +13,7 @@ from ..system.errors import UserError
 from ..system.files import shown
 from ..system.lock import RunLock
 from .queue import OPEN_STATES, read_table_with_queue, tasks_of
-from .schedulers import scheduler_of
+from .schedulers import SCHEDULERS
 from .settings import ClusterSettings
 from .submissions import Submission
 
@@ -42,7 +42,7 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
     Raises:
         UserError: the scheduler refuses them, or another process submits at the same time.
     """
-    queue = scheduler_of(scheduler)
+    queue = SCHEDULERS[scheduler]
     with SubmitLock(sweep):
         tasks = search_tasks(sweep, settings) if is_search else job_tasks(sweep, settings)
         if tasks:

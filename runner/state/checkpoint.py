@@ -55,10 +55,14 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     set_rng_state(state["rng"], run.device)
 
 
+def library_of(optimizer: Optimizer) -> str:
+    """Returns the name of the package that an optimizer's class comes from."""
+    return type(optimizer).__module__.partition(".")[0]
+
+
 def is_known(optimizer: Optimizer) -> bool:
     """Returns whether an optimizer comes from a library whose optimizers are tried before the run, or known."""
-    package = type(optimizer).__module__.partition(".")[0]
-    return package in ("trainopt", "torch", "timm", "pytorch_optimizer", "schedulefree")
+    return library_of(optimizer) in ("trainopt", "torch", "timm", "pytorch_optimizer", "schedulefree")
 
 
 def check_state(optimizer: Optimizer) -> None:

@@ -77,11 +77,14 @@ class EvaluatedWeights(Protocol):
 
     Attributes:
         averaging: of the weights that are trained.
-        needs_passes: whether statistics of batch norm are recomputed for them, by passes over training batches.
     """
 
     averaging: Averaging
-    needs_passes: bool
+
+    @property
+    @abstractmethod
+    def needs_passes(self) -> bool:
+        """Whether statistics of batch norm are recomputed for them, by passes over training batches."""
 
     @abstractmethod
     def after_step(self) -> None:

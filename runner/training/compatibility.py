@@ -58,7 +58,7 @@ def check_run(config: DictConfig, run: Run) -> None:
 def check_time(config: DictConfig, run: Run) -> None:
     """Refuses what follows a time in a run that does not end by one, and batches that follow the time of one that does.
 
-    A run that ends by the clock says so at its start.
+    The start of a run that ends by the clock gets a note.
     """
     text = f"duration={run.duration}"
     if not run.is_timed:

@@ -17,7 +17,7 @@ from trainopt.optimizers import Regularizer
 from trainopt.optimizers.compat_torch import record_non_finite
 
 from ..objectives.loss import OwnLoss
-from ..state.checkpoint import load_run_state, run_state
+from ..state.checkpoint import library_of, load_run_state, run_state
 from ..state.run import Run
 
 DEFERRED_ON = ("cuda",)  # types of devices that steps do not wait for
@@ -289,7 +289,7 @@ def reason_to_wait(run: Run) -> str | None:
     follows: list[Any] = [r for r, _ in run.objective.regularizers.values()]
     reasons = {
         f"{name} reads numbers of its step": optimizer.needs_graph or optimizer.sets_lr,
-        f"whether {name} can be set back in the middle of a run is not known": is_unknown(optimizer),
+        f"whether {name} can be set back in the middle of a run is not known": library_of(optimizer) not in RESTORED,
         "probes read numbers of their steps": bool(run.probes),
         "a regularizer follows the steps": any(type(r).after_step is not Regularizer.after_step for r in follows),
         "the loss is your own, and may take no outputs that are not finite": isinstance(run.objective.loss, OwnLoss),
@@ -307,11 +307,6 @@ def waiting_notes(run: Run) -> list[str]:
     """Returns a note for the start of a run on a GPU whose steps wait for it, or none."""
     reason = reason_to_wait(run) if run.device.type in DEFERRED_ON else None
     return [] if reason is None else [f"each step waits for the GPU: {reason}"]
-
-
-def is_unknown(optimizer: Any) -> bool:
-    """Returns whether an optimizer is of no library whose `load_state_dict` is known to replace all of its state."""
-    return type(optimizer).__module__.partition(".")[0] not in RESTORED
 
 
 def non_finite_norm(gradients: Iterable[Tensor]) -> float:

@@ -28,9 +28,7 @@ def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     trials = [_as_json(trial, runs_of(trial, jobs)) for trial in study.trials()]
-    ended = [trial for trial in trials if trial["state"] == "finished" and math.isfinite(trial["value"])]
-    sign = 1 if study.settings.direction == "minimize" else -1
-    best = min(ended, key=lambda trial: sign * trial["value"], default=None)
+    best = next(iter(best_first(trials, study.settings.direction)), None)
     boundary = [k for k, d in study.space.items() if best is not None and at_boundary(best["params"][k], d)]
     content = {
         **vars(study.settings),
@@ -53,8 +51,8 @@ def page(content: dict[str, Any], figures: list[SavedFigure]) -> str:
         content: of search.json.
         figures: of the search.
     """
-    ranked = best_first(content)
-    others = [trial for trial in content["trials"] if trial not in ranked]
+    ranked = best_first(content["trials"], content["direction"])
+    others = [trial for trial in content["trials"] if trial["state"] != "finished"]
     return render(
         "trial_search.html.jinja",
         search=content,

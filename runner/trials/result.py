@@ -32,7 +32,7 @@ def show_trials(folder: Path, result: TrialSearchResult) -> int:
     """Prints the best trials and what was chosen; returns the exit code, which says whether a value was chosen."""
     content, console = result.content, Console(highlight=False)
     table = plain_table("trial", content["metric"], *content["space"], left=0)
-    for trial in best_first(content)[:SHOWN]:
+    for trial in best_first(content["trials"], content["direction"])[:SHOWN]:
         table.add_row(str(trial["number"]), short(trial["value"]), *(short(v) for v in trial["params"].values()))
     print_table(console, table)
     files = f"files: {shown(folder)}/ ({', '.join([FILE, *result.files])})"
@@ -41,10 +41,10 @@ def show_trials(folder: Path, result: TrialSearchResult) -> int:
     return exit_code(content)
 
 
-def best_first(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the finished trials of search.json, the best one first."""
-    sign = 1 if content["direction"] == "minimize" else -1
-    ended = [trial for trial in content["trials"] if trial["state"] == "finished"]
+def best_first(trials: list[dict[str, Any]], direction: str) -> list[dict[str, Any]]:
+    """Returns the finished ones among trials of search.json, the best first."""
+    sign = 1 if direction == "minimize" else -1
+    ended = [trial for trial in trials if trial["state"] == "finished"]
     return sorted(ended, key=lambda trial: sign * trial["value"])
 
 

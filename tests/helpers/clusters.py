@@ -1,6 +1,7 @@
 """Sweeps on real clusters: an optimizer that counts its steps, and what becomes of the runs."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -40,6 +41,17 @@ def trainopt(folder: Path, *arguments: str) -> str:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def type_commands(guide: str, folder: Path) -> list[tuple[str, str]]:
+    """Types the commands of a guide in a folder, SWEEP being the newest sweep; returns each, and what it printed."""
+    printed = []
+    for command in [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]:
+        sweeps = sorted((folder / "outputs").glob("sweeps/*"), key=lambda path: path.stat().st_mtime)
+        newest = str(sweeps[-1]) if sweeps else ""
+        words = [newest if word.endswith("/SWEEP") else word for word in shlex.split(command)]
+        printed.append((command, trainopt(folder, *words)))
+    return printed
 
 
 def table(folder: Path) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ...cluster.schedulers import SCHEDULERS, scheduler_of
+from ...cluster.schedulers import SCHEDULERS
 from ...cluster.settings import read_settings, split_arguments
 from ...cluster.submissions import FOLDER, read_submissions
 from ...cluster.submit import submit
@@ -47,7 +47,7 @@ def command(arguments: list[str], debug: bool) -> int:
         raise UserError("submit: takes a sweep, as trainopt submit -m seed=1,2; a single run is a sweep of one")
     typed, overrides = split_arguments(options.overrides)
     folders = [] if options.config_dir is None else [options.config_dir]
-    scheduler = scheduler_of(options.to)
+    scheduler = SCHEDULERS[options.to]
     settings = read_settings(typed, folders, options.to, scheduler.settings)
     sweep = ["-m", *overrides, *(text for folder in folders for text in ("--config-dir", str(folder)))]
     is_new = True

@@ -1,7 +1,6 @@
 """Sweeps on a real Ray of two nodes: submitted, watched, disturbed, cancelled and submitted again."""
 
 import os
-import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from helpers import ROOT
-from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt
+from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt, type_commands
 from helpers.ray import RayCluster, skip_without_ray
 from helpers.slurm import wait_until
 
@@ -108,11 +107,6 @@ def test_a_lost_node_and_a_cancelled_sweep(cluster: RayCluster, tmp_path: Path) 
 def test_the_commands_of_the_guide(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", cluster.address)
     guide = (ROOT / "docs" / "cluster.md").read_text().partition("\n## Ray\n")[2].partition("\n## ")[0]
-    commands = [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]
-    assert len(commands) == 4
-    for command in commands:
-        sweeps = sorted((tmp_path / "outputs").glob("sweeps/*"), key=lambda path: path.stat().st_mtime)
-        newest = str(sweeps[-1]) if sweeps else ""
-        printed = trainopt(tmp_path, *(newest if word.endswith("/SWEEP") else word for word in shlex.split(command)))
-        if "--watch" in command:
-            assert "4 jobs: 4 done" in printed
+    printed = type_commands(guide, tmp_path)
+    assert len(printed) == 4
+    assert all("4 jobs: 4 done" in text for command, text in printed if "--watch" in command)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import subprocess
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers import ROOT
-from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt
+from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt, type_commands
 from helpers.slurm import Slurm, run, skip_without_slurm, wait_until
 from trainopt.runner.cluster.queue import read_table_with_queue
 
@@ -166,12 +165,7 @@ def test_the_commands_of_the_guide(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "options" / "cluster" / "mine.yaml").write_text("gpus: 0\n")
     guide, _, rest = (ROOT / "docs" / "cluster.md").read_text().partition("\n## Ray\n")
     assert "--to ray" in rest
-    commands = [line.removeprefix("$ trainopt ") for line in guide.splitlines() if line.startswith("$ trainopt ")]
-    assert len(commands) > 8
-    for command in commands:
-        sweeps = sorted((tmp_path / "outputs").glob("sweeps/*"), key=lambda path: path.stat().st_mtime)
-        newest = str(sweeps[-1]) if sweeps else ""
-        printed = trainopt(tmp_path, *(newest if word.endswith("/SWEEP") else word for word in shlex.split(command)))
-        if "--watch" in command:
-            assert "done" in printed
+    printed = type_commands(guide, tmp_path)
+    assert len(printed) > 8
+    assert all("done" in text for command, text in printed if "--watch" in command)
     assert "comparison" in {path.name for path in (tmp_path / "outputs").iterdir()}
