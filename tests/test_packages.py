@@ -339,6 +339,7 @@ def modules_after(code):
     return set(done.stdout.decode().split())
 
 
+@pytest.mark.slow
 def test_the_optimizers_need_torch_alone():
     assert not modules_after("import trainopt.optimizers") & {"hydra", "omegaconf", "timm", "torchvision", "rich"}
 

@@ -49,6 +49,7 @@ def test_the_sdist_builds_the_same_wheel_and_holds_what_contributors_need(source
     assert needed <= names
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("trainopt-")}
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES}

@@ -82,7 +82,7 @@ class Vocabulary:
     @property
     def groups(self) -> list[str]:
         """The names of all config groups that are typed, but for Hydra's own."""
-        names = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and list(d.rglob("*.yaml"))}
+        names = {d.name for f in self.folders for d in f.iterdir() if d.is_dir() and any(d.rglob("*.yaml"))}
         return sorted(names - {"hydra", *NO_GROUPS, *following_groups()})
 
     def options(self, group: str) -> list[str]:

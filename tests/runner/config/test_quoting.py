@@ -73,6 +73,7 @@ def test_a_name_that_leaves_the_folder_is_refused(name):
 SMALL = ("model=mlp", "model.hidden=[8]", "data.limit=20", "duration=1steps", "logger=none")
 
 
+@pytest.mark.slow
 def test_weights_are_read_from_a_folder_by_its_own_name(trainopt, tmp_path):
     assert trainopt(*SMALL).code == 0
     (run,) = (tmp_path / "outputs").iterdir()

@@ -49,6 +49,7 @@ def test_the_plan_says_what_is_run_and_what_it_costs_and_writes_nothing(trainopt
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
     study()
     command = ("reproduce", "tiny", *OURS)

@@ -59,7 +59,10 @@ def test_a_run_goes_on_in_silence(tmp_path, state):
     assert "final test top-1" in (tmp_path / "run/log.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("typed", ["--help", "--hydra-help", "--version", "--cfg job", "status .", COMPARE])
+@pytest.mark.parametrize(
+    "typed",
+    ["--help", pytest.param("--hydra-help", marks=pytest.mark.slow), "--version", "--cfg job", "status .", COMPARE],
+)
 def test_every_command_ends_quietly(tmp_path, typed):
     for seed in (0, 1):
         made_up_run(tmp_path / f"run-{seed}", seed=seed)

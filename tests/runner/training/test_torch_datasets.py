@@ -196,6 +196,7 @@ def test_labels_come_from_the_items_where_a_transform_changes_them():
     assert run.evaluation_sets["test"].targets.tolist() == [2 - (i + 30) % 3 for i in range(10)]
 
 
+@pytest.mark.slow
 def test_random_transforms_are_functions_of_seed_epoch_and_index():
     """Neither the number of workers nor the position where a run goes on changes a batch."""
     batches = []
