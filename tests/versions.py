@@ -36,21 +36,20 @@ def check(python: str, resolution: str, folder: Path, tests: list[str]) -> bool:
         folder: of the environment; it is replaced.
         tests: arguments of pytest.
     """
-    versions = folder.parent / f"{folder.name}.txt"
     extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     wheels = [
         word for package in COMPILED for word in ("--only-binary", package)
     ]  # a new Python has none of old versions
+    lowest = folder.parent / f"{folder.name}.txt"
+    constraints = ("--constraint", str(lowest)) if resolution == "lowest-direct" else ()
     try:
         uv("venv", "--quiet", "--clear", "--python", python, str(folder))
-        uv(
-            *("pip", "compile", "--quiet", "--no-deps", "--python-version", python, "--resolution", resolution),
-            *(*extras, *wheels, "pyproject.toml", "--output-file", str(versions)),
-        )
-        uv(
-            *("pip", "install", "--quiet", "--python", str(folder), "--constraint", str(versions)),
-            *("--editable", ".[dev]", *wheels),
-        )
+        if constraints:  # the newest that fit together are what an installer takes without any
+            uv(
+                *("pip", "compile", "--quiet", "--no-deps", "--python-version", python, "--resolution", resolution),
+                *(*extras, *wheels, "pyproject.toml", "--output-file", str(lowest)),
+            )
+        uv("pip", "install", "--quiet", "--python", str(folder), *constraints, "--editable", ".[dev]", *wheels)
     except subprocess.CalledProcessError:
         return False
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
