@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .fisher import FisherProbe
     from .gradient_noise import GradientNoiseProbe
     from .taylor import TaylorProbe
+    from .training_loss import TrainingLossProbe
 
-__all__ = ["FisherProbe", "GradientNoiseProbe", "Probe", "TaylorProbe"]
+__all__ = ["FisherProbe", "GradientNoiseProbe", "Probe", "TaylorProbe", "TrainingLossProbe"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -22,5 +23,6 @@ __getattr__, __dir__ = lazy_names(
         "GradientNoiseProbe": "trainopt.runner.probes.gradient_noise",
         "Probe": "trainopt.runner.state.run",
         "TaylorProbe": "trainopt.runner.probes.taylor",
+        "TrainingLossProbe": "trainopt.runner.probes.training_loss",
     },
 )

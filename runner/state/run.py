@@ -45,6 +45,7 @@ class Probe(Protocol):
         needs_graph: whether it differentiates gradients, which compile=true does not allow.
         takes_shard: whether it measures a batch of which this process has a part, `run.shard`; on several processes
             other probes are refused.
+        training_samples: how many training samples `run.training_sample` must hold for it; 0: it needs none.
     """
 
     every: str
@@ -52,6 +53,7 @@ class Probe(Protocol):
     records_step: bool = False
     needs_graph: bool = False
     takes_shard: bool = False
+    training_samples: int = 0
 
     @abstractmethod
     def before_step(self, run: "Run", batch: Batch, /) -> None:
@@ -141,6 +143,7 @@ class Run:
     batch_norm: str = "global"  # of several: statistics of the whole batch, or `local`, of each process's part
     scaling: LossScaling | None = None  # of the loss, in float16
     num_tokens: int | None = None  # of a network whose inputs are sequences of tokens
+    training_sample: Source | None = None  # for probes: training samples, class-balanced and not augmented
     averaged: EvaluatedWeights | None = None  # None: evaluations are of the weights that are trained
     compiled: bool = False
     cuda_graph: bool | str = False  # whether passes are replayed as CUDA graphs: always, never, or `auto`

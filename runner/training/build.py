@@ -73,7 +73,8 @@ def build(
         config: checked.
         folder: the run's, which may keep features of its images, and what was decided about these; None: it has none.
         training: False where the run is evaluated only.
-        train_images: how many training images, class-balanced, are evaluated on too, as the set `train`; 0: none.
+        train_images: how many training images, class-balanced, are evaluated on too, as the set `train`, where it is
+            not trained; 0: none.
         ranks: the processes that train it.
 
     Raises:
@@ -83,7 +84,9 @@ def build(
     set_numerics(config.precision, config.deterministic, device)
     seed_everything(config.seed)
     clocks = Clocks(device)
-    run = build_run(config, build_problem(config, folder, device, train_images), device, clocks)
+    probes = complete_each(construct_each(config, "probe"), Probe, "probe")
+    sample = max((probe.training_samples for probe in probes.values()), default=0) if training else train_images
+    run = build_run(config, build_problem(config, folder, device, sample), device, clocks, probes)
     if training:
         build_averaging(config, run)
     check_run(config, run)
@@ -91,6 +94,8 @@ def build(
         use_features(config, run, folder, training)
     except DataError as error:
         raise UserError(str(error)) from error
+    if training:
+        run.training_sample = run.evaluation_sets.pop("train", None)
     if ranks.size > 1:
         share(run, ranks, config.batch_norm)
     if training:
@@ -149,7 +154,9 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
     return Problem(network, described, input_shape, training_set, evaluation_sets, notes, decisions)
 
 
-def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks) -> Run:
+def build_run(
+    config: DictConfig, problem: Problem, device: torch.device, clocks: Clocks, probes: dict[str, Probe]
+) -> Run:
     """Builds the components that train a network on its data."""
     network = problem.network
     progress = Progress(epoch_size=len(problem.training_set))
@@ -163,7 +170,6 @@ def build_run(config: DictConfig, problem: Problem, device: torch.device, clocks
     if range_test:
         problem.notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     batching = build_batching(config, schedule)
-    probes = complete_each(construct_each(config, "probe"), Probe, "probe")
     forward = compiled(network) if config.compile else network
     autocast = AUTOCAST.get(config.precision)
     return Run(

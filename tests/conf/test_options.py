@@ -216,7 +216,7 @@ def test_the_options_are_those_of_the_documentation():
         "objective": "bce cross_entropy mse",
         "optimizer": "adadelta adafactor adagrad adam adamw adaptive_nesterov ehnewton ehnewton_auto lion muon nadam"
         " newton pytorch_optimizer radam rmsprop schedulefree_adamw schedulefree_sgd sgd shampoo soap timm",
-        "probe": "fisher gradient_noise taylor",
+        "probe": "fisher gradient_noise taylor training_loss",
         "regularizer": "checkpoint_distance l2",
         "schedule": "constant cosine cosine_restarts cyclic exponential linear multistep one_cycle plateau polynomial"
         " range_test torch warmup_stable_decay",
