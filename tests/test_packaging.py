@@ -15,12 +15,20 @@ PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 SUFFIXES = (".py", ".yaml", ".jinja", ".typed")
 
 
+def files_of_the_project():
+    """The names of all files of the project: those that git knows, or in an sdist those that it was made of."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+        return listed.stdout.splitlines()
+    return (ROOT / "trainopt.egg-info/SOURCES.txt").read_text().splitlines()
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A copy of the checkout, so that a build leaves nothing in it."""
+    pytest.importorskip("build")
     source = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in listed.splitlines():
+    for name in files_of_the_project():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     return source
