@@ -44,8 +44,7 @@ class Method:
         to_target: for each of AXES, an estimate over the runs that reached the target.
         reached: number of these runs.
         trials: folders of the runs of its searches.
-        trial_count: of its searches: by rule each run is one; otherwise a trial has a run for each of its seeds, and
-            trials of one point share theirs.
+        trial_count: of its searches: a trial has a run for each of its seeds, and trials of one point share theirs.
         trial_gradients: cost of the trials, in gradient equivalents.
         tuned_keys: the keys that the trials searched.
         verdict: against the baseline, on the selected metric; None for the baseline.

@@ -7,10 +7,17 @@ from ..reporting.tables import Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
 from .methods import Comparison, Method, values_by_seed
 from .metrics import AXES, cost_form
+from .setting import setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
+from .tables.text import EQUAL_P, has_equal_p, interval_of_difference
 
 TARGET = "_to_target"
-TEST_COLUMNS = {"difference": "difference", "p": Tex("$p$"), "effect": Tex("Hedges' $g$")}
+TEST_COLUMNS = {
+    "difference": "difference",
+    "interval": Tex("95\\,\\% interval"),
+    "p": Tex("$p$"),
+    "effect": Tex("Hedges' $g$"),
+}
 COUNT_COLUMNS = {"n": Tex("$n$"), "diverged": "diverged", "tuning_trials": "trials", "tuning_gradients": "gradients"}
 TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
 
@@ -24,7 +31,7 @@ def column_names(comparison: Comparison) -> list[str]:
 def default_columns(comparison: Comparison, axis: str) -> list[str]:
     """Returns the columns of a table that is not asked for others: as few as say the result and its cost."""
     known = column_names(comparison)
-    names = [comparison.metric, "difference", "p", "final_loss", f"{axis}{TARGET}"]
+    names = [comparison.metric, "difference", "interval", "p", "final_loss", f"{axis}{TARGET}"]
     has_trials = any(method.trials for method in comparison.methods)
     has_ns = len({len(method.runs) for method in comparison.methods}) > 1
     names += (
@@ -108,6 +115,8 @@ def test_cell(method: Method, name: str, form: str) -> Tex:
         return Tex("--" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}".replace("-", "$-$"))
     if not verdict.has_p_value:
         return Tex("--")
+    if name == "interval":
+        return Tex(interval_of_difference(verdict, form).replace("-", "$-$") or "--")
     if name == "effect":
         return Tex(f"{verdict.effect:+.2f}".replace("-", "$-$"))
     return Tex("$<$0.001" if verdict.adjusted < 0.001 else f"{verdict.adjusted:.3f}")
@@ -121,7 +130,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     text = f"Mean over {n} seeds"
     if counts[-1] >= MIN_SEEDS:
         text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$; from {MIN_SEEDS} seeds on)"
-    sentences = [text]
+    sentences = [escape_latex(setting_text(comparison).removesuffix(".")), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
     if tests and set(columns) & set(TEST_COLUMNS):
         kinds = " or ".join(TEST_NAMES[kind] for kind in dict.fromkeys(verdict.kind for verdict in tests))
@@ -130,7 +139,10 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
         sentences.append(
             f"Differences and tests: {metric} against {baseline}; {kinds}, two-sided,"
             f" with Holm's correction for {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
+            + ("; intervals of differences are not corrected" if "interval" in columns else "")
         )
+        if has_equal_p(comparison):
+            sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
         sentences.append(
             "Bold: the best mean of a column, and those that do not differ significantly from it (tested against the"

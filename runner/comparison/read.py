@@ -11,8 +11,8 @@ from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, re
 from ..system.errors import UserError
 from ..system.files import shown
 from .methods import Comparison, compare_methods, exclusion_reason
+from .tuning.effort import add_effort, add_trials
 from .tuning.searches import read_searches
-from .tuning_effort import add_effort, add_trials
 
 
 def read_comparison(

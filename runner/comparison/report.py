@@ -13,7 +13,10 @@ from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
-from .significance import LEVEL, MIN_SEEDS
+from .setting import horizon_text, setting_text
+from .significance import LEVEL
+from .tables.details import all_runs, all_trials, differences_from_the_best
+from .tables.text import EQUAL_P, MEANING, has_equal_p
 from .tuning.tables import boundary_note, tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
@@ -59,9 +62,14 @@ def write_comparison_report(
         "report.html.jinja",
         comparison=comparison,
         conclusion=conclusion_text(comparison),
+        setting=setting_text(comparison),
+        horizon=horizon_text(comparison),
+        meaning=MEANING,
+        equal_p=EQUAL_P.format(p="p") if has_equal_p(comparison) else "",
         metric=comparison.metrics[comparison.metric].label,
         table=[section for section in table if len(section.header) > 1],
-        tuning=tuning_tables(comparison),
+        tuning=[part for part in (differences_from_the_best(comparison), *tuning_tables(comparison)) if part.rows],
+        details=[part for part in (all_runs(comparison), all_trials(comparison)) if part.rows],
         boundary=boundary_note(comparison),
         searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
@@ -70,7 +78,6 @@ def write_comparison_report(
         rule=" ".join([DIVERGED_RULE, TIMED_RULE] if comparison.is_timed else [DIVERGED_RULE]),
         cost=COST,
         level=LEVEL,
-        min_seeds=MIN_SEEDS,
         run_count=len(runs),
         differing=[key.removeprefix("choices.") for key in (*comparison.differing, *comparison.unnamed)],
         values=differing_values(comparison),

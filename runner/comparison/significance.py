@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
+INTERVAL = 0.95  # level of confidence
 ROUNDING_ERROR = 1e-12  # relative: a spread that is no larger comes from adding up
 MIN_SEEDS = 3  # of each method, below which there is no test
 
@@ -37,6 +38,7 @@ class Verdict:
         p: two-sided.
         effect: Hedges' g with the mean of the two variances: the difference in standard deviations.
         adjusted: p after Holm's correction for the number of methods.
+        low, high: the 95 % interval of the difference, of the same test and not corrected; nan where there is none.
     """
 
     kind: str
@@ -44,6 +46,8 @@ class Verdict:
     p: float
     effect: float
     adjusted: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
     @property
     def has_p_value(self) -> bool:
@@ -104,14 +108,16 @@ def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, fl
     result = stats.ttest_rel(a, [baseline[seed] for seed in method]) if kind == "paired" else None
     if result is None:
         result = stats.ttest_ind(a, b, equal_var=False)
-    return Verdict(kind, difference, float(result.pvalue), effect)
+    low, high = map(float, result.confidence_interval(INTERVAL))
+    return Verdict(kind, difference, float(result.pvalue), effect, low=low, high=high)
 
 
-def as_good_as_the_best(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
-    """Returns the method with the best mean, and those that do not differ significantly from it.
+def compare_with_the_best(
+    values: Mapping[str, Mapping[int, float]], more_is_better: bool
+) -> tuple[str | None, dict[str, Verdict]]:
+    """Returns the method with the best mean (None: no values), and a test of every other one against it.
 
-    Each is tested against the best as against a baseline, with Holm's correction for their number; without a test a
-    method belongs to them only if its mean is the same.
+    These are tests as against a baseline, with Holm's correction for their number.
 
     Args:
         values: by seed, for each method; methods with a value that is not finite are left out.
@@ -119,17 +125,26 @@ def as_good_as_the_best(values: Mapping[str, Mapping[int, float]], more_is_bette
     """
     finite = {name: by_seed for name, by_seed in values.items() if by_seed and np.isfinite([*by_seed.values()]).all()}
     if not finite:
-        return set()
+        return None, {}
     means = {name: float(np.mean([*by_seed.values()])) for name, by_seed in finite.items()}
     best = (max if more_is_better else min)(means, key=lambda name: means[name])
     others = [name for name in finite if name != best]
     verdicts = [compare_with_baseline(finite[name], finite[best]) for name in others]
     adjusted = holm([verdict.p for verdict in verdicts])
-    return {best} | {
-        name
-        for name, verdict, p in zip(others, verdicts, adjusted, strict=True)
-        if (p >= LEVEL if verdict.has_p_value else verdict.difference == 0)
+    return best, {
+        name: replace(verdict, adjusted=p) for name, verdict, p in zip(others, verdicts, adjusted, strict=True)
     }
+
+
+def as_good_as_the_best(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
+    """Returns the method with the best mean, and those that do not differ significantly from it.
+
+    Without a test a method belongs to them only if its mean is the same. The arguments are those of
+    `compare_with_the_best`.
+    """
+    best, verdicts = compare_with_the_best(values, more_is_better)
+    equal = {name for name, v in verdicts.items() if (v.adjusted >= LEVEL if v.has_p_value else v.difference == 0)}
+    return equal if best is None else {best} | equal
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:

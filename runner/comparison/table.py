@@ -15,16 +15,29 @@ from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
-from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, Method, conclusion_text
-from .metrics import AXES, cost_form
+from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
+from .metrics import AXES
 from .paper_table import check_columns, default_columns, paper_table
 from .report import TableSection, write_comparison_report
-from .significance import MIN_SEEDS, Estimate, Verdict
+from .setting import horizon_text, setting_text
+from .tables.details import differences_from_the_best
+from .tables.noted_table import as_latex, as_markdown
+from .tables.text import (
+    MEANING,
+    deviation_text,
+    estimate_text,
+    interval_of_difference,
+    interval_text,
+    mean_text,
+    target_text,
+    verdict_cells,
+)
 from .tuning.expected_best import draw_expected_best
-from .tuning.tables import as_latex, as_markdown, tuning_tables
+from .tuning.tables import tuning_tables
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
+DIFFERENCE_INTERVAL = "its 95 % interval"
 TARGET_AXES = ("steps", "gradients", "seconds")  # of the cost to the target, in the files
 
 
@@ -98,8 +111,8 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
     axes = list(axes) if comparison.has_accuracies else []
     tested, known, recorded = comparison.metric, comparison.metrics, comparison.recorded
     others = [name for name in metrics if name != tested and name in recorded]
-    results = ["method", "runs", "diverged", known[tested].label, "95 % interval"]
-    results += ["difference", "p (Holm)", "effect (g)", "test"]
+    results = ["method", "runs", "diverged", known[tested].label, "SD", "95 % interval"]
+    results += ["difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", "test"]
     costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
     sections = [
         TableSection("Results", results, []),
@@ -108,8 +121,10 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
     ]
     for method in comparison.methods:
         value, form = method.estimates[tested], known[tested].form
-        row = [method.label, str(len(method.runs)), str(method.diverged), estimate_text(value, form)]
-        sections[0].rows.append([*row, interval_text(value, form), *verdict_cells(method.verdict, form)])
+        row = [method.label, str(len(method.runs)), str(method.diverged)]
+        row += [mean_text(value, form), deviation_text(value, form), interval_text(value, form)]
+        difference, *test = verdict_cells(method.verdict, form)
+        sections[0].rows.append([*row, difference, interval_of_difference(method.verdict, form), *test])
         values = [estimate_text(method.estimates[name], known[name].form) for name in others]
         sections[1].rows.append([method.label, *values])
         effort = [str(method.trial_count), f"{method.trial_gradients:,}"]
@@ -117,40 +132,12 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
     return sections
 
 
-def interval_text(value: Estimate, form: str) -> str:
-    """Returns the 95 % interval of a mean; of fewer than MIN_SEEDS seeds it is so wide that it says nothing."""
-    return f"{value.low:{form}} to {value.high:{form}}" if value.n >= MIN_SEEDS else f"n = {value.n}" if value.n else ""
-
-
-def estimate_text(value: Estimate, form: str) -> str:
-    """Returns a mean with its standard deviation."""
-    if value.n == 0:
-        return ""
-    return f"{value.mean:{form}}" if value.n == 1 else f"{value.mean:{form}} ± {value.std:{form}}"
-
-
-def target_text(method: Method, axis: str) -> str:
-    """Returns the cost to reach the target, and the number of runs that did unless all did."""
-    missed = f" ({method.reached_text})" if method.reached_text else ""
-    return estimate_text(method.to_target[axis], cost_form(axis)) + missed
-
-
-def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
-    """Returns difference, corrected p, effect and kind of a test, as text."""
-    if verdict is None:
-        return ["", "", "", "baseline"]
-    difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
-    if not verdict.has_p_value:
-        return [difference, "", "", verdict.kind]
-    p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
-    return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]
-
-
 def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> None:
     """Prints the table, the result of the tests and a legend."""
     header, rows = comparison_table(comparison, [x_axis], TERMINAL_METRICS)
     tuned = any(m.trials for m in comparison.methods)
-    columns = [i for i, name in enumerate(header) if tuned or not name.startswith("tuning")]
+    left_out = {DIFFERENCE_INTERVAL} | (set() if tuned else {"tuning trials", "tuning gradients"})
+    columns = [i for i, name in enumerate(header) if name not in left_out]
     table = plain_table(*(header[index] for index in columns))
     for row in rows:
         table.add_row(*(row[index].replace("[", r"\[") for index in columns))
@@ -160,7 +147,7 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
     console.print(
-        f"mean ± standard deviation over seeds; 95 % interval from {MIN_SEEDS} seeds on;"
+        f"{MEANING};"
         f" p: {comparison.metrics[comparison.metric].label} vs."
         f" {comparison.baseline_label}, corrected by Holm's method, * below 0.05; {COST}.",
         soft_wrap=True,
@@ -179,11 +166,13 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     out.mkdir(parents=True, exist_ok=True)
     axes = list(dict.fromkeys([x_axis, *TARGET_AXES]))
     write_csv(comparison, out / "table.csv")
-    tuning = tuning_tables(comparison) if comparison.searches else []
+    further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
+    further = [table for table in further if table.rows]
+    text = f"{setting_text(comparison)} {horizon_text(comparison)}".strip()
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
-    write_text(out / "table.md", table + as_markdown(tuning))
+    write_text(out / "table.md", f"{text}\n\n{table}\n{MEANING}.\n{as_markdown(further)}")
     tex = paper_table(comparison, columns or default_columns(comparison, x_axis))
-    write_text(out / "table.tex", tex + as_latex(tuning))
+    write_text(out / "table.tex", tex + as_latex(further))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
     figures += [*draw_fisher_figures(comparison, x_axis, out), *draw_expected_best(comparison, out)]
     sections = table_sections(comparison, axes, comparison.metrics)

@@ -9,11 +9,12 @@ from typing import Any
 
 from ..config.options import shipped
 from ..system.errors import UserError, nearest
-from .style import COLOURS, LINES, PALETTE
+from .style import COLOURS, LINE_STYLES, LINES, PALETTE
 
 FILE = "labels.yaml"  # of conf/
 GROUPS = ("optimizer", "model", "data")  # an option of these is written without the name of its group
 LABELLED_KEYS = {"batching.size": "batch size", "batching.persistency": "batch reuse"}  # others by their last part
+AXIS_LABELS = LABELLED_KEYS | {"optimizer.lr": "learning rate"}
 Style = tuple[str, Any]  # a colour and a line style of matplotlib
 
 
@@ -135,6 +136,16 @@ def part_label(key: str, value: str) -> str:
     return f"{LABELLED_KEYS.get(key, last.replace('_', ' '))} {value}"
 
 
+def key_label(key: str) -> str:
+    """Returns the label of a key on the axis of a figure and in sentences.
+
+    >>> key_label("optimizer.lr"), key_label("+optimizer.weight_decay"), key_label("schedule.warmup")
+    ('learning rate', 'weight decay', 'schedule warmup')
+    """
+    key = key.lstrip("+")
+    return AXIS_LABELS.get(key, key.removeprefix("optimizer.").replace("_", " ").replace(".", " "))
+
+
 def method_styles(names: Iterable[str]) -> dict[str, Style]:
     """Returns the colour and the line style of each method.
 
@@ -166,7 +177,10 @@ def optimizer_styles(optimizers: Iterable[str]) -> dict[str, Style]:
     Of an optimizer that is not listed there they depend on its name: of the free pairs, in an order that the name
     gives, it gets the first whose colour no other optimizer of these has.
     """
-    listed = {name: (COLOURS[entry["colour"]], entry["line"]) for name, entry in shipped(FILE)["optimizer"].items()}
+    listed = {
+        name: (COLOURS[entry["colour"]], LINE_STYLES[entry["line"]])
+        for name, entry in shipped(FILE)["optimizer"].items()
+    }
     names = set(optimizers)
     styles = {name: listed[name] for name in names if name in listed}
     for name in sorted(names - listed.keys()):

@@ -36,10 +36,14 @@ COLOURS = {
     "teal": "#004949",
 }
 PALETTE = tuple(COLOURS.values())
-LINES: tuple[Any, ...] = (
-    *("solid", "dashed", "dotted", "dashdot"),
-    *((0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)), (0, (8, 2, 2, 2))),
-)
+LINE_STYLES: dict[str, Any] = {
+    **{name: name for name in ("solid", "dashed", "dotted", "dashdot")},
+    "dash_dot_dot": (0, (5, 1, 1, 1, 1, 1)),
+    "long_dashes": (0, (8, 3)),
+    "wide_dots": (0, (1, 3)),
+    "long_dash_dot": (0, (8, 2, 2, 2)),
+}
+LINES = tuple(LINE_STYLES.values())
 SET_COLOURS = {"train": PALETTE[0], "validation": PALETTE[2], "test": PALETTE[1]}
 TRAJECTORY_COLOUR = SET_COLOURS["test"]
 

@@ -96,7 +96,7 @@ def draw_searches(searches: list[Search], folder: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ..reporting.method_styles import method_labels, method_styles
+    from ..reporting.method_styles import key_label, method_labels, method_styles
     from ..reporting.style import LOG_SCALE_RATIO, needs_log_scale, save_figure, style_axes
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -130,7 +130,7 @@ def draw_searches(searches: list[Search], folder: Path) -> None:
     if (finite < limit).any() and needs_log_scale(finite[finite < limit]):
         axis.set_yscale("log")
     first = searches[0]
-    axis.set_xlabel(f"{first.parameter}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
+    axis.set_xlabel(f"{key_label(first.parameter)}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
     axis.set_ylabel(f"mean training loss, last {first.over_last} steps")
     style_axes(axis)
     if len(searches) > 1:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from ..config.overrides import split_override
 from ..records.job_table import SEED
+from ..reporting.method_styles import method_labels
 from ..sweeps.jobs import composed, plan_jobs
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_overrides
@@ -108,10 +109,12 @@ class TrialTuner:
             print(f"searching {', '.join(search.space)} of {method.name}", flush=True)
             if not search.run():
                 return None
+        labels = method_labels(method.name for method, _ in searches)
         for method, search in searches:
             if not search.wait():
                 return None
-            result = write_trials(self.folder / method.folder, search.study, search.jobs())
+            folder = self.folder / method.folder
+            result = write_trials(folder, search.study, search.jobs(), labels[method.name])
             method.content = result.content
         return [method for method, _ in self.searches]
 

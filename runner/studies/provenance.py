@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..comparison.methods import compare_methods
 from ..comparison.report import environment_rows
-from ..comparison.tuning_effort import add_effort
+from ..comparison.tuning.effort import add_effort
 from ..records.frames import load_runs
 from ..records.job_table import jobs_below
 from ..records.run_folder import SUMMARY

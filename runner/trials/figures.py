@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from ..reporting.method_styles import key_label
 from ..reporting.style import (
     PALETTE,
     SavedFigure,
@@ -33,8 +34,14 @@ ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
 
 
-def draw_search(folder: Path, study: SearchStudy) -> list[SavedFigure]:
-    """Draws the figures of a search, and returns them. Trials that diverged are left out."""
+def draw_search(folder: Path, study: SearchStudy, method: str = "") -> list[SavedFigure]:
+    """Draws the figures of a search, and returns them. Trials that diverged are left out.
+
+    Args:
+        folder: of the files.
+        study: of the search.
+        method: the label of what was searched, which stands before the titles; empty: nothing does.
+    """
     ended = [t for t in study.trials() if t.state == TrialState.COMPLETE and t.value is not None]
     ended = [trial for trial in ended if math.isfinite(trial.value)]
     figures: dict[str, tuple[Callable[[SearchStudy, list[FrozenTrial]], Figure | None], str]] = {
@@ -47,8 +54,9 @@ def draw_search(folder: Path, study: SearchStudy) -> list[SavedFigure]:
     for name, (draw, title) in figures.items():
         figure = draw(study, ended) if ended else None
         if figure is not None:
-            set_title(figure, title)
-            saved.append(save_figure(figure, NAME.format(name), title, folder))
+            whole = f"{method}: {title}" if method else title
+            set_title(figure, escape_math(whole))
+            saved.append(save_figure(figure, NAME.format(name), whole, folder))
     return saved
 
 
@@ -79,7 +87,7 @@ def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
         axis.scatter(places, values, c=[trial.number for trial in trials], cmap="Blues", vmin=-len(trials) / 2, s=18)
         axis.plot(places[best], values[best], "o", color=BEST, markersize=10, fillstyle="none")
         _key_axis(axis.xaxis, axis.set_xscale, distribution)
-        axis.set_xlabel(escape_math(key))
+        axis.set_xlabel(escape_math(key_label(key)))
     for axis in panels.flat[len(study.space) :]:
         axis.set_axis_off()
     for axis in panels[:, 0]:
@@ -96,7 +104,7 @@ def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | No
     figure = new_figure(3.8)
     axis = figure.subplots()
     values = _values(trials)
-    names = [*study.space, study.settings.metric]
+    names = [*map(key_label, study.space), metric_label(study)]
     columns = [_fractions(d, [trial.params[key] for trial in trials]) for key, d in study.space.items()]
     ranks = np.argsort(np.argsort(values if study.settings.direction == "minimize" else -values))
     spread = np.ptp(values)
@@ -104,7 +112,7 @@ def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | No
     for line, rank in sorted(zip(np.array(columns).T, ranks, strict=True), key=lambda entry: -entry[1]):
         colour, alpha = (BEST, 1.0) if rank == 0 else (OTHERS, max(0.15, 1 - rank / len(trials)))
         axis.plot(range(len(names)), line, color=colour, alpha=alpha, linewidth=1.2)
-    axis.set_xticks(range(len(names)), [escape_math(name) for name in names], rotation=12)
+    axis.set_xticks(range(len(names)), [escape_math(name) for name in names])
     axis.set_yticks([])
     for position, distribution in enumerate([*study.space.values(), None]):
         axis.axvline(position, color="grey", linewidth=0.8)
@@ -131,12 +139,18 @@ def draw_importance(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | 
     figure = new_figure(0.5 * len(importances) + 1.2)
     axis = figure.subplots()
     names = list(reversed(importances))
-    bars = axis.barh([escape_math(name) for name in names], [importances[name] for name in names], color=OTHERS)
+    labels = [escape_math(key_label(name)) for name in names]
+    bars = axis.barh(labels, [importances[name] for name in names], color=OTHERS)
     axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axis.set_xlim(0, 1.08)
-    axis.set_xlabel(f"importance: fraction of the variance of {study.settings.metric} (fANOVA)")
+    axis.set_xlabel(f"importance: fraction of the variance of the {escape_math(metric_label(study))} (fANOVA)")
     style_axes(axis)
     return figure
+
+
+def metric_label(study: SearchStudy) -> str:
+    """Returns the metric of a search in words."""
+    return study.settings.metric.replace("_", " ")
 
 
 def _values(trials: list[FrozenTrial]) -> np.ndarray:
@@ -148,7 +162,7 @@ def _best(study: SearchStudy, values: np.ndarray) -> int:
 
 
 def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
-    axis.set_ylabel(escape_math(study.settings.metric))
+    axis.set_ylabel(escape_math(metric_label(study)))
     if needs_log_scale(values):
         axis.set_yscale("log")
     style_axes(axis)

@@ -18,13 +18,14 @@ PAGE = "report.html"
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
-def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -> TrialSearchResult:
+def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]], method: str = "") -> TrialSearchResult:
     """Writes search.json, the figures and the page into a folder; returns the result.
 
     Args:
         folder: of the sweep, or of one of its searches.
         study: of the search.
         jobs: of the trials, in the plan of the sweep.
+        method: the label of what was searched, in the titles of figures; empty: it has none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trials = [_as_json(trial, runs_of(trial, jobs)) for trial in study.trials()]
@@ -39,7 +40,7 @@ def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]]) -
         "pruned": [trial["number"] for trial in trials if trial["state"] == "pruned"],
     }
     write_json(folder / FILE, content)
-    figures = draw_search(folder, study)
+    figures = draw_search(folder, study, method)
     write_text(folder / PAGE, page(content, figures))
     return TrialSearchResult(content, [PAGE, *(figure.png.name for figure in figures)])
 

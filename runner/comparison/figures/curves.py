@@ -35,6 +35,7 @@ BAND = "line: mean over seeds; band: minimum to maximum over seeds"
 MEAN_TIME = ", mean over the seeds at each step"
 OFF_AXIS = "; the value before the first step is off the axis"
 SAME = 1e-3  # relative difference, below which curves cover each other
+EDGE = 0.03  # of the x-axis, beside the curves
 DASH = 6.0  # length in points of the dashes of such curves
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
 
@@ -88,7 +89,8 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     for name, (title, quantities) in lines.items():
         panels = {quantity: curves for quantity, curves in quantities.items() if curves}
         if panels:
-            yield name, f"{title} vs. {x_axis}", draw_curve_panels(panels, comparison.methods, x_axis)
+            figure = draw_curve_panels(panels, comparison.methods, x_axis, from_start=name != "end")
+            yield name, f"{title} vs. {x_axis}", figure
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
         yield "time_to_target", title, draw_target_costs(comparison, x_axis)
@@ -205,7 +207,7 @@ def turn(number: int, count: int) -> tuple[float, tuple[float, float]]:
 
 
 def draw_curve_panels(
-    panels: dict[str, dict[str, Curve]], methods: list[Method], x_axis: str, across: int = 1
+    panels: dict[str, dict[str, Curve]], methods: list[Method], x_axis: str, across: int = 1, from_start: bool = True
 ) -> Figure:
     """Draws curves, a panel for each quantity, with one legend below all of them.
 
@@ -216,6 +218,7 @@ def draw_curve_panels(
         methods: all of them, so that each has the same colour in all figures.
         x_axis: one of AXES.
         across: panels side by side.
+        from_start: whether the x-axis begins with the run, as that of curves of evaluations does.
     """
     labels = {m.name: m.label for m in methods if any(m.name in curves for curves in panels.values())}
     columns, down = legend_columns(labels.values()), -(-len(panels) // across)
@@ -239,6 +242,9 @@ def draw_curve_panels(
             axis.set_yscale("log")
         if "%" in quantity and fit_percentages(axis, [(c.x, c.low, c.high) for c in curves.values()]):
             note = shown_band + OFF_AXIS
+        last = max((c.x[-1] for c in curves.values()), default=0.0)
+        if from_start and last > 0:
+            axis.set_xlim(-EDGE * last, (1 + EDGE) * last)
         style_axes(axis)
         axis.set_ylabel(quantity)
     set_note(grid[0, 0], note)

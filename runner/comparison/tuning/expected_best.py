@@ -22,12 +22,12 @@ from ...reporting.style import (
 from ..methods import Comparison
 from .searches import MethodSearch
 
-EXPECTED = "expected best of n trials drawn from all trials of the method"
+EXPECTED = "line: expected best of n trials drawn from all trials of the method; band: ± its standard deviation"
 IN_ORDER = "best of the first n trials, in their order"
 ESTIMATE = (
     "Of random search: the expected lowest value of n trials drawn with replacement from all trials of the method"
-    " (Dodge et al. 2019, section 3), ± its standard deviation. That needs trials that are independent and identically"
-    " distributed; near the number of trials it is biased, mostly upwards (Tang et al. 2020)."
+    " (Dodge et al. 2019, section 3), with its standard deviation (SD). That needs trials that are independent and"
+    " identically distributed; near the number of trials it is biased, mostly upwards (Tang et al. 2020)."
 )
 ORDER_TEXT = "Trials of this search are not independent: the lowest value of the first n, in the order of the trials."
 WORST = "A trial that diverged or failed counts as the highest finite value of all methods."
@@ -94,14 +94,18 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     for name, label in labels.items():
         search, (colour, line) = searches[name], styles[name]
         numbers = np.arange(1, len(search.values) + 1)
-        mean = np.array([best_after(search, int(n), worst)[0] for n in numbers])
+        best = [best_after(search, int(n), worst) for n in numbers]
+        mean = np.array([value for value, _ in best])
+        deviation = np.array([spread or 0.0 for _, spread in best])
         (handles[label],) = axis.plot(numbers, mean, color=colour, linestyle=line, marker="o", markersize=points(3))
-        drawn.append(mean)
+        axis.fill_between(numbers, mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
+        drawn += [mean, mean - deviation]
     if needs_log_scale(np.concatenate(drawn)):
         axis.set_yscale("log")
     axis.set_xscale("log", base=2)
     counts = trial_counts(longest)
     axis.set_xticks(counts, [str(n) for n in counts])
+    axis.set_xticks([], minor=True)
     first = next(iter(searches.values()))
     axis.set_xlabel("trials of a method")
     axis.set_ylabel(f"best {first.metric}")

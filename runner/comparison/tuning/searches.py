@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...config.overrides import split_override
 from ...search.search import searches_folder
@@ -17,6 +17,14 @@ from ...trials.result import FILE
 FIGURES = {"history": "Trials and the best so far", "slice": "Loss vs. each key; darker: later trials, ring: the best"}
 
 
+class Trial(NamedTuple):
+    """A trial of a search: how it ended, its metric (infinite where it has none), and the value of each key as text."""
+
+    state: str
+    value: float
+    params: dict[str, str]
+
+
 @dataclass(frozen=True)
 class MethodSearch:
     """The search that tuned a method.
@@ -24,8 +32,7 @@ class MethodSearch:
     Attributes:
         kind: rule, random, qmc or tpe.
         metric: by which trials were compared, in words.
-        values: the metric of each trial, in their order; infinite where a trial diverged or failed.
-        states: how many trials ended in which state.
+        trials: all of them, in their order.
         best: the chosen value of each key that was searched, as text.
         ranges: what was searched of each key, as text.
         at_boundary: keys whose best value lies at a boundary of its range.
@@ -34,12 +41,14 @@ class MethodSearch:
         validation: the fraction of the training set that trials were compared on, as it was typed; None: not typed.
         sampler_seed: None for the rule.
         figures: files by their captions, which may be missing.
+        over_last: of the rule: steps at the end of a run, whose mean training loss is the metric; None: of no rule.
+        chosen_runs: folders of the runs of the chosen trial.
+        chosen_test_loss: of the chosen trial, a mean over its seeds; None: not known.
     """
 
     kind: str
     metric: str
-    values: list[float]
-    states: Counter[str]
+    trials: list[Trial]
     best: dict[str, str]
     ranges: dict[str, str]
     at_boundary: list[str]
@@ -48,6 +57,19 @@ class MethodSearch:
     validation: str | None
     sampler_seed: int | None
     figures: dict[str, Path]
+    over_last: int | None = None
+    chosen_runs: tuple[Path, ...] = ()
+    chosen_test_loss: float | None = None
+
+    @property
+    def values(self) -> list[float]:
+        """The metric of each trial."""
+        return [trial.value for trial in self.trials]
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many trials ended in which state."""
+        return Counter(trial.state for trial in self.trials)
 
     @property
     def best_value(self) -> float:
@@ -100,17 +122,19 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
         if content.get("chosen") is None:
             return None
         key, grid = content["parameter"], f"{content['base']}^-i for i in {content['exponents']}"
-        losses = [entry["loss"] for entry in content["trials"]]
         return MethodSearch(
             kind="rule",
             metric=f"mean training loss over the last {content['over_last']} steps",
-            values=[math.inf if loss is None else loss for loss in losses],
-            states=Counter(entry["status"] for entry in content["trials"]),
+            trials=[Trial(t["status"], metric_value(t["loss"]), {key: str(t["lr"])}) for t in content["trials"]],
             best={key: str(content["chosen"])},
             ranges={key: f"{grid}; n times the best, n in {content['factors']}, while the loss falls"},
             at_boundary=[key] if content["at_boundary"] else [],
             sampler_seed=None,
             figures={"Loss vs. learning rate": sweep / f"{STEM}.png"},
+            over_last=content["over_last"],
+            chosen_runs=tuple(
+                sweep / r["folder"] for t in content["trials"] if t["lr"] == content["chosen"] for r in t["runs"]
+            ),
             **common,
         )
     folder = sweep / searches_folder(method)
@@ -120,12 +144,20 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
     return MethodSearch(
         kind=content["sampler"],
         metric=content["metric"].replace("_", " "),
-        values=[math.inf if trial["value"] is None else trial["value"] for trial in content["trials"]],
-        states=Counter(trial["state"] for trial in content["trials"]),
+        trials=[
+            Trial(t["state"], metric_value(t["value"]), {key: str(value) for key, value in t["params"].items()})
+            for t in content["trials"]
+        ],
         best={key: str(value) for key, value in content["best"]["params"].items()},
         ranges=content["space"],
         at_boundary=content["at_boundary"],
         sampler_seed=content["seed"],
         figures={title: folder / f"search_{name}.png" for name, title in FIGURES.items()},
+        chosen_runs=tuple(sweep / run for run in content["best"].get("runs", ())),
         **common,
     )
+
+
+def metric_value(value: float | None) -> float:
+    """Returns the metric of a trial; infinite where it diverged or failed, and has none."""
+    return math.inf if value is None else value

@@ -1,11 +1,12 @@
 """Tables of how the methods of a comparison were tuned, for the report, table.md and table.tex."""
 
 import re
-from typing import NamedTuple
 
-from ...reporting.tables import latex, markdown
+from ...reporting.method_styles import key_label
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
+from ..tables.noted_table import NotedTable, short
+from .chosen import chosen_values
 from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
 from .searches import MethodSearch
 
@@ -25,27 +26,10 @@ NOT_TUNED = "Values that differ between the methods without being searched; a ce
 OFF = {"", "null", "false"}  # a switch of one optimizer that is off is no value
 
 
-class NotedTable(NamedTuple):
-    """A table with its title and a note below it.
-
-    Attributes:
-        key: for references to it.
-        title: what it shows, in a few words.
-        header: a cell for each column.
-        rows: of as many cells; the first column is a name.
-        note: what its cells mean, in sentences.
-    """
-
-    key: str
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: str
-
-
 def tuning_tables(comparison: Comparison) -> list[NotedTable]:
     """Returns the tables that have any rows."""
-    tables = [tuned_values(comparison), budget(comparison), best_of_trials(comparison), untuned_values(comparison)]
+    tables = [tuned_values(comparison), budget(comparison), chosen_values(comparison), best_of_trials(comparison)]
+    tables.append(untuned_values(comparison))
     return [table for table in tables if table.rows]
 
 
@@ -76,13 +60,13 @@ def boundary_note(comparison: Comparison) -> str:
     texts = []
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
-        keys = [key.lstrip("+") for key in search.best if place_text(search, key) != "no"] if search else []
+        keys = [key_label(key) for key in search.best if place_text(search, key) != "no"] if search else []
         texts += [f"{', '.join(keys)} of {method.label}"] if keys else []
     if not texts:
         return ""
     return (
-        f"At a boundary of what was searched lies the best {'; '.join(texts)}: a better value may lie beyond it, and in"
-        " another space the order of the methods may be another."
+        f"Chosen at an end of the searched range: {'; '.join(texts)}. Better values may lie beyond it, and with a wider"
+        " range the order of the methods may be another."
     )
 
 
@@ -120,8 +104,10 @@ def budget_note(comparison: Comparison) -> str:
         parts.append("What is best after the one duration need not be best after the other.")
     if search.sampler_seed is not None:
         parts.append(
-            f"The sampler of every method has seed {search.sampler_seed}. All have as many trials, which cover a space"
-            " of more keys more thinly. trainopt optimizer=NAME --space shows a declared space with its sources."
+            f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces agree,"
+            " both methods try the same values (common random numbers), so that neither has luckier draws; their curves"
+            " of the best trial are then not independent. All have as many trials, which cover a space of more keys"
+            " more thinly. trainopt optimizer=NAME --space shows a declared space with its sources."
         )
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
@@ -151,7 +137,7 @@ def best_of_trials(comparison: Comparison) -> NotedTable:
         search = searches.get(method.name)
         if search is not None:
             ns = [n for n in counts if n <= len(search.values)]
-            cells = [deviation_text(*best_after(search, n, worst_value(searches))) for n in ns]
+            cells = [expected_text(*best_after(search, n, worst_value(searches))) for n in ns]
             rows.append([method.label, *cells, *("" for _ in counts[len(ns) :])])
     kinds = {search.kind for search in searches.values()}
     note = f"{ESTIMATE if kinds == {'random'} else ORDER_TEXT} {WORST}"
@@ -178,29 +164,6 @@ def untuned_values(comparison: Comparison) -> NotedTable:
     return NotedTable("untuned", "Not tuned", ["key", *(method.label for method in methods)], rows, NOT_TUNED)
 
 
-def as_markdown(tables: list[NotedTable]) -> str:
-    """Returns tables in Markdown, each with its title and its note."""
-    parts = (f"\n## {t.title}\n\n{markdown(t.header, t.rows)}\n{t.note}\n" for t in tables)
-    return "".join(parts)
-
-
-def as_latex(tables: list[NotedTable]) -> str:
-    """Returns tables in LaTeX, each with its note as the caption."""
-    return "".join(f"\n{latex(t.header, t.rows, f'{t.title}. {t.note}', f'tab:{t.key}')}" for t in tables)
-
-
-def deviation_text(value: float, deviation: float | None) -> str:
+def expected_text(value: float, deviation: float | None) -> str:
     """Returns a value, with its standard deviation where it has one."""
-    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
-
-
-def short(value: str) -> str:
-    """Returns a number with four digits, and other text as it is.
-
-    >>> short("0.04491523825137997"), short("[0.9,0.999]"), short("64")
-    ('0.04492', '[0.9,0.999]', '64')
-    """
-    try:
-        return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
-    except ValueError:
-        return value
+    return f"{value:.4g}" if deviation is None else f"{value:.4g} (SD {deviation:.2g})"

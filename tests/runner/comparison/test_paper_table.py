@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table
+from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.significance import as_good_as_the_best
-from trainopt.runner.comparison.table import interval_text
+from trainopt.runner.comparison.tables.details import differences_from_the_best
+from trainopt.runner.comparison.tables.text import has_equal_p, interval_text
 from trainopt.runner.records.frames import load_runs
 
 TOP1 = {"sgd": [90.0, 91.0, 92.0, 90.5], "adam": [93.0, 94.5, 94.0, 93.5], "muon": [93.5, 94.0, 94.5, 93.0]}
@@ -65,6 +68,26 @@ def test_the_best_is_tested_against_as_by_hand():
     by_hand = {best} | {n for n, p in ps.items() if (2 * p if n == smallest else max(p, 2 * min(ps.values()))) >= 0.05}
     assert as_good_as_the_best(values, more_is_better=True) == by_hand == {"c"}
     assert as_good_as_the_best(values, more_is_better=False) == {"a", "b"}
+
+
+def test_differences_from_the_best_have_intervals_and_equal_p_values_a_reason(three):
+    comparison = read_comparison([three], baseline="SGD")
+    rows = {row[0]: row for row in differences_from_the_best(comparison).rows}
+    (best,) = (label for label, row in rows.items() if row[1] == "best")
+    assert best != comparison.baseline_label
+    values = {m.label: comparison.runs.summaries.loc[m.runs, "final.top1"].to_numpy() for m in comparison.methods}
+    for label in rows.keys() - {best}:
+        differences = values[label] - values[best]
+        low, high = stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences))
+        assert rows[label][1:3] == [f"{differences.mean():+.2f}", f"{low:+.2f} to {high:+.2f}"]
+    same = read_comparison([three], baseline=best)
+    assert differences_from_the_best(same).rows == []  # the tests against the baseline are these
+    assert not has_equal_p(same)
+    others = [m for m in same.methods if m.verdict]
+    for method, p in zip(others, (0.02, 0.03), strict=True):
+        method.verdict = replace(method.verdict, p=p, adjusted=0.04)
+    assert has_equal_p(same)
+    assert "come from Holm's correction" in paper_table(same, ["p"])
 
 
 def test_few_seeds_or_no_spread_make_only_the_best_bold():

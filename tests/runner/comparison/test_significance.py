@@ -131,3 +131,17 @@ def test_a_real_difference_is_found(rng):
         compare_with_baseline(by_seed(rng.normal(92, 0.5, 5)), by_seed(rng.normal(90, 0.5, 5))).p for _ in range(100)
     ]
     assert np.mean([p < LEVEL for p in found]) > 0.9
+
+
+def test_the_interval_of_a_difference_is_the_closed_form(rng):
+    a, b, c = rng.normal(1, 1, 5), rng.normal(0, 2, 5), rng.normal(0, 2, 7)
+    paired = compare_with_baseline(by_seed(a), by_seed(b))
+    reach = stats.t.ppf(0.975, 4) * stats.sem(a - b)
+    assert (paired.low, paired.high) == pytest.approx((np.mean(a - b) - reach, np.mean(a - b) + reach))
+    welch = compare_with_baseline(by_seed(a), by_seed(c))
+    parts = [np.var(values, ddof=1) / len(values) for values in (a, c)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, (5, 7), strict=True))
+    reach = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    difference = np.mean(a) - np.mean(c)
+    assert (welch.low, welch.high) == pytest.approx((difference - reach, difference + reach))
+    assert math.isnan(compare_with_baseline(by_seed([1.0]), by_seed([2.0])).low)

@@ -10,8 +10,10 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.tables.details import all_runs, all_trials
+from trainopt.runner.comparison.tables.noted_table import as_latex, as_markdown
 from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
-from trainopt.runner.comparison.tuning.tables import as_latex, as_markdown, boundary_note, tuning_tables
+from trainopt.runner.comparison.tuning.tables import boundary_note, tuning_tables
 from trainopt.runner.system.errors import UserError
 
 SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
@@ -59,9 +61,16 @@ def tournament(folder: Path, sampler: str = "random") -> Path:
 
 def write_search(folder: Path, optimizer: str, sampler: str) -> None:
     states = ["diverged" if value is None else "finished" for value in VALUES[optimizer]]
-    trials = [{"state": state, "value": value} for state, value in zip(states, VALUES[optimizer], strict=True)]
+    trials: list[dict] = []
+    for number, (state, value) in enumerate(zip(states, VALUES[optimizer], strict=True)):
+        trial = {"state": state, "value": value, "params": {"optimizer.lr": 0.01 * (number + 1)}}
+        trials.append(trial | {"runs": [f"{optimizer}-{number}"]})
     content = {"sampler": sampler, "metric": "validation_loss", "direction": "minimize", "seed": 7, "trials": trials}
-    content |= {"space": {"optimizer.lr": SPACES[optimizer]}, "best": {"params": {"optimizer.lr": CHOSEN[optimizer]}}}
+    content |= {
+        "space": {"optimizer.lr": SPACES[optimizer]},
+    }
+    best = trials[VALUES[optimizer].index(min(v for v in VALUES[optimizer] if v is not None))]
+    content |= {"best": best | {"params": {"optimizer.lr": CHOSEN[optimizer]}}}
     content["at_boundary"] = ["optimizer.lr"] if optimizer == "sgd" else []
     folder.mkdir(parents=True)
     (folder / "search.json").write_text(json.dumps(content))
@@ -93,12 +102,51 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         ["optimizer.eps", "", "1e-08", ""],
     ]
     worst = expected_best(np.array([0.9, 0.5, 0.9, 0.7]), 2)  # the trial that diverged counts as the highest value
-    assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} ± {worst[1]:.2g}"
+    assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} (SD {worst[1]:.2g})"
     assert [row[0] for row in tables["trials"].rows] == ["SGD", "Adam"]
     assert boundary_note(comparison).startswith(
-        "At a boundary of what was searched lies the best optimizer.lr of SGD; optimizer.lr of Adam: "
+        "Chosen at an end of the searched range: learning rate of SGD; learning rate of Adam. "
     )
-    assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 4
+    assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 5
+
+
+def test_the_chosen_trial_is_compared_with_the_final_runs_by_the_same_metric(tmp_path):
+    sweep = tournament(tmp_path)
+    (table,) = (t for t in tuning_tables(read_comparison([sweep])) if t.key == "chosen")
+    assert table.title == "Chosen trials and final runs: test loss"  # final runs hold nothing out
+    assert "have no validation loss" in table.note
+    losses = {"sgd-1": 0.5, "adam-3": 0.3}  # the chosen trials
+    for run, loss in losses.items():
+        summary = json.loads((sweep / run / "summary.json").read_text())
+        summary["final"]["loss"] = loss
+        (sweep / run / "summary.json").write_text(json.dumps(summary))
+    (table,) = (t for t in tuning_tables(read_comparison([sweep])) if t.key == "chosen")
+    assert [row[:2] for row in table.rows] == [["SGD", "0.5"], ["Adam", "0.3"]]
+    for run in sweep.glob("*-final-*"):
+        seed = int(run.name[-1])
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        held_out = [row | {"kind": "validation", "loss": seed + 0.25} for row in rows if row["kind"] == "test"]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *held_out]))
+    (table,) = (t for t in tuning_tables(read_comparison([sweep])) if t.key == "chosen")
+    reach = 4.302653 / 3**0.5  # Student's t of 2 degrees of freedom; the losses are 1.25, 2.25 and 3.25
+    interval = f"{2.25 - reach:.4g} to {2.25 + reach:.4g}"
+    assert table.rows == [
+        ["SGD", "0.5", f"2.25 ± {reach:.4g}", interval, "+1.75"],
+        ["Adam", "0.3", f"2.25 ± {reach:.4g}", interval, "+1.95"],
+    ]
+    assert "above 0, the trial was too good" in table.note
+
+
+def test_every_run_and_trial_stands_in_the_details(tmp_path):
+    comparison = read_comparison([tournament(tmp_path)])
+    assert [row[:4] for row in all_trials(comparison).rows[:3]] == [
+        ["SGD", "0", "finished", "0.9"],
+        ["SGD", "1", "finished", "0.5"],
+        ["SGD", "2", "diverged", ""],
+    ]
+    assert [row[4] for row in all_trials(comparison).rows[:3]] == ["0.01", "0.02", "0.03"]
+    column = all_runs(comparison).header.index("final top-1 (%)")
+    assert [row[column] for row in all_runs(comparison).rows[:3]] == ["91.00", "92.00", "93.00"]
 
 
 def test_trials_of_one_point_share_a_run_and_count_each(tmp_path):

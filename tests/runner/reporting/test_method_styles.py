@@ -8,7 +8,7 @@ import pytest
 from trainopt.runner.config.options import CONF, Vocabulary, shipped
 from trainopt.runner.reporting.figure_style import figure_style, legend_width, points
 from trainopt.runner.reporting.method_styles import FILE, method_labels, method_styles, optimizer_styles
-from trainopt.runner.reporting.style import COLOURS, LINES, PALETTE, fit_percentages, new_figure
+from trainopt.runner.reporting.style import COLOURS, LINE_STYLES, PALETTE, fit_percentages, new_figure
 from trainopt.runner.system.errors import UserError
 
 # Machado et al. 2009, severity 1: what a reader without one kind of cone sees, in linear RGB
@@ -52,9 +52,9 @@ def test_every_optimizer_has_a_label_and_a_pair_of_colour_and_line_of_its_own():
     entries = shipped(FILE)["optimizer"]
     options = set(Vocabulary([CONF]).options("optimizer"))
     assert options - {"timm", "pytorch_optimizer"} <= entries.keys()
-    pairs = [(COLOURS[entry["colour"]], entry["line"]) for entry in entries.values()]
+    pairs = [(entry["colour"], entry["line"]) for entry in entries.values()]
     assert len(set(pairs)) == len(pairs)
-    assert all(line in LINES for _, line in pairs)
+    assert all(colour in COLOURS and line in LINE_STYLES for colour, line in pairs)
     assert len({entry["label"] for entry in entries.values()}) == len(entries)
     for group in ("model", "data"):
         assert shipped(FILE)[group].keys() <= set(Vocabulary([CONF]).options(group))
@@ -64,7 +64,14 @@ def test_an_optimizer_has_its_colour_whatever_it_is_compared_with():
     adam = method_styles(["optimizer=adam", "optimizer=sgd"])["optimizer=adam"]
     others = ["optimizer=muon optimizer.lr=0.1", "optimizer=adam optimizer.lr=0.1", "optimizer=theirs"]
     assert method_styles(others)["optimizer=adam optimizer.lr=0.1"] == adam
-    assert adam == (COLOURS["vermillion"], "solid")
+    assert adam == (COLOURS["vermillion"], "dashed")
+
+
+def test_optimizers_with_the_same_line_can_be_told_apart_in_greyscale():
+    first = {entry["colour"]: entry["line"] for entry in reversed(shipped(FILE)["optimizer"].values())}
+    lightness = {colour: lab(linear_rgb(COLOURS[colour]))[0] for colour in first}
+    for one, other in combinations(first, 2):
+        assert first[one] != first[other] or abs(lightness[one] - lightness[other]) > 20
 
 
 def test_a_class_of_torch_has_the_colour_of_its_option():

@@ -1,16 +1,18 @@
 """The effort that went into the learning rates of the methods that are compared."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..config.overrides import split_override
-from ..records.frames import Runs
-from ..records.job_table import sweep_jobs
-from .differences import CHOICES_WITH_KEYS, configs_as_text
-from .methods import Comparison, Method, gradient_equivalents
+from ...config.overrides import split_override
+from ...records.frames import Runs
+from ...records.job_table import sweep_jobs
+from ...system.files import shown
+from ..differences import CHOICES_WITH_KEYS, configs_as_text
+from ..methods import Comparison, Method, gradient_equivalents
 
 
 def add_effort(comparison: Comparison, tuning: Runs) -> None:
@@ -41,7 +43,7 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
         for method in methods:
             trials = tried.index[(tried[keys] == text.loc[method.runs[0], keys]).all(axis=1)]
             method.trials, method.trial_gradients = list(trials), int(cost.loc[trials].sum())
-            method.trial_count = len(method.trials)
+            method.trial_count = count_points(tuning.configs.loc[trials])
             method.tuned_keys = set().union(*(searched[trial] for trial in trials))
     comparison.obstacles += unequal_effort(methods, searches)
 
@@ -65,8 +67,20 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
     for method in comparison.methods:
         method.trials = [run for run in cost.index if methods.get(run) == method.name]
         method.trial_gradients = int(cost.loc[method.trials].sum())
+        method.trial_count = count_points(trials.configs.loc[method.trials])
         search = comparison.searches.get(method.name)
-        method.trial_count = len(search.values) if search and search.kind != "rule" else len(method.trials)
+        if search is None:
+            continue
+        if search.kind != "rule":  # trials of one point share its runs
+            method.trial_count = len(search.trials)
+        losses = trials.summaries.reindex([shown(run) for run in search.chosen_runs]).get("final.loss")
+        if losses is not None and losses.notna().any():
+            comparison.searches[method.name] = replace(search, chosen_test_loss=float(losses.mean()))
+
+
+def count_points(configs: pd.DataFrame) -> int:
+    """Returns the number of trials among runs of searches: runs that differ only in their seed are of one trial."""
+    return len(configs_as_text(configs).drop(columns="seed", errors="ignore").drop_duplicates())
 
 
 def searched_keys(entry: dict[str, Any]) -> set[str]:
@@ -97,10 +111,10 @@ def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -
     rules = [searches.get(run, {}) for method in methods for run in method.trials]
     if all(rules) and all(method.trials for method in methods):
         differ = [key for key in rules[0] if len({str(rule.get(key)) for rule in rules}) > 1]
-        if not differ and "parameter" not in rules[0] and len({len(method.trials) for method in methods}) > 1:
-            return [f"unequal tuning effort: {', '.join(f'{m.name} {len(m.trials)} trials' for m in methods)}"]
+        if not differ and "parameter" not in rules[0] and len({method.trial_count for method in methods}) > 1:
+            return [f"unequal tuning effort: {', '.join(f'{m.name} {m.trial_count} trials' for m in methods)}"]
         return [f"the learning rates were searched for with different {', '.join(differ)}"] if differ else []
-    if len({(len(m.trials), m.trial_gradients) for m in methods}) == 1:
+    if len({(m.trial_count, m.trial_gradients) for m in methods}) == 1:
         return []
-    efforts = (f"{m.name} {len(m.trials)} trials ({m.trial_gradients:,} gradients)" for m in methods)
+    efforts = (f"{m.name} {m.trial_count} trials ({m.trial_gradients:,} gradients)" for m in methods)
     return [f"unequal tuning effort: {', '.join(efforts)}"]

@@ -1,0 +1,66 @@
+"""Estimates and tests of a comparison as text, for the screen, the report and table.md."""
+
+import math
+
+from ..methods import Comparison, Method
+from ..metrics import cost_form
+from ..significance import MIN_SEEDS, Estimate, Verdict, half_width
+
+MEANING = (
+    f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on;"
+    " SD is the standard deviation over seeds"
+)
+EQUAL_P = (
+    "Equal values of {p} come from Holm's correction: a corrected {p} is never below that of a test with a smaller {p}"
+)
+
+
+def has_equal_p(comparison: Comparison) -> bool:
+    """Returns whether two tests have the same corrected p, below 1, from different ones."""
+    tests = [m.verdict for m in comparison.methods if m.verdict and m.verdict.has_p_value and m.verdict.adjusted < 1]
+    return len({v.adjusted for v in tests}) < len({v.p for v in tests})
+
+
+def mean_text(value: Estimate, form: str) -> str:
+    """Returns a mean alone."""
+    return f"{value.mean:{form}}" if value.n else ""
+
+
+def deviation_text(value: Estimate, form: str) -> str:
+    """Returns the standard deviation over seeds."""
+    return f"{value.std:{form}}" if value.n > 1 else ""
+
+
+def interval_text(value: Estimate, form: str) -> str:
+    """Returns the 95 % interval of a mean; of fewer than MIN_SEEDS seeds it is so wide that it says nothing."""
+    return f"{value.low:{form}} to {value.high:{form}}" if value.n >= MIN_SEEDS else f"n = {value.n}" if value.n else ""
+
+
+def estimate_text(value: Estimate, form: str) -> str:
+    """Returns a mean with half of its 95 % interval, which fewer than MIN_SEEDS seeds have not."""
+    mean = mean_text(value, form)
+    return f"{mean} ± {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean
+
+
+def target_text(method: Method, axis: str) -> str:
+    """Returns the cost to reach the target, and the number of runs that did unless all did."""
+    missed = f" ({method.reached_text})" if method.reached_text else ""
+    return estimate_text(method.to_target[axis], cost_form(axis)) + missed
+
+
+def interval_of_difference(verdict: Verdict | None, form: str) -> str:
+    """Returns the 95 % interval of a difference; empty where there is none."""
+    if verdict is None or math.isnan(verdict.low):
+        return ""
+    return f"{verdict.low:+{form}} to {verdict.high:+{form}}"
+
+
+def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
+    """Returns difference, corrected p, effect and kind of a test, as text."""
+    if verdict is None:
+        return ["", "", "", "baseline"]
+    difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
+    if not verdict.has_p_value:
+        return [difference, "", "", verdict.kind]
+    p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
+    return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]

@@ -1,0 +1,86 @@
+"""How much too good the chosen trial was: the metric by which it was chosen, and the same metric in the final runs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from ..methods import Comparison
+from ..significance import estimate
+from ..tables.noted_table import NotedTable
+from ..tables.text import estimate_text, interval_text
+from .searches import MethodSearch
+
+CHOSEN = (
+    "The best of several trials is partly lucky: on average, its value is too good an estimate for other seeds. Final"
+    " runs have the same values of the keys and other seeds, and nothing is chosen among them."
+)
+SAME = " The difference is the mean of the final runs minus the value of the trial: above 0, the trial was too good."
+OTHER = (
+    " Final runs train on the samples that trials held out too and have no {metric}, so that this difference is not"
+    " known. Instead, the table compares the loss on the test set, which chose nothing. Final runs have more training"
+    " samples than the trial."
+)
+LONGER = " The trial and the final runs differ in their duration, too."
+
+
+def chosen_values(comparison: Comparison) -> NotedTable:
+    """Returns for each method the metric of the chosen trial, and that of its final runs."""
+    finals = {
+        method.name: [v for run in method.runs if math.isfinite(v := final_value(comparison.runs.metrics, run, search))]
+        for method in comparison.methods
+        if (search := comparison.searches.get(method.name)) is not None
+    }
+    is_same = any(finals.values())
+    rows = []
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        if search is None:
+            continue
+        trial = search.best_value
+        if not is_same:
+            trial = math.nan if search.chosen_test_loss is None else search.chosen_test_loss
+            finals[method.name] = list(comparison.runs.summaries.loc[method.runs, "final.loss"].dropna())
+        value = estimate(finals[method.name])
+        difference = value.mean - trial
+        means = [estimate_text(value, ".4g"), interval_text(value, ".4g")]
+        rows.append([method.label, number_text(trial, ".4g"), *means, number_text(difference, "+.3g")])
+    if not rows:
+        return NotedTable("chosen", "", [], [], "")
+    search = next(iter(comparison.searches.values()))
+    metric = search.metric if is_same else "test loss"
+    final_duration = str(comparison.runs.configs.loc[comparison.methods[0].runs[0], "duration"])
+    note = CHOSEN + (SAME if is_same else OTHER.format(metric=search.metric))
+    note += LONGER if search.duration != final_duration else ""
+    header = ["method", f"{metric} of the chosen trial", "mean of the final runs", "95 % interval", "difference"]
+    return NotedTable("chosen", f"Chosen trials and final runs: {metric}", header, rows, note)
+
+
+def number_text(number: float, form: str) -> str:
+    """Returns a number as text; empty for nan."""
+    return "" if math.isnan(number) else f"{number:{form}}"
+
+
+def final_value(metrics: pd.DataFrame, run: str, search: MethodSearch) -> float:
+    """Returns the metric of a search in a final run; nan where the run has none.
+
+    Args:
+        metrics: the records of all runs.
+        run: its folder.
+        search: which compared its trials by the metric.
+    """
+    rows = metrics[metrics["run"] == run]
+    if search.over_last is not None:
+        kind, column, steps = "train", "total", (rows["step"].max() - search.over_last, math.inf)
+    elif search.metric == "train loss":
+        ends = rows.loc[rows["kind"] == "test", "step"].tolist()
+        kind, column, steps = "train", "total", ((ends[-2] if len(ends) > 1 else -1), math.inf)
+    else:
+        kind, _, column = search.metric.partition(" ")
+        column, of_kind = column.replace(" ", "_"), rows.loc[rows["kind"] == kind, "step"]
+        steps = (of_kind.max() - 1, math.inf)
+    if column not in rows:
+        return math.nan
+    chosen = rows[(rows["kind"] == kind) & (rows["step"] > steps[0])]
+    values = pd.to_numeric(chosen[column], errors="coerce").to_numpy(float)
+    return float(np.mean(values)) if len(values) else math.nan
