@@ -45,6 +45,7 @@ class Ranking:
         scores: by cost, then submission.
         medians: by cost, (submissions, workloads).
         unfinished: a line for each search that lacks trials.
+        failures: a line for each search of which some trials failed, which count as misses.
         refusals: a line for each workload that cannot be trained with a submission, which counts as a miss.
     """
 
@@ -54,6 +55,7 @@ class Ranking:
     medians: dict[str, np.ndarray] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def order(self) -> list[str]:
@@ -88,6 +90,7 @@ def rank(results: Results, axis: str) -> Ranking:
     plan = results.plan
     ranking = Ranking(results, axis, unfinished=results.unfinished())
     ranking.refusals = [f"{w}, {name}: {reason}" for (w, name), reason in results.refusals().items()]
+    ranking.failures = results.failures()
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
 
@@ -133,6 +136,7 @@ def ranking_as_json(ranking: Ranking) -> dict[str, Any]:
         "ranking": ranking.order,
         "unfinished": ranking.unfinished,
         "refusals": ranking.refusals,
+        "failures": ranking.failures,
         "common": plan.common,
         "submissions": {submission.name: list(submission.overrides) for submission in plan.submissions},
         "workloads": {name: vars(workload) for name, workload in plan.suite.workloads.items()},

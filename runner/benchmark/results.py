@@ -31,6 +31,7 @@ class TrialResult:
         cost: until the target, by the name of AXES; infinite where it was missed.
         curve: (step, metric) of the evaluations; a metric that is not finite is left out.
         steps: of the whole run.
+        error: of a run that failed, in one line.
     """
 
     run: str
@@ -40,6 +41,7 @@ class TrialResult:
     curve: list[tuple[int, float]] = field(default_factory=list)
     steps: int = 0
     refusal: str = ""
+    error: str = ""
 
 
 def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
@@ -51,6 +53,7 @@ def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
         summary = read_summary(folder) if state == "failed" else {}
         refusal = summary["error"] if summary.get("refused") else ""
         result = TrialResult(job["folder"], state, point, dict.fromkeys(AXES, inf), refusal=refusal)
+        result.error = summary.get("error") or ""
         if (folder / METRICS_FILE).exists():
             try:
                 records = read_metrics(folder)
@@ -143,17 +146,32 @@ class Results:
         ]
 
     def unfinished(self) -> list[str]:
-        """Returns a line for each search with trials that have not ended, though its workload takes the submission."""
+        """Returns a line for each search with trials that have not ended, though its workload takes the submission.
+
+        A trial that failed has ended, unless all of the search have: then something else is wrong.
+        """
         lines, refusals = [], self.refusals()
         for search in self.plan.searches:
             if (search.workload, search.submission.name) in refusals:
                 continue
             states = [trial.state for trial in self.study(search.workload, search.submission.name, search.study)]
             states += ["missing"] * (search.trials - len(states))
-            rest = [state for state in states if state not in ENDED]
+            rest = [state for state in states if state not in (*ENDED, "failed")]
+            rest = rest or (states if set(states) == {"failed"} else [])
             if rest:
                 where = f"{search.workload}, {search.submission.name}, study {search.study}"
                 lines.append(f"{where}: of {len(states)} trials {len(rest)} {rest[0]}")
+        return lines
+
+    def failures(self) -> list[str]:
+        """Returns a line for each search of whose trials some failed, but not all."""
+        lines = []
+        for (workload, submission, study), trials in self.trials.items():
+            failed = [trial for trial in trials if trial.state == "failed"]
+            if 0 < len(failed) < len(trials):
+                reason = next(filter(None, (trial.refusal or trial.error for trial in failed)), "no reason is known")
+                number = f"{len(failed)} of {len(trials)} trials"
+                lines.append(f"{workload}, {submission}, study {study}: {number}: {reason}")
         return lines
 
 

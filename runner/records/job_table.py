@@ -38,6 +38,7 @@ class JobStatus:
             now has for this job. Such a run is left as it is. Of a job that waits in the queue of a cluster: `queued`,
             `preempted` (it ends, as a task of higher priority takes its place) or `requeued` (after that, or at a time
             limit).
+        is_trial: whether it is a trial of a search.
         role: of a job of a tournament: trial, final, or former (of an earlier command).
         step: that the run has come to.
         share: fraction of the duration that has passed, 0 to 1.
@@ -54,6 +55,7 @@ class JobStatus:
     name: str
     overrides: list[str]
     state: str
+    is_trial: bool = False
     role: str | None = None
     step: int | None = None
     share: float | None = None
@@ -158,6 +160,7 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
         name=name,
         overrides=job.get("overrides", []),
         state=state,
+        is_trial=is_trial(job),
         role=job.get("role"),
         step=record.get("step", summary.get("steps")),
         share=1.0 if state == "done" else fraction,

@@ -63,6 +63,8 @@ def job_labels(jobs: list[JobStatus]) -> list[str]:
 def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
     """Prints the job table at the end of a sweep, and how to continue it; returns its exit code.
 
+    That of a failed trial is 0: it is an outcome, which the search records, and the search says whether any was left.
+
     Args:
         sweep: its folder.
         command: what was typed.
@@ -82,4 +84,4 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
         print(f"the same command continues it: {shlex.join(command)}")
     print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()
-    return FAILED if is_stopped else exit_code(jobs)
+    return FAILED if is_stopped else exit_code(job for job in jobs if not (job.is_trial and job.state == "failed"))

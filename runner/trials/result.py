@@ -49,9 +49,8 @@ def best_first(trials: list[dict[str, Any]], direction: str) -> list[dict[str, A
 
 
 def exit_code(content: dict[str, Any]) -> int:
-    """Returns 0 where a value was chosen and no trial failed."""
-    failed = any(trial["state"] == "failed" for trial in content["trials"])
-    return FAILED if content["best"] is None or failed else 0
+    """Returns 0 where a value was chosen: a trial that failed is an outcome, as one that diverged."""
+    return FAILED if content["best"] is None else 0
 
 
 def conclusions(content: dict[str, Any]) -> list[str]:
@@ -63,6 +62,9 @@ def conclusions(content: dict[str, Any]) -> list[str]:
     number = Counter(trial["state"] for trial in content["trials"])
     states = ", ".join(f"{count} {state}" for state, count in number.items())
     lines = [f"{len(content['trials'])} trials: {states}"]
+    if number["failed"]:
+        what = f"{number['failed']} failed, which counts as a miss"
+        lines.append(f"{what}; trainopt status says why, and the same command tries again")
     best = content["best"]
     if best is None:
         lines.append("nothing is chosen: every trial diverged or failed")

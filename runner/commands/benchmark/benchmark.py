@@ -235,6 +235,7 @@ def report(plan: BenchmarkPlan, axis: str) -> int:
         table.add_row(*row)
     print_table(console, table)
     lines = [conclusion(ranking), *(f"refused, which counts as a miss: {line}" for line in ranking.refusals)]
+    lines += [f"failed, which counts as a miss: {line}" for line in ranking.failures]
     lines += [f"not ended: {line}" for line in ranking.unfinished]
     for line in [*lines, f"files: {shown(plan.folder)}/ ({', '.join(names)})"]:
         console.print(line, markup=False, soft_wrap=True)

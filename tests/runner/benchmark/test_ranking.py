@@ -129,15 +129,26 @@ def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(m
     for study in range(3):
         for trial in made_up.study("y", "a", study):
             trial.state, trial.refusal = "failed", "there are no hidden weights"
-    made_up.study("x", "b", 0)[0].state = "failed"  # a crash
+    crash = made_up.study("x", "b", 0)[0]
+    crash.state, crash.error = "failed", "LinAlgError: svd"
     made_up.study("x", "b", 1)[0].state, made_up.study("x", "b", 1)[0].refusal = "failed", "of one trial only"
     ranking = rank(made_up, "steps")
     assert ranking.medians["steps"][0, 1] == inf
     assert ranking.refusals == ["y, a: there are no hidden weights"]
-    assert [line.partition(":")[0] for line in ranking.unfinished] == ["x, b, study 0", "x, b, study 1"]
+    assert ranking.unfinished == []
+    number = len(made_up.study("x", "b", 0))
+    assert ranking.failures == [
+        f"x, b, study 0: 1 of {number} trials: LinAlgError: svd",
+        f"x, b, study 1: 1 of {number} trials: of one trial only",
+    ]
     assert made_up.refused_everywhere() == []
     write_report(ranking)
-    assert "a miss: y, a: there are no hidden" in (made_up.plan.folder / "report.html").read_text()
+    page = (made_up.plan.folder / "report.html").read_text()
+    assert "a miss: y, a: there are no hidden" in page
+    assert "a miss: x, b, study 0: 1 of" in page
+    for trial in made_up.study("x", "b", 2):
+        trial.state = "failed"
+    assert [line.partition(":")[0] for line in rank(made_up, "steps").unfinished] == ["x, b, study 2"]
     for study in range(3):
         for trial in made_up.study("x", "a", study):
             trial.state, trial.refusal = "failed", "nor here"
