@@ -19,9 +19,10 @@ from helpers import ROOT
 from trainopt.runner.cli import COMMANDS
 
 README = "README.md"
+WRITTEN = [path for folder in ("docs", "docs/results") for path in sorted((ROOT / folder).glob("*.md"))]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in [ROOT / README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *WRITTEN]
 }
 NEEDS_DATA = re.compile("mnist|cifar10")
 RUN_ELSEWHERE = {
@@ -42,13 +43,15 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/many_devices.md: Sweeps on a machine with several GPUs": "GPUs; made-up ones: tests/runner/devices",
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
+    "docs/results/embedded.md: # The embedded suite: nine optimizers": "hours; a small suite: tests/runner/benchmark",
     "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies",
     "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts; the clients without: tests/runner/trackers",
-    "docs/tune_and_compare.md: From runs to a conclusion": "as docs/quickstart.md, whose commands are run",
+    "docs/tune_and_compare.md: From runs to a conclusion": "run below, where the runs of docs/quickstart.md are",
     "docs/tune_and_compare.md: A fair tournament": "as docs/quickstart.md, whose commands are run",
     "docs/workloads.md: # Small workloads beside images": "half a minute; the networks: tests/models/networks",
     "docs/workloads.md: Ten optimizers on four of them": "minutes; a small tournament: tests/runner/search",
 }
+RUN_AFTER = {"docs/quickstart.md: Compare": "docs/tune_and_compare.md: From runs to a conclusion"}  # with its runs
 OTHER_PROGRAMS = {"git", "wandb", "make"}
 OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
 
@@ -129,7 +132,7 @@ def modules(tmp_path):
 @pytest.mark.parametrize("section", FREE)
 def test_its_commands(trainopt, modules, section):
     modules(section.partition(":")[0])
-    for command in FREE[section]:
+    for command in FREE[section] + commands_in(SECTIONS.get(RUN_AFTER.get(section), ""), "sh"):
         result = trainopt(*shlex.split(command)[1:])
         assert result.code == 0, (command, result.err)
 
@@ -227,7 +230,7 @@ def test_the_files_that_it_names_are_there(page):
 def test_every_page_is_in_the_contents_of_the_site():
     index = PAGES["docs/index.md"]
     listed = {name for block in re.findall(r"```{toctree}\n(.*?)```", index, re.DOTALL) for name in block.splitlines()}
-    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"} <= listed
+    assert {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in WRITTEN} - {"index"} <= listed
 
 
 @pytest.mark.slow
