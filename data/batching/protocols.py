@@ -71,8 +71,14 @@ class Source(Protocol):
         """
 
     @abstractmethod
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (inputs (B, ...), targets (B, ...)) of every sample once, in order, without augmentation."""
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (inputs (B, ...), targets (B, ...)) of every sample once, in order, without augmentation.
+
+        Args:
+            batch_size: samples a batch; the last may have fewer.
+            first: number of the first batch that is read and yielded.
+            every: of the batches from there on, each that comes so many after another is.
+        """
 
 
 class Batching(Protocol):

@@ -43,9 +43,9 @@ class SourceWrapper(Source):
         """Returns the source's digest of all that the inputs depend on."""
         return self.source.digest()
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every sample once, in order."""
-        return self.source.ordered(batch_size)
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the samples in order: batches first, first + every and so on."""
+        return self.source.ordered(batch_size, first, every)
 
 
 class Reconstruction(SourceWrapper):
@@ -64,6 +64,6 @@ class Reconstruction(SourceWrapper):
         """Yields the source's batches of an epoch, inputs twice."""
         yield from ((inputs, inputs) for inputs, _ in self.source.epoch(seed, epoch, spans))
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every sample once, in order, inputs twice."""
-        yield from ((inputs, inputs) for inputs, _ in self.source.ordered(batch_size))
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the samples in order, inputs twice: batches first, first + every and so on."""
+        yield from ((inputs, inputs) for inputs, _ in self.source.ordered(batch_size, first, every))

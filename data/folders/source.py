@@ -143,9 +143,9 @@ class FolderSource:
         for (start, _), (images, labels) in zip(spans, loaded, strict=True):
             yield augment(images, labels, start)
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every image once, in order, without augmentation."""
-        starts = range(0, len(self), batch_size)
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images in order, without augmentation: batches first, first + every and so on."""
+        starts = range(first * batch_size, len(self), every * batch_size)
         return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
 
     def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:

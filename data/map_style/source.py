@@ -114,9 +114,9 @@ class DatasetSource:
         for (start, _), (images, targets) in zip(spans, loaded, strict=True):
             yield augment(images, targets, start)
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every sample once, in order, without augmentation."""
-        return self._load(torch.arange(len(self)).split(batch_size), 0, 0)
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the samples in order, without augmentation: batches first, first + every and so on."""
+        return self._load(torch.arange(len(self)).split(batch_size)[first::every], 0, 0)
 
     def _load(self, batches: Iterable[Tensor], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the batches of samples with these indices."""

@@ -118,11 +118,11 @@ class InMemory:
             corners[:, torch.rand(len(self), generator=generator) >= probability] = padding
         return corners
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every image once, in order, without augmentation."""
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images in order, without augmentation: batches first, first + every and so on."""
         _, height, width = self.shape
         p = self._padding
-        for start in range(0, len(self), batch_size):
+        for start in range(first * batch_size, len(self), every * batch_size):
             stop = min(start + batch_size, len(self))
             pixels = self.stored[start:stop, :, p : p + height, p : p + width]
             yield self._normalised(pixels, self.targets[start:stop])

@@ -44,9 +44,9 @@ class Tensors:
             chosen = order[start:stop]
             yield to_device(self.values.index_select(0, chosen), self.targets.index_select(0, chosen), self.device)
 
-    def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields every input once, in order."""
-        for start in range(0, len(self), batch_size):
+    def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the inputs in order: batches first, first + every and so on."""
+        for start in range(first * batch_size, len(self), every * batch_size):
             stop = start + batch_size
             # a copy, which a network may change in place
             yield to_device(self.values[start:stop].clone(), self.targets[start:stop], self.device)

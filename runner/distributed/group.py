@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..system.environment import local_rank
 from ..system.errors import UserError
-from .ranks import TIMEOUT, RankError, Ranks, describe_error
+from .ranks import TIMEOUT, RankError, Ranks, describe_error, for_others
 
 Result = TypeVar("Result")
 
-BUILD_TIME = timedelta(hours=24)  # that others wait for rank 0, which may read or download a data set
+BUILD_TIME = timedelta(hours=24)  # that processes wait while a run is built: data sets are read, features computed
 LAST_WORDS = timedelta(seconds=3)  # that a process waits for the message of one whose connection is lost
 ERROR = "error"  # key in the store: the first error of a process
 
@@ -32,7 +32,7 @@ class Group(Ranks):
     def __init__(self, store: Any, device: torch.device):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._store, self._device = store, device
-        self._turns = 0
+        self._patient: Any = dist.new_group(backend="gloo", timeout=BUILD_TIME)
 
     @classmethod
     @contextmanager
@@ -61,7 +61,7 @@ class Group(Ranks):
         devices = "GPUs" if self._device.type == "cuda" else "CPU"
         return f"{self.size} on {devices}, {kind}, timeout {TIMEOUT.total_seconds() / 60:.0f} min"
 
-    def lead(self, work: Callable[[], Result]) -> Result:
+    def lead(self, work: Callable[[], Result], patient: bool = False) -> Result:
         """Returns what `work` returns on rank 0, where it is called alone; an error of it is that of all."""
         outcome: list[Any] = [None, None]
         error: Exception | None = None
@@ -69,38 +69,37 @@ class Group(Ranks):
             try:
                 outcome[0] = work()
             except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
-                error, outcome[1] = raised, describe_error(raised)
-        with self._connection():
-            dist.broadcast_object_list(outcome, 0, device=torch.device("cpu"))
+                error, outcome[1] = raised, for_others(raised, self.rank)
+        with self._connection(BUILD_TIME if patient else TIMEOUT):
+            group = self._patient if patient else None
+            dist.broadcast_object_list(outcome, 0, group=group, device=torch.device("cpu"))
         if error is not None:
             raise error
-        self._raise(0, outcome[1])
+        if outcome[1] is not None:
+            raise outcome[1]
         return outcome[0]
+
+    def each(self, work: Callable[[], Result]) -> Result:
+        """Returns what `work` returns here; all do it at the same time, and an error is that of all."""
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
+            error = raised
+        errors: list[Any] = [None] * self.size
+        with self._connection(BUILD_TIME):
+            dist.all_gather_object(errors, error and for_others(error, self.rank), group=self._patient)
+        error = error or next(filter(None, errors), None)
+        if error is not None:
+            raise error
+        return result
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Returns what `work` returns here; rank 0 is done before the others begin, and an error is that of all."""
-        self._turns += 1
-        key = f"turn {self._turns}"
-        result: Any = None
-        error: Exception | None = None
-        if not self.leads:
-            with self._connection():
-                self._store.wait([key], BUILD_TIME)
-        if self.leads or self._store.get(key) == b"done":
-            try:
-                result = work()
-            except Exception as raised:  # noqa: BLE001 - raised again below, after the others know
-                error = raised
-        if self.leads:
-            self._store.set(key, "done" if error is None else "failed")
-        errors: list[Any] = [None] * self.size
-        with self._connection():
-            dist.all_gather_object(errors, None if error is None else describe_error(error))
-        if error is not None:
-            raise error
-        for rank, description in enumerate(errors):
-            self._raise(rank, description)
-        return result
+        results: list[Result] = []
+        self.lead(lambda: results.append(work()), patient=True)
+        return self.each(lambda: results[0] if self.leads else work())
 
     def sum_(self, tensors: list[Tensor]) -> None:
         """Adds up tensors of one type over the processes, in place, in one reduction."""
@@ -118,9 +117,10 @@ class Group(Ranks):
             dist.all_reduce(lengths)
             counts = lengths.tolist()
             padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
-            padded[: len(tensor)] = tensor
+            padded[: len(tensor)] = tensor.detach()
             parts = [torch.empty_like(padded) for _ in counts]
-            dist.all_gather(parts, padded)
+            # as bytes: there are types that backends do not send
+            dist.all_gather([part.view(-1).view(torch.uint8) for part in parts], padded.view(-1).view(torch.uint8))
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def broadcast(self, tensors: list[Tensor]) -> None:
@@ -146,9 +146,8 @@ class Group(Ranks):
         """Lets the others know by which error this process ends; the first such error stands."""
         if isinstance(error, RankError):
             return
-        _, text = describe_error(error)
         with suppress(RuntimeError):  # the store may be gone
-            self._store.compare_set(ERROR, "", f"rank {self.rank}: {text}")
+            self._store.compare_set(ERROR, "", f"rank {self.rank}: {describe_error(error)}")
 
     def cause(self, error: Exception) -> Exception:
         """Returns the error of another process, where `error` is that the connection to it was lost; else `error`."""
@@ -160,22 +159,15 @@ class Group(Ranks):
         return error
 
     @contextmanager
-    def _connection(self) -> Iterator[None]:
+    def _connection(self, timeout: timedelta = TIMEOUT) -> Iterator[None]:
         """Turns an error of torch.distributed into a RankError."""
         try:
             yield
         except RuntimeError as error:
             raise RankError(
                 "the connection to another rank was lost: it was killed, or did not answer within"
-                f" {TIMEOUT.total_seconds() / 60:.0f} min"
+                f" {timeout.total_seconds() / 60:.0f} min"
             ) from error
-
-    def _raise(self, rank: int, description: tuple[bool, str] | None) -> None:
-        """Raises the error of another process, if there is one."""
-        if description is None:
-            return
-        is_users, text = description
-        raise UserError(f"rank {rank}: {text}") if is_users else RankError(f"rank {rank}: {text}")
 
 
 def device_of_rank(device: str) -> torch.device:

@@ -40,8 +40,17 @@ class Ranks:
         """Returns a line on the processes for the start of the run; empty where there is one."""
         return ""
 
-    def lead(self, work: Callable[[], Result]) -> Result:
-        """Returns what `work` returns on rank 0, where it is called alone; an error of it is that of all."""
+    def lead(self, work: Callable[[], Result], patient: bool = False) -> Result:
+        """Returns what `work` returns on rank 0, where it is called alone; an error of it is that of all.
+
+        Args:
+            work: what is to be done.
+            patient: whether it may take longer than processes wait otherwise.
+        """
+        return work()
+
+    def each(self, work: Callable[[], Result]) -> Result:
+        """Returns what `work` returns here; all do it at the same time, and an error is that of all."""
         return work()
 
     def together(self, work: Callable[[], Result]) -> Result:
@@ -79,7 +88,14 @@ def shard_of(start: int, stop: int, rank: int, size: int) -> tuple[int, int]:
     return start + count * rank // size, start + count * (rank + 1) // size
 
 
-def describe_error(error: Exception) -> tuple[bool, str]:
-    """Returns what other processes need of an error: whether it is one of the user, and its text."""
-    text = str(error) if isinstance(error, UserError | RankError) else f"{type(error).__name__}: {one_line(error)}"
-    return isinstance(error, UserError), text
+def describe_error(error: Exception) -> str:
+    """Returns an error as a line."""
+    return str(error) if isinstance(error, UserError | RankError) else f"{type(error).__name__}: {one_line(error)}"
+
+
+def for_others(error: Exception, rank: int) -> Exception:
+    """Returns what an error of a process raises in the others: an error of the same kind, where they may go on."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, f"rank {rank}: {error.strerror}", error.filename)
+    text = f"rank {rank}: {describe_error(error)}"
+    return UserError(text) if isinstance(error, UserError) else RankError(text)

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,11 @@ class FeatureCache:
                     return values
         return None
 
-    def write(self, key: str, shape: tuple[int, int], blocks: Iterable[np.ndarray], about: dict[str, Any]) -> None:
-        """Writes an array that comes in blocks of rows, with what it is.
+    @contextmanager
+    def writer(
+        self, key: str, shape: tuple[int, int], about: dict[str, Any]
+    ) -> Iterator[Callable[[np.ndarray], object]]:
+        """Writes an array, and then what it is; yields what appends a block of its rows.
 
         Raises:
             OSError: there is no room for it, or the folder cannot be written; said before the first block is
@@ -53,8 +56,7 @@ class FeatureCache:
                 np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, file.tell() + 4 * shape[0] * shape[1])
-                for block in blocks:
-                    file.write(np.ascontiguousarray(block, "<f4").data)
+                yield lambda block: file.write(np.ascontiguousarray(block, "<f4").data)
                 file.flush()
                 os.fsync(file.fileno())
             content = {"shape": list(shape), "crc32": checksum(temporary), "about": about}

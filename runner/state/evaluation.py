@@ -1,9 +1,8 @@
 """Exact evaluation: every sample of a set counts once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from ..distributed.ranks import ALONE, Ranks
 from ..metrics.metric import Metric, values_of
 from ..objectives.loss import Loss, aligned
 from .objective import reported, returns_loss
-
-Item = TypeVar("Item")
 
 SAMPLES = 16  # on which a loss and metrics of the user are tried out
 
@@ -39,13 +36,6 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yields lists of `size` items, the last of which may be shorter (itertools.batched is of Python 3.12)."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 @torch.no_grad()
@@ -83,13 +73,15 @@ def predictions(
                 raise Abandoned
             yield outputs_of(inputs), targets
         return
-    for turn in batched(source.ordered(batch_size), ranks.size):
+    batches = source.ordered(batch_size, ranks.rank, ranks.size)
+    for _ in range(0, len(source), batch_size * ranks.size):
         if stop():
             raise Abandoned
-        mine = ranks.rank < len(turn)
-        outputs = outputs_of(turn[ranks.rank][0]) if mine else outputs_of(turn[0][0][:1])[:0]
-        whole = ranks.gather(outputs)
-        yield from zip(whole.split([len(inputs) for inputs, _ in turn]), [t for _, t in turn], strict=True)
+        batch = next(batches, None)
+        inputs, targets = batch or next(source.ordered(batch_size))
+        whole = outputs_of(inputs if batch else inputs[:1]), targets
+        parts = (ranks.gather(values if batch else values[:0]).split(batch_size) for values in whole)
+        yield from zip(*parts, strict=True)
 
 
 def first_predictions(network: nn.Module, source: Source, autocast: torch.dtype | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from trainopt.data import (
     Batching,
-    DataError,
     DataSet,
     Folders,
     FollowReference,
@@ -80,6 +79,15 @@ def build(
     Raises:
         UserError: a component cannot be built, or two are not compatible.
     """
+    run = ranks.together(lambda: build_components(config, folder, training, train_images))
+    ranks.broadcast([*run.network.parameters(), *run.network.buffers()])
+    use_features(config, run, folder, training, ranks)
+    ranks.each(lambda: prepare_training(config, run, training, ranks))
+    return run
+
+
+def build_components(config: DictConfig, folder: Path | None, training: bool, train_images: int) -> Run:
+    """Builds all that a run consists of, and checks that it fits together; arguments are as of `build`."""
     device = choose_device(config.device)
     set_numerics(config.precision, config.deterministic, device)
     seed_everything(config.seed)
@@ -90,10 +98,11 @@ def build(
     if training:
         build_averaging(config, run)
     check_run(config, run)
-    try:
-        use_features(config, run, folder, training)
-    except DataError as error:
-        raise UserError(str(error)) from error
+    return run
+
+
+def prepare_training(config: DictConfig, run: Run, training: bool, ranks: Ranks) -> None:
+    """Lets processes share a run, and what takes part in its training prepare for it."""
     if training:
         run.training_sample = run.evaluation_sets.pop("train", None)
     if ranks.size > 1:
@@ -102,7 +111,6 @@ def build(
         check_graphs(run)
         attach_probes(run)
         begin_regularizers(run)
-    return run
 
 
 def seed_everything(seed: int) -> None:

@@ -137,8 +137,7 @@ def execute(
     from .divergence import waiting_notes
     from .schedule import zero_lr_notes
 
-    run = ranks.together(lambda: build(config, folder, ranks=ranks))
-    ranks.broadcast([*run.network.parameters(), *run.network.buffers()])
+    run = build(config, folder, ranks=ranks)
     run.pause_after = pause_after
     resume_point, history, ranks_before = ranks.lead(lambda: read_past(folder))
     if ranks_before not in (None, ranks.size):

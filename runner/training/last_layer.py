@@ -4,8 +4,10 @@ import errno
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -14,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
-from trainopt.data import Features, Source, digest_of
+from trainopt.data import DataError, Features, Source, digest_of
 from trainopt.models import LastLayer, WeightsError, load_weights
 
+from ..distributed.ranks import ALONE, Ranks
 from ..records.feature_cache import FeatureCache
 from ..state.run import Run
 from ..system.display import LongWork
@@ -58,7 +61,7 @@ def compiled(network: nn.Module) -> Any:
     return network
 
 
-def use_features(config: DictConfig, run: Run, folder: Path | None, training: bool) -> None:
+def use_features(config: DictConfig, run: Run, folder: Path | None, training: bool, ranks: Ranks = ALONE) -> None:
     """Lets a run whose backbone is frozen read features in place of images, where these are not random.
 
     The time that this takes is on a clock of its own, `features`.
@@ -68,6 +71,10 @@ def use_features(config: DictConfig, run: Run, folder: Path | None, training: bo
         run: built; its sets, what evaluations call, and its objective are replaced.
         folder: the run's, or None where nothing may be written there.
         training: whether its training set will be used.
+        ranks: the processes, which share the work.
+
+    Raises:
+        UserError: an image cannot be read.
     """
     network = run.network
     if not isinstance(network, LastLayer):
@@ -77,7 +84,7 @@ def use_features(config: DictConfig, run: Run, folder: Path | None, training: bo
     if cache_folder is None:
         return
     with run.clocks.running("features"):
-        store = FeatureStore(FeatureCache(cache_folder), network, describe_backbone(config, network))
+        store = FeatureStore(FeatureCache(cache_folder), network, describe_backbone(config, network), ranks)
         try:
             run.evaluation_sets = {kind: store.features(source) for kind, source in run.evaluation_sets.items()}
             run.forward = network.head
@@ -129,34 +136,91 @@ class FeatureStore:
         cache: where they are kept.
         network: computes them.
         backbone: what they depend on besides the images.
+        ranks: the processes that call `features` together. Each computes its part of the batches, rank 0 writes all.
 
     Attributes:
         seconds: spent on computing.
     """
 
-    def __init__(self, cache: FeatureCache, network: LastLayer, backbone: dict[str, Any]):
-        self.cache, self.network, self.backbone = cache, network, backbone
+    def __init__(self, cache: FeatureCache, network: LastLayer, backbone: dict[str, Any], ranks: Ranks = ALONE):
+        self.cache, self.network, self.backbone, self.ranks = cache, network, backbone, ranks
         self.seconds = 0.0
 
     def features(self, source: Source) -> Features:
-        """Returns the features of a set of images; OSError where they cannot be stored."""
-        about = {**self.backbone, "images": source.digest()}
-        key = digest_of(json.dumps(about, sort_keys=True))[:32]
-        with self.cache.turn(key):
-            values = self.cache.read(key)
-            if values is None:
-                began = perf_counter()
-                self.cache.write(key, (len(source), self.network.width), self._compute(source), about)
-                self.seconds += perf_counter() - began
-                values = self.cache.read(key)
-        if values is None:
-            raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
-        return Features(torch.from_numpy(values), torch.as_tensor(source.targets), source.device)
+        """Returns the features of a set of images.
 
-    def _compute(self, source: Source) -> Iterator[np.ndarray]:
-        """Yields features in blocks of images, and prints the remaining time once if it is long."""
-        work, done = LongWork("computing features of"), 0
-        for images, _ in source.ordered(FEATURE_BATCH):
-            yield self.network.features(images).cpu().numpy()
-            done += len(images)
-            work.update(done, len(source))
+        Raises:
+            OSError: they cannot be stored.
+            UserError: an image cannot be read.
+        """
+        return Features(torch.from_numpy(self._read(source)), torch.as_tensor(source.targets), source.device)
+
+    def _read(self, source: Source) -> np.ndarray:
+        """Returns features (N, F) from the cache, into which they are computed first where they are missing."""
+        about, key = self.ranks.lead(lambda: self._describe(source), patient=True)
+        with ExitStack() as turn:
+
+            def look() -> np.ndarray | None:
+                if self.ranks.leads:
+                    turn.enter_context(self.cache.turn(key))
+                return self.cache.read(key)
+
+            values = self.ranks.together(look)
+            if self.ranks.lead(lambda: values is None):
+                began = perf_counter()
+                self._compute(source, key, about)
+                self.seconds += perf_counter() - began
+                values = self.ranks.together(lambda: self.cache.read(key))
+
+        def result() -> np.ndarray:
+            if values is not None:
+                return values
+            if self.ranks.leads:
+                raise OSError(errno.EIO, "what was written reads differently", str(self.cache.folder))
+            # on a host that has another folder
+            return FeatureStore(self.cache, self.network, self.backbone)._read(source)
+
+        return self.ranks.each(result)
+
+    def _describe(self, source: Source) -> tuple[dict[str, Any], str]:
+        """Returns what the features of images depend on, and its digest."""
+        try:
+            about = {**self.backbone, "images": source.digest()}
+        except DataError as error:
+            raise UserError(str(error)) from error
+        return about, digest_of(json.dumps(about, sort_keys=True))[:32]
+
+    def _compute(self, source: Source, key: str, about: dict[str, Any]) -> None:
+        """Computes features into the cache, and prints the remaining time once if it is long.
+
+        Each process computes a batch at a time, in turn, so batches and file are those of one process.
+        """
+        ranks, width, work = self.ranks, self.network.width, LongWork("computing features of")
+        images = source.ordered(FEATURE_BATCH, ranks.rank, ranks.size)
+        with ExitStack() as file:
+            writer = self.cache.writer(key, (len(source), width), about) if ranks.leads else nullcontext(ignore)
+            append = ranks.each(lambda: file.enter_context(writer))
+            block, turn = torch.empty(0, width), FEATURE_BATCH * ranks.size
+            for start in range(0, len(source), turn):
+                block = ranks.gather(ranks.each(partial(self._advance, append, block, images)))
+                if ranks.leads:
+                    work.update(min(start + turn, len(source)), len(source))
+
+            def finish() -> None:
+                append(block.numpy())
+                file.close()
+
+            ranks.each(finish)
+
+    def _advance(self, append: Callable[[np.ndarray], object], block: Tensor, images: Iterator[Any]) -> Tensor:
+        """Writes a block that is complete; returns this process's part (B, F) of the next, which may be empty."""
+        append(block.numpy())
+        try:
+            batch = next(images, None)
+        except DataError as error:
+            raise UserError(str(error)) from error
+        return block[:0] if batch is None else self.network.features(batch[0]).cpu()
+
+
+def ignore(block: np.ndarray) -> None:
+    """Leaves a block to the process that writes."""

@@ -124,6 +124,9 @@ def test_evaluation_sees_every_image_once(images):
     inputs, targets = zip(*source(images, workers=0, augmentation=None).ordered(4), strict=True)
     assert torch.cat(targets).tolist() == [0, 0, 0, 1, 1, 1]
     assert torch.cat(inputs).shape == (6, 3, 24, 24)
+    ((second, labels),) = source(images, workers=0, augmentation=None).ordered(4, first=1, every=3)
+    assert torch.equal(second, inputs[1])
+    assert torch.equal(labels, targets[1])
 
 
 def test_missing_and_damaged_folders_are_named(images, tmp_path):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from trainopt.data import Augmentation, Constant, Features, InMemory, Position, batches, digest_of
+from trainopt.data import (
+    Augmentation,
+    Constant,
+    DatasetSource,
+    Features,
+    InMemory,
+    Position,
+    Reconstruction,
+    batches,
+    digest_of,
+    torch_datasets,
+)
 from trainopt.data.sources.order import epoch_generator
 
 RNG = np.random.default_rng(0)
@@ -25,6 +36,20 @@ def test_features_come_in_the_order_of_the_images():
         assert (a.targets.tolist(), *a[2:]) == (b.targets.tolist(), *b[2:])
     assert torch.equal(torch.cat([x for x, _ in features.ordered(7)]), values)
     assert torch.cat([y for _, y in features.ordered(7)]).tolist() == LABELS.tolist()
+
+
+def test_of_ordered_batches_some_are_read():
+    samples = torch.utils.data.TensorDataset(torch.from_numpy(IMAGES).float(), torch.from_numpy(LABELS))
+    data = torch_datasets({"train": samples, "test": samples})
+    images = InMemory(**IMAGE_SET)
+    for source in (images, Features(torch.rand(23, 3), images.targets), DatasetSource(data, "test", LABELS)):
+        for every in (source, Reconstruction(source)):
+            whole = list(every.ordered(5))
+            for first, step in ((0, 2), (1, 2), (2, 3), (5, 7)):
+                some = list(every.ordered(5, first, step))
+                assert len(some) == len(whole[first::step])
+                for batch, expected in zip(some, whole[first::step], strict=True):
+                    assert all(map(torch.equal, batch, expected))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,10 @@
 """A run on several processes is the run of one process, to rounding; interrupted, killed, resumed."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -208,9 +213,23 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
     assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
 
 
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_run_again_from_its_checkpoint(tmp_path, whole):
+    torchrun = "-m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=1 --monitor-interval=1"
+    command = [sys.executable, *torchrun.split(), "-m", "trainopt.runner", *FAULTY.split(), "hydra.run.dir=run"]
+    # SIGKILL in the sixth step of rank 1; it goes on with the fifth, so the rest has five
+    more = {"FAULT": "1:6:9", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **more})
+    assert done.returncode == 0, done.stderr
+    assert "continuing from step 4" in (tmp_path / "run/log.txt").read_text()
+    assert same_weights(tmp_path / "run", whole)
+    assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
+
+
 PROBES = [
-    "probe=[fisher,gradient_noise,taylor] probe.taylor.every=2steps probe.fisher.every=1steps"
-    " probe.gradient_noise.every=1steps gradient.accumulation_steps=2",
+    "probe=[fisher,gradient_noise,taylor,training_loss] probe.taylor.every=2steps probe.fisher.every=1steps"
+    " probe.gradient_noise.every=1steps gradient.accumulation_steps=2 probe.training_loss.every=2steps"
+    " probe.training_loss.samples=70 averaging=ema",
     "probe=[fisher,taylor] probe.fisher.every=2steps probe.taylor.every=1steps optimizer=ehnewton"
     " optimizer.curvature_share=0.4 batching.size=2",
     "probe=[fisher,gradient_noise] probe.fisher.every=1steps probe.gradient_noise.every=1steps"

@@ -17,11 +17,17 @@ def blocks(count=4):
     yield from np.split(VALUES, count)
 
 
+def write(cache, values):
+    with cache.writer("a", VALUES.shape, {"what": "a test"}) as append:
+        for block in values:
+            append(block)
+
+
 def test_what_was_written_is_read(tmp_path):
     cache = FeatureCache(tmp_path / "new" / "folder")
     assert cache.read("a") is None
     with cache.turn("a"):
-        cache.write("a", VALUES.shape, blocks(), {"what": "a test"})
+        write(cache, blocks())
     found = cache.read("a")
     assert np.array_equal(found, VALUES)
     assert isinstance(found, np.memmap)
@@ -35,12 +41,12 @@ def test_what_was_written_is_read(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "empty"])
 def test_a_damaged_file_is_taken_for_none_and_written_anew(tmp_path, name, damage):
     cache = FeatureCache(tmp_path)
-    cache.write("a", VALUES.shape, blocks(), {})
+    write(cache, blocks())
     path, content = tmp_path / name, (tmp_path / name).read_bytes()
     damaged = {"cut": content[:-5], "flipped": content.replace(content[20:21], b"\x01"), "empty": b""}
     path.unlink() if damage == "missing" else path.write_bytes(damaged[damage])
     assert cache.read("a") is None
-    cache.write("a", VALUES.shape, blocks(), {})
+    write(cache, blocks())
     assert np.array_equal(cache.read("a"), VALUES)
 
 
@@ -64,14 +70,14 @@ def test_what_a_killed_process_left_is_taken_for_nothing(tmp_path):
 
     def work():
         with cache.turn("a"):
-            cache.write("a", VALUES.shape, killed(), {})
+            write(cache, killed())
 
     assert exit_code(in_a_copy(work)) == -signal.SIGKILL
     assert len(list(tmp_path.glob("a.npy.*.tmp"))) == 1
     assert cache.read("a") is None
     with cache.turn("a"):
         assert not list(tmp_path.glob("*.tmp"))
-        cache.write("a", VALUES.shape, blocks(), {})
+        write(cache, blocks())
     assert np.array_equal(cache.read("a"), VALUES)
 
 
@@ -91,7 +97,7 @@ def test_of_two_at_once_one_computes(tmp_path):
         os.read(ready, 1)  # until all have begun
         with cache.turn("a"):
             if cache.read("a") is None:
-                cache.write("a", VALUES.shape, slowly(), {})
+                write(cache, slowly())
             assert np.array_equal(cache.read("a"), VALUES)
         (tmp_path / f"done-{os.getpid()}").touch()
 
@@ -118,14 +124,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, moment):
     if moment == "room":
         monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left") as error:
-        cache.write("a", VALUES.shape, failing(), {})
+        write(cache, failing())
     assert error.value.filename == str(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path)
-    cache.write("a", VALUES.shape, blocks(), {})
+    write(cache, blocks())
     import fcntl
 
     def refused(*_):
