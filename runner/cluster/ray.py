@@ -21,7 +21,7 @@ from .submissions import Submission, submission_path
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-    from ray.util.state.common import TaskState
+    from ray.util.state.common import NodeState, TaskState
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers these variables to an address that is passed
 PASSED = ("PYTHONPATH", "TRAINOPT_")  # beginnings of the variables that a job takes along
@@ -94,7 +94,10 @@ class Ray(Scheduler[RaySettings]):
     def cancel(self, tasks: list[tuple[Submission, Task]]) -> None:
         """Stops the jobs of tasks: their runs get SIGTERM, and leave a checkpoint."""
         for name, address in {one.name: address_of(one) for one, _ in tasks}.items():
-            client_of(address).stop_job(name)
+            try:
+                client_of(address).stop_job(name)
+            except (ConnectionError, RuntimeError) as error:
+                raise UserError(f"cancel: Ray: {one_line(error)}") from error
 
 
 def is_installed() -> bool:
@@ -136,12 +139,9 @@ def check_resources(address: str, settings: RaySettings, is_local: bool) -> None
     Raises:
         UserError: the cluster is that of this machine.
     """
-    from ray.util.state import list_nodes
-
     asked = {"GPU": settings.gpus, "CPU": settings.cpus or 1, "memory": settings.memory_bytes or 0}
-    with without_addresses(True):
-        nodes = [node.resources_total or {} for node in list_nodes(address=address, filters=[("state", "=", "ALIVE")])]
-    if any(all(node.get(name, 0) >= number for name, number in asked.items()) for node in nodes):
+    nodes = [node.resources_total or {} for node in nodes_at(address) if node.state == "ALIVE"]
+    if not nodes or any(all(node.get(name, 0) >= number for name, number in asked.items()) for node in nodes):
         return
     missing = next((name for name, number in asked.items() if all(node.get(name, 0) < number for node in nodes)), "all")
     hint = "; cluster.gpus=0 asks for no GPU" if missing == "GPU" else ""
@@ -149,6 +149,16 @@ def check_resources(address: str, settings: RaySettings, is_local: bool) -> None
     if is_local:
         raise UserError(f"submit: {text}")
     print(f"trainopt: {text}; tasks wait until one has", file=sys.stderr)
+
+
+def nodes_at(address: str) -> "list[NodeState]":
+    """Returns the nodes of a cluster, with those that it lost; none where Ray cannot list them."""
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    with without_addresses(True), suppress(RayStateApiException):  # after a loss it takes its answer for a cut one
+        return list(list_nodes(address=address, raise_on_missing_output=False))
+    return []
 
 
 def address_of(submission: Submission) -> str:
@@ -194,13 +204,13 @@ def tasks_of_job(address: str, name: str, job: str | None, left: list[int]) -> I
         job: Ray's number of it; None before its process runs.
         left: the tasks that have not ended.
     """
-    from ray.util.state import list_nodes, list_tasks
+    from ray.util.state import list_tasks
     from ray.util.state.exception import RayStateApiException
 
     states: dict[str | None, TaskState] = {}
     nodes: dict[str | None, str] = {}
     with without_addresses(True), suppress(RayStateApiException):  # then it is only known that they have not ended
-        nodes = {node.node_id: node.node_ip for node in list_nodes(address=address)}
+        nodes = {node.node_id: node.node_ip for node in nodes_at(address)}
         filters: Any = [("job_id", "=", job or NO_JOB)]
         listed = list_tasks(address=address, filters=filters, limit=MOST_TASKS, raise_on_missing_output=False)
         states = {one.name: one for one in sorted(listed, key=lambda one: one.attempt_number)}

@@ -92,6 +92,7 @@ class Comparison:
         runs: the frames; in `summaries` the metrics of diverged runs are replaced as DIVERGED_RULE says, `metrics`
             has a column `gradient_equivalents`.
         searches: of a tournament: the search that tuned each method, by the method's name.
+        search_values: of a tournament: the metric of that search in each final run that has it, by run.
         trial_validation_samples: of a tournament: on how many validation samples trials were compared; None: unknown.
     """
 
@@ -105,6 +106,7 @@ class Comparison:
     obstacles: list[str]
     runs: Runs
     searches: dict[str, MethodSearch] = field(default_factory=dict)
+    search_values: dict[str, float] = field(default_factory=dict)
     trial_validation_samples: int | None = None
     has_usual_target: bool = False
 

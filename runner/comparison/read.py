@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..records.frames import load_folders, run_folders
 from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import shown
 from .methods import Comparison, compare_methods, exclusion_reason
+from .thin_records import thin_records
+from .tuning.chosen import final_value
 from .tuning.effort import add_effort, add_trials
 from .tuning.searches import read_searches
 
@@ -36,24 +40,39 @@ def read_comparison(
     jobs = sweep_jobs(folders)
     entrants = read_entrants(jobs)
     competing = competing_folders(folders, jobs, entrants)
-    runs = load_folders(competing, exclusion_reason, progress)
-    runs.problems += searches_left_out(jobs)
     one = all(folder in entrants for folder in competing) and len({e.sweep for e in entrants.values()}) == 1
     by_plan = one and not options.get("by") and not tuning
-    names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else None
-    comparison = compare_methods(runs, names=names, **options)
-    runs.problems += methods_without_lr(entrants.values())
+    names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else {}
+    searches, problems = read_searches(entrants.values()) if by_plan else ({}, [])
+    search_values: dict[str, float] = {}
+
+    def thinned(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+        run = records["run"].iloc[0] if len(records) else ""
+        if (search := searches.get(names.get(run, ""))) is not None:
+            search_values[run] = final_value(records, search)
+        return thin_records(records, summary["best_on"], options.get("target"))
+
+    runs = load_folders(competing, exclusion_reason, progress, thinned)
+    runs.problems += searches_left_out(jobs)
+    comparison = compare_methods(runs, names=names if by_plan else None, **options)
+    comparison.searches, comparison.search_values = searches, search_values
+    runs.problems += [*methods_without_lr(entrants.values()), *problems]
     trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
-    if names is not None:
-        comparison.searches, problems = read_searches(entrants.values())
-        runs.problems += problems
+    if by_plan:
         methods = {shown(folder): method for folder, method in trials.items()}
-        add_trials(comparison, load_folders(list(trials), progress=progress), methods)
+        add_trials(comparison, load_folders(list(trials), progress=progress, thin=without_records), methods)
     elif trials or tuning:
-        add_effort(comparison, load_folders(list(dict.fromkeys([*run_folders(tuning), *trials])), progress=progress))
+        folders = list(dict.fromkeys([*run_folders(tuning), *trials]))
+        add_effort(comparison, load_folders(folders, progress=progress, thin=without_records))
     durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
     comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison
+
+
+def without_records(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+    """Returns no records: of trials, the summaries count."""
+    del summary
+    return records.iloc[:0]
 
 
 def competing_folders(folders: list[Path], jobs: SweepJobs, entrants: dict[Path, Entrant]) -> list[Path]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..system.files import read_json, shown
 from .job_table import jobs_below
-from .metrics import EVALUATIONS_FILE, METRICS_FILE, DamagedMetrics, Record, read_records
+from .metrics import EVALUATIONS_FILE, METRICS_FILE, DamagedMetrics, record_blocks
 from .run_folder import CONFIG, SUMMARY, load_config, read_summary
 
 REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
@@ -79,8 +79,8 @@ def load_run(path: str | Path) -> LoadedRun:
     """
     folder = Path(path)
     summary, config, choices, environment = read_header(folder)
-    metrics = pd.DataFrame(read_file(folder / METRICS_FILE))
-    evaluations = pd.DataFrame(read_file(folder / EVALUATIONS_FILE) if (folder / EVALUATIONS_FILE).exists() else [])
+    metrics = read_frame(folder / METRICS_FILE)
+    evaluations = read_frame(folder / EVALUATIONS_FILE) if (folder / EVALUATIONS_FILE).exists() else pd.DataFrame()
     return LoadedRun(folder, summary, config, choices, environment, metrics, evaluations)
 
 
@@ -103,6 +103,7 @@ def load_folders(
     folders: list[Path],
     exclude: Callable[[dict[str, Any]], str | None] = lambda summary: None,
     progress: Callable[[list[Path]], Iterable[Path]] = lambda folders: folders,
+    thin: Callable[[pd.DataFrame, dict[str, Any]], pd.DataFrame] = lambda records, summary: records,
 ) -> Runs:
     """Reads the runs in folders, as of `run_folders`; no run below them.
 
@@ -110,6 +111,7 @@ def load_folders(
         folders: of runs.
         exclude: as for `load_runs`.
         progress: as for `load_runs`.
+        thin: returns for the records of a run and its summary those that are needed.
     """
     summaries, configs, environments, parts = {}, {}, {}, []
     problems = []
@@ -120,13 +122,11 @@ def load_folders(
             reason = exclude(summary)
             if reason is not None:
                 raise RunError(reason)
-            of_run = read_file(folder / METRICS_FILE)
+            records = read_frame(folder / METRICS_FILE)
         except RunError as error:
             problems.append((name, str(error)))
             continue
-        for record in of_run:
-            record["run"] = name
-        parts.append(pd.DataFrame(of_run))  # takes a tenth of the records' memory
+        parts.append(thin(records.assign(run=name), summary))
         summaries[name] = dict(flatten(summary))
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
         environments[name] = dict(flatten(environment))
@@ -177,10 +177,10 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     return summary, dict(flatten(config)), choices, read_json(folder / "environment.json")
 
 
-def read_file(path: Path) -> list[Record]:
+def read_frame(path: Path) -> pd.DataFrame:
     """Returns the records in a run's metrics.jsonl or evaluations.jsonl; RunError if the file is damaged."""
     try:
-        return read_records(path)
+        return joined([pd.DataFrame(records) for records in record_blocks(path)])
     except OSError as error:
         raise RunError(f"{path.name} is missing or cannot be read") from error
     except DamagedMetrics as error:

@@ -12,12 +12,13 @@ What follows the last end of line is an incomplete record: a process still write
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
+BLOCK_BYTES = 1 << 20  # that are read at a time
 TAIL_BYTES = 16384  # of a file, in which its last record lies
 
 Record = dict[str, Any]
@@ -44,11 +45,18 @@ def read_metrics(folder: Path, *kinds: str) -> list[Record]:
 
 def read_records(path: Path) -> list[Record]:
     """Returns all records in a file; raises what `read_metrics` does."""
-    content = path.read_bytes()
-    records, size = parse_records(content, path.name)
-    if size < len(content):
-        raise DamagedMetrics(f"{path.name} ends with an incomplete record")
-    return records
+    return [record for records in record_blocks(path) for record in records]
+
+
+def record_blocks(path: Path) -> Iterator[list[Record]]:
+    """Yields the records in a file in blocks, as frames take less memory; raises what `read_metrics` does."""
+    with open(path, "rb") as file:
+        while lines := file.readlines(BLOCK_BYTES):
+            content = b"".join(lines)
+            records, size = parse_records(content, path.name)
+            if size < len(content):
+                raise DamagedMetrics(f"{path.name} ends with an incomplete record")
+            yield records
 
 
 def parse_records(content: bytes, name: str) -> tuple[list[Record], int]:

@@ -17,7 +17,7 @@ from ...sweeps.run_job import Job
 from ...system.errors import UserError
 from ...system.flags import FlagParser, existing_folder
 from ...system.hydra_compat import HydraSession
-from ..run import compose_and_run
+from ..run import SweepResult, compose_and_run
 
 
 def parser() -> FlagParser:
@@ -70,8 +70,9 @@ def command(arguments: list[str], debug: bool) -> int:
 
     job = Job(["trainopt", *sweep], debug, os.getpid())
     with SweepInterrupt() as interrupt:
-        compose_and_run(sweep, job, interrupt, plan=plan, launch=launch)
-        return interrupt.code if interrupt.signal else 0
+        result = compose_and_run(sweep, job, interrupt, plan=plan, launch=launch)
+        has_failed = isinstance(result, SweepResult) and result.is_stopped
+        return interrupt.code if interrupt.signal else int(has_failed)
 
 
 def remove_plan(sweep: Path) -> None:

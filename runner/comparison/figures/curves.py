@@ -28,6 +28,7 @@ from ...reporting.style import (
 )
 from ..methods import Comparison, Method, has_single_runs, selected_metric
 from ..metrics import AXES
+from ..thin_records import CURVE_POINT, even_indices
 from .target import UNITS, draw_target_costs
 
 SINGLE = "one run of each method"
@@ -37,7 +38,6 @@ OFF_AXIS = "; the value before the first step is off the axis"
 SAME = 1e-3  # relative difference, below which curves cover each other
 EDGE = 0.03  # of the x-axis, beside the curves
 DASH = 6.0  # length in points of the dashes of such curves
-POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,17 @@ def method_curves(comparison: Comparison, kind: str, column: str, axis: str) -> 
     if column not in metrics:
         return {}
     rows = metrics[metrics["kind"] == kind]
+    has_marks = CURVE_POINT in rows
+    rows = rows[rows[CURVE_POINT].ne(False)] if has_marks else rows
     frame = pd.DataFrame({"run": rows["run"], "step": rows["step"], "x": rows[axis]})
     frame["value"] = pd.to_numeric(rows[column], errors="coerce")
+    frame["is_smooth"] = (rows[CURVE_POINT].eq(True) if has_marks else False) | (kind != "train" or column == "lr")
     frame = frame.dropna().drop_duplicates(["run", "step"], keep="last")
     by_run = {str(run): part for run, part in frame.groupby("run", sort=False)}
     curves = {}
     for method in comparison.methods:
         parts = [by_run[run] for run in method.runs if run in by_run]
-        if kind == "train" and column != "lr":
-            parts = [part.assign(value=running_mean(part["value"].to_numpy())) for part in parts]
+        parts = [p if p["is_smooth"].all() else p.assign(value=running_mean(p["value"].to_numpy())) for p in parts]
         if parts:
             curves[method.name] = mean_curve(parts)
     return curves
@@ -158,8 +160,7 @@ def mean_curve(parts: list[pd.DataFrame]) -> Curve:
         parts: for each run, columns `step` (increasing), `x` and `value`.
     """
     steps = np.unique(np.concatenate([part["step"] for part in parts]))
-    if len(steps) > POINTS:
-        steps = steps[np.linspace(0, len(steps) - 1, POINTS).astype(int)]
+    steps = steps[even_indices(len(steps))]
 
     def aligned(column: str) -> np.ndarray:
         rows = [np.interp(steps, p["step"], p[column], left=np.nan, right=np.nan) for p in parts]

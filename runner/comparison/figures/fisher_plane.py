@@ -24,10 +24,10 @@ from ...reporting.style import (
 )
 from ..differences import configs_as_text
 from ..methods import Comparison, Method, has_single_runs
+from ..thin_records import EPOCH_FRACTIONS
 from .point_labels import PointLabels, write_labels
 from .point_styles import RATE, PointStyle, point_legend, point_styles, rest_of_label
 
-EPOCH_FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run's epochs, for the points of its trajectory
 ERROR_LEVELS = 7
 MIN_CONTOUR_POINTS = 6
 TICKS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)  # in each decade

@@ -27,9 +27,9 @@ LONGER = " The trial and the final runs differ in their duration, too."
 def chosen_values(comparison: Comparison) -> NotedTable:
     """Returns for each method the metric of the chosen trial, and that of its final runs."""
     finals = {
-        method.name: [v for run in method.runs if math.isfinite(v := final_value(comparison.runs.metrics, run, search))]
+        method.name: [v for run in method.runs if math.isfinite(v := comparison.search_values.get(run, math.nan))]
         for method in comparison.methods
-        if (search := comparison.searches.get(method.name)) is not None
+        if method.name in comparison.searches
     }
     is_same = any(finals.values())
     rows = []
@@ -61,15 +61,13 @@ def number_text(number: float, form: str) -> str:
     return "" if math.isnan(number) else f"{number:{form}}"
 
 
-def final_value(metrics: pd.DataFrame, run: str, search: MethodSearch) -> float:
+def final_value(rows: pd.DataFrame, search: MethodSearch) -> float:
     """Returns the metric of a search in a final run; nan where the run has none.
 
     Args:
-        metrics: the records of all runs.
-        run: its folder.
+        rows: all records of the run.
         search: which compared its trials by the metric.
     """
-    rows = metrics[metrics["run"] == run]
     if search.over_last is not None:
         kind, column, steps = "train", "total", (rows["step"].max() - search.over_last, math.inf)
     elif search.metric == "train loss":
