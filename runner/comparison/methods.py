@@ -373,23 +373,3 @@ def add_verdicts(methods: list[Method], baseline: Method, values: pd.Series) -> 
 def values_by_seed(method: Method, values: pd.Series) -> dict[int, float]:
     """Returns a method's values of a metric by seed, from those by run."""
     return dict(zip(method.seeds, values.loc[method.runs], strict=True))
-
-
-def conclusion_text(comparison: Comparison) -> str:
-    """Returns the result of the tests, in a sentence."""
-    metric = comparison.metrics[comparison.metric]
-    words = ("better", "worse") if metric.more_is_better is not None else ("higher", "lower")
-    others = [(m.label, m.verdict) for m in comparison.methods if m.verdict is not None]
-    if not others:
-        return "There is one method: nothing to compare it with."
-    tests = [(label, v) for label, v in others if v.has_p_value]
-    if not tests:
-        return f"No test: {others[0][1].kind}."
-    parts = [
-        f"{label} is {words[(v.difference > 0) == (metric.more_is_better is False)]} than {comparison.baseline_label}"
-        for label, v in tests
-        if v.is_significant
-    ]
-    if parts:
-        return f"On {metric.label}: {'; '.join(parts)}."
-    return f"On {metric.label} no method differs significantly from {comparison.baseline_label}."

@@ -12,11 +12,11 @@ from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
-from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
+from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .setting import horizon_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
-from .tables.text import EQUAL_P, MEANING, has_equal_p
+from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p
 from .tuning.tables import boundary_note, tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
@@ -68,7 +68,8 @@ def write_comparison_report(
         equal_p=EQUAL_P.format(p="p") if has_equal_p(comparison) else "",
         metric=comparison.metrics[comparison.metric].label,
         table=[section for section in table if len(section.header) > 1],
-        tuning=[part for part in (differences_from_the_best(comparison), *tuning_tables(comparison)) if part.rows],
+        best=differences_from_the_best(comparison),
+        tuning=tuning_tables(comparison),
         details=[part for part in (all_runs(comparison), all_trials(comparison)) if part.rows],
         boundary=boundary_note(comparison),
         searches=search_figures(comparison),
@@ -83,6 +84,7 @@ def write_comparison_report(
         values=differing_values(comparison),
         shared=shared_settings(comparison),
         is_best_on_test=set(comparison.runs.summaries["best_on"].dropna()) == {"test"},
+        is_best_on_validation=set(comparison.runs.summaries["best_on"].dropna()) == {"validation"},
         environment=[*command_rows(environments), *environment_rows(environments)],
     )
     write_text(path, text)

@@ -15,7 +15,7 @@ from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
-from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison, conclusion_text
+from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES
 from .paper_table import check_columns, default_columns, paper_table
 from .report import TableSection, write_comparison_report
@@ -24,6 +24,7 @@ from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
     MEANING,
+    conclusion_text,
     deviation_text,
     estimate_text,
     interval_of_difference,

@@ -64,3 +64,30 @@ def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
         return [difference, "", "", verdict.kind]
     p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
     return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]
+
+
+def conclusion_text(comparison: Comparison) -> str:
+    """Returns the result of the tests, in a sentence."""
+    metric = comparison.metrics[comparison.metric]
+    words = ("better", "worse") if metric.more_is_better is not None else ("higher", "lower")
+    others = [(m.label, m.verdict) for m in comparison.methods if m.verdict is not None]
+    if not others:
+        return "There is one method: nothing to compare it with."
+    tests = [(label, v) for label, v in others if v.has_p_value]
+    if not tests:
+        return f"No test: {others[0][1].kind}."
+    parts = [
+        f"{label} is {words[(v.difference > 0) == (metric.more_is_better is False)]} than {comparison.baseline_label}"
+        f" {margin_text(v, metric.form)}"
+        for label, v in tests
+        if v.is_significant
+    ]
+    if parts:
+        return f"On {metric.label}: {'; '.join(parts)}."
+    return f"On {metric.label} no method differs significantly from {comparison.baseline_label}."
+
+
+def margin_text(verdict: Verdict, form: str) -> str:
+    """Returns by how much two methods differ, with the 95 % interval, whichever is the better one."""
+    low, high = sorted((abs(verdict.low), abs(verdict.high)))
+    return f"by {abs(verdict.difference):{form}} (95 % interval {low:{form}} to {high:{form}})"

@@ -36,13 +36,28 @@ def tuning_tables(comparison: Comparison) -> list[NotedTable]:
 def tuned_values(comparison: Comparison) -> NotedTable:
     """Returns the chosen value of each key of each method, with what was searched."""
     rows = [
-        [method.label, key.lstrip("+"), short(value), search.ranges[key], place_text(search, key)]
+        [method.label, key.lstrip("+"), short(value), range_text(search.ranges[key]), place_text(search, key)]
         for method in comparison.methods
         if (search := comparison.searches.get(method.name)) is not None
         for key, value in search.best.items()
     ]
     header = ["method", "key", "chosen", "searched", "at a boundary"]
     return NotedTable("tuned", "Tuned values", header, rows, BOUNDARY)
+
+
+def range_text(typed: str) -> str:
+    """Returns what was searched of a key, from Hydra's way of typing it.
+
+    >>> range_text("tag(log,interval(0.001,1.0))"), range_text("interval(1,9)"), range_text("choice(0.0,0.5,0.9)")
+    ('0.001 to 1.0, logarithmic', '1 to 9', 'one of 0.0, 0.5, 0.9')
+    >>> range_text("choice([0.5,0.999],[0.9,0.999])")
+    'one of [0.5,0.999], [0.9,0.999]'
+    """
+    if match := re.fullmatch(r"(tag\(log,)?interval\(([^,()]+),([^,()]+)\)\)?", typed):
+        return f"{match[2]} to {match[3]}{', logarithmic' if match[1] else ''}"
+    if match := re.fullmatch(r"choice\((.*)\)", typed):
+        return f"one of {re.sub(r',(?![^[]*])', ', ', match[1])}"
+    return typed
 
 
 def place_text(search: MethodSearch, key: str) -> str:
@@ -100,6 +115,9 @@ def budget_note(comparison: Comparison) -> str:
         f"{'' if search.kind == 'rule' else ' after their last step'}"
         f"{', a mean over the seeds' if len(search.seeds) > 1 else ''}."
     ]
+    if search.metric.partition(" ")[2] != comparison.metric.removeprefix("final_"):
+        label = comparison.metrics[comparison.metric].label
+        parts.append(f"Methods are compared by {label}, for which other values may be better.")
     if search.duration != final["duration"]:
         parts.append("What is best after the one duration need not be best after the other.")
     if search.sampler_seed is not None:

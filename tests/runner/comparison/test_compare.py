@@ -318,7 +318,7 @@ def test_the_terminal_says_what_the_tests_say(two, capsys):
 
     text = printed()
     assert "93.75  0.65  92.72 to 94.78" in " ".join(text.split(" "))
-    assert "On final top-1 (%): Adam is better than SGD." in text
+    assert "On final top-1 (%): Adam is better than SGD by 2.88 (95 % interval " in text
     shutil.rmtree(two / "adam3")
     shutil.rmtree(two / "adam2")
     assert "No test: fewer than 3 seeds." in printed()

@@ -81,8 +81,8 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     assert comparison.obstacles == []
     tables = {table.key: table for table in tuning_tables(comparison)}
     assert tables["tuned"].rows == [
-        ["SGD", "optimizer.lr", "0.0011", SPACES["sgd"], "yes"],
-        ["Adam", "optimizer.lr", "0.1", SPACES["adam"], "last choice"],
+        ["SGD", "optimizer.lr", "0.0011", "0.001 to 1.0, logarithmic", "yes"],
+        ["Adam", "optimizer.lr", "0.1", "one of 0.001, 0.01, 0.1", "last choice"],
     ]
     assert [row[:-1] for row in tables["budget"].rows] == [
         ["SGD", "4", "3", "1", "0.5"],
@@ -91,6 +91,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     ]
     for text in (
         "random search",
+        "compared by final top-1 (%), for which other values may be better",
         "duration=2epochs with seed 0",
         "has seed 7",
         "data.validation=0.1",

@@ -192,7 +192,7 @@ def errors(tmp_path):
 def test_a_comparison_takes_every_metric_with_its_direction(trainopt, errors):
     out = errors / "out"
     result = trainopt("compare", str(errors), "--metric", "error", "--out", str(out))
-    assert "On final error: SGD is worse than Adam." in result.out
+    assert "On final error: SGD is worse than Adam by " in result.out
     header, first, second = (line.split(",") for line in (out / "table.csv").read_text().splitlines())
     for row, expected in ((first, 0.11), (second, 0.41)):
         assert float(row[header.index("final_error_mean")]) == pytest.approx(expected)
