@@ -21,6 +21,10 @@ FOLDER = "reference"
 MODULES = ("trainopt.optimizers", "trainopt.runner", "trainopt.data", "trainopt.models")
 PROJECT_FILES = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")  # pages of the site, too
 EXAMPLES = ("experiment", "debug")  # groups whose options set keys of other groups
+SWEEPS = {  # groups that are no part of a run, what their keys begin with, and what chooses among their options
+    "hydra/sweeper": ("hydra.sweeper", "`trainopt -m hydra/sweeper=OPTION` chooses one of these."),
+    "cluster": ("cluster", "What `trainopt submit` asks for; with `--to ray`, of Ray."),
+}
 
 
 @dataclass
@@ -114,19 +118,37 @@ def configuration_pages(vocabulary: Vocabulary) -> dict[str, str]:
     common = {key.name: key for key in keys if not key.name.startswith("defaults")}
     pages = {"keys": "\n".join(["# Keys of every run", "", *table(list(common.values()), "", rules, common), ""])}
     for group in vocabulary.groups:
-        lines = [f"# Group {group}", "", f"`{group}=OPTION` chooses one of these.", ""]
-        for option in vocabulary.options(group):
-            path = vocabulary.file(group, option)
-            assert path is not None
-            head, keys = read_keys(path.read_text())
-            keys = [k for k in keys if k.name.partition(".")[0] != "defaults" and k.name.split(".")[-1] != "_target_"]
-            lines += [f"## {group}={option}", "", _cell(head), ""]
-            if keys and group not in EXAMPLES:
-                lines += [*table(keys, group, rules, common), ""]
-            elif keys:
-                lines += ["```yaml", *[text for text in path.read_text().splitlines() if text[:1] != "#"], "```", ""]
-        pages[group] = "\n".join(lines)
+        files = {option: vocabulary.file(group, option) for option in vocabulary.options(group)}
+        pages[group] = group_page(group, group, f"`{group}=OPTION` chooses one of these.", files, rules, common)
+    for group, (prefix, intro) in SWEEPS.items():
+        files = {path.stem: path for path in sorted((CONF / group).glob("*.yaml"))}
+        pages[group.replace("/", "_")] = group_page(group, prefix, intro, files, rules, common)
     return pages
+
+
+def group_page(
+    group: str, prefix: str, intro: str, files: dict[str, Path], rules: dict[str, Any], common: dict[str, Key]
+) -> str:
+    """Returns the page of a group.
+
+    Args:
+        group: its name.
+        prefix: what the names of its keys begin with.
+        intro: the line below the title.
+        files: the YAML files of its options, by their names.
+        rules: what each key takes.
+        common: the keys of every run.
+    """
+    lines = [f"# Group {group}", "", intro, ""]
+    for option, path in files.items():
+        head, keys = read_keys(path.read_text())
+        keys = [k for k in keys if k.name.partition(".")[0] != "defaults" and k.name.split(".")[-1] != "_target_"]
+        lines += [f"## {group}={option}", "", _cell(head), ""]
+        if keys and group not in EXAMPLES:
+            lines += [*table(keys, prefix, rules, common), ""]
+        elif keys:
+            lines += ["```yaml", *[text for text in path.read_text().splitlines() if text[:1] != "#"], "```", ""]
+    return "\n".join(lines)
 
 
 def command_page() -> str:

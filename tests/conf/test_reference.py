@@ -19,6 +19,11 @@ def load(text):
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
+FILES = {group: [OPTIONS.file(group, name) for name in OPTIONS.options(group)] for group in OPTIONS.groups}
+FILES |= {group: sorted((CONF / group).glob("*.yaml")) for group in reference.SWEEPS}
+FILES["every run"] = [CONF / "config.yaml"]
+
+
 def flat(content, prefix=""):
     """The dotted names of keys with a value."""
     for name, value in content.items():
@@ -28,10 +33,10 @@ def flat(content, prefix=""):
             yield f"{prefix}{name}"
 
 
-@pytest.mark.parametrize("group", [None, *[g for g in OPTIONS.groups if g not in reference.EXAMPLES]])
+@pytest.mark.parametrize("group", [group for group in FILES if group not in reference.EXAMPLES])
 def test_every_key_has_its_default_and_a_meaning(group):
-    names = [None] if group is None else OPTIONS.options(group)
-    for path in [CONF / "config.yaml" if name is None else OPTIONS.file(group, name) for name in names]:
+    assert FILES[group]
+    for path in FILES[group]:
         content = load(path.read_text()) or {}
         content.pop("defaults", None)
         head, keys = reference.read_keys(path.read_text())
@@ -59,3 +64,12 @@ def test_a_comment_above_a_key_and_one_behind_it_are_its_meaning():
         ("c", "['1']", ""),
         ("d", "{e: 2}", "three"),
     ]
+
+
+def test_every_file_of_the_configuration_that_has_keys_has_a_place():
+    pages = reference.configuration_pages(OPTIONS)
+    for path in [path for group in reference.SWEEPS for path in FILES[group]]:
+        page = pages[str(path.parent.relative_to(CONF)).replace("/", "_")]
+        assert f"={path.stem}\n" in page
+        for name in flat(load(path.read_text())):
+            assert name.endswith("_target_") or f".{name}`" in page, (path, name)
