@@ -21,7 +21,7 @@ OTHER = (
     " known. Instead, the table compares the loss on the test set, which chose nothing. Final runs have more training"
     " samples than the trial."
 )
-LONGER = " The trial and the final runs differ in their duration, too."
+LONGER = " Final runs are longer than the trial, which changes their values, too: the difference is not of luck alone."
 
 
 def chosen_values(comparison: Comparison) -> NotedTable:
