@@ -106,6 +106,12 @@ def step_without_record(optimizer: Any) -> Callable[..., Any]:
     return step
 
 
+def has_step_hooks(optimizer: Any) -> bool:
+    """Returns whether other functions are called before or after each step of an optimizer, as of torch.optim."""
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
+
+
 def version_of(tensor: Tensor) -> int:
     """Returns a number that grows with each change of a tensor in place."""
     return tensor._version

@@ -38,24 +38,45 @@ class EMA(NetworkAverage):
             raise ValueError(f"decay={decay}: must be in [0, 1]")
         self.decay = decay
         self.warmup = warmup
-        self._average: Callable = self._mix if warmup else get_ema_multi_avg_fn(decay)
-        super().__init__(network, multi_avg_fn=self._average, use_buffers=True)
+        super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self._has_followed = False
+
+    @property
+    def next_decay(self) -> float:
+        """The decay beta_t with which the next weights are taken."""
+        return min(self.decay, 1 - (1 + self.count) ** -WARMUP_POWER) if self.warmup else self.decay
 
     def after_step(self) -> None:
-        """Takes the weights into the average."""
-        self.update()
+        """Takes the weights into the average, unless it has followed the step already."""
+        if self._has_followed:
+            self._has_followed = False
+        else:
+            self.update()
 
     def update(self) -> None:
         """Takes the present weights and buffers into the average."""
         if self.count == 0:
             super().update()
             return
-        for averages, values in self._pairs().values():
-            self._average(averages, values, None)
+        self.mix()
+        self._count_weights()
+
+    def follow(self) -> None:
+        """Counts weights that were taken into the average elsewhere, as by a CUDA graph, before `after_step`."""
+        self._count_weights()
+        self._has_followed = True
+
+    def mix(self) -> None:
+        """Takes the present weights and buffers into the average, and does not count them."""
+        mix: Callable = get_ema_multi_avg_fn(self.next_decay)
+        for averages, values in self.pairs().values():
+            mix(averages, values, None)
+
+    def _count_weights(self) -> None:
         self.count += 1
         self.averaged.n_averaged.fill_(self.count)
 
-    def _pairs(self) -> dict[Any, tuple[list[Tensor], list[Tensor]]]:
+    def pairs(self) -> dict[Any, tuple[list[Tensor], list[Tensor]]]:
         """Returns parameters and buffers of the average, and those of the network, by type and device."""
         pairs: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for average, value in zip(tensors_of(self.averaged.module), tensors_of(self.network), strict=True):
@@ -63,8 +84,3 @@ class EMA(NetworkAverage):
             averages.append(average.detach())
             values.append(value.detach())
         return pairs
-
-    def _mix(self, *tensors: Any) -> None:
-        decay = min(self.decay, 1 - (1 + self.count) ** -WARMUP_POWER)
-        mix: Callable = get_ema_multi_avg_fn(decay)
-        mix(*tensors)

@@ -1,5 +1,6 @@
 """Updates whose learning rate is scaled by the batch size and by batch reuse."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -35,8 +36,14 @@ class ScaledUpdate:
         self._optimizer, self._batching, self._progress = optimizer, batching, progress
         self._is_scaled = batching.repeat_lr_factor != 1 or batching.changes_lr is not None
         self._scale = 1.0
-        self._update = step_without_record(optimizer) if scaling is None else scaling.step
-        self.step = self._scaled_step if self._is_scaled else self._update
+        self._update: Callable[[Any], Any] = step_without_record(optimizer) if scaling is None else scaling.step
+        self.step: Callable[[Any], Any] = self._scaled_step if self._is_scaled else self._update
+
+    def made_by(self, wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> None:
+        """Lets updates be made by what `wrap` makes of the function that makes them, of a closure."""
+        self._update = wrap(self._update)
+        if not self._is_scaled:
+            self.step = self._update
 
     @property
     def lr(self) -> Any:

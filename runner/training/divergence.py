@@ -42,7 +42,12 @@ class FiniteCheck:
 
     Args:
         device: where losses and gradients are computed.
+
+    Attributes:
+        follows_update: whether it takes losses and gradients after the update, too.
     """
+
+    follows_update = False
 
     def __init__(self, device: torch.device):
         self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
@@ -151,6 +156,8 @@ class DeferredCheck(FiniteCheck):
     Args:
         run: the run; a position that it goes back to is kept in the memory of the host, as a checkpoint.
     """
+
+    follows_update = True
 
     def __init__(self, run: Run):
         super().__init__(run.device)

@@ -59,7 +59,9 @@ def closure_of(run: Run, check: FiniteCheck, say: Callable[[str], None]) -> Trai
         return ShardedClosure(run, check)
     if not run.cuda_graph or reason_for_eager(run) is not None:
         return TrainingClosure(run, check)
-    return GraphedClosure(run, check, new_capture(run.device), say)
+    closure = GraphedClosure(run, check, new_capture(run.device), say)
+    run.update.made_by(closure.replaying)
+    return closure
 
 
 def new_capture(device: torch.device) -> CudaCapture:

@@ -1,4 +1,4 @@
-"""A closure that replays forward pass, loss, backward pass and clipping as a CUDA graph."""
+"""A closure that replays forward pass, loss, backward pass, clipping and, where it can, the update as a CUDA graph."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainopt.data import Batch
+from trainopt.optimizers import EMA
 
 from ...averaging.modes import equal
 from ...state.objective import Output
@@ -19,6 +20,7 @@ from ...system.errors import UserError, one_line
 from ..closure import TrainingClosure
 from ..divergence import FiniteCheck
 from .capture import Capture
+from .updates import Step, WholeUpdate, updates_of
 
 EAGER_STEPS = 2  # with batches of a shape, before its graph
 MOST_GRAPHS = 4  # batches of further shapes stay eager
@@ -52,6 +54,7 @@ class Graph:
     targets: Tensor
     computed: Computed
     replay: Callable[[], None]
+    update: WholeUpdate | None  # that is a part of it
 
     def run(self, batch: Batch) -> None:
         """Computes the results of a batch."""
@@ -63,9 +66,10 @@ class Graph:
 class GraphedClosure(TrainingClosure):
     """Replays a pass that was recorded, where there is one for batches of this shape.
 
-    The first steps are eager. Then the pass is recorded, and replayed on the same batch; buffers, generators, loss,
-    outputs and gradients must be those of an eager pass, bit for bit. The update of the weights follows eagerly, so
-    every optimizer and every schedule makes it as ever.
+    The first steps are eager. Then the step is recorded, and replayed on the same batch; buffers, generators, loss,
+    outputs, gradients, weights, the state of the optimizer and the average must be those of an eager step, bit for bit.
+    Where the update is none that a graph can hold, or must wait for the check, the pass alone is recorded; the update
+    follows eagerly, so every optimizer makes it as ever.
 
     Args:
         run: the run that is trained; `reason_for_eager` knows nothing against it.
@@ -81,28 +85,118 @@ class GraphedClosure(TrainingClosure):
         self._steps: Counter[Any] = Counter()  # eager ones, by shape
         self._addresses: list[int] = []  # of the weights, which graphs read
         self._is_off = False
+        self._updates: list[WholeUpdate] | None = None if check.follows_update else []  # to be tried; None: not known
+
+    def replaying(self, step: Step) -> Step:
+        """Returns what makes a step of the run: it replays the whole where that is recorded.
+
+        Args:
+            step: of the optimizer, which makes all others.
+        """
+
+        def replay_or_step(closure: Any) -> Any:
+            if closure is self and self._replay_whole(step):
+                return self.total
+            return step(closure)
+
+        return replay_or_step
+
+    def _replay_whole(self, step: Step) -> bool:
+        """Makes a step by a graph that holds the update, which may be recorded here; returns whether there is one."""
+        if self._is_off or self._updates == []:
+            return False
+        key = shape_of(self.batch)
+        graph = self._graphs.get(key)
+        if graph is None:
+            if self._is_eager(key):
+                return False
+            graph = self._record_whole(self.batch, step)
+            if graph is None:
+                return False
+            self._keep(key, graph)
+        else:
+            update = cast(WholeUpdate, graph.update)
+            if update.constants() != update.recorded:
+                self._leave_update("its options change, other than learning rate and momentum")
+                return False
+            if not self._are_in_place():
+                return False
+            update.prepare()
+            graph.run(self.batch)
+        cast(WholeUpdate, graph.update).finish()
+        self._finish(graph.computed)
+        return True
+
+    def _record_whole(self, batch: Batch, step: Step) -> Graph | None:
+        """Returns the recorded step, which is made; None where the update stays eager."""
+        before = RunSnapshot(self._run)
+        reason = ""
+        try:
+            if self._updates is None:
+                average = self._run.averaged and self._run.averaged.averaging
+                self._updates = updates_of(self._run.optimizer, average if isinstance(average, EMA) else None)
+        except ValueError as error:
+            self._updates, reason = [], str(error)
+        for update in self._updates:
+            saved = [(value, value.clone()) for value in (*(t for _, t in update.tensors()), *update.steps())]
+
+            def restore(saved: list[tuple[Tensor, Tensor]] = saved) -> None:
+                before.restore_pass()
+                with torch.no_grad():
+                    for value, copy in saved:
+                        value.copy_(copy)
+
+            try:
+                graph = self._recorded(batch, restore, update, step)
+            except (RuntimeError, ValueError) as error:
+                restore()
+                reason = one_line(first_of(error))
+            else:
+                self._updates = [update]
+                return graph
+        self._leave_update(reason)
+        return None
+
+    def _leave_update(self, reason: str) -> None:
+        """Lets all further updates be eager."""
+        self._updates = []
+        self._graphs = {key: graph for key, graph in self._graphs.items() if graph.update is None}
+        self._say(f"note: cuda_graph={str(self._run.cuda_graph).lower()}: updates stay eager: {reason}")
+
+    def _is_eager(self, key: Any) -> bool:
+        """Returns whether a step with batches of a shape is eager yet, or for good."""
+        return self._steps[key] < EAGER_STEPS or len(self._graphs) == MOST_GRAPHS
+
+    def _keep(self, key: Any, graph: Graph) -> None:
+        self._graphs[key] = graph
+        self._addresses = [p.data_ptr() for p in self._parameters]
+
+    def _are_in_place(self) -> bool:
+        """Returns whether weights are where graphs read them; if not, steps are eager from here on."""
+        if self._addresses == [p.data_ptr() for p in self._parameters]:
+            return True
+        self._turn_off(f"{type(self._run.optimizer).__name__} puts other tensors in the place of weights")
+        return False
 
     def __call__(self, fraction: float = 1.0) -> Tensor:
         """Returns the loss, a scalar, as `TrainingClosure` does."""
         if self._is_off or fraction < 1 or not torch.is_grad_enabled():
             return super().__call__(fraction)
         batch = self.batch
-        key = (batch.inputs.shape, batch.inputs.stride(), batch.inputs.dtype, batch.targets.shape, batch.targets.dtype)
+        key = shape_of(batch)
         graph = self._graphs.get(key)
         if graph is not None:
-            if self._addresses != [p.data_ptr() for p in self._parameters]:
-                self._turn_off(f"{type(self._run.optimizer).__name__} puts other tensors in the place of weights")
+            if not self._are_in_place():
                 return super().__call__()
             graph.run(batch)
-        elif self._steps[key] < EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
+        elif self._is_eager(key):
             self._steps[key] += 1
             return super().__call__()
         else:
             graph = self._record(batch)
             if graph is None:
                 return super().__call__()
-            self._graphs[key] = graph
-            self._addresses = [p.data_ptr() for p in self._parameters]
+            self._keep(key, graph)
         return self._finish(graph.computed)
 
     def _finish(self, computed: Computed) -> Tensor:
@@ -148,7 +242,7 @@ class GraphedClosure(TrainingClosure):
         """
         before = RunSnapshot(self._run)
         try:
-            return self._recorded(batch, before)
+            return self._recorded(batch, before.restore_pass)
         except (RuntimeError, ValueError) as error:
             before.restore_pass()
             reason = one_line(first_of(error))
@@ -163,44 +257,77 @@ class GraphedClosure(TrainingClosure):
             raise UserError(f"cuda_graph=true: {reason}; give cuda_graph=auto or false")
         self._say(f"note: cuda_graph=auto: steps stay eager: {reason}")
 
-    def _recorded(self, batch: Batch, before: RunSnapshot) -> Graph:
+    def _recorded(
+        self,
+        batch: Batch,
+        restore: Callable[[], None],
+        update: WholeUpdate | None = None,
+        step: Step | None = None,
+    ) -> Graph:
+        """Returns a pass that was recorded, with an update if there is one, and replayed once.
+
+        Args:
+            batch: to record it with.
+            restore: sets to the state before the step what passes and updates change.
+            update: that is recorded.
+            step: of the optimizer, which makes the same update.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+            ValueError: its replay is not an eager step.
+        """
         inputs, targets = batch.inputs.clone(), batch.targets.clone()
 
         def compute() -> Computed:
-            return self._compute(inputs, targets)
+            computed = self._compute(inputs, targets)
+            if update is not None:
+                with torch.no_grad():
+                    update.apply()
+            return computed
 
-        def observed() -> tuple[list[tuple[str, Tensor]], dict[str, Any]]:
-            """Returns copies of what a pass computed and changed, and the state of the host's generators."""
-            return self._observed(compute())
+        def eager() -> list[tuple[str, Tensor]]:
+            """Returns copies of what an eager pass computes, and of what pass and update change."""
+            values = [(name, value.clone()) for name, value in self._compute(inputs, targets).tensors()]
+            if update is not None:
+                update.eager(cast(Step, step), values[0][1])
+            return [*values, *self._changed(update)]
 
         # Nodes that accumulate gradients belong to the stream on which they were made: those of the last step go.
         self.total, self.terms = self.total.detach(), {name: term.detach() for name, term in self.terms.items()}
         self.output = cast(Tensor, self.output).detach()
+        if update is not None:
+            update.prepare()
         host = self._generators()[1]
-        eager, host_after = observed()
-        if not equal(host, host_after):
+        one = eager()
+        if not equal(host, self._generators()[1]):
             raise ValueError("the network draws random numbers of the host, or the loss does")
-        before.restore_pass()
-        again, _ = observed()
-        before.restore_pass()
+        restore()
+        other = eager()
+        restore()
         self._capture.warm_up(compute)
-        before.restore_pass()
+        restore()
         computed, replay = self._capture.record(compute)
-        before.restore_pass()
+        restore()
         replay()
-        check_same(eager, again, self._observed(computed)[0])
-        return Graph(inputs, targets, computed, replay)
+        replayed = [(name, value.clone()) for name, value in computed.tensors()]
+        check_same(one, other, [*replayed, *self._changed(update)])
+        return Graph(inputs, targets, computed, replay, update)
 
-    def _observed(self, computed: Computed) -> tuple[list[tuple[str, Tensor]], dict[str, Any]]:
-        state, host = self._generators()
-        named = [*computed.tensors(), *self._run.network.named_buffers(), ("state of the generator", state)]
-        return [(name, value.clone()) for name, value in named], host
+    def _changed(self, update: WholeUpdate | None) -> list[tuple[str, Tensor]]:
+        """Returns copies of what a pass changes, and an update."""
+        named = [*self._run.network.named_buffers(), ("state of the generator", self._generators()[0])]
+        return [(name, value.detach().clone()) for name, value in (*named, *(update.tensors() if update else ()))]
 
     def _generators(self) -> tuple[Tensor, dict[str, Any]]:
         """Returns the state of the device's generator, and those of the others."""
         states = rng_state(self._run.device)
         device = states.pop("cuda")
         return (states.pop("torch") if device is None else device), states
+
+
+def shape_of(batch: Batch) -> Any:
+    """Returns what batches have in common that one graph can process."""
+    return batch.inputs.shape, batch.inputs.stride(), batch.inputs.dtype, batch.targets.shape, batch.targets.dtype
 
 
 def first_of(error: BaseException) -> BaseException:

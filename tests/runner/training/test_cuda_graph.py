@@ -5,14 +5,17 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, Adam, AdamW
 from torch.overrides import TorchFunctionMode
 
 from helpers.cli import built, refusal
 from helpers.gpu import READS, on_gpu
-from helpers.runs import check_same_run, rows, same_weights, summary, timeless
+from helpers.runs import check_same_run, equal, rows, same_weights, summary, timeless
 from trainopt.runner.training import divergence
 from trainopt.runner.training.graphs import choice
 from trainopt.runner.training.graphs.capture import Capture
+from trainopt.runner.training.graphs.closure import GraphedClosure
+from trainopt.runner.training.graphs.updates import updates_of
 
 CONVNET = ("model=resnet8", "data.limit=50", "batching.size=20", "logger=[]", "log_every=1steps")
 KIT = ("averaging=ema", "gradient.clip_norm=1.0", "schedule=cosine", "optimizer.lr=0.05", "regularizer=[l2]")
@@ -94,6 +97,98 @@ def test_a_replayed_run_that_diverges_ends_as_an_eager_one(trained, stand_in, mo
     monkeypatch.setattr(choice, "GRAPHS_ON", ())
     monkeypatch.setattr(divergence, "DEFERRED_ON", ())
     check_same_run(one, trained(*run, name="eager"))
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Lets steps on a CPU not wait for the check, so that graphs may hold the update."""
+    monkeypatch.setattr(divergence, "DEFERRED_ON", ("cpu",))
+
+
+SGD_MLP = (*MLP[:2], "model.dropout=0.3", *MLP[3:], "log_every=7steps", "averaging=ema")
+GROUPS = ("parameter_groups.rules=[{match: weight, lr: 0.02, weight_decay: 0.1}]",)
+UPDATES = {
+    "ema, clipping, cosine, L2": (*CONVNET, *KIT),
+    "plain": (*SGD_MLP, "optimizer.momentum=0", "schedule=one_cycle", "averaging.warmup=false"),
+    "one_cycle changes the momentum": (*SGD_MLP, "optimizer.nesterov=true", "schedule=one_cycle", "channels_last=true"),
+    "decay, dampening": (*SGD_MLP, "optimizer.dampening=0.1", "optimizer.weight_decay=0.01", "optimizer.maximize=true"),
+    "groups, scaled": (*SGD_MLP, *GROUPS, "batching.persistency=2", "batching.repeat_lr_factor=0.5"),
+    "adam": (*SGD_MLP, "optimizer=adam", "schedule=cosine", "optimizer.weight_decay=0.01"),
+    "adamw, amsgrad": (*SGD_MLP, "optimizer=adamw", "schedule=cosine", "optimizer.amsgrad=true"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in UPDATES if n not in ("plain", "adam", "decay, dampening")])
+def test_a_step_with_its_update_is_that_of_eager_steps(trained, stand_in, late, monkeypatch, name):
+    """Weights, state, average and records: those of the same command without graphs."""
+    whole = []
+    monkeypatch.setattr(GraphedClosure, "_replay_whole", counted(GraphedClosure._replay_whole, whole))
+    run = (*UPDATES[name], "duration=14steps", "evaluate_every=6steps", "cuda_graph=auto")
+    one = trained(*run, name="graph")
+    assert "stay eager" not in (one / "log.txt").read_text()
+    assert whole.count(True) == 10
+    assert sum(stand_in.replays) in (10, 11)  # of Adam, the first form is another one on a CPU
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    check_same_run(one, trained(*run, name="eager"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (SGD, {"momentum": 0.0, "maximize": True}),
+        (SGD, {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
+        (SGD, {"momentum": 0.9, "dampening": 0.1}),
+        (Adam, {"weight_decay": 0.01}),
+        (AdamW, {"amsgrad": True}),
+    ],
+)
+def test_an_update_for_graphs_is_that_of_torch_bit_for_bit(cls, options):
+    """One of the forms is, on every device; the learning rate and the momentum change."""
+    torch.manual_seed(0)
+    start = [torch.randn(33, 5), torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last), torch.randn(7)]
+    lists = [[nn.Parameter(value.clone()) for value in start] for _ in range(3)]
+    optimizers = [cls(params, lr=0.1, **options) for params in lists]
+
+    def steps_on(lr: float, indices: tuple[int, ...]) -> None:
+        gradients = [torch.randn_like(value) for value in start]
+        for index in indices:
+            optimizer = optimizers[index]
+            optimizer.param_groups[0]["lr"] = lr
+            if options.get("momentum"):
+                optimizer.param_groups[0]["momentum"] = 1 - lr
+            for p, gradient in zip(lists[index], gradients, strict=True):
+                p.grad = gradient.clone()
+            if index == 0 or lr == 0.1:
+                optimizer.step()
+                continue
+            update = forms[index][min(index, len(forms[index])) - 1]
+            update.prepare()
+            with torch.no_grad():
+                update.apply()
+            update.finish()
+
+    forms: dict[int, list] = {}
+    steps_on(0.1, (0, 1, 2))
+    for index in (1, 2):
+        forms[index] = updates_of(optimizers[index], None)
+    for lr in (0.037, 0.0123456, 0.0123456, 0.2):
+        steps_on(lr, (0, 1, 2))
+    assert any(
+        all(torch.equal(a, b) for a, b in zip(lists[0], lists[index], strict=True))
+        and equal(optimizers[0].state_dict()["state"], optimizers[index].state_dict()["state"])
+        for index in (1, 2)
+    )
+
+
+def counted(method, results):
+    """Returns the method, which appends what it returns."""
+
+    def call(*arguments):
+        results.append(method(*arguments))
+        return results[-1]
+
+    return call
 
 
 class Linear(nn.Module):
@@ -189,5 +284,16 @@ def test_a_run_on_a_gpu_is_the_run_of_eager_steps(trained, options):
     run = (*options, "duration=14steps", "device=cuda", "deterministic=true")
     one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
     torch.use_deterministic_algorithms(False)
+    assert timeless(rows(one)) == timeless(rows(other))
+    assert same_weights(one, other)
+
+
+@on_gpu
+@pytest.mark.parametrize("name", UPDATES)
+def test_a_step_with_its_update_is_that_of_eager_steps_on_a_gpu(trained, name):
+    run = (*UPDATES[name], "duration=14steps", "device=cuda", "deterministic=true")
+    one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
+    torch.use_deterministic_algorithms(False)
+    assert "stay eager" not in (one / "log.txt").read_text()
     assert timeless(rows(one)) == timeless(rows(other))
     assert same_weights(one, other)
