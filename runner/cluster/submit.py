@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..records.job_table import STATES
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import plural, shown
 from ..system.lock import RunLock
 from .queue import OPEN_STATES, read_table_with_queue, tasks_of
 from .schedulers import SCHEDULERS
@@ -58,7 +58,11 @@ def submit(sweep: Path, arguments: list[str], settings: ClusterSettings, is_sear
                 path.unlink()
                 raise
             runs = sum(map(len, part))
-            what = f"{runs} runs in {len(part)} tasks" if runs else f"{len(part)} workers of the search"
+            what = (
+                f"{plural(runs, 'run')} in {plural(len(part), 'task')}"
+                if runs
+                else f"{plural(len(part), 'worker')} of the search"
+            )
             print(f"submitted {what}: {queue.place} {number}", flush=True)
     place = shlex.quote(shown(sweep))
     print(f"job table: trainopt status {place} --watch; the same command submits what is left then")

@@ -263,12 +263,3 @@ class TournamentResult:
 def searches_folder(method: str) -> str:
     """Returns the folder of a method's search.json, relative to that of the tournament."""
     return f"{SEARCHES}/{folder_name(method.split())}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Returns a number with its noun.
-
-    >>> plural(1, "method"), plural(2, "method")
-    ('1 method', '2 methods')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -15,11 +15,11 @@ from ..records.job_table import SEED, read_jobs
 from ..sweeps.jobs import composed, configured_overrides, plan_jobs
 from ..sweeps.sweeper import extend_plan
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import plural, shown
 from ..system.hydra_compat import parse_overrides, product
 from .lr_heuristic import LRHeuristicSweeper, Trial, trial_settings
 from .optuna_sweeper import check_installed
-from .search import Competitor, TournamentResult, TunedMethod, plural
+from .search import Competitor, TournamentResult, TunedMethod
 from .search_report import write_searches
 from .search_rule import LRSearchRule
 from .tuning_budget import FORMER, TRIAL, check_ended_trial, check_trial_length

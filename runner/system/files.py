@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, strict JSON, and paths in messages."""
+"""Files that are written completely or not at all, strict JSON, and paths and numbers in messages."""
 
 import json
 import math
@@ -106,6 +106,15 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> plural(1, "method"), plural(2, "method")
+    ('1 method', '2 methods')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def json_line(record: dict[str, Any]) -> str:

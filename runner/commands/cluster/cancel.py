@@ -6,7 +6,7 @@ from pathlib import Path
 from ...cluster.queue import tasks_by_scheduler, tasks_of
 from ...cluster.submissions import read_submissions
 from ...system.errors import UserError
-from ...system.files import shown
+from ...system.files import plural, shown
 from ...system.flags import FlagParser, existing_folder
 
 LONGEST_WAIT_SECONDS = 150.0  # Ray gives runs 120 s for their checkpoints, SLURM 30 unless it is set up otherwise
@@ -35,7 +35,10 @@ def command(arguments: list[str], debug: bool) -> int:
             scheduler.cancel(tasks)
         number += len(tasks)
     if number:
-        print(f"cancelled {number} tasks; waiting for the checkpoints of their runs (Ctrl-C ends the wait)", flush=True)
+        print(
+            f"cancelled {plural(number, 'task')}; waiting for the checkpoints of their runs (Ctrl-C ends the wait)",
+            flush=True,
+        )
     left = wait_for_end(sweep) if number else 0
     if left:
         print(f"{left} tasks still end after {LONGEST_WAIT_SECONDS:.0f} s: trainopt status {shown(sweep)} shows them")

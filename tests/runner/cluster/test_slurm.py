@@ -90,17 +90,17 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(text.replace("self.kind == 11", "False"))
     again = trainopt(tmp_path, "submit", *sweep, *SETTINGS)
     assert "10 done, 1 diverged; 1 left" in again
-    assert "submitted 1 runs in 1 tasks" in again
+    assert "submitted 1 run in 1 task" in again
     wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 60)
 
 
 def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     sweep = [*SWEEP[:-1], "+optimizer.pause=0.5", "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.runs_per_job=2"]
-    assert "submitted 2 runs in 1 tasks" in trainopt(tmp_path, "submit", *sweep)
+    assert "submitted 2 runs in 1 task" in trainopt(tmp_path, "submit", *sweep)
     wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 60)
     assert table(tmp_path)["1"]["state"] == "queued"  # behind the other one
-    assert "cancelled 1 tasks" in trainopt(tmp_path, "cancel", *map(str, (tmp_path / "outputs/sweeps").iterdir()))
+    assert "cancelled 1 task" in trainopt(tmp_path, "cancel", *map(str, (tmp_path / "outputs/sweeps").iterdir()))
     wait_until(lambda: states(tmp_path) == {"interrupted": 1, "missing": 1}, 60)
     assert "submitted 2 runs" in trainopt(tmp_path, "submit", *sweep)
     wait_until(lambda: states(tmp_path) == {"done": 2}, 120)
