@@ -282,6 +282,10 @@ def test_unequal_tuning_effort_is_shown_and_an_obstacle(two, tmp_path, capsys):
     assert [row[header.index("tuning gradients")] for row in rows] == ["40", "240"]
     show_comparison(comparison, "epochs", wide_console())
     assert "240" in capsys.readouterr().out
+    made_up_run(tmp_path / "tuning/sgd0-1", 1, config={"optimizer.lr": 1.0}, hvps=1)  # of the first trial, too
+    comparison = read_comparison([two], [tmp_path / "tuning"])
+    assert [(len(m.trials), m.trial_count) for m in comparison.methods] == [(1, 1), (6, 5)]
+    assert [m.trial_gradients for m in comparison.methods] == [40, 288]
 
 
 @pytest.mark.parametrize(
