@@ -1,5 +1,7 @@
 """What a result is a result of: network, data, duration and seeds, and whether the runs had converged."""
 
+import re
+
 from ..reporting.method_styles import part_label
 from .differences import configs_as_text
 from .methods import Comparison
@@ -23,7 +25,8 @@ def setting_text(comparison: Comparison) -> str:
         parts += [f"{int(counts[0]):,} {name}"] if len(counts) == 1 and counts[0] else []
     steps = summaries["steps"].dropna().unique() if "steps" in summaries else []
     length = f" ({int(steps[0]):,} steps)" if len(steps) == 1 and not common("duration").endswith("steps") else ""
-    parts += [f"duration {common('duration')}{length}"] if common("duration") else []
+    duration = re.sub(r"(?<=\d)(?=[a-z]+$)", " ", common("duration"))
+    parts += [f"{duration}{length}"] if duration else []
     counts = sorted({len(method.runs) for method in comparison.methods})
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     parts.append(f"{number} {'seed' if counts == [1] else 'seeds'} of each method")

@@ -69,16 +69,15 @@ def final_value(rows: pd.DataFrame, search: MethodSearch) -> float:
         search: which compared its trials by the metric.
     """
     if search.over_last is not None:
-        kind, column, steps = "train", "total", (rows["step"].max() - search.over_last, math.inf)
+        kind, column, after = "train", "total", rows["step"].max() - search.over_last
     elif search.metric == "train loss":
         ends = rows.loc[rows["kind"] == "test", "step"].tolist()
-        kind, column, steps = "train", "total", ((ends[-2] if len(ends) > 1 else -1), math.inf)
+        kind, column, after = "train", "total", ends[-2] if len(ends) > 1 else -1
     else:
         kind, _, column = search.metric.partition(" ")
-        column, of_kind = column.replace(" ", "_"), rows.loc[rows["kind"] == kind, "step"]
-        steps = (of_kind.max() - 1, math.inf)
+        column, after = column.replace(" ", "_"), rows.loc[rows["kind"] == kind, "step"].max() - 1
     if column not in rows:
         return math.nan
-    chosen = rows[(rows["kind"] == kind) & (rows["step"] > steps[0])]
-    values = pd.to_numeric(chosen[column], errors="coerce").to_numpy(float)
+    last = rows[(rows["kind"] == kind) & (rows["step"] > after)]
+    values = pd.to_numeric(last[column], errors="coerce").to_numpy(float)
     return float(np.mean(values)) if len(values) else math.nan
