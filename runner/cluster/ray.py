@@ -107,10 +107,14 @@ def is_installed() -> bool:
 
 def client_of(address: str | None) -> "JobSubmissionClient":
     """Returns the client of a cluster; ConnectionError where none answers."""
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
-    with without_addresses(address is not None):
-        return JobSubmissionClient(address)
+    try:
+        with without_addresses(address is not None):
+            return JobSubmissionClient(address)
+    except RayError as error:  # Ray noted the address of one that was killed
+        raise ConnectionError(str(error)) from error
 
 
 @contextmanager

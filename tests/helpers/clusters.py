@@ -38,7 +38,7 @@ class SGD(torch.optim.SGD):
 def trainopt(folder: Path, *arguments: str) -> str:
     """Returns what a command prints that is typed in a folder."""
     command = [str(Path(sys.executable).with_name("trainopt")), *arguments]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -41,7 +41,7 @@ def command(arguments: list[str], debug: bool) -> int:
         )
     left = wait_for_end(sweep) if number else 0
     if left:
-        print(f"{left} tasks still end after {LONGEST_WAIT_SECONDS:.0f} s: trainopt status {shown(sweep)} shows them")
+        print(f"{plural(left, 'task')} not ended after {LONGEST_WAIT_SECONDS:.0f} s: trainopt status {shown(sweep)}")
     else:
         print("no task is left; trainopt submit with the same arguments goes on where they stopped")
     return 0

@@ -100,8 +100,10 @@ def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None
     assert "submitted 2 runs in 1 task" in trainopt(tmp_path, "submit", *sweep)
     wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 60)
     assert table(tmp_path)["1"]["state"] == "queued"  # behind the other one
-    assert "cancelled 1 task" in trainopt(tmp_path, "cancel", *map(str, (tmp_path / "outputs/sweeps").iterdir()))
-    wait_until(lambda: states(tmp_path) == {"interrupted": 1, "missing": 1}, 60)
+    ended = trainopt(tmp_path, "cancel", str(sweep_of(tmp_path)))
+    assert "cancelled 1 task" in ended
+    assert "no task is left" in ended
+    assert states(tmp_path) == {"interrupted": 1, "missing": 1}
     assert "submitted 2 runs" in trainopt(tmp_path, "submit", *sweep)
     wait_until(lambda: states(tmp_path) == {"done": 2}, 120)
     assert repeated(tmp_path) == {}
