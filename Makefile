@@ -49,7 +49,7 @@ bench: $(READY) ## ratios against named peers and bounds
 bench-extensions: $(READY) ## when the extensions of EHNewton help: losses at equal cost
 	cd tests/benchmarks && ../../$(BIN)/python extensions.py
 
-bench-gpu: $(READY) ## ratios and bounds on a CUDA GPU, in 5 minutes, into build/gpu.json; nothing without one
+bench-gpu: $(READY) ## ratios and bounds on a CUDA GPU, in 7 minutes, into build/gpu.json; nothing without one
 	cd tests/benchmarks && $(abspath $(BIN))/python gpu.py --out ../../build/gpu.json
 
 kills: $(READY) ## kill runs a thousand times at drawn moments; resumed, they must be the undisturbed ones bit for bit

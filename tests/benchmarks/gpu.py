@@ -1,12 +1,14 @@
 """On a GPU: our loop, products, the Gram probe and the input pipeline; ratios of interleaved pairs, in limited time.
 
-A step of our loop is compared with that of a bare loop that takes its batches from the same pipeline, with a replay of
-the bare step as a CUDA graph, and with airbench's way of training (Jordan 2024, arXiv:2404.00498): weights in 16 bits
-but for batch norm, channels last, a whole epoch augmented at once on the device, label smoothing. Products and steps of
-EHNewton are in gradients and in steps of SGD, as in second_order.py; the probe is that of fisher.py.
+A step of our loop is compared with that of a bare loop that takes its batches from the same pipeline, and a step with
+cuda_graph=auto with a replay of the bare step as a CUDA graph; both with airbench's way of training (Jordan 2024,
+arXiv:2404.00498): weights in 16 bits but for batch norm, channels last, a whole epoch augmented at once on the device,
+label smoothing. The time of recording our graph is left out. Products and steps of EHNewton are in gradients and in
+steps of SGD, as in second_order.py; the probe is that of fisher.py.
 
-The parts run in the order of PARTS; one that would end after the limit is named, and not begun. Without a GPU nothing
-is measured and the exit code is 0; `--device cpu --smoke` runs every line but the capture of a graph, on tiny batches.
+The parts run in the order of PARTS; one that would end after the limit is named, and not begun. Each is made of pieces;
+where one fails, its error is printed, and the others are measured. Without a GPU nothing is measured and the exit code
+is 0; `--device cpu --smoke` runs every line but the capture of a graph, on tiny batches.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -50,6 +53,14 @@ LOOPS = {  # overrides, steps, batch size
 }
 SMOKE = ("MLP 64-12-12-10, batch 128", "ResNet-20, batch 128, bf16, channels last")
 PRODUCTS = {"mlp": 30, "resnet20": 8, "resnet50": 3}  # calls that are timed together
+PAIRS = (
+    ("our step", "a bare loop", 1.02),
+    ("our step as a graph", "the replay of a CUDA graph", 1.1),
+    ("our step as a graph", "a bare loop", None),
+    ("our step", "airbench's way", None),
+    ("our step as a graph", "airbench's way", None),
+)
+FIRST, MORE = 10, 4  # steps, of which the third is recorded; how many times as many steps with graphs are measured
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 
 
@@ -111,37 +122,66 @@ class Figure:
         return self.bound is None or self.value <= self.bound
 
 
-def loops(setting: Setting) -> Iterator[Figure]:
+Piece = tuple[str, Callable[[], Iterator[Figure]]]  # its name, and what measures it
+
+
+def loops(setting: Setting) -> Iterator[Piece]:
     """Measures one step of our loop against those of others."""
-    for name, (overrides, full_steps, full_size) in LOOPS.items():
-        steps, size = setting.fewer(full_steps), setting.batch(full_size)
-        if setting.smoke and name not in SMOKE:
-            continue
-        train, test = (3 * size, size) if setting.smoke else (50_000, 1000)
-        data = (f"data.train_size={train}", f"data.test_size={test}") if "data=synthetic" in overrides else ()
-        device = "cuda" if setting.device.type == "cuda" else "cpu"
-        run = built(f"device={device}", *overrides, *data, f"duration={steps}steps", f"batching.size={size}")
-        start = copy.deepcopy(run.network.state_dict())
-        peers = [("a bare loop", bare, 1.02), ("the replay of a CUDA graph", replayed, None)]
-        if data:
-            peers.append(("airbench's way", airbench, None))
-        for peer, function, bound in peers:
-            ours, theirs, ratio = ratios(
-                lambda r=run, s=start: our_seconds(setting, r, s),
-                lambda f=function, r=run, s=start, n=steps, b=size: f(setting, r, s, n, b),
-                setting.fewer(3),
-            )
-            yield Figure(f"{name}: our step, in steps of {peer}", ratio, "ratio", bound)
-            yield Figure(
-                f"{name}: a step of {peer}, beside {ours / steps * 1e3:.3f} ms of ours", theirs / steps * 1e3, "ms"
-            )
+    for name in SMOKE if setting.smoke else LOOPS:
+        of_name = cache(partial(runs_of, setting, name))  # built by the first piece that is measured
+        for ours, peer, bound in PAIRS:
+            if peer != "airbench's way" or "data=synthetic" in LOOPS[name][0]:
+                yield f"{name}: {ours} / {peer}", partial(pair, setting, name, of_name, ours, peer, bound)
 
 
-def our_seconds(setting: Setting, run: Run, start: dict) -> float:
-    """Returns the seconds of our loop without its two evaluations."""
+def runs_of(setting: Setting, name: str) -> tuple[dict[str, Run], dict, int, int]:
+    """Returns our runs of a network by name, its initial state, and how many steps with which batches to make."""
+    overrides, full_steps, full_size = LOOPS[name]
+    steps, size = setting.fewer(full_steps), setting.batch(full_size)
+    train, test = (3 * size, size) if setting.smoke else (50_000, 1000)
+    data = (f"data.train_size={train}", f"data.test_size={test}") if "data=synthetic" in overrides else ()
+    device = "cuda" if setting.device.type == "cuda" else "cpu"
+    common = (f"device={device}", *overrides, *data, f"duration={steps}steps", f"batching.size={size}")
+    runs = {"our step": built(*common), "our step as a graph": built(*common, "cuda_graph=auto")}
+    return runs, copy.deepcopy(runs["our step"].network.state_dict()), steps, size
+
+
+def pair(
+    setting: Setting, name: str, of_name: Callable[[], tuple], ours: str, peer: str, bound: float | None
+) -> Iterator[Figure]:
+    """Measures one of our steps against one of another loop."""
+    runs, start, steps, size = of_name()
+    seconds_of = {"our step": our_seconds, "our step as a graph": graphed_seconds}[ours]
+    theirs = {"a bare loop": bare, "the replay of a CUDA graph": replayed, "airbench's way": airbench}[peer]
+    one, other, ratio = ratios(
+        lambda: seconds_of(setting, runs[ours], start, steps),
+        lambda: theirs(setting, runs["our step"], start, steps, size),
+        setting.fewer(3),
+    )
+    yield Figure(f"{name}: {ours}, in steps of {peer}", ratio, "ratio", bound)
+    yield Figure(f"{name}: a step of {peer}, beside {one / steps * 1e3:.3f} ms of ours", other / steps * 1e3, "ms")
+
+
+def our_seconds(setting: Setting, run: Run, start: dict, steps: int) -> float:
+    """Returns the seconds of so many steps of our loop, without its two evaluations."""
+    run = copy.copy(run)
+    run.duration = f"{steps}steps"
     run, elapsed = trained(run, start)
     setting.wait()
     return elapsed - run.clocks.seconds["evaluation"]
+
+
+def graphed_seconds(setting: Setting, run: Run, start: dict, steps: int) -> float:
+    """Returns the seconds of so many steps that follow the first ones, in which a graph is recorded.
+
+    Raises:
+        ValueError: the time of recording varies by more than the steps take.
+    """
+    many = setting.fewer(MORE * steps)
+    seconds = our_seconds(setting, run, start, FIRST + many) - our_seconds(setting, run, start, FIRST)
+    if seconds <= 0 and not setting.smoke:
+        raise ValueError(f"{many} steps take less time than recording varies by")
+    return abs(seconds) * steps / many
 
 
 def bare_step(run: Run, start: dict) -> Callable[[Tensor, Tensor], None]:
@@ -215,28 +255,35 @@ def cropped_and_flipped(images: Tensor, padding: int) -> Tensor:
     return padded[index, channels, rows, columns]
 
 
-def products(setting: Setting) -> Iterator[Figure]:
+def products(setting: Setting) -> Iterator[Piece]:
     """Measures a further product in gradients, and steps of EHNewton in steps of SGD."""
-    for name, full_calls in PRODUCTS.items():
-        calls = setting.fewer(full_calls)
-        if name == "resnet50" and setting.smoke:
-            continue
-        with setting.device:
-            case = second_order.Case(name, 4 if setting.smoke else None)
-        title = second_order.TITLES[name]
-        hessian = Curvature(case.loss, case.params)
-        newton = Curvature(case.loss, case.params, "gauss_newton")
-        for what, product, bound in (
-            ("a further Hessian product", hessian.matvec, 2.0),
-            ("a further Gauss-Newton product", newton.matvec, None),
-        ):
-            ratio = ratio_of(setting, lambda f=product, c=case: f(c.vectors), case.gradient, calls)
-            yield Figure(f"{title}: {what}, in gradients", ratio, "ratio", bound)
-        del hessian, newton
-        yield from newton_steps(setting, case, title, calls)
+    for name in PRODUCTS:
+        if name != "resnet50" or not setting.smoke:
+            yield f"{name}, products", partial(products_of, setting, name)
+            yield f"{name}, steps", partial(newton_steps, setting, name)
 
 
-def newton_steps(setting: Setting, case: second_order.Case, title: str, calls: int) -> Iterator[Figure]:
+def case_of(setting: Setting, name: str) -> tuple[second_order.Case, str, int]:
+    """Returns a network and its batch, its title, and how many calls are timed together."""
+    with setting.device:
+        case = second_order.Case(name, 4 if setting.smoke else None)
+    return case, second_order.TITLES[name], setting.fewer(PRODUCTS[name])
+
+
+def products_of(setting: Setting, name: str) -> Iterator[Figure]:
+    case, title, calls = case_of(setting, name)
+    hessian = Curvature(case.loss, case.params)
+    newton = Curvature(case.loss, case.params, "gauss_newton")
+    for what, product, bound in (
+        ("a further Hessian product", hessian.matvec, 2.0),
+        ("a further Gauss-Newton product", newton.matvec, None),
+    ):
+        ratio = ratio_of(setting, lambda f=product, c=case: f(c.vectors), case.gradient, calls)
+        yield Figure(f"{title}: {what}, in gradients", ratio, "ratio", bound)
+
+
+def newton_steps(setting: Setting, name: str) -> Iterator[Figure]:
+    case, title, calls = case_of(setting, name)
     sgd = torch.optim.SGD(case.params, lr=1e-4)
 
     def sgd_step() -> None:
@@ -250,16 +297,24 @@ def newton_steps(setting: Setting, case: second_order.Case, title: str, calls: i
         yield Figure(f"{title}: EHNewton, {curvature}, one iteration, in steps of SGD", ratio, "ratio", bound)
 
 
-def probe(setting: Setting) -> Iterator[Figure]:
+def probe(setting: Setting) -> Iterator[Piece]:
     """Measures a step with the Gram matrix of the per-sample gradients in steps without."""
+    yield "Gram matrix", partial(gram_step, setting)
+
+
+def gram_step(setting: Setting) -> Iterator[Figure]:
     with setting.device:
         case = fisher.Case(8 if setting.smoke else 20, setting.batch(128))
     ratio = ratio_of(setting, case.recorded_step, case.step, setting.fewer(10))
     yield Figure("ResNet-20, batch 128: a step with the Gram matrix, in steps without", ratio, "ratio", 1.4)
 
 
-def pipeline(setting: Setting) -> Iterator[Figure]:
+def pipeline(setting: Setting) -> Iterator[Piece]:
     """Measures images a second: stored and augmented on the device, flip, padded crop and normalisation."""
+    yield "images", partial(images_a_second, setting)
+
+
+def images_a_second(setting: Setting) -> Iterator[Figure]:
     count, size = (64, 4) if setting.smoke else (50_000, 128)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count)
@@ -288,7 +343,7 @@ def ratio_of(setting: Setting, ours: Callable[[], object], peer: Callable[[], ob
     return ratios(lambda: setting.seconds(ours, calls), lambda: setting.seconds(peer, calls), pairs)[2]
 
 
-PARTS = {"loop": (loops, 120), "products and steps": (products, 90), "probe": (probe, 20), "pipeline": (pipeline, 30)}
+PARTS = {"loop": (loops, 180), "products and steps": (products, 90), "probe": (probe, 20), "pipeline": (pipeline, 30)}
 
 
 def measured(setting: Setting, limit: float) -> tuple[list[Figure], dict[str, str]]:
@@ -305,18 +360,21 @@ def measured(setting: Setting, limit: float) -> tuple[list[Figure], dict[str, st
         if left < expected:
             lacking[name] = f"not begun: it takes about {expected} s, and {left:.0f} s are left"
             continue
-        try:
-            for figure in part(setting):
-                figures.append(figure)
-                print(line(figure), flush=True)
-                if perf_counter() - began > limit:
-                    lacking[name] = "stopped at the time limit"
-                    break
-        except Exception as error:  # noqa: BLE001 - the other parts are measured
-            traceback.print_exc(limit=4)
-            lacking[name] = f"failed: {type(error).__name__}: {str(error)[:200]}"
-        if setting.device.type == "cuda":
-            torch.cuda.empty_cache()
+        for title, piece in part(setting):
+            try:
+                for figure in piece():
+                    figures.append(figure)
+                    print(line(figure), flush=True)
+                    if perf_counter() - began > limit:
+                        break
+            except Exception as error:  # noqa: BLE001 - the other pieces are measured
+                traceback.print_exc(limit=4)
+                lacking[f"{name}, {title}"] = f"failed: {type(error).__name__}: {str(error)[:200]}"
+            if setting.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if perf_counter() - began > limit:
+                lacking[name] = "stopped at the time limit"
+                break
     return figures, lacking
 
 
@@ -330,7 +388,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures on a GPU; a table last, and a file of results.")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, whose figures mean nothing")
-    parser.add_argument("--seconds", type=float, default=300.0, help="limit of the whole")
+    parser.add_argument("--seconds", type=float, default=420.0, help="limit of the whole")
     parser.add_argument("--out", type=Path, help="JSON file of results")
     return parser.parse_args()
 

@@ -191,8 +191,28 @@ def test_the_benchmark_for_gpus_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
     assert not results["lacking"]
     assert all(figure["value"] > 0 for figure in results["figures"])
     units = [figure["unit"] for figure in results["figures"]]
-    assert [units.count(unit) for unit in ("ms", "ratio", "images/s")] == [5, 14, 4]
+    assert [units.count(unit) for unit in ("ms", "ratio", "images/s")] == [8, 17, 4]
     assert results["figures"][-1]["name"] in text
     text = measure("--device", "cpu", "--seconds", "9")[1]
-    assert "loop: not begun: it takes about 120 s, and 9 s are left\n" in text
+    assert "loop: not begun: it takes about 180 s, and 9 s are left\n" in text
     assert "pipeline: not begun" in text
+
+
+@pytest.mark.slow
+def test_a_failure_in_the_benchmark_for_gpus_leaves_the_other_figures(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu
+
+    def fails(setting):
+        yield gpu.Figure("first", 1.0, "ratio")
+        raise RuntimeError("no such kernel")
+
+    def part(setting):
+        yield "one", lambda: fails(setting)
+        yield "two", lambda: iter([gpu.Figure("second", 2.0, "ratio")])
+
+    monkeypatch.setattr(gpu, "PARTS", {"loop": (part, 0), "other": (part, 0)})
+    figures, lacking = gpu.measured(gpu.Setting(torch.device("cpu"), True), 60.0)
+    assert [figure.name for figure in figures] == ["first", "second"] * 2
+    assert lacking == {f"{name}, one": "failed: RuntimeError: no such kernel" for name in ("loop", "other")}
+    assert "no such kernel" in capsys.readouterr().err
