@@ -112,6 +112,29 @@ def has_step_hooks(optimizer: Any) -> bool:
     return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
+@contextmanager
+def around_compilation(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    """A context in which two functions are called before and after torch.compile compiles, which it does when called.
+
+    Torch's handler calls them once for compilations inside of one another, as of forward and backward pass.
+    """
+    from torch._dynamo.callback import callback_handler  # it imports the compiler
+
+    def on_start(_: object) -> None:
+        begin()
+
+    def on_end(_: object) -> None:
+        end()
+
+    callback_handler.register_start_callback(on_start)
+    callback_handler.register_end_callback(on_end)
+    try:
+        yield
+    finally:
+        callback_handler.remove_start_callback(on_start)
+        callback_handler.remove_end_callback(on_end)
+
+
 def version_of(tensor: Tensor) -> int:
     """Returns a number that grows with each change of a tensor in place."""
     return tensor._version

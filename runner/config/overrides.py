@@ -72,6 +72,7 @@ KEYS = {
     "precision=bf16": "amp bf16 mixed_precision",
     "precision=fp16": "fp16 half float16",
     "compile=true": "torchcompile torch_compile",
+    "compile={}": "torch_compile_mode compile_mode",
     "cuda_graph=true": "cudagraph cudagraphs cuda_graphs",
     "logger={}": "report_to loggers tracker log_with",
     "logger=wandb": "wandb use_wandb log_wandb log_to_wandb",

@@ -1,6 +1,7 @@
 """The time that a run spends on training, evaluation, probes, checkpoints, and the rest.
 
-A run that stores the features of a frozen backbone has a further clock for computing and reading them: `features`.
+A run that stores the features of a frozen backbone has a further clock for computing and reading them: `features`; one
+with a compiled network has one for compiling it: `compile`.
 """
 
 from collections.abc import Callable, Iterator

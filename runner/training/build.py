@@ -51,7 +51,8 @@ from ..system.errors import UserError, one_line
 from .batch_control import read_reference
 from .compatibility import check_data, check_run, check_takes_inputs
 from .graphs.choice import check_graphs
-from .last_layer import compiled, split_network, use_features
+from .graphs.compilation import compiled
+from .last_layer import split_network, use_features
 from .schedule import build_schedule, levels_of
 from .sharded import share
 
@@ -178,7 +179,7 @@ def build_run(
     if range_test:
         problem.notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
     batching = build_batching(config, schedule)
-    forward = compiled(network) if config.compile else network
+    forward = compiled(network, config.compile, problem.notes) if config.compile else network
     autocast = AUTOCAST.get(config.precision)
     return Run(
         network=network,
@@ -209,7 +210,7 @@ def build_run(
         input_dtype=problem.data.input_dtype,
         scaling=LossScaling(optimizer, device.type) if autocast is torch.float16 else None,
         num_tokens=problem.data.num_tokens,
-        compiled=config.compile,
+        compiled=bool(config.compile),
         cuda_graph=config.cuda_graph,
         range_test=range_test,
         notes=problem.notes,

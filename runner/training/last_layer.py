@@ -53,14 +53,6 @@ def split_network(config: DictConfig, network: nn.Module, image_shape: tuple[int
     return trained
 
 
-def compiled(network: nn.Module) -> Any:
-    """Returns the compiled form of a network; where the backbone is frozen, only the head is compiled."""
-    if not isinstance(network, LastLayer):
-        return torch.compile(network)
-    network.head.compile()
-    return network
-
-
 def use_features(config: DictConfig, run: Run, folder: Path | None, training: bool, ranks: Ranks = ALONE) -> None:
     """Lets a run whose backbone is frozen read features in place of images, where these are not random.
 

@@ -14,6 +14,7 @@ from .closure import TrainingClosure
 from .divergence import NoticedLate, finite_check
 from .evaluator import Evaluator
 from .graphs.choice import closure_of
+from .graphs.compilation import compilation_on_clock
 
 NO_GRADIENTS = "does not call the closure, which makes gradients, or calls it under torch.no_grad"
 
@@ -32,7 +33,8 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
     check = finite_check(run)
     try:
         try:
-            make_steps(run, recorder, display, interrupt, closure_of(run, check, display.say))
+            with compilation_on_clock(run):
+                make_steps(run, recorder, display, interrupt, closure_of(run, check, display.say))
         except Exception:
             check.wait()  # it may follow from what was not finite
             raise

@@ -159,6 +159,35 @@ def step_without_record():
     assert calls[4:] == [2]
 
 
+def has_step_hooks():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    assert not compat_torch.has_step_hooks(optimizer)
+    for hook in (
+        optimizer.register_step_pre_hook(lambda *_: None),
+        optimizer.register_step_post_hook(lambda *_: None),
+        register_optimizer_step_pre_hook(lambda *_: None),
+        register_optimizer_step_post_hook(lambda *_: None),
+    ):
+        assert compat_torch.has_step_hooks(optimizer)
+        hook.remove()
+    assert not compat_torch.has_step_hooks(optimizer)
+
+
+def around_compilation():
+    from torch._dynamo.callback import CallbackTrigger, callback_handler
+
+    calls = []
+    with compat_torch.around_compilation(lambda: calls.append("begin"), lambda: calls.append("end")):
+        for _ in range(2):
+            with callback_handler.install_callbacks(CallbackTrigger.DYNAMO, "0"):
+                calls.append("compiles")
+                with callback_handler.install_callbacks(CallbackTrigger.DYNAMO, "1"):
+                    calls.append("inside")
+    with callback_handler.install_callbacks(CallbackTrigger.DYNAMO, "2"):
+        calls.append("later")
+    assert calls == [*2 * ("begin", "compiles", "inside", "end"), "later"]
+
+
 def frames_of(step):
     """Returns the qualified names of the functions that a step with a closure runs in."""
     stack = []
@@ -177,6 +206,8 @@ def frames_of(step):
         softmax_backward,
         record_non_finite,
         step_without_record,
+        has_step_hooks,
+        around_compilation,
         version_of,
         has_gradient_hooks,
         base_of,

@@ -1,4 +1,4 @@
-"""Forward and backward pass of a step as a CUDA graph.
+"""Steps as CUDA graphs, and networks that torch.compile compiles.
 
 May import what training may.
 """

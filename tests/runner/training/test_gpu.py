@@ -5,6 +5,7 @@ fail by what a GPU does, and by nothing else.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,11 +82,37 @@ def test_an_option_trains_as_float32_does(trainopt, tmp_path, device, option):
     check_like_float32(trainopt, tmp_path, device, option)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_network_trains_as_float32_does_and_compiles_once_for_all_runs(trainopt, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    check_like_float32(trainopt, tmp_path, "cpu", "compile=true")
+    libraries = {path: path.stat().st_mtime_ns for path in cache.rglob("*.so")}
+    assert libraries
+    assert f"compiled code is stored in {cache} for" in " ".join(
+        (tmp_path / "outputs/option/log.txt").read_text().split()
+    )
+    one = summary(tmp_path / "outputs/option")["seconds"]
+    assert one["compile"] > 0
+    assert "compile" not in summary(tmp_path / "outputs/float32")["seconds"]
+    torch.compiler.reset()
+    command = (*RUN, "model=mlp", "device=cpu", "compile=true", "seed=1", "duration=2steps", "run.name=next")
+    assert trainopt(*command).code == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.so")} == libraries
+
+
 @pytest.mark.gpu
 @NO_GPU
 @pytest.mark.parametrize(
     "options",
-    [("precision=fp16",), ("precision=tf32",), ("compile=true",), ("precision=bf16", "channels_last=true")],
+    [
+        ("precision=fp16",),
+        ("precision=tf32",),
+        ("compile=true",),
+        ("compile=max-autotune-no-cudagraphs",),
+        ("precision=bf16", "channels_last=true"),
+    ],
     ids=" ".join,
 )
 def test_an_option_for_gpus_trains_as_float32_does(trainopt, tmp_path, options):
