@@ -1,5 +1,6 @@
 """A run on several processes is the run of one process, to rounding; interrupted, killed, resumed."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from helpers.cli import built
 from helpers.ranks import DOUBLE, run_ranks, start_ranks, wait_ranks
 from helpers.runs import equal, rows, same_weights, summary, timeless, weights
 from trainopt.runner.distributed.ranks import ALONE, Ranks
+from trainopt.runner.records.checkpoint_files import CheckpointStore
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.training.closure import TrainingClosure
 from trainopt.runner.training.sharded import ShardedClosure, check_shared, share
@@ -211,6 +213,48 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
     assert run_ranks(2, FAULTY, tmp_path / "run") == [0, 0]
     assert same_weights(tmp_path / "run", whole)
     assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
+
+
+def no_room(rank):
+    """Lets the disk be full at the second checkpoint that rank 0 writes."""
+    write, checkpoints = CheckpointStore.write, []
+
+    def full(self, state):
+        checkpoints.append(state)
+        if len(checkpoints) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, state)
+
+    CheckpointStore.write = full
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_and_loses_nothing(tmp_path, whole):
+    assert run_ranks(2, FAULTY, tmp_path / "run", before=no_room) == [1, 1]
+    end = summary(tmp_path / "run")
+    assert (end["status"], end["steps"]) == ("failed", 4)
+    assert "No space left on device" in end["error"]
+    assert run_ranks(2, FAULTY, tmp_path / "run") == [0, 0]
+    assert same_weights(tmp_path / "run", whole)
+    assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "status", "steps"),
+    [
+        ("early_stopping.patience=2 early_stopping.min_delta=10 data.validation=0.3", "finished", 2),
+        ("optimizer.lr=1e200", "diverged", 1),
+    ],
+)
+def test_processes_end_after_the_same_step_as_one(tmp_path, typed, status, steps):
+    line = f"{SHORT} duration=9steps evaluate_every=1steps {typed}"
+    begun = {size: start_ranks(size, line, tmp_path / str(size)) for size in (1, 2)}
+    assert {size: wait_ranks(processes) for size, processes in begun.items()} == {1: [0], 2: [0, 0]}
+    ends = [summary(tmp_path / str(size)) for size in begun]
+    assert [(end["status"], end["steps"]) for end in ends] == 2 * [(status, steps)]
+    one, two = (torch.load(tmp_path / f"{size}/checkpoints/best.pt", weights_only=True) for size in begun)
+    assert one["progress"]["step"] == two["progress"]["step"]
 
 
 @pytest.mark.slow
