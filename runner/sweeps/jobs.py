@@ -121,9 +121,11 @@ def check_packing(config: DictConfig) -> None:
     check_share(share, config.device)
     if share < 1 and config.hydra.launcher.get("n_jobs", 1) == 1:
         raise UserError(f"{KEY}={share:g}: jobs run one at a time here; type hydra/launcher=joblib")
-    if share > 1 and not has_fixed_jobs(config):
-        sweeper = config.hydra.runtime.choices["hydra/sweeper"]
-        raise UserError(f"{KEY}={share:g}: hydra/sweeper={sweeper} runs trials of one GPU, or of a part of one")
+    pruner = config.hydra.sweeper.get("pruner", "none")
+    if share > 1 and pruner != "none":
+        raise UserError(
+            f"{KEY}={share:g}: hydra.sweeper.pruner={pruner} pauses runs, which is for runs of one GPU; give pruner=none"
+        )
 
 
 def set_workers(config: DictConfig) -> int:

@@ -80,12 +80,8 @@ def test_without_a_gpu_only_1_is_taken(machine):
         check_share(0.25, "auto")
 
 
-def sweep(share, launcher, sweeper=BASIC_SWEEPER):
-    hydra = {
-        "launcher": launcher,
-        "sweeper": {"_target_": sweeper},
-        "runtime": {"choices": {"hydra/sweeper": "tournament"}},
-    }
+def sweep(share, launcher, **options):
+    hydra = {"launcher": launcher, "sweeper": {"_target_": BASIC_SWEEPER, **options}}
     return OmegaConf.create({"device": "auto", "devices_per_job": share, "hydra": hydra})
 
 
@@ -97,8 +93,9 @@ def test_a_sweep_has_as_many_workers_as_jobs_fit(machine):
     for launcher in ({}, {"n_jobs": 1}):
         with pytest.raises(UserError, match="^devices_per_job=0.25: jobs run one at a time here"):
             set_workers(sweep(0.25, launcher))
-    with pytest.raises(UserError, match="^devices_per_job=2: hydra/sweeper=tournament runs trials of one GPU"):
-        set_workers(sweep(2, {"n_jobs": -1}, "mine"))
+    assert set_workers(sweep(2, {"n_jobs": -1}, pruner="none")) == 1
+    with pytest.raises(UserError, match="^devices_per_job=2: hydra.sweeper.pruner=asha pauses runs, which is for"):
+        set_workers(sweep(2, {"n_jobs": -1}, pruner="asha"))
     with pytest.raises(UserError, match="^devices_per_job=many: must be a number > 0"):
         set_workers(sweep("many", {}))
 
@@ -210,6 +207,17 @@ def test_a_job_on_two_gpus_is_one_run_of_two_processes(machine, trainopt, tmp_pa
     assert json.loads((folder / "environment.json").read_text())["ranks"] == 2
     assert [row["step"] for row in rows(folder, "test")] == [0, 5]
     assert "already finished" in trainopt(*typed).out  # packing makes no other runs
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_search_take_two_gpus_too(machine, trainopt, tmp_path, monkeypatch):
+    machine(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    typed = ("-m", "hydra/sweeper=optuna", "optimizer.lr=interval(1e-3,1e-1)", "hydra.sweeper.n_trials=1", "model=mlp")
+    result = trainopt(*typed, "data.validation=0.2", "duration=5steps", "hydra.sweep.dir=sweep", "devices_per_job=2")
+    assert result.code == 0, result.err
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "sweep").rglob("environment.json")]
+    assert [run.get("ranks") for run in runs] == [2]
 
 
 @pytest.mark.parametrize(
