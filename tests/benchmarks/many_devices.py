@@ -39,11 +39,11 @@ def measure(rank: int) -> None:
     connection, prepare = Group._connection, ScaledUpdate.__init__
 
     @contextmanager
-    def timed(self):
+    def timed(self, *timeout):
         nonlocal inside, calls
         began = perf_counter()
         calls += 1
-        with connection(self):
+        with connection(self, *timeout):
             yield
         inside += perf_counter() - began
 
