@@ -124,7 +124,7 @@ def check_packing(config: DictConfig) -> None:
     pruner = config.hydra.sweeper.get("pruner", "none")
     if share > 1 and pruner != "none":
         raise UserError(
-            f"{KEY}={share:g}: hydra.sweeper.pruner={pruner} pauses runs, which is for runs of one GPU; give pruner=none"
+            f"{KEY}={share:g}: hydra.sweeper.pruner={pruner} pauses runs, which only those of one GPU do; give none"
         )
 
 
