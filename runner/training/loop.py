@@ -13,6 +13,7 @@ from .batch_control import BatchController
 from .closure import TrainingClosure
 from .divergence import NoticedLate, finite_check
 from .evaluator import Evaluator
+from .graphs.beside import batches_of
 from .graphs.choice import closure_of
 from .graphs.compilation import compilation_on_clock
 
@@ -58,7 +59,7 @@ def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interr
     check.keep(evaluated=True)
     run.network.train()
     with run.clocks.running("train"):
-        for batch in run.batches():
+        for batch in batches_of(run):
             closure.batch = batch
             probes.before_step(batch)
             update.step(closure)

@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs, and networks that torch.compile compiles.
+"""Steps as CUDA graphs, batches that are prepared beside them, and networks that torch.compile compiles.
 
 May import what training may.
 """
