@@ -44,6 +44,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
     "docs/results/embedded.md: # The embedded suite: nine optimizers": "hours; a small suite: tests/runner/benchmark",
+    "docs/results/second_order.md: # Second order on six problems": "an hour: tests/conf/test_studies.py",
     "docs/studies.md: Check a claim": "minutes; a made-up study: tests/runner/studies",
     "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts; the clients without: tests/runner/trackers",
     "docs/tune_and_compare.md: From runs to a conclusion": "run below, where the runs of docs/quickstart.md are",
