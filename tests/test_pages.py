@@ -42,7 +42,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/gpu.md: Tests and measurements": "needs a GPU; without network: what is said there",
     "docs/many_devices.md: Sweeps on a machine with several GPUs": "GPUs; made-up ones: tests/runner/devices",
     "docs/many_devices.md: # One run on many devices": "needs GPUs, ImageNet; two processes: tests/runner/distributed",
-    "docs/many_devices.md: Second order": "a quarter of an hour on CIFAR-10; small ones: tests/runner/distributed",
+    "docs/many_devices.md: Second order": "minutes on CIFAR-10; small ones: tests/runner/distributed",
     "docs/optimizers.md: An optimizer of your own": "minutes; a small one: tests/runner/search",
     "docs/results/embedded.md: # The embedded suite: nine optimizers": "hours; a small suite: tests/runner/benchmark",
     "docs/results/second_order.md: # Second order on six problems": "an hour: tests/conf/test_studies.py",
