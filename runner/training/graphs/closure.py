@@ -123,8 +123,8 @@ class GraphedClosure(TrainingClosure):
                 return False
             update.prepare()
             graph.run(self.batch)
+        self._finish(graph.computed)  # it may find that a step before was not finite: nothing is counted then
         cast(WholeUpdate, graph.update).finish()
-        self._finish(graph.computed)
         return True
 
     def _record_whole(self, batch: Batch, step: Step) -> Graph | None:
