@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from helpers.cli import built
 from helpers.ranks import DOUBLE, run_ranks, start_ranks, wait_ranks
 from helpers.runs import equal, rows, same_weights, summary, timeless, weights
+from trainopt.runner.distributed import group
 from trainopt.runner.distributed.ranks import ALONE, Ranks
 from trainopt.runner.records.checkpoint_files import CheckpointStore
 from trainopt.runner.system.errors import UserError
@@ -215,6 +217,21 @@ def test_a_rank_that_ends_loses_nothing(tmp_path, whole, rank, number):
     assert equal(timeless(rows(tmp_path / "run")), timeless(rows(whole)))
 
 
+@pytest.mark.slow
+def test_processes_do_not_wait_without_end_for_one_that_hangs(tmp_path):
+    def before(rank):
+        group.TIMEOUT = timedelta(seconds=8)
+
+    first, second = start_ranks(2, FAULTY, tmp_path, fault="1:6:19", before=before)  # SIGSTOP
+    try:
+        assert wait_ranks([first]) == [1]
+        assert "connection to another rank was lost" in summary(tmp_path)["error"]
+        assert summary(tmp_path)["status"] == "failed"
+    finally:
+        os.kill(second, 9)
+        wait_ranks([second])
+
+
 def no_room(rank):
     """Lets the disk be full at the second checkpoint that rank 0 writes."""
     write, checkpoints = CheckpointStore.write, []
@@ -308,9 +325,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (
+        pytest.param(
             "model=mlp model.dropout=0.1 compile=true",
             "compile=true: model: Dropout with a probability of 0.1 draws a mask for a whole batch",
+            marks=pytest.mark.slow,  # imports the compiler
         ),
         pytest.param(
             "model=timm model.name=resnet10t model.drop_path_rate=0.3",
@@ -334,7 +352,9 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path, typ
             "objective: the loss is not the mean of the losses",
         ),
         ("model._target_=helpers.ranks.BatchStatistics", "model: batch norm without running statistics"),
-        ("model=resnet8 compile=true", "compile=true: batch_norm=global is not compiled"),
+        pytest.param(
+            "model=resnet8 compile=true", "compile=true: batch_norm=global is not compiled", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_processes_do_not_compute_together_is_refused(typed, message):
