@@ -191,6 +191,25 @@ def counted(method, results):
     return call
 
 
+@pytest.mark.slow
+def test_a_replayed_step_that_notices_a_divergence_counts_nothing(trained, stand_in, late, monkeypatch):
+    """The average of the steps that are made again is that of eager steps; statistics of batch norm are not finite."""
+    monkeypatch.setattr(divergence._Readout, "poll", lambda self, number, tag: (float(number), tag))
+    rates = ("optimizer.lr=0.05", "schedule=multistep", "schedule.milestones=[5steps]", "schedule.gamma=1e30")
+    ends = ("evaluate_every=100epochs", "log_every=9steps", "duration=9steps", "cuda_graph=auto")
+    run = (*CONVNET, "averaging=ema", *rates, *ends)
+    one = trained(*run, name="graph")
+    assert sum(stand_in.replays) > 2
+    monkeypatch.setattr(choice, "GRAPHS_ON", ())
+    monkeypatch.setattr(divergence, "DEFERRED_ON", ())
+    other = trained(*run, name="eager")
+    assert summary(one)["status"] == summary(other)["status"] == "diverged"
+    assert summary(one)["steps"] == summary(other)["steps"] > 2
+    states = [torch.load(folder / "checkpoints/last.pt", weights_only=True) for folder in (one, other)]
+    for part in ("model", "optimizer", "averaging"):
+        torch.testing.assert_close(*(state[part] for state in states), rtol=0, atol=0, equal_nan=True)
+
+
 class Linear(nn.Module):
     """A linear classifier that does once more what no graph can repeat."""
 
