@@ -10,6 +10,7 @@ from .metrics import AXES, cost_form
 from .setting import setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
 from .tables.text import EQUAL_P, has_equal_p, interval_of_difference
+from .tuning.tables import one_search_text
 
 TARGET = "_to_target"
 TEST_COLUMNS = {
@@ -130,7 +131,8 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     text = f"Mean over {n} seeds"
     if counts[-1] >= MIN_SEEDS:
         text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$; from {MIN_SEEDS} seeds on)"
-    sentences = [escape_latex(setting_text(comparison).removesuffix(".")), text]
+    settings = [setting_text(comparison), one_search_text(comparison)]
+    sentences = [*(escape_latex(setting.removesuffix(".")) for setting in settings if setting), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
     if tests and set(columns) & set(TEST_COLUMNS):
         kinds = " or ".join(TEST_NAMES[kind] for kind in dict.fromkeys(verdict.kind for verdict in tests))
@@ -145,7 +147,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
             sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
         sentences.append(
-            "Bold: the best mean of a column, and those that do not differ significantly from it (tested against the"
+            "Bold: the best mean of a metric, and those that do not differ significantly from it (tested against the"
             f" best in the same way, $p \\ge {LEVEL:g}$)"
         )
     if any(name.endswith(TARGET) for name in columns):

@@ -62,12 +62,13 @@ def latex(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str | N
 def escape_latex(text: str) -> str:
     """Returns text that LaTeX prints as it is; Tex is left alone.
 
-    >>> print(escape_latex("lr_a=10 %"))
-    lr\\_a=10 \\%
+    >>> print(escape_latex("--lr_a=10 %"))
+    -{}-lr\\_a=10 \\%
     """
     if isinstance(text, Tex):
         return text
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     special |= {c: "\\" + c for c in "&%$#_{}"}
     special |= {"<": "$<$", ">": "$>$", "|": "$|$", "–": "--"}
-    return "".join(special.get(c, c) for c in text)
+    parts = text.split("--")  # which would be a dash
+    return "-{}-".join("".join(special.get(c, c) for c in part) for part in parts)

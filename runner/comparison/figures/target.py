@@ -51,7 +51,7 @@ def distance_text(comparison: Comparison, axis: str) -> str:
         return "no run reached it"
     if distance == 0:
         return "the runs reached it at their first evaluation: give a higher --target"
-    text = f"evaluations are up to {distance:,.3g} {axis} apart"
+    text = f"evaluations are up to {distance:,.3g} {axis.removesuffix('s') if distance == 1 else axis} apart"
     if distance > COARSE * min(means):
         text += ", too coarse to tell methods apart that differ by less: give a smaller evaluate_every"
     return text

@@ -2,9 +2,9 @@
 
 import math
 
-from ..methods import Comparison, Method
+from ..methods import Comparison, Method, values_by_seed
 from ..metrics import cost_form
-from ..significance import MIN_SEEDS, Estimate, Verdict, half_width
+from ..significance import LEVEL, MIN_SEEDS, Estimate, Verdict, compare_with_the_best, half_width
 
 MEANING = (
     f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on;"
@@ -83,8 +83,26 @@ def conclusion_text(comparison: Comparison) -> str:
         if v.is_significant
     ]
     if parts:
-        return f"On {metric.label}: {'; '.join(parts)}."
+        return f"On {metric.label}: {'; '.join(parts)}.{best_text(comparison)}"
     return f"On {metric.label} no method differs significantly from {comparison.baseline_label}."
+
+
+def best_text(comparison: Comparison) -> str:
+    """Returns which methods do not differ significantly from the best, in a sentence.
+
+    It is empty where there are none, or the baseline is the best.
+    """
+    metric = comparison.metrics[comparison.metric]
+    if metric.more_is_better is None:
+        return ""
+    values = comparison.runs.summaries[metric.column]
+    by_method = {method.name: values_by_seed(method, values) for method in comparison.methods}
+    best, verdicts = compare_with_the_best(by_method, metric.more_is_better)
+    labels = {method.name: method.label for method in comparison.methods}
+    alike = [labels[name] for name, v in verdicts.items() if v.has_p_value and v.adjusted >= LEVEL]
+    if best is None or best == comparison.baseline or not alike:
+        return ""
+    return f" {labels[best]} has the best mean, from which {', '.join(alike)} does not differ significantly."
 
 
 def margin_text(verdict: Verdict, form: str) -> str:

@@ -85,6 +85,18 @@ def boundary_note(comparison: Comparison) -> str:
     )
 
 
+def one_search_text(comparison: Comparison) -> str:
+    """Returns on how many trials the chosen values rest, in a sentence; empty where nothing was searched."""
+    counts = sorted({len(search.values) for search in comparison.searches.values()})
+    if not counts:
+        return ""
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return (
+        f"Each method was tuned by one search of {number} trials: another search may choose other values, which"
+        " intervals and tests over seeds do not show."
+    )
+
+
 def budget(comparison: Comparison) -> NotedTable:
     """Returns the number of trials of each method, how they ended, and the metric of the best one."""
     states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))
@@ -122,10 +134,11 @@ def budget_note(comparison: Comparison) -> str:
         parts.append("What is best after the one duration need not be best after the other.")
     if search.sampler_seed is not None:
         parts.append(
-            f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces agree,"
-            " both methods try the same values (common random numbers), so that neither has luckier draws; their curves"
-            " of the best trial are then not independent. All have as many trials, which cover a space of more keys"
-            " more thinly. trainopt optimizer=NAME --space shows a declared space with its sources."
+            f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces are of the"
+            " same kind, trials of the same number lie at the same relative place in the ranges (common random"
+            " numbers). The searches are then not independent, and the places may suit one space better than another."
+            " All methods have as many trials, which cover a space of more keys more thinly. trainopt optimizer=NAME"
+            " --space shows a declared space with its sources."
         )
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
@@ -136,10 +149,7 @@ def budget_note(comparison: Comparison) -> str:
             f"Trials hold out data.validation={held_out} of the training set{samples} and are compared there;"
             f" final runs {used}."
         )
-    parts.append(
-        "Each search was made once: intervals and tests are over the seeds of the final runs, and do not show how much"
-        " another search would change."
-    )
+    parts.append(one_search_text(comparison))
     untuned = [method.label for method in comparison.methods if method.name not in comparison.searches]
     if untuned:
         parts.append(f"Nothing of {', '.join(untuned)} was searched.")

@@ -16,6 +16,7 @@ from trainopt.runner.comparison.figures.curves import comparison_figures
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.table import comparison_table, show_comparison
+from trainopt.runner.comparison.tables.text import conclusion_text
 from trainopt.runner.records.frames import RunError
 from trainopt.runner.system.display import wide_console
 from trainopt.runner.system.errors import UserError
@@ -356,3 +357,18 @@ def test_real_runs_compare(trained):
     assert [method.name for method in comparison.methods] == ["optimizer=sgd", "optimizer=adam"]
     assert comparison.obstacles == []
     assert len(list(comparison_figures(comparison, "steps"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("added", "ending"),
+    [
+        ([0.3, -0.2, 0.3, -0.2], " RMSprop has the best mean, from which Adam does not differ significantly."),
+        ([1.0, 1.01, 1.02, 1.03], ")."),
+        ([-8.0, -8.01, -8.02, -8.03], ")."),
+    ],
+)
+def test_the_conclusion_names_those_that_are_as_good_as_the_best(two, added, ending):
+    for seed, top1 in enumerate(np.add(ADAM, added)):
+        choices, config = {"optimizer": "rmsprop"}, {"optimizer.lr": 0.001}
+        made_up_run(two / f"rmsprop{seed}", seed, float(top1), choices=choices, config=config)
+    assert conclusion_text(methods(two, baseline="sgd")[0]).endswith(ending)

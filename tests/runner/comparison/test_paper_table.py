@@ -155,7 +155,7 @@ def test_how_coarse_evaluations_are_is_said(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / "b" / str(seed), seed, curve=[10.0 * n for n in range(1, 9)])
     fine = compare_methods(load_runs([tmp_path / "b"]), target=70.0)
-    assert distance_text(fine, "epochs") == "evaluations are up to 1 epochs apart"
+    assert distance_text(fine, "epochs") == "evaluations are up to 1 epoch apart"
     never = compare_methods(load_runs([tmp_path / "b"]), target=99.0)
     assert distance_text(never, "epochs") == "no run reached it"
     at_once = compare_methods(load_runs([tmp_path / "b"]), target=5.0)

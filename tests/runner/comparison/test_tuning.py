@@ -13,7 +13,7 @@ from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.tables.details import all_runs, all_trials
 from trainopt.runner.comparison.tables.noted_table import as_latex, as_markdown
 from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
-from trainopt.runner.comparison.tuning.tables import boundary_note, tuning_tables
+from trainopt.runner.comparison.tuning.tables import boundary_note, one_search_text, tuning_tables
 from trainopt.runner.system.errors import UserError
 
 SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
@@ -105,6 +105,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     worst = expected_best(np.array([0.9, 0.5, 0.9, 0.7]), 2)  # the trial that diverged counts as the highest value
     assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} (SD {worst[1]:.2g})"
     assert [row[0] for row in tables["trials"].rows] == ["SGD", "Adam"]
+    assert one_search_text(comparison).startswith("Each method was tuned by one search of ")
     assert boundary_note(comparison).startswith(
         "Chosen at an end of the searched range: learning rate of SGD; learning rate of Adam. "
     )
