@@ -32,6 +32,8 @@ NAME = "search_{}"
 BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
+LONG = 5  # letters of a choice, from which on names of choices stand upright
+LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # so that lines do not cross them
 
 
 def draw_search(folder: Path, study: SearchStudy, method: str = "") -> list[SavedFigure]:
@@ -67,7 +69,7 @@ def draw_history(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
     values = _values(trials)
     best = np.minimum.accumulate(values) if study.settings.direction == "minimize" else np.maximum.accumulate(values)
     numbers = [trial.number for trial in trials]
-    axis.plot(numbers, values, "o", color=OTHERS, markersize=4, label="trials")
+    axis.plot(numbers, values, "o", color=OTHERS, markersize=4, label="trials", zorder=3)
     axis.step(numbers, best, where="post", color=BEST, label="best so far")
     axis.set_xlabel("trial")
     _metric_axis(axis, study, values)
@@ -117,7 +119,9 @@ def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | No
     for position, distribution in enumerate([*study.space.values(), None]):
         axis.axvline(position, color="grey", linewidth=0.8)
         for height, text in _end_labels(distribution, values):
-            axis.annotate(text, (position, height), (3, 0), textcoords="offset points", fontsize=8, va="center")
+            axis.annotate(
+                text, (position, height), (3, 0), textcoords="offset points", fontsize=8, va="center", bbox=LABEL_BOX
+            )
     axis.spines[:].set_visible(False)
     return figure
 
@@ -171,7 +175,8 @@ def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
 def _key_axis(axis: Any, set_scale: Callable[[str], Any], distribution: BaseDistribution) -> None:
     if isinstance(distribution, CategoricalDistribution):
         labels = [escape_math(str(choice)) for choice in distribution.choices]
-        axis.set_ticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
+        is_long = max(map(len, labels)) > LONG
+        axis.set_ticks(range(len(labels)), labels, rotation=90 if is_long else 0)
     elif distribution.log:
         set_scale("log")
 
