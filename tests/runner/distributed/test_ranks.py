@@ -34,6 +34,10 @@ LINES = [
     "regularizer=[checkpoint_distance] regularizer.checkpoint_distance.at=[2steps] gradient.accumulation_steps=2",
     "schedule=plateau schedule.patience=0 schedule.min_delta=0.5 data.validation=0.2",
     "objective=mse schedule=one_cycle +model.dropout=0.3",
+    "batching=dynamic batching.stages=[7,14,28] batching.lr_rule=linear schedule=exponential",
+    "schedule=multistep schedule.milestones=[4steps] gradient.clip_value=0.01",
+    "optimizer=rmsprop optimizer.lr=0.001 schedule=cosine_restarts schedule.period=3steps schedule.warmup=2steps",
+    "optimizer=adamw schedule=cyclic schedule.step_up=2steps gradient.clip_norm=0.5",
 ]
 # one process solves with the factors by the batch's rows, which several do not have: their steps cost more
 BY_ROWS = "optimizer=ehnewton optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker batching.size=2"
@@ -83,7 +87,8 @@ def check_any_number(tmp_path, line, costs_more=False):
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", LINES)
 def test_any_number_of_processes_makes_the_run_of_one(tmp_path, typed):
-    check_any_number(tmp_path, f"{SHORT} duration=9steps evaluate_every=4steps {typed}")
+    short = SHORT.replace("batching.size=33", "") if "batching=dynamic" in typed else SHORT
+    check_any_number(tmp_path, f"{short} duration=9steps evaluate_every=4steps {typed}")
 
 
 @pytest.mark.slow
