@@ -91,12 +91,7 @@ def step_without_record(optimizer: Any) -> Callable[..., Any]:
     if getattr(function, "__code__", None) is not records(print).__code__ or "step" in vars(optimizer):
         return recorded  # one that somebody else has wrapped, or that makes no record
     plain = function.__wrapped__
-    hooks = (
-        _global_optimizer_pre_hooks,
-        _global_optimizer_post_hooks,
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-    )
+    hooks = _step_hooks(optimizer)
 
     def step(closure: Any) -> Any:
         if any(hooks) or torch.autograd._profiler_enabled():
@@ -108,8 +103,17 @@ def step_without_record(optimizer: Any) -> Callable[..., Any]:
 
 def has_step_hooks(optimizer: Any) -> bool:
     """Returns whether other functions are called before or after each step of an optimizer, as of torch.optim."""
-    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
+    return any(_step_hooks(optimizer))
+
+
+def _step_hooks(optimizer: Any) -> tuple[Any, ...]:
+    """Returns the collections in which torch has these functions; later ones are in them too."""
+    return (
+        _global_optimizer_pre_hooks,
+        _global_optimizer_post_hooks,
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+    )
 
 
 @contextmanager

@@ -121,9 +121,8 @@ class LayerRecorder(TorchFunctionMode):
         if func not in LAYERS:
             output = func(*args, **kwargs)
             with without_torch_function():
-                is_use = (
-                    output.requires_grad if isinstance(output, Tensor) else output is not None
-                )  # None: p.grad = None
+                # what returns None, as p.grad = None does, is no use
+                is_use = output.requires_grad if isinstance(output, Tensor) else output is not None
                 if is_use:
                     parts = (part for value in (*args, *kwargs.values()) for part in _listed(value))
                     self._used_elsewhere |= self._params.intersection(p for p in parts if isinstance(p, Tensor))

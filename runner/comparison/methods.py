@@ -370,6 +370,12 @@ def add_verdicts(methods: list[Method], baseline: Method, values: pd.Series) -> 
         method.verdict = replace(verdict, adjusted=p)
 
 
+def values_by_method(comparison: Comparison, column: str) -> dict[str, dict[int, float]]:
+    """Returns each method's values of a column of the summaries, by seed."""
+    values = comparison.runs.summaries[column]
+    return {method.name: values_by_seed(method, values) for method in comparison.methods}
+
+
 def values_by_seed(method: Method, values: pd.Series) -> dict[int, float]:
     """Returns a method's values of a metric by seed, from those by run."""
     return dict(zip(method.seeds, values.loc[method.runs], strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..reporting.tables import Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
-from .methods import Comparison, Method, values_by_seed
+from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, cost_form
 from .setting import setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
@@ -79,8 +79,7 @@ def column_cells(comparison: Comparison, name: str) -> list[str]:
         metric = comparison.metrics[name]
         best: set[str] = set()
         if metric.more_is_better is not None and len(methods) > 1:
-            values = comparison.runs.summaries[metric.column]
-            best = as_good_as_the_best({m.name: values_by_seed(m, values) for m in methods}, metric.more_is_better)
+            best = as_good_as_the_best(values_by_method(comparison, metric.column), metric.more_is_better)
         return [estimate_cell(m.estimates[name], metric.form, m.name in best) for m in methods]
     if name.endswith(TARGET):
         axis = name.removesuffix(TARGET)

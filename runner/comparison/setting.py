@@ -3,6 +3,7 @@
 import re
 
 from ..reporting.method_styles import part_label
+from ..system.files import plural
 from .differences import configs_as_text
 from .methods import Comparison
 
@@ -28,8 +29,8 @@ def setting_text(comparison: Comparison) -> str:
     duration = re.sub(r"(?<=\d)(?=[a-z]+$)", " ", common("duration"))
     parts += [f"{duration}{length}"] if duration else []
     counts = sorted({len(method.runs) for method in comparison.methods})
-    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    parts.append(f"{number} {'seed' if counts == [1] else 'seeds'} of each method")
+    number = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    parts.append(f"{number} of each method")
     return f"{', '.join(parts)}."
 
 

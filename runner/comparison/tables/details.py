@@ -2,7 +2,7 @@
 
 import math
 
-from ..methods import Comparison, values_by_seed
+from ..methods import Comparison, values_by_method
 from ..significance import compare_with_the_best
 from .noted_table import NotedTable, short
 from .text import interval_of_difference, verdict_cells
@@ -25,9 +25,7 @@ def differences_from_the_best(comparison: Comparison) -> NotedTable:
     metric = comparison.metrics[comparison.metric]
     rows = []
     if metric.more_is_better is not None:
-        values = comparison.runs.summaries[metric.column]
-        by_method = {method.name: values_by_seed(method, values) for method in comparison.methods}
-        best, verdicts = compare_with_the_best(by_method, metric.more_is_better)
+        best, verdicts = compare_with_the_best(values_by_method(comparison, metric.column), metric.more_is_better)
         is_new = best != comparison.baseline and len(comparison.methods) > 2
         if is_new and any(verdict.has_p_value for verdict in verdicts.values()):
             for method in comparison.methods:

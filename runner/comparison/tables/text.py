@@ -2,7 +2,7 @@
 
 import math
 
-from ..methods import Comparison, Method, values_by_seed
+from ..methods import Comparison, Method, values_by_method
 from ..metrics import cost_form
 from ..significance import LEVEL, MIN_SEEDS, Estimate, Verdict, compare_with_the_best, half_width
 
@@ -95,9 +95,7 @@ def best_text(comparison: Comparison) -> str:
     metric = comparison.metrics[comparison.metric]
     if metric.more_is_better is None:
         return ""
-    values = comparison.runs.summaries[metric.column]
-    by_method = {method.name: values_by_seed(method, values) for method in comparison.methods}
-    best, verdicts = compare_with_the_best(by_method, metric.more_is_better)
+    best, verdicts = compare_with_the_best(values_by_method(comparison, metric.column), metric.more_is_better)
     labels = {method.name: method.label for method in comparison.methods}
     alike = [labels[name] for name, v in verdicts.items() if v.has_p_value and v.adjusted >= LEVEL]
     if best is None or best == comparison.baseline or not alike:

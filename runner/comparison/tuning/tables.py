@@ -3,6 +3,7 @@
 import re
 
 from ...reporting.method_styles import key_label
+from ...system.files import plural
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
 from ..tables.noted_table import NotedTable, short
@@ -90,9 +91,9 @@ def one_search_text(comparison: Comparison) -> str:
     counts = sorted({len(search.values) for search in comparison.searches.values()})
     if not counts:
         return ""
-    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    number = plural(counts[0], "trial") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials"
     return (
-        f"Each method was tuned by one search of {number} trials: another search may choose other values, which"
+        f"Each method was tuned by one search of {number}: another search may choose other values, which"
         " intervals and tests over seeds do not show."
     )
 
