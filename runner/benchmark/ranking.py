@@ -64,6 +64,11 @@ class Ranking:
         return sorted(scores, key=lambda name: -scores[name].score)
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The label of each submission, by its name."""
+        return {submission.name: submission.label for submission in self.results.plan.submissions}
+
+    @property
     def baseline(self) -> str:
         """The first submission, with which the others are compared."""
         return self.results.plan.submissions[0].name
@@ -89,7 +94,8 @@ def rank(results: Results, axis: str) -> Ranking:
     """
     plan = results.plan
     ranking = Ranking(results, axis, unfinished=results.unfinished())
-    ranking.refusals = [f"{w}, {name}: {reason}" for (w, name), reason in results.refusals().items()]
+    labels = ranking.labels
+    ranking.refusals = [f"{w}, {labels[name]}: {reason}" for (w, name), reason in results.refusals().items()]
     ranking.failures = results.failures()
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
@@ -139,6 +145,7 @@ def ranking_as_json(ranking: Ranking) -> dict[str, Any]:
         "failures": ranking.failures,
         "common": plan.common,
         "submissions": {submission.name: list(submission.overrides) for submission in plan.submissions},
+        "labels": ranking.labels,
         "workloads": {name: vars(workload) for name, workload in plan.suite.workloads.items()},
         "targets": plan.suite.targets,
         "taus": taus().round(2).tolist(),

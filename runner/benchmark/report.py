@@ -11,8 +11,16 @@ from ..comparison.report import environment_rows
 from ..records.frames import flatten
 from ..records.run_folder import read_summary
 from ..reporting.html import render
-from ..reporting.method_styles import method_styles
-from ..reporting.style import SavedFigure, add_legend, new_figure, save_figure, style_axes
+from ..reporting.method_styles import Style, method_styles
+from ..reporting.style import (
+    SavedFigure,
+    add_legend,
+    legend_columns,
+    legend_height,
+    new_figure,
+    save_figure,
+    style_axes,
+)
 from ..reporting.tables import latex, markdown
 from ..scores.profiles import TAU_MAX
 from ..system.files import read_json, write_json, write_text
@@ -44,14 +52,14 @@ def write_report(ranking: Ranking) -> list[str]:
 def ranking_table(ranking: Ranking) -> Table:
     """Returns (header, rows): a row for each submission, the best first."""
     others = [axis for axis in AXES if axis != ranking.axis]
-    has_intervals = ranking.results.plan.effort.studies > 1
+    has_intervals, labels = ranking.results.plan.effort.studies > 1, ranking.labels
     header = ["submission", f"score ({ranking.axis})", *["95 % interval"] * has_intervals]
     header += [f"score ({axis})" for axis in others]
-    header += ["targets reached", "relative speed (IQM)", f"P(faster than {ranking.baseline})"]
+    header += ["targets reached", "relative speed (IQM)", f"P(faster than {labels[ranking.baseline]})"]
     rows = []
     for name in ranking.order:
         score = ranking.scores[ranking.axis][name]
-        row = [name, f"{score.score:.3f}", *[f"{score.low:.3f} to {score.high:.3f}"] * has_intervals]
+        row = [labels[name], f"{score.score:.3f}", *[f"{score.low:.3f} to {score.high:.3f}"] * has_intervals]
         row += [f"{ranking.scores[axis][name].score:.3f}" for axis in others]
         row += [f"{score.reached} of {ranking.counted}", f"{score.interquartile_mean:.2f}"]
         rows.append([*row, "" if name == ranking.baseline else f"{score.improvement:.2f}"])
@@ -62,7 +70,7 @@ def times_table(ranking: Ranking) -> Table:
     """Returns (header, rows): for each workload the median cost to its target, a column for each submission."""
     plan, medians = ranking.results.plan, ranking.medians[ranking.axis]
     position = {submission.name: i for i, submission in enumerate(plan.submissions)}
-    header = [f"{ranking.axis} to the target", *ranking.order]
+    header = [f"{ranking.axis} to the target", *(ranking.labels[name] for name in ranking.order)]
     rows = []
     for column, name in enumerate(plan.suite.workloads):
         values = [medians[position[submission], column] for submission in ranking.order]
@@ -85,26 +93,31 @@ def draw_profiles(ranking: Ranking, folder: Path) -> SavedFigure:
     """Draws the performance profiles of all submissions."""
     from matplotlib import rcParams
 
-    figure = new_figure(3.6)
+    submissions, scores = ranking.results.plan.submissions, ranking.scores[ranking.axis]
+    texts = {name: f"{label} (score {scores[name].score:.3f})" for name, label in ranking.labels.items()}
+    columns = legend_columns(texts.values())
+    figure = new_figure(2.7, 0.4 + legend_height(len(texts), columns))
     axis = figure.subplots()
-    handles = {}
-    submissions = ranking.results.plan.submissions
-    styles = method_styles(" ".join(submission.overrides) for submission in submissions)
+    lines, styles = {}, submission_styles(ranking)
     for i, submission in enumerate(submissions):
-        name = submission.name
-        style: dict[str, Any] = dict(zip(("color", "linestyle"), styles[" ".join(submission.overrides)], strict=True))
-        score = ranking.scores[ranking.axis][name]
+        style: dict[str, Any] = dict(zip(("color", "linestyle"), styles[submission.name], strict=True))
         # each next line is a little thinner, so that equal profiles are seen
         width = (2.0 - 1.2 * i / max(1, len(submissions) - 1)) * rcParams["lines.linewidth"]
-        line = axis.step(taus(), score.profile, where="post", linewidth=width, **style)[0]
-        handles[f"{name} (score {score.score:.3f})"] = line
+        profile = scores[submission.name].profile
+        lines[submission.name] = axis.step(taus(), profile, where="post", linewidth=width, **style)[0]
     axis.set(xlim=(1, TAU_MAX), ylim=(-0.02, 1.02))
     axis.set_xlabel(f"τ: {ranking.axis} to the target, relative to the fastest submission")
     axis.set_ylabel("fraction of workloads\nwithin τ times the fastest")
     style_axes(axis)
-    ordered = sorted(handles, key=lambda label: ranking.order.index(label.rpartition(" (score")[0]))
-    add_legend(figure, {label: handles[label] for label in ordered}, columns=2)
+    add_legend(figure, {texts[name]: lines[name] for name in ranking.order}, columns)
     return save_figure(figure, "profile", "Fraction of workloads within τ times the fastest", folder)
+
+
+def submission_styles(ranking: Ranking) -> dict[str, Style]:
+    """Returns the colour and the line style of each submission, by its name."""
+    names = {s.name: " ".join(s.overrides) for s in ranking.results.plan.submissions}
+    styles = method_styles(names.values())
+    return {name: styles[overrides] for name, overrides in names.items()}
 
 
 def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
@@ -119,6 +132,7 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
         tables=tables,
         profiles=figure,
         missed=MISSED,
+        colours={ranking.labels[name]: colour for name, (colour, _) in submission_styles(ranking).items()},
         tuned=tuned_values(ranking),
         cost=COSTS[ranking.axis],
         samples=sample_counts(ranking),
@@ -130,14 +144,14 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
 
 def conclusion(ranking: Ranking) -> str:
     """Returns the result in a sentence or two."""
-    best, scores = ranking.order[0], ranking.scores[ranking.axis]
+    best, scores, labels = ranking.order[0], ranking.scores[ranking.axis], ranking.labels
     if scores[best].score == 0:
         return "No submission reached the target of any workload."
-    first = f"{best} has the highest score, {scores[best].score:.3f} in {ranking.axis}"
+    first = f"{labels[best]} has the highest score, {scores[best].score:.3f} in {ranking.axis}"
     if len(ranking.order) == 1:
         return f"{first}; alone it is the fastest wherever it reaches a target."
     second = ranking.order[1]
-    text = f"{first}, before {second} with {scores[second].score:.3f}."
+    text = f"{first}, before {labels[second]} with {scores[second].score:.3f}."
     if math.isnan(scores[best].low):
         return f"{text} A single study says nothing about how much that is chance."
     if scores[best].low <= scores[second].high:
@@ -156,7 +170,7 @@ def tuned_values(ranking: Ranking) -> list[tuple[str, str, str, str, str]]:
                 number = f"{hits} of {plan.trials}"
                 cost = MISSED if trial is None else cost_text(trial.cost[ranking.axis])
                 point = "" if trial is None else " ".join(map(short, trial.point))
-                rows.append((workload, f"{name}, study {study}", number, cost, point))
+                rows.append((workload, f"{ranking.labels[name]}, study {study}", number, cost, point))
     return rows
 
 

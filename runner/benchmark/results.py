@@ -139,10 +139,10 @@ class Results:
         return reasons
 
     def refused_everywhere(self) -> list[str]:
-        """Returns the names of the submissions that no workload takes."""
+        """Returns the labels of the submissions that no workload takes."""
         refusals = self.refusals()
         return [
-            s.name for s in self.plan.submissions if all((w, s.name) in refusals for w in self.plan.suite.workloads)
+            s.label for s in self.plan.submissions if all((w, s.name) in refusals for w in self.plan.suite.workloads)
         ]
 
     def unfinished(self) -> list[str]:
@@ -159,19 +159,21 @@ class Results:
             rest = [state for state in states if state not in (*ENDED, "failed")]
             rest = rest or (states if set(states) == {"failed"} else [])
             if rest:
-                where = f"{search.workload}, {search.submission.name}, study {search.study}"
+                where = f"{search.workload}, {search.submission.label}, study {search.study}"
                 lines.append(f"{where}: of {len(states)} trials {len(rest)} {rest[0]}")
         return lines
 
     def failures(self) -> list[str]:
         """Returns a line for each search of whose trials some failed, but not all."""
         lines = []
-        for (workload, submission, study), trials in self.trials.items():
+        for search in self.plan.searches:
+            trials = self.study(search.workload, search.submission.name, search.study)
             failed = [trial for trial in trials if trial.state == "failed"]
             if 0 < len(failed) < len(trials):
                 reason = next(filter(None, (trial.refusal or trial.error for trial in failed)), "no reason is known")
                 number = f"{len(failed)} of {len(trials)} trials"
-                lines.append(f"{workload}, {submission}, study {study}: {number}: {reason}")
+                where = f"{search.workload}, {search.submission.label}, study {search.study}"
+                lines.append(f"{where}: {number}: {reason}")
         return lines
 
 

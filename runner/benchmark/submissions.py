@@ -28,12 +28,14 @@ class Submission:
     """A way of training, the same on all workloads.
 
     Attributes:
-        name: for tables.
+        name: as it was typed.
         overrides: behind `trainopt`.
+        label: in tables and figures, as papers write it.
     """
 
     name: str
     overrides: tuple[str, ...]
+    label: str = ""
 
     @property
     def folder(self) -> str:
@@ -86,21 +88,19 @@ def read_words(words: list[str]) -> Typed:
     return typed
 
 
-def renamed(submissions: list[Submission], renames: Sequence[str]) -> list[Submission]:
-    """Returns submissions under the labels that some renames give them.
+def labelled(submissions: list[Submission], renames: Sequence[str]) -> list[Submission]:
+    """Returns submissions with their labels.
 
     Args:
         submissions: as they were typed.
-        renames: `NAME:LABEL` each, as of `method_labels`; where there is none, the names stay.
+        renames: `NAME:LABEL` each, as of `method_labels`.
 
-    >>> [s.name for s in renamed(read_words(["optimizer=sgd,adamw"]).submissions, ["optimizer=adamw:ours"])]
-    ['SGD', 'ours']
+    >>> [s.label for s in labelled(read_words(["optimizer=sgd,soap"]).submissions, ["optimizer=sgd:ours"])]
+    ['ours', 'SOAP']
     """
-    if not renames:
-        return submissions
     names = [" ".join(submission.overrides) for submission in submissions]
     labels = method_labels(names, renames)
-    return [replace(submission, name=labels[name]) for submission, name in zip(submissions, names, strict=True)]
+    return [replace(submission, label=labels[name]) for submission, name in zip(submissions, names, strict=True)]
 
 
 def _key_of(override: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...benchmark.plan import RULESETS, BenchmarkPlan, Search
 from ...benchmark.results import AXES, find_target, read_results, read_trials
-from ...benchmark.submissions import read_words, renamed
+from ...benchmark.submissions import labelled, read_words
 from ...benchmark.suite import Effort, Suite, find_suites, read_suite
 from ...reporting.figure_style import add_style_flags, figure_style
 from ...search.compose import Composer
@@ -110,7 +110,7 @@ def make_plan(options: Namespace, typed: str = "") -> BenchmarkPlan:
         raise UserError(f"{suite.name}: {without[0]} has no target yet; --targets finds one from the runs of baselines")
     return BenchmarkPlan(
         suite,
-        renamed(words.submissions or read_words(suite.submissions).submissions, options.rename or []),
+        labelled(words.submissions or read_words(suite.submissions).submissions, options.rename or []),
         effort,
         options.ruleset,
         options.out or Path("outputs/benchmark") / suite.name,
@@ -165,7 +165,7 @@ def benchmark(plan: BenchmarkPlan, options: Namespace, debug: bool) -> int:
 def show_plan(plan: BenchmarkPlan, searches: list[Search]) -> None:
     """Prints what takes part, and how much of it is to be run."""
     suite, effort = plan.suite, plan.effort
-    names = ", ".join(submission.name for submission in plan.submissions)
+    names = ", ".join(submission.label for submission in plan.submissions)
     runs = len(plan.searches) * plan.trials
     size = f"{len(suite.workloads)} workloads, {effort.studies} studies of {plan.trials} trials: {runs} runs"
     print(f"{suite.name}: {suite.title}\nsubmissions: {names}\n{size}, in {shown(plan.folder)}", flush=True)
@@ -193,7 +193,7 @@ def run_search(plan: BenchmarkPlan, search: Search, debug: bool) -> int:
         text = f"{len(trials)} trials"
     if trials and all(trial.refusal for trial in trials):
         text = f"refused: {trials[0].refusal}"
-    print(f"{search.workload}, {search.submission.name}, study {search.study}: {text}", flush=True)
+    print(f"{search.workload}, {search.submission.label}, study {search.study}: {text}", flush=True)
     return code
 
 

@@ -72,6 +72,7 @@ def test_quick_then_whole_then_once_more(folder):
     assert quick.items() <= whole.items()  # their runs were used again
     result = content(folder)
     assert set(result["ranking"]) == {"sgd", "adamw"}
+    assert result["labels"] == {"sgd": "SGD", "adamw": "AdamW"}
     assert all((folder / "outputs/benchmark/tiny" / name).stat().st_size for name in ("profile.svg", "profile.png"))
     assert result["times"]["steps"]["sgd"]["linear"]
     text = output(folder)
@@ -126,7 +127,7 @@ def test_self_tuning_and_targets(folder):
 def test_a_network_that_a_submission_cannot_train_is_a_miss_and_no_error(folder):
     words = ("--ruleset", "self", "--studies", "1")
     assert benchmark(folder, *words, "optimizer=sgd,muon") == 0, output(folder)
-    line = "linear, muon: optimizer.name=muon: Muon is for hidden weights"
+    line = "linear, Muon: optimizer.name=muon: Muon is for hidden weights"
     assert f"refused, which counts as a miss: {line}" in output(folder)
     assert content(folder)["times"]["steps"]["muon"]["linear"] == [None]
     path = folder / "mine/suite/tiny.yaml"
@@ -214,7 +215,7 @@ def test_names_and_the_style_of_the_figure_are_checked_before_anything_is_run(fo
     def plan(*words):
         return make_plan(parser().parse_intermixed_args(["tiny", "--config-dir", str(folder / "mine"), *words]))
 
-    assert [s.name for s in plan("--rename", "optimizer=sgd:mine").submissions] == ["mine", "AdamW"]
+    assert [s.label for s in plan("--rename", "optimizer=sgd:mine").submissions] == ["mine", "AdamW"]
     with pytest.raises(UserError, match="--rename optimizer=adam:A: no method has optimizer=adam"):
         plan("--rename", "optimizer=adam:A")
     with pytest.raises(UserError, match="--width 3: must be a length with its unit"):

@@ -57,7 +57,7 @@ class MadeUp:
         workloads = {name: Workload(name, [], "validation_top1", "maximize", target) for name in names}
         studies = len(next(iter(next(iter(values.values())).values())))
         self.suite = Suite("mine", "Made up", Effort(2, studies), Effort(1, 1), [], workloads, targets="by hand")
-        self.submissions = [Submission(name, (f"optimizer={name}",)) for name in values]
+        self.submissions = [Submission(name, (f"optimizer={name}",), f"The {name}") for name in values]
         self.effort, self.folder = Effort(2, studies), folder
         self.searches = [
             Search(w, s, k, folder / f"{w}-{s.name}-{k}", 2, [], [])
@@ -113,12 +113,16 @@ def test_the_files(made_up):
         assert (made_up.plan.folder / name).exists()
     content = json.loads((made_up.plan.folder / "benchmark.json").read_text())
     assert content["ranking"] == ["b", "a"]
+    assert content["labels"] == {"a": "The a", "b": "The b"}
     assert content["times"]["steps"]["b"]["y"] == [10, None, 20]
     assert len(content["taus"]) == len(content["scores"]["steps"]["a"]["profile"])
-    assert ranking_table(ranking)[1][0][:2] == ["b", "0.667"]
+    assert ranking_table(ranking)[1][0][:2] == ["The b", "0.667"]
+    assert times_table(ranking)[0] == ["steps to the target", "The b", "The a"]
     assert times_table(ranking)[1] == [["x", "30", "10"], ["y", "20", "missed"]]
     page = (made_up.plan.folder / "report.html").read_text()
     assert "Made up" in page
+    assert "The b has the highest score, 0.667 in steps, before The a" in page
+    assert 'alt="Fraction of workloads within τ times the fastest: The b; The a"' in page
     assert "x; 1,150 training and 287 validation samples" in page
     assert "trainopt benchmark mine" in page
     assert faults(page) == []
@@ -134,25 +138,25 @@ def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(m
     made_up.study("x", "b", 1)[0].state, made_up.study("x", "b", 1)[0].refusal = "failed", "of one trial only"
     ranking = rank(made_up, "steps")
     assert ranking.medians["steps"][0, 1] == inf
-    assert ranking.refusals == ["y, a: there are no hidden weights"]
+    assert ranking.refusals == ["y, The a: there are no hidden weights"]
     assert ranking.unfinished == []
     number = len(made_up.study("x", "b", 0))
     assert ranking.failures == [
-        f"x, b, study 0: 1 of {number} trials: LinAlgError: svd",
-        f"x, b, study 1: 1 of {number} trials: of one trial only",
+        f"x, The b, study 0: 1 of {number} trials: LinAlgError: svd",
+        f"x, The b, study 1: 1 of {number} trials: of one trial only",
     ]
     assert made_up.refused_everywhere() == []
     write_report(ranking)
     page = (made_up.plan.folder / "report.html").read_text()
-    assert "a miss: y, a: there are no hidden" in page
-    assert "a miss: x, b, study 0: 1 of" in page
+    assert "a miss: y, The a: there are no hidden" in page
+    assert "a miss: x, The b, study 0: 1 of" in page
     for trial in made_up.study("x", "b", 2):
         trial.state = "failed"
-    assert [line.partition(":")[0] for line in rank(made_up, "steps").unfinished] == ["x, b, study 2"]
+    assert [line.partition(":")[0] for line in rank(made_up, "steps").unfinished] == ["x, The b, study 2"]
     for study in range(3):
         for trial in made_up.study("x", "a", study):
             trial.state, trial.refusal = "failed", "nor here"
-    assert made_up.refused_everywhere() == ["a"]
+    assert made_up.refused_everywhere() == ["The a"]
 
 
 @pytest.mark.slow
