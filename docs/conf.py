@@ -22,3 +22,4 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_use_ivar = True
 suppress_warnings = ["config.cache"]
+smartquotes_action = "qe"  # -- stays as it is, in names of options

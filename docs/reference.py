@@ -151,6 +151,54 @@ def group_page(
     return "\n".join(lines)
 
 
+def option_files(group: str) -> dict[str, str]:
+    """Returns the texts of the options of a folder of conf/, by their names."""
+    return {path.stem: path.read_text() for path in sorted((CONF / group).glob("*.yaml"))}
+
+
+def space_page() -> str:
+    """Returns the page of the search spaces: ranges and their sources."""
+    lines = ["# Search spaces", "", "Searches and tournaments draw from these, unless other ranges are typed.", ""]
+    for name, text in option_files("space").items():
+        rows = [f"| `{key.name}` | {_code(key.default)} | {_cell(key.meaning)} |" for key in read_keys(text)[1]]
+        lines += [f"## optimizer={name}", "", "| key | range | source |", "| --- | --- | --- |", *rows, ""]
+    return "\n".join(lines)
+
+
+def suite_page() -> str:
+    """Returns the page of the benchmark suites: workloads and targets."""
+    lines = ["# Benchmark suites", "", "`trainopt benchmark SUITE` ranks optimizers on one of these.", ""]
+    for name, text in option_files("suite").items():
+        suite = yaml.safe_load(text)
+        effort = f"{suite['full']['trials']} trials a study and workload, {suite['full']['studies']} studies"
+        quick = f"{suite['quick']['trials']} and {suite['quick']['studies']} with `--quick`"
+        lines += [f"## {name}: {suite['title']}", "", f"{effort}; {quick}. Targets: {_cell(suite['targets'])}.", ""]
+        lines += [f"All workloads have {_code(' '.join(suite['overrides']))}.", ""]
+        lines += ["| workload | what | overrides | target |", "| --- | --- | --- | --- |"]
+        for workload, entry in suite["workloads"].items():
+            overrides = _code(" ".join(entry["overrides"]))
+            sign = "at most" if entry["direction"] == "minimize" else "at least"
+            target = f"`{entry['metric']}` {sign} {entry['target']}" if entry["target"] is not None else "none yet"
+            lines.append(f"| {workload} | {_cell(entry['about'])} | {overrides} | {target} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def study_page() -> str:
+    """Returns the page of the studies that `trainopt reproduce` repeats: scales, and what they need."""
+    lines = ["# Studies", "", "`trainopt reproduce STUDY --scale SCALE` repeats one of these.", ""]
+    for name, text in option_files("study").items():
+        study = yaml.safe_load(text)
+        about = read_keys(text.partition("\n")[2])[0]  # the first line is the command
+        lines += [f"## {name}: {study['title']}", "", f"{_cell(study['source'])}.", "", _cell(about), ""]
+        lines += ["| scale | what is run | minutes on two cores | data |", "| --- | --- | --- | --- |"]
+        for scale, entry in study["scales"].items():
+            needs = ", ".join([*entry.get("data", []), *map(_code, entry.get("files", []))])
+            lines.append(f"| {scale} | {_cell(entry['about'])} | {entry.get('minutes', '')} | {needs} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def command_page() -> str:
     """Returns the page of the command line: the usage, and the arguments of each command."""
     lines = ["# Command line", "", "```text", USAGE.rstrip(), "```", ""]
@@ -187,6 +235,7 @@ def index_page(pages: list[str]) -> str:
 def write_pages() -> None:
     """Writes all pages; a page that has not changed is left as it is, so that it is not read again."""
     pages = {"commands": command_page(), **configuration_pages(Vocabulary([CONF]))}
+    pages |= {"space": space_page(), "suite": suite_page(), "study": study_page()}
     pages |= {module.replace(".", "_"): api_page(module) for module in MODULES}
     pages |= {name.lower().removesuffix(".md"): project_page(name) for name in PROJECT_FILES}
     pages["index"] = index_page(list(pages))

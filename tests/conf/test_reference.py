@@ -1,6 +1,7 @@
 """The pages of the reference, which are generated: every key of the configuration has a meaning there."""
 
 import importlib.util
+import re
 
 import pytest
 import yaml
@@ -73,3 +74,28 @@ def test_every_file_of_the_configuration_that_has_keys_has_a_place():
         assert f"={path.stem}\n" in page
         for name in flat(load(path.read_text())):
             assert name.endswith("_target_") or f".{name}`" in page, (path, name)
+
+
+def test_pages_of_spaces_suites_and_studies_have_every_range_target_and_scale():
+    def folder(group):
+        return [(path.stem, load(path.read_text())) for path in sorted((CONF / group).glob("*.yaml"))]
+
+    space, suite, study = reference.space_page(), reference.suite_page(), reference.study_page()
+    for name, ranges in folder("space"):
+        section = space.partition(f"## optimizer={name}\n")[2].partition("\n## ")[0]
+        for key, values in ranges.items():
+            shown, source = re.search(rf"\| `{key}` \| (.+) \| (.+) \|", section).groups()
+            assert shown == f"`{values}`"
+            assert source.strip()
+    for name, content in folder("suite"):
+        section = suite.partition(f"## {name}: ")[2].partition("\n## ")[0]
+        assert all(word in section for word in content["overrides"])
+        for workload, entry in content["workloads"].items():
+            row = section.partition(f"| {workload} | ")[2].partition("\n")[0]
+            assert all(word in row for word in (*entry["overrides"], entry["metric"]))
+            assert float(row.split()[-2]) == entry["target"]
+    for name, content in folder("study"):
+        section = study.partition(f"## {name}: ")[2].partition("\n## ")[0]
+        assert "trainopt reproduce" not in section
+        for scale, entry in content["scales"].items():
+            assert entry["about"] in section.partition(f"| {scale} | ")[2].partition("\n")[0]
