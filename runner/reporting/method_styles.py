@@ -1,6 +1,7 @@
 """How methods are written and drawn: labels as papers write them, and one colour for one optimizer in every figure."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -14,7 +15,7 @@ from .style import COLOURS, LINE_STYLES, LINES, PALETTE
 FILE = "labels.yaml"  # of conf/
 GROUPS = ("optimizer", "model", "data")  # an option of these is written without the name of its group
 LABELLED_KEYS = {"batching.size": "batch size", "batching.persistency": "batch reuse"}  # others by their last part
-AXIS_LABELS = LABELLED_KEYS | {"optimizer.lr": "learning rate"}
+WORDS = {"lr": "learning rate", "betas": "β₁, β₂", "eps": "ε", "iter": "iterations", "cg": "CG", "l2": "L2"}  # of keys
 Style = tuple[str, Any]  # a colour and a line style of matplotlib
 
 
@@ -139,11 +140,14 @@ def part_label(key: str, value: str) -> str:
 def key_label(key: str) -> str:
     """Returns the label of a key on the axis of a figure and in sentences.
 
-    >>> key_label("optimizer.lr"), key_label("+optimizer.weight_decay"), key_label("schedule.warmup")
-    ('learning rate', 'weight decay', 'schedule warmup')
+    >>> key_label("optimizer.lr"), key_label("+optimizer.weight_decay"), key_label("schedule.max_lr")
+    ('learning rate', 'weight decay', 'schedule max learning rate')
+    >>> key_label("optimizer.betas"), key_label("optimizer.cg_max_iter"), key_label("batching.size")
+    ('β₁, β₂', 'CG max iterations', 'batch size')
     """
     key = key.lstrip("+")
-    return AXIS_LABELS.get(key, key.removeprefix("optimizer.").replace("_", " ").replace(".", " "))
+    words = re.split(r"[._]", key.removeprefix("optimizer."))
+    return LABELLED_KEYS.get(key, " ".join(WORDS.get(word, word) for word in words))
 
 
 def method_styles(names: Iterable[str]) -> dict[str, Style]:

@@ -18,7 +18,9 @@ from .figure_style import DPI, STYLE, STYLES, legend_width, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 # Okabe and Ito's colours without yellow, which is faint on white, and four of Krzywinski's palette of 15: colour-blind
 # readers can tell them apart, as no two are closer than Okabe and Ito's green and pink
@@ -150,9 +152,31 @@ def missing_glyphs_ignored() -> Iterator[None]:
 def save_png(figure: "Figure", path: Path, title: str) -> Path:
     """Writes a figure with its title as PNG and returns its path."""
     set_title(figure, escape_math(title))
+    label_log_axes(figure)
     with missing_glyphs_ignored():
         figure.savefig(path, dpi=DPI)
     return path
+
+
+def label_log_axes(figure: "Figure") -> None:
+    """Labels more ticks of logarithmic axes on which fewer than two powers of ten lie."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    for panel in figure.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            locator = axis.get_major_locator()
+            if axis.get_scale() != "log" or type(locator) is not LogLocator or ticks_shown(axis, locator) > 1:
+                continue
+            closer = [LogLocator(subs=subs) for subs in ((1.0, 3.0), (1.0, 2.0, 5.0))]
+            axis.set_major_locator(next((one for one in closer if ticks_shown(axis, one) > 2), MaxNLocator(4)))
+            axis.set_major_formatter(FuncFormatter("{:g}".format))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def ticks_shown(axis: "Axis", locator: "Locator") -> int:
+    """Returns how many ticks of a locator an axis would show."""
+    low, high = sorted(axis.get_view_interval())
+    return sum(low <= tick <= high for tick in locator.tick_values(low, high))
 
 
 def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigure:
@@ -160,6 +184,7 @@ def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigu
     from matplotlib import rc_context
 
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # Hydra's logger would print every table of a font
+    label_log_axes(figure)
     saved = SavedFigure(name, title, *(out / f"{name}.{form}" for form in ("svg", "png", "pdf")))
     with missing_glyphs_ignored(), rc_context(EMBEDDED_FONTS | {"svg.hashsalt": name}):
         figure.savefig(saved.svg, metadata={"Date": None})

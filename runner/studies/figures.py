@@ -44,6 +44,8 @@ QUANTITIES = {
     ("train", "cross_entropy"): "cross-entropy on batches, running mean",
     ("train", "lr"): "learning rate",
     ("train", "l2"): "L2 term of the loss",
+    ("train", "checkpoint_distance_nearest"): "distance from the nearest snapshot",
+    ("probe", "raw_loss"): "loss on a fixed training sample",
     **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
 TITLE_WIDTH = 80  # letters

@@ -8,7 +8,14 @@ import pytest
 from trainopt.runner.config.options import CONF, Vocabulary, shipped
 from trainopt.runner.reporting.figure_style import figure_style, legend_width, points
 from trainopt.runner.reporting.method_styles import FILE, method_labels, method_styles, optimizer_styles
-from trainopt.runner.reporting.style import COLOURS, LINE_STYLES, PALETTE, fit_percentages, new_figure
+from trainopt.runner.reporting.style import (
+    COLOURS,
+    LINE_STYLES,
+    PALETTE,
+    fit_percentages,
+    label_log_axes,
+    new_figure,
+)
 from trainopt.runner.system.errors import UserError
 
 # Machado et al. 2009, severity 1: what a reader without one kind of cone sees, in linear RGB
@@ -146,3 +153,16 @@ def test_the_point_before_the_first_step_does_not_take_the_axis():
     lost = np.array([10.0, np.nan, np.nan])  # of a run that diverged
     assert not fit_percentages(axis, [(x, lost, lost)])
     assert not fit_percentages(axis, [(x[1:], accuracy[1:], accuracy[1:])])
+
+
+@pytest.mark.parametrize("bounds", [(2.0, 50.0), (0.3, 0.5), (0.2, 1.5), (11.0, 95.0), (9.0, 11.0)])
+def test_a_logarithmic_axis_has_at_least_two_labelled_ticks(bounds):
+    figure = new_figure(3)
+    axis = figure.subplots()
+    axis.plot(bounds, bounds)
+    axis.set_yscale("log")
+    axis.set_ylim(bounds)
+    label_log_axes(figure)
+    figure.draw_without_rendering()
+    ticks = [tick for tick in axis.yaxis.get_major_ticks() if bounds[0] <= tick.get_loc() <= bounds[1]]
+    assert len([tick for tick in ticks if float(tick.label1.get_text()) == tick.get_loc()]) >= 2
