@@ -1,8 +1,9 @@
 """The figures of a study: curves over its runs, and points of two metrics with their confidence intervals."""
 
+import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,9 @@ from ..reporting.style import (
     style_axes,
 )
 from ..system.errors import UserError, nearest
-from .metrics import MetricReader
+from .metrics import MetricReader, MetricResult
 from .record_metrics import parse_position
-from .schema import StudyFigure, require_keys
+from .schema import StudyFigure, StudyTable, is_number, require_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +50,8 @@ QUANTITIES = {
     **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
 TITLE_WIDTH = 80  # letters
+COLUMNS = 3  # of panels
+DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of lines
 
 
 def draw_study_figure(spec: StudyFigure, number: int, reader: MetricReader, folder: Path) -> SavedFigure | str:
@@ -181,6 +184,49 @@ def draw_metric_points(spec: StudyFigure, comparison: Comparison, reader: Metric
     set_note(axes, f"{what}{missing}")
     add_legend(figure, handles, columns)
     return figure
+
+
+def draw_table(
+    table: StudyTable, results: Mapping[tuple[str, str], MetricResult], name: str, folder: Path
+) -> SavedFigure:
+    """Draws a table of medians: a panel for each column, points for rows labelled with numbers, lines for the others.
+
+    Args:
+        table: whose `plot` says what the numbers are.
+        results: by row and column.
+        name: of the files, without extension.
+        folder: of the files.
+    """
+    columns = [column for column in table.columns if any(results[row, column].values for row in table.rows)]
+    numbers, others = ([row for row in table.rows if is_number(row) is which] for which in (True, False))
+    row_count = -(-len(columns) // COLUMNS)
+    figure = new_figure(2.4 * row_count, legend_height(2 + len(others), 2))
+    panels = figure.subplots(row_count, COLUMNS, squeeze=False).flat
+    handles: dict[str, Any] = {}
+    for column, panel in zip(columns, panels, strict=False):
+        measured = {float(row): results[row, column].median for row in numbers if results[row, column].values}
+        reached = {x: y for x, y in measured.items() if math.isfinite(y)}
+        (handles["median"],) = panel.plot(list(reached), list(reached.values()), "o-", color="C0")
+        missed = [x for x in measured if x not in reached]
+        if missed:
+            style = {"color": "C3", "linestyle": "", "clip_on": False, "transform": panel.get_xaxis_transform()}
+            (handles["missed the level"],) = panel.plot(missed, [0.96] * len(missed), "^", **style)
+        for row, dashes in zip(others, DASHES, strict=False):
+            if math.isfinite(value := results[row, column].median):
+                handles[row] = panel.axhline(value, color="black", linestyle=dashes)
+        panel.set_xscale("log")
+        panel.set_xticks([*map(float, numbers)], numbers, minor=False)
+        panel.minorticks_off()
+        panel.set_ylim(bottom=0)
+        panel.set_title(column, fontsize=points(9))
+        style_axes(panel)
+        panel.set_xlabel(str(table.plot))
+    for panel in panels:  # those left over
+        panel.remove()
+    title = f"{table.title} ({table.paper})"
+    figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
+    add_legend(figure, handles, 2)
+    return save_figure(figure, name, title, folder)
 
 
 def error_bar(e: Estimate) -> Sequence[Sequence[float]] | None:

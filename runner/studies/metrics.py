@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -16,13 +17,14 @@ from ..comparison.significance import Estimate, estimate
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_folders
 from ..records.job_table import is_trial, jobs_below
+from ..reporting.method_styles import part_label
 from ..search.tuning_budget import FINAL
 from ..system.errors import UserError
 from ..system.files import shown
 from .checkpoint_metrics import ResultCache, ensemble_values, landscape_values
 from .plan import SweepState
 from .record_metrics import record_values, summary_values
-from .schema import SOURCES, MetricSpec, Study, parse
+from .schema import SOURCES, MetricSpec, Study, denominator, parse, sweeps_of
 
 SeedValues = dict[int, float]  # by seed
 
@@ -36,12 +38,14 @@ class MetricResult:
         diverged: number of runs that diverged.
         unavailable: why there is no result, or only a part of one; None where it is complete.
         is_constant: whether it is a number that the study's file names, and not measured.
+        chosen: the value of the key `best` that was chosen, with the key's label; empty without one.
     """
 
     values: SeedValues
     diverged: int = 0
     unavailable: str | None = None
     is_constant: bool = False
+    chosen: str = ""
 
     @property
     def finite_count(self) -> int:
@@ -53,6 +57,11 @@ class MetricResult:
         """Whether all values are finite."""
         return self.finite_count == len(self.values)
 
+    @property
+    def median(self) -> float:
+        """The median over seeds; nan without any."""
+        return median(self.values.values()) if self.values else math.nan
+
     @cached_property
     def estimate(self) -> Estimate:
         """Mean, standard deviation and confidence interval; where a value is infinite, the mean is and the rest nan."""
@@ -63,15 +72,13 @@ class MetricResult:
 
 @dataclass
 class SweepRuns:
-    """The runs of a sweep that count for metrics.
+    """The runs of one or several sweeps that count for metrics.
 
     Attributes:
-        folder: of the sweep.
         runs: those that ended, diverged ones as the rule of `compare` says; no trials of a search.
         unfinished: the overrides of each run that has not ended or not begun.
     """
 
-    folder: Path
     runs: Runs
     unfinished: list[list[str]]
 
@@ -95,16 +102,16 @@ class SweepRuns:
         return replace(self.runs, **parts, metrics=metrics[metrics["run"].isin(names)], problems=[])
 
 
-def read_sweep(folder: Path) -> SweepRuns:
-    """Reads the runs of a sweep, without trials of a search and without final runs of an earlier search."""
-    below = jobs_below(folder).items()
-    jobs = {name: job for name, job in below if not is_trial(job) and job.get("role", FINAL) == FINAL}
-    runs = load_folders([(folder / name).resolve() for name in jobs], exclusion_reason)
+def read_sweeps(folders: list[Path]) -> SweepRuns:
+    """Reads the runs of sweeps, without trials of a search and without final runs of an earlier search."""
+    below = [(folder / name, job) for folder in folders for name, job in jobs_below(folder).items()]
+    jobs = {path.resolve(): job for path, job in below if not is_trial(job) and job.get("role", FINAL) == FINAL}
+    runs = load_folders([*jobs], exclusion_reason)
     if not runs.summaries.empty:
         runs = with_derived_metrics(runs, METRICS)
     left_out = {name for name, _ in runs.problems}
-    overrides = {shown((folder / name).resolve()): job.get("overrides", []) for name, job in jobs.items()}
-    return SweepRuns(folder, runs, [of_run for name, of_run in overrides.items() if name in left_out])
+    overrides = {shown(path): job.get("overrides", []) for path, job in jobs.items()}
+    return SweepRuns(runs, [of_run for name, of_run in overrides.items() if name in left_out])
 
 
 class NoMatchingRun(UserError):
@@ -126,7 +133,7 @@ class MetricReader:
         self.scale = scale
         self.sweeps = sweeps
         self.cache = cache
-        self._runs: dict[str, SweepRuns] = {}
+        self._runs: dict[tuple[str, ...], SweepRuns] = {}
 
     def why_unavailable(self, sweep: str) -> str | None:
         """Returns why a sweep has no runs that count, or None."""
@@ -140,11 +147,11 @@ class MetricReader:
             return state.reason or f"no run of the sweep {sweep} ended"
         return None
 
-    def sweep_runs(self, sweep: str) -> SweepRuns:
-        """Returns the runs of a sweep."""
-        if sweep not in self._runs:
-            self._runs[sweep] = read_sweep(self.sweeps[sweep].folder)
-        return self._runs[sweep]
+    def sweep_runs(self, *sweeps: str) -> SweepRuns:
+        """Returns the runs of sweeps."""
+        if sweeps not in self._runs:
+            self._runs[sweeps] = read_sweeps([self.sweeps[sweep].folder for sweep in sweeps])
+        return self._runs[sweeps]
 
     def read(self, metric: MetricSpec) -> MetricResult:
         """Returns the values of a metric.
@@ -152,17 +159,23 @@ class MetricReader:
         Raises:
             UserError: the study's file asks for something that its runs do not have; the line says what they have.
         """
-        sweep = metric["sweep"]
-        why = self.why_unavailable(sweep)
-        if why:
-            return MetricResult({}, unavailable=why)
+        if "over" in metric:
+            return self.ratio(metric)
+        reasons = {sweep: self.why_unavailable(sweep) for sweep in sweeps_of(metric)}
+        sweeps = [sweep for sweep, why in reasons.items() if why is None]
+        if not sweeps:
+            return MetricResult({}, unavailable="; ".join(dict.fromkeys(filter(None, reasons.values()))))
+        if "best" in metric:
+            return self.best(sweeps, metric)
         where = metric.get("where", {})
-        sweep_runs = self.sweep_runs(sweep)
-        incomplete = f" of the sweep {sweep} failed or are missing"
+        sweep_runs = self.sweep_runs(*sweeps)
+        incomplete = f" of the sweep {', '.join(sweeps)} failed or are missing"
         missing = sum(may_match(overrides, where) for overrides in sweep_runs.unfinished)
-        runs = self.runs_by_seed(sweep, where, missing)
+        is_done = missing == 0 and all(self.is_done(sweep) for sweep in reasons)
+        runs = self.runs_by_seed(sweeps, where, is_done)
         if not runs:
-            return MetricResult({}, unavailable=self.sweeps[sweep].reason or f"{missing} runs{incomplete}")
+            known = filter(None, (*reasons.values(), *(self.sweeps[sweep].reason for sweep in sweeps)))
+            return MetricResult({}, unavailable="; ".join(known) or f"{missing} runs{incomplete}")
         status = sweep_runs.runs.summaries["status"]
         diverged = sum(status[run] == "diverged" for run in runs.values())
         if diverged and not {"value", "row"} & metric.keys():
@@ -179,32 +192,73 @@ class MetricReader:
             return MetricResult(values, diverged, f"{missing} of {missing + len(runs)} runs{incomplete}")
         return MetricResult(values, diverged)
 
-    def runs_by_seed(self, sweep: str, where: dict[str, Any], missing: int) -> dict[int, str]:
+    def ratio(self, metric: MetricSpec) -> MetricResult:
+        """Returns the median of a metric in that of the one under `over`; 0 and infinite where one misses its level."""
+        results = [self.read({k: v for k, v in metric.items() if k != "over"}), self.read(denominator(metric))]
+        if reasons := dict.fromkeys(result.unavailable for result in results if result.unavailable):
+            return MetricResult({}, unavailable="; ".join(reasons))
+        above, below = (result.median for result in results)
+        if below == 0 or (math.isinf(above) and math.isinf(below)):
+            return MetricResult({}, unavailable="both medians miss the level" if below else "the divisor is 0")
+        return MetricResult({0: above / below})
+
+    def best(self, sweeps: list[str], metric: MetricSpec) -> MetricResult:
+        """Returns a metric at the value of the key `best` with the lowest median, over the seeds that all values have.
+
+        The cost to a level is lowest in steps, whatever its axis is.
+        """
+        key, where = metric["best"], metric.get("where", {})
+        sweep_runs, rest = self.sweep_runs(*sweeps), {k: v for k, v in metric.items() if k != "best"}
+        if missing := sum(may_match(overrides, where) for overrides in sweep_runs.unfinished):
+            why = f"{missing} runs of the sweep {', '.join(sweeps)} failed or are missing"
+            return MetricResult({}, unavailable=why)
+        try:
+            names = sweep_runs.select(where)
+        except UserError:
+            names = []
+        if not names:
+            return self.read(rest)
+        (column,) = selected_keys(sweep_runs.config_text, [key], "best:")
+        known = dict.fromkeys(sweep_runs.config_text.loc[names, column])
+        steps = rest | ({"row": {k: v for k, v in rest["row"].items() if k != "axis"}} if "row" in rest else {})
+        results = {value: self.read(steps | {"where": where | {key: value}}) for value in known}
+        if incomplete := dict.fromkeys(r.unavailable for r in results.values() if r.unavailable):
+            return MetricResult({}, unavailable="; ".join(incomplete))
+        seeds = set.intersection(*(set(result.values) for result in results.values()))
+        if not seeds:
+            raise UserError(f"best: {key}: there is no seed that was run with each of {', '.join(known)}")
+        chosen = min(results, key=lambda value: median(results[value].values[seed] for seed in seeds))
+        return replace(self.read(rest | {"where": where | {key: chosen}}), chosen=part_label(key, chosen))
+
+    def is_done(self, sweep: str) -> bool:
+        """Returns whether no run of a sweep is to come at this scale."""
+        return self.scale not in self.study.sweeps[sweep].typed or self.sweeps[sweep].state == "done"
+
+    def runs_by_seed(self, sweeps: list[str], where: dict[str, Any], is_done: bool) -> dict[int, str]:
         """Returns the runs with these values of keys, by seed; empty where unfinished runs may have them.
 
         Args:
-            sweep: that has the runs.
+            sweeps: that have the runs.
             where: values by key.
-            missing: number of unfinished runs that may have these values.
+            is_done: whether no unfinished run may have these values.
 
         Raises:
             UserError: there is no such key or value, or the runs differ in more than their seed.
         """
-        sweep_runs = self.sweep_runs(sweep)
+        sweep_runs = self.sweep_runs(*sweeps)
         text = sweep_runs.config_text
-        may_follow = missing > 0 or self.sweeps[sweep].state != "done"
         try:
             names = sweep_runs.select(where)
         except UserError:
-            if may_follow:  # unfinished runs may have this key
-                return {}
-            raise
+            if is_done:
+                raise
+            return {}  # unfinished runs may have this key
         if not names:
-            if may_follow:
+            if not is_done:
                 return {}
             query = " ".join(f"{key}={typed_text(value)}" for key, value in where.items())
             known = "; ".join(values_text(text, column) for column in selected_keys(text, where))
-            raise NoMatchingRun(f"where: no run of the sweep {sweep} has {query}; there are {known}")
+            raise NoMatchingRun(f"where: no run of the sweep {', '.join(sweeps)} has {query}; there are {known}")
         differ = differing_keys(sweep_runs.runs.configs.loc[names])
         if differ:
             known = "; ".join(values_text(text.loc[names], column) for column in differ[:4])

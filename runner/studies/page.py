@@ -10,7 +10,7 @@ from ..comparison.significance import LEVEL, MIN_SEEDS
 from ..reporting.style import SavedFigure
 from ..system.errors import UserError
 from .checkpoint_metrics import ResultCache
-from .figures import draw_study_figure
+from .figures import draw_study_figure, draw_table
 from .metrics import MetricReader, MetricResult, NoMatchingRun
 from .plan import SweepState
 from .provenance import Provenance, read_provenance
@@ -27,6 +27,11 @@ METHOD = (
     " half of the value's own confidence interval."
 )
 RANKS = "A run that never reaches a level counts as later than all others, and tests are then on ranks."
+MEDIANS = (
+    "Medians are over seeds, with the lowest and the highest value in brackets; without them, of one run. A run that"
+    " misses the level counts as infinite, and a ratio of 0.00 is one to such a median. A learning rate that is named"
+    " is the one with the lowest median of steps, over the seeds that all rates have."
+)
 INVALID = "the study's file asks for something that does not exist; see the warnings"
 
 
@@ -88,6 +93,17 @@ class Page:
         return [f"{reason}: {items.text}" for reason, items in self.not_run.items()]
 
     @property
+    def has_references(self) -> bool:
+        """Whether a table has published values."""
+        return any(table.reference for table in self.study.tables)
+
+    @property
+    def medians(self) -> list[TableText]:
+        """The tables of medians that have rows."""
+        pairs = zip(self.study.tables, self.tables, strict=True)
+        return [text for table, text in pairs if table.statistic == "median" and text.rows]
+
+    @property
     def summary(self) -> str:
         """How many claims and published values have which verdict."""
         return verdicts_text(self.claim_counts, self.cell_counts)
@@ -123,6 +139,8 @@ class PageBuilder:
             page.method += f" {DIVERGED_RULE}"
         if not all(result.is_finite for result in self._results):
             page.method += f" {RANKS}"
+        if page.medians:
+            page.method += f" {MEDIANS}"
         page.provenance = read_provenance(page.study, page.scale, self.folder, self.reader)
         return page
 
@@ -184,6 +202,9 @@ class PageBuilder:
                         self.not_run(judgement.reason).cells[table.paper] += 1
                 cells.append(Cell(row, column, result, published, judgement))
         self.page.tables.append(table_text(self.page.study, self.page.scale, table, cells))
+        if table.plot is not None and self.page.tables[-1].rows:
+            results = {(cell.row, cell.column): cell.result for cell in cells}
+            self.page.figures.append(draw_table(table, results, f"figure-{key.strip('tables[]')}-table", self.folder))
 
     def judge(self, table: StudyTable, row: str, column: str, result: MetricResult, key: str) -> tuple[str, Judgement]:
         """Returns the published value of a cell as text, and the verdict on it.

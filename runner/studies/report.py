@@ -28,6 +28,7 @@ class StudyResult:
         report: report.md; report.html and result.json lie beside it.
         claims, cells: numbers of claims and of published values by verdict.
         problems: a line for each part of the study's file that asks for something that does not exist.
+        tables: of medians, with the verdicts on claims before them, as Markdown; empty without such tables.
         date: of its last run; empty if there is none.
     """
 
@@ -38,6 +39,7 @@ class StudyResult:
     claims: Counter[str]
     cells: Counter[str]
     problems: list[str]
+    tables: list[str]
     date: str
 
     @property
@@ -45,6 +47,7 @@ class StudyResult:
         """The last lines that the command prints."""
         verdicts = verdicts_text(self.claims, self.cells) or "No claims."
         return [
+            *self.tables,
             *(f"warning: {problem}" for problem in self.problems),
             f"{self.name}, scale {self.scale}. {verdicts}",
             f"report: {shown(self.report)}, report.html",
@@ -73,10 +76,19 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
         page.claim_counts,
         page.cell_counts,
         page.problems,
+        printed(page),
         dates[-1] if dates else "",
     )
     write_json(folder / RESULT, {**vars(result), "report": result.report.name})
     return result
+
+
+def printed(page: Page) -> list[str]:
+    """Returns the tables of medians of a page as the command prints them, and before them the verdicts on claims."""
+    if not page.medians:
+        return []
+    claims = [f"{with_mark(claim.verdict)}: {claim.text}" for claim in page.claims]
+    return ["\n".join(claims), *(f"\n{table.title}\n\n{markdown(table.header, table.rows)}" for table in page.medians)]
 
 
 def read_result(folder: Path) -> StudyResult | None:
@@ -101,7 +113,7 @@ def as_markdown(page: Page) -> str:
     if page.claims:
         parts += ["## Claims", "\n".join(map(claim_item, range(1, len(page.claims) + 1), page.claims))]
     if page.tables:
-        parts.append("## Published values and ours")
+        parts.append("## Published values and ours" if page.has_references else "## Tables")
     for table in page.tables:
         left = [*range(table.labels), len(table.header) - 1] if "verdict" in table.header else range(table.labels)
         parts += [f"### {table.title}", " ".join(table.notes)]

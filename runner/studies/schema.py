@@ -13,7 +13,8 @@ from ..config.options import CONF, STUDIES, read
 from ..system.errors import UserError, nearest, one_line
 
 SCALES = ("smoke", "small", "paper")
-ORDERS = ("above", "below", "equal", "rising", "falling")
+ORDERS = ("above", "below", "equal", "rising", "falling", "at_most")
+STATISTICS = ("mean", "median")  # of a table's cells, over seeds
 LOG_AXES = ("x", "y")
 ALL = "all"  # in place of the names of all studies
 SOURCES = ("value", "row", "ensemble", "landscape")  # of a metric: exactly one of them
@@ -69,9 +70,12 @@ class Claim:
         text: the statement.
         paper: where the study says it.
         order: one of ORDERS. above, below: of the first metric to the second. equal: the two differ by at most
-            `within`. rising, falling: each metric to the one before.
+            `within`. rising, falling: each metric to the one before. at_most: of each pair (first and second, third
+            and fourth, …) the first has a median over seeds of at most `factor` times the second's.
         of: names of metrics, or numbers.
         within: for `equal`, in the metrics' unit.
+        factor: for `at_most`.
+        pairs: for `at_most`: in how many pairs, if not in all.
         scales: at which it is checked.
     """
 
@@ -80,12 +84,14 @@ class Claim:
     order: str
     of: list[str | float]
     within: float | None = None
+    factor: float | None = None
+    pairs: int | None = None
     scales: list[str] = field(default_factory=lambda: list(SCALES))
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """Published values beside ours.
+    """Published values beside ours; or, with medians, rows and columns of ours alone.
 
     Attributes:
         title: what the values are, with their unit.
@@ -96,7 +102,10 @@ class StudyTable:
         tolerance: absolute; how far ours may differ beyond our confidence interval.
         comparable: scales whose values measure the same as the published ones.
         differs: by scale, why its values do not.
-        digits: after the decimal point.
+        digits: after the decimal point; null, with medians: three significant ones.
+        statistic: one of STATISTICS. median: with the range over seeds; a run that misses a level counts as infinite.
+        plot: with medians, for rows labelled with numbers: what these are. A panel for each column has them as points,
+            and other rows as lines; null: no figure.
     """
 
     title: str
@@ -108,7 +117,9 @@ class StudyTable:
     tolerance: float = 0.0
     comparable: list[str] = field(default_factory=lambda: ["paper"])
     differs: dict[str, str] = field(default_factory=dict)
-    digits: int = 2
+    digits: int | None = 2
+    statistic: str = "mean"
+    plot: str | None = None
 
     def cell(self, row: str, column: str) -> MetricSpec:
         """Returns the metric of a cell: its parts merged, keys inside of keys too."""
@@ -324,9 +335,15 @@ def check_claim(study: Study, key: str, claim: Claim) -> None:
     reject_unknown(f"{key}.of: ", [name for name in claim.of if isinstance(name, str)], study.values, "no such value")
     reject_unknown(f"{key}.scales: ", claim.scales, SCALES, "no such scale")
     if len(claim.of) < 2 or (len(claim.of) > 2 and claim.order in ("above", "below", "equal")):
-        raise UserError(f"{key}.of: {claim.order} takes two values, rising and falling two or more")
+        raise UserError(f"{key}.of: {claim.order} takes two values, rising, falling and at_most two or more")
     if (claim.order == "equal") != (claim.within is not None):
         raise UserError(f"{key}.within: belongs to order: equal, which needs it")
+    if (claim.order == "at_most") != (claim.factor is not None):
+        raise UserError(f"{key}.factor: belongs to order: at_most, which needs it")
+    if claim.order == "at_most" and len(claim.of) % 2:
+        raise UserError(f"{key}.of: at_most takes pairs of values, and one is left over")
+    if claim.pairs is not None and (claim.order != "at_most" or not 1 <= claim.pairs <= len(claim.of) // 2):
+        raise UserError(f"{key}.pairs: belongs to order: at_most, and is from 1 to the number of pairs in `of`")
 
 
 def check_table(study: Study, key: str, table: StudyTable) -> None:
@@ -336,6 +353,13 @@ def check_table(study: Study, key: str, table: StudyTable) -> None:
     for row in table.rows:
         for column in table.columns:
             check_metric(study, f"{key}, {row}, {column}", table.cell(row, column))
+    reject_unknown(f"{key}.statistic: ", [table.statistic], STATISTICS, "no such statistic")
+    if table.statistic == "median" and table.reference:
+        raise UserError(f"{key}.reference: belongs to statistic: mean")
+    if table.statistic == "mean" and table.digits is None:
+        raise UserError(f"{key}.digits: null belongs to statistic: median")
+    if table.plot is not None and not (table.statistic == "median" and any(map(is_number, table.rows))):
+        raise UserError(f"{key}.plot: belongs to statistic: median, with rows that are labelled with numbers")
     reject_unknown(f"{key}.reference.", table.reference, table.rows, "no such row")
     for row, cells in table.reference.items():
         reject_unknown(f"{key}.reference.{row}.", cells, table.columns, "no such column")
@@ -345,10 +369,38 @@ def check_table(study: Study, key: str, table: StudyTable) -> None:
 
 def check_metric(study: Study, key: str, metric: MetricSpec) -> None:
     """Raises UserError where a metric is incomplete or refers to a sweep that the study does not have."""
-    reject_unknown(f"{key}: ", metric, ("sweep", "where", *SOURCES))
+    reject_unknown(f"{key}: ", metric, ("sweep", "where", "best", "over", *SOURCES))
+    parse(f"{key}: best", metric.get("best", ""), str)
+    if "over" in metric:
+        check_metric(study, f"{key}: over", denominator(metric))
     parse(f"{key}: where", metric.get("where", {}), MetricSpec)
     if "sweep" not in metric:
         raise UserError(f"{key}: sweep: is missing")
-    reject_unknown(f"{key}: sweep: ", [metric["sweep"]], study.sweeps, "no such sweep")
+    reject_unknown(f"{key}: sweep: ", sweeps_of(metric), study.sweeps, "no such sweep")
     if sum(source in metric for source in SOURCES) != 1:
         raise UserError(f"{key}: must have one of {', '.join(SOURCES)}")
+
+
+def sweeps_of(metric: MetricSpec) -> list[str]:
+    """Returns the names of the sweeps that hold a metric's runs."""
+    return metric["sweep"] if isinstance(metric["sweep"], list) else [metric["sweep"]]
+
+
+def denominator(metric: MetricSpec) -> MetricSpec:
+    """Returns the metric to which another one is the ratio: `over` replaces its parts, and in `row` only their keys."""
+    over = parse("over", metric["over"], MetricSpec)
+    parts = {key: value for key, value in metric.items() if key not in ("over", "best")} | over
+    return parts | ({"row": {**metric["row"], **over["row"]}} if "row" in metric and "row" in over else {})
+
+
+def is_number(label: str) -> bool:
+    """Returns whether a row's label is a number.
+
+    >>> is_number("0.01"), is_number("Adam")
+    (True, False)
+    """
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

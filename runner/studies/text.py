@@ -73,6 +73,8 @@ def with_mark(verdict: str) -> str:
 
 def claim_text(claim: Claim, results: Sequence[MetricResult], judgement: Judgement) -> ClaimText:
     """Returns a claim with our results as text; `results` are empty where it is not checked at this scale."""
+    if claim.order == "at_most":
+        return ClaimText(claim.text, claim.paper, judgement.verdict, judgement.reason, pairs_text(claim, results))
     named = [(name, result) for name, result in zip(claim.of, results, strict=False) if result.values]
     measured = [(name, result) for name, result in named if not result.is_constant]
     digits = digits_for([result.estimate for _, result in measured])
@@ -91,6 +93,14 @@ def claim_text(claim: Claim, results: Sequence[MetricResult], judgement: Judgeme
     return ClaimText(claim.text, claim.paper, judgement.verdict, judgement.reason, text)
 
 
+def pairs_text(claim: Claim, results: Sequence[MetricResult]) -> str:
+    """Returns the medians of each pair of a claim; empty where one has no values."""
+    if not results or not all(result.values for result in results):
+        return ""
+    pairs = zip(claim.of[::2], results[::2], results[1::2], strict=True)
+    return "; ".join(f"{name}: {median_text(a, None)} vs. {median_text(b, None)}" for name, a, b in pairs)
+
+
 def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell]) -> TableText:
     """Returns a table as text, without columns that are the same in all rows."""
     title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
@@ -98,6 +108,8 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     if not any(cell.result.values for cell in cells):
         reasons = dict.fromkeys(cell.result.unavailable for cell in cells if cell.result.unavailable)
         return TableText(title, [f"{with_mark(NOT_RUN).capitalize()}: {'; '.join(reasons)}."])
+    if table.statistic == "median":
+        return medians_text(title, table, cells)
     counts = {len(cell.result.values) for cell in cells if cell.result.values}
     none_comparable = {judgement.verdict for judgement in judgements} == {NOT_COMPARABLE}
     columns = {
@@ -126,6 +138,45 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     notes = [f"n = {counts.pop()} each."] if len(counts) == 1 else []
     notes += table_notes(table, judgements, table.differs.get(scale) or study.scales[scale].about)
     return TableText(title, notes, header, 1 + (len(table.columns) > 1), rows)
+
+
+def medians_text(title: str, table: StudyTable, cells: Sequence[Cell]) -> TableText:
+    """Returns a table of medians as text: its rows and columns, without those that have no values."""
+    results = {(cell.row, cell.column): cell.result for cell in cells}
+    columns = [column for column in table.columns if any(results[row, column].values for row in table.rows)]
+    rows = []
+    for label in table.rows:
+        of_row = [results[label, column] for column in columns]
+        chosen = {result.chosen for result in of_row if result.values}
+        texts = [median_text(result, table.digits) if result.values else "–" for result in of_row]
+        if len(chosen) == 1:
+            label = ", ".join(filter(None, (label, *chosen)))  # noqa: PLW2901
+        else:
+            texts = [", ".join(filter(None, (text, r.chosen))) for text, r in zip(texts, of_row, strict=True)]
+        if chosen:
+            rows.append([label, *texts])
+    partial = dict.fromkeys(result.unavailable for result in results.values() if result.values and result.unavailable)
+    return TableText(title, [f"Incomplete: {'; '.join(partial)}."] if partial else [], ["", *columns], 1, rows)
+
+
+def median_text(result: MetricResult, digits: int | None) -> str:
+    """Returns the median over seeds with the range of the runs that reach the level, and how many miss it.
+
+    >>> median_text(MetricResult({0: 1.0, 1: 2.0, 2: math.inf}), 0), median_text(MetricResult({0: 31.66}), None)
+    ('2 (1 to 2); 1 of 3 missed', '31.7')
+    >>> median_text(MetricResult({0: 1.0, 1: math.inf, 2: math.inf}), 0), median_text(MetricResult({0: math.inf}), 0)
+    ('missed (1 to 1); 2 of 3 missed', 'missed')
+    """
+
+    def number(value: float) -> str:
+        return f"{value:.3g}" if digits is None and abs(value) < 100 else number_text(value, digits or 0)
+
+    finite = [value for value in result.values.values() if math.isfinite(value)]
+    text = number(result.median) if math.isfinite(result.median) else "missed"
+    if finite and len(result.values) > 1:
+        text += f" ({number(min(finite))} to {number(max(finite))})"
+    missed = len(result.values) - len(finite)
+    return f"{text}; {missed} of {len(result.values)} missed" if missed and finite else text
 
 
 def table_notes(table: StudyTable, judgements: Sequence[Judgement], difference: str) -> list[str]:
@@ -172,7 +223,7 @@ def number_text(value: float, digits: int | None, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}"
 
 
-def reference_text(reference: float | list[float], digits: int) -> str:
+def reference_text(reference: float | list[float], digits: int | None) -> str:
     """Returns a published mean, with its standard deviation if that was published.
 
     >>> reference_text([73.1, 0.2], 1)

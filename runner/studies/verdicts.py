@@ -72,6 +72,8 @@ def judge_claim(claim: Claim, results: Sequence[MetricResult]) -> Judgement:
     reasons = dict.fromkeys(result.unavailable for result in results if result.unavailable)
     if reasons:
         return Judgement(NOT_RUN, "; ".join(reasons))
+    if claim.order == "at_most":
+        return judge_at_most(claim, [result.median for result in results])
     values = with_constants(results)
     if claim.order == "equal":
         return judge_equal(difference(values[0], values[1]), claim.within or 0.0)
@@ -86,6 +88,14 @@ def judge_claim(claim: Claim, results: Sequence[MetricResult]) -> Judgement:
             reason = f"number {', '.join(wrong)} is not {word} the one before"
             return Judgement(NOT_REPRODUCED, reason, judgement.difference)
     return judgement
+
+
+def judge_at_most(claim: Claim, medians: Sequence[float]) -> Judgement:
+    """Returns whether enough pairs keep to the claim's factor; a median that misses its level keeps to none."""
+    pairs = list(zip(medians[::2], medians[1::2], strict=True))
+    count = sum(math.isfinite(a) and a <= (claim.factor or 0.0) * b * (1 + ROUNDING_ERROR) for a, b in pairs)
+    verdict = REPRODUCED if count >= (claim.pairs or len(pairs)) else NOT_REPRODUCED
+    return Judgement(verdict, f"in {count} of {len(pairs)}" if len(pairs) > 1 else "")
 
 
 def judge_order(observed: Difference, sign: float) -> Judgement:
