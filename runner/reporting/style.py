@@ -121,9 +121,15 @@ def add_legend(figure: "Figure", handles: dict[str, Any], columns: int = 1) -> N
     figure.legend(list(handles.values()), labels, loc="outside lower left", **style)
 
 
-def set_note(axis: "Axes", text: str) -> None:
-    """Writes a note of what is drawn above a panel, broken into lines as wide as the figure."""
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, legend_width())]
+def set_note(axis: "Axes", text: str, beside: int = 0) -> None:
+    """Writes a note of what is drawn above a panel, broken into lines as wide as the panel.
+
+    Args:
+        axis: of the panel.
+        text: of the note.
+        beside: characters of the labels at the panel's left.
+    """
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, legend_width() - beside)]
     axis.set_title("\n".join(lines), fontsize=points(9), loc="left")
 
 
@@ -134,9 +140,11 @@ def escape_math(text: str) -> str:
 
 def set_title(figure: "Figure", title: str) -> None:
     """Writes a title of one or several lines above a figure; longer ones than the figure is wide are broken."""
-    width = round(TITLE_WIDTH * figure.get_figwidth())
+    style, usual = STYLE.get(), STYLES["notebook"]
+    letters = usual.font_size / (style.font_size * style.letter_width)
+    width = round(TITLE_WIDTH * letters * figure.get_figwidth())
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width, break_on_hyphens=False)]
-    figure.suptitle("\n".join(lines), fontsize=10)
+    figure.suptitle("\n".join(lines), fontsize=points(10))
     if len(lines) > 1 and figure.get_layout_engine() is None:
         figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,15 @@ from ..reporting.figure_style import points
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.method_styles import name_parts
 from ..reporting.style import (
+    PALETTE,
     SavedFigure,
     add_legend,
+    escape_math,
     legend_height,
     new_figure,
     save_figure,
     set_note,
+    set_title,
     style_axes,
 )
 from ..system.errors import UserError, nearest
@@ -49,7 +51,6 @@ QUANTITIES = {
     ("probe", "raw_loss"): "loss on a fixed training sample",
     **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
-TITLE_WIDTH = 80  # letters
 COLUMNS = 3  # of panels
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of lines
 
@@ -86,7 +87,7 @@ def draw_study_figure(spec: StudyFigure, number: int, reader: MetricReader, fold
         if "y" in spec.log:
             axis.set_yscale("log", nonpositive="mask")
     title = f"{spec.title} ({spec.paper})"
-    figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
+    set_title(figure, escape_math(title))
     name = re.sub(r"\W+", "-", spec.title.lower()).strip("-")[:60]
     return save_figure(figure, f"figure-{number}-{name}", title, folder)
 
@@ -206,10 +207,10 @@ def draw_table(
     for column, panel in zip(columns, panels, strict=False):
         measured = {float(row): results[row, column].median for row in numbers if results[row, column].values}
         reached = {x: y for x, y in measured.items() if math.isfinite(y)}
-        (handles["median"],) = panel.plot(list(reached), list(reached.values()), "o-", color="C0")
+        (handles["median"],) = panel.plot(list(reached), list(reached.values()), "o-", color=PALETTE[0])
         missed = [x for x in measured if x not in reached]
         if missed:
-            style = {"color": "C3", "linestyle": "", "clip_on": False, "transform": panel.get_xaxis_transform()}
+            style = {"color": PALETTE[1], "linestyle": "", "clip_on": False, "transform": panel.get_xaxis_transform()}
             (handles["missed the level"],) = panel.plot(missed, [0.96] * len(missed), "^", **style)
         for row, dashes in zip(others, DASHES, strict=False):
             if math.isfinite(value := results[row, column].median):
@@ -224,7 +225,7 @@ def draw_table(
     for panel in panels:  # those left over
         panel.remove()
     title = f"{table.title} ({table.paper})"
-    figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
+    set_title(figure, escape_math(title))
     add_legend(figure, handles, 2)
     return save_figure(figure, name, title, folder)
 

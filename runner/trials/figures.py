@@ -1,6 +1,7 @@
 """The figures of a search with Optuna: its history, each key, all keys together, and their importance."""
 
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from ..reporting.figure_style import legend_width, points
 from ..reporting.method_styles import key_label
 from ..reporting.style import (
     PALETTE,
     SavedFigure,
+    add_legend,
     escape_math,
     needs_log_scale,
     new_figure,
@@ -64,16 +67,19 @@ def draw_search(folder: Path, study: SearchStudy, method: str = "") -> list[Save
 
 def draw_history(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
     """Draws the metric vs. the number of the trial, and the best so far."""
-    figure = new_figure(3.6)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(3.4, 0.4)
     axis = figure.subplots()
     values = _values(trials)
     best = np.minimum.accumulate(values) if study.settings.direction == "minimize" else np.maximum.accumulate(values)
     numbers = [trial.number for trial in trials]
-    axis.plot(numbers, values, "o", color=OTHERS, markersize=4, label="trials", zorder=3)
-    axis.step(numbers, best, where="post", color=BEST, label="best so far")
+    (dots,) = axis.plot(numbers, values, "o", color=OTHERS, markersize=points(4), zorder=3)
+    (line,) = axis.step(numbers, best, where="post", color=BEST)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("trial")
     _metric_axis(axis, study, values)
-    axis.legend(frameon=False)
+    add_legend(figure, {"trials": dots, "best so far": line}, columns=2)
     return figure
 
 
@@ -86,8 +92,15 @@ def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
     best = _best(study, values)
     for axis, (key, distribution) in zip(panels.flat, study.space.items(), strict=False):
         places = _places(distribution, [trial.params[key] for trial in trials])
-        axis.scatter(places, values, c=[trial.number for trial in trials], cmap="Blues", vmin=-len(trials) / 2, s=18)
-        axis.plot(places[best], values[best], "o", color=BEST, markersize=10, fillstyle="none")
+        axis.scatter(
+            places,
+            values,
+            c=[trial.number for trial in trials],
+            cmap="Blues",
+            vmin=-len(trials) / 2,
+            s=points(4.2) ** 2,
+        )
+        axis.plot(places[best], values[best], "o", color=BEST, markersize=points(10), fillstyle="none")
         _key_axis(axis.xaxis, axis.set_xscale, distribution)
         axis.set_xlabel(escape_math(key_label(key)))
     for axis in panels.flat[len(study.space) :]:
@@ -114,13 +127,20 @@ def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | No
     for line, rank in sorted(zip(np.array(columns).T, ranks, strict=True), key=lambda entry: -entry[1]):
         colour, alpha = (BEST, 1.0) if rank == 0 else (OTHERS, max(0.15, 1 - rank / len(trials)))
         axis.plot(range(len(names)), line, color=colour, alpha=alpha, linewidth=1.2)
-    axis.set_xticks(range(len(names)), [escape_math(name) for name in names])
+    width = legend_width() // len(names)
+    axis.set_xticks(range(len(names)), ["\n".join(textwrap.wrap(escape_math(name), width)) for name in names])
     axis.set_yticks([])
     for position, distribution in enumerate([*study.space.values(), None]):
         axis.axvline(position, color="grey", linewidth=0.8)
         for height, text in _end_labels(distribution, values):
             axis.annotate(
-                text, (position, height), (3, 0), textcoords="offset points", fontsize=8, va="center", bbox=LABEL_BOX
+                text,
+                (position, height),
+                (3, 0),
+                textcoords="offset points",
+                fontsize=points(8),
+                va="center",
+                bbox=LABEL_BOX,
             )
     axis.spines[:].set_visible(False)
     return figure
@@ -140,14 +160,14 @@ def draw_importance(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | 
             importances = get_param_importances(finite, evaluator=FanovaImportanceEvaluator(seed=0))
         except ZeroDivisionError:  # no tree found a split
             return None
-    figure = new_figure(0.5 * len(importances) + 1.2)
+    figure = new_figure(0.3, 0.4 * len(importances) + 0.9)
     axis = figure.subplots()
     names = list(reversed(importances))
     labels = [escape_math(key_label(name)) for name in names]
     bars = axis.barh(labels, [importances[name] for name in names], color=OTHERS)
-    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=points(8))
     axis.set_xlim(0, 1.08)
-    axis.set_xlabel(f"importance: fraction of the variance of the {escape_math(metric_label(study))} (fANOVA)")
+    axis.set_xlabel(f"fraction of the variance of {escape_math(metric_label(study))} (fANOVA)")
     style_axes(axis)
     return figure
 

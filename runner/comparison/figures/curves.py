@@ -251,6 +251,6 @@ def draw_curve_panels(
     set_note(grid[0, 0], note)
     for axis in grid[-1]:
         axis.set_xlabel(UNITS[x_axis] + (MEAN_TIME if x_axis == "seconds" and not is_single else ""))
-    if len(labels) > 1:
+    if len(methods) > 1:
         add_legend(figure, {labels[name]: handles[name] for name in labels if name in handles}, columns)
     return figure

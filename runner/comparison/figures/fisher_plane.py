@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from ...reporting.figure_style import points
+from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import name_parts
 from ...reporting.style import (
     SavedFigure,
@@ -21,6 +21,7 @@ from ...reporting.style import (
     save_figure,
     set_note,
     style_axes,
+    ticks_shown,
 )
 from ..differences import configs_as_text
 from ..methods import Comparison, Method, has_single_runs
@@ -30,9 +31,8 @@ from .point_styles import RATE, PointStyle, point_legend, point_styles, rest_of_
 
 ERROR_LEVELS = 7
 MIN_CONTOUR_POINTS = 6
-TICKS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)  # in each decade
-FEW_TICKS = (1.0, 2.0, 5.0)  # the same on a wide range, where more would run into one another
-WIDE_RANGE = 30  # ratio of the largest to the smallest value
+TICKS = ((1.0, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # in each decade; the first that fits
+TICK_LETTERS = 8  # that a tick's label takes of the width of a figure
 SIZE = "batching.size"
 CONSTANT = "constant batch size s"
 PLANE_LABELS = (r"$\bar{C}_K$, mean condition of the gradients", r"$L_K$, sum of their energy")
@@ -156,10 +156,10 @@ def draw_error_contours(axis: Axes, trajectories: Iterable[PlaneTrajectory]) -> 
     if len(known) < MIN_CONTOUR_POINTS or np.ptp(errors) == 0 or not is_plane(logarithms):
         return False
     triangles = Triangulation(logarithms[:, 0], logarithms[:, 1]).triangles  # as on the logarithmic axes
-    lines = axis.tricontour(
-        Triangulation(ends[:, 0], ends[:, 1], triangles), errors, levels=ERROR_LEVELS, colors="0.6", linewidths=0.8
-    )
-    axis.clabel(lines, fmt="%.3g", fontsize=points(7))
+    style: dict[str, Any] = {"colors": "0.6", "linewidths": 0.8, "zorder": 1.4}  # behind the points
+    lines = axis.tricontour(Triangulation(ends[:, 0], ends[:, 1], triangles), errors, levels=ERROR_LEVELS, **style)
+    for label in axis.clabel(lines, fmt="%.3g", fontsize=points(7), inline=False):  # which would cut short lines away
+        label.set(bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=1.5)
     return True
 
 
@@ -177,9 +177,9 @@ def set_scales(axis: Axes) -> None:
     axis.margins(0.1)
     axis.autoscale()
     for side, label in zip((axis.xaxis, axis.yaxis), PLANE_LABELS, strict=True):
-        low, high = side.get_view_interval()
-        ticks = TICKS if high < WIDE_RANGE * low else FEW_TICKS
-        side.set_major_locator(LogLocator(subs=ticks, numticks=30))
+        locators = [LogLocator(subs=ticks, numticks=30) for ticks in TICKS]
+        fits = (locator for locator in locators if ticks_shown(side, locator) <= legend_width() // TICK_LETTERS)
+        side.set_major_locator(next(fits, locators[-1]))
         side.set_major_formatter("{x:g}")
         side.set_minor_locator(NullLocator())
         side.set_label_text(label)

@@ -90,5 +90,6 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     axes.set_xlabel(UNITS[axis])
     note = f"bar: mean over the runs that reached it; whisker: its 95 % interval, from {MIN_SEEDS} runs on"
     note = "bar: one run" if has_single_runs(methods) else note
-    set_note(axes, f"{note}\n{distance_text(comparison, axis)}")
+    beside = max(len(line) for name in names for line in name.splitlines())
+    set_note(axes, f"{note}\n{distance_text(comparison, axis)}", beside)
     return figure
