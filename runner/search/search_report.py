@@ -94,32 +94,26 @@ def conclusions(search: Search) -> list[str]:
 def draw_searches(searches: list[Search], folder: Path) -> None:
     """Draws loss vs. learning rate; marks of infinite losses, and of ones far above the others, stand at the top."""
     import numpy as np
-    from matplotlib.figure import Figure
 
+    from ..reporting import style
     from ..reporting.method_styles import key_label, method_labels, method_styles
-    from ..reporting.style import LOG_SCALE_RATIO, needs_log_scale, save_figure, style_axes
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    names = [search.name for search in searches]
+    labels, styles = method_labels(names), method_styles(names)
+    columns = style.legend_columns(labels.values())
+    figure = style.new_figure(3.6, 0.6 + style.legend_height(len(names), columns))
     axis = figure.subplots()
     axis.set_xscale("log")
     finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
     median = np.median(finite) if len(finite) else 0.0
-    limit = LOG_SCALE_RATIO * median if median > 0 else math.inf
-    names = [search.name for search in searches]
-    labels, styles = method_labels(names), method_styles(names)
+    limit = style.LOG_SCALE_RATIO * median if median > 0 else math.inf
+    handles = {}
     for search in searches:
         (colour, line), losses = styles[search.name], search.losses
         lrs = sorted(losses)
         drawn = [lr for lr in lrs if losses[lr] < limit]
-        axis.plot(
-            drawn,
-            [losses[lr] for lr in drawn],
-            "o",
-            linestyle=line,
-            color=colour,
-            markersize=4,
-            label=labels[search.name],
-        )
+        values = [losses[lr] for lr in drawn]
+        (handles[labels[search.name]],) = axis.plot(drawn, values, "o", linestyle=line, color=colour, markersize=4)
         for marker, at_top in (
             ("x", [lr for lr in lrs if losses[lr] == math.inf]),
             ("^", [lr for lr in lrs if limit <= losses[lr] < math.inf]),
@@ -127,12 +121,13 @@ def draw_searches(searches: list[Search], folder: Path) -> None:
             axis.plot(at_top, [0.97] * len(at_top), marker, color=colour, transform=axis.get_xaxis_transform())
         if search.chosen is not None:
             axis.plot([search.chosen], [losses[search.chosen]], "o", color=colour, markersize=11, fillstyle="none")
-    if (finite < limit).any() and needs_log_scale(finite[finite < limit]):
+    if (finite < limit).any() and style.needs_log_scale(finite[finite < limit]):
         axis.set_yscale("log")
     first = searches[0]
-    axis.set_xlabel(f"{key_label(first.parameter)}  (ring: chosen; x: diverged, failed or killed; triangle: far above)")
+    axis.set_xlabel(key_label(first.parameter))
     axis.set_ylabel(f"mean training loss, last {first.over_last} steps")
-    style_axes(axis)
+    style.set_note(axis, "ring: chosen; x: diverged, failed or killed; triangle: far above")
+    style.style_axes(axis)
     if len(searches) > 1:
-        axis.legend(frameon=False)
-    save_figure(figure, STEM, "loss vs. learning rate", folder)
+        style.add_legend(figure, handles, columns)
+    style.save_figure(figure, STEM, "loss vs. learning rate", folder)
