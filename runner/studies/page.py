@@ -22,9 +22,11 @@ CACHE = "checkpoint_metrics.json"
 METHOD = (
     "± is half the 95 % confidence interval of the mean over n seeds. A claim about an order is reproduced if the"
     f" difference has the claimed sign and p < {LEVEL:g} (two-sided t-test, paired if the seeds are the same, else"
-    f" Welch's; not corrected for the number of claims); with fewer than {MIN_SEEDS} seeds the sign decides. A"
-    " published value is reproduced if it lies in our confidence interval, widened by the study's tolerance and by"
-    " half of the value's own confidence interval."
+    " Welch's; not corrected for the number of claims), contradicted if it has the opposite sign and"
+    f" p < {LEVEL:g}, and else undecided, as with fewer than {MIN_SEEDS} seeds. A claim that two values are equal is"
+    " reproduced if the 95 % confidence interval of their difference lies within the stated bound, contradicted if it"
+    " lies beyond, and else undecided. A published value is reproduced if it lies in our confidence interval, widened"
+    " by the study's tolerance and by half of the value's own confidence interval, and else contradicted."
 )
 RANKS = "A run that never reaches a level counts as later than all others, and tests are then on ranks."
 MEDIANS = (
@@ -72,7 +74,8 @@ class Page:
         not_run: items without a result, by reason.
         method: how verdicts are reached.
         provenance: of the runs.
-        claim_counts, cell_counts: numbers of claims and of published values by verdict.
+        claim_counts, our_counts: numbers of the study's claims and of ours by verdict.
+        cell_counts: numbers of published values by verdict.
     """
 
     study: Study
@@ -85,6 +88,7 @@ class Page:
     method: str = METHOD
     provenance: Provenance | None = None
     claim_counts: Counter[str] = field(default_factory=Counter)
+    our_counts: Counter[str] = field(default_factory=Counter)
     cell_counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -106,7 +110,7 @@ class Page:
     @property
     def summary(self) -> str:
         """How many claims and published values have which verdict."""
-        return verdicts_text(self.claim_counts, self.cell_counts)
+        return verdicts_text(self.claim_counts, self.our_counts, self.cell_counts)
 
 
 class PageBuilder:
@@ -153,7 +157,8 @@ class PageBuilder:
             results = []
             judgement = Judgement(NOT_RUN, only_at("checked", claim.scales))
         self.page.claims.append(claim_text(claim, results, judgement))
-        self.page.claim_counts[judgement.verdict] += 1
+        counts = self.page.our_counts if claim.ours else self.page.claim_counts
+        counts[judgement.verdict] += 1
         if judgement.verdict == NOT_RUN:
             self.not_run(judgement.reason).claims.append(number)
 

@@ -12,8 +12,7 @@ from ..system.files import read_json, shown, write_json, write_text
 from .page import Page, PageBuilder
 from .plan import SweepState
 from .schema import Study
-from .text import MARKS, ClaimText, verdicts_text, with_mark
-from .verdicts import NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from .text import MARKS, ClaimText, verdict_counts, verdicts_text, with_mark
 
 STUDY_TEMPLATE = "study_report.html.jinja"
 RESULT = "result.json"  # beside a report, for the overview
@@ -26,7 +25,7 @@ class StudyResult:
     Attributes:
         name, title, scale: of the study.
         report: report.md; report.html and result.json lie beside it.
-        claims, cells: numbers of claims and of published values by verdict.
+        claims, ours, cells: numbers of the study's claims, of ours and of published values by verdict.
         problems: a line for each part of the study's file that asks for something that does not exist.
         tables: of medians, with the verdicts on claims before them, as Markdown; empty without such tables.
         date: of its last run; empty if there is none.
@@ -37,6 +36,7 @@ class StudyResult:
     scale: str
     report: Path
     claims: Counter[str]
+    ours: Counter[str]
     cells: Counter[str]
     problems: list[str]
     tables: list[str]
@@ -45,7 +45,7 @@ class StudyResult:
     @property
     def lines(self) -> list[str]:
         """The last lines that the command prints."""
-        verdicts = verdicts_text(self.claims, self.cells) or "No claims."
+        verdicts = verdicts_text(self.claims, self.ours, self.cells) or "No claims."
         return [
             *self.tables,
             *(f"warning: {problem}" for problem in self.problems),
@@ -74,6 +74,7 @@ def write_study_report(study: Study, scale: str, folder: Path, sweeps: Mapping[s
         scale,
         folder / "report.md",
         page.claim_counts,
+        page.our_counts,
         page.cell_counts,
         page.problems,
         printed(page),
@@ -96,7 +97,7 @@ def read_result(folder: Path) -> StudyResult | None:
     content = read_json(folder / RESULT)
     if not content:
         return None
-    counts = {name: Counter(content[name]) for name in ("claims", "cells")}
+    counts = {name: Counter(content.get(name, {})) for name in ("claims", "ours", "cells")}
     return StudyResult(**{**content, **counts, "report": folder / content["report"]})
 
 
@@ -159,27 +160,16 @@ def write_overview(folders: Iterable[Path], path: Path) -> None:
     """Writes a table in Markdown of the studies with a report in these folders, one row a study."""
     results = [result for result in map(read_result, folders) if result is not None]
 
-    def reproduced(counts: Counter[str]) -> str:
-        checked = counts[REPRODUCED] + counts[NOT_REPRODUCED]
-        return f"{counts[REPRODUCED]} of {checked}" if checked else "none checked"
-
-    def not_run(result: StudyResult) -> str:
-        numbers = {"claim": result.claims[NOT_RUN], "value": result.cells[NOT_RUN]}
-        parts = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in numbers.items() if n]
-        return ", ".join(parts) or "0"
-
     rows = [
         [
             f"[{result.name}]({os.path.relpath(result.report, path.parent)})",
             result.title,
             result.scale,
-            reproduced(result.claims),
-            reproduced(result.cells),
-            not_run(result),
+            *(verdict_counts(counts) or "–" for counts in (result.claims, result.ours, result.cells)),
             result.date or "–",
         ]
         for result in results
     ]
-    header = ["study", "about", "scale", "claims reproduced", "published values reproduced", "not run", "date"]
+    header = ["study", "about", "scale", "claims", "questions of ours", "published values", "date"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, markdown(header, rows, left=(0, 1, 2)))
+    write_text(path, markdown(header, rows, left=range(len(header))))

@@ -20,6 +20,7 @@ ALL = "all"  # in place of the names of all studies
 SOURCES = ("value", "row", "ensemble", "landscape")  # of a metric: exactly one of them
 TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {  # of the file: how a message names one, and Python's types for it
     str: ("text", (str,)),
+    bool: ("true or false", (bool,)),
     int: ("an integer", (int,)),
     float: ("a number", (int, float)),
     NoneType: ("null", (NoneType,)),
@@ -64,7 +65,7 @@ class StudySweep:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the study that our results can contradict.
+    """A statement that our results can contradict, of the study or of ours.
 
     Attributes:
         text: the statement.
@@ -77,6 +78,8 @@ class Claim:
         factor: for `at_most`.
         pairs: for `at_most`: in how many pairs, if not in all.
         scales: at which it is checked.
+        deterministic: its runs have no randomness, so one run of each decides.
+        ours: the study does not claim it; it is counted apart.
     """
 
     text: str
@@ -87,6 +90,8 @@ class Claim:
     factor: float | None = None
     pairs: int | None = None
     scales: list[str] = field(default_factory=lambda: list(SCALES))
+    deterministic: bool = False
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class StudyTable:
         tolerance: absolute; how far ours may differ beyond our confidence interval.
         comparable: scales whose values measure the same as the published ones.
         differs: by scale, why its values do not.
+        labels: by scale, labels that name what was run there, in place of those of rows and columns.
         digits: after the decimal point; null, with medians: three significant ones.
         statistic: one of STATISTICS. median: with the range over seeds; a run that misses a level counts as infinite.
         plot: with medians, for rows labelled with numbers: what these are. A panel for each column has them as points,
@@ -117,6 +123,7 @@ class StudyTable:
     tolerance: float = 0.0
     comparable: list[str] = field(default_factory=lambda: ["paper"])
     differs: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
     digits: int | None = 2
     statistic: str = "mean"
     plot: str | None = None
@@ -365,6 +372,9 @@ def check_table(study: Study, key: str, table: StudyTable) -> None:
         reject_unknown(f"{key}.reference.{row}.", cells, table.columns, "no such column")
     reject_unknown(f"{key}.comparable: ", table.comparable, SCALES, "no such scale")
     reject_unknown(f"{key}.differs.", table.differs, SCALES, "no such scale")
+    reject_unknown(f"{key}.labels.", table.labels, SCALES, "no such scale")
+    for scale, labels in table.labels.items():
+        reject_unknown(f"{key}.labels.{scale}.", labels, [*table.columns, *table.rows], "no such row or column")
 
 
 def check_metric(study: Study, key: str, metric: MetricSpec) -> None:

@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 from ..comparison.significance import Estimate
 from .metrics import MetricResult
 from .schema import Claim, Study, StudyTable
-from .verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS, Judgement, parse_reference
+from .verdicts import (
+    CONTRADICTED,
+    NOT_COMPARABLE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+    VERDICTS,
+    Judgement,
+    parse_reference,
+)
 
-MARKS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_COMPARABLE: "≠", NOT_RUN: "○"}
+MARKS = {REPRODUCED: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_COMPARABLE: "≠", NOT_RUN: "○"}
 MOST_DIGITS = 4  # after the decimal point
 
 
@@ -65,8 +74,8 @@ class Cell:
 def with_mark(verdict: str) -> str:
     """Returns a verdict with its mark, which distinguishes it without colour.
 
-    >>> with_mark("not reproduced")
-    '✗ not reproduced'
+    >>> with_mark("contradicted")
+    '✗ contradicted'
     """
     return f"{MARKS[verdict]} {verdict}"
 
@@ -120,17 +129,17 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
         "n": (len(counts) > 1, "n"),
         "verdict": (bool(judgements) and not none_comparable, "verdict"),
     }
-    rows, previous = [], None
+    rows, previous, labels = [], None, table.labels.get(scale, {})
     for cell in cells:
         content = {
-            "column": cell.column if cell.column != previous else "",
-            "row": cell.row,
+            "column": labels.get(cell.column, cell.column) if cell.column != previous else "",
+            "row": labels.get(cell.row, cell.row),
             "published": cell.published,
             "ours": result_text(cell.result, table.digits) if cell.result.values else "–",
             "n": str(len(cell.result.values)),
             "verdict": with_mark(cell.judgement.verdict) if cell.judgement else "–",
         }
-        if cell.judgement and cell.judgement.verdict == NOT_REPRODUCED and cell.judgement.reason:
+        if cell.judgement and cell.judgement.verdict in (CONTRADICTED, UNDECIDED) and cell.judgement.reason:
             content["verdict"] += f" ({cell.judgement.reason})"
         previous = cell.column
         rows.append([content[key] for key, (is_shown, _) in columns.items() if is_shown])
@@ -188,7 +197,7 @@ def table_notes(table: StudyTable, judgements: Sequence[Judgement], difference: 
         difference: between this scale and the published runs, for verdicts NOT_COMPARABLE.
     """
     notes, verdicts = [], {judgement.verdict for judgement in judgements}
-    if table.tolerance and verdicts & {REPRODUCED, NOT_REPRODUCED}:
+    if table.tolerance and verdicts & {REPRODUCED, CONTRADICTED, UNDECIDED}:
         notes.append(f"Tolerance: {table.tolerance:g}.")
     if NOT_COMPARABLE in verdicts:
         notes.append(f"{with_mark(NOT_COMPARABLE).capitalize()} with the published values: {difference}.")
@@ -267,16 +276,17 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
 
 
-def counts_sentence(what: str, counts: dict[str, int]) -> str:
+def verdict_counts(counts: dict[str, int]) -> str:
     """Returns how many claims or published values have which verdict; empty without any.
 
-    >>> counts_sentence("Claims", {"reproduced": 2, "not run": 1})
-    'Claims: 2 reproduced, 1 not run.'
+    >>> verdict_counts({"not run": 1, "reproduced": 2, "contradicted": 0})
+    '2 reproduced, 1 not run'
     """
-    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict)]
-    return f"{what}: {', '.join(parts)}." if parts else ""
+    order = dict.fromkeys((*VERDICTS, *counts))  # a report of an earlier version has others
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts.get(verdict))
 
 
-def verdicts_text(claims: dict[str, int], cells: dict[str, int]) -> str:
-    """Returns how many claims and published values have which verdict."""
-    return " ".join(filter(None, (counts_sentence("Claims", claims), counts_sentence("Published values", cells))))
+def verdicts_text(claims: dict[str, int], ours: dict[str, int], cells: dict[str, int]) -> str:
+    """Returns how many claims, claims of ours and published values have which verdict."""
+    counts = {"Claims": claims, "Questions of ours": ours, "Published values": cells}
+    return " ".join(f"{what}: {verdict_counts(number)}." for what, number in counts.items() if any(number.values()))

@@ -1,8 +1,9 @@
-"""Verdicts on claims and published values: reproduced or not, and on which test."""
+"""Verdicts on claims and published values: reproduced, contradicted or undecided, and on which test."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scipy import stats
 
@@ -11,9 +12,11 @@ from ..system.errors import UserError
 from .metrics import MetricResult, SeedValues
 from .schema import Claim
 
-REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_RUN, NOT_COMPARABLE = "not run", "not comparable"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
+VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_COMPARABLE, NOT_RUN)
+NO_VARIANCE = "no variance over the seeds"
+DETERMINISTIC = "deterministic: one run"
 REFERENCE_SEEDS = 5  # of a published standard deviation, unless the study's file names another number
 
 
@@ -66,7 +69,7 @@ def judge_claim(claim: Claim, results: Sequence[MetricResult]) -> Judgement:
     """Returns the verdict on a claim.
 
     Args:
-        claim: its order, and `within`.
+        claim: that is judged.
         results: of its metrics, in its order.
     """
     reasons = dict.fromkeys(result.unavailable for result in results if result.unavailable)
@@ -76,17 +79,20 @@ def judge_claim(claim: Claim, results: Sequence[MetricResult]) -> Judgement:
         return judge_at_most(claim, [result.median for result in results])
     values = with_constants(results)
     if claim.order == "equal":
-        return judge_equal(difference(values[0], values[1]), claim.within or 0.0)
+        return judge_equal(difference(values[0], values[1]), claim.within or 0.0, claim.deterministic)
     sign = 1.0 if claim.order in ("above", "rising") else -1.0
     first, last = (values[0], values[1]) if claim.order in ("above", "below") else (values[-1], values[0])
-    judgement = judge_order(difference(first, last), sign)
-    if claim.order in ("rising", "falling"):
-        steps = zip(values[1:], values[:-1], strict=True)
-        wrong = [str(i + 2) for i, (b, a) in enumerate(steps) if sign * difference(b, a).sign <= 0]
+    judgement = judge_order(difference(first, last), sign, claim.deterministic)
+    if claim.order in ("rising", "falling") and judgement.verdict != CONTRADICTED:
+        steps = [difference(b, a) for a, b in pairwise(values)]
+        wrong = {i: step for i, step in enumerate(steps, start=2) if sign * step.sign <= 0}
+        verdicts = [judge_order(step, sign, claim.deterministic).verdict for step in wrong.values()]
         if wrong:
             word = "above" if sign > 0 else "below"
-            reason = f"number {', '.join(wrong)} is not {word} the one before"
-            return Judgement(NOT_REPRODUCED, reason, judgement.difference)
+            which = ", ".join(f"the mean of {claim.of[i - 1]} is not {word} that of {claim.of[i - 2]}" for i in wrong)
+            verdict = CONTRADICTED if CONTRADICTED in verdicts else UNDECIDED
+            reason = which if verdict == CONTRADICTED else f"{which}; not significantly"
+            return Judgement(verdict, reason, judgement.difference)
     return judgement
 
 
@@ -94,37 +100,41 @@ def judge_at_most(claim: Claim, medians: Sequence[float]) -> Judgement:
     """Returns whether enough pairs keep to the claim's factor; a median that misses its level keeps to none."""
     pairs = list(zip(medians[::2], medians[1::2], strict=True))
     count = sum(math.isfinite(a) and a <= (claim.factor or 0.0) * b * (1 + ROUNDING_ERROR) for a, b in pairs)
-    verdict = REPRODUCED if count >= (claim.pairs or len(pairs)) else NOT_REPRODUCED
+    verdict = REPRODUCED if count >= (claim.pairs or len(pairs)) else CONTRADICTED
     return Judgement(verdict, f"in {count} of {len(pairs)}" if len(pairs) > 1 else "")
 
 
-def judge_order(observed: Difference, sign: float) -> Judgement:
-    """Returns whether a difference has the claimed sign, significantly so if there is a test."""
+def judge_order(observed: Difference, sign: float, deterministic: bool) -> Judgement:
+    """Returns whether a difference has the claimed sign: significantly so, or without randomness."""
     agrees = sign * observed.sign > 0
-    if not observed.has_test:
-        no_test = f"no test: {observed.test}"
-        if agrees:
-            return Judgement(REPRODUCED, no_test, observed)
-        reason = "opposite sign" if observed.sign else "no difference"
-        return Judgement(NOT_REPRODUCED, f"{reason}; {no_test}", observed)
-    if not observed.is_significant:
-        return Judgement(NOT_REPRODUCED, "no significant difference", observed)
-    return Judgement(REPRODUCED, "", observed) if agrees else Judgement(NOT_REPRODUCED, "opposite sign", observed)
+    opposite = "opposite sign" if observed.sign else "no difference"
+    if observed.has_test:
+        if not observed.is_significant:
+            return Judgement(UNDECIDED, "no significant difference", observed)
+        return Judgement(REPRODUCED, "", observed) if agrees else Judgement(CONTRADICTED, opposite, observed)
+    if not deterministic and observed.test != NO_VARIANCE:
+        return Judgement(UNDECIDED, f"no test: {observed.test}", observed)
+    why = DETERMINISTIC if deterministic else f"no test: {observed.test}"
+    return Judgement(REPRODUCED, why, observed) if agrees else Judgement(CONTRADICTED, f"{opposite}; {why}", observed)
 
 
-def judge_equal(observed: Difference, within: float) -> Judgement:
-    """Returns whether a difference and its whole confidence interval lie within a bound of 0."""
+def judge_equal(observed: Difference, within: float, deterministic: bool) -> Judgement:
+    """Returns whether a difference lies within a bound of 0: with its whole confidence interval, or without randomness.
+
+    It is contradicted where the whole interval lies beyond the bound.
+    """
     if math.isnan(observed.mean):
-        return Judgement(NOT_REPRODUCED, "one of them is not reached in all runs", observed)
-    limit = within * (1 + ROUNDING_ERROR)
-    if abs(observed.mean) > limit:
-        return Judgement(NOT_REPRODUCED, f"they differ by more than {within:g}", observed)
-    if math.isnan(observed.low):
-        return Judgement(REPRODUCED, f"no test: {observed.test}", observed)
-    if max(-observed.low, observed.high) > limit:
-        reason = f"the confidence interval of the difference exceeds ±{within:g}"
-        return Judgement(NOT_REPRODUCED, reason, observed)
-    return Judgement(REPRODUCED, "", observed)
+        verdict = CONTRADICTED if observed.is_significant else UNDECIDED
+        return Judgement(verdict, "one of them is not reached in all runs", observed)
+    if math.isnan(observed.low) and not deterministic:
+        return Judgement(UNDECIDED, f"no test: {observed.test}", observed)
+    low, high = (observed.mean, observed.mean) if math.isnan(observed.low) else (observed.low, observed.high)
+    limit, why = within * (1 + ROUNDING_ERROR), DETERMINISTIC if deterministic else ""
+    if max(-low, high) <= limit:
+        return Judgement(REPRODUCED, why, observed)
+    if low > limit or high < -limit:
+        return Judgement(CONTRADICTED, "; ".join(filter(None, (f"they differ by more than {within:g}", why))), observed)
+    return Judgement(UNDECIDED, f"the confidence interval of the difference exceeds ±{within:g}", observed)
 
 
 def judge_cell(ours: MetricResult, reference: float | Sequence[float], tolerance: float) -> Judgement:
@@ -134,7 +144,7 @@ def judge_cell(ours: MetricResult, reference: float | Sequence[float], tolerance
     both sides by the tolerance and by half of the published value's own confidence interval.
 
     >>> judge_cell(MetricResult({0: 72.6}), 73.1, 0.5).verdict, judge_cell(MetricResult({0: 72.5}), 73.1, 0.5).verdict
-    ('reproduced', 'not reproduced')
+    ('reproduced', 'contradicted')
 
     Args:
         ours: the result of our runs.
@@ -145,12 +155,13 @@ def judge_cell(ours: MetricResult, reference: float | Sequence[float], tolerance
     if ours.unavailable:
         return Judgement(NOT_RUN, ours.unavailable)
     if not ours.is_finite:
-        return Judgement(NOT_REPRODUCED, f"reached in {ours.finite_count} of {len(ours.values)} runs")
+        reason = f"reached in {ours.finite_count} of {len(ours.values)} runs"
+        return Judgement(UNDECIDED if ours.finite_count else CONTRADICTED, reason)
     number, half_width = reference_interval(reference)
     e = ours.estimate
     low, high = (e.mean, e.mean) if e.n == 1 else (e.low, e.high)
     margin = tolerance + half_width + ROUNDING_ERROR * abs(number)
-    return Judgement(REPRODUCED if low - margin <= number <= high + margin else NOT_REPRODUCED)
+    return Judgement(REPRODUCED if low - margin <= number <= high + margin else CONTRADICTED)
 
 
 def reference_interval(reference: float | Sequence[float]) -> tuple[float, float]:
@@ -199,7 +210,7 @@ def difference(a: SeedValues, b: SeedValues) -> Difference:
     verdict = compare_with_baseline(a, b) if finite else compare_with_baseline(*ranks(a, b))
     test = verdict.kind
     if not verdict.has_p_value:
-        test = f"fewer than {MIN_SEEDS} seeds" if min(len(a), len(b)) < MIN_SEEDS else "no variance over the seeds"
+        test = f"fewer than {MIN_SEEDS} seeds" if min(len(a), len(b)) < MIN_SEEDS else NO_VARIANCE
     if not finite:
         test = f"{test}, on ranks" if verdict.has_p_value else test
         return Difference(verdict.difference, math.nan, math.nan, math.nan, verdict.p, test)

@@ -154,11 +154,11 @@ def test_the_report_has_medians_goals_and_the_figure(folder):
     assert "| 0.01 | 30 (20 to 40) |" in lines
     assert "1. **✓ reproduced**: fewer steps (goal)." in lines
     assert "newton: 20 (10 to 20); 1 of 3 missed vs. 35 (10 to 40)" in lines
-    assert "2. **✗ not reproduced**: fewer gradients (goal)." in lines
+    assert "2. **✗ contradicted**: fewer gradients (goal)." in lines
     assert "3. **✓ reproduced** (in 1 of 2): one of two (goal)." in lines
-    assert "4. **✗ not reproduced** (in 1 of 2): both (goal)." in lines
+    assert "4. **✗ contradicted** (in 1 of 2): both (goal)." in lines
     shown = "\n".join(result.lines)
-    assert "✗ not reproduced: fewer gradients" in shown
+    assert "✗ contradicted: fewer gradients" in shown
     assert "Ratio: of Adam's" in shown
     assert read_result(folder).claims == result.claims
     (drawn,) = folder.glob("figure-*.svg")

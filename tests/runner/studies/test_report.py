@@ -38,6 +38,7 @@ def study_of(**parts):
         Claim("SGD ends above Adam", "section 2 | <b>", "above", ["sgd", "adam"]),
         Claim("Adam on MNIST ends above 90 %", "table 2", "above", ["later", 90.0]),
         Claim("All differs at full size", "table 3", "above", ["adam", "sgd"], scales=["paper"]),
+        Claim("SGD ends above 79 %", "our question", "above", ["sgd", 79.0], ours=True),
     ]
     rows = {"Adam": {"where": ADAM}, "SGD": {"where": SGD}}
     columns = {"digits": {"sweep": "methods"}, "MNIST": {"sweep": "later"}}
@@ -53,6 +54,7 @@ def study_of(**parts):
             {"value": "lowest_loss.value"},
             {"Adam": {"digits": 0.2}},
             differs={"smoke": "digits instead of ImageNet"},
+            labels={"smoke": {"Adam": "Adam on digits (for ImageNet)"}},
         ),
         StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, metric, {"Adam": {"MNIST": 1.0}}),
     ]
@@ -103,9 +105,11 @@ def made(tmp_path_factory):
 
 def test_verdicts_are_counted(made):
     result, text = made
-    assert result.claims == {"reproduced": 1, "not reproduced": 1, "not run": 2}
-    assert result.cells == {"reproduced": 1, "not reproduced": 1, "not comparable": 1, "not run": 2}
-    sentence = "Claims: 1 reproduced, 1 not reproduced, 2 not run. Published values: 1 reproduced, 1 not reproduced"
+    assert result.claims == {"reproduced": 1, "contradicted": 1, "not run": 2}
+    assert result.ours == {"reproduced": 1}
+    assert result.cells == {"reproduced": 1, "contradicted": 1, "not comparable": 1, "not run": 2}
+    sentence = "Claims: 1 reproduced, 1 contradicted, 2 not run. Questions of ours: 1 reproduced. Published values: "
+    sentence += "1 reproduced, 1 contradicted"
     assert f"**{sentence}" in text
     first, last = result.lines
     assert first.startswith(f"made_up, scale smoke. {sentence}")
@@ -120,7 +124,7 @@ def test_claims_stand_with_their_figures(made):
     assert (
         "   adam: 82.15 ± 0.21; sgd: 79.85 ± 0.21 (n = 4 each); difference: +2.30 (+1.89 to +2.71), p = 0.0004" in text
     )
-    assert "2. **✗ not reproduced** (opposite sign): SGD ends above Adam" in text
+    assert "2. **✗ contradicted** (opposite sign): SGD ends above Adam" in text
     assert f"3. **○ not run** ({NO_MNIST}): Adam on MNIST" in text
     assert "4. **○ not run** (checked at scale paper only): All differs" in text
 
@@ -131,10 +135,10 @@ def test_tables_stand_beside_what_was_published(made):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["", "", "published", "ours", "verdict"] in rows
     assert ["digits", "Adam", "82.30", "82.15 ± 0.21", "✓ reproduced"] in rows
-    assert ["", "SGD", "90.00 (sd 0.10)", "79.85 ± 0.21", "✗ not reproduced"] in rows
+    assert ["", "SGD", "90.00 (sd 0.10)", "79.85 ± 0.21", "✗ contradicted"] in rows
     assert ["MNIST", "Adam", "99.00", "–", "○ not run"] in rows
     assert "≠ not comparable with the published values: digits instead of ImageNet." in text
-    assert ["Adam", "0.20", "0.30 ± 0.00"] in rows
+    assert ["Adam on digits (for ImageNet)", "0.20", "0.30 ± 0.00"] in rows
     assert f"### Table 5: on MNIST\n\n○ not run: {NO_MNIST}.\n" in text
 
 
@@ -223,7 +227,7 @@ def test_the_page_needs_nothing_from_elsewhere(made):
     assert "@import" not in text
     assert "url(" not in text
     assert "<b>" not in text
-    for said in ("Adam &amp; SGD", "✗ not reproduced", "82.15 ± 0.21", NO_MNIST, "p = 0.0004"):
+    for said in ("Adam &amp; SGD", "✗ contradicted", "82.15 ± 0.21", NO_MNIST, "p = 0.0004"):
         assert said in text
 
 
@@ -355,22 +359,23 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     write_overview([result.report.parent, tmp_path], result.report.parent.parent / "overview.md")
     head, _, row = (result.report.parent.parent / "overview.md").read_text().splitlines()
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    assert cells[:6] == [
+    assert cells[:5] == [
         "[made_up](smoke/report.md)",
         "Adam & SGD",
         "smoke",
-        "1 of 2",
-        "1 of 2",
-        "2 claims, 2 values",
+        "1 reproduced, 1 contradicted, 2 not run",
+        "1 reproduced",
     ]
+    assert cells[5] == "1 reproduced, 1 contradicted, 1 not comparable, 2 not run"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[6])
     assert head.count("|") == row.count("|")
     written = json.loads((result.report.parent / "result.json").read_text())
-    nothing = {**written, "scale": "paper", "claims": {}, "cells": {"not run": 1}, "date": ""}
+    earlier = {**written, "scale": "paper", "claims": {}, "cells": {"not run": 1, "not reproduced": 2}, "date": ""}
+    nothing = {key: value for key, value in earlier.items() if key != "ours"}  # as version 0.2.0 wrote it
     (tmp_path / "result.json").write_text(json.dumps(nothing))
     write_overview([tmp_path], tmp_path / "all.md")
     cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
-    assert cells[2:] == ["paper", "none checked", "none checked", "1 value", "–"]
+    assert cells[2:] == ["paper", "–", "–", "1 not run, 2 not reproduced", "–"]
 
 
 def test_a_figure_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
