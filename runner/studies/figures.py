@@ -52,6 +52,7 @@ QUANTITIES = {
     **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
 COLUMNS = 3  # of panels
+MARGIN = 1.4  # beside the first and the last point, on a logarithmic axis
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of lines
 
 
@@ -200,6 +201,7 @@ def draw_table(
     """
     columns = [column for column in table.columns if any(results[row, column].values for row in table.rows)]
     numbers, others = ([row for row in table.rows if is_number(row) is which] for which in (True, False))
+    ticks = [*map(float, numbers)]
     row_count = -(-len(columns) // COLUMNS)
     figure = new_figure(2.4 * row_count, legend_height(2 + len(others), 2))
     panels = figure.subplots(row_count, COLUMNS, squeeze=False).flat
@@ -207,17 +209,20 @@ def draw_table(
     for column, panel in zip(columns, panels, strict=False):
         measured = {float(row): results[row, column].median for row in numbers if results[row, column].values}
         reached = {x: y for x, y in measured.items() if math.isfinite(y)}
-        (handles["median"],) = panel.plot(list(reached), list(reached.values()), "o-", color=PALETTE[0])
+        (handles[f"by {table.plot}"],) = panel.plot(list(reached), list(reached.values()), "o-", color=PALETTE[0])
         missed = [x for x in measured if x not in reached]
         if missed:
             style = {"color": PALETTE[1], "linestyle": "", "clip_on": False, "transform": panel.get_xaxis_transform()}
             (handles["missed the level"],) = panel.plot(missed, [0.96] * len(missed), "^", **style)
-        for row, dashes in zip(others, DASHES, strict=False):
+        for i, row in enumerate(others):
             if math.isfinite(value := results[row, column].median):
-                handles[row] = panel.axhline(value, color="black", linestyle=dashes)
+                grey = str(0.3 * (i // len(DASHES)))
+                handles[row] = panel.axhline(value, color=grey, linestyle=DASHES[i % len(DASHES)])
         panel.set_xscale("log")
-        panel.set_xticks([*map(float, numbers)], numbers, minor=False)
+        panel.set_xticks(ticks, numbers, minor=False)
         panel.minorticks_off()
+        panel.set_xlim(min(ticks) / MARGIN, max(ticks) * MARGIN)
+        panel.tick_params(labelsize=points(8))
         panel.set_ylim(bottom=0)
         panel.set_title(column, fontsize=points(9))
         style_axes(panel)

@@ -163,7 +163,7 @@ def test_the_report_has_medians_goals_and_the_figure(folder):
     assert read_result(folder).claims == result.claims
     (drawn,) = folder.glob("figure-*.svg")
     words = drawn.read_text()
-    assert all(f"<!-- {word} -->" in words for word in ("learning rate", "digits", "Newton", "median"))
+    assert all(f"<!-- {word} -->" in words for word in ("by learning rate", "digits", "Newton"))
     with Image.open(drawn.with_suffix(".png")) as image:
         assert image.width > 300
     assert json.loads((folder / "result.json").read_text())["tables"]
