@@ -8,7 +8,7 @@ from typing import Any
 from ..records.job_table import QUEUED, JobStatus, read_job_table
 from .scheduler import Scheduler, Task
 from .schedulers import SCHEDULERS
-from .submissions import Submission, read_submissions
+from .submissions import Submission, log_path, read_submissions, submission_path
 
 OPEN_STATES = ("missing", "interrupted", "failed", "paused")  # of a job that its task begins, or goes on with
 
@@ -38,6 +38,7 @@ def read_table_with_queue(sweep: Path) -> tuple[list[JobStatus], list[Task]]:
     tasks = list(tasks_of(sweep))
     owner = {folder: task for submission, task in tasks for folder in submission.tasks[task.index]}
     jobs = [with_task(job, owner[job.name]) if job.name in owner else job for job in read_job_table(sweep)]
+    jobs = list(with_lost_tasks(sweep, jobs))
     return jobs, [task for submission, task in tasks if not submission.tasks[task.index]]
 
 
@@ -48,6 +49,31 @@ def with_task(job: JobStatus, task: Task) -> JobStatus:
     if job.state not in OPEN_STATES:
         return job
     return replace(job, state=waiting_state(task), task=task.id, node=task.node or None, reason=task.reason or None)
+
+
+def with_lost_tasks(sweep: Path, jobs: list[JobStatus]) -> Iterator[JobStatus]:
+    """Yields the jobs of a sweep; those as failed whose last task ended before they began, unless it was cancelled."""
+    submissions = sorted(read_submissions(sweep), key=lambda one: submission_path(sweep, one.name).stat().st_mtime)
+    owner = {name: (one, index) for one in submissions for index, names in enumerate(one.tasks) for name in names}
+    for job in jobs:
+        lost = owner.get(job.name) if job.state == "missing" else None
+        yield job if lost is None else with_lost_task(sweep, job, *lost)
+
+
+def with_lost_task(sweep: Path, job: JobStatus, submission: Submission, index: int) -> JobStatus:
+    """Returns a job that has not begun, as failed if its task has ended and was not cancelled."""
+    path = submission_path(sweep, submission.name)
+    log = log_path(path, index)
+    if not log.exists() or SCHEDULERS[submission.scheduler].was_cancelled(path, index):
+        return job
+    error = f"its task ended before the run began: {last_line(log).removeprefix('trainopt: ')}"
+    return replace(job, state="failed", error=error, log=str(log))
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of a log that is not empty."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 def waiting_state(task: Task) -> str:

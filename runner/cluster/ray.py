@@ -91,6 +91,10 @@ class Ray(Scheduler[RaySettings]):
         addresses = {address_of(one) for one in submissions if one.name in left} if is_installed() else set()
         return [task for address in addresses for task in tasks_at(address, submissions, left)]
 
+    def was_cancelled(self, path: Path, index: int) -> bool:
+        """Returns whether a task ended otherwise than by itself."""
+        return index not in read_ended(path)
+
     def cancel(self, tasks: list[tuple[Submission, Task]]) -> None:
         """Stops the jobs of tasks: their runs get SIGTERM, and leave a checkpoint."""
         for name, address in {one.name: address_of(one) for one, _ in tasks}.items():

@@ -85,5 +85,14 @@ class Scheduler(ABC, Generic[Settings]):
         """Returns the tasks that wait or run of these submissions of a sweep; none where this machine cannot ask."""
 
     @abstractmethod
+    def was_cancelled(self, path: Path, index: int) -> bool:
+        """Returns whether a task that has ended was cancelled.
+
+        Args:
+            path: of the submission's file.
+            index: of the task, which has a log.
+        """
+
+    @abstractmethod
     def cancel(self, tasks: list[tuple[Submission, Task]]) -> None:
         """Ends tasks: those that run leave a checkpoint."""

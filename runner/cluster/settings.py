@@ -17,6 +17,15 @@ from ..system.hydra_compat import parse_override
 
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # what sbatch takes
 MEMORY = r"(\d+)([KMGT]?)"
+# Options of sbatch that are set here, and the keys that set them; None: no key does.
+OWN_OPTIONS = {
+    **dict.fromkeys(("array", "chdir", "clusters", "error", "job-name", "no-requeue", "open-mode", "output"), None),
+    **dict.fromkeys(("parsable", "requeue", "test-only", "wait", "wrap"), None),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "gpus"),
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "processes"),
+    **{"account": "account", "cpus-per-task": "cpus", "mem": "memory", "nodes": "nodes"},
+    **{"partition": "partition", "signal": "grace", "time": "time"},
+}
 Settings = TypeVar("Settings", bound="ClusterSettings")
 
 
@@ -47,6 +56,30 @@ class SlurmSettings(ClusterSettings):
     def __post_init__(self) -> None:
         if self.time is not None and not TIME.fullmatch(self.time):
             raise UserError(f"{CLUSTERS}.time={self.time}: must be minutes, as 30, or as in 4:00:00 or 1-12:00:00")
+        if self.time is not None and 0 < seconds_of(self.time) <= self.grace:
+            raise UserError(
+                f"{CLUSTERS}.time={self.time}: must be longer than {CLUSTERS}.grace={self.grace} (seconds), in which a"
+                " task stops; SLURM may begin that 60 seconds early"
+            )
+        for name, value in self.extra.items():
+            key = OWN_OPTIONS.get(name)
+            if name in OWN_OPTIONS:
+                advice = f"write {CLUSTERS}.{key}" if key else "it is set already; leave it out"
+                raise UserError(f"{CLUSTERS}.extra.{name}: {advice}")
+            if name == "gres" and "gpu" in str(value) and self.gpus:
+                raise UserError(f"{CLUSTERS}.extra.gres={value}: write {CLUSTERS}.gpus; or {CLUSTERS}.gpus=0 beside it")
+
+
+def seconds_of(time: str) -> int:
+    """Returns a limit of sbatch in seconds.
+
+    >>> [seconds_of(text) for text in ("30", "30:10", "4:00:00", "1-12", "1-00:30")]
+    [1800, 1810, 14400, 129600, 88200]
+    """
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    parts = [*parts, 0, 0][:3] if dash or len(parts) == 3 else [0, *parts, 0][:3]
+    return int(days or 0) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..system.errors import UserError, one_line
 from .scheduler import Scheduler, Task
 from .settings import SlurmSettings
-from .submissions import Submission
+from .submissions import Submission, log_path
 
 # Names of squeue's columns, and how many characters each gets.
 COLUMNS = {
@@ -32,6 +32,8 @@ ENDS = (
 TIMEOUT_SECONDS = 60.0
 OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
+SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
+IS_CANCELLED = re.compile(r"CANCELLED AT \S+ \*\*\*")  # else it says why: DUE TO TIME LIMIT
 
 
 class Slurm(Scheduler[SlurmSettings]):
@@ -64,6 +66,10 @@ class Slurm(Scheduler[SlurmSettings]):
         """Returns the tasks of arrays that wait or run."""
         del sweep
         return tasks_in_queue([one.name for one in submissions]) if is_installed() else []
+
+    def was_cancelled(self, path: Path, index: int) -> bool:
+        """Returns whether SLURM noted in a task's log that it was cancelled."""
+        return bool(IS_CANCELLED.search(log_path(path, index).read_text(encoding="utf-8", errors="replace")))
 
     def cancel(self, tasks: list[tuple[Submission, Task]]) -> None:
         """Ends tasks: those that run get SIGTERM first, and leave a checkpoint."""
@@ -191,7 +197,7 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
     options = {
         "job-name": submission.name,
         "array": f"0-{len(submission.tasks) - 1}{bound}",
-        "output": path.parent / "%A_%a.log",
+        "output": log_path(path, "%a"),
         "open-mode": "append",
         "requeue": True,
         "signal": f"B:USR2@{settings.grace}",
@@ -213,7 +219,9 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
     ]
     command = shlex.join([sys.executable, "-u", "-m", module, str(path.resolve())])
     # a signal that comes before Python handles it would end the task; SIGTERM, which follows at the limit, is handled
-    lines += ["trap '' USR2", "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}"]
+    number = settings.processes
+    cores = f"${{SLURM_CPUS_PER_TASK:-$((${{SLURM_CPUS_ON_NODE:-{number}}} / {number}))}}"
+    lines += ["trap '' USR2", f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}", "set -e", SETUP_END]
     return "\n".join(["#!/bin/bash", *lines, *settings.setup, f"exec {command}"]) + "\n"
 
 

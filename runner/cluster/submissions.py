@@ -41,6 +41,16 @@ def submission_path(sweep: Path, name: str) -> Path:
     return sweep / FOLDER / f"{name}.json"
 
 
+def log_path(path: Path, index: int | str) -> Path:
+    """Returns the log of a task.
+
+    Args:
+        path: of the submission's file.
+        index: of the task.
+    """
+    return path.with_name(f"{path.stem}_{index}.log")
+
+
 def read_submission(path: Path) -> Submission:
     """Returns the submission in a file."""
     return Submission(**read_json(path))

@@ -13,7 +13,7 @@ from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import RunLock, folders_being_written, waited_for
 from .metrics import METRICS_FILE, Record, last_record
-from .run_folder import CONFIG, DONE, SUMMARY, read_config, read_summary
+from .run_folder import CONFIG, DONE, LOG, SUMMARY, read_config, read_summary
 from .run_folder import fingerprint as run_fingerprint
 
 PLAN = "sweep.json"
@@ -47,6 +47,7 @@ class JobStatus:
         top1: final, on the test set, in percent.
         loss: final, on the test set.
         error: of a failed job, in one line.
+        log: of a failed job.
         task: of the cluster, whose job this is, as scontrol takes it.
         node: where that task runs.
         reason: why it waits, in the words of the scheduler.
@@ -64,6 +65,7 @@ class JobStatus:
     top1: float | None = None
     loss: float | None = None
     error: str | None = None
+    log: str | None = None
     task: str | None = None
     node: str | None = None
     reason: str | None = None
@@ -169,6 +171,7 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
         top1=final.get("top1"),
         loss=final.get("loss"),
         error=summary.get("error") if state == "failed" else None,
+        log=str(folder / LOG) if state == "failed" and (folder / LOG).exists() else None,
     )
 
 

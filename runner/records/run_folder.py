@@ -24,6 +24,7 @@ from ..system.lock import is_being_written
 
 CONFIG = "run.yaml"
 SUMMARY = "summary.json"
+LOG = "log.txt"
 DONE = ("finished", "diverged")  # the status of a run that has ended
 
 # Keys, and the beginnings of keys, that have no effect on a run's results.
@@ -197,7 +198,7 @@ def selected_value(folder: Path) -> float:
 
 def log_traceback(folder: Path, error: Exception) -> None:
     """Adds an error's traceback to the log of a run."""
-    with open(folder / "log.txt", "a", encoding="utf-8", errors="replace") as log:
+    with open(folder / LOG, "a", encoding="utf-8", errors="replace") as log:
         log.writelines(traceback.format_exception(error))
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..records.run_folder import LOG
 from ..system.display import Display
 from ..system.files import shown
 
@@ -12,7 +13,7 @@ from ..system.files import shown
 def report_failure(error: str, folder: Path) -> None:
     """Prints which error ended a run."""
     print(f"trainopt: the run failed: {error}", file=sys.stderr)
-    print(f"trainopt: the traceback is in {shown(folder / 'log.txt')}", file=sys.stderr)
+    print(f"trainopt: the traceback is in {shown(folder / LOG)}", file=sys.stderr)
 
 
 def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:

@@ -13,13 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
-from ..records.job_table import PLAN, job_status
+from ..records.job_table import PLAN, job_status, sweep_jobs
 from ..records.run_folder import (
+    DONE,
     OtherConfiguration,
     check_former_name,
+    fingerprint,
+    read_summary,
     record_failure,
     remove_if_empty,
     selected_value,
@@ -27,12 +31,12 @@ from ..records.run_folder import (
     summary_if_done,
 )
 from ..system.display import Display
-from ..system.environment import add_working_directory, code_version
+from ..system.environment import add_working_directory, code_version, launched_rank, launched_size
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
 from ..system.interrupt import stop_signals
 from ..system.isolation import run_isolated
-from ..system.lock import Busy
+from ..system.lock import Busy, is_being_written
 from ..system.streams import protect_streams
 from ..training.execute import start
 from .interrupt import stop_file
@@ -98,6 +102,9 @@ class Job:
             sweeper = settings.runtime.choices["hydra/sweeper"]
             raise UserError(f"hydra/sweeper={sweeper}: is for sweeps; type trainopt -m …")
         choices = prepare(config, settings)
+        if settings.mode == RunMode.RUN and launched_size() > 1:  # by a job, for its processes
+            for sweep, plan in sweep_jobs([folder]).values():
+                self._check_planned(config, sweep, folder, plan)
         if settings.mode == RunMode.RUN and config.devices_per_job != 1:
             share = f"devices_per_job={config.devices_per_job:g}"
             raise UserError(f"{share}: is for the runs of sweeps; torchrun starts one run on several GPUs")
@@ -106,6 +113,29 @@ class Job:
             return self._run_in_sweep(config, choices, folder)
         code = start(config, choices, folder, self.command, self.debug)
         return strict_code(code, folder) if self.strict else code
+
+    def _check_planned(self, config: DictConfig, sweep: Path, folder: Path, plan: dict[str, Any]) -> None:
+        """Raises UserError where a job has another configuration than was planned, and records it as failed.
+
+        That is so where a YAML was changed while the job waited.
+
+        Args:
+            config: of the job.
+            sweep: the sweep's folder.
+            folder: the job's.
+            plan: its entry in the plan.
+        """
+        is_planned = plan.get("fingerprint") in (None, fingerprint(config), fingerprint(config, usual=False))
+        if is_planned or read_summary(folder).get("status") in DONE or is_being_written(folder):
+            return
+        options = Vocabulary([*config_folders(self.command[1:]), CONF])
+        files, planned = options.files_of(HydraConfig.get().runtime.choices), (sweep / PLAN).stat().st_mtime
+        changed = [str(path) for path in files if path.stat().st_mtime > planned]
+        what = ", ".join(changed) or "the configuration"
+        error = UserError(f"{what} has changed since the sweep was planned; type its command again")
+        if launched_rank() == 0:
+            record_failure(folder, error, refused=True)
+        raise error
 
     def _run_in_sweep(self, config: DictConfig, choices: dict[str, Any], folder: Path) -> int:
         """Runs a job of a sweep, unless it is done, in a process of its own; returns its exit code.
@@ -120,7 +150,9 @@ class Job:
         jobs = plan.get("jobs", ())
         is_search = any("role" in job or "trial" in job for job in jobs)  # many short runs
         in_a_line = workers > 1 or is_search
-        pause_after = next((job.get("pause_after") for job in jobs if job["folder"] == name), None)
+        planned: dict[str, Any] = next((job for job in jobs if job["folder"] == name), {})
+        self._check_planned(config, sweep, folder, planned)
+        pause_after = planned.get("pause_after")
         summary = summary_if_done(folder, config)
         if summary is not None:
             print(f"already {summary['status']}: {name}", flush=True)

@@ -41,7 +41,8 @@ def show_job_table(jobs: list[JobStatus]) -> None:
     print_table(console, table)
     for job in jobs:
         if job.error:
-            console.print(f"{job.name}: {job.error}", markup=False, soft_wrap=True)
+            log = "" if job.log is None else f"; log: {shown(Path(job.log))}"
+            console.print(f"{job.name}: {job.error}{log}", markup=False, soft_wrap=True)
     console.print(count_states(jobs))
 
 

@@ -16,6 +16,7 @@ from ..records.metrics import METRICS_FILE, blank_record
 from ..records.run_folder import (
     CONFIG,
     DONE,
+    LOG,
     SUMMARY,
     check_same_run,
     fingerprint,
@@ -157,7 +158,7 @@ def execute(
                 if change is not None:
                     reopen(folder, change)
                 write_header(config, choices, folder, command, run, history, resumes=resume_point.state is not None)
-                display.log_to(folder / "log.txt")
+                display.log_to(folder / LOG)
 
         stack.callback(display.close)
         ranks.lead(write_first)

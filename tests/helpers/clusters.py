@@ -1,6 +1,7 @@
 """Sweeps on real clusters: an optimizer that counts its steps, and what becomes of the runs."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from trainopt.runner.cluster.queue import read_table_with_queue
 
@@ -41,6 +44,16 @@ def trainopt(folder: Path, *arguments: str) -> str:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def use_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, **lines: str) -> None:
+    """Writes programs of sh into a folder, and lets this process and its children find them before all others."""
+    folder.mkdir(exist_ok=True)
+    for name, text in lines.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    if str(folder) not in os.environ["PATH"]:
+        monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
 
 
 def type_commands(guide: str, folder: Path) -> list[tuple[str, str]]:

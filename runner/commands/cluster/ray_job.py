@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ...cluster.ray import STOP_SECONDS, note_ended
 from ...cluster.settings import RaySettings
-from ...cluster.submissions import read_submission
+from ...cluster.submissions import log_path, read_submission
 
 if TYPE_CHECKING:
     import ray
@@ -80,7 +80,7 @@ def main() -> None:
             task = function.options(name=str(index)).remote(
                 "\n".join([*settings.setup, f"exec {command}"]),
                 os.getcwd(),
-                str(path.with_name(f"{path.stem}_{index}.log")),
+                str(log_path(path, index)),
                 {"OMP_NUM_THREADS": str(cores)},
             )
             running[task] = index

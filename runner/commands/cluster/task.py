@@ -1,7 +1,8 @@
 """What a task of a submission runs: `python -m trainopt.runner.commands.cluster.task SUBMISSION`.
 
 SIGTERM, which comes before a task is preempted, requeued or cancelled, finishes the step and writes a checkpoint. So
-does SIGUSR2, which SLURM sends ahead of the time limit; the task then puts itself back into the queue.
+does SIGUSR2, which SLURM sends ahead of the time limit; the task then puts itself back into the queue, unless it did so
+several times without a new step.
 """
 
 import os
@@ -24,6 +25,8 @@ class TimeLimit:
         """Handles the signal."""
         del number, frame
         self.comes = True
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # no run has begun: main looks
+            return
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -31,14 +34,15 @@ def main() -> None:
     """Runs the task that SLURM's environment names, and exits with its code."""
     limit = TimeLimit()
     signal.signal(signal.SIGUSR2, limit.handle)  # before the imports, which take long
+    from ...cluster.attempts import note_time_limit
     from ...cluster.slurm import requeue
     from .worker import work
 
-    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    code = work(Path(sys.argv[1]), index)
+    path, index = Path(sys.argv[1]), int(os.environ["SLURM_ARRAY_TASK_ID"])
+    code = 128 + signal.SIGTERM if limit.comes else work(path, index)
     for number in (signal.SIGTERM, signal.SIGUSR2):  # SLURM sends the first to what it queues again
         signal.signal(number, signal.SIG_IGN)
-    if limit.comes and code:
+    if limit.comes and code and note_time_limit(path, index):
         requeue(f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}")
     sys.exit(code)
 

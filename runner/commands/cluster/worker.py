@@ -13,15 +13,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ...cluster.attempts import record_open_jobs
 from ...cluster.steps import has_several_processes, run_steps
 from ...cluster.submissions import read_submission
-from ...config.overrides import config_folders
+from ...config.overrides import config_dir, config_folders
 from ...records.job_table import exit_code, job_status, read_jobs
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import set_workers
 from ...sweeps.run_job import Job
 from ...system.environment import add_working_directory, set_variables
-from ...system.errors import exit_code_of
+from ...system.errors import UserError, exit_code_of
 from ...system.hydra_compat import HydraSession
 from ...system.interrupt import Interrupt
 from ...system.lock import folders_being_written
@@ -43,7 +44,7 @@ def work(path: Path, index: int) -> int:
     set_variables()
     add_working_directory()
     submission, sweep = read_submission(path), path.parent.parent
-    folders = submission.tasks[index]
+    folders, typed_folder = submission.tasks[index], config_dir(submission.arguments)
     has_processes = folders and submission.scheduler == "slurm" and has_several_processes()
     job = Job(["trainopt", *submission.arguments], debug=False, launcher=os.getpid())
 
@@ -64,7 +65,16 @@ def work(path: Path, index: int) -> int:
             run_steps(sweep, [plans[folder] for folder in folders], options, interrupt)
             return interrupt.code if interrupt.signal else code_of(sweep, folders, plans)
 
-    return exit_code_of(run_on_processes if has_processes else run, debug=False)
+    def checked() -> int:
+        try:
+            if typed_folder is not None and not Path(typed_folder).is_dir():
+                raise UserError(f"--config-dir {typed_folder}: is no folder any more; trainopt submit with the new one")
+            return run_on_processes() if has_processes else run()
+        except UserError as error:
+            record_open_jobs(path, index, error)
+            raise
+
+    return exit_code_of(checked, debug=False)
 
 
 def run_jobs(sweep: Path, folders: list[str], arguments: list[str], job: Job, interrupt: SweepInterrupt) -> int:

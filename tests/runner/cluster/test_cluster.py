@@ -1,6 +1,5 @@
 """What is submitted, and what the queue says of it, without a SLURM."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.clusters import use_programs
 from trainopt.runner.cluster.queue import tasks_of, with_task
 from trainopt.runner.cluster.ray import note_ended, read_ended
 from trainopt.runner.cluster.settings import RaySettings, SlurmSettings, split_arguments
@@ -127,11 +127,7 @@ def test_a_refused_submission_leaves_nothing(
     refused = trainopt("submit", "-m", "seed=1,2")
     assert "sbatch is not on this machine" in refused.err or shutil.which("sbatch")
     programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in {"sbatch": "echo 'error: Invalid account' >&2; exit 1", "squeue": "", "scontrol": ""}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
+    use_programs(monkeypatch, programs, sbatch="echo 'error: Invalid account' >&2; exit 1", squeue="", scontrol="")
     refused = trainopt("submit", "-m", "seed=1,2", "cluster.gpus=0")
     assert (refused.code, refused.err) == (2, "trainopt: sbatch: Invalid account\n")
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != programs]

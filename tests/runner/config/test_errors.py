@@ -233,6 +233,13 @@ def test_bad_input(monkeypatch, command, message):
         ),
         ("submit -m seed=1,2 cluster.gpus=-1", "cluster.gpus=-1: must be an integer >= 0"),
         ("submit -m seed=1,2 cluster.time=4h", "cluster.time=4h: must be minutes, as 30, or as in 4:00:00"),
+        ("submit -m seed=1,2 cluster.time=2", "cluster.time=2: must be longer than cluster.grace=120 (seconds)"),
+        ("submit -m seed=1,2 +cluster.extra.array=4", "cluster.extra.array: it is set already; leave it out"),
+        ("submit -m seed=1,2 +cluster.extra.mem=4G", "cluster.extra.mem: write cluster.memory"),
+        (
+            "submit -m seed=1,2 +cluster.extra.gres=gpu:2",
+            "cluster.extra.gres=gpu:2: write cluster.gpus; or cluster.gpus=0",
+        ),
         ("submit -m seed=1,2 cluster=slrum", "cluster=slrum: there is no cluster/slrum.yaml; did you mean slurm?"),
         ("cluster.gpus=1", "cluster.gpus: unknown key; trainopt submit -m … runs a sweep on a cluster"),
         ("cancel .", "cancel: .: was not submitted to a cluster"),

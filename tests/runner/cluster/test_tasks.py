@@ -1,0 +1,103 @@
+"""What becomes of the tasks of a submission, with made-up programs in SLURM's place."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.clusters import use_programs
+from trainopt.runner.cluster.attempts import MOST_FRUITLESS, note_time_limit
+from trainopt.runner.cluster.queue import read_table_with_queue
+from trainopt.runner.cluster.settings import SlurmSettings, read_settings
+from trainopt.runner.cluster.slurm import batch_script
+from trainopt.runner.cluster.submissions import Submission, log_path
+from trainopt.runner.commands.cluster.worker import work
+from trainopt.runner.records.job_table import write_plan
+from trainopt.runner.system.files import write_json
+
+
+@pytest.fixture
+def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A sweep of two jobs in one task that is no longer in the queue: its folder, and the submission's file."""
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 7", squeue="", scontrol="")
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    write_plan(sweep, [], [{"folder": name, "overrides": [name], "fingerprint": "f"} for name in "ab"], 1)
+    return sweep, Submission("s.1", ["-m", "seed=1,2"], [["a", "b"]]).write(sweep)
+
+
+def seen(sweep: Path) -> list[tuple[str, str | None]]:
+    """Returns state and error of each job."""
+    return [(job.state, job.error) for job in read_table_with_queue(sweep)[0]]
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (None, ("missing", None)),
+        ("slurmstepd: error: *** JOB 3 ON n4 CANCELLED AT 2026-01-02T03:04:05 ***\nbye\n", ("missing", None)),
+        ("trainopt: no module\n\n", ("failed", "its task ended before the run began: no module")),
+        ("*** CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***", ("failed", "DUE TO TIME LIMIT")),
+        ("", ("failed", "its log is empty")),
+    ],
+)
+def test_a_task_that_ends_before_its_runs_is_a_failure(
+    submitted: tuple[Path, Path], log: str | None, expected: tuple[str, str | None]
+) -> None:
+    sweep, path = submitted
+    if log is not None:
+        log_path(path, 0).write_text(log)
+    for state, error in seen(sweep):
+        assert state == expected[0]
+        assert (error is None) if expected[1] is None else expected[1] in str(error)
+
+
+def test_a_task_that_makes_no_step_is_not_queued_for_ever(submitted: tuple[Path, Path]) -> None:
+    sweep, path = submitted
+    (sweep / "a").mkdir()
+    write_json(sweep / "a" / "summary.json", {"status": "interrupted", "steps": 3})
+    assert [note_time_limit(path, 0) for _ in range(MOST_FRUITLESS)] == [True] * MOST_FRUITLESS  # the first made steps
+    assert not note_time_limit(path, 0)
+    assert {state for state, _ in seen(sweep)} == {"failed"}
+    assert all("3 times without a new step" in str(error) for _, error in seen(sweep))
+
+
+@pytest.mark.parametrize(("line", "code"), [("exit 3", 3), ("module load nocuda", 127), ("false", 1), ("true", 0)])
+def test_a_line_of_setup_that_fails_ends_the_task(tmp_path: Path, line: str, code: int) -> None:
+    settings = read_settings([f"cluster.setup=['{line}']", "cluster.processes=2"], [], "slurm", SlurmSettings)
+    script = batch_script(tmp_path / "a.1.json", Submission("a.1", [], [["one"]]), settings, "module")
+    before, _, _ = script.rpartition("exec ")
+    env = {"PATH": os.environ["PATH"], "SLURM_CPUS_ON_NODE": "8"}
+    ended = subprocess.run(
+        ["bash", "-c", f"{before}exec printenv OMP_NUM_THREADS"], env=env, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert ended.stdout == ("" if code else "4\n"), "cores of a process"
+    if code:
+        assert ended.stderr.splitlines()[-1] == f"trainopt: cluster.setup: {line}: ended the task with code {code}"
+
+
+def test_a_job_refuses_options_that_changed_since_it_was_submitted(
+    trainopt: Callable[..., Any], submitted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    option = tmp_path / "mine" / "optimizer" / "ours.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.1\n")
+    typed = ["-m", "model=mlp", "optimizer=ours", "duration=2steps", "seed=1", "hydra.sweep.dir=one", "logger=none"]
+    again = ["submit", *typed, "--config-dir", "mine", "cluster.gpus=0"]
+    assert "submitted 1 run" in trainopt(*again).out
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.3\n")
+    os.utime(option, (2e9, 2e9))
+    (path,) = Path("one/cluster").glob("*.json")
+    work(path, 0)
+    assert "mine/optimizer/ours.yaml has changed since the sweep was planned" in trainopt("status", "one").out
+    option.parent.parent.rename("other")
+    assert work(path, 0) == 2
+    assert "--config-dir mine: is no folder any more" in trainopt("status", "one").out
+    Path("other").rename("mine")
+    assert "submitted 1 run" in trainopt(*again).out
+    assert work(path, 0) == 0
+    assert "1 done" in trainopt("status", "one").out
