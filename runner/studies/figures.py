@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.differences import typed_text
-from ..comparison.figures.curves import draw_curve_panels, method_curves
+from ..comparison.figures.curves import draw_curve_panels, loss_label, method_curves
 from ..comparison.figures.point_styles import RATE, point_legend, point_styles, rest_of_label
 from ..comparison.methods import Comparison, compare_methods, has_single_runs
 from ..comparison.metrics import AXES, METRICS
@@ -129,7 +129,8 @@ def draw_mean_curves(spec: StudyFigure, comparison: Comparison, reader: MetricRe
             raise UserError(f"y: kind: {kind}: no such records; there are {kinds}")
         hint = nearest(str(column), map(str, of_kind))
         raise UserError(f"y: column: {column}: records of kind {kind} have no such column{hint}")
-    quantity = QUANTITIES.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
+    quantities = QUANTITIES | {("test", "loss"): loss_label(comparison)}
+    quantity = quantities.get((kind, column), f"{column.replace('_', ' ')} ({kind})")
     return draw_curve_panels({quantity: curves}, comparison.methods, str(spec.x))
 
 

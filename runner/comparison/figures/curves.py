@@ -69,11 +69,11 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     def curves(kind: str, column: str) -> dict[str, Curve]:
         return method_curves(comparison, kind, column, AXES[x_axis])
 
-    top1 = curves("test", "top1")
+    top1, loss = curves("test", "top1"), loss_label(comparison)
     lines = {
         "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
         "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
-        "test_loss": ("Test loss", {"test loss": curves("test", "loss")}),
+        "test_loss": (loss.capitalize(), {loss: curves("test", "loss")}),
         **{
             f"{kind}_{name}": (f"{kind.capitalize()} {label}", {f"{kind} {label}": curves(kind, name)})
             for kind, name, label in recorded_metrics(comparison)
@@ -94,6 +94,12 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
         yield "time_to_target", title, draw_target_costs(comparison, x_axis)
+
+
+def loss_label(comparison: Comparison) -> str:
+    """Returns what the loss of evaluations is: of test functions their value, which no set of samples has."""
+    data = comparison.runs.configs.get("choices.data")
+    return "test loss" if data is None or set(data) != {"none"} else "value of the function"
 
 
 def recorded_metrics(comparison: Comparison) -> list[tuple[str, str, str]]:
