@@ -14,7 +14,7 @@ from ..reporting.method_styles import method_labels
 from ..state.progress import HVP_COST
 from ..system.errors import UserError
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
-from .metrics import AXES, Metric, find_metric, metrics_of
+from .metrics import AXES, Metric, find_metric, metrics_of, value_bounds
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 from .tuning.searches import MethodSearch
 
@@ -181,13 +181,14 @@ def compare_methods(
         target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
     at_target = first_at_target(runs, target)
     recorded = metrics_with_values(runs.summaries, metrics)
+    losses = losses_of(runs.summaries)
     lengths = runs.metrics.groupby("run")[list(AXES.values())].max()
     for method in methods:
         method.label = labels[method.name]
         summaries = runs.summaries.loc[method.runs]
         method.diverged = int((summaries["status"] == "diverged").sum())
         method.estimates = {
-            name: estimate(list(summaries[one.column]) if name in recorded else [], one.bounds)
+            name: estimate(list(summaries[one.column]) if name in recorded else [], value_bounds(one.label, losses))
             for name, one in metrics.items()
         }
         reached = at_target.loc[at_target.index.intersection(method.runs)]
@@ -250,10 +251,16 @@ def score_diverged(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd
         classes = int(scored.at[run, "classes"])
         scored.loc[run, ["final.top1", "best_top1.value"]] = 100 / classes
         scored.loc[run, ["final.top5", "best_top5.value"]] = 100 * min(5, classes) / classes
-        if "objective" not in scored or scored["objective"].fillna("cross_entropy")[run] == "cross_entropy":
+        if losses_of(scored)[run] == "cross_entropy":
             scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.log(classes)
     scored[columns] = scored[columns].apply(pd.to_numeric)  # a value that is not finite is null in a summary
     return scored
+
+
+def losses_of(summaries: pd.DataFrame) -> pd.Series:
+    """Returns the loss that each run was trained with; summaries of early versions have none, and had one loss."""
+    losses = summaries["objective"] if "objective" in summaries else pd.Series(None, summaries.index, dtype=object)
+    return losses.fillna("cross_entropy")
 
 
 def metrics_with_values(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:

@@ -17,11 +17,6 @@ class Metric(NamedTuple):
     more_is_better: bool | None
     form: str = ".2f"
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and highest value that it can have: beyond them, an interval of Student's t means nothing."""
-        return (0.0, 100.0) if self.label.endswith("(%)") else (-inf, inf)
-
 
 METRICS = {
     "final_top1": Metric("final.top1", "final top-1 (%)", True),
@@ -32,6 +27,7 @@ METRICS = {
     "lowest_loss": Metric("lowest_loss.value", "lowest loss", False, ".4f"),
     "train_seconds": Metric("train_seconds", "training time (s)", False, ".1f"),
 }
+NON_NEGATIVE_LOSSES = {"cross_entropy", "bce", "mse"}  # of summaries; any other loss may be negative
 NO_METRICS = ("step", "epoch", "top1", "top5")  # of `final`
 
 
@@ -60,6 +56,24 @@ def metrics_of(columns: Iterable[str], directions: Mapping[str, Any], best: str 
         text = f"best {label}{f' ({unit.strip()})' if unit else ''}"
         metrics[f"best_{best}"] = Metric("best.value", text, direction(best, directions), form)
     return metrics
+
+
+def value_bounds(label: str, losses: Iterable[str]) -> tuple[float, float]:
+    """Returns the lowest and the highest value that a metric can have, at which intervals of its mean end.
+
+    Args:
+        label: of the metric.
+        losses: that the runs were trained with.
+
+    >>> value_bounds("final top-1 (%)", []), value_bounds("training time (s)", [])
+    ((0.0, 100.0), (0.0, inf))
+    >>> value_bounds("final loss", ["mse"]), value_bounds("final loss", ["value"])
+    ((0.0, inf), (-inf, inf))
+    """
+    if label.endswith("(%)"):
+        return 0.0, 100.0
+    is_loss = "loss" in label.split() and NON_NEGATIVE_LOSSES.issuperset(losses)
+    return 0.0 if is_loss or label.endswith((" (s)", "rmse")) else -inf, inf
 
 
 def direction(name: str, directions: Mapping[str, Any]) -> bool | None:

@@ -16,7 +16,7 @@ from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .setting import horizon_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
-from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p
+from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
 from .tuning.tables import boundary_note, one_search_text, tuning_tables
 
 ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
@@ -65,6 +65,7 @@ def write_comparison_report(
         setting=setting_text(comparison),
         horizon=horizon_text(comparison),
         meaning=MEANING,
+        untested=untested_text(comparison),
         equal_p=EQUAL_P.format(p="p") if has_equal_p(comparison) else "",
         metric=comparison.metrics[comparison.metric].label,
         table=[section for section in table if len(section.header) > 1],

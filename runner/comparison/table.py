@@ -23,14 +23,17 @@ from .setting import horizon_text, setting_text
 from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
+    DIFFERENCE_INTERVAL,
+    EFFECT_INTERVAL,
     MEANING,
+    TEST_HEADER,
     conclusion_text,
     deviation_text,
     estimate_text,
-    interval_of_difference,
     interval_text,
     mean_text,
     target_text,
+    untested_text,
     verdict_cells,
 )
 from .tuning.expected_best import draw_expected_best
@@ -38,7 +41,16 @@ from .tuning.tables import tuning_tables
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
-DIFFERENCE_INTERVAL = "its 95 % interval"
+VERDICT_COLUMNS = {
+    "difference": "difference",
+    "low": "difference_low",
+    "high": "difference_high",
+    "p": "p",
+    "adjusted": "p_holm",
+    "effect": "effect_g",
+    "effect_low": "effect_g_low",
+    "effect_high": "effect_g_high",
+}  # of table.csv, by the attributes of a verdict
 TARGET_AXES = ("steps", "gradients", "seconds")  # of the cost to the target, in the files
 
 
@@ -113,7 +125,7 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
     tested, known, recorded = comparison.metric, comparison.metrics, comparison.recorded
     others = [name for name in metrics if name != tested and name in recorded]
     results = ["method", "runs", "diverged", known[tested].label, "SD", "95 % interval"]
-    results += ["difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", "test"]
+    results += TEST_HEADER
     costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
     sections = [
         TableSection("Results", results, []),
@@ -124,8 +136,7 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
         value, form = method.estimates[tested], known[tested].form
         row = [method.label, str(len(method.runs)), str(method.diverged)]
         row += [mean_text(value, form), deviation_text(value, form), interval_text(value, form)]
-        difference, *test = verdict_cells(method.verdict, form)
-        sections[0].rows.append([*row, difference, interval_of_difference(method.verdict, form), *test])
+        sections[0].rows.append([*row, *verdict_cells(method.verdict, form)])
         values = [estimate_text(method.estimates[name], known[name].form) for name in others]
         sections[1].rows.append([method.label, *values])
         effort = [str(method.trial_count), f"{method.trial_gradients:,}"]
@@ -137,7 +148,7 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     """Prints the table, the result of the tests and a legend."""
     header, rows = comparison_table(comparison, [x_axis], TERMINAL_METRICS)
     tuned = any(m.trials for m in comparison.methods)
-    left_out = {DIFFERENCE_INTERVAL} | (set() if tuned else {"tuning trials", "tuning gradients"})
+    left_out = {DIFFERENCE_INTERVAL, EFFECT_INTERVAL} | (set() if tuned else {"tuning trials", "tuning gradients"})
     columns = [i for i, name in enumerate(header) if name not in left_out]
     table = plain_table(*(header[index] for index in columns))
     for row in rows:
@@ -154,6 +165,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         soft_wrap=True,
         markup=False,
     )
+    if untested := untested_text(comparison):
+        console.print(untested, soft_wrap=True, markup=False)
     if comparison.has_accuracies:
         console.print(f"{target_note(comparison, x_axis)}.", soft_wrap=True, markup=False)
     if any(m.diverged for m in comparison.methods):
@@ -171,7 +184,8 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     further = [table for table in further if table.rows]
     text = f"{setting_text(comparison)} {horizon_text(comparison)}".strip()
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
-    write_text(out / "table.md", f"{text}\n\n{table}\n{MEANING}.\n{as_markdown(further)}")
+    notes = f"{MEANING}. {untested_text(comparison)}".strip()
+    write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
     tex = paper_table(comparison, columns or default_columns(comparison, x_axis))
     write_text(out / "table.tex", tex + as_latex(further))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
@@ -186,7 +200,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     header = ["method", "label", "runs", "diverged", "seeds"]
     header += [f"{name}_{part}" for name in comparison.metrics for part in parts]
     header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
-    header += ["tuning_trials", "tuning_gradients", "difference", "p", "p_holm", "effect_g", "test"]
+    header += ["tuning_trials", "tuning_gradients", "tested", *VERDICT_COLUMNS.values(), "test"]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -194,8 +208,8 @@ def write_csv(comparison: Comparison, path: Path) -> None:
             estimates = [getattr(m.estimates[name], part) for name in comparison.metrics for part in parts]
             costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
             v = m.verdict
-            verdict = [v.difference, v.p, v.adjusted, v.effect, v.kind] if v else ["", "", "", "", "baseline"]
+            verdict = [getattr(v, part, "") for part in VERDICT_COLUMNS] + [v.kind if v else "baseline"]
             start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
             effort = [m.trial_count, m.trial_gradients]
-            row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, *verdict]
+            row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, comparison.metric, *verdict]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)

@@ -5,7 +5,7 @@ import math
 from ..methods import Comparison, values_by_method
 from ..significance import compare_with_the_best
 from .noted_table import NotedTable, short
-from .text import interval_of_difference, verdict_cells
+from .text import TEST_HEADER, verdict_cells
 
 BEST = (
     "Each method against the one that turned out to have the best mean. The table for papers has the best in bold, and"
@@ -31,11 +31,10 @@ def differences_from_the_best(comparison: Comparison) -> NotedTable:
             for method in comparison.methods:
                 verdict = verdicts.get(method.name)
                 if method.name == best:
-                    rows.append([method.label, "best", "", "", "", ""])
+                    rows.append([method.label, "best", "", "", "", "", ""])
                 elif verdict is not None:
-                    cells = verdict_cells(verdict, metric.form)
-                    rows.append([method.label, cells[0], interval_of_difference(verdict, metric.form), *cells[1:]])
-    header = ["method", "difference", "its 95 % interval", "p (Holm)", "effect (g)", "test"]
+                    rows.append([method.label, *verdict_cells(verdict, metric.form)])
+    header = ["method", *TEST_HEADER]
     return NotedTable("best", f"Differences from the best: {metric.label}", header, rows, BEST)
 
 

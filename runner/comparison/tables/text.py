@@ -7,9 +7,11 @@ from ..metrics import cost_form
 from ..significance import LEVEL, MIN_SEEDS, Estimate, Verdict, compare_with_the_best, half_width
 
 MEANING = (
-    f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on;"
-    " SD is the standard deviation over seeds"
+    f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on; intervals end where"
+    " values cannot be (below 0, above 100 %), ± is before that; SD is the standard deviation over seeds"
 )
+DIFFERENCE_INTERVAL, EFFECT_INTERVAL = "its 95 % interval", "95 % interval of g"
+TEST_HEADER = ("difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", EFFECT_INTERVAL, "test")
 EQUAL_P = (
     "Equal values of {p} come from Holm's correction: a corrected {p} is never below that of a test with a smaller {p}"
 )
@@ -55,15 +57,24 @@ def interval_of_difference(verdict: Verdict | None, form: str) -> str:
     return f"{verdict.low:+{form}} to {verdict.high:+{form}}"
 
 
+def interval_of_effect(verdict: Verdict | None) -> str:
+    """Returns the 95 % interval of Hedges' g; empty where there is none."""
+    if verdict is None or math.isnan(verdict.effect_low):
+        return ""
+    return f"{verdict.effect_low:+.2f} to {verdict.effect_high:+.2f}"
+
+
 def verdict_cells(verdict: Verdict | None, form: str) -> list[str]:
-    """Returns difference, corrected p, effect and kind of a test, as text."""
+    """Returns a test as text, a cell for each of TEST_HEADER."""
     if verdict is None:
-        return ["", "", "", "baseline"]
+        return ["", "", "", "", "", "baseline"]
     difference = "" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
     if not verdict.has_p_value:
-        return [difference, "", "", verdict.kind]
+        return [difference, "", "", "", "", verdict.kind]
     p = "<0.0001" if verdict.adjusted < 1e-4 else f"{verdict.adjusted:.4f}"
-    return [difference, p + (" *" if verdict.is_significant else ""), f"{verdict.effect:+.2f}", verdict.kind]
+    p += " *" if verdict.is_significant else ""
+    effect = [f"{verdict.effect:+.2f}", interval_of_effect(verdict)]
+    return [difference, interval_of_difference(verdict, form), p, *effect, verdict.kind]
 
 
 def conclusion_text(comparison: Comparison) -> str:
@@ -85,6 +96,18 @@ def conclusion_text(comparison: Comparison) -> str:
     if parts:
         return f"On {metric.label}: {'; '.join(parts)}.{best_text(comparison)}"
     return f"On {metric.label} no method differs significantly from {comparison.baseline_label}."
+
+
+def untested_text(comparison: Comparison) -> str:
+    """Returns that one metric alone is tested, in sentences; empty where nothing is, or there is no other."""
+    others = [name for name in comparison.recorded if name != comparison.metric]
+    if not others or not any(m.verdict and m.verdict.has_p_value for m in comparison.methods):
+        return ""
+    name = "final_loss" if "final_loss" in others else others[0]
+    return (
+        f"{comparison.metrics[comparison.metric].label} alone is tested: the differences of other metrics and of costs may"
+        f" be chance. --metric {name} tests another one in its place; p is not corrected for several such comparisons."
+    )
 
 
 def best_text(comparison: Comparison) -> str:

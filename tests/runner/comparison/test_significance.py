@@ -4,10 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, special, stats
 
-from trainopt.runner.comparison.metrics import METRICS
-from trainopt.runner.comparison.significance import LEVEL, MIN_SEEDS, compare_with_baseline, estimate, hedges_g, holm
+from trainopt.runner.comparison.metrics import value_bounds
+from trainopt.runner.comparison.significance import (
+    LEVEL,
+    MIN_SEEDS,
+    compare_with_baseline,
+    effect_interval,
+    estimate,
+    hedges_g,
+    holm,
+)
 
 
 def by_seed(values) -> dict[int, float]:
@@ -31,7 +39,9 @@ def test_an_interval_ends_where_values_do():
     found = estimate([99.0, 99.9, 100.0], (0.0, 100.0))
     assert (found.high, found.low) == (100.0, pytest.approx(estimate([99.0, 99.9, 100.0]).low))
     assert estimate([0.1, 0.0, 0.9], (0.0, 100.0)).low == 0
-    assert (METRICS["final_top1"].bounds, METRICS["final_loss"].bounds[0]) == ((0.0, 100.0), -math.inf)
+    assert value_bounds("final top-1 (%)", ["mse"]) == (0.0, 100.0)
+    assert value_bounds("training time (s)", ["value"])[0] == value_bounds("final loss", ["cross_entropy"])[0] == 0
+    assert value_bounds("final loss", ["cross_entropy", "value"])[0] == -math.inf
 
 
 def test_one_value_has_no_spread_and_none_no_mean():
@@ -95,6 +105,37 @@ def test_hedges_g_by_hand():
     a, b = [2.0, 4.0, 6.0], [1.0, 2.0, 3.0]  # means 4 and 2, variances 4 and 1
     assert hedges_g(a, b) == pytest.approx(2 / math.sqrt(2.5) * (1 - 3 / 15))
     assert hedges_g(a, b) == -hedges_g(b, a)
+
+
+@pytest.mark.parametrize(("t", "freedom"), [(0.0, 3), (2.5, 2), (-6.0, 4.3), (40.0, 9)])
+def test_the_interval_of_an_effect_is_that_of_the_noncentral_t_distribution(t, freedom):
+    def probability(noncentrality):  # of a smaller t: of a normal over a chi variable, by adaptive quadrature
+        def density(s):
+            return special.ndtr(t * s - noncentrality) * stats.chi.pdf(s * freedom**0.5, freedom) * freedom**0.5
+
+        middle = min(max(abs(noncentrality / t), 1e-3), 8) if t else 0.5
+        return integrate.quad(density, 0, 12, points=sorted({middle, 1.0}), limit=500)[0]
+
+    low, high = effect_interval(t, freedom, 2.0)
+    assert probability(low / 2) == pytest.approx(0.975, abs=1e-4)
+    assert probability(high / 2) == pytest.approx(0.025, abs=1e-4)
+
+
+def test_the_interval_of_an_effect_excludes_0_where_the_test_does(rng):
+    for _ in range(30):
+        a, b = rng.normal(1, 1, 5), rng.normal(0, 2, 5)
+        for other in (by_seed(b), dict(zip(range(7, 12), map(float, b), strict=True))):
+            found = compare_with_baseline(by_seed(a), other)
+            assert (found.effect_low > 0 or found.effect_high < 0) == (found.p < 0.05)
+            assert found.effect_low < found.effect < found.effect_high
+
+
+@pytest.mark.slow
+def test_95_of_100_intervals_of_an_effect_hold_the_true_one(rng):
+    """Five seeds of correlation 0.6, true effect 1."""
+    draws = rng.multivariate_normal([1, 0], [[1, 0.6], [0.6, 1]], (400, 5))
+    verdicts = [compare_with_baseline(by_seed(a), by_seed(b)) for a, b in draws.transpose(0, 2, 1)]
+    assert 0.92 < np.mean([v.effect_low < 1 < v.effect_high for v in verdicts]) < 0.98
 
 
 def test_holm_by_hand():
