@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
-from ..reporting.tables import Tex, escape_latex, latex
+from ..reporting.tables import LAYOUTS, Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
+from .figures.target import target_note
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, cost_form
 from .setting import setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
-from .tables.text import EQUAL_P, has_equal_p, interval_of_difference
+from .tables.layout import fitting_layout, table_width
+from .tables.text import EQUAL_P, has_equal_p, interval_of_difference, interval_of_effect
 from .tuning.tables import one_search_text
 
 TARGET = "_to_target"
@@ -18,8 +20,10 @@ TEST_COLUMNS = {
     "interval": Tex("95\\,\\% interval"),
     "p": Tex("$p$"),
     "effect": Tex("Hedges' $g$"),
+    "effect_interval": Tex("95\\,\\% interval of $g$"),
 }
 COUNT_COLUMNS = {"n": Tex("$n$"), "diverged": "diverged", "tuning_trials": "trials", "tuning_gradients": "gradients"}
+FIRST = ("p", "difference", "diverged", "n", "interval", TARGET, "final_loss")  # in a narrow table, after the metric
 TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
 
 
@@ -30,10 +34,10 @@ def column_names(comparison: Comparison) -> list[str]:
 
 
 def default_columns(comparison: Comparison, axis: str) -> list[str]:
-    """Returns the columns of a table that is not asked for others: as few as say the result and its cost."""
+    """Returns the columns of a table that is not asked for others, wherever they fit: the result and its cost."""
     known = column_names(comparison)
     names = [comparison.metric, "difference", "interval", "p", "final_loss", f"{axis}{TARGET}"]
-    has_trials = any(method.trials for method in comparison.methods)
+    has_trials = len({method.trial_count for method in comparison.methods}) > 1
     has_ns = len({len(method.runs) for method in comparison.methods}) > 1
     names += (
         ["tuning_trials"] * has_trials + ["n"] * has_ns + ["diverged"] * any(m.diverged for m in comparison.methods)
@@ -50,17 +54,55 @@ def check_columns(comparison: Comparison, columns: Sequence[str]) -> None:
             raise UserError(f"--columns {name}: no such column{nearest(name, known)}; there are {', '.join(known)}")
 
 
-def paper_table(comparison: Comparison, columns: Sequence[str]) -> str:
+def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence[str] = ()) -> str:
     """Returns the table in LaTeX, with a caption that says what the numbers are.
 
     Args:
         comparison: the methods.
-        columns: names, as of `column_names`.
+        axis: one of AXES, for the cost to the target.
+        width: of a column of the page, in inches.
+        asked: names of columns, as of `column_names`; none: those of `default_columns` that fit into the width.
     """
+    names = list(asked) or default_columns(comparison, axis)
+    columns = names if asked else fitting_columns(comparison, names, width)
+    header, rows = table_cells(comparison, columns)
+    layout = fitting_layout(header, rows, width)
+    left_out = ", ".join(name for name in names if name not in columns)
+    notes = []
+    if left_out:
+        notes.append(f"% left out, as {width:.3g} in are too narrow for them: {left_out}")
+        notes.append(f"% with them: --columns {','.join(names)}, or a larger --width")
+    if layout is None:
+        needed = table_width(header, rows, LAYOUTS[-1])
+        notes.append(
+            f"% needs {needed:.2g} in, more than {width:.3g} in: spans the page, and shrinks where that is narrower"
+        )
+    text = Tex(caption(comparison, columns))
+    table = latex(header, rows, text, "tab:comparison", layout=layout or LAYOUTS[-1], is_wide=layout is None)
+    return "".join(f"{note}\n" for note in notes) + table
+
+
+def fitting_columns(comparison: Comparison, names: Sequence[str], width: float) -> list[str]:
+    """Returns those of some columns that fit into a width (inches): the metric, and then in the order of FIRST."""
+
+    def fits(columns: Sequence[str]) -> bool:
+        return fitting_layout(*table_cells(comparison, columns), width) is not None
+
+    def rank(name: str) -> int:
+        kind = TARGET if name.endswith(TARGET) else name
+        return FIRST.index(kind) if kind in FIRST else len(FIRST)
+
+    columns = [comparison.metric]
+    for name in sorted((name for name in names if name not in columns), key=rank):
+        columns += [name] if fits([*columns, name]) else []
+    return [name for name in names if name in columns]
+
+
+def table_cells(comparison: Comparison, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Returns (header, rows) of a table with these columns."""
     header = ["method", *(column_header(comparison, name) for name in columns)]
     cells = [column_cells(comparison, name) for name in columns]
-    rows = zip([method.label for method in comparison.methods], *cells, strict=True)
-    return latex(header, list(rows), Tex(caption(comparison, columns)), "tab:comparison")
+    return header, [list(row) for row in zip([method.label for method in comparison.methods], *cells, strict=True)]
 
 
 def column_header(comparison: Comparison, name: str) -> str:
@@ -106,19 +148,21 @@ def estimate_cell(value: Estimate, form: str, is_best: bool = False) -> Tex:
     return Tex(f"{mean} $\\pm$ {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean)
 
 
-def test_cell(method: Method, name: str, form: str) -> Tex:
+def test_cell(method: Method, name: str, form: str) -> str:
     """Returns a value of a method's test against the baseline."""
     verdict = method.verdict
     if verdict is None:
         return Tex("baseline" if name == "difference" else "")
     if name == "difference":
-        return Tex("--" if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}".replace("-", "$-$"))
+        return Tex("--") if math.isnan(verdict.difference) else f"{verdict.difference:+{form}}"
     if not verdict.has_p_value:
         return Tex("--")
     if name == "interval":
-        return Tex(interval_of_difference(verdict, form).replace("-", "$-$") or "--")
+        return interval_of_difference(verdict, form) or Tex("--")
+    if name == "effect_interval":
+        return interval_of_effect(verdict) or Tex("--")
     if name == "effect":
-        return Tex(f"{verdict.effect:+.2f}".replace("-", "$-$"))
+        return f"{verdict.effect:+.2f}"
     return Tex("$<$0.001" if verdict.adjusted < 0.001 else f"{verdict.adjusted:.3f}")
 
 
@@ -129,7 +173,8 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     n = f"$n = {counts[0]}$" if len(counts) == 1 else f"$n = {counts[0]}$ to ${counts[-1]}$"
     text = f"Mean over {n} seeds"
     if counts[-1] >= MIN_SEEDS:
-        text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$; from {MIN_SEEDS} seeds on)"
+        few = f"; from {MIN_SEEDS} seeds on" if counts[0] < MIN_SEEDS else ""
+        text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$, not cut at impossible values{few})"
     settings = [setting_text(comparison), one_search_text(comparison)]
     sentences = [*(escape_latex(setting.removesuffix(".")) for setting in settings if setting), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
@@ -141,19 +186,20 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
             f"Differences and tests: {metric} against {baseline}; {kinds}, two-sided,"
             f" with Holm's correction for {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
             + ("; intervals of differences are not corrected" if "interval" in columns else "")
+            + ("; intervals of $g$ by the noncentral $t$ distribution" if "effect_interval" in columns else "")
         )
+        if any(name in comparison.metrics or name.endswith(TARGET) for name in columns if name != comparison.metric):
+            sentences.append("No other column is tested against the baseline")
         if has_equal_p(comparison):
             sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
         sentences.append(
             "Bold: the best mean of a metric, and those that do not differ significantly from it (tested against the"
-            f" best in the same way, $p \\ge {LEVEL:g}$)"
+            f" best in the same way, each metric by itself, $p \\ge {LEVEL:g}$)"
         )
-    if any(name.endswith(TARGET) for name in columns):
-        sentences.append(
-            f"To {comparison.target:g}\\,\\%: until the first evaluation with such a top-1 accuracy, over the runs that"
-            " reached it"
-        )
+    for axis in (name.removesuffix(TARGET) for name in columns if name.endswith(TARGET)):
+        rule = target_note(comparison, axis).partition(": give")[0]
+        sentences.append(escape_latex(f"{rule[0].upper()}{rule[1:]}"))
     if any(method.diverged for method in methods):
         sentences.append("A diverged run counts as a network that predicts at random")
     return ". ".join(sentences) + "."

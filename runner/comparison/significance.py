@@ -176,8 +176,9 @@ def mean_deviation(a: Sequence[float], b: Sequence[float]) -> float:
 def effect_interval(t: float, freedom: float, scale: float) -> tuple[float, float]:
     """Returns the 95 % interval of a difference in standard deviations, by the noncentral t distribution of a test.
 
-    The noncentralities, for which a t as high or as low has probability 2.5 %, times the scale (Steiger and Fouladi 1997;
-    for paired values Algina and Keselman 2003: approximate, as the scale is estimated). It excludes 0 where p < 0.05.
+    These are the noncentralities for which a t as high or as low has probability 2.5 %, times the scale (Steiger and
+    Fouladi 1997; for paired values Algina and Keselman 2003: approximate, as the scale is estimated). 0 is excluded
+    where p < 0.05.
 
     Args:
         t: statistic of the test.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..reporting.figure_style import STYLE
 from ..reporting.tables import markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
@@ -17,7 +18,7 @@ from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES
-from .paper_table import check_columns, default_columns, paper_table
+from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
 from .setting import horizon_text, setting_text
 from .tables.details import differences_from_the_best
@@ -186,8 +187,9 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
     notes = f"{MEANING}. {untested_text(comparison)}".strip()
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
-    tex = paper_table(comparison, columns or default_columns(comparison, x_axis))
-    write_text(out / "table.tex", tex + as_latex(further))
+    width = STYLE.get().table_width
+    tex = paper_table(comparison, x_axis, width, columns)
+    write_text(out / "table.tex", tex + as_latex(further, width))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
     figures += [*draw_fisher_figures(comparison, x_axis, out), *draw_expected_best(comparison, out)]
     sections = table_sections(comparison, axes, comparison.metrics)

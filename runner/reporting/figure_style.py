@@ -22,6 +22,7 @@ class FigureStyle:
 
     Attributes:
         width: in inches.
+        table_width: of a column of the page, into which tables of LaTeX fit, in inches.
         font_size: in points.
         dpi: of PNG files.
         letter_width: of the font, in that of the style `notebook` at the same size.
@@ -29,6 +30,7 @@ class FigureStyle:
     """
 
     width: float = 7.2
+    table_width: float = 5.5  # the text of NeurIPS and ICLR
     font_size: float = 10.0
     dpi: int = DPI
     letter_width: float = 1.0
@@ -39,6 +41,7 @@ STYLES = {
     "notebook": FigureStyle(),
     # a column of a two-column page, with the letters of Times, which most templates have
     "paper": FigureStyle(
+        3.3,
         3.3,
         8.0,
         300,
@@ -56,6 +59,7 @@ STYLES = {
     ),
     "slides": FigureStyle(
         12.0,
+        5.5,
         18.0,
         150,
         settings={"lines.linewidth": 2.5, "axes.linewidth": 1.2, "grid.linewidth": 1.0, "axes.titlepad": 10.0},
@@ -78,7 +82,7 @@ def figure_style(name: str = "notebook", width: str | None = None) -> Iterator[N
     from matplotlib import rc_context
 
     style = STYLES[name]
-    style = style if width is None else replace(style, width=parse_width(width))
+    style = style if width is None else replace(style, width=parse_width(width), table_width=parse_width(width))
     token = STYLE.set(style)
     try:
         with rc_context(dict(style.settings) | {"font.size": style.font_size}):
@@ -96,7 +100,10 @@ def add_style_flags(parser: ArgumentParser) -> None:
         help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
     )
     parser.add_argument(
-        "--width", type=checked_width, metavar="LENGTH", help="of figures, as 3.3in or 84mm; default: that of the style"
+        "--width",
+        type=checked_width,
+        metavar="LENGTH",
+        help="of figures and table.tex, as 3.3in or 84mm; default: that of the style",
     )
 
 

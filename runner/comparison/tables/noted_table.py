@@ -1,8 +1,10 @@
 """A table with a title and a note, in the report, in table.md and in table.tex."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from ...reporting.tables import latex, markdown
+from ...reporting.tables import LAYOUTS, latex, markdown
+from .layout import fitting_layout
 
 
 class NotedTable(NamedTuple):
@@ -14,6 +16,7 @@ class NotedTable(NamedTuple):
         header: a cell for each column.
         rows: of as many cells; the first column is a name.
         note: what its cells mean, in sentences.
+        left: numbers of the columns that hold text, and are left-aligned.
     """
 
     key: str
@@ -21,17 +24,28 @@ class NotedTable(NamedTuple):
     header: list[str]
     rows: list[list[str]]
     note: str
+    left: Collection[int] = (0,)
 
 
 def as_markdown(tables: list[NotedTable]) -> str:
     """Returns tables in Markdown, each with its title and its note."""
-    parts = (f"\n## {t.title}\n\n{markdown(t.header, t.rows)}\n{t.note}\n" for t in tables)
+    parts = (f"\n## {t.title}\n\n{markdown(t.header, t.rows, t.left)}\n{t.note}\n" for t in tables)
     return "".join(parts)
 
 
-def as_latex(tables: list[NotedTable]) -> str:
-    """Returns tables in LaTeX, each with its note as the caption."""
-    return "".join(f"\n{latex(t.header, t.rows, f'{t.title}. {t.note}', f'tab:{t.key}')}" for t in tables)
+def as_latex(tables: list[NotedTable], width: float) -> str:
+    """Returns tables in LaTeX, each with its note as the caption.
+
+    Args:
+        tables: those that do not fit into the width are as wide as the page.
+        width: of a column of the page, in inches.
+    """
+    texts = []
+    for t in tables:
+        fitting = fitting_layout(t.header, t.rows, width)
+        layout, is_wide = fitting or LAYOUTS[-1], fitting is None
+        texts.append(latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide))
+    return "".join(f"\n{text}" for text in texts)
 
 
 def short(value: str) -> str:

@@ -7,8 +7,8 @@ from ..metrics import cost_form
 from ..significance import LEVEL, MIN_SEEDS, Estimate, Verdict, compare_with_the_best, half_width
 
 MEANING = (
-    f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on; intervals end where"
-    " values cannot be (below 0, above 100 %), ± is before that; SD is the standard deviation over seeds"
+    f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on; intervals, not ±,"
+    " are cut at impossible values (below 0, above 100 %); SD is the standard deviation over seeds"
 )
 DIFFERENCE_INTERVAL, EFFECT_INTERVAL = "its 95 % interval", "95 % interval of g"
 TEST_HEADER = ("difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", EFFECT_INTERVAL, "test")
@@ -105,7 +105,7 @@ def untested_text(comparison: Comparison) -> str:
         return ""
     name = "final_loss" if "final_loss" in others else others[0]
     return (
-        f"{comparison.metrics[comparison.metric].label} alone is tested: the differences of other metrics and of costs may"
+        f"{comparison.metrics[comparison.metric].label} alone is tested: differences of other metrics and of costs may"
         f" be chance. --metric {name} tests another one in its place; p is not corrected for several such comparisons."
     )
 

@@ -43,7 +43,7 @@ def tuned_values(comparison: Comparison) -> NotedTable:
         for key, value in search.best.items()
     ]
     header = ["method", "key", "chosen", "searched", "at a boundary"]
-    return NotedTable("tuned", "Tuned values", header, rows, BOUNDARY)
+    return NotedTable("tuned", "Tuned values", header, rows, BOUNDARY, range(5))
 
 
 def range_text(typed: str) -> str:
