@@ -11,7 +11,7 @@ from ..records.frames import load_folders, run_folders
 from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import plural, shown
 from .methods import Comparison, compare_methods, exclusion_reason
 from .thin_records import thin_records
 from .tuning.chosen import final_value
@@ -102,5 +102,5 @@ def competing_folders(folders: list[Path], jobs: SweepJobs, entrants: dict[Path,
 def searches_left_out(jobs: SweepJobs) -> list[tuple[str, str]]:
     """Returns (sweep, reason) of the searches whose trials are among these jobs; tournaments have final runs."""
     numbers = Counter(sweep for sweep, job in jobs.values() if is_trial(job) and "role" not in job)
-    text = "{} trials of a search are no runs to compare; --tuning counts their cost"
-    return [(shown(sweep), text.format(number)) for sweep, number in numbers.items()]
+    text = "{} of a search, and no runs to compare; --tuning counts their cost"
+    return [(shown(sweep), text.format(plural(number, "trial"))) for sweep, number in numbers.items()]

@@ -13,7 +13,7 @@ from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
-from .setting import horizon_text, setting_text
+from .setting import horizon_text, sets_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
 from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
@@ -63,6 +63,7 @@ def write_comparison_report(
         comparison=comparison,
         conclusion=conclusion_text(comparison),
         setting=setting_text(comparison),
+        sets=sets_text(comparison),
         horizon=horizon_text(comparison),
         meaning=MEANING,
         untested=untested_text(comparison),

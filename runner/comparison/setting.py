@@ -7,6 +7,7 @@ from ..system.files import plural
 from .differences import configs_as_text
 from .methods import Comparison
 
+OUR_TEST_SETS = ("breast_cancer", "diabetes", "digits", "modular_addition")  # these data come without one
 SAMPLES = {"training_images": "training samples", "test_images": "test samples"}  # of summaries
 
 
@@ -26,12 +27,51 @@ def setting_text(comparison: Comparison) -> str:
         parts += [f"{int(counts[0]):,} {name}"] if len(counts) == 1 and counts[0] else []
     steps = summaries["steps"].dropna().unique() if "steps" in summaries else []
     length = f" ({int(steps[0]):,} steps)" if len(steps) == 1 and not common("duration").endswith("steps") else ""
-    duration = re.sub(r"(?<=\d)(?=[a-z]+$)", " ", common("duration"))
-    parts += [f"{duration}{length}"] if duration else []
+    parts += [f"{length_text(common('duration'))}{length}"] if common("duration") else []
     counts = sorted({len(method.runs) for method in comparison.methods})
     number = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     parts.append(f"{number} of each method")
     return f"{', '.join(parts)}."
+
+
+def length_text(typed: str) -> str:
+    """Returns a duration in words.
+
+    >>> length_text("1epochs"), length_text("0.5epochs"), length_text("10min")
+    ('1 epoch', '0.5 epochs', '10 min')
+    """
+    amount, unit = re.fullmatch(r"(.*?)([a-z]*)", typed).groups()
+    return (
+        f"{amount} {unit.removesuffix('s') if amount == '1' else unit}"
+        if unit in ("epochs", "steps")
+        else f"{amount} {unit}"
+    )
+
+
+def sets_text(comparison: Comparison) -> str:
+    """Returns how the test set and the validation set were made, in sentences."""
+    text = configs_as_text(comparison.runs.configs)
+    data = set(text.get("choices.data", ()))
+    if len(data) != 1 or data == {"none"}:
+        return ""
+    fixed = "chosen once, with the classes in proportion, and the same for every method and seed"
+    own = data <= set(OUR_TEST_SETS)
+    sentences = [
+        f"Test set: samples of the data set, {fixed}." if own else "Test set: that of the data set, in all runs."
+    ]
+    fractions = set(text.get("data.validation", ())) - {"", "0.0", "0"}
+    if len(fractions) == 1:
+        sentences.append(f"Validation set: {percent(fractions.pop())} of the training set, {fixed}.")
+    return " ".join(sentences)
+
+
+def percent(fraction: str) -> str:
+    """Returns a fraction in percent.
+
+    >>> percent("0.1")
+    '10 %'
+    """
+    return f"{100 * float(fraction):.4g} %"
 
 
 def horizon_text(comparison: Comparison) -> str:
@@ -45,6 +85,6 @@ def horizon_text(comparison: Comparison) -> str:
         return ""
     sets = " or ".join(sorted(ended["best_on"].dropna().unique()))
     return (
-        f"In {falling} of {len(summaries)} runs the loss on the {sets} set was lowest at the last evaluation: they may"
-        " not have converged, and after a longer duration the order of the methods may be another."
+        f"In {falling} of {plural(len(summaries), 'run')} the loss on the {sets} set was lowest at the last evaluation:"
+        " they may not have converged, and after a longer duration the order of the methods may be another."
     )

@@ -20,7 +20,7 @@ from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES
 from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
-from .setting import horizon_text, setting_text
+from .setting import horizon_text, sets_text, setting_text
 from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
@@ -183,7 +183,7 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     write_csv(comparison, out / "table.csv")
     further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
     further = [table for table in further if table.rows]
-    text = f"{setting_text(comparison)} {horizon_text(comparison)}".strip()
+    text = " ".join(filter(None, (make(comparison) for make in (setting_text, sets_text, horizon_text))))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
     notes = f"{MEANING}. {untested_text(comparison)}".strip()
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")

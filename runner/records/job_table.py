@@ -133,6 +133,9 @@ def read_job_table(folder: Path) -> list[JobStatus]:
     jobs = jobs_below(folder)
     if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
+    if list(jobs) == ["."]:  # a run, which has its folder's name
+        folder = folder.resolve()
+        return job_statuses(folder.parent, {folder.name: {}})
     return job_statuses(folder, jobs)
 
 

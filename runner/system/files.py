@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -111,10 +112,10 @@ def shown(path: Path) -> str:
 def plural(count: int, noun: str) -> str:
     """Returns a number with its noun.
 
-    >>> plural(1, "method"), plural(2, "method")
-    ('1 method', '2 methods')
+    >>> plural(1, "method"), plural(2, "study"), plural(0, "key")
+    ('1 method', '2 studies', '0 keys')
     """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun if count == 1 else re.sub('(?<![aeiou])y$', 'ie', noun) + 's'}"
 
 
 def json_line(record: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
 LONG = 5  # letters of a choice, from which on names of choices stand upright
+IMPORTANCE_TRIALS = 16  # of fewer the estimate says little
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # so that lines do not cross them
 
 
@@ -53,7 +54,7 @@ def draw_search(folder: Path, study: SearchStudy, method: str = "") -> list[Save
         "history": (draw_history, "trials and the best so far"),
         "slice": (draw_slices, "each key; later trials are darker, the ring is the best"),
         "parallel": (draw_parallel, "a line for each trial; the better, the darker, and the best in orange"),
-        "importance": (draw_importance, "importance of the keys"),
+        "importance": (draw_importance, f"importance of the keys, estimated from {len(ended)} trials"),
     }
     saved = []
     for name, (draw, title) in figures.items():
@@ -149,9 +150,9 @@ def draw_parallel(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | No
 def draw_importance(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure | None":
     """Draws the part of the metric's variance that each key explains (fANOVA, Hutter et al. 2014).
 
-    None: too few trials or keys, or all have one value.
+    None: one key, fewer than IMPORTANCE_TRIALS trials, or all have one value.
     """
-    if len(study.space) < 2 or len(trials) < 4 or np.ptp(_values(trials)) == 0:
+    if len(study.space) < 2 or len(trials) < IMPORTANCE_TRIALS or np.ptp(_values(trials)) == 0:
         return None
     with quiet():
         finite = create_study(direction=study.settings.direction)

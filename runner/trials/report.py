@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..reporting.html import render
 from ..reporting.style import SavedFigure
 from ..system.files import write_json, write_text
-from .figures import draw_search
+from .figures import IMPORTANCE_TRIALS, draw_search
 from .result import FILE, TrialSearchResult, best_first, conclusions, short
 from .space import as_text, at_boundary, override_of
 from .study import SearchStudy
@@ -60,6 +60,7 @@ def page(content: dict[str, Any], figures: list[SavedFigure]) -> str:
         conclusions=conclusions(content),
         trials=[*ranked, *others],
         figures=figures,
+        importance_trials=IMPORTANCE_TRIALS,
         short=short,
     )
 

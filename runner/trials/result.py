@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..system.display import plain_table, print_table
 from ..system.errors import FAILED
-from ..system.files import shown
+from ..system.files import plural, shown
 
 FILE = "search.json"
 SHOWN = 10  # of the best trials
@@ -61,7 +61,7 @@ def conclusions(content: dict[str, Any]) -> list[str]:
     """
     number = Counter(trial["state"] for trial in content["trials"])
     states = ", ".join(f"{count} {state}" for state, count in number.items())
-    lines = [f"{len(content['trials'])} trials: {states}"]
+    lines = [f"{plural(len(content['trials']), 'trial')}: {states}"]
     if number["failed"]:
         what = f"{number['failed']} failed, which counts as a miss"
         lines.append(f"{what}; trainopt status says why, and the same command tries again")

@@ -18,7 +18,7 @@ from ...search.compose import Composer
 from ...studies.schema import reject_unknown
 from ...system.display import plain_table, print_table, wide_console
 from ...system.errors import FAILED, UserError
-from ...system.files import shown
+from ...system.files import plural, shown
 from ...system.flags import FlagParser, existing_folder
 from ...system.interrupt import Interrupt
 from ..run import command as run
@@ -167,10 +167,11 @@ def show_plan(plan: BenchmarkPlan, searches: list[Search]) -> None:
     suite, effort = plan.suite, plan.effort
     names = ", ".join(submission.label for submission in plan.submissions)
     runs = len(plan.searches) * plan.trials
-    size = f"{len(suite.workloads)} workloads, {effort.studies} studies of {plan.trials} trials: {runs} runs"
+    size = f"{plural(len(suite.workloads), 'workload')}, {plural(effort.studies, 'study')} of"
+    size += f" {plural(plan.trials, 'trial')}: {plural(runs, 'run')}"
     print(f"{suite.name}: {suite.title}\nsubmissions: {names}\n{size}, in {shown(plan.folder)}", flush=True)
     if len(searches) < len(plan.searches):
-        print(f"{len(plan.searches) - len(searches)} of {len(plan.searches)} studies are done", flush=True)
+        print(f"{len(plan.searches) - len(searches)} of {len(plan.searches)} studies done", flush=True)
 
 
 def run_search(plan: BenchmarkPlan, search: Search, debug: bool) -> int:
@@ -186,11 +187,11 @@ def run_search(plan: BenchmarkPlan, search: Search, debug: bool) -> int:
     workload = plan.suite.workloads[search.workload]
     trials = read_trials(search, workload)
     hits = [trial.cost["steps"] for trial in trials if isfinite(trial.cost["steps"])]
-    text = f"{len(hits)} of {search.trials} trials reached the target" + (
+    text = f"{len(hits)} of {plural(search.trials, 'trial')} reached the target" + (
         f", after {min(hits):g} steps" if hits else ""
     )
     if workload.target is None:
-        text = f"{len(trials)} trials"
+        text = plural(len(trials), "trial")
     if trials and all(trial.refusal for trial in trials):
         text = f"refused: {trials[0].refusal}"
     print(f"{search.workload}, {search.submission.label}, study {search.study}: {text}", flush=True)

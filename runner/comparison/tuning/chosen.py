@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from ..methods import Comparison
+from ..methods import Comparison, losses_of
+from ..metrics import value_bounds
 from ..significance import estimate
 from ..tables.noted_table import NotedTable
 from ..tables.text import estimate_text, interval_text
@@ -32,6 +33,8 @@ def chosen_values(comparison: Comparison) -> NotedTable:
         if method.name in comparison.searches
     }
     is_same = any(finals.values())
+    first = next(iter(comparison.searches.values()), None)
+    metric = first.metric if first and is_same else "test loss"
     rows = []
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
@@ -41,17 +44,15 @@ def chosen_values(comparison: Comparison) -> NotedTable:
         if not is_same:
             trial = math.nan if search.chosen_test_loss is None else search.chosen_test_loss
             finals[method.name] = list(comparison.runs.summaries.loc[method.runs, "final.loss"].dropna())
-        value = estimate(finals[method.name])
+        value = estimate(finals[method.name], value_bounds(metric, losses_of(comparison.runs.summaries)))
         difference = value.mean - trial
         means = [estimate_text(value, ".4g"), interval_text(value, ".4g")]
         rows.append([method.label, number_text(trial, ".4g"), *means, number_text(difference, "+.3g")])
-    if not rows:
+    if first is None:
         return NotedTable("chosen", "", [], [], "")
-    search = next(iter(comparison.searches.values()))
-    metric = search.metric if is_same else "test loss"
     final_duration = str(comparison.runs.configs.loc[comparison.methods[0].runs[0], "duration"])
-    note = CHOSEN + (SAME if is_same else OTHER.format(metric=search.metric))
-    note += LONGER if search.duration != final_duration else ""
+    note = CHOSEN + (SAME if is_same else OTHER.format(metric=first.metric))
+    note += LONGER if first.duration != final_duration else ""
     header = ["method", f"{metric} of the chosen trial", "mean of the final runs", "95 % interval", "difference"]
     return NotedTable("chosen", f"Chosen trials and final runs: {metric}", header, rows, note)
 

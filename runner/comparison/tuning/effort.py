@@ -10,7 +10,7 @@ import pandas as pd
 from ...config.overrides import split_override
 from ...records.frames import Runs
 from ...records.job_table import sweep_jobs
-from ...system.files import shown
+from ...system.files import plural, shown
 from ..differences import CHOICES_WITH_KEYS, configs_as_text
 from ..methods import Comparison, Method, gradient_equivalents
 
@@ -112,9 +112,10 @@ def unequal_effort(methods: list[Method], searches: dict[str, dict[str, Any]]) -
     if all(rules) and all(method.trials for method in methods):
         differ = [key for key in rules[0] if len({str(rule.get(key)) for rule in rules}) > 1]
         if not differ and "parameter" not in rules[0] and len({method.trial_count for method in methods}) > 1:
-            return [f"unequal tuning effort: {', '.join(f'{m.name} {m.trial_count} trials' for m in methods)}"]
+            counts = (f"{method.name} {plural(method.trial_count, 'trial')}" for method in methods)
+            return [f"unequal tuning effort: {', '.join(counts)}"]
         return [f"the learning rates were searched for with different {', '.join(differ)}"] if differ else []
     if len({(m.trial_count, m.trial_gradients) for m in methods}) == 1:
         return []
-    efforts = (f"{m.name} {m.trial_count} trials ({m.trial_gradients:,} gradients)" for m in methods)
+    efforts = (f"{m.name} {plural(m.trial_count, 'trial')} ({m.trial_gradients:,} gradients)" for m in methods)
     return [f"unequal tuning effort: {', '.join(efforts)}"]

@@ -14,7 +14,11 @@ from ...search.tuning_budget import FINAL, TRIAL, Entrant
 from ...system.files import read_json
 from ...trials.result import FILE
 
-FIGURES = {"history": "Trials and the best so far", "slice": "Loss vs. each key; darker: later trials, ring: the best"}
+FIGURES = {
+    "history": "Trials and the best so far",
+    "slice": "Loss vs. each key; darker: later trials, ring: the best",
+    "importance": "Importance of the keys: the fraction of the variance of the metric, an estimate from these trials",
+}
 
 
 class Trial(NamedTuple):

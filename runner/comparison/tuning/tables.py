@@ -1,14 +1,19 @@
 """Tables of how the methods of a comparison were tuned, for the report, table.md and table.tex."""
 
+import math
 import re
+
+import numpy as np
 
 from ...reporting.method_styles import key_label
 from ...system.files import plural
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
+from ..setting import length_text, percent
 from ..tables.noted_table import NotedTable, short
 from .chosen import chosen_values
 from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
+from .keys import BEST_QUARTER, FEW, QUARTER, default_trial, default_value, values_of_the_best
 from .searches import MethodSearch
 
 KINDS = {
@@ -20,6 +25,12 @@ KINDS = {
 BOUNDARY = (
     "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the first or last of"
     " a list of choices, or the lowest or highest value that the rule tried; a better value may lie beyond it."
+)
+DEFAULT = " Default: that of the method's YAML, as conf/optimizer/NAME.yaml."
+GAIN = (
+    "What tuning gained is the best trial against the median one{drawn}. What a"
+    " method does at the default values of its YAML is known only where a trial had them: hydra.sweeper.methods takes"
+    " methods with these values, which have no trials."
 )
 NOT_TUNED = "Values that differ between the methods without being searched; a cell “tuned” was."
 
@@ -36,14 +47,20 @@ def tuning_tables(comparison: Comparison) -> list[NotedTable]:
 
 def tuned_values(comparison: Comparison) -> NotedTable:
     """Returns the chosen value of each key of each method, with what was searched."""
-    rows = [
-        [method.label, key.lstrip("+"), short(value), range_text(search.ranges[key]), place_text(search, key)]
-        for method in comparison.methods
-        if (search := comparison.searches.get(method.name)) is not None
-        for key, value in search.best.items()
-    ]
-    header = ["method", "key", "chosen", "searched", "at a boundary"]
-    return NotedTable("tuned", "Tuned values", header, rows, BOUNDARY, range(5))
+    rows = []
+    best = {name: values_of_the_best(search) for name, search in comparison.searches.items()}
+    for method in comparison.methods:
+        search = comparison.searches.get(method.name)
+        for key, value in search.best.items() if search else ():
+            row = [method.label, key.lstrip("+"), short(value), short(default_value(comparison, method, key))]
+            row += [range_text(search.ranges[key]), best[method.name].get(key, ""), place_text(search, key)]
+            rows.append(row)
+    header = ["method", "key", "chosen", "default", "searched", BEST_QUARTER, "at a boundary"]
+    if not any(best.values()):
+        del header[5]
+        rows = [row[:5] + row[6:] for row in rows]
+    note = BOUNDARY + DEFAULT + (QUARTER if any(best.values()) else FEW)
+    return NotedTable("tuned", "Tuned values", header, rows, note, range(len(header)))
 
 
 def range_text(typed: str) -> str:
@@ -102,16 +119,22 @@ def budget(comparison: Comparison) -> NotedTable:
     """Returns the number of trials of each method, how they ended, and the metric of the best one."""
     states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))
     metrics = dict.fromkeys(search.metric for search in comparison.searches.values())
+    at_defaults = {m.name: default_trial(comparison, m) for m in comparison.methods if m.name in comparison.searches}
+    has_defaults = any(map(math.isfinite, at_defaults.values()))
     rows = []
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
         if search is None:
-            rows.append([method.label, "0", *("" for _ in states), "", "0"])
+            rows.append(
+                [method.label, "0", *("" for _ in (*states, "best", "median", *["default"] * has_defaults)), "0"]
+            )
             continue
         counts = [str(search.states[state]) for state in states]
-        cost = f"{method.trial_gradients:,}"
-        rows.append([method.label, str(len(search.values)), *counts, f"{search.best_value:.4g}", cost])
-    header = ["method", "trials", *states, f"best {', '.join(metrics)}", "gradients of the trials"]
+        values = [search.best_value, float(np.median(search.values)), at_defaults[method.name]]
+        cells = [f"{value:.4g}" if math.isfinite(value) else "" for value in values[: 2 + has_defaults]]
+        rows.append([method.label, str(len(search.values)), *counts, *cells, f"{method.trial_gradients:,}"])
+    header = ["method", "trials", *states, f"best {', '.join(metrics)}", "median", *["default values"] * has_defaults]
+    header.append("gradients of the trials")
     return NotedTable("budget", "Tuning budget", header, rows if comparison.searches else [], budget_note(comparison))
 
 
@@ -123,9 +146,9 @@ def budget_note(comparison: Comparison) -> str:
     seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {', '.join(map(str, search.seeds))}"
     final = comparison.runs.configs.loc[comparison.methods[0].runs[0]]
     parts = [
-        f"Search: {KINDS[search.kind]}. A trial is a run of duration={search.duration} with {seeds}, a final run one of"
-        f" duration={final['duration']} with seeds that no trial had. Trials are compared by {search.metric}"
-        f"{'' if search.kind == 'rule' else ' after their last step'}"
+        f"Search: {KINDS[search.kind]}. A trial is a run of {length_text(search.duration)} with {seeds}, a final run"
+        f" one of {length_text(str(final['duration']))} with seeds that no trial had. Trials are compared by"
+        f" {search.metric}{'' if search.kind == 'rule' else ' after their last step'}"
         f"{', a mean over the seeds' if len(search.seeds) > 1 else ''}."
     ]
     if search.metric.partition(" ")[2] != comparison.metric.removeprefix("final_"):
@@ -138,18 +161,20 @@ def budget_note(comparison: Comparison) -> str:
             f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces are of the"
             " same kind, trials of the same number lie at the same relative place in the ranges (common random"
             " numbers). The searches are then not independent, and the places may suit one space better than another."
-            " All methods have as many trials, which cover a space of more keys more thinly. trainopt optimizer=NAME"
-            " --space shows a declared space with its sources."
+            " All methods have as many trials, which cover a space of more keys more thinly. The sources of the"
+            " ranges are in conf/space, and shown by trainopt optimizer=NAME --space."
         )
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
         used = "do so too" if final.get("data.validation") else "train on all of it"
         number = comparison.trial_validation_samples
-        samples = "" if number is None else f", {number:,} samples,"
+        samples = "," if number is None else f", {number:,} samples,"
         parts.append(
-            f"Trials hold out data.validation={held_out} of the training set{samples} and are compared there;"
-            f" final runs {used}."
+            f"Trials hold out {percent(str(held_out))} of the training set{samples} chosen once, with the classes in"
+            f" proportion, and are compared there; final runs {used}."
         )
+    drawn = "" if search.kind in ("rule", "tpe") else ", which stands for a point drawn from the space"
+    parts.append(GAIN.format(drawn=drawn))
     parts.append(one_search_text(comparison))
     untuned = [method.label for method in comparison.methods if method.name not in comparison.searches]
     if untuned:

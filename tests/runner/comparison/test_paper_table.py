@@ -12,12 +12,14 @@ from scipy import stats
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods
-from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table
+from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table, table_cells
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.significance import as_good_as_the_best
 from trainopt.runner.comparison.tables.details import differences_from_the_best
+from trainopt.runner.comparison.tables.layout import POINTS, table_width
 from trainopt.runner.comparison.tables.text import has_equal_p, interval_text
 from trainopt.runner.records.frames import load_runs
+from trainopt.runner.reporting.tables import LAYOUTS, latex
 
 TOP1 = {"sgd": [90.0, 91.0, 92.0, 90.5], "adam": [93.0, 94.5, 94.0, 93.5], "muon": [93.5, 94.0, 94.5, 93.0]}
 
@@ -39,7 +41,7 @@ def rows_of(text):
 
 def test_a_line_has_the_mean_and_half_of_its_interval_and_the_test(three):
     comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
-    rows = rows_of(paper_table(comparison, default_columns(comparison, "steps")))
+    rows = rows_of(paper_table(comparison, "steps", 7.0))
     assert list(rows) == ["Adam", "Muon", "SGD"]
     half = stats.t.interval(0.95, 3, np.mean(TOP1["sgd"]), stats.sem(TOP1["sgd"]))[1] - np.mean(TOP1["sgd"])
     assert rows["SGD"][r"final top-1 (\%)"] == rf"90.88 $\pm$ {half:.2f}"
@@ -52,7 +54,7 @@ def test_a_line_has_the_mean_and_half_of_its_interval_and_the_test(three):
 
 def test_bold_are_the_best_and_those_that_do_not_differ_from_it(three):
     comparison = compare_methods(load_runs([three]), baseline="SGD")
-    rows = rows_of(paper_table(comparison, ["final_top1"]))
+    rows = rows_of(paper_table(comparison, "epochs", 5.5, ["final_top1"]))
     bold = [name for name, row in rows.items() if r"\textbf" in row[r"final top-1 (\%)"]]
     assert bold == ["Adam", "Muon"]
 
@@ -87,7 +89,7 @@ def test_differences_from_the_best_have_intervals_and_equal_p_values_a_reason(th
     for method, p in zip(others, (0.02, 0.03), strict=True):
         method.verdict = replace(method.verdict, p=p, adjusted=0.04)
     assert has_equal_p(same)
-    assert "come from Holm's correction" in paper_table(same, ["p"])
+    assert "come from Holm's correction" in paper_table(same, "epochs", 5.5, ["p"])
 
 
 def test_few_seeds_or_no_spread_make_only_the_best_bold():
@@ -103,14 +105,14 @@ def test_two_seeds_have_no_interval(tmp_path):
         made_up_run(tmp_path / str(seed), seed, top1)
     comparison = compare_methods(load_runs([tmp_path]))
     assert interval_text(comparison.methods[0].estimates["final_top1"], ".2f") == "n = 2"
-    text = paper_table(comparison, ["final_top1"])
+    text = paper_table(comparison, "epochs", 5.5, ["final_top1"])
     assert "93.50 \\\\" in text
     assert "interval" not in text
 
 
 def test_the_caption_says_n_interval_test_and_correction(three):
     comparison = compare_methods(load_runs([three]), baseline="SGD")
-    text = paper_table(comparison, default_columns(comparison, "epochs"))
+    text = paper_table(comparison, "epochs", 5.5)
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
     for said in ("$n = 4$", r"95\,\% interval", "a paired $t$-test", "Holm's correction for 2 tests", "Bold: the best"):
         assert said in caption
@@ -182,6 +184,44 @@ def test_runs_without_accuracies_have_a_table_and_a_report(trainopt, tmp_path):
     assert r"method & final loss \\" in (tmp_path / "out/table.tex").read_text()
 
 
+def test_a_narrow_column_gets_the_columns_that_fit_and_the_names_of_the_others(three):
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    wide, narrow = (paper_table(comparison, "steps", width) for width in (7.0, 3.3))
+    assert list(rows_of(wide)["SGD"]) == ["method", *map(str, wide_heads(comparison))]
+    assert r"\small\setlength" in wide
+    assert r"\footnotesize\setlength" in narrow
+    assert "% left out, as 3.3 in are too narrow for them: final_loss, steps_to_target\n" in narrow
+    assert "--columns final_top1,difference,interval,p,final_loss,steps_to_target" in narrow
+    assert r"\begin{table*}" in paper_table(comparison, "steps", 3.3, column_names(comparison))
+    assert default_columns(comparison, "steps")[-1] == "steps_to_target"
+
+
+def wide_heads(comparison):
+    header, _ = table_cells(comparison, default_columns(comparison, "steps"))
+    return [head.replace(" %", r" \%").replace("(%)", r"(\%)") for head in header[1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_width_of_a_table_is_that_of_latex(three, tmp_path, layout):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    for columns in (["final_top1"], default_columns(comparison, "steps"), column_names(comparison)):
+        header, rows = table_cells(comparison, columns)
+        text = latex(header, rows, "", "", layout=layout).partition(r"{!}{%")[2].rpartition("%\n}")[0]
+        setting = rf"\{layout.size}\setlength{{\tabcolsep}}{{{layout.separation}pt}}"
+        body = rf"\newsavebox\w\savebox\w{{{setting}{text}}}\typeout{{width=\the\wd\w}}x"
+        document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+        (tmp_path / "paper.tex").write_text(document)
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        width = float(re.search(r"width=([\d.]+)pt", done.stdout)[1]) / POINTS
+        print(width / table_width(header, rows, layout))
+        assert width <= table_width(header, rows, layout) * 1.01
+        assert width >= table_width(header, rows, layout) * 0.9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", ["3.3in", "5.5in"])
 def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
@@ -190,7 +230,9 @@ def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
     comparison = compare_methods(
         load_runs([three]), baseline="SGD", target=91.0, renames=["optimizer=adam:A_d%a&m^$~\\{"]
     )
-    (tmp_path / "table.tex").write_text(paper_table(comparison, column_names(comparison)))
+    inches = float(width.removesuffix("in"))
+    tables = [paper_table(comparison, "steps", inches, columns) for columns in (column_names(comparison), [])]
+    (tmp_path / "table.tex").write_text("".join(tables))
     head = rf"\documentclass{{article}}\usepackage[textwidth={width}]{{geometry}}\usepackage{{booktabs,graphicx}}"
     (tmp_path / "paper.tex").write_text(head + r"\begin{document}\input{table.tex}\end{document}")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]

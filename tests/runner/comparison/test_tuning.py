@@ -81,20 +81,22 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     assert comparison.obstacles == []
     tables = {table.key: table for table in tuning_tables(comparison)}
     assert tables["tuned"].rows == [
-        ["SGD", "optimizer.lr", "0.0011", "0.001 to 1.0, logarithmic", "yes"],
-        ["Adam", "optimizer.lr", "0.1", "one of 0.001, 0.01, 0.1", "last choice"],
+        ["SGD", "optimizer.lr", "0.0011", "0.1", "0.001 to 1.0, logarithmic", "yes"],
+        ["Adam", "optimizer.lr", "0.1", "0.001", "one of 0.001, 0.01, 0.1", "last choice"],
     ]
+    assert "With fewer than 8 finished trials" in tables["tuned"].note
     assert [row[:-1] for row in tables["budget"].rows] == [
-        ["SGD", "4", "3", "1", "0.5"],
-        ["Adam", "4", "4", "0", "0.3"],
-        ["Lion", "0", "", "", ""],
+        ["SGD", "4", "3", "1", "0.5", "0.8"],
+        ["Adam", "4", "4", "0", "0.3", "0.5"],
+        ["Lion", "0", "", "", "", ""],
     ]
     for text in (
         "random search",
         "compared by final top-1 (%), for which other values may be better",
-        "duration=2epochs with seed 0",
+        "run of 2 epochs with seed 0",
         "has seed 7",
-        "data.validation=0.1",
+        "hold out 10 % of the training set",
+        "the best trial against the median one",
         "Nothing of Lion",
     ):
         assert text in tables["budget"].note
@@ -109,7 +111,11 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     assert boundary_note(comparison).startswith(
         "Chosen at an end of the searched range: learning rate of SGD; learning rate of Adam. "
     )
-    assert as_markdown(list(tables.values())).count("\n## ") == as_latex(list(tables.values())).count("\\caption") == 5
+    assert (
+        as_markdown(list(tables.values())).count("\n## ")
+        == as_latex(list(tables.values()), 5.5).count("\\caption")
+        == 5
+    )
 
 
 def test_the_chosen_trial_is_compared_with_the_final_runs_by_the_same_metric(tmp_path):
@@ -131,12 +137,30 @@ def test_the_chosen_trial_is_compared_with_the_final_runs_by_the_same_metric(tmp
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *held_out]))
     (table,) = (t for t in tuning_tables(read_comparison([sweep])) if t.key == "chosen")
     reach = 4.302653 / 3**0.5  # Student's t of 2 degrees of freedom; the losses are 1.25, 2.25 and 3.25
-    interval = f"{2.25 - reach:.4g} to {2.25 + reach:.4g}"
+    interval = f"0 to {2.25 + reach:.4g}"  # no cross-entropy is below 0
     assert table.rows == [
         ["SGD", "0.5", f"2.25 ± {reach:.4g}", interval, "+1.75"],
         ["Adam", "0.3", f"2.25 ± {reach:.4g}", interval, "+1.95"],
     ]
     assert "above 0, the trial was too good" in table.note
+
+
+def test_a_trial_at_the_default_values_is_shown_and_the_best_quarter_of_enough_trials(tmp_path):
+    sweep = tournament(tmp_path)
+    path = sweep / "searches/optimizer=sgd/search.json"
+    content = json.loads(path.read_text())
+    values = [0.5, 0.7, 0.9, 0.52, 0.8, 0.6, 0.65, 0.95]
+    for number, value in enumerate(values):
+        trial = {"state": "finished", "value": value, "params": {"optimizer.lr": 0.05 * number}, "runs": []}
+        content["trials"][number : number + 1] = [trial]
+    path.write_text(json.dumps(content))
+    comparison = read_comparison([sweep])
+    tables = {table.key: table for table in tuning_tables(comparison)}
+    row = dict(zip(tables["tuned"].header, tables["tuned"].rows[0], strict=True))
+    assert (row["default"], row["in the best quarter"]) == ("0.1", "0 to 0.15")  # of 0.5 and 0.52
+    row = dict(zip(tables["budget"].header, tables["budget"].rows[0], strict=True))
+    assert row["default values"] == "0.9"  # of lr=0.1
+    assert row["median"] == f"{np.median(values):.4g}"
 
 
 def test_every_run_and_trial_stands_in_the_details(tmp_path):
@@ -207,7 +231,7 @@ def test_trials_of_a_search_are_no_runs(tmp_path):
         read_comparison([tmp_path / "search"])
     comparison = read_comparison([tmp_path / "runs", tmp_path / "search"])
     assert [len(method.runs) for method in comparison.methods] == [1]
-    assert "2 trials of a search are no runs to compare" in comparison.runs.problems[0][1]
+    assert "2 trials of a search, and no runs to compare" in comparison.runs.problems[0][1]
 
 
 def test_values_that_nobody_searched_are_noted(tmp_path):
