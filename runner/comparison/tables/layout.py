@@ -9,8 +9,8 @@ from matplotlib.textpath import text_to_path
 from ...reporting.tables import LAYOUTS, Layout, escape_latex, stacked
 
 POINTS = 72.27  # of LaTeX in an inch
-NARROWER = 1.08  # letters of 8 points are wider than those of 10 points that are scaled down
-BOLDER = 1.2  # bold letters are so much wider
+NARROWER = 1.06  # letters of 8 points are wider than those of 10 points that are scaled down
+BOLDER = 1.15  # bold letters are so much wider
 MEASURED = re.compile(r"[^A-Za-z0-9 .,+()=*/:;-]")  # the font lacks other letters
 
 
@@ -47,5 +47,5 @@ def measured(text: str, points: float) -> float:
     """Returns the width of text in Computer Modern, in points."""
     if not text:
         return 0.0
-    font = FontProperties(family="cmr10", size=100)  # widths of small letters are rounded
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) * points / 100
+    font = FontProperties(family="cmr10", size=points)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])

@@ -209,7 +209,7 @@ def test_the_width_of_a_table_is_that_of_latex(three, tmp_path, layout):
     comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
     for columns in (["final_top1"], default_columns(comparison, "steps"), column_names(comparison)):
         header, rows = table_cells(comparison, columns)
-        text = latex(header, rows, "", "", layout=layout).partition(r"{!}{%")[2].rpartition("%\n}")[0]
+        text = latex(header, rows, "", "", layout=layout).partition(r"{!}{%")[2].rpartition("%\n}")[0].strip()
         setting = rf"\{layout.size}\setlength{{\tabcolsep}}{{{layout.separation}pt}}"
         body = rf"\newsavebox\w\savebox\w{{{setting}{text}}}\typeout{{width=\the\wd\w}}x"
         document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
@@ -217,7 +217,6 @@ def test_the_width_of_a_table_is_that_of_latex(three, tmp_path, layout):
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         width = float(re.search(r"width=([\d.]+)pt", done.stdout)[1]) / POINTS
-        print(width / table_width(header, rows, layout))
         assert width <= table_width(header, rows, layout) * 1.01
         assert width >= table_width(header, rows, layout) * 0.9
 
