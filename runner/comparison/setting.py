@@ -7,7 +7,7 @@ from ..system.files import plural
 from .differences import configs_as_text
 from .methods import Comparison
 
-OUR_TEST_SETS = ("breast_cancer", "diabetes", "digits", "modular_addition")  # these data come without one
+OUR_TEST_SETS = {"breast_cancer", "diabetes", "digits", "modular_addition"}  # these data come without one
 SAMPLES = {"training_images": "training samples", "test_images": "test samples"}  # of summaries
 
 
@@ -40,12 +40,8 @@ def length_text(typed: str) -> str:
     >>> length_text("1epochs"), length_text("0.5epochs"), length_text("10min")
     ('1 epoch', '0.5 epochs', '10 min')
     """
-    amount, unit = re.fullmatch(r"(.*?)([a-z]*)", typed).groups()
-    return (
-        f"{amount} {unit.removesuffix('s') if amount == '1' else unit}"
-        if unit in ("epochs", "steps")
-        else f"{amount} {unit}"
-    )
+    text = re.sub(r"([a-z]+)$", r" \1", typed)
+    return text.removesuffix("s") if text in ("1 epochs", "1 steps") else text
 
 
 def sets_text(comparison: Comparison) -> str:
@@ -54,15 +50,20 @@ def sets_text(comparison: Comparison) -> str:
     data = set(text.get("choices.data", ()))
     if len(data) != 1 or data == {"none"}:
         return ""
-    fixed = "chosen once, with the classes in proportion, and the same for every method and seed"
-    own = data <= set(OUR_TEST_SETS)
-    sentences = [
-        f"Test set: samples of the data set, {fixed}." if own else "Test set: that of the data set, in all runs."
-    ]
+    choice = split_text(comparison)
+    test = f"held out of the data set, {choice}" if data <= OUR_TEST_SETS else "that of the data set"
+    sentences = [f"Test set of all runs: {test}."]
     fractions = set(text.get("data.validation", ())) - {"", "0.0", "0"}
     if len(fractions) == 1:
-        sentences.append(f"Validation set: {percent(fractions.pop())} of the training set, {fixed}.")
+        sentences.append(f"Validation set: {percent(fractions.pop())} of the training set, {choice}.")
     return " ".join(sentences)
+
+
+def split_text(comparison: Comparison) -> str:
+    """Returns how samples are held out."""
+    summaries = comparison.runs.summaries
+    has_classes = "classes" in summaries and summaries["classes"].notna().any()
+    return f"chosen once{', with the classes in proportion,' if has_classes else ''} for every method and seed"
 
 
 def percent(fraction: str) -> str:

@@ -137,6 +137,7 @@ def escape_latex(text: str) -> str:
         return text
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     special |= {c: "\\" + c for c in "&%$#_{}"}
+    special |= {"β": r"$\beta$", "ε": r"$\epsilon$", "₁": "$_1$", "₂": "$_2$"}
     special |= {"<": "$<$", ">": "$>$", "|": "$|$", "–": "--"}
     parts = text.split("--")  # which would be a dash
     return "-{}-".join("".join(special.get(c, c) for c in part) for part in parts)

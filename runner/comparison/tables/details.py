@@ -49,7 +49,7 @@ def all_runs(comparison: Comparison) -> NotedTable:
             cells = ["" if math.isnan(value) else f"{value:{form}}" for value, form in values]
             rows.append([method.label, str(seed), str(summaries.at[run, "status"]), *cells])
     header = ["method", "seed", "status", *(metric.label for metric in metrics.values())]
-    return NotedTable("runs", "Every run", header, rows, RUNS, (0, 2))
+    return NotedTable("runs", "Every run", header, rows, RUNS, left=(0, 2))
 
 
 def all_trials(comparison: Comparison) -> NotedTable:
@@ -65,4 +65,4 @@ def all_trials(comparison: Comparison) -> NotedTable:
             rows.append([method.label, str(number), trial.state, value, *point])
     metrics = dict.fromkeys(search.metric for search in searches.values())
     header = ["method", "trial", "state", ", ".join(metrics), *(key.lstrip("+") for key in keys)]
-    return NotedTable("all-trials", "Every trial", header, rows, TRIALS, (0, 2))
+    return NotedTable("all-trials", "Every trial", header, rows, TRIALS, left=(0, 2))

@@ -16,6 +16,7 @@ class NotedTable(NamedTuple):
         header: a cell for each column.
         rows: of as many cells; the first column is a name.
         note: what its cells mean, in sentences.
+        hint: which files and options say more, in sentences; not in a paper.
         left: numbers of the columns that hold text, and are left-aligned.
     """
 
@@ -24,12 +25,15 @@ class NotedTable(NamedTuple):
     header: list[str]
     rows: list[list[str]]
     note: str
+    hint: str = ""
     left: Collection[int] = (0,)
 
 
 def as_markdown(tables: list[NotedTable]) -> str:
     """Returns tables in Markdown, each with its title and its note."""
-    parts = (f"\n## {t.title}\n\n{markdown(t.header, t.rows, t.left)}\n{t.note}\n" for t in tables)
+    parts = (
+        f"\n## {t.title}\n\n{markdown(t.header, t.rows, t.left)}\n{f'{t.note} {t.hint}'.strip()}\n" for t in tables
+    )
     return "".join(parts)
 
 

@@ -9,7 +9,7 @@ from ...reporting.method_styles import key_label
 from ...system.files import plural
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
-from ..setting import length_text, percent
+from ..setting import length_text, percent, split_text
 from ..tables.noted_table import NotedTable, short
 from .chosen import chosen_values
 from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
@@ -26,12 +26,16 @@ BOUNDARY = (
     "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the first or last of"
     " a list of choices, or the lowest or highest value that the rule tried; a better value may lie beyond it."
 )
-DEFAULT = " Default: that of the method's YAML, as conf/optimizer/NAME.yaml."
+DEFAULT = "Default values are those of conf/optimizer/NAME.yaml."
 GAIN = (
-    "What tuning gained is the best trial against the median one{drawn}. What a"
-    " method does at the default values of its YAML is known only where a trial had them: hydra.sweeper.methods takes"
-    " methods with these values, which have no trials."
+    "What tuning gained is the best trial against the median one{drawn}. What a method does at its default values is"
+    " known only where a trial had them."
 )
+METHODS_AT_DEFAULTS = (
+    "hydra.sweeper.methods takes methods with the default values, too: they have no trials, and final runs beside the"
+    " others."
+)
+SOURCES = "The sources of the ranges are in conf/space, and shown by trainopt optimizer=NAME --space."
 NOT_TUNED = "Values that differ between the methods without being searched; a cell “tuned” was."
 
 
@@ -50,8 +54,9 @@ def tuned_values(comparison: Comparison) -> NotedTable:
     rows = []
     best = {name: values_of_the_best(search) for name, search in comparison.searches.items()}
     for method in comparison.methods:
-        search = comparison.searches.get(method.name)
-        for key, value in search.best.items() if search else ():
+        if (search := comparison.searches.get(method.name)) is None:
+            continue
+        for key, value in search.best.items():
             row = [method.label, key.lstrip("+"), short(value), short(default_value(comparison, method, key))]
             row += [range_text(search.ranges[key]), best[method.name].get(key, ""), place_text(search, key)]
             rows.append(row)
@@ -59,8 +64,8 @@ def tuned_values(comparison: Comparison) -> NotedTable:
     if not any(best.values()):
         del header[5]
         rows = [row[:5] + row[6:] for row in rows]
-    note = BOUNDARY + DEFAULT + (QUARTER if any(best.values()) else FEW)
-    return NotedTable("tuned", "Tuned values", header, rows, note, range(len(header)))
+    note = BOUNDARY + (QUARTER if any(best.values()) else FEW)
+    return NotedTable("tuned", "Tuned values", header, rows, note, DEFAULT, range(len(header)))
 
 
 def range_text(typed: str) -> str:
@@ -135,7 +140,12 @@ def budget(comparison: Comparison) -> NotedTable:
         rows.append([method.label, str(len(search.values)), *counts, *cells, f"{method.trial_gradients:,}"])
     header = ["method", "trials", *states, f"best {', '.join(metrics)}", "median", *["default values"] * has_defaults]
     header.append("gradients of the trials")
-    return NotedTable("budget", "Tuning budget", header, rows if comparison.searches else [], budget_note(comparison))
+    hint = METHODS_AT_DEFAULTS
+    if any(search.sampler_seed is not None for search in comparison.searches.values()):
+        hint = f"{SOURCES} {METHODS_AT_DEFAULTS}"
+    return NotedTable(
+        "budget", "Tuning budget", header, rows if comparison.searches else [], budget_note(comparison), hint
+    )
 
 
 def budget_note(comparison: Comparison) -> str:
@@ -161,8 +171,7 @@ def budget_note(comparison: Comparison) -> str:
             f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces are of the"
             " same kind, trials of the same number lie at the same relative place in the ranges (common random"
             " numbers). The searches are then not independent, and the places may suit one space better than another."
-            " All methods have as many trials, which cover a space of more keys more thinly. The sources of the"
-            " ranges are in conf/space, and shown by trainopt optimizer=NAME --space."
+            " All methods have as many trials, which cover a space of more keys more thinly."
         )
     if search.metric.startswith("validation"):
         held_out = search.validation or final.get("data.validation")
@@ -170,8 +179,8 @@ def budget_note(comparison: Comparison) -> str:
         number = comparison.trial_validation_samples
         samples = "," if number is None else f", {number:,} samples,"
         parts.append(
-            f"Trials hold out {percent(str(held_out))} of the training set{samples} chosen once, with the classes in"
-            f" proportion, and are compared there; final runs {used}."
+            f"Trials hold out {percent(str(held_out))} of the training set{samples} {split_text(comparison)}, and are"
+            f" compared there; final runs {used}."
         )
     drawn = "" if search.kind in ("rule", "tpe") else ", which stands for a point drawn from the space"
     parts.append(GAIN.format(drawn=drawn))

@@ -227,7 +227,10 @@ def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
     comparison = compare_methods(
-        load_runs([three]), baseline="SGD", target=91.0, renames=["optimizer=adam:A_d%a&m^$~\\{"]
+        load_runs([three]),
+        baseline="SGD",
+        target=91.0,
+        renames=["optimizer=adam:A_d%a&m^$~\\{", "optimizer=muon:β₁, β₂, ε -1e-08"],
     )
     inches = float(width.removesuffix("in"))
     tables = [paper_table(comparison, "steps", inches, columns) for columns in (column_names(comparison), [])]

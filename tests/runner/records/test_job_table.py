@@ -2,10 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from helpers.cli import prepared
+from helpers.fixtures import made_up_run
 from trainopt.runner.records.job_table import read_job_table, read_jobs, write_plan
 from trainopt.runner.records.run_folder import fingerprint
 
@@ -53,3 +55,9 @@ def test_a_run_and_a_plan_that_write_the_same_duration_differently_are_of_the_sa
     assert state_of(tmp_path, typed, former, other) == "outdated"
     (tmp_path / "a/run.yaml").write_text(f"fingerprint: {former}\nnonsense")
     assert read_job_table(tmp_path)[0].state == "outdated"
+
+
+def test_a_run_has_the_name_of_its_folder(tmp_path, monkeypatch):
+    made_up_run(tmp_path / "run", 0)
+    monkeypatch.chdir(tmp_path / "run")
+    assert [(job.name, job.state) for job in read_job_table(Path())] == [("run", "done")]
