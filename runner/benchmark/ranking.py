@@ -64,6 +64,12 @@ class Ranking:
         return sorted(scores, key=lambda name: -scores[name].score)
 
     @property
+    def unreached(self) -> list[str]:
+        """The workloads whose targets the median study of no submission reached."""
+        missed = np.isinf(self.medians[self.axis]).all(axis=0)
+        return [name for name, is_missed in zip(self.results.plan.suite.workloads, missed, strict=True) if is_missed]
+
+    @property
     def labels(self) -> dict[str, str]:
         """The label of each submission, by its name."""
         return {submission.name: submission.label for submission in self.results.plan.submissions}

@@ -143,7 +143,16 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
 
 
 def conclusion(ranking: Ranking) -> str:
-    """Returns the result in a sentence or two."""
+    """Returns the result in a few sentences, with the workloads whose targets no submission reached."""
+    unreached = ranking.unreached
+    if not unreached or len(unreached) == len(ranking.results.plan.suite.workloads):
+        return order_text(ranking)
+    which = "this lowers every score" if len(ranking.order) > 1 else "this lowers its score"
+    return f"{order_text(ranking)} No submission reached the target of {', '.join(unreached)}: {which}."
+
+
+def order_text(ranking: Ranking) -> str:
+    """Returns which submission is the best, and whether that may be chance."""
     best, scores, labels = ranking.order[0], ranking.scores[ranking.axis], ranking.labels
     if scores[best].score == 0:
         return "No submission reached the target of any workload."

@@ -23,6 +23,7 @@ from ..system.errors import UserError, nearest
 from ..system.flags import existing_folder
 
 KEYS = "keys"  # a topic beside the groups
+SWEEPERS = "hydra/sweeper"  # Hydra's group that has options of ours
 MAX_WIDTH = 110
 
 USAGE = """\
@@ -89,7 +90,7 @@ def command(arguments: list[str], debug: bool) -> int:
         print(help_text(sections_of(arguments, vocabulary), vocabulary))
     elif topics[0] == KEYS:
         print("\n".join(key_lines()))
-    elif topics[0] in vocabulary.groups:
+    elif topics[0] in (*vocabulary.groups, SWEEPERS):
         print(group_text(topics[0], vocabulary))
     elif topics[0].partition(".")[0] in shipped("config.yaml"):
         print("\n".join(lines_about(topics[0].partition(".")[0])))
@@ -101,7 +102,7 @@ def command(arguments: list[str], debug: bool) -> int:
 
 def topics_of(vocabulary: Vocabulary) -> list[str]:
     """Returns what there is help on: all keys, a group, a key or a section of every run."""
-    return [KEYS, *vocabulary.groups, *(name for name in shipped("config.yaml") if name != "defaults")]
+    return [KEYS, *vocabulary.groups, SWEEPERS, *(name for name in shipped("config.yaml") if name != "defaults")]
 
 
 def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
@@ -138,9 +139,9 @@ def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
                 if vocabulary.file(group, name) is None and group in list_groups():
                     target = str(config[group][name].get("_target_"))  # that was added
                 sections.append(Section(key, group, name, group in groups, target))
-        if "hydra/sweeper" in {split_override(text)[1] for text in typed}:
-            sweeper = str(config.hydra.runtime.choices["hydra/sweeper"])
-            sections.append(Section("hydra.sweeper", "hydra/sweeper", sweeper, is_typed=True))
+        if SWEEPERS in {split_override(text)[1] for text in typed}:
+            sweeper = str(config.hydra.runtime.choices[SWEEPERS])
+            sections.append(Section("hydra.sweeper", SWEEPERS, sweeper, is_typed=True))
     return sections
 
 
@@ -247,7 +248,10 @@ def group_text(group: str, vocabulary: Vocabulary) -> str:
         comment = itertools.takewhile(lambda line: line.startswith("# "), content)
         about = " ".join(line.removeprefix("# ") for line in comment if "@package" not in line)
         lines += textwrap.wrap(f"{option}  {about}", width, initial_indent="  ", subsequent_indent="      ")
-    if group not in NO_CLASSES:
+        if group == SWEEPERS and path:
+            names = wrap_names([braces("hydra.sweeper", option_content(path))], width - 4)
+            lines += [f"    {line}" for line in names]
+    if group not in (*NO_CLASSES, SWEEPERS):
         what = OWN.get(group, "CONTRIBUTING.md says what it must have")
         keys = f"[+{group}.{'NAME.' if group in list_groups() else ''}KEY=VALUE …]"
         own = f"Your own: {own_target(group, 'module.Class')} {keys}: {what}"

@@ -150,6 +150,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     header, rows = comparison_table(comparison, [x_axis], TERMINAL_METRICS)
     tuned = any(m.trials for m in comparison.methods)
     left_out = {DIFFERENCE_INTERVAL, EFFECT_INTERVAL} | (set() if tuned else {"tuning trials", "tuning gradients"})
+    if len(comparison.methods) == 1:
+        left_out |= set(TEST_HEADER)
     columns = [i for i, name in enumerate(header) if name not in left_out]
     table = plain_table(*(header[index] for index in columns))
     for row in rows:
@@ -159,13 +161,12 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         keys = ", ".join(key.removeprefix("choices.") for key in comparison.unnamed)
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
-    console.print(
-        f"{MEANING};"
-        f" p: {comparison.metrics[comparison.metric].label} vs."
-        f" {comparison.baseline_label}, corrected by Holm's method, * below 0.05; {COST}.",
-        soft_wrap=True,
-        markup=False,
+    p_value = (
+        f"p: {comparison.metrics[comparison.metric].label} vs. {comparison.baseline_label}, corrected by Holm's method"
     )
+    has_test = any(m.verdict and m.verdict.has_p_value for m in comparison.methods)
+    meanings = [MEANING, *([f"{p_value}, * below 0.05"] if has_test else []), COST]
+    console.print(f"{'; '.join(meanings)}.", soft_wrap=True, markup=False)
     if untested := untested_text(comparison):
         console.print(untested, soft_wrap=True, markup=False)
     if comparison.has_accuracies:

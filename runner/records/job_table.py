@@ -11,7 +11,7 @@ from ..config.durations import Duration
 from ..config.renamed import with_new_overrides
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
-from ..system.lock import RunLock, folders_being_written, waited_for
+from ..system.lock import LOCK_FILE, RunLock, folders_being_written, waited_for
 from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, LOG, SUMMARY, read_config, read_summary
 from .run_folder import fingerprint as run_fingerprint
@@ -46,7 +46,7 @@ class JobStatus:
         wall_seconds: that the run has taken.
         top1: final, on the test set, in percent.
         loss: final, on the test set.
-        error: of a failed job, in one line.
+        error: of a failed job, or of one that was killed before its first record, in one line.
         log: of a failed job.
         task: of the cluster, whose job this is, as scontrol takes it.
         node: where that task runs.
@@ -131,6 +131,8 @@ def read_job_table(folder: Path) -> list[JobStatus]:
         UserError: there is neither a sweep nor a run.
     """
     jobs = jobs_below(folder)
+    locked = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob(LOCK_FILE))
+    jobs |= {name: {} for name in locked if name not in jobs}  # of runs that have no record yet
     if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
     if list(jobs) == ["."]:  # a run, which has its folder's name
@@ -157,7 +159,11 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     folder = sweep / name
     summary, header = read_summary(folder), _header(folder)
     is_outdated = not alive and _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
-    state = _state(summary.get("status"), bool(header), is_outdated, alive)
+    has_lock_alone = not header and not summary and (folder / LOCK_FILE).exists()
+    state = _state(summary.get("status"), bool(header) or has_lock_alone, is_outdated, alive)
+    error = summary.get("error") if state == "failed" else None
+    if has_lock_alone and state == "interrupted":
+        error = "was killed before its first record; the same command begins it again"
     record = last_record(folder / METRICS_FILE)
     fraction = _fraction(header.get("duration", ""), record)
     final = summary.get("final") or {}
@@ -173,7 +179,7 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
         wall_seconds=summary.get("wall_seconds"),
         top1=final.get("top1"),
         loss=final.get("loss"),
-        error=summary.get("error") if state == "failed" else None,
+        error=error,
         log=str(folder / LOG) if state == "failed" and (folder / LOG).exists() else None,
     )
 

@@ -279,8 +279,27 @@ def parse_fields(prefix: str, part: dict[str, Any], kind: Any) -> Any:
     reject_unknown(prefix, part, known)
     for f in known.values():
         if f.name not in part and f.default is MISSING and f.default_factory is MISSING:
-            raise UserError(f"{prefix}{f.name}: is missing")
+            raise UserError(f"{prefix}{f.name}: is missing; it must be {form(f.type)}")
     return kind(**{name: parse(f"{prefix}{name}", value, known[name].type) for name, value in part.items()})
+
+
+def form(kind: Any) -> str:
+    """Returns the form of a value of a type, in words; of a dataclass, its fields without a default.
+
+    >>> form(dict[str, list[float]]), form(Scale)
+    ('{NAME: [a number, …], …}', '{about: text}')
+    """
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if isinstance(kind, UnionType):
+        return " or ".join(map(form, inner))
+    if is_dataclass(origin):
+        required = [f for f in fields(origin) if f.default is MISSING and f.default_factory is MISSING]
+        return f"{{{', '.join(f'{f.name}: {form(f.type)}' for f in required)}}}"
+    if origin is dict:
+        return f"{{NAME: {form(inner[1])}, …}}"
+    if origin is list:
+        return f"[{form(inner[0])}, …]"
+    return "a value" if kind is Any else TYPES[origin][0]
 
 
 def reject_unknown(prefix: str, names: Iterable[Any], known: Collection[str], problem: str = "unknown key") -> None:

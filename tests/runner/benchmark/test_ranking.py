@@ -9,7 +9,7 @@ import pytest
 from helpers.pages import faults, violations
 from trainopt.runner.benchmark.plan import Search
 from trainopt.runner.benchmark.ranking import rank, ranking_as_json
-from trainopt.runner.benchmark.report import ranking_table, times_table, write_report
+from trainopt.runner.benchmark.report import conclusion, ranking_table, times_table, write_report
 from trainopt.runner.benchmark.results import Results, TrialResult, add_records, find_target
 from trainopt.runner.benchmark.submissions import Submission
 from trainopt.runner.benchmark.suite import Effort, Suite, Workload
@@ -157,6 +157,16 @@ def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(m
         for trial in made_up.study("x", "a", study):
             trial.state, trial.refusal = "failed", "nor here"
     assert made_up.refused_everywhere() == ["The a"]
+
+
+def test_a_target_that_nobody_reached_is_named(tmp_path):
+    never, soon = [1.0, 2.0], [1.0, 95.0]
+    values = {name: {"x": [[soon]], "y": [[never]], "z": [[never]]} for name in "ab"}
+    text = conclusion(rank(MadeUp(values, tmp_path).results, "steps"))
+    assert text.endswith("No submission reached the target of y, z: this lowers every score.")
+    values = {name: {"x": [[never]]} for name in "ab"}
+    text = conclusion(rank(MadeUp(values, tmp_path).results, "steps"))
+    assert text == "No submission reached the target of any workload."
 
 
 @pytest.mark.slow

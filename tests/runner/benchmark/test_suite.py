@@ -59,7 +59,17 @@ def test_what_a_file_says(written):
         ("held_out_of: one", "held_out_of: two", "mine.yaml: workloads.two.held_out_of: two: is held out itself"),
         ("target: 90", "target: high", "mine.yaml: workloads.two.target: must be a number or null, and is high"),
         ("{trials: 2,", "{trials: 0,", "mine.yaml: full.trials: must be an integer >= 1, and is 0"),
-        ("about: first, ", "", "mine.yaml: workloads.one.about: is missing"),
+        ("about: first, ", "", "mine.yaml: workloads.one.about: is missing; it must be text"),
+        (
+            "full: {trials: 2, studies: 2}\n",
+            "",
+            "mine.yaml: full: is missing; it must be {trials: an integer, studies: an integer}",
+        ),
+        (
+            "submissions: [optimizer=sgd]\n",
+            "",
+            "mine.yaml: submissions: is missing; it must be [text, …]",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(written, before, after, line):

@@ -77,6 +77,12 @@ def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
     assert trainopt("--version").out.startswith("trainopt ")
 
 
+def test_help_about_sweepers_has_their_keys(trainopt):
+    out = trainopt("--help", "hydra/sweeper").out
+    for name in ("lr_heuristic  Find", "optuna  Search", "tournament  Tune", "hydra.sweeper.{n_trials,sampler,pruner,"):
+        assert f"  {name}" in out
+
+
 def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trainopt, tmp_path):
     assert "liao2018/svhn_dynamic  " in trainopt("--help", "experiment").out
     about = " ".join(trainopt("--help", "metric").out.split())

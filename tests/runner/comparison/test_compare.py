@@ -317,8 +317,8 @@ def test_folders_without_runs_are_named(trainopt, tmp_path):
 
 
 def test_the_terminal_says_what_the_tests_say(two, capsys):
-    def printed() -> str:
-        show_comparison(methods(two, baseline="sgd")[0], "epochs", wide_console())
+    def printed(baseline: str | None = "sgd") -> str:
+        show_comparison(methods(two, baseline=baseline)[0], "epochs", wide_console())
         return capsys.readouterr().out
 
     text = printed()
@@ -326,7 +326,15 @@ def test_the_terminal_says_what_the_tests_say(two, capsys):
     assert "On final top-1 (%): Adam is better than SGD by 2.88 (95 % interval " in text
     shutil.rmtree(two / "adam3")
     shutil.rmtree(two / "adam2")
-    assert "No test: fewer than 3 seeds." in printed()
+    few = printed()
+    assert "No test: fewer than 3 seeds." in few
+    assert "corrected by Holm's method" in text
+    assert "Holm's method" not in few
+    for seed in range(2):
+        shutil.rmtree(two / f"adam{seed}")
+    alone = printed(None)
+    assert "There is one method" in alone
+    assert not any(word in alone for word in ("Holm", "effect", "difference"))
 
 
 def test_tables_are_written(trainopt, two, tmp_path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from helpers.fixtures import image_folders, made_up_sweep
 from helpers.runs import same_weights, summary
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.isolation import run_isolated
+from trainopt.runner.system.lock import this_process
 
 # An optimizer of somebody's whose fate depends on `job`; every start and every step goes on record.
 THEIRS = """
@@ -209,6 +211,17 @@ def test_the_job_table_is_for_programs_and_for_runs_without_a_sweep(trainopt, tm
     nothing = trainopt("status", "empty")
     assert nothing.code == 2
     assert "empty: is no sweep's or run's folder" in nothing.err
+
+
+def test_a_run_that_was_killed_before_its_first_record_is_said(trainopt, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / "outputs/int").mkdir(parents=True)
+    (tmp_path / "outputs/int/lock").write_text(json.dumps({**this_process(), "pid": ended.pid}))
+    for folder in ("outputs", "outputs/int"):
+        out = trainopt("status", folder).out
+        assert "int: was killed before its first record; the same command begins it again\n" in out
+        assert "1 job: 1 interrupted" in out
 
 
 def test_a_sweep_is_no_run_to_resume(trainopt, tmp_path):
