@@ -6,24 +6,32 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
-from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from ..reporting.figure_style import LEGEND_WIDTH
+from ..reporting.figure_style import STYLE, legend_width, points
 from ..reporting.style import (
     SET_COLOURS,
     TRAJECTORY_COLOUR,
     SavedFigure,
+    add_legend,
     escape_math,
+    legend_columns,
+    legend_height,
     needs_log_scale,
+    new_figure,
     save_figure,
     set_title,
     style_axes,
+    title_lines,
 )
 
 LETTERS = "ABC"
 QUANTITY_LABELS = {"loss": "loss", "error": "error (%)"}
+SET_NAMES = {"train": "training images", "test": "test set"}
+CHECKPOINTS = "checkpoints, "  # before the name of a set
 CONTOUR_LEVELS = 16
 HIGHEST_LEVEL = 0.9  # quantile of the values on the plane
+NARROW = 5.0  # inches: the panels of a plane in a narrower figure are below one another
 MIN_ARROW = 0.2  # height of a barrier, as a fraction of the range of its curve, above which an arrow marks it
 
 
@@ -41,13 +49,16 @@ def checkpoint_names(landscape: dict[str, Any]) -> str:
         f"{letter}: {escape_math(c['name'])}, step {c['step']}"
         for letter, c in zip(LETTERS, landscape["checkpoints"], strict=False)
     ]
-    return "\n".join(each) if sum(map(len, each)) > LEGEND_WIDTH else "   ".join(each)
+    return "\n".join(each) if sum(map(len, each)) > legend_width() else "   ".join(each)
 
 
 def draw_line_figure(landscape: dict[str, Any], out: Path) -> SavedFigure:
     """Draws loss and error on each line, with the checkpoints and the barriers between them."""
-    lines = landscape["lines"]
-    figure = Figure(figsize=(10, 1.2 + 3.3 * len(lines)), layout="constrained")
+    lines, title = landscape["lines"], checkpoint_names(landscape)
+    labels = [f"{prefix}{name}" for name in SET_NAMES.values() for prefix in ("", CHECKPOINTS)]
+    columns = min(2, legend_columns(labels))
+    height = legend_height(len(title_lines(title, STYLE.get().width)), 1) + legend_height(len(labels), columns)
+    figure = new_figure(1.7 * len(lines), height + 0.6 * len(lines))
     grid = figure.subplots(len(lines), 2, squeeze=False)
     for row, line in zip(grid, lines, strict=True):
         ends = LETTERS[line["from"]], LETTERS[line["to"]]
@@ -56,14 +67,14 @@ def draw_line_figure(landscape: dict[str, Any], out: Path) -> SavedFigure:
                 draw_quantity(axis, line, kind, quantity)
             t = [point["t"] for point in line["points"]]
             axis.set_xlim(t[0], t[-1])
-            axis.set_xticks(np.arange(np.ceil(t[0] * 4) / 4, t[-1] + 0.01, 0.25))
+            axis.xaxis.set_major_locator(MultipleLocator(0.5))
             axis.set_xlabel(f"t, from {ends[0]} (0) to {ends[1]} (1)")
             axis.set_ylabel(label)
             style_axes(axis)
-        row[0].set_title(f"distance {line['distance']:.3g}", fontsize=9, loc="left")
+        row[0].set_title(f"distance {line['distance']:.3g}", fontsize=points(9), loc="left")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    set_title(figure, checkpoint_names(landscape))
+    add_legend(figure, dict(zip(labels, handles, strict=True)), columns)
+    set_title(figure, title)
     return save_figure(figure, "line", "Loss and error on the lines between checkpoints", out)
 
 
@@ -75,10 +86,10 @@ def draw_quantity(axis: Axes, line: dict[str, Any], kind: str, quantity: str) ->
     if line["ends_recomputed"]:
         values[ends] = [end[key] for end in line["ends_recomputed"]]
     values[~np.isfinite(values)] = np.nan
-    name = {"train": "training images", "test": "test set"}[kind]
+    name = SET_NAMES[kind]
     axis.plot(t, values, color=colour, label=name, zorder=3)
     style: dict[str, Any] = {"color": colour, "markeredgecolor": "black", "linestyle": "none", "zorder": 5}
-    axis.plot([0, 1], values[ends], "o", markersize=7, label=f"checkpoints, {name}", **style)
+    axis.plot([0, 1], values[ends], "o", markersize=points(7), label=f"{CHECKPOINTS}{name}", **style)
     inside = (t >= 0) & (t <= 1)
     chord = (1 - t) * values[ends[0]] + t * values[ends[1]]
     axis.plot(t[inside], chord[inside], color=colour, linestyle=":", linewidth=1, zorder=2)
@@ -101,20 +112,23 @@ def draw_plane_figure(landscape: dict[str, Any], out: Path) -> SavedFigure:
     plane = landscape["plane"]
     x, y = np.array(plane["x"]), np.array(plane["y"])
     ratio = (y[-1] - y[0]) / (x[-1] - x[0])
-    figure = Figure(figsize=(11, 1.4 + 4.2 * min(1.6, ratio)), layout="constrained")
+    title, is_narrow = checkpoint_names(landscape), STYLE.get().width < NARROW
+    height = (7.5 if is_narrow else 2.8) * min(1.6, ratio)
+    figure = new_figure(height, 0.6 + legend_height(len(title_lines(title, STYLE.get().width)), 1))
     panels = (("train_loss", "loss on training images"), ("test_error", "test error (%)"))
-    for axis, (key, label) in zip(figure.subplots(1, 2), panels, strict=True):
+    grid = figure.subplots(2, 1) if is_narrow else figure.subplots(1, 2)
+    for axis, (key, label) in zip(grid, panels, strict=True):
         axis.set_aspect("equal")
         draw_filled_contours(axis, x, y, np.array(plane["values"][key], dtype=float))
-        axis.set_title(label, fontsize=9, loc="left")
-        points = np.array([[p["x"], p["y"]] for p in plane["points"]])
-        axis.plot(*points.T, "-", color=TRAJECTORY_COLOUR, linewidth=1.4, zorder=3)
-        axis.plot(*points.T, "o", color="white", markeredgecolor="black", markersize=13, zorder=4)
-        for letter, point in zip(LETTERS, points, strict=True):
-            axis.text(*point, letter, ha="center", va="center_baseline", fontsize=9, zorder=5)
+        axis.set_title(label, fontsize=points(9), loc="left")
+        places = np.array([[p["x"], p["y"]] for p in plane["points"]])
+        axis.plot(*places.T, "-", color=TRAJECTORY_COLOUR, linewidth=points(1.4), zorder=3)
+        axis.plot(*places.T, "o", color="white", markeredgecolor="black", markersize=points(13), zorder=4)
+        for letter, place in zip(LETTERS, places, strict=True):
+            axis.text(*place, letter, ha="center", va="center_baseline", fontsize=points(9), zorder=5)
         axis.set_xlabel("distance from A along A–B")
         axis.set_ylabel("distance from the line A–B")
-    set_title(figure, checkpoint_names(landscape))
+    set_title(figure, title)
     return save_figure(figure, "plane", "Loss and error on the plane through three checkpoints", out)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..reporting.figure_style import add_style_flags, figure_style
 from ..system.display import Display, wide_console
 from ..system.errors import UserError
 from ..system.files import json_text, shown, write_text
@@ -44,6 +45,7 @@ def parser() -> FlagParser:
     parser.add_argument("--json", action="store_true", help="print the content of landscape.json instead of tables")
     out = Path("outputs/landscape")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    add_style_flags(parser)
     return parser
 
 
@@ -82,12 +84,13 @@ def run(options: Namespace) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         write_text(options.out / "landscape.json", json_text(result))
-        figures = draw_landscape(result, options.out)
+        with figure_style(options.style, options.width):
+            figures = draw_landscape(result, options.out)
     except OSError as error:
         raise UserError(f"{shown(options.out)}: cannot be written ({error.strerror}); give --out DIR") from error
     if options.json:
         print(json_text(result), end="")
         return
     show_landscape(result, display)
-    files = ", ".join(f"{figure.name}.png, {figure.name}.svg" for figure in figures)
+    files = ", ".join(f"{figure.name}.pdf, .png, .svg" for figure in figures)
     display.say(f"files: {shown(options.out)}/ (landscape.json, {files})")

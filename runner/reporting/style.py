@@ -138,12 +138,16 @@ def escape_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def title_lines(title: str, inches: float) -> list[str]:
+    """Returns the lines of a title above a figure of this width."""
+    style, usual = STYLE.get(), STYLES["notebook"]
+    letters = round(TITLE_WIDTH * inches * usual.font_size / (style.font_size * style.letter_width))
+    return [part for line in title.splitlines() for part in textwrap.wrap(line, letters, break_on_hyphens=False)]
+
+
 def set_title(figure: "Figure", title: str) -> None:
     """Writes a title of one or several lines above a figure; longer ones than the figure is wide are broken."""
-    style, usual = STYLE.get(), STYLES["notebook"]
-    letters = usual.font_size / (style.font_size * style.letter_width)
-    width = round(TITLE_WIDTH * letters * figure.get_figwidth())
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    lines = title_lines(title, figure.get_figwidth())
     figure.suptitle("\n".join(lines), fontsize=points(10))
     if len(lines) > 1 and figure.get_layout_engine() is None:
         figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
