@@ -73,7 +73,9 @@ class DatasetSource:
         self.format = torch.channels_last if channels_last and data.is_images else torch.contiguous_format
         if data.is_images:
             self.augmentation.check_size(*self.shape[1:])
-            self.normalisation = _normalisation(mean or [0.0], std or [1.0], self.device)
+            self.mean, self.std = list(mean or [0.0]), list(std or [1.0])
+            self.white = 255 if data.form.input_dtype == torch.uint8 else 1
+            self.normalisation = _normalisation(self.mean, self.std, self.device)
         dataset, are_classes = data.parts[part], data.labels is not None
         self.samples = Samples(dataset, part, indices, data.form, are_classes)
         tensors = tensors_of(dataset, are_classes)

@@ -51,8 +51,8 @@ class InMemory:
         self.num_classes = _count_labels(targets) if num_classes is None else num_classes
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.mean, self.std = list(mean), list(std)
-        white = 255 if images.dtype == np.uint8 else 1
-        self.scale = (1 / (white * torch.tensor(std, dtype=torch.float64))).float().view(-1, 1, 1).to(self.device)
+        self.white = 255 if images.dtype == np.uint8 else 1
+        self.scale = (1 / (self.white * torch.tensor(std, dtype=torch.float64))).float().view(-1, 1, 1).to(self.device)
         offset = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self.offset = offset.float().view(-1, 1, 1).to(self.device)
 

@@ -14,6 +14,7 @@ from ..reporting.tables import markdown
 from ..state.run import Run
 from ..system.files import read_json
 from .formats import Exported
+from .inputs import fenced, input_text
 
 POSITIONS = ("step", "epoch")
 SECTIONS_LEFT_OUT = ("logger", "run", "keep_checkpoints")  # of the configuration, as they have no effect on weights
@@ -54,6 +55,7 @@ def model_card(
         "## Use",
         "",
         *usage(exported, ways),
+        *input_text(run, config.data),
         "## Training",
         "",
         *facts_table(config, choices, summary, environment, run),
@@ -191,32 +193,16 @@ def usage(exported: Exported, ways: list[str]) -> list[str]:
     """Returns the code that loads the network; `folder` in it is that of the card."""
     lines = []
     if "timm" in ways:
-        lines += ["```python", *TIMM_CODE.splitlines(), "```", ""]
+        lines += fenced(TIMM_CODE.splitlines())
     if "program" in ways:
-        lines += ["With PyTorch alone:", "", "```python", *PROGRAM_CODE.splitlines(), "```", ""]
+        lines += ["With PyTorch alone:", "", *fenced(PROGRAM_CODE.splitlines())]
     if "class" in ways:
         module, _, name = exported.config.model["_target_"].rpartition(".")
         code = CLASS_CODE.format(module=module, name=name)
         also = "To train it further, or" if "program" in ways else "To load it,"
         package = "trainopt" if module.startswith("trainopt.") else module.partition(".")[0]
-        lines += [f"{also} with the weights by their names ({package} is needed):", "", "```python"]
-        lines += [*code.splitlines(), "```", ""]
-    return [*lines, *preprocessing_text(exported), ""]
-
-
-def preprocessing_text(exported: Exported) -> list[str]:
-    """Returns what a network takes."""
-    shape = ", ".join(map(str, exported.input_shape))
-    kind = str(exported.input_dtype).removeprefix("torch.")
-    if exported.mean is None or exported.std is None:
-        return [f"It takes inputs of shape (B, {shape}), {kind}."]
-    mean, std = ([f"{x:.6g}" for x in values] for values in (exported.mean, exported.std))
-    pad = exported.config.data.get("pad") or 0
-    padded = f" (with zero padding of {pad} pixels on every side)" if pad else ""
-    return [
-        f"It takes images of shape (B, {shape}), {kind}{padded}: pixels from 0 to 1, minus the mean"
-        f" [{', '.join(mean)}], divided by the standard deviation [{', '.join(std)}] of each channel."
-    ]
+        lines += [f"{also} with the weights by their names ({package} is needed):", "", *fenced(code.splitlines())]
+    return lines
 
 
 TIMM_CODE = """\
@@ -225,9 +211,6 @@ import torch
 
 folder = "."
 model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))  # of a PIL image
-with torch.no_grad():
-    outputs = model(torch.zeros(1, *model.pretrained_cfg["input_size"]))
 """
 PROGRAM_CODE = """\
 import torch
@@ -238,6 +221,7 @@ model = torch.export.load(f"{folder}/model.pt2").module()  # in evaluation mode
 CLASS_CODE = """\
 import json
 
+import torch
 from safetensors.torch import load_file
 from {module} import {name}
 

@@ -9,19 +9,18 @@ from typing import Any
 
 import torch
 
-from trainopt.data import FolderSource, InMemory
 from trainopt.models import LastLayer
 
 from ..analysis.checkpoints import checkpoint_path, read_state
 from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
 from ..records.checkpoint_files import holds_average
 from ..records.run_folder import read_config
-from ..state.run import Run
 from ..system.display import Display
 from ..system.errors import UserError, cannot_write
 from ..system.files import read_json, shown, write_text
 from .card import model_card
 from .formats import CONFIG_FILE, MARK, PROGRAM_FILE, WEIGHTS_FILE, Exported, write_network
+from .inputs import image_facts
 
 CARD_FILE = "README.md"
 FILES = (WEIGHTS_FILE, CONFIG_FILE, PROGRAM_FILE, CARD_FILE)
@@ -58,27 +57,12 @@ def export_run(folder: Path, which: str, out: Path, display: Display) -> list[st
     about: dict[str, Any] = {"run": folder.resolve().name, "checkpoint": path.name, "step": run.progress.step}
     with new_files(out) as temporary:
         shapes = (run.input_shape, run.input_dtype, run.num_outputs, run.num_tokens)
-        exported = Exported(network, config, choices, *shapes, **preprocessing(run))
+        exported = Exported(network, config, choices, *shapes, **image_facts(run))
         loads = write_network(exported, temporary, about)
         weights = f"the {'averaged ' if holds_average(state) else ''}weights of `{path.name}`"
         card = model_card(folder, exported, run, weights, results, loads)
         write_text(temporary / CARD_FILE, card)
     return sorted(name for name in FILES if (out / name).is_file())
-
-
-def preprocessing(run: Run) -> dict[str, Any]:
-    """Returns what is done to images before the network gets them; empty where inputs are no images."""
-    source = run.training_set  # those of evaluations may be features
-    if isinstance(source, InMemory):
-        return {"mean": source.mean, "std": source.std, "crop_pct": 1.0, "interpolation": "bilinear"}
-    if isinstance(source, FolderSource):
-        return {
-            "mean": source.mean,
-            "std": source.std,
-            "crop_pct": source.crop_pct,
-            "interpolation": source.interpolation,
-        }
-    return {}
 
 
 def check_out(out: Path) -> None:

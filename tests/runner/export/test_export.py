@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from scipy import stats
 
 from helpers.fixtures import made_up_run, made_up_sweep
 from helpers.runs import weights
-from trainopt.runner.analysis.evaluate import load_weights, rebuild_run
+from trainopt.runner.analysis.evaluate import evaluate_sets, load_weights, rebuild_run
 from trainopt.runner.export.card import commands_of, finals_of_seeds, seeds_table
 from trainopt.runner.export.export import export_run
 from trainopt.runner.records.run_folder import read_config
@@ -67,7 +68,7 @@ def test_timm_loads_its_network_with_its_preprocessing(trained, tmp_path, networ
     files = export_run(folder, "last", out, Display(quiet=True))
     assert files == ["README.md", "config.json", "model.safetensors"]
     run, inputs, outputs = network_of(folder, "last")
-    (code,) = code_blocks((out / "README.md").read_text())
+    code, _ = code_blocks((out / "README.md").read_text())
     model = executed(code, out)
     with torch.no_grad():
         assert torch.allclose(model(inputs), outputs, atol=1e-6)
@@ -134,7 +135,7 @@ def test_plain_torch_and_the_class_load_other_networks(trained, tmp_path, networ
     stored = load_file(out / "model.safetensors")
     is_trained = all(torch.equal(stored[name], value) for name, value in state["model"].items())
     assert is_trained == ("averaging=" not in line and "schedulefree" not in line)
-    plain, of_class = code_blocks((out / "README.md").read_text())
+    plain, of_class, *_ = code_blocks((out / "README.md").read_text())
     if line == NETWORKS["mlp"]:
         without = "import sys; sys.modules['trainopt'] = None"  # it cannot be imported
         assert torch.allclose(loaded_by(plain, out, without), outputs, atol=1e-5)
@@ -170,3 +171,68 @@ def test_the_command_exports_and_refuses(trained, trainopt, tmp_path):
         assert not list(Path().glob("new*"))
     assert "is of a test function, which has no network to export" in trainopt("export", str(theta), "--out", "n").err
     assert trainopt("export", str(folder)).err == "trainopt: export: --out is missing; give --out DIR, a new folder\n"
+
+
+def grey_images(kind: str, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 12, 12) of two classes, the darker and the brighter ones."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    pixels = rng.uniform(0, 120, (count, 12, 12)) + 100 * labels[:, None, None]
+    return (pixels.astype(np.uint8) if kind == "uint8" else pixels.astype(np.float32)), labels
+
+
+class GreyImages(torch.utils.data.Dataset):
+    """Each item is an image (H, W) of uint8 and its class."""
+
+    def __init__(self):
+        self.images, self.targets = grey_images("uint8")
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.images[index], int(self.targets[index])
+
+
+def grey_dataset():
+    return {"train": GreyImages(), "test": GreyImages()}
+
+
+SAMPLES = {  # options, images of the test set as the code of the card takes them
+    "Dataset": (f"data._target_={__name__}.grey_dataset", torch.from_numpy(grey_images("uint8")[0][:, None])),
+    "normalised": (
+        f"data._target_={__name__}.grey_dataset data.mean=[0.4] data.std=[0.2]",
+        torch.from_numpy(grey_images("uint8")[0][:, None]),
+    ),
+    "uint8": (
+        "data=arrays data.path={file} data.channels=3 data.pad=2",
+        torch.from_numpy(grey_images("uint8")[0][..., None]),
+    ),
+    "float": ("data=arrays data.path={file}", torch.from_numpy(grey_images("float32")[0][..., None])),
+    "upsampled": (
+        "data=arrays data.path={file} model=timm model.name=test_resnet",
+        torch.from_numpy(grey_images("uint8")[0][..., None]),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Dataset", *(pytest.param(name, marks=pytest.mark.slow) for name in SAMPLES if name != "Dataset")]
+)
+def test_the_code_of_the_card_predicts_what_evaluations_do(trained, tmp_path, name):
+    line, images = SAMPLES[name]
+    x, y = grey_images("float32" if name == "float" else "uint8")
+    x = x[..., None]
+    np.savez(tmp_path / "file.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    typed = ["model=mlp", *line.format(file=tmp_path / "file.npz").split(), *RUN[1:]]
+    folder, out = trained(*typed), tmp_path / "out"
+    export_run(folder, "last", out, Display(quiet=True))
+    run = rebuild_run(folder, "cpu", Display(quiet=True))
+    load_weights(run, torch.load(folder / "checkpoints/last.pt", weights_only=True), folder)
+    expected = evaluate_sets(run, {"test": run.evaluation_sets["test"]})["test"]
+    load, *_, predict = code_blocks((out / "README.md").read_text())
+    variables = {"images": images, "model": executed(load, out)}
+    exec("import torch\n" + predict, variables)
+    outputs, labels = variables["outputs"], torch.from_numpy(y)
+    assert torch.nn.functional.cross_entropy(outputs, labels).item() == pytest.approx(expected["loss"], rel=1e-5)
+    assert (outputs.argmax(1) == labels).float().mean().item() * 100 == pytest.approx(expected["top1"])
