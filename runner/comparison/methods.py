@@ -19,7 +19,7 @@ from .significance import Estimate, Verdict, compare_with_baseline, estimate, ho
 from .tuning.searches import MethodSearch
 
 COST = f"a Hessian-vector product counts as up to {HVP_COST} gradients"
-ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value")
+ACCURACY_COLUMNS = ("final.top1", "final.top5", "best_top1.value", "best_top5.value", "selected.top1", "selected.top5")
 DIVERGED_RULE = (
     "A diverged run counts as a network that predicts at random: accuracy 100 / classes, cross-entropy ln(classes),"
     " target never reached. Its other metrics, and the value of a test function, count as not a number."
@@ -215,7 +215,9 @@ def recorded_metrics(summaries: pd.DataFrame) -> dict[str, Metric]:
     """Returns the metrics that summaries have."""
     columns = [column for column in summaries if column.startswith("metrics.")]
     directions = {column.partition(".")[2]: next(iter(summaries[column].dropna()), None) for column in columns}
-    return metrics_of(map(str, summaries), directions, selected_metric(summaries))
+    sets = summaries["best_on"].unique()
+    best_on = str(sets[0]) if len(sets) == 1 and isinstance(sets[0], str) else None
+    return metrics_of(map(str, summaries), directions, selected_metric(summaries), best_on)
 
 
 def selected_metric(summaries: pd.DataFrame) -> str | None:
@@ -249,10 +251,13 @@ def score_diverged(summaries: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd
         if pd.isna(scored.at[run, "classes"]):
             continue
         classes = int(scored.at[run, "classes"])
-        scored.loc[run, ["final.top1", "best_top1.value"]] = 100 / classes
-        scored.loc[run, ["final.top5", "best_top5.value"]] = 100 * min(5, classes) / classes
+        values = {"top1": 100 / classes, "top5": 100 * min(5, classes) / classes}
         if losses_of(scored)[run] == "cross_entropy":
-            scored.loc[run, ["final.loss", "lowest_loss.value"]] = math.log(classes)
+            values["loss"] = math.log(classes)
+        for name, value in values.items():
+            best = "lowest_loss.value" if name == "loss" else f"best_{name}.value"
+            places = (f"final.{name}", best, f"selected.{name}")
+            scored.loc[run, [column for column in places if column in columns]] = value
     scored[columns] = scored[columns].apply(pd.to_numeric)  # a value that is not finite is null in a summary
     return scored
 

@@ -28,33 +28,44 @@ METRICS = {
     "train_seconds": Metric("train_seconds", "training time (s)", False, ".1f"),
 }
 NON_NEGATIVE_LOSSES = {"cross_entropy", "bce", "mse"}  # of summaries; any other loss may be negative
-NO_METRICS = ("step", "epoch", "top1", "top5")  # of `final`
+POSITION = ("step", "epoch")  # in `final` and `selected`
 
 
-def metrics_of(columns: Iterable[str], directions: Mapping[str, Any], best: str | None) -> dict[str, Metric]:
-    """Returns METRICS, and those of the configurations: their final values, and the best of the one that was selected.
+def metrics_of(
+    columns: Iterable[str], directions: Mapping[str, Any], best: str | None, best_on: str | None = None
+) -> dict[str, Metric]:
+    """Returns METRICS, and those of the configurations: final values, test values at the best validation, the best.
 
     Args:
         columns: of the summaries.
         directions: whether more is better, by the names of metrics.
         best: the name of the metric that selects the best weights, if that is the same in all runs.
+        best_on: the set that it is taken on, if that is the same in all runs.
 
-    >>> metrics_of(["final.rmse", "final.shifted.top1"], {"rmse": False}, "rmse")["best_rmse"]
-    Metric(column='best.value', label='best rmse', more_is_better=False, form='.4g')
+    >>> metrics_of(["final.rmse", "final.shifted.top1"], {"rmse": False}, "rmse", "validation")["best_rmse"]
+    Metric(column='best.value', label='best validation rmse', more_is_better=False, form='.4g')
     """
     metrics = dict(METRICS)
+    starts = {"final": "final", "selected": "selected test"}
     for column in columns:
         first, _, name = column.partition(".")
         kind, _, of_set = name.rpartition(".")
-        if first != "final" or (not kind and (name in NO_METRICS or column == METRICS["final_loss"].column)):
+        if first not in starts or name in POSITION or column in [metric.column for metric in METRICS.values()]:
             continue
         label, form, unit = metric_form(of_set)
-        text = " ".join(["final", *filter(None, [kind]), f"{label}{f' ({unit.strip()})' if unit else ''}"])
-        metrics[f"final_{name.replace('.', '_')}"] = Metric(column, text, direction(of_set, directions), form)
+        start = f"{first} {kind}" if kind else starts[first]
+        text = f"{start} {label}{f' ({unit.strip()})' if unit else ''}"
+        form = METRICS["final_loss"].form if column == "selected.loss" else form
+        metrics[f"{first}_{name.replace('.', '_')}"] = Metric(column, text, direction(of_set, directions), form)
     if best is not None and f"best_{best}" not in metrics and best != "loss":
         label, form, unit = metric_form(best)
         text = f"best {label}{f' ({unit.strip()})' if unit else ''}"
         metrics[f"best_{best}"] = Metric("best.value", text, direction(best, directions), form)
+    if best_on is not None:
+        for name, metric in metrics.items():
+            first, _, rest = metric.label.partition(" ")
+            if first in ("best", "lowest"):
+                metrics[name] = metric._replace(label=f"{first} {best_on} {rest}")
     return metrics
 
 

@@ -81,7 +81,7 @@ def load_run(path: str | Path) -> LoadedRun:
     summary, config, choices, environment = read_header(folder)
     metrics = read_frame(folder / METRICS_FILE)
     evaluations = read_frame(folder / EVALUATIONS_FILE) if (folder / EVALUATIONS_FILE).exists() else pd.DataFrame()
-    return LoadedRun(folder, summary, config, choices, environment, metrics, evaluations)
+    return LoadedRun(folder, with_selected(summary, metrics), config, choices, environment, metrics, evaluations)
 
 
 def load_runs(
@@ -127,7 +127,7 @@ def load_folders(
             problems.append((name, str(error)))
             continue
         parts.append(thin(records.assign(run=name), summary))
-        summaries[name] = dict(flatten(summary))
+        summaries[name] = dict(flatten(with_selected(summary, records)))
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
         environments[name] = dict(flatten(environment))
 
@@ -135,6 +135,26 @@ def load_folders(
         return pd.DataFrame.from_dict(by_run, orient="index")
 
     return Runs(frame(summaries), frame_of_values(configs), frame(environments), joined(parts), problems)
+
+
+def with_selected(summary: dict[str, Any], records: pd.DataFrame) -> dict[str, Any]:
+    """Returns a summary with `selected`, the test metrics at the best validation, which earlier versions left out.
+
+    Args:
+        summary: of a run.
+        records: of its metrics.jsonl.
+    """
+    best, final = summary.get("best"), summary.get("final")
+    if summary.get("selected") or summary["best_on"] != "validation" or not best or not final or records.empty:
+        return summary
+    at_best = records[records["step"] == best["step"]].drop_duplicates("kind", keep="last").set_index("kind")
+    sets = {"test": final, **{name: values for name, values in final.items() if isinstance(values, dict)}}
+    selected: dict[str, Any] = {"step": best["step"], "epoch": best["epoch"]}
+    for kind in [name for name in sets if name in at_best.index]:
+        row = at_best.loc[kind]
+        numbers = {name: row[name] for name, value in sets[kind].items() if isinstance(value, int | float)}
+        selected |= numbers if kind == "test" else {kind: numbers}
+    return {**summary, "selected": selected}
 
 
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:

@@ -64,7 +64,7 @@ class Recorder:
         self._fingerprint = fingerprint
         self._best_on = next(iter(run.evaluation_sets))  # validation, where there is one
         self._loggers = list(loggers)
-        self._best: dict[str, Any] = {"best": None, "best_top1": None, "lowest_loss": None, "final": None}
+        self._best: dict[str, Any] = dict.fromkeys(("best", "best_top1", "lowest_loss", "selected", "final"))
         self._arrays: dict[str, dict[str, np.ndarray]] = {}  # of the last evaluation, by kind
         self._improved = False  # since best.pt was written
         self._keep_every = keep_every
@@ -105,6 +105,11 @@ class Recorder:
             self._best["final"] = {**final, **numbers, **position}
         elif kind != "validation":  # a further test set
             self._best["final"] = {**final, kind: numbers}
+        best = self._best["best"]
+        if kind != self._best_on == "validation" and best and best["step"] == progress.step:  # validation came first
+            selected = self._best["selected"] or {}
+            earlier = selected if selected.get("step") == progress.step else position
+            self._best["selected"] = {**earlier, **(numbers if kind == "test" else {kind: numbers})}
         if kind != self._best_on:
             return
         metrics = [("best", selection.metric, selection.sign), ("best_top1", "top1", 1), ("lowest_loss", "loss", -1)]

@@ -161,6 +161,14 @@ class Display:
             where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
             text = value_text(best["value"], losses if name == "loss" else form, unit)
             table.add_row(f"{label} ({kind})", text, *where)
+        if selected := summary.get("selected"):
+            best = summary["best"]
+            where = (str(best["step"]), f"{best['epoch']:.2f}", duration_text(best["train_seconds"]))
+            chosen = best["metric"] if best["metric"] in selected else "loss"
+            _, form, unit = metric_form(chosen)
+            text = value_text(selected[chosen], losses if chosen == "loss" else form, unit)
+            label = f"test {metric_form(chosen)[0]} at the best validation {metric_form(best['metric'])[0]}"
+            table.add_row(label, text, *where)
         self.say(table)
         names = [*FIGURES, ARRAYS, *(f"{name}.png" for name in summary.get("metrics", {}))]
         figures = "".join(f", {name}" for name in names if (folder / name).exists())
