@@ -1,6 +1,7 @@
 """The command line: a command by its name, anything else is a run or a sweep. Imports torch only when a run begins."""
 
 import os
+import shlex
 import sys
 from importlib import import_module
 
@@ -15,6 +16,18 @@ COMMANDS = {
     **{name: f"cluster.{name}" for name in ("submit", "cancel")},
     "benchmark": "benchmark.benchmark",
 }
+FLAGS_WITH_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+)
 
 
 def main() -> None:
@@ -53,6 +66,15 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         raise UserError(unknown_command(first, COMMANDS))
     else:
         name = "run"
+        check_is_first(arguments)
     if launched_size() > 1 and name not in ("run", "resume", "help"):
         raise UserError(f"{name}: takes one process; torchrun is for a run, or for resume RUN; type trainopt {name}")
     return import_module(f".commands.{COMMANDS.get(name, name)}", __package__).command(arguments, debug)
+
+
+def check_is_first(arguments: list[str]) -> None:
+    """Raises UserError for the name of a command behind other words."""
+    for place, word in enumerate(arguments[1:], 1):
+        if word in COMMANDS and arguments[place - 1] not in FLAGS_WITH_VALUE:
+            others = shlex.join([*arguments[:place], *arguments[place + 1 :]])
+            raise UserError(f"{word}: a command is the first word; write trainopt {word} {others}")

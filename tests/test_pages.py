@@ -31,6 +31,7 @@ RUN_ELSEWHERE = {
 }
 NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands elsewhere
     "docs/benchmark.md: # One ranking over many workloads": "hours; a suite of two workloads: tests/runner/benchmark",
+    "docs/benchmark.md: An optimizer of your own": "minutes; a suite of two workloads: tests/runner/benchmark",
     "docs/benchmark.md: Suites": "a suite of the reader, as in tests/runner/benchmark",
     "docs/cluster.md: # On a cluster": "needs SLURM; with it: tests/runner/cluster",
     "docs/cluster.md: What a task asks for": "needs SLURM; with it: tests/runner/cluster",

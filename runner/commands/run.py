@@ -27,8 +27,8 @@ from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
 from ..system.environment import launched_size
 from ..system.errors import UserError, one_line
-from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, show, starts_jobs
-from ..trials.declared import space_file
+from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, parse_overrides, show, starts_jobs
+from ..trials.declared import declared_overrides, space_file
 from ..trials.result import TrialSearchResult, show_trials
 
 STRICT, SPACE = "--strict", "--space"
@@ -152,15 +152,24 @@ def read_flags(arguments: list[str]) -> Namespace:
 
 
 def show_space(arguments: list[str]) -> int:
-    """Prints the search space of the chosen optimizer; returns the exit code."""
+    """Prints the search space of the chosen optimizer; returns the exit code.
+
+    Raises:
+        UserError: there is none, or it has a key that a run with this optimizer does not have.
+    """
     register_with_hydra()
     flags = read_flags(arguments)
+    typed = typed_overrides(arguments)
     try:
         with HydraSession(flags.config_dir, flags.config_path, flags.config_name) as hydra:
-            path = space_file(hydra.compose_run(flags.overrides))
+            config = hydra.compose_run(flags.overrides)
+            path, declared = space_file(config), declared_overrides(config)
+            parse_overrides(declared)
+            typed += declared
+            hydra.compose_run([*flags.overrides, *(f"{override.partition('=')[0]}=null" for override in declared)])
     except HydraException as error:
         vocabulary = Vocabulary([*config_folders(arguments), CONF])
-        raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
+        raise UserError(explain(error, typed, vocabulary)) from error
     print(path.read_text(encoding="utf-8"), end="")
     return 0
 

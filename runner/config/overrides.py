@@ -22,7 +22,7 @@ KEYS = {
     "schedule.warmup={}steps": "warmup_steps warmup_iters num_warmup_steps lr_warmup_steps",
     "model={}": "arch architecture net network backbone model_name",
     "model.weights=pretrained": "pretrained",
-    "model.weights={}": "checkpoint ckpt ckpt_path initial_checkpoint load_weights",
+    "model.weights={}": "checkpoint ckpt initial_checkpoint load_weights",
     "model.hidden=[{}]": "hidden_size hidden_sizes hidden_dim hidden_dims hidden_units",
     "model.dropout={}": "drop dropout_rate",
     "model.drop_path_rate={}": "drop_path stochastic_depth",
@@ -92,7 +92,7 @@ KEYS = {
     "hydra.sweeper.n_trials={}": "n_trials num_trials",
     "hydra/sweeper={}": "sweeper",
     "hydra/launcher={}": "launcher",
-    "a run is continued by trainopt resume RUN": "resume resume_from resume_from_checkpoint",
+    "a run is continued by its command, or trainopt resume RUN": "ckpt_path resume resume_from resume_from_checkpoint",
     "torchrun starts a run on several devices, see docs/many_devices.md": "devices strategy num_nodes world_size",
     "a network gets the numbers of classes and of channels from the data": "num_classes in_chans in_channels",
     "data.workers is the number of processes that read": "pin_memory persistent_workers prefetch_factor",
@@ -268,7 +268,7 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     >>> hint("trainer.max_epochs", "3"), hint("batch-size")
     ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
     >>> hint("resume_from"), hint("nonsense")
-    ('; a run is continued by trainopt resume RUN', None)
+    ('; a run is continued by its command, or trainopt resume RUN', None)
     >>> hint("loss", "mine.focal")
     '; did you mean objective._target_=mine.focal?'
     >>> hint("evaluation_sets.fog.path", "fog.npz")

@@ -26,7 +26,9 @@ def plan_sweep(config: DictConfig) -> Path:
         UserError: a job cannot be run as it was typed.
     """
     folder, typed = Path(config.hydra.sweep.dir), as_typed(config.hydra.overrides.task)
-    check_same_share([*configured_overrides(config), *parse_overrides(typed)])
+    overrides = [*configured_overrides(config), *parse_overrides(typed)]
+    check_same_share(overrides)
+    check_swept_classes(overrides)
     former_name = former_sweep_name(typed, config.hydra.runtime.choices, folder.name)
     if former_name is not None and not folder.exists() and (folder.with_name(former_name) / PLAN).exists():
         raise UserError(moved_text(folder.with_name(former_name), folder, "sweep"))
@@ -110,6 +112,18 @@ def check_same_share(overrides: list[Override]) -> None:
     """Raises UserError where jobs of a sweep would differ in devices_per_job, which makes no other runs of them."""
     if any(o.key_or_group == "devices_per_job" and o.is_sweep_override() for o in overrides):
         raise UserError("devices_per_job: is the same for all jobs of a sweep; give one value")
+
+
+def check_swept_classes(overrides: list[Override]) -> None:
+    """Raises UserError where a class takes the place of all options of a group that a sweep has several of."""
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    for override in overrides:
+        group, _, last = str(override.key_or_group).rpartition(".")
+        if last == "_target_" and group in swept:
+            raise UserError(
+                f"{override.input_line}: would take the place of every {group} of the sweep; write a file"
+                f" DIR/{group}/NAME.yaml with that _target_, and type --config-dir DIR {group}=…,NAME"
+            )
 
 
 def check_packing(config: DictConfig) -> None:

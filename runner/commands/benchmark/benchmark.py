@@ -142,8 +142,8 @@ def benchmark(plan: BenchmarkPlan, options: Namespace, debug: bool) -> int:
         UserError: a search cannot be run; where it could be known before, nothing was run.
     """
     searches = [search for search in plan.searches if not search.is_done()]
-    show_plan(plan, searches)
     plan.check(searches)
+    show_plan(plan, searches)
     if options.dry_run:
         for name, workload in plan.suite.workloads.items():
             goal = workload.metric if workload.target is None else workload.goal
