@@ -25,7 +25,8 @@ def parser() -> FlagParser:
     parser.add_argument(
         "--metric",
         metavar=f"{'|'.join(METRICS)}|NAME",
-        help="NAME: a metric of the runs, final_NAME; default: final_top1, or what the runs select by, or final_loss",
+        help="NAME: final_NAME or selected_NAME (test, at the best validation) of the runs; default: final_top1,"
+        " or what the runs select by, or final_loss",
     )
     parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
     parser.add_argument("--x", default="epochs", choices=tuple(AXES), help="x axis of curves: vs. steps, epochs, …")

@@ -329,7 +329,7 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     if runs.summaries["best_on"].nunique() > 1:
         obstacles.append("best metrics are those on the validation set in some runs, on the test set in others")
     losses = [key for key in differing if key in ("choices.objective", "objective._target_")]
-    if losses and metric in ("final_loss", "lowest_loss"):
+    if losses and metric in ("final_loss", "lowest_loss", "selected_loss"):
         obstacles.append(
             f"{metric} is of different losses ({losses[0].removeprefix('choices.')}); give another --metric"
         )

@@ -2,9 +2,11 @@
 
 import csv
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from ..reporting.figure_style import STYLE
@@ -74,7 +76,8 @@ def report_comparison(
     for name, reason in comparison.runs.problems:
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not force:
-        raise UserError(f"compare: {'; '.join(comparison.obstacles)}; --force compares all the same")
+        hint = leave_out_text(comparison.runs.configs["duration"].map(str))
+        raise UserError(f"compare: {'; '.join(comparison.obstacles)}{hint}; --force compares all the same")
     check_columns(comparison, columns)
     for obstacle in comparison.obstacles:
         console.print(f"warning: {obstacle}", markup=False, soft_wrap=True)
@@ -90,6 +93,24 @@ def report_comparison(
         text = f"{shown(out)}/ held an earlier comparison, whose files were replaced; --out DIR keeps both"
         left = f"; of it remain {', '.join(remaining)}" if remaining else ""
         console.print(f"{text}{left}", markup=False, soft_wrap=True)
+
+
+def leave_out_text(durations: pd.Series) -> str:
+    """Returns how runs are left out that have another duration than most; empty where there are none.
+
+    Args:
+        durations: by the folder of the run.
+
+    >>> leave_out_text(pd.Series({"s/a": "2epochs", "s/b": "2epochs", "s/c": "1epochs"}))
+    '; to leave out s/c, name the folders of the others: trainopt compare s/a s/b'
+    """
+    usual = durations.mode()
+    others = list(durations.index[durations != usual.iloc[0]])
+    if not others:
+        return ""
+    same = list(durations.index[durations == usual.iloc[0]])
+    out, rest = (" ".join([*map(shlex.quote, runs[:3]), *["…"] * (len(runs) > 3)]) for runs in (others, same))
+    return f"; to leave out {out}, name the folders of the others: trainopt compare {rest}"
 
 
 def files_in(folder: Path) -> dict[str, int]:

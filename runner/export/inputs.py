@@ -12,7 +12,7 @@ from ..state.run import Run
 
 def image_facts(run: Run) -> dict[str, Any]:
     """Returns what is done to images before the network gets them; empty where inputs are no images."""
-    source = run.training_set  # those of evaluations may be features
+    source: Any = run.training_set  # those of evaluations may be features
     if isinstance(source, FolderSource):
         crop = {"crop_pct": source.crop_pct, "interpolation": source.interpolation}
         return {"mean": source.mean, "std": source.std, **crop}

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from ..objectives.binary_cross_entropy import BinaryCrossEntropy
 from ..objectives.cross_entropy import CrossEntropy
-from ..objectives.loss import Loss, OwnLoss
+from ..objectives.loss import Loss, NoLoss, OwnLoss
 from ..system.errors import UserError, one_line
 from .accuracy import TopAccuracy
 from .metric import Metric, values_of
@@ -37,6 +37,8 @@ def try_out_loss(config: DictConfig, loss: Loss, outputs: Tensor, targets: Tenso
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Using a target size")  # the difference of each two would be taken
             (loss.try_out if isinstance(loss, OwnLoss) else loss)(outputs, targets)
+    except NoLoss as error:
+        raise UserError(f"objective: {name} {one_line(error)}") from error
     except Exception as error:
         raise UserError(f"objective: {name} does not take the outputs and targets ({one_line(error)})") from error
     for key in ("mixup", "cutmix"):

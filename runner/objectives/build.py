@@ -34,6 +34,6 @@ def build_loss(config: DictConfig, num_classes: int | None, device: torch.device
     if not callable(function):
         raise UserError(f"objective: {type(function).__name__} is no function of outputs and targets")
     try:
-        return OwnLoss(function, device)
+        return OwnLoss(function, device, str(node["_target_"]))
     except ValueError as error:
         raise UserError(f"objective: {one_line(error)}") from error

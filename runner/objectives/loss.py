@@ -17,11 +17,13 @@ class Loss(ABC):
 
     Attributes:
         term: its name in training rows.
+        target: the class or function of the user that computes it; None: it is one of ours.
         gives_samples: whether `of_samples` is available.
         is_softmax: whether outputs are logits of a softmax; so it is taken of a loss of the user.
     """
 
     term: str = "objective"
+    target: str | None = None
     gives_samples: bool = True
     is_softmax: bool = True
 
@@ -100,6 +102,10 @@ def comparable(outputs: Tensor, targets: Tensor, num_classes: int | None) -> tup
     return outputs, targets
 
 
+class NoLoss(ValueError):
+    """What a callable returns is no loss."""
+
+
 class OwnLoss(Loss):
     """A callable of outputs and targets as a loss.
 
@@ -107,12 +113,14 @@ class OwnLoss(Loss):
         function: returns a scalar, the mean over the batch, or the losses of the samples (B,). One of torch's, or
             another with `reduction`, as argument or as attribute, gives both. A module is used on the device.
         device: of outputs and targets.
+        target: its name, as it was typed.
 
     Raises:
         ValueError: it sums over the batch, or has parameters, which nothing would train.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device | str = "cpu"):
+    def __init__(self, function: Callable[..., Any], device: torch.device | str = "cpu", target: str | None = None):
+        self.target = target
         if isinstance(function, nn.Module):
             if next(function.parameters(), None) is not None:
                 raise ValueError("has parameters, which nothing would train; they belong into the model")
@@ -157,7 +165,7 @@ class OwnLoss(Loss):
         loss = function(outputs, targets)
         if not isinstance(loss, Tensor) or (loss.dim() > 0 and len(loss) != len(outputs)):
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"must return a scalar or the loss of each sample, and returns {what}")
+            raise NoLoss(f"must return a tensor, a scalar or (B,), and returns {what}")
         return loss
 
 

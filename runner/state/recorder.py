@@ -204,7 +204,7 @@ class Recorder:
         """Writes the rows that wait and summary.json, and returns the summary."""
         self.flush()
         run = self._run
-        seconds = run.clocks.state_dict()
+        seconds, loss = run.clocks.state_dict(), run.objective.loss
         summary = {
             "status": status,
             **{k: v for k, v in run.progress.counts().items() if k not in ("step", "epoch")},
@@ -217,7 +217,7 @@ class Recorder:
             "parameters": run.parameters,
             "trainable_parameters": run.trainable_parameters,
             "classes": None if run.objective.returns_loss else run.num_classes,
-            "objective": "value" if run.objective.returns_loss else run.objective.loss.term,
+            "objective": "value" if run.objective.returns_loss else loss.target or loss.term,
             "metrics": {name: metric.higher_is_better for name, metric in run.metrics.items()},
             "training_images": len(run.training_set),
             **{f"{kind}_images": len(source) for kind, source in run.evaluation_sets.items()},

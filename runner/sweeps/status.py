@@ -1,5 +1,6 @@
 """Prints the job table of a sweep."""
 
+import re
 import shlex
 import sys
 import time
@@ -11,6 +12,7 @@ from ..system.display import duration_text, plain_table, print_table, value_text
 from ..system.errors import FAILED
 from ..system.files import shown
 
+LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{4,}(?:e[+-]?\d+)?")
 LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
 STATE_COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
 
@@ -54,10 +56,16 @@ def place_text(job: JobStatus) -> str:
 
 
 def job_labels(jobs: list[JobStatus]) -> list[str]:
-    """Returns a label for each job: the overrides that not all jobs of its role have, or else the folder's name."""
+    """Returns a label for each job: the overrides that not all jobs of its role have, or else the folder's name.
+
+    Numbers that a search drew have four digits, where these tell the jobs apart.
+    """
     roles = Counter(job.role for job in jobs)
     number = Counter((job.role, text) for job in jobs for text in set(job.overrides))
     labels = [" ".join(t for t in job.overrides if number[job.role, t] < roles[job.role]) or job.name for job in jobs]
+    if any(job.role or job.is_trial for job in jobs):
+        rounded = [LONG_NUMBER.sub(lambda match: f"{float(match[0]):.4g}", label) for label in labels]
+        labels = rounded if len(set(rounded)) == len(set(labels)) else labels
     return [label.replace("[", r"\[") for label in labels]
 
 

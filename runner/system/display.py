@@ -112,9 +112,9 @@ class Display:
         self._bar.update(self._task, completed=elapsed, description=text, refresh=True)
 
     def show_evaluation(
-        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any]
+        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any], selected: str = "top1"
     ) -> None:
-        """Prints an evaluation in one line."""
+        """Prints an evaluation in one line, with the metric that selects the best weights."""
         if all(set(row) <= {"loss", "theta"} for row in rows.values()):  # a function of its parameters alone
             self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
             return
@@ -122,7 +122,7 @@ class Display:
         if train_row:
             parts.append(f"batch loss {train_row['total']:.4f}")
         for kind, row in rows.items():
-            metrics = [f"{label} {row[name]:{form}}{unit}" for name, label, form, unit in shown_metrics(row)]
+            metrics = [f"{label} {row[name]:{form}}{unit}" for name, label, form, unit in shown_metrics(row, selected)]
             parts.append("  ".join([f"{kind} loss {row['loss']:.4f}", *metrics]))
             self._accuracy = f"  {kind} {metrics[0].replace('  ', ' ')}" if metrics else ""
         self.say("  ".join(parts))
@@ -169,7 +169,8 @@ class Display:
             text = value_text(selected[chosen], losses if chosen == "loss" else form, unit)
             label = f"test {metric_form(chosen)[0]} at the best validation {metric_form(best['metric'])[0]}"
             table.add_row(label, text, *where)
-        self.say(table)
+        if not summary.get("range_test"):  # its last learning rates destroy the network
+            self.say(table)
         names = [*FIGURES, ARRAYS, *(f"{name}.png" for name in summary.get("metrics", {}))]
         figures = "".join(f", {name}" for name in names if (folder / name).exists())
         self.say(f"files: {shown(folder)}/ (metrics.jsonl, summary.json{figures}, checkpoints/, …)")
@@ -188,10 +189,17 @@ def metric_form(name: str) -> tuple[str, str, str]:
     return label, ".2f" if unit else ".4g", unit
 
 
-def shown_metrics(row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Returns (name, label, format, unit) of the metrics of an evaluation that fit into a line: top1, or the first."""
+def shown_metrics(row: dict[str, Any], selected: str = "top1") -> list[tuple[str, str, str, str]]:
+    """Returns (name, label, format, unit) of the metrics of an evaluation that fit into a line.
+
+    These are top1, or the first ones, and the one that selects the best weights.
+
+    >>> [name for name, *_ in shown_metrics({"loss": 0.1, "top1": 90.0, "top5": 99.0, "worst": 70.0}, "worst")]
+    ['top1', 'worst']
+    """
     numbers = [name for name, value in row.items() if isinstance(value, int | float) and name != "loss"]
     names = ["top1"] if "top1" in numbers else numbers[:3]
+    names += [selected] if selected in numbers and selected not in names else []
     forms = [(name, *metric_form(name)) for name in names]
     return [(name, label, "5.2f" if name == "top1" else form, unit) for name, label, form, unit in forms]
 

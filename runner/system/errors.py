@@ -39,6 +39,7 @@ def exit_code_of(work: Callable[[], int], debug: bool) -> int:
     except UserError as error:
         return report_error(error, debug)
     except KeyboardInterrupt as stop:
+        print("trainopt: interrupted", file=sys.stderr)
         return interrupted_code(stop)
 
 

@@ -288,7 +288,7 @@ def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) ->
         options = {key: value for key, value in group.items() if key != "params"}
         values = ", ".join(f"{k}={float(f'{v:.6g}') if isinstance(v, float) else v}" for k, v in options.items())
         count = sum(p.numel() for p in group["params"])
-        notes.append(f"{count:,} parameters with {values or 'the hyperparameters of the optimizer alone'}")
+        notes.append(f"{count:,} parameters with {values or 'the keys of optimizer, and none of their own'}")
     return complete(plugin, Optimizer, "optimizer")
 
 

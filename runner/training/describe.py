@@ -24,7 +24,8 @@ def describe_run(config: DictConfig, choices: dict[str, Any], run: Run, folder: 
         folder: the run's.
     """
     features = [] if run.features is None else [("features", run.features)]
-    changes = run.batching.describe()
+    changes, count = run.batching.describe(), count_batches(run)
+    batches = f"{count} {'batch' if count == 1 else 'batches'} an epoch"
     is_function = run.objective.returns_loss
     precision = str(next(run.network.parameters()).dtype).removeprefix("torch.") if is_function else config.precision
     return [
@@ -32,7 +33,7 @@ def describe_run(config: DictConfig, choices: dict[str, Any], run: Run, folder: 
         ("data", f"{choices.get('data')}{'' if is_function else f' ({_count_images(run)})'}"),
         *features,
         ("optimizer", _describe_optimizer(config, choices, run)),
-        ("length", f"{config.duration}, {_count_batches(run)}{' at first' if changes else ''}"),
+        ("length", f"{config.duration}, {batches}{' at first' if changes else ''}"),
         *([("batches", changes)] if changes else []),
         ("device", f"{describe_device(run.device)}, {precision}"),
         *([("ranks", run.ranks.describe())] if run.ranks.size > 1 else []),
@@ -62,6 +63,6 @@ def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -
     return f"{name}{rate}, schedule {choices.get('schedule')}{warmup}"
 
 
-def _count_batches(run: Run) -> str:
-    count = sum(1 for _ in run.batching.spans_from(Position(), len(run.training_set)))
-    return f"{count} {'batch' if count == 1 else 'batches'} an epoch"
+def count_batches(run: Run) -> int:
+    """Returns the number of batches in an epoch, at first."""
+    return sum(1 for _ in run.batching.spans_from(Position(), len(run.training_set)))

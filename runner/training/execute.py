@@ -88,6 +88,7 @@ def start(
                 return 0
             return execute(config, choices, folder, command, display, interrupt, debug, change, pause_after, ranks)
     except KeyboardInterrupt as stop:
+        display.say("interrupted before the first step; the same command starts it again")
         return interrupted_code(stop)
     except UserError:
         raise
@@ -134,9 +135,9 @@ def execute(
     """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
     from .build import build
     from .compatibility import check_change
-    from .describe import describe_run
+    from .describe import count_batches, describe_run
     from .divergence import waiting_notes
-    from .schedule import zero_lr_notes
+    from .schedule import warmup_notes, zero_lr_notes
 
     run = build(config, folder, ranks=ranks)
     run.pause_after = pause_after
@@ -166,6 +167,7 @@ def execute(
             recorder = open_recorder(config, folder, run, resume_point, display)
             stack.callback(recorder.close)
         resume(run, recorder, folder, resume_point, display, history)
+        run.notes += warmup_notes(config.schedule.warmup, run.duration, count_batches(run))
         run.notes += zero_lr_notes(run.schedule, run.progress, run.duration)
         run.notes += waiting_notes(run)
         display.show_start(describe_run(config, choices, run, folder), run.notes)

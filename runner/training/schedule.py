@@ -63,6 +63,26 @@ def build_schedule(
         raise UserError(f"schedule.warmup={node.warmup}: {error}") from error
 
 
+def warmup_notes(warmup: str | None, duration: str, batches: int) -> list[str]:
+    """Returns a note where a run ends within its warm-up; or none.
+
+    Args:
+        warmup: its duration; None: there is none.
+        duration: of the run; of a time nothing is known.
+        batches: in an epoch.
+    """
+    if warmup is None:
+        return []
+    lengths = [Duration.parse(text) for text in (warmup, duration)]
+    if any(length.unit == "seconds" for length in lengths):
+        return []
+    over, whole = (length.amount * (batches if length.unit == "epochs" else 1) for length in lengths)
+    if over <= whole:
+        return []
+    steps = f"{ceil(whole):,} steps"
+    return [f"schedule.warmup={warmup} is longer than the run, {steps}: the learning rate never reaches its full value"]
+
+
 def zero_lr_notes(schedule: Schedule, progress: Progress, duration: str) -> list[str]:
     """Returns a note where the learning rate becomes 0 long before the end of the run, and stays so; or none.
 

@@ -124,7 +124,7 @@ def test_schedules_scale_every_group():
 def test_the_start_says_how_many_parameters_a_group_has():
     run = built(*RUN, "parameter_groups.no_decay=[norm]", "parameter_groups.rules=[{match: '^linear', lr: 0.1}]")
     assert [note for note in run.notes if "parameters with" in note] == [
-        "73,872 parameters with the hyperparameters of the optimizer alone",
+        "73,872 parameters with the keys of optimizer, and none of their own",
         "608 parameters with weight_decay=0.0",
         "650 parameters with lr=0.1",
     ]

@@ -130,7 +130,7 @@ def test_rows_of_the_fisher_probe_are_gradients_of_the_square_loss():
         (["objective._target_=tests_number.number"], "objective._target_=tests_number.number: cannot be imported"),
         (
             [f"objective._target_={__name__}.number"],
-            "must return a scalar or the loss of each sample, and returns float",
+            "number must return a tensor, a scalar or (B,), and returns float",
         ),
         (["objective._target_=torch.nn.SmoothL1Loss"], "torch.nn.SmoothL1Loss does not take the outputs and targets"),
         (

@@ -8,7 +8,7 @@ import pytest
 from helpers.cli import prepared, refusal
 from helpers.runs import rows, stop_at, train_run
 from trainopt.runner.training.build import build
-from trainopt.runner.training.schedule import zero_lr_notes
+from trainopt.runner.training.schedule import warmup_notes, zero_lr_notes
 
 RUN = ("model=mlp", "logger=none", "log_every=1steps")
 
@@ -177,3 +177,10 @@ def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     assert result.err.startswith("trainopt: schedule.warmup=soon: must be a duration")
     assert result.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_warm_up_longer_than_the_run_is_noted():
+    (note,) = warmup_notes("500steps", "3epochs", batches=12)
+    assert note.startswith("schedule.warmup=500steps is longer than the run, 36 steps:")
+    assert warmup_notes("36steps", "3epochs", batches=12) == warmup_notes(None, "3epochs", batches=12) == []
+    assert warmup_notes("4epochs", "36steps", batches=12) != [] == warmup_notes("1epochs", "5s", batches=12)
