@@ -13,7 +13,7 @@ from ..reporting.figure_style import STYLE
 from ..reporting.tables import markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
-from ..system.files import shown, write_text
+from ..system.files import plural, shown, write_text
 from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
@@ -102,15 +102,15 @@ def leave_out_text(durations: pd.Series) -> str:
         durations: by the folder of the run.
 
     >>> leave_out_text(pd.Series({"s/a": "2epochs", "s/b": "2epochs", "s/c": "1epochs"}))
-    '; to leave out s/c, name the folders of the others: trainopt compare s/a s/b'
+    '; to leave out s/c, give the folders of the other 2 runs alone, as SWEEP/RUN SWEEP/RUN'
     """
     usual = durations.mode()
     others = list(durations.index[durations != usual.iloc[0]])
     if not others:
         return ""
-    same = list(durations.index[durations == usual.iloc[0]])
-    out, rest = (" ".join([*map(shlex.quote, runs[:3]), *["…"] * (len(runs) > 3)]) for runs in (others, same))
-    return f"; to leave out {out}, name the folders of the others: trainopt compare {rest}"
+    names = " ".join([*map(shlex.quote, others[:3]), *["…"] * (len(others) > 3)])
+    rest = plural(len(durations) - len(others), "run")
+    return f"; to leave out {names}, give the folders of the other {rest} alone, as SWEEP/RUN SWEEP/RUN"
 
 
 def files_in(folder: Path) -> dict[str, int]:
