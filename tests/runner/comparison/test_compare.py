@@ -277,7 +277,7 @@ def test_unequal_tuning_effort_is_shown_and_an_obstacle(two, tmp_path, capsys):
     made_up_run(tmp_path / "tuning" / "adam", choices={"optimizer": "adam"}, config={"optimizer.lr": 0.01})
     comparison = read_comparison([two], [tmp_path / "tuning"])
     # four epochs of 10 gradients, and of one product that counts as two
-    efforts = "optimizer=adam 1 trials (40 gradients), optimizer=sgd 5 trials (240 gradients)"
+    efforts = "optimizer=adam 1 trial (40 gradients), optimizer=sgd 5 trials (240 gradients)"
     assert comparison.obstacles == [f"unequal tuning effort: {efforts}"]
     header, rows = comparison_table(comparison, [], [])
     assert [row[header.index("tuning gradients")] for row in rows] == ["40", "240"]

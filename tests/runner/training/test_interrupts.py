@@ -111,7 +111,7 @@ def test_an_error_that_a_library_makes_of_a_signal_is_none(tmp_path, number):
         HydraSession.compose = compose
 
     assert forked(*HERE, folder=tmp_path, before=prepare) == 128 + number
-    assert (tmp_path / "output").read_text() == ""
+    assert (tmp_path / "output").read_text() == "trainopt: interrupted\n"
 
 
 def test_below_nohup_a_lost_terminal_changes_nothing(tmp_path):
