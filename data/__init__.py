@@ -21,7 +21,7 @@ from .datasets.scikit_learn import breast_cancer, diabetes, digits
 from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
-from .digests import digest_of
+from .digests import checksum_of, digest_of
 from .errors import DataError, listed
 from .folders.image_folder import Folders, folder_arrays, image_folder, with_test_images
 from .folders.layout import ImageFiles, missing_test_set
@@ -76,6 +76,7 @@ __all__ = [
     "batches",
     "bootstrap",
     "breast_cancer",
+    "checksum_of",
     "class_balanced",
     "diabetes",
     "digest_of",

@@ -1,9 +1,13 @@
-"""Digests of tensors and plain values."""
+"""Digests of tensors and plain values, and quick checksums of large arrays."""
 
 import hashlib
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+WORDS = 128  # of 8 bytes, which `checksum_of` adds up
 
 
 def digest_of(*parts: object) -> str:
@@ -19,4 +23,24 @@ def digest_of(*parts: object) -> str:
             digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         else:
             digest.update(f"{part!r};".encode())
+    return digest.hexdigest()
+
+
+def checksum_of(arrays: Iterable[np.ndarray]) -> str:
+    """Returns a checksum, 64 hexadecimal digits, of the values, dtypes and shapes of arrays, at the speed of memory.
+
+    It is the SHA-256 digest of the sums, modulo 2^64, of the 8-byte words in each 1,024 bytes: it finds every single
+    change, and samples in another order; not two words that change places within 1,024 bytes.
+
+    >>> images = np.arange(2048, dtype=np.uint8)
+    >>> checksum_of([images])[:8] == checksum_of([images[::-1]])[:8]
+    False
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        whole = values.size - values.size % (8 * WORDS)
+        digest.update(values[:whole].view(np.uint64).reshape(-1, WORDS).sum(axis=1).data)
+        digest.update(values[whole:].data)
     return digest.hexdigest()

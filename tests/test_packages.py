@@ -51,7 +51,7 @@ ALLOWED = {
     },
     "runner.comparison": {
         *("runner.search", "runner.trials", "runner.sweeps", "runner.state"),
-        *("runner.reporting", "runner.records", "runner.config", "runner.system"),
+        *("runner.reporting", "runner.records", "runner.config", "runner.provenance", "runner.system"),
     },
     "runner.search": {
         *("runner.trials", "runner.sweeps", "runner.reporting", "runner.records", "runner.config", "runner.system"),
@@ -62,6 +62,7 @@ ALLOWED = {
     "runner.cluster": {"runner.sweeps", "runner.records", "runner.config", "runner.system"},
     "runner.sweeps": {
         *("runner.devices", "runner.training", "runner.reporting", "runner.records", "runner.config", "runner.system"),
+        "runner.provenance",
     },
     "runner.analysis": {
         *(
@@ -88,6 +89,7 @@ ALLOWED = {
             "runner.reporting",
             "runner.records",
             "runner.config",
+            "runner.provenance",
         ),
         *("runner.system", "data", "models", "optimizers"),
     },
@@ -101,14 +103,15 @@ ALLOWED = {
     },
     "runner.reporting": {"runner.records", "runner.config", "runner.system", "models"},
     "runner.trackers": {"runner.records", "runner.config", "runner.system"},
-    "runner.records": {"runner.config", "runner.system", "models"},
-    "runner.config": {"runner.system", "conf", "data", "models"},
+    "runner.records": {"runner.config", "runner.provenance", "runner.system", "models"},
+    "runner.config": {"runner.provenance", "runner.system", "conf", "data", "models"},
     "runner.data_sets": {"runner.config", "runner.system", "data"},
     "runner.metrics": {"runner.objectives", "runner.records", "runner.config", "runner.system"},
     "runner.objectives": {"runner.config", "runner.system"},
     "runner.scores": set(),
     "runner.distributed": {"runner.system", "optimizers"},
     "runner.devices": {"runner.system"},
+    "runner.provenance": set(),
     "runner.system": set(),
     "optimizers": {
         *("optimizers.ehnewton", "optimizers.curvature", "optimizers.schedules", "optimizers.regularizers"),

@@ -68,7 +68,7 @@ class TorchDatasets:
         """As the user says, or the largest integer of inputs in memory plus 1; None: not known."""
         if self.tokens is not None:
             return self.tokens
-        wholes = [tensors_of(dataset, self.labels is not None) for dataset in self.parts.values()]
+        wholes = [self.tensors(part) for part in self.parts]
         if self.input_dtype != torch.int64 or any(whole is None for whole in wholes):
             return None
         inputs = torch.cat([whole[0].flatten() for whole in wholes if whole is not None])
@@ -83,6 +83,10 @@ class TorchDatasets:
     def num_outputs(self) -> int:
         """Number of classes, or of the elements of a target."""
         return self.num_classes or prod(self.target_shape)
+
+    def tensors(self, part: str) -> Sample | None:
+        """Returns all inputs and targets of a part that is in memory; None of another."""
+        return tensors_of(self.parts[part], self.labels is not None)
 
     def strata(self, part: str) -> np.ndarray:
         """Returns the class of each sample of a part; 0 where there are no classes."""

@@ -13,6 +13,7 @@ from ..records.run_folder import DONE
 from ..reporting.method_styles import method_labels
 from ..state.progress import HVP_COST
 from ..system.errors import UserError
+from .code_versions import code_obstacles, code_versions
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
 from .metrics import AXES, Metric, find_metric, metrics_of, value_bounds
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
@@ -167,12 +168,15 @@ def compare_methods(
         raise UserError("compare: none of the folders holds a run that has ended")
     metrics = recorded_metrics(runs.summaries)
     runs = with_derived_metrics(runs, metrics)
+    versions = code_versions(runs.environments).reindex(runs.configs.index)
+    if names is None:
+        runs = replace(runs, configs=runs.configs.join(versions))
     metric = default_metric(runs.summaries, metrics) if metric is None else find_metric(metric, metrics)
     all_differing = differing_keys(runs.configs)
     differing = selected_keys(runs.configs, by) if by else all_differing
     unnamed = [key for key in all_differing if key not in differing]
-    methods = group_runs(runs, differing, names)
-    obstacles = find_obstacles(runs, all_differing, metric)
+    methods = group_runs(runs, differing, names, versions)
+    obstacles = [*find_obstacles(runs, all_differing, metric), *code_obstacles(versions)]
     labels = method_labels((method.name for method in methods), renames)
     has_usual_target = target is None
     if target is None:
@@ -278,8 +282,8 @@ def has_accuracies(summaries: pd.DataFrame) -> bool:
     return bool(summaries["final.top1"].notna().any())
 
 
-def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> list[Method]:
-    """Returns the methods, in the order of their first runs; the same run twice counts once.
+def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None, versions: pd.DataFrame) -> list[Method]:
+    """Returns the methods, in the order of their first runs; the same run twice, of the same code, counts once.
 
     A method is the runs with the same values of these keys or, where the runs have names, with the same name.
 
@@ -288,13 +292,13 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None) -> 
     """
     text = configs_as_text(runs.configs)
     methods: dict[tuple[str, ...], Method] = {}
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, ...], str] = {}
     for run in runs.configs.index:
-        fingerprint = runs.summaries.at[run, "fingerprint"]
-        if fingerprint in seen:
-            runs.problems.append((run, f"is the same run as {seen[fingerprint]}"))
+        identity = (runs.summaries.at[run, "fingerprint"], *versions.fillna("").loc[run])
+        if identity in seen:
+            runs.problems.append((run, f"is the same run as {seen[identity]}"))
             continue
-        seen[fingerprint] = run
+        seen[identity] = run
         if names is None:
             values = tuple(text.at[run, key] for key in keys)
             name = method_name(keys, values)
@@ -323,6 +327,10 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     if data or sizes:
         keys = ", ".join([key.removeprefix("choices.") for key in data] or sizes)
         obstacles.append(f"different data: {keys}")
+    checksums = runs.environments.get("data_checksum.value", pd.Series(dtype=object))
+    if not (data or sizes) and checksums.nunique() > 1:
+        of = runs.environments["data_checksum.of"].dropna().unique()
+        obstacles.append(f"different data, though its keys are the same: {'; '.join(of)}")
     if "duration" in differing:
         lengths = runs.configs["duration"].map(str).unique()
         obstacles.append(f"different duration: {', '.join(lengths)}")

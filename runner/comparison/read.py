@@ -12,6 +12,7 @@ from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import plural, shown
+from .code_versions import code_obstacles, code_versions
 from .methods import Comparison, compare_methods, exclusion_reason
 from .thin_records import thin_records
 from .tuning.chosen import final_value
@@ -60,7 +61,11 @@ def read_comparison(
     trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
     if by_plan:
         methods = {shown(folder): method for folder, method in trials.items()}
-        add_trials(comparison, load_folders(list(trials), progress=progress, thin=without_records), methods)
+        trial_runs = load_folders(list(trials), progress=progress, thin=without_records)
+        add_trials(comparison, trial_runs, methods)
+        final = code_versions(runs.environments)
+        both = code_versions(pd.concat([runs.environments, trial_runs.environments]))
+        comparison.obstacles += code_obstacles(both.drop(columns=final.columns))
     elif trials or tuning:
         folders = list(dict.fromkeys([*run_folders(tuning), *trials]))
         add_effort(comparison, load_folders(folders, progress=progress, thin=without_records))

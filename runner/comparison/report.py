@@ -19,7 +19,9 @@ from .tables.details import all_runs, all_trials, differences_from_the_best
 from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
 from .tuning.tables import boundary_note, one_search_text, tuning_tables
 
-ENVIRONMENT = ("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "threads", "platform")  # and versions
+ENVIRONMENT = (
+    *("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "memory_bytes", "threads", "platform"),
+)  # and versions
 SHARED_KEYS = (
     *("choices.model", "model.", "choices.data", "data.limit", "data.validation", "choices.augmentation"),
     *("choices.objective", "choices.schedule", "choices.averaging", "choices.batching", "batching.size"),

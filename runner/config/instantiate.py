@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainopt.data import DataError
 from trainopt.models import WeightsError
 
+from ..provenance.user_code import note_imports
 from ..system.errors import UserError, nearest, one_line
 from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key, yaml_text
@@ -149,6 +150,7 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
         raise UserError(f"{section}._target_={name}: cannot be imported: {line}") from error
     if not callable(target):
         raise UserError(f"{section}._target_={name}: is no class or function")
+    note_imports(name)
     return target
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..system.files import read_json, shown
 from .job_table import jobs_below
 from .metrics import EVALUATIONS_FILE, METRICS_FILE, DamagedMetrics, record_blocks
-from .run_folder import CONFIG, SUMMARY, load_config, read_summary
+from .run_folder import CONFIG, ENVIRONMENT, SUMMARY, load_config, read_summary
 
 REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
 
@@ -194,7 +194,7 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
         config, choices = load_config(folder)
     except (OSError, ValueError) as error:
         raise RunError(f"{CONFIG} is missing or damaged") from error
-    return summary, dict(flatten(config)), choices, read_json(folder / "environment.json")
+    return summary, dict(flatten(config)), choices, read_json(folder / ENVIRONMENT)
 
 
 def read_frame(path: Path) -> pd.DataFrame:

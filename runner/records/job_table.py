@@ -35,7 +35,8 @@ class JobStatus:
         state: `done`, `diverged`, `pruned` (a search ended it early), `running`, `paused` (waits for a search to go
             on), `interrupted` (stopped or killed: the same sweep continues it), `failed` (the same sweep tries again),
             `missing` (not begun), or `outdated`: the folder holds a run with another configuration than the sweep
-            now has for this job. Such a run is left as it is. Of a job that waits in the queue of a cluster: `queued`,
+            now has for this job, or one that has ended and whose code had changed when the sweep was last typed. Such
+            a run is left as it is. Of a job that waits in the queue of a cluster: `queued`,
             `preempted` (it ends, as a task of higher priority takes its place) or `requeued` (after that, or at a time
             limit).
         is_trial: whether it is a trial of a search.
@@ -88,7 +89,8 @@ def write_plan(folder: Path, overrides: list[str], jobs: list[dict[str, Any]], w
     Args:
         folder: the sweep's.
         overrides: of the command line.
-        jobs: a dict {folder, overrides, fingerprint} for each, `folder` relative to the sweep's.
+        jobs: a dict {folder, overrides, fingerprint} for each, `folder` relative to the sweep's, and `changed_code` as
+            of the function of this name, where there is any.
         workers: how many jobs run at a time.
     """
     with waited_for(lambda: PlanLock(folder)):
@@ -158,7 +160,10 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     """
     folder = sweep / name
     summary, header = read_summary(folder), _header(folder)
-    is_outdated = not alive and _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
+    is_outdated = not alive and (
+        _is_outdated(folder, header.get("fingerprint"), job.get("fingerprint"))
+        or (bool(job.get("changed_code")) and bool(header))
+    )
     has_lock_alone = not header and not summary and (folder / LOCK_FILE).exists()
     state = _state(summary.get("status"), bool(header) or has_lock_alone, is_outdated, alive)
     error = summary.get("error") if state == "failed" else None

@@ -18,6 +18,7 @@ from ..config.durations import usual_durations
 from ..config.options import YamlLoader
 from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves, yaml_text
+from ..provenance.user_code import changed_files
 from ..system.errors import DIVERGED, UserError, reason
 from ..system.files import read_json, write_json
 from ..system.lock import is_being_written
@@ -25,6 +26,7 @@ from ..system.lock import is_being_written
 CONFIG = "run.yaml"
 SUMMARY = "summary.json"
 LOG = "log.txt"
+ENVIRONMENT = "environment.json"
 DONE = ("finished", "diverged")  # the status of a run that has ended
 
 # Keys, and the beginnings of keys, that have no effect on a run's results.
@@ -122,21 +124,28 @@ def wait_until_begun(folder: Path, look_seconds: float = 0.2) -> None:
         time.sleep(look_seconds)
 
 
-class OtherConfiguration(UserError):
-    """A folder holds a run with another configuration; the text names the keys that differ."""
+class OtherRun(UserError):
+    """A folder holds another run; the text names what differs."""
 
 
 def check_same_run(folder: Path, config: DictConfig) -> None:
-    """Raises OtherConfiguration if the folder holds a run with another configuration."""
+    """Raises OtherRun if the folder holds a run with another configuration."""
     ours, theirs = identity(config), identity(read_config(folder)[0])
     differ = [key for key in sorted({*ours, *theirs}) if ours.get(key, "—") != theirs.get(key, "—")]
     if differ:
         shown = [f"{key} ({value_text(theirs, key)} there, {value_text(ours, key)} here)" for key in differ[:5]]
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
-        raise OtherConfiguration(
+        raise OtherRun(
             f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
             " give run.name=NAME or hydra.run.dir=DIR for a new one, or remove it"
         )
+
+
+def changed_code(folder: Path) -> list[str]:
+    """Returns the files of the user's code that have changed since a run that has ended used them; none of others."""
+    if read_summary(folder).get("status") not in (*DONE, "pruned"):
+        return []
+    return changed_files(read_json(folder / ENVIRONMENT).get("code", ()))
 
 
 def value_text(values: dict[str, Any], key: str) -> str:
@@ -166,12 +175,21 @@ def moved_text(former: Path, folder: Path, what: str) -> str:
 
 
 def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
-    """Returns the summary of the run in a folder if it has ended; OtherConfiguration if it is another run."""
+    """Returns the summary of the run in a folder if it has ended; OtherRun if it is another run, or of other code."""
     if not (folder / CONFIG).exists():
         return None
     check_same_run(folder, config)
     summary = read_summary(folder)
-    return summary if summary.get("status") in DONE else None
+    if summary.get("status") not in DONE:
+        return None
+    changed = changed_code(folder)
+    if changed:
+        raise OtherRun(
+            f"{folder}: holds a {summary['status']} run of other code: {', '.join(changed)}"
+            f" {'has' if len(changed) == 1 else 'have'} changed since;"
+            " give run.name=NAME or hydra.run.dir=DIR for a run of the present code, or remove it"
+        )
+    return summary
 
 
 def mark_pruned(folder: Path) -> None:

@@ -132,6 +132,8 @@ def part_label(key: str, value: str) -> str:
         return str(shipped(FILE)[key].get(value, {}).get("label", value.rpartition(".")[2]))
     if last == "_target_":
         return value.rpartition(".")[2]
+    if key.startswith("code."):  # a file, and the version of it
+        return f"{key.removeprefix('code.')} {value}"
     if last == "name" and owner in GROUPS:
         return value
     return f"{LABELLED_KEYS.get(key, last.replace('_', ' '))} {value}"

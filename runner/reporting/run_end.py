@@ -42,6 +42,8 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         display.say(f"diverged: {what} after step {end['step']} (epoch {end['epoch']:.2f})")
     if summary.get("stopped_early"):
         display.say(f"stopped early: {summary['steps']} steps; {summary['stopped_because']}")
+    for change in summary.get("code_changes", ()):
+        display.say(f"other code from step {change['step']} on: {', '.join(change['files'])}")
     if range_test:
         from .range_test import report_bounds
 

@@ -107,8 +107,8 @@ def read_outcome(sweep: Path, job: dict[str, Any], over_last: int) -> RunOutcome
     state = job_status(sweep, name, job, alive=False).state
     if state == "outdated":
         raise UserError(
-            f"{shown(sweep / name)}: holds a run with another configuration, so no learning rate is chosen;"
-            " remove it, or give hydra.sweep.dir=DIR for a new search"
+            f"{shown(sweep / name)}: holds a run with another configuration or of other code, so no"
+            " learning rate is chosen; remove it, or give hydra.sweep.dir=DIR for a new search"
         )
     status = STATUS.get(state, state)
     return RunOutcome(name, status, end_loss(sweep / name, over_last) if status == "finished" else math.inf)

@@ -224,6 +224,7 @@ class Recorder:
             "fingerprint": self._fingerprint,
             "seed": run.seed,
             **({"is_repeatable": False} if run.is_timed else {}),
+            **({"code_changes": run.code_changes} if run.code_changes else {}),
             "best_on": self._best_on,
             **self._best,
             **more,

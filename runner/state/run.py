@@ -150,7 +150,9 @@ class Run:
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
     pause_after: int | None = None  # times `evaluate_every`, after which a search decides whether it goes on
     notes: list[str] = field(default_factory=list)  # printed at the start
+    code_changes: list[dict[str, Any]] = field(default_factory=list)  # of the user's code: {step, files}
     decisions: dict[str, Any] | None = None  # about the data, by a look at it, which hold while the run goes on
+    data_checksum: dict[str, str] | None = None  # of the data set that it is trained on
     features: str | None = None  # of a frozen backbone: where they come from
     step_grams: dict[str, Any] = field(default_factory=dict)  # matrices that probes share, by the meaning of rows
 

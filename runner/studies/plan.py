@@ -119,7 +119,9 @@ def unfinished_text(unfinished: list[JobStatus], job_count: int) -> str:
     if errors:
         text += f" ({errors[0]})"
     if outdated:
-        text += f"; outdated: the folder {outdated[0]} holds a run with another configuration, remove it"
+        text += (
+            f"; outdated: the folder {outdated[0]} holds a run with another configuration or of other code, remove it"
+        )
     return text
 
 

@@ -103,8 +103,8 @@ def check_planned(planner: JobPlanner, folder: Path, jobs: list[dict[str, Any]])
     for job in job_statuses(folder, {job["folder"]: planner.plan(job["overrides"]) for job in jobs}):
         if job.state == "outdated":
             raise UserError(
-                f"{shown(folder / job.name)}: holds a run with another configuration, as a default has changed since;"
-                " remove it, or give another folder"
+                f"{shown(folder / job.name)}: holds a run with another configuration, as a default has changed since,"
+                " or of other code; remove it, or give another folder"
             )
 
 

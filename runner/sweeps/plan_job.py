@@ -17,7 +17,7 @@ from ..config.overrides import split_override
 from ..config.prepare import check_run_name, prepare
 from ..config.run_names import as_typed, former_run_name, option_choices, run_name
 from ..config.validate import allowed_form, check_keys, leaves
-from ..records.run_folder import CONFIG, check_former_name, fingerprint_of
+from ..records.run_folder import CONFIG, changed_code, check_former_name, fingerprint_of
 from ..system.errors import UserError
 from ..system.hydra_compat import is_group, parse_overrides
 from .arguments import check_arguments
@@ -52,7 +52,7 @@ class JobPlanner:
         _ = config.hydra.sweep.dir  # resolved once: that of all jobs
 
     def plan(self, overrides: list[str]) -> dict[str, Any]:
-        """Returns {folder, overrides, fingerprint, duration, needs} of one job.
+        """Returns {folder, overrides, fingerprint, duration, needs} of one job, and `changed_code` where there is any.
 
         Raises:
             UserError: the job cannot be run as it was typed.
@@ -101,7 +101,7 @@ class JobPlanner:
             checked, sweep = check_keys(job, *option_choices(settings)), Path(settings.sweep.dir)
             template = JobTemplate(job, str(written["run"]["name"]), resolved, choices, checked, sweep)
             self._templates.setdefault(self._key(shape, values), template)
-        return job_plan(str(settings.sweep.subdir), overrides, resolved, choices)
+        return job_plan(Path(settings.sweep.dir), str(settings.sweep.subdir), overrides, resolved, choices)
 
     def _has_usual_folders(self, composed: DictConfig) -> bool:
         """Returns whether a job lies in the sweep's folder, under its run.name."""
@@ -179,21 +179,24 @@ class JobTemplate:
             if former is not None and ((self.sweep / name).with_name(former) / CONFIG).exists():
                 return None
             check_arguments(self.config, self.choices)
-        return job_plan(name, overrides, resolved, self.choices)
+        return job_plan(self.sweep, name, overrides, resolved, self.choices)
 
 
 def job_plan(
-    folder: str, overrides: list[str], values: Mapping[str, Any], choices: Mapping[str, Any]
+    sweep: Path, folder: str, overrides: list[str], values: Mapping[str, Any], choices: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the entry of a job in the plan of a sweep.
 
     Args:
+        sweep: its folder.
         folder: of the job, relative to the sweep's.
         overrides: of the job.
         values: of its configuration, by dotted key.
         choices: of options.
     """
+    changed = changed_code(sweep / folder)
     return {
+        **({"changed_code": changed} if changed else {}),
         "folder": folder,
         "overrides": overrides,
         "fingerprint": fingerprint_of(values),

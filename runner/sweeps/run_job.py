@@ -17,10 +17,11 @@ from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders
 from ..config.prepare import prepare
 from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
+from ..provenance.environment import code_version
 from ..records.job_table import PLAN, job_status, sweep_jobs
 from ..records.run_folder import (
     DONE,
-    OtherConfiguration,
+    OtherRun,
     check_former_name,
     fingerprint,
     read_summary,
@@ -31,7 +32,7 @@ from ..records.run_folder import (
     summary_if_done,
 )
 from ..system.display import Display
-from ..system.environment import add_working_directory, code_version, launched_rank, launched_size
+from ..system.environment import add_working_directory, launched_rank, launched_size
 from ..system.errors import FAILED, UserError, report_error
 from ..system.files import read_json
 from ..system.interrupt import stop_signals
@@ -170,7 +171,7 @@ class Job:
                     display = Display(quiet=in_a_line)
                     return start(config, choices, folder, self.command, self.debug, display, pause_after=pause_after)
             except UserError as error:
-                if not isinstance(error, Busy | OtherConfiguration):
+                if not isinstance(error, Busy | OtherRun):
                     record_failure(folder, error, refused=True)
                 return report_error(error, self.debug)
 

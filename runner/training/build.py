@@ -33,6 +33,7 @@ from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON, shipped
 from ..config.validate import RULE_OF_TYPE, check_rule, satisfies
 from ..data_sets.checks import check_targets
+from ..data_sets.checksum import data_checksum
 from ..data_sets.sets import build_sets, load_data
 from ..distributed.ranks import ALONE, Ranks
 from ..metrics.build import build_metrics
@@ -95,7 +96,8 @@ def build_components(config: DictConfig, folder: Path | None, training: bool, tr
     clocks = Clocks(device)
     probes = complete_each(construct_each(config, "probe"), Probe, "probe")
     sample = max((probe.training_samples for probe in probes.values()), default=0) if training else train_images
-    run = build_run(config, build_problem(config, folder, device, sample), device, clocks, probes)
+    problem = build_problem(config, folder, device, training, sample)
+    run = build_run(config, problem, device, clocks, probes)
     if training:
         build_averaging(config, run)
     check_run(config, run)
@@ -135,11 +137,15 @@ class Problem(NamedTuple):
     evaluation_sets: dict[str, Source]  # by kind of row
     notes: list[str]  # what the start of the run prints
     decisions: dict[str, Any] | None  # about the data, as of `Run`
+    checksum: dict[str, str] | None  # of the data, as of `Run`
 
 
-def build_problem(config: DictConfig, folder: Path | None, device: torch.device, train_images: int) -> Problem:
+def build_problem(
+    config: DictConfig, folder: Path | None, device: torch.device, training: bool, train_images: int
+) -> Problem:
     """Reads the data and builds the network, which fit together."""
     data = load_data(config, folder)
+    checksum = data_checksum(data) if training else None
     network = build_network(config, data)
     check_data(config, data, network)
     size = resized_to(config, data, network)
@@ -160,7 +166,7 @@ def build_problem(config: DictConfig, folder: Path | None, device: torch.device,
         check_targets(config, described)
         training_set = Reconstruction(training_set)
         evaluation_sets = {kind: Reconstruction(source) for kind, source in evaluation_sets.items()}
-    return Problem(network, described, input_shape, training_set, evaluation_sets, notes, decisions)
+    return Problem(network, described, input_shape, training_set, evaluation_sets, notes, decisions, checksum)
 
 
 def build_run(
@@ -215,6 +221,7 @@ def build_run(
         range_test=range_test,
         notes=problem.notes,
         decisions=problem.decisions,
+        data_checksum=problem.checksum,
     )
 
 

@@ -16,6 +16,7 @@ from ..records.metrics import METRICS_FILE, blank_record
 from ..records.run_folder import (
     CONFIG,
     DONE,
+    ENVIRONMENT,
     LOG,
     SUMMARY,
     check_same_run,
@@ -158,7 +159,8 @@ def execute(
             with refuse_unwritable(folder):
                 if change is not None:
                     reopen(folder, change)
-                write_header(config, choices, folder, command, run, history, resumes=resume_point.state is not None)
+                resumed_at = resume_point.state["progress"]["step"] if resume_point.state else None
+                write_header(config, choices, folder, command, run, history, resumed_at)
                 display.log_to(folder / LOG)
 
         stack.callback(display.close)
@@ -183,7 +185,7 @@ def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], int | 
     metrics = folder / METRICS_FILE
     point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     history = read_history(folder) if point.state else []
-    return point, history, read_json(folder / "environment.json").get("ranks", 1) if point.state else None
+    return point, history, read_json(folder / ENVIRONMENT).get("ranks", 1) if point.state else None
 
 
 def reopen(folder: Path, change: Change) -> None:
@@ -205,24 +207,35 @@ def write_header(
     command: list[str],
     run: "Run",
     history: list[dict[str, Any]],
-    resumes: bool,
+    resumed_at: int | None,
 ) -> None:
-    """Writes which run this is (run.yaml), and where it runs (environment.json)."""
-    from ..system.environment import environment
+    """Writes which run this is (run.yaml), and what it runs on and with (environment.json).
+
+    Where a run goes on, from step `resumed_at`, with other code of the user's, its notes and its summary say so.
+    """
+    from ..provenance.environment import environment
+    from ..provenance.user_code import code_changes, differing_files, targets_of
 
     header = {"choices": choices, "fingerprint": fingerprint(config)} | ({"history": history} if history else {})
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
-    present = environment(run.device, command)
+    present = environment(run.device, command, targets_of(OmegaConf.to_container(config, resolve=True)))
+    present["step"] = resumed_at or 0
     if run.ranks.size > 1:
         present["ranks"] = run.ranks.size
     if run.features is not None:
         present["features"] = run.features
     if run.decisions is not None:
         present["data"] = run.decisions
-    before = read_json(folder / "environment.json") if resumes else {}
+    if run.data_checksum is not None:
+        present["data_checksum"] = run.data_checksum
+    before = {} if resumed_at is None else read_json(folder / ENVIRONMENT)
     if before:  # a run that goes on elsewhere keeps where it was
         present["earlier"] = [*before.pop("earlier", []), before]
-    write_json(folder / "environment.json", present)
+        run.code_changes = code_changes([*present["earlier"], present])
+        if differing_files(before.get("code", ()), present["code"]):
+            files = ", ".join(run.code_changes[-1]["files"])
+            run.notes.append(f"other code from step {resumed_at} on: {files} changed since the run was last started")
+    write_json(folder / ENVIRONMENT, present)
 
 
 def open_recorder(

@@ -17,8 +17,8 @@ from trainopt.runner import load_run
 from trainopt.runner.comparison.figures.curves import comparison_figures
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.config.renamed import with_new_overrides
+from trainopt.runner.provenance.environment import environment
 from trainopt.runner.records.run_folder import fingerprint, read_config
-from trainopt.runner.system.environment import environment
 
 KEPT = Path(__file__).parent / "version_0_1_0"
 RUNS = ("sweep/sgd", "sweep/adam", "third")
