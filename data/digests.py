@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WORDS = 128  # of 8 bytes, which `checksum_of` adds up
+WORDS = 128  # of 8 bytes, whose weighted sum `checksum_of` takes
 
 
 def digest_of(*parts: object) -> str:
@@ -29,18 +29,19 @@ def digest_of(*parts: object) -> str:
 def checksum_of(arrays: Iterable[np.ndarray]) -> str:
     """Returns a checksum, 64 hexadecimal digits, of the values, dtypes and shapes of arrays, at the speed of memory.
 
-    It is the SHA-256 digest of the sums, modulo 2^64, of the 8-byte words in each 1,024 bytes: it finds every single
-    change, and samples in another order; not two words that change places within 1,024 bytes.
+    It is the SHA-256 digest of sums over each 1,024 bytes: of its 8-byte words, times odd weights, modulo 2^64. A
+    change of one word changes its sum; other changes are missed by chance alone.
 
     >>> images = np.arange(2048, dtype=np.uint8)
     >>> checksum_of([images])[:8] == checksum_of([images[::-1]])[:8]
     False
     """
     digest = hashlib.sha256()
+    weights = np.cumprod(np.full(WORDS, 0x9E3779B97F4A7C15, dtype=np.uint64))
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape};".encode())
         values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         whole = values.size - values.size % (8 * WORDS)
-        digest.update(values[:whole].view(np.uint64).reshape(-1, WORDS).sum(axis=1).data)
+        digest.update(np.einsum("ij,j->i", values[:whole].view(np.uint64).reshape(-1, WORDS), weights).data)
         digest.update(values[whole:].data)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from trainopt.data import ARRAY_NAMES, Arrays, Folders, ImageFiles, NoData, Torc
 
 from .evaluation_sets import AnyData
 
-FILES = 256  # at most, of each folder, whose sizes are looked at
+FILES = 64  # at most, of each set of image files, that are looked at
 
 
 def data_checksum(data: AnyData) -> dict[str, str] | None:
@@ -24,18 +24,17 @@ def data_checksum(data: AnyData) -> dict[str, str] | None:
         return {"value": value, "of": f"the values of {', '.join(ARRAY_NAMES)}"}
     if isinstance(data, Folders):
         sets = [files for files in (data.train, data.test) if files is not None]
-        of = f"the names and classes of the image files, and the sizes of {FILES} files of each set at equal distances"
+        of = f"the classes, the number of image files of each, and the names and sizes of {FILES} files of each set"
         return {"value": digest_of(*map(files_digest, sets)), "of": of}
     return dataset_checksum(data)
 
 
 def files_digest(files: ImageFiles) -> str:
-    """Returns a digest of image files; their names are those below the folder."""
-    start = len(str(files.root))
-    names = "\n".join([path[start:] for path, _ in files.samples])
+    """Returns a digest of classes, their numbers of files, and names and sizes of files at equal distances."""
     at = np.linspace(0, len(files.samples) - 1, min(FILES, len(files.samples))).astype(int)
-    sizes = [os.stat(files.samples[index][0]).st_size for index in at]
-    return digest_of(names, checksum_of([np.asarray(files.targets)]), sizes)
+    paths = [files.samples[index][0] for index in at]
+    looked_at = [(os.path.relpath(path, files.root), os.stat(path).st_size) for path in paths]
+    return digest_of(files.classes, np.bincount(files.targets).tolist(), looked_at)
 
 
 def dataset_checksum(data: TorchDatasets) -> dict[str, str]:

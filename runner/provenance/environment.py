@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,27 +50,20 @@ def environment(device: "torch.device", command: list[str], targets: Iterable[st
 
 
 def versions(targets: Iterable[str]) -> dict[str, str | None]:
-    """Returns the versions of Python, of the packages that every run uses, and of those that its classes come from."""
+    """Returns the versions of Python, of the packages that every run uses, and of those that its classes come from.
+
+    They are those of distributions; of a package that is installed under another name, its `__version__`.
+    """
     modules = [module for target in targets for module in modules_of(target)]
     names = [module.__name__.partition(".")[0] for module in modules if root_of(module) is None]
     imported = (name for name in SUPPLIERS if name in sys.modules and root_of(sys.modules[name]) is None)
-    suppliers = dict.fromkeys([*imported, *names])
-    others = dict(distribution_of(name) for name in suppliers if name not in (PACKAGE, *sys.stdlib_module_names))
+    suppliers = [*imported, *names]
+    others = sorted({*suppliers} - {PACKAGE, *PACKAGES, *sys.stdlib_module_names})
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
-        **{name: number for name, number in sorted(others.items()) if number is not None and name not in PACKAGES},
+        **{name: _version(name) or getattr(sys.modules.get(name), "__version__", None) for name in others},
     }
-
-
-@cache
-def distribution_of(package: str) -> tuple[str, str | None]:
-    """Returns the name of the distribution that installed a package of Python, and its version; None: there is none."""
-    number = _version(package)
-    if number is not None:
-        return package, number
-    name = next(iter(packages_distributions().get(package, ())), package)
-    return name, _version(name)
 
 
 @cache

@@ -23,6 +23,7 @@ PACKAGE = __package__.partition(".")[0]
 INSTALLED = {"site-packages", "dist-packages"}
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 CELL = "__main__"  # the module of what is defined in a notebook
+FINDERS = ("get_method", "get_class", "get_object", "get_static_method")  # of Hydra: `path` names what they return
 CodeRecord = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ def _targets_in(node: Any) -> Iterator[str]:
         target = node.get("_target_")
         if isinstance(target, str):
             yield target
-            if target.startswith("hydra.utils.get_") and isinstance(node.get("path"), str):
+            if target.rpartition(".")[2] in FINDERS and isinstance(node.get("path"), str):
                 yield node["path"]
         node = list(node.values())
     if isinstance(node, list):
@@ -58,8 +59,8 @@ def _targets_in(node: Any) -> Iterator[str]:
 def note_imports(target: str) -> None:
     """Takes the digests of the user's modules that belong to a class or function that was imported a moment ago."""
     for module in modules_of(target):
-        root = root_of(module)
-        if root is not None:
+        root, seen = root_of(module), _seen.get(file_of(module) or "")
+        if root is not None and (seen is None or not _is_loaded(seen)):
             digests_below(root, module.__name__)
 
 
@@ -161,9 +162,9 @@ def root_of(module: ModuleType) -> Path | None:
 
 
 def file_of(module: ModuleType) -> str | None:
-    """Returns the absolute path of a module's file; None where it has none."""
-    file = getattr(module, "__file__", None)
-    return os.path.normpath(file) if isinstance(file, str) and os.path.isabs(file) else None
+    """Returns the absolute path of a module's file; None where it has none. A lazy module imports nothing for it."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return file if isinstance(file, str) and os.path.isabs(file) else None
 
 
 def present_root(modules: Iterable[str]) -> Path | None:

@@ -257,6 +257,13 @@ def test_what_should_not_be_compared_is_an_obstacle(two, options, reason):
     assert obstacle.startswith(reason)
 
 
+def test_data_that_differs_though_its_keys_do_not_is_an_obstacle(two):
+    for seed, value in enumerate("ab"):
+        made_up_run(two / f"x{value}", seed, environment={"data_checksum": {"value": value, "of": "the values"}})
+    (obstacle,) = methods(two)[0].obstacles
+    assert obstacle == "different data, though its keys are the same: the values"
+
+
 def test_obstacles_are_refused_unless_forced(trainopt, two):
     made_up_run(two / "other", 0, choices={"data": "mnist", "optimizer": "x"})
     made_up_run(two / "more", 9, status="running")
