@@ -5,7 +5,14 @@ import shlex
 import sys
 from importlib import import_module
 
-from .system.environment import add_working_directory, launched_rank, launched_size, set_variables
+from .system.environment import (
+    CONFIG_DIR,
+    add_working_directory,
+    default_config_dir,
+    launched_rank,
+    launched_size,
+    set_variables,
+)
 from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams, silence_streams
 
@@ -28,6 +35,7 @@ FLAGS_WITH_VALUE = (
     "--package",
     "-p",
 )
+TAKE_CONFIG_DIR = ("run", "help", "submit", "reproduce", "benchmark")
 
 
 def main() -> None:
@@ -69,6 +77,8 @@ def dispatch(arguments: list[str], debug: bool) -> int:
         check_is_first(arguments)
     if launched_size() > 1 and name not in ("run", "resume", "help"):
         raise UserError(f"{name}: takes one process; torchrun is for a run, or for resume RUN; type trainopt {name}")
+    if name in TAKE_CONFIG_DIR:
+        arguments = with_config_dir(arguments)
     return import_module(f".commands.{COMMANDS.get(name, name)}", __package__).command(arguments, debug)
 
 
@@ -78,3 +88,17 @@ def check_is_first(arguments: list[str]) -> None:
         if word in COMMANDS and arguments[place - 1] not in FLAGS_WITH_VALUE:
             others = shlex.join([*arguments[:place], *arguments[place + 1 :]])
             raise UserError(f"{word}: a command is the first word; write trainopt {word} {others}")
+
+
+def with_config_dir(arguments: list[str]) -> list[str]:
+    """Returns the arguments with the folder of options that the environment names, where none is typed.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = default_config_dir()
+    if folder is None or any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
+        return arguments
+    if not os.path.isdir(folder):
+        raise UserError(f"{CONFIG_DIR}={folder}: there is no such folder")
+    return [*arguments, "--config-dir", folder]

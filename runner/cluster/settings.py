@@ -126,13 +126,12 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
     vocabulary = Vocabulary([*folders, CONF])
     node: dict[str, Any] = dict(shipped(f"{CLUSTERS}/{scheduler}.yaml"))
     overrides = [parsed(text) for text in typed]
-    for key, value in overrides:
-        if key == CLUSTERS:
-            path = vocabulary.file(CLUSTERS, str(value))
-            if path is None:
-                hint = nearest(str(value), vocabulary.options(CLUSTERS))
-                raise UserError(f"{CLUSTERS}={value}: there is no {CLUSTERS}/{value}.yaml{hint}")
-            node |= {**option_content(path), **time_as_written(path)}
+    for option in (scheduler, *(str(value) for key, value in overrides if key == CLUSTERS)):
+        path = vocabulary.file(CLUSTERS, option)
+        if path is None:
+            hint = nearest(option, vocabulary.options(CLUSTERS)) or "; --config-dir DIR names the folder that has it"
+            raise UserError(f"{CLUSTERS}={option}: there is no {CLUSTERS}/{option}.yaml{hint}")
+        node |= {**option_content(path), **time_as_written(path)}
     for key, value in overrides:
         name, _, below = key.removeprefix(f"{CLUSTERS}.").partition(".")
         if below and name == "extra":

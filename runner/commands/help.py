@@ -51,7 +51,7 @@ trainopt compares ways of training neural networks: one command is one run.
 
   --help [GROUP|KEY|keys] this page, with the keys of the options of the command line; or about a group, a key, all keys
   --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer
-  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml
+  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; where not typed, DIR is $TRAINOPT_CONFIG_DIR
   GROUP._target_=module.Class   a class of your own; modules of the working directory are found (--help GROUP)
   --debug             show the traceback of an error
   --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0

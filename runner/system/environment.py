@@ -3,6 +3,13 @@
 import os
 import sys
 
+CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, read where --config-dir is not typed
+
+
+def default_config_dir() -> str | None:
+    """Returns the folder that the environment names in place of --config-dir; None where it names none."""
+    return os.path.expanduser(os.environ.get(CONFIG_DIR, "")) or None
+
 
 def set_variables() -> None:
     """Sets the variables of this process, and of those that it starts, that libraries read later."""

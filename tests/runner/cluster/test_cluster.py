@@ -39,6 +39,11 @@ def test_settings_are_those_of_the_files_and_then_what_is_typed(tmp_path: Path) 
     assert (settings.partition, settings.time, settings.gpus) == ("long", "1:00:00", 4)
     assert (settings.extra, settings.runs_per_job, settings.setup) == ({"qos": "high"}, 1, [])
     assert read_settings([], []).partition is None
+    (tmp_path / "cluster" / "slurm.yaml").write_text("gpus: 0\naccount: lab\n")
+    settings = read_settings(typed[:1], [tmp_path])  # what a lab's slurm.yaml leaves out is ours
+    assert (settings.account, settings.gpus, settings.grace) == ("lab", 2, 120)
+    with pytest.raises(UserError, match="there is no cluster/mine.yaml; --config-dir DIR names the folder that has it"):
+        read_settings(typed, [])
 
 
 def test_a_batch_script_asks_for_what_was_set(tmp_path: Path) -> None:

@@ -100,6 +100,20 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert "slow  Slowly." in trainopt("--config-dir", "mine", "--help", "optimizer").out
 
 
+def test_the_environment_names_the_folder_of_options(trainopt, tmp_path, monkeypatch):
+    for folder, rate in (("lab", 0.25), ("mine", 0.5)):
+        (tmp_path / folder / "optimizer").mkdir(parents=True)
+        (tmp_path / folder / "optimizer/ours.yaml").write_text(f"# Ours.\n_target_: torch.optim.SGD\nlr: {rate}\n")
+    monkeypatch.setenv("TRAINOPT_CONFIG_DIR", "lab")
+    assert "ours  Ours." in trainopt("--help", "optimizer").out
+    assert "lr: 0.25" in trainopt("optimizer=ours", "--cfg", "job").out
+    assert "lr: 0.5" in trainopt("optimizer=ours", "--config-dir", "mine", "--cfg", "job").out
+    assert "lr: 0.5" in trainopt("--config-dir=mine", "optimizer=ours", "--cfg", "job").out
+    monkeypatch.setenv("TRAINOPT_CONFIG_DIR", "nowhere")
+    result = trainopt("optimizer=sgd", "--cfg", "job")
+    assert (result.code, result.err) == (2, "trainopt: TRAINOPT_CONFIG_DIR=nowhere: there is no such folder\n")
+
+
 def test_hydra_shows_the_configuration(trainopt):
     text = trainopt("--cfg", "job", "optimizer=adam", "--resolve").out
     assert "_target_: torch.optim.Adam" in text
