@@ -52,6 +52,7 @@ QUANTITIES = {
     **{("probe", column): label for column, label in (PER_STEP | CUMULATIVE).items()},
 }
 COLUMNS = 3  # of panels
+HEADROOM = 1.15  # above what is drawn, for the marks of levels that are missed
 MARGIN = 1.4  # beside the first and the last point, on a logarithmic axis
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of lines
 
@@ -224,13 +225,13 @@ def draw_table(
         panel.minorticks_off()
         panel.set_xlim(min(ticks) / MARGIN, max(ticks) * MARGIN)
         panel.tick_params(labelsize=points(8))
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
         panel.set_title(column, fontsize=points(9))
         style_axes(panel)
         panel.set_xlabel(str(table.plot))
     for panel in panels:  # those left over
         panel.remove()
-    title = f"{table.title} ({table.paper})"
+    title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     set_title(figure, escape_math(title))
     add_legend(figure, handles, 2)
     return save_figure(figure, name, title, folder)

@@ -228,7 +228,8 @@ class MetricReader:
         if not seeds:
             raise UserError(f"best: {key}: there is no seed that was run with each of {', '.join(known)}")
         chosen = min(results, key=lambda value: median(results[value].values[seed] for seed in seeds))
-        return replace(self.read(rest | {"where": where | {key: chosen}}), chosen=part_label(key, chosen))
+        result = self.read(rest | {"where": where | {key: chosen}})
+        return replace(result, chosen=part_label(key, chosen)) if math.isfinite(result.median) else result
 
     def is_done(self, sweep: str) -> bool:
         """Returns whether no run of a sweep is to come at this scale."""
