@@ -30,9 +30,10 @@ METHOD = (
 )
 RANKS = "A run that never reaches a level counts as later than all others, and tests are then on ranks."
 MEDIANS = (
-    "Medians are over seeds, with the lowest and the highest value in brackets; without them, of one run. A run that"
+    "Medians are over seeds, with the lowest and the highest value in parentheses; without them, of one run. A run that"
     " misses the level counts as infinite, and a ratio of 0.00 is one to such a median. A learning rate that is named"
     " is the one with the lowest median of steps, over the seeds that all rates have; without one, all rates miss it."
+    " Claims of at most so many times compare medians, without a test."
 )
 INVALID = "the study's file asks for something that does not exist; see the warnings"
 

@@ -400,10 +400,12 @@ def check_metric(study: Study, key: str, metric: MetricSpec) -> None:
     """Raises UserError where a metric is incomplete or refers to a sweep that the study does not have."""
     reject_unknown(f"{key}: ", metric, ("sweep", "where", "best", "over", *SOURCES))
     parse(f"{key}: best", metric.get("best", ""), str)
+    if "best" in metric and not {"reach", "fall_to"} & parse(f"{key}: row", metric.get("row", {}), MetricSpec).keys():
+        raise UserError(f"{key}: best: belongs to row with reach or fall_to: the lowest cost is the best")
     if "over" in metric:
         check_metric(study, f"{key}: over", denominator(metric))
     parse(f"{key}: where", metric.get("where", {}), MetricSpec)
-    if "sweep" not in metric:
+    if not metric.get("sweep"):
         raise UserError(f"{key}: sweep: is missing")
     reject_unknown(f"{key}: sweep: ", sweeps_of(metric), study.sweeps, "no such sweep")
     if sum(source in metric for source in SOURCES) != 1:
@@ -423,13 +425,9 @@ def denominator(metric: MetricSpec) -> MetricSpec:
 
 
 def is_number(label: str) -> bool:
-    """Returns whether a row's label is a number.
+    """Returns whether a row's label is a positive number in digits.
 
     >>> is_number("0.01"), is_number("Adam")
     (True, False)
     """
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True
+    return label.replace(".", "", 1).isdecimal()

@@ -7,6 +7,7 @@ from trainopt.runner.studies.schema import read_study
 from trainopt.runner.system.errors import UserError
 
 CLAIM = {"text": "more is more", "paper": "page 1", "order": "above", "of": ["a", 1]}
+AT_MOST = CLAIM | {"order": "at_most", "factor": 1.5}
 WHOLE = {
     "title": "Tiny",
     "source": "nobody, 2020",
@@ -74,6 +75,20 @@ def test_its_numbers_are_numbers(tmp_path):
         ({"tables": [TABLE | {"rows": {"a": {"where": []}}}]}, "tables[0]: where: must be keys and values"),
         ({"tables": [TABLE | {"reference": {"c": {"b": 1}}}]}, "tables[0].reference.c: no such row"),
         ({"tables": [TABLE | {"differs": {"smol": ""}}]}, "tables[0].differs.smol: no such scale"),
+        ({"claims": [CLAIM | {"order": "at_most"}]}, "claims[0].factor: belongs to order: at_most, which needs it"),
+        ({"claims": [AT_MOST | {"of": ["a", 1, 2]}]}, "claims[0].of: at_most takes pairs of values"),
+        ({"claims": [AT_MOST | {"pairs": 2}]}, "claims[0].pairs: belongs to order: at_most, and is from 1"),
+        ({"tables": [TABLE | {"statistic": "mode"}]}, "tables[0].statistic: mode: no such statistic"),
+        ({"tables": [TABLE | {"digits": None}]}, "tables[0].digits: null belongs to statistic: median"),
+        (
+            {"tables": [TABLE | {"statistic": "median", "reference": {"a": {"b": 1}}}]},
+            "tables[0].reference: belongs to statistic: mean",
+        ),
+        ({"tables": [TABLE | {"statistic": "median", "plot": "x"}]}, "tables[0].plot: belongs to statistic: median"),
+        ({"values": {"a": {"sweep": [], "value": "x"}}}, "values.a: sweep: is missing"),
+        ({"values": {"a": {"sweep": ["one", "tow"], "value": "x"}}}, "values.a: sweep: tow: no such sweep"),
+        ({"values": {"a": {"sweep": "one", "value": "x", "best": "seed"}}}, "values.a: best: belongs to row with"),
+        ({"values": {"a": {"sweep": "one", "value": "x", "over": {"sweeps": 1}}}}, "values.a: over: sweeps: unknown"),
         ({"pictures": [FIGURE]}, "pictures: is now figures"),
         (
             {"figures": {"a": {"sweep": "one", "value": "x"}}},
