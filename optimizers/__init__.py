@@ -13,6 +13,7 @@ from .curvature.double_backward_mode import FastDoubleBackward
 from .curvature.hessian_product import hessian_vector_product
 from .curvature.taylor import TaylorEstimates, taylor_estimates
 from .ehnewton.ehnewton import EHNewton
+from .ehnewton.recording import RecordedStep
 from .libraries.pytorch_optimizer import pytorch_optimizer
 from .libraries.timm_optimizer import timm_optimizer
 from .newton import Newton
@@ -59,6 +60,7 @@ __all__ = [
     "Polynomial",
     "ProgressSchedule",
     "RangeTest",
+    "RecordedStep",
     "Regularizer",
     "Schedule",
     "Shard",

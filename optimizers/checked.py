@@ -140,7 +140,7 @@ class SecondOrderOptimizer(CheckedOptimizer):
 
     def decays(self, params: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns the parameters that decay, each with what it changes by: -lr * weight_decay times itself."""
-        decayed = [group for group in self.param_groups if group["lr"] * group["weight_decay"] != 0]
+        decayed = [group for group in self.param_groups if group["weight_decay"] != 0]
         factor_of = {p: -group["lr"] * group["weight_decay"] for group in decayed for p in group["params"]}
         return [(p, factor_of[p] * p) for p in params if p in factor_of]
 

@@ -34,8 +34,8 @@ def in_full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def per_element(params: Sequence[Tensor], values: Sequence[float]) -> Tensor | float:
+def per_element(params: Sequence[Tensor], values: Sequence[float | Tensor]) -> Tensor | float:
     """Returns a number for each parameter: as one number where they agree, else one for each element (n,)."""
     if len(set(values)) == 1:
-        return float(values[0])
-    return torch.cat([p.new_full((p.numel(),), value) for p, value in zip(params, values, strict=True)])
+        return values[0]
+    return torch.cat([p.new_ones(p.numel()) * value for p, value in zip(params, values, strict=True)])

@@ -123,14 +123,15 @@ ALLOWED = {
     "optimizers.ehnewton": {
         *("optimizers.preconditioners", "optimizers.curvature", "optimizers.regularizers", "optimizers.vectors"),
         *("optimizers.checked", "optimizers.arguments", "optimizers.shard"),
-        *("optimizers.functional_signatures", "optimizers.compat_torch"),
+        *("optimizers.functional_signatures", "optimizers.compat_torch", "optimizers.scalars"),
     },
     "optimizers.preconditioners": {
         *("optimizers.curvature", "optimizers.functional_signatures", "optimizers.compat_torch", "optimizers.shard"),
+        "optimizers.scalars",
     },
     "optimizers.curvature": {
         *("optimizers.vectors", "optimizers.arguments", "optimizers.functional_signatures", "optimizers.compat_torch"),
-        "optimizers.shard",
+        *("optimizers.shard", "optimizers.scalars"),
     },
     "optimizers.averaging": {"optimizers.protocols"},
     "optimizers.schedules": {"optimizers.arguments", "optimizers.protocols"},
@@ -141,6 +142,7 @@ ALLOWED = {
     },
     "optimizers.checked": {"optimizers.shard"},
     "optimizers.shard": set(),
+    "optimizers.scalars": set(),
     "optimizers.vectors": set(),
     "optimizers.arguments": set(),
     "optimizers.protocols": set(),

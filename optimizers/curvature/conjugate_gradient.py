@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_shapes
+from ..scalars import Scalar, add_scaled, number, root
 from ..vectors import flatten, in_full_precision, unflatten
 
 
@@ -94,45 +95,51 @@ def conjugate_gradient_flat(
     relative: bool,
     x0: Tensor | None,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
+    on_device: bool = False,
 ) -> tuple[Tensor, CGInfo]:
-    """Does the same as `conjugate_gradient` with vectors (n,); in float32 where b is in half precision."""
+    """Does the same as `conjugate_gradient` with vectors (n,); in float32 where b is in half precision.
+
+    With `on_device`, it computes with numbers of the device, as `fixed_conjugate_gradient` does: read is only whether
+    an iteration follows.
+    """
     dtype, b = b.dtype, in_full_precision(b)
 
     def full_product(v: Tensor) -> Tensor:
         return in_full_precision(product(v.to(dtype)))
 
+    def preconditioned(r: Tensor, rr: Scalar) -> tuple[Tensor, Scalar]:
+        """Returns z = M^-1 r, and r.z."""
+        if preconditioner is None:
+            return r, rr
+        z = preconditioner(r)
+        return z, number(r.dot(z), on_device)
+
     x = torch.zeros_like(b) if x0 is None else in_full_precision(x0.clone())
     r = b.clone() if x0 is None else b - full_product(x)
-    rr = float(r.dot(r))
-    z, rz = (r, rr) if preconditioner is None else _preconditioned(preconditioner, r)
+    rr = number(r.dot(r), on_device)
+    z, rz = preconditioned(r, rr)
     d = z.clone()
-    limit = tol * float(b.dot(b)) ** 0.5 if relative else tol
+    limit = tol * root(number(b.dot(b), on_device)) if relative else tol
     iterations, products = 0, int(x0 is not None)
-    while rr**0.5 > limit and iterations < max_iter:
+    while root(rr) > limit and iterations < max_iter:
         Ad = full_product(d)
         products += 1
-        dAd = float(d.dot(Ad))
+        dAd = number(d.dot(Ad), on_device)
         if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
                 x = b.clone() if preconditioner is None else preconditioner(b)
                 r = b - (Ad if x0 is None else full_product(x))
                 products += x0 is not None
-                rr = float(r.dot(r))
+                rr = number(r.dot(r), on_device)
             break
         alpha = rz / dAd
-        x.add_(d, alpha=alpha)
-        r.sub_(Ad, alpha=alpha)
-        previous, rr = rz, float(r.dot(r))
-        z, rz = (r, rr) if preconditioner is None else _preconditioned(preconditioner, r)
-        torch.add(z, d, alpha=rz / previous, out=d)
+        add_scaled(x, d, alpha)
+        add_scaled(r, Ad, -alpha)
+        previous, rr = rz, number(r.dot(r), on_device)
+        z, rz = preconditioned(r, rr)
+        add_scaled(z, d, rz / previous, out=d)
         iterations += 1
     else:
-        reason = "not_finite" if math.isnan(rr) else "converged" if rr**0.5 <= limit else "max_iter"
-    return x.to(dtype), CGInfo(iterations, rr**0.5, reason, products)
-
-
-def _preconditioned(preconditioner: Callable[[Tensor], Tensor], r: Tensor) -> tuple[Tensor, float]:
-    """Returns z = M^-1 r, and r.z."""
-    z = preconditioner(r)
-    return z, float(r.dot(z))
+        reason = "not_finite" if math.isnan(rr) else "converged" if root(rr) <= limit else "max_iter"
+    return x.to(dtype), CGInfo(iterations, root(rr), reason, products)  # type: ignore[arg-type]

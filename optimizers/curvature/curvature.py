@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
 from ..arguments import check_dense
+from ..scalars import Scalar, largest, number
 from ..shard import WHOLE, Shard, Sums
 from ..vectors import flatten, in_full_precision, unflatten
 from .double_backward import BackwardRequest, Quantity
@@ -184,12 +185,15 @@ class Curvature:
     def gradient(self, gradient: list[Tensor]) -> None:
         self._gradient = lambda: gradient
 
-    def factor_of_output(self) -> Callable[[], float]:
+    def factor_of_output(self, on_device: bool = False) -> Callable[[], Scalar]:
         """Returns what returns the factor of one output's loss in that of its sample: 1 / N where this is a mean of N.
 
         It comes by the reduction of the gradient where that is still to be made. The loss is a mean of those of the
         samples. An output is an entry, or with cross-entropy a position. Of several loss functions, it is the largest
         factor.
+
+        Args:
+            on_device: the number stays on the device; for a whole batch.
         """
         derivatives = grad(self._loss_with_graph, [call.value for call in self._losses], retain_graph=True)
         factors = []
@@ -198,9 +202,9 @@ class Curvature:
             samples = 1 if is_softmax and z.dim() == 1 else len(z)
             outputs = (z.numel() // z.shape[0 if z.dim() == 1 else 1]) if is_softmax else z.numel()
             mean = derivative.mean() if derivative.numel() else torch.zeros_like(derivative.sum())
-            factors.append(samples * float(mean) / (outputs if call.is_mean else 1))
+            factors.append(samples * number(mean, on_device) / (outputs if call.is_mean else 1))
         if self.shard.is_whole:
-            return lambda: max(factors)
+            return lambda: largest(factors)
         sums = self.sums.later([self.params[0].new_tensor(factors)])
         return lambda: float(sums()[0].max())
 

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from ..checked import SecondOrderOptimizer, refuse_complex
 from ..curvature.curvature import KINDS
+from ..preconditioners.kronecker import follows_batch
+from .recording import RecordedStep, reason_to_read
 from .step import Step
 
+STEPS = "preconditioner_steps"  # the number of steps in the state of a parameter
 BLOCKS = ("all", "parameter")
 PRECONDITIONERS = ("none", "diagonal", "kronecker")
 SUBSPACES = ("none", "last_step")
@@ -109,6 +112,8 @@ class EHNewton(SecondOrderOptimizer):
         ValueError: an argument is out of its range, or the closure returns no loss with a graph.
     """
 
+    _has_closed_form = False  # in the last step
+
     def __init__(
         self,
         params: Any,
@@ -174,16 +179,60 @@ class EHNewton(SecondOrderOptimizer):
             return None
         try:
             step = Step(self, closure, scale)
-            step.solve()
-            decays = self.decays(step.params)
-            step.move()
+            self._make(step)
         except BaseException:
             self.release_graphs()
             raise
+        self.last_step, self._has_closed_form = step.report, step.has_closed_form
+        return step.loss
+
+    def _make(self, step: Step) -> None:
+        step.solve()
+        decays = self.decays(step.params)
+        step.move()
         for p, change in decays:
             p.add_(change)
-        self.last_step = step.report
-        return step.loss
+
+    @torch.no_grad()
+    def record(self, closure: Callable[..., Tensor]) -> RecordedStep:
+        """Makes a step that reads no number of the device: a CUDA graph can hold it.
+
+        It makes all `cg_max_iter` iterations, and where conjugate gradients would have ended before, their result stays
+        as it was (`torch.where`). Weights and state are changed in their places, to those of `step`. What the host
+        counts, `count_step` counts after each replay. The learning rates of groups may be tensors () in float64.
+
+        Args:
+            closure: as of `step`; it returns the loss.
+
+        Raises:
+            ValueError: `reason_to_read` says why not; or before the first steps, which make the state.
+        """
+        reason = self.reason_to_read()
+        if reason is not None:
+            raise ValueError(reason)
+        counts = [(of_param, count) for of_param in self.state.values() if (count := of_param.get(STEPS)) is not None]
+        step = Step(self, closure, reads=False)
+        self._make(step)
+        for of_param, count in counts:
+            of_param[STEPS] = count
+        return step.recorded()
+
+    def count_step(self) -> None:
+        """Counts a step that a graph has made."""
+        for of_param in self.state.values():
+            if STEPS in of_param:
+                of_param[STEPS] += 1
+
+    def reason_to_read(self) -> str | None:
+        """Returns why no graph can hold the steps, or None where it can, but for those that `reads_next` tells."""
+        if self._has_closed_form:
+            return "the closed form of a linear classifier follows numbers of the batch"
+        return reason_to_read(self.param_groups[0])
+
+    def reads_next(self) -> bool:
+        """Returns whether the next step must read numbers: K-FAC's factors follow its batch."""
+        counts = [of_param.get(STEPS, 0) for of_param in self.state.values()]
+        return self.defaults["preconditioner"] == "kronecker" and follows_batch(1 + max(counts, default=0))
 
     def check_parameters(self, params: list[Tensor]) -> None:
         """Raises ValueError if some are complex."""

@@ -4,47 +4,49 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import grad
 
 from ..checked import SecondOrderOptimizer, check_types, has_graph
-from ..curvature.conjugate_gradient import CGInfo, conjugate_gradient_flat
+from ..curvature.conjugate_gradient import conjugate_gradient_flat
 from ..curvature.curvature import Curvature
-from ..curvature.double_backward_mode import FastDoubleBackward
+from ..curvature.fixed_iterations import fixed_conjugate_gradient
 from ..curvature.loss import LossWithoutGraph, check_loss, evaluate
 from ..preconditioners.diagonal import Diagonal
 from ..preconditioners.kronecker import Kronecker
 from ..preconditioners.layers import LayerCall, LayerRecorder
+from ..scalars import (
+    Scalar,
+    by_group,
+    choose,
+    number,
+    numbers,
+    on,
+    opposite,
+    quotient,
+    root,
+    scale_each_,
+    scaled,
+    smallest,
+    store,
+    total,
+)
 from ..vectors import flatten, inner_product, per_element, unflatten
-from .random_state import RandomState
+from .guard import Guard
+from .recording import RecordedStep
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
+from .solution import Condition, Minimized, Solution, report_of
 from .subspace import minimize_in_subspace
 
-SUFFICIENT_DECREASE = 1e-4  # c of Armijo's condition
+DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
-FORWARD_COST, BACKWARD_COST = 1 / 3, 2 / 3  # of a pass, in gradients
+BACKWARD_COST = 2 / 3  # of a pass, in gradients
 
 System = Curvature | SoftmaxSystem
-
-
-class Solution(NamedTuple):
-    """The solution of a system.
-
-    Attributes:
-        p: the direction.
-        info: how conjugate gradients ended.
-        slope: g.p.
-        is_fallback: whether p is -g, as the feasibility test failed.
-    """
-
-    p: list[Tensor]
-    info: CGInfo
-    slope: float
-    is_fallback: bool
 
 
 class Step:
@@ -55,36 +57,54 @@ class Step:
         closure: returns the loss with its graph; None: `.grad` was computed with create_graph=True. A closure that
             does that itself, and returns no loss with a graph, is taken for None.
         loss_scale: the factor of the loss whose gradient is in `.grad`.
+        reads: whether it reads numbers of the device. A step that reads none makes all iterations, and takes part in
+            `EHNewton.record`.
 
     Attributes:
         loss: before the step; None without a closure.
-        report: what becomes `last_step`.
+        report: what becomes `last_step`; empty where no number is read.
+        numbers: what the report is made of, by `report_of`.
+        systems: their number.
+        finite: numbers that were not read; the step is of no use where one is not finite.
     """
 
-    def __init__(self, optimizer: SecondOrderOptimizer, closure: Callable[..., Tensor] | None, loss_scale: float = 1.0):
+    def __init__(
+        self,
+        optimizer: SecondOrderOptimizer,
+        closure: Callable[..., Tensor] | None,
+        loss_scale: float = 1.0,
+        reads: bool = True,
+    ):
         self.state, self.shard = optimizer.state, optimizer.shard
         self.loss_scale = loss_scale
         self.options = optimizer.param_groups[0]  # options of the whole step are equal in all groups
         self.closure = closure
         self.report: dict[str, Any] = {}
         self.loss: Tensor | None = None
-        self.cost = 0.0
+        self.reads, self.finite = reads, list[Scalar]()
+        self.cost: Scalar = 0.0
         # whether the loss is computed again after the step
         self.is_guarded = self.options["adapt_damping"] or self.options["backtracking"] > 0
         # whether the last product frees the graph
         self.has_subspace = self.options["subspace"] == "last_step"
         self.frees_graph = self.options["blocks"] == "all" and not self.is_guarded and not self.has_subspace
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        self.random = RandomState(trained) if self.is_guarded else None
+        self.guard: Guard | None = None
+        if self.is_guarded and closure is not None:
+            self.guard = Guard(self.options, closure, trained, not self.shard.is_whole)
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
         self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
         self.layers = LayerRecorder(trained) if self.options["preconditioner"] == "kronecker" else None
         self.linear_calls: list[LayerCall] = []
         self.curvature = self._linearize(trained)
+        self.has_closed_form = bool(self.closed_form)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
         check_types(self.params, self.options)
         self.groups = [self.group_of[p] for p in self.params]
-        self.unit = 1.0
+        is_own = self.closure is not None and self.shard.is_whole and not self.closed_form and not self.is_guarded
+        self.on_device = is_own and bool(self.params) and (self.params[0].device.type in DEVICES or not reads)
+        self.unit: Scalar = 1.0
+        self.minimized: Minimized | None = None
         self.preconditioner = self._precondition()
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
@@ -115,7 +135,7 @@ class Step:
     def _linearize_whole_batch(self, closure: Callable[..., Tensor], trained: list[Tensor]) -> Curvature | None:
         options = self.options
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
-        may_have_closed_form = is_plain and options["warm_start"] == 0 and may_be_classifiers(trained)
+        may_have_closed_form = is_plain and self.reads and options["warm_start"] == 0 and may_be_classifiers(trained)
         recorder = SoftmaxHeadRecorder(trained, self.shard) if may_have_closed_form else None
         kind, inner = options["curvature"], recorder or self.layers
         try:
@@ -151,18 +171,18 @@ class Step:
         kind, preconditioner = self.options["preconditioner"], None
         if self.curvature is None:
             return None
-        unit = self.curvature.factor_of_output() if self.options["damping_per_output"] else lambda: 1.0
+        unit = self.curvature.factor_of_output(self.on_device) if self.options["damping_per_output"] else lambda: 1.0
         if self.layers is not None and self.params:
             preconditioner = Kronecker(self.curvature, self.layers.calls, self.state, self.linear_calls)
         self.unit = unit()
         if kind == "none" or not self.params:
             return None
         gradient = self.curvature.gradient
-        if not float(torch.stack(torch._foreach_norm(gradient)).norm().square()) < math.inf:
-            raise FloatingPointError("the gradient is not finite, or its squares")
+        squares = number(torch.stack(torch._foreach_norm(gradient)).norm().square(), self.on_device)
+        self._must_be_finite(squares, "the gradient is not finite, or its squares")
         if preconditioner is None:
             return Diagonal(self.params, gradient, self.state)
-        preconditioner.update([tau + SMALLEST_DAMPING * self.unit for tau in self._damping(self.groups)])
+        preconditioner.update(by_group(self.groups, lambda g: g["damping"] * self.unit + SMALLEST_DAMPING * self.unit))
         return preconditioner
 
     def _linearize_gradients(self, error: LossWithoutGraph, trained: list[Tensor]) -> Curvature | None:
@@ -204,52 +224,61 @@ class Step:
         if self.has_subspace:
             solutions = [self._in_subspace(s, self.curvature) for s in solutions if self.curvature is not None]
         slope = sum(solution.slope for solution in solutions)
-        if not math.isfinite(slope):
-            raise FloatingPointError(f"the gradient is not finite (its product with the direction is {slope})")
+        self._must_be_finite(slope, "the gradient is not finite (its product with the direction is {})")
         self.p = [part for solution in solutions for part in solution.p]
         if self.options["warm_start"] > 0:
             for param, part in zip(self.params, self.p, strict=True):
-                self.state[param]["direction"] = part.clone()
+                store(self.state[param], "direction", part)
         if self.preconditioner is not None:
             self.cost += self.options["curvature_share"] * self.preconditioner.cost
             del self.preconditioner, self.layers, self.linear_calls
         if not self.is_guarded:
             del self.curvature, systems  # and with them the graph
-        infos = [solution.info for solution in solutions]
-        self.report |= {
-            "cg_iterations": max((info.iterations for info in infos), default=0),
-            "residual": math.hypot(*(info.residual for info in infos)),
-            "fallbacks": sum(solution.is_fallback for solution in solutions),
-            "negative_curvature": sum(info.reason == "negative_curvature" for info in infos),
-            "directional_derivative": slope,
-            "hvps": sum(info.products for info in infos),
-        }
+        self.numbers, self.systems = [*(n for s in solutions for n in s.numbers), slope], len(solutions)
+
+    def _must_be_finite(self, value: Scalar, message: str) -> None:
+        """Raises FloatingPointError if a number, which takes the place of {} in the message, is not finite."""
+        if not self.reads:
+            self.finite.append(value)
+        elif not math.isfinite(value):
+            raise FloatingPointError(message.format(float(value)))
 
     def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
-        options, like = self.options, system.like
+        options, parts = self.options, system.like
         b = flatten(system.gradient).neg_()
         if not self.is_guarded and not self.has_subspace:
             system.gradient = []  # one copy is enough
-        damping = per_element(like, self._damping(groups))
+        damping = per_element(parts, self._damping(groups))
+        if isinstance(damping, Tensor):
+            damping = damping.to(b.dtype)
         remaining = options["cg_max_iter"] + (options["warm_start"] > 0)  # products
+        cost_of_product = options["curvature_share"] * system.cost_of_product
 
         def product(v: Tensor) -> Tensor:
             nonlocal remaining
             remaining -= 1
-            self.cost += options["curvature_share"] * system.cost_of_product
             result = system.matvec_flat(v, free_graph=remaining == 0 and self.frees_graph)
             return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
 
         limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
         metric = self.preconditioner
-        preconditioner = None if metric is None else lambda v: flatten(metric.solve(unflatten(v, like)))
-        p, info = conjugate_gradient_flat(product, b, *limits, self._start(like), preconditioner)
-        slope = -float(b.dot(p))
-        is_fallback = not slope <= -self._threshold(groups)
-        if is_fallback:
-            p = b if preconditioner is None else preconditioner(b)
-            slope = -float(b.dot(p))
-        return Solution(unflatten(p, like), info, slope, is_fallback)
+        preconditioner = None if metric is None else lambda v: flatten(metric.solve(unflatten(v, parts)))
+        if self.reads:
+            start = self._start(parts)
+            p, info = conjugate_gradient_flat(product, b, *limits, start, preconditioner, self.on_device)
+            found = Solution.of(unflatten(p, parts), info)
+        else:
+            p, fixed = fixed_conjugate_gradient(product, b, *limits, preconditioner)
+            found = Solution(unflatten(p, parts), *fixed)
+        for k in range(options["cg_max_iter"] + 2):  # with a start and negative curvature there are two more
+            self.cost = choose(found.products > k, self.cost + cost_of_product, self.cost)
+        slope = -number(b.dot(p), self.on_device)
+        is_fallback = opposite(slope <= -self._threshold(groups))
+        if not self.reads or is_fallback:
+            plain = b if preconditioner is None else preconditioner(b)
+            p = torch.where(is_fallback, plain, p) if isinstance(is_fallback, Tensor) else plain
+            slope = choose(is_fallback, -number(b.dot(plain), self.on_device), slope)
+        return found._replace(p=unflatten(p, parts), slope=slope, is_fallback=is_fallback)
 
     def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
         """Returns what returns the first iterate of conjugate gradients, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
@@ -257,19 +286,19 @@ class Step:
         Where the step's length follows from the model in a subspace, it is -d.
         """
         g, options = system.gradient, self.options
-        squares = torch.stack(torch._foreach_norm(g)).double().square().tolist()
-        gg = sum(squares)
+        squares = numbers(torch.stack(torch._foreach_norm(g)).double().square(), self.on_device)
+        gg = total(squares)
         d, gd = g, gg
         if self.preconditioner is not None:
             d = self.preconditioner.solve_gradient(g)
-            gd = float(inner_product(g, d))
-            squares = torch.stack(torch._foreach_norm(d)).double().square().tolist()
+            gd = number(inner_product(g, d), self.on_device)
+            squares = numbers(torch.stack(torch._foreach_norm(d)).double().square(), self.on_device)
+        norm = root(gg)
+        is_converged = norm <= options["cg_tol"] * (norm if options["cg_tol_relative"] else 1.0)
         form: Callable[[], Tensor] | None = None
-        scale, info = 1.0, CGInfo(1, gg**0.5, "max_iter", 0)
-        if gg**0.5 <= options["cg_tol"] * (gg**0.5 if options["cg_tol_relative"] else 1.0):
-            scale, info = 0.0, CGInfo(0, gg**0.5, "converged", 0)
-        elif not self.has_subspace:
-            self.cost += options["curvature_share"] * system.cost_of_quadratic_form
+        if not self.has_subspace and (self.on_device or not is_converged):
+            cost = self.cost + options["curvature_share"] * system.cost_of_quadratic_form
+            self.cost = choose(is_converged, self.cost, cost)
             form = partial(system.quadratic_form, d, self.frees_graph)
             if isinstance(system, Curvature):
                 form = system.quadratic_form_later(d, self.frees_graph)
@@ -277,47 +306,60 @@ class Step:
             system.gradient = []
 
         def solution() -> Solution:
-            factor, ending = scale, info
+            factor: Scalar = 1.0
+            products: Scalar = 0.0
+            is_negative: Condition = False
+            iterations = choose(is_converged, 0.0, 1.0)
             if form is not None:
-                dAd = float(form())
-                dAd += sum(tau * square for tau, square in zip(self._damping(groups), squares, strict=True))
-                factor, ending = gd / dAd if dAd > 0 else 1.0, info._replace(products=1)
-                if not dAd > 0:
-                    ending = CGInfo(0, gg**0.5, "negative_curvature" if dAd <= 0 else "not_finite", 1)
-            is_fallback = not -factor * gd <= -self._threshold(groups)
-            factor = 1.0 if is_fallback else factor
-            return Solution(list(torch._foreach_mul(d, -factor)), ending, -factor * gd, is_fallback)
+                dAd = number(form(), self.on_device) + total(squares, self._damping(groups))
+                factor = quotient(gd, dAd, 1.0)
+                iterations = choose(opposite(dAd > 0), 0.0, iterations)
+                is_negative = (dAd <= 0) & opposite(is_converged)
+                products = choose(is_converged, 0.0, 1.0)
+            factor = choose(is_converged, 0.0, factor)
+            is_fallback = opposite(-factor * gd <= -self._threshold(groups))
+            factor = choose(is_fallback, 1.0, factor)
+            p = scaled(d, -factor)
+            return Solution(p, iterations, norm, is_negative, products, -factor * gd, is_fallback)
 
         return solution
 
     def _in_subspace(self, solution: Solution, curvature: Curvature) -> Solution:
         """Returns the step to the minimum of the quadratic model over the directions p and the last step."""
-        if solution.info.reason == "converged" and solution.slope == 0:
+        is_at_rest = (solution.iterations == 0) & (solution.slope == 0)
+        self.minimized = Minimized(opposite(is_at_rest), 0.0, 0.0)
+        if not self.on_device and is_at_rest:
             return solution
         directions = [solution.p]
         if all("last_step" in self.state[p] for p in self.params):
             directions.append([self.state[p]["last_step"] for p in self.params])
         damping = self._damping(self.groups)
-        minimum = minimize_in_subspace(curvature, directions, damping, free_graph=not self.is_guarded)
-        self.cost += self.options["curvature_share"] * len(directions) * curvature.cost_of_quadratic_form
-        self.report |= {"alpha": minimum.coefficients[0], "beta": minimum.coefficients[1]}
-        info = solution.info._replace(products=solution.info.products + len(directions))
-        if minimum.is_indefinite:
-            info = info._replace(reason="negative_curvature")
-        return Solution(minimum.step, info, minimum.slope, solution.is_fallback)
+        minimum = minimize_in_subspace(curvature, directions, damping, not self.is_guarded, self.on_device)
+        cost = self.options["curvature_share"] * len(directions) * curvature.cost_of_quadratic_form
+        self.cost = choose(is_at_rest, self.cost, self.cost + cost)
+        self.minimized = self.minimized._replace(alpha=minimum.coefficients[0], beta=minimum.coefficients[1])
+        p = minimum.step
+        if isinstance(is_at_rest, Tensor):
+            p = [torch.where(is_at_rest, rest, step) for rest, step in zip(solution.p, p, strict=True)]
+        return solution._replace(
+            p=p,
+            is_negative=solution.is_negative | (minimum.is_indefinite & opposite(is_at_rest)),
+            products=solution.products + choose(is_at_rest, 0.0, float(len(directions))),
+            slope=choose(is_at_rest, solution.slope, minimum.slope),
+        )
 
-    def _damping(self, groups: Sequence[dict[str, Any]]) -> list[float]:
+    def _damping(self, groups: Sequence[dict[str, Any]]) -> list[Scalar]:
         """Returns tau of each parameter."""
-        return [group["damping"] * self.unit for group in groups]
+        return by_group(groups, lambda group: group["damping"] * self.unit)
 
-    def _threshold(self, groups: list[dict[str, Any]]) -> float:
+    def _threshold(self, groups: list[dict[str, Any]]) -> Scalar:
         """Returns the least -g.p that is feasible: tau; 0 where the damping is adapted, and of a metric or a subspace.
 
         The size of g.p says nothing about the step there.
         """
         options = self.options
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not options["adapt_damping"]
-        return min(self._damping(groups)) if is_plain else 0.0
+        return smallest(self._damping(groups)) if is_plain else 0.0
 
     def _start(self, params: Sequence[Tensor]) -> Tensor | None:
         """Returns the start of conjugate gradients from the last direction; None is 0."""
@@ -330,7 +372,7 @@ class Step:
         """Changes the weights: the step times lr, with momentum, and with backtracking where that is asked for."""
         change = self.p
         if change:
-            torch._foreach_mul_(change, [group["lr"] for group in self.groups])
+            scale_each_(change, [group["lr"] for group in self.groups])
         if self.closed_form and any(group["momentum"] > 0 for group in self.groups):
             by_system = self._by_system(change)
             changes = {p: v for system, parts in by_system for p, v in system.to_parameters(parts).items()}
@@ -339,62 +381,47 @@ class Step:
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
-        guard = self.curvature if self.is_guarded and change else None
-        factor = self._move_guarded(change, guard) if guard else self._move_plainly(change)
+        guard, factor = self.guard, 1.0
+        if guard is not None and self.curvature is not None and self.loss is not None and change:
+            factor = guard.move(self.curvature, float(self.loss), change, self.groups)
+            self.cost += guard.cost
+        else:
+            self._move_plainly(change)
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
-                self.state[param]["momentum_buffer"] = factor * part
+                store(self.state[param], "momentum_buffer", part if factor == 1 else factor * part)
             if self.has_subspace:
-                self.state[param]["last_step"] = part if factor == 1 else factor * part
-        self.report["step_length"] = factor * float(torch.stack(torch._foreach_norm(change)).norm()) if change else 0.0
-        self.report["gradient_equivalents"] = self.cost
+                store(self.state[param], "last_step", part if factor == 1 else factor * part)
+        norm = number(torch.stack(torch._foreach_norm(change)).norm(), self.on_device) if change else 0.0
+        self.numbers += [factor * norm, self.cost, *(self.minimized or ())]
+        if self.reads:
+            values: Any = self._stacked(self.numbers).tolist() if self.on_device else self.numbers
+            self.report = report_of(values, self.systems)
+            if guard is not None:
+                self.report |= guard.report
+                self.report["hvps"] += "damping" in guard.report  # a quadratic form along the whole step
         if self.closure is None:
             for param in self.params:
                 param.grad.detach_()  # type: ignore[union-attr]
 
-    def _move_plainly(self, change: list[Tensor]) -> float:
-        """Moves along `change`; returns the factor on it, 1."""
+    def _stacked(self, values: Sequence[Scalar]) -> Tensor:
+        """Returns numbers (n,) on the device, in float64."""
+        return torch.stack([on(self.params[0].device, value).double() for value in values])
+
+    def recorded(self) -> RecordedStep:
+        """Returns what the step has computed, where it has read nothing."""
+        loss = cast(Tensor, self.loss)
+        return RecordedStep(loss, self._stacked([loss, *self.finite]), self._stacked(self.numbers), self.systems)
+
+    def _move_plainly(self, change: list[Tensor]) -> None:
+        """Moves along `change`."""
         if self.closed_form:
             for system, parts in self._by_system(change):
                 system.add_to_parameters(parts)
         elif change:
             torch._foreach_add_(self.params, change)
-        return 1.0
 
     def _by_system(self, change: list[Tensor]) -> list[tuple[SoftmaxSystem, list[Tensor]]]:
         """Returns each system of the closed form with its part of a change."""
         parts = iter(change)
         return [(system, [next(parts) for _ in system.params]) for system in self.closed_form]
-
-    def _move_guarded(self, change: list[Tensor], curvature: Curvature) -> float:
-        """Moves along `change`, halved until the loss falls enough; adapts the damping; returns the factor on it."""
-        loss, slope = float(self.loss), float(flatten(curvature.gradient).dot(flatten(change)))  # type: ignore[arg-type]
-        bend = float(curvature.quadratic_form(change)) if self.options["adapt_damping"] else 0.0
-        before = [p.clone() for p in self.params]
-        factor, least = 1.0, 0.5 ** self.options["backtracking"]
-        while True:
-            torch._foreach_copy_(self.params, before)
-            torch._foreach_add_(self.params, change, alpha=factor)
-            actual = self._loss_again() - loss
-            if factor == least or actual <= SUFFICIENT_DECREASE * factor * slope:
-                break
-            factor /= 2
-        if self.options["backtracking"] > 0:
-            self.report["step_size"] = factor
-        if self.options["adapt_damping"]:
-            self.cost += self.options["curvature_share"] * curvature.cost_of_quadratic_form
-            self.report["hvps"] += 1
-            predicted = factor * slope + factor**2 * bend / 2
-            ratio = actual / predicted if predicted < 0 else 0.0
-            scale = 2 / 3 if ratio > 0.75 else 3 / 2 if not ratio >= 0.25 else 1.0
-            for group in {id(g): g for g in self.groups}.values():
-                group["damping"] *= scale
-            self.report |= {"reduction_ratio": ratio, "damping": self.groups[0]["damping"]}
-        return factor
-
-    def _loss_again(self) -> float:
-        """Returns the loss at the current weights, with the random numbers that the step began with."""
-        self.cost += FORWARD_COST
-        mode = FastDoubleBackward(keep_statistics=True, shares_batch=not self.shard.is_whole)
-        with self.random, mode, torch.no_grad():  # type: ignore[union-attr]
-            return float(self.closure())  # type: ignore[misc]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..curvature.curvature import Curvature
+from ..scalars import Scalar, add_scaled, number, scaled, scaled_each
 from ..vectors import inner_product
 
 PARALLEL = 1e-6  # directions whose squared cosine, in the metric of the model, is this close to 1 count as one
@@ -23,13 +24,17 @@ class Minimum(NamedTuple):
     """
 
     step: list[Tensor]
-    coefficients: tuple[float, float]
-    slope: float
-    is_indefinite: bool
+    coefficients: tuple[Scalar, Scalar]
+    slope: Scalar
+    is_indefinite: bool | Tensor
 
 
 def minimize_in_subspace(
-    curvature: Curvature, directions: Sequence[list[Tensor]], damping: Sequence[float], free_graph: bool = False
+    curvature: Curvature,
+    directions: Sequence[list[Tensor]],
+    damping: Sequence[Scalar],
+    free_graph: bool = False,
+    on_device: bool = False,
 ) -> Minimum:
     """Returns the minimum of g.p + p (C + tau I) p / 2 over p = alpha d + beta s, with C the Gauss-Newton matrix.
 
@@ -43,24 +48,57 @@ def minimize_in_subspace(
         directions: d, and s where there was a step; of the shapes of the parameters.
         damping: tau of each parameter.
         free_graph: free the curvature's graph.
+        on_device: compute with numbers of the device, and read none.
     """
-    damped = [torch._foreach_mul(v, list(damping)) for v in directions]
+    damped = [scaled_each(v, damping) for v in directions]
     N = torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
-    matrix = (curvature.gram(directions, free_graph) + N).cpu()
-    b = -torch.stack([inner_product(curvature.gradient, v) for v in directions]).cpu()
+    matrix = curvature.gram(directions, free_graph) + N
+    b = -torch.stack([inner_product(curvature.gradient, v) for v in directions])
+    solve = coefficients_on_device if on_device else coefficients_of
+    coefficients, is_indefinite = solve(*(x if on_device else x.cpu() for x in (matrix, b)))
+    slope = -number(b.to(coefficients.device) @ coefficients[: len(b)], on_device)
+    alpha, beta = (number(x, on_device) for x in coefficients)
+    step = scaled(directions[0], alpha)
+    for part, last in zip(step, directions[1], strict=True) if len(directions) == 2 else ():
+        add_scaled(part, last, beta)
+    return Minimum(step, (alpha, beta), slope, is_indefinite)
+
+
+def coefficients_of(matrix: Tensor, b: Tensor) -> tuple[Tensor, bool | Tensor]:
+    """Returns the coefficients (2,) of the minimum, and whether it has none along the first direction.
+
+    Args:
+        matrix: (k, k) for k = 1 or 2 directions.
+        b: (k,).
+    """
     coefficients = torch.zeros(2, dtype=torch.float64)
     is_indefinite = not float(matrix[0, 0]) > 0
     if is_indefinite:
         coefficients[0] = 1.0
-    elif len(directions) == 2 and is_definite(matrix):
+    elif len(b) == 2 and is_definite(matrix):
         coefficients[:] = torch.linalg.solve(matrix, b)
     else:
         coefficients[0] = b[0] / matrix[0, 0]
-    alpha, beta = coefficients.tolist()
-    step = list(torch._foreach_mul(directions[0], alpha))
-    if len(directions) == 2:
-        torch._foreach_add_(step, directions[1], alpha=beta)
-    return Minimum(step, (alpha, beta), -float(b @ coefficients[: len(b)]), is_indefinite)
+    return coefficients, is_indefinite
+
+
+def coefficients_on_device(matrix: Tensor, b: Tensor) -> tuple[Tensor, bool | Tensor]:
+    """Does the same and reads no number: both equations are solved by elimination, with the larger pivot."""
+    a, one = matrix[0, 0], torch.ones_like(b[0])
+    is_indefinite = ~(a > 0)
+    alone = b[0] / a
+    if len(b) == 1:
+        return torch.stack([torch.where(is_indefinite, one, alone), torch.zeros_like(one)]), is_indefinite
+    swaps = matrix[1, 0].abs() > a.abs()
+    (p, q), (r, s) = torch.where(swaps, matrix.flip(0), matrix).unbind()
+    u, v = torch.where(swaps, b.flip(0), b).unbind()
+    factor = r / p
+    second = (v - factor * u) / (s - factor * q)
+    first = (u - q * second) / p
+    c, d = matrix[0, 1], matrix[1, 1]
+    is_of_both = (a > 0) & (d > 0) & (c * c < (1 - PARALLEL) * a * d)
+    alpha = torch.where(is_indefinite, one, torch.where(is_of_both, first, alone))
+    return torch.stack([alpha, torch.where(is_of_both, second, torch.zeros_like(one))]), is_indefinite
 
 
 def is_definite(matrix: Tensor) -> bool:

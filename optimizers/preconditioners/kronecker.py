@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..curvature.curvature import Curvature
+from ..scalars import Scalar, like, root, store
 from ..shard import Shard
 from .layers import LayerCall
 
@@ -82,10 +83,10 @@ class Kronecker:
         is_new = any(not self._has_factors(p) for p in (*self._calls, *self._others))
         self._inverts = step in FIRST_INVERSES or step % INVERT_EVERY == 1 or is_new
         self._of_batch = None
-        if step <= FIRST_UPDATES or step % UPDATE_EVERY == 1 or is_new:
+        if follows_batch(step) or is_new:
             self._of_batch = batch_factors(curvature, self._calls, self._bias_of, self._others, step)
 
-    def update(self, damping: Sequence[float]) -> None:
+    def update(self, damping: Sequence[Scalar]) -> None:
         """Updates the factors and their inverses.
 
         Args:
@@ -94,7 +95,8 @@ class Kronecker:
         Raises:
             FloatingPointError: the factors are not finite; the state is as it was.
         """
-        self._gamma = {p: math.sqrt(value) for p, value in zip(self._params, damping, strict=True)}
+        roots = {id(value): root(value) for value in damping}
+        self._gamma = {p: roots[id(value)] for p, value in zip(self._params, damping, strict=True)}
         if self._of_batch is not None:
             self._update(self._of_batch())
             self._of_batch = None
@@ -160,7 +162,8 @@ class Kronecker:
                 V = V[:, :-1]
             result[weight] = V.reshape(weight.shape)
         for param in self._others:
-            result[param] = part_of[param] / (self._state[param]["sampled_curvature"] + self._gamma[param] ** 2)
+            h, gamma = self._state[param]["sampled_curvature"], self._gamma[param]
+            result[param] = part_of[param] / (h + like(gamma * gamma, h))
         return [result[param] for param in self._params]
 
     def _update(self, of_batch: dict[Tensor, dict[str, Tensor]]) -> None:
@@ -189,10 +192,15 @@ class Kronecker:
         pi = trace_ratio(A, G)
         for name, factor, shift in (("input", A, pi), ("output", G, 1 / pi)):
             factor.diagonal().add_(shift * self._gamma[weight])
-            root, failure = torch.linalg.cholesky_ex(factor)
+            triangle, failure = torch.linalg.cholesky_ex(factor)
             if int(failure):
                 raise FloatingPointError("a factor of K-FAC is singular to working precision; give a larger damping")
-            state[f"{name}_inverse"] = torch.cholesky_inverse(root).to(weight.dtype)
+            store(state, f"{name}_inverse", torch.cholesky_inverse(triangle).to(weight.dtype))
+
+
+def follows_batch(step: int) -> bool:
+    """Returns whether factors are updated at a step; those with new inverses are such steps."""
+    return step <= FIRST_UPDATES or step % UPDATE_EVERY == 1
 
 
 def trace_ratio(A: Tensor, G: Tensor) -> float:
