@@ -27,6 +27,8 @@ from .renamed import new_key
 # Functions that take any further key, and compare it with the signature of the class that they make.
 OPEN_TARGETS = tuple(f"trainopt.{name}" for name in ("optimizers.timm_optimizer", "optimizers.pytorch_optimizer"))
 
+GRAPHS_OF_INDUCTOR = "its graphs write over the outputs that records take; cuda_graph=auto, without compile, has graphs"
+WHY_NOT = {("compile", mode): GRAPHS_OF_INDUCTOR for mode in ("reduce-overhead", "max-autotune")}
 RULE_OF_TYPE = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
@@ -131,7 +133,8 @@ def check_value(key: str, value: Any, named: str, text: str | None = None) -> No
 def check_rule(key: str, value: Any, rule: str, text: str | None = None) -> None:
     """Raises UserError if a value does not keep a rule; `text` is how it was typed."""
     if not satisfies(value, rule):
-        raise UserError(f"{key}={text or yaml_text(value)}: must be {_rule_text(rule)}")
+        reason = f" ({why})" if isinstance(value, str) and (why := WHY_NOT.get((key, value))) else ""
+        raise UserError(f"{key}={text or yaml_text(value)}: must be {_rule_text(rule)}{reason}")
 
 
 def drop_replaced_defaults(

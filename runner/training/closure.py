@@ -81,7 +81,9 @@ class TrainingClosure:
         if self._clips:
             norm = self._gradient.clip(self._parameters)
             self.gradient_norm = self.finite.look_at_norm(norm) if self._scaling is None else norm
-        elif self._scaling is None and not self._needs_graph:
+        elif self._needs_graph:
+            self.finite.count()
+        elif self._scaling is None:
             self.finite.look_at([p.grad for p in self._parameters if p.grad is not None])
         self._progress.gradients += 1
         self._progress.samples += batch.size

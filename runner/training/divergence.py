@@ -7,13 +7,14 @@ from there again, reading before every update: so it ends as it would have ended
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainopt.optimizers import Regularizer
+from trainopt.optimizers import EHNewton, Optimizer, Regularizer
 from trainopt.optimizers.compat_torch import record_non_finite
 
 from ..objectives.loss import OwnLoss
@@ -22,7 +23,8 @@ from ..state.run import Run
 
 DEFERRED_ON = ("cuda",)  # types of devices that steps do not wait for
 KEEP_EVERY = 200  # gradients: a position is kept at the first record after so many, and at every evaluation
-RESTORED = ("torch", "timm")  # libraries whose optimizers replace all of their state in load_state_dict
+MOST_PENDING = 1000  # steps whose numbers are kept
+RESTORED = ("trainopt", "torch", "timm")  # libraries whose optimizers replace all of their state in load_state_dict
 
 
 class Diverged(FloatingPointError):
@@ -108,6 +110,13 @@ class FiniteCheck:
             raise Diverged(loss=self.value, gradient_norm=value)
         return value
 
+    def count(self) -> None:
+        """Counts a gradient that the optimizer itself checks before its update."""
+
+    def later(self, numbers: Tensor, use: Callable[[list[float]], None]) -> None:
+        """Calls a function with numbers (n,) of a step, once they are read."""
+        use(numbers.tolist())
+
     def _record(self, gradients: list[Tensor]) -> None:
         if any(g.requires_grad or g.is_sparse for g in gradients):
             gradients = [g.detach().coalesce().values() if g.is_sparse else g.detach().clone() for g in gradients]
@@ -165,6 +174,7 @@ class DeferredCheck(FiniteCheck):
         self._finite = torch.zeros((), device=run.device)  # gradients since the position, up to the first that is not
         self._made = 0  # gradients since the position
         self._readout = _Readout(run.device)
+        self._pending: list[tuple[Tensor, Callable[[list[float]], None]]] = []
 
     @property
     def value(self) -> float:
@@ -172,9 +182,30 @@ class DeferredCheck(FiniteCheck):
         return self._loss.item()
 
     def begin(self, loss: Tensor) -> bool:
-        """Takes a loss, which `look_at` checks; returns False."""
+        """Takes a loss, which `look_at` checks, or `finish` where the optimizer reads numbers of its step."""
         self._loss = loss.detach()
-        return False
+        return self._run.optimizer.needs_graph
+
+    def finish(self) -> None:
+        """Waits for what was recorded, and checks the loss of `begin`.
+
+        Raises:
+            Diverged: it is not finite.
+            NoticedLate: one before was not, or a gradient.
+        """
+        self.wait()
+        super().finish()
+
+    def count(self) -> None:
+        """Counts a gradient that the optimizer itself checks before its update."""
+        self._made += 1
+        self._finite.add_(self._one)
+
+    def later(self, numbers: Tensor, use: Callable[[list[float]], None]) -> None:
+        """Keeps a copy of numbers (n,) until `wait`, which calls a function with them."""
+        self._pending.append((numbers.clone(), use))
+        if len(self._pending) == MOST_PENDING:
+            self.wait()
 
     def look_at(self, gradients: list[Tensor]) -> None:
         """Records whether the loss and its gradients are finite.
@@ -201,6 +232,11 @@ class DeferredCheck(FiniteCheck):
             NoticedLate: a gradient was not finite.
         """
         self._judge(self._finite.item(), self._made)
+        if self._pending:
+            pending, self._pending = self._pending, []
+            values = iter(torch.cat([numbers for numbers, _ in pending]).tolist())
+            for numbers, use in pending:
+                use(list(islice(values, len(numbers))))
 
     def _judge(self, finite: float, made: int) -> None:
         if finite < made:
@@ -265,15 +301,20 @@ class RepeatedCheck(FiniteCheck):
     def look_at(self, gradients: list[Tensor]) -> None:
         """Checks the gradients of the loss."""
         super().look_at(gradients)
-        self._count()
+        self.count()
 
     def look_at_norm(self, norm: Tensor) -> float | Tensor:
         """Checks the norm of the gradients of the loss, and returns it."""
         value = super().look_at_norm(norm)
-        self._count()
+        self.count()
         return value
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Counts a gradient.
+
+        Raises:
+            Diverged: it was not finite before.
+        """
         if self._left == 0:
             raise Diverged(loss=self.value, gradient_norm=math.nan)
         self._left -= 1
@@ -295,7 +336,8 @@ def reason_to_wait(run: Run) -> str | None:
     name = type(optimizer).__name__
     follows: list[Any] = [r for r, _ in run.objective.regularizers.values()]
     reasons = {
-        f"{name} reads numbers of its step": optimizer.needs_graph or optimizer.sets_lr,
+        f"{name} reads numbers of its step": optimizer.sets_lr
+        or (optimizer.needs_graph and not (run.cuda_graph and reason_to_read(optimizer) is None)),
         f"whether {name} can be set back in the middle of a run is not known": library_of(optimizer) not in RESTORED,
         "probes read numbers of their steps": bool(run.probes),
         "a regularizer follows the steps": any(type(r).after_step is not Regularizer.after_step for r in follows),
@@ -308,6 +350,14 @@ def reason_to_wait(run: Run) -> str | None:
         f"duration={run.duration} is a time, and a clock is read after each step": run.is_timed,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def reason_to_read(optimizer: Optimizer) -> str | None:
+    """Returns why no step of an optimizer that differentiates the loss can do without reading numbers, or None."""
+    if not isinstance(optimizer, EHNewton):
+        return f"{type(optimizer).__name__} differentiates the loss itself"
+    reason = optimizer.reason_to_read()
+    return None if reason is None else f"optimizer.{reason}"
 
 
 def waiting_notes(run: Run) -> list[str]:

@@ -10,20 +10,19 @@ from ...objectives.loss import OwnLoss
 from ...state.run import Run
 from ...system.errors import UserError
 from ..closure import TrainingClosure
-from ..divergence import FiniteCheck
+from ..divergence import FiniteCheck, reason_to_read, reason_to_wait
 from ..sharded import ShardedClosure
 from .capture import CudaCapture
 from .closure import GraphedClosure
+from .second_order import SecondOrderClosure
 
 GRAPHS_ON = ("cuda",)  # types of devices
 
 
 def reason_for_eager(run: Run) -> str | None:
     """Returns why no graph can be recorded of a run's steps, or None where one may be tried."""
-    name = type(run.optimizer).__name__
     reasons = {
         "CUDA graphs need a GPU": run.device.type not in GRAPHS_ON,
-        f"{name} differentiates the loss itself": run.optimizer.needs_graph,
         "probes look into single steps": bool(run.probes),
         "a regularizer may change from step to step": any(
             type(r) is not L2 for r, _ in run.objective.regularizers.values()
@@ -34,7 +33,11 @@ def reason_for_eager(run: Run) -> str | None:
         "compile=true has graphs of its own": run.compiled,
         "several processes exchange gradients": run.ranks.size > 1,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None or not run.optimizer.needs_graph:
+        return reason
+    reason, waits = reason_to_read(run.optimizer), reason_to_wait(run)
+    return reason or (None if waits is None else f"each step must wait: {waits}")
 
 
 def check_graphs(run: Run) -> None:
@@ -59,7 +62,8 @@ def closure_of(run: Run, check: FiniteCheck, say: Callable[[str], None]) -> Trai
         return ShardedClosure(run, check)
     if not run.cuda_graph or reason_for_eager(run) is not None:
         return TrainingClosure(run, check)
-    closure = GraphedClosure(run, check, new_capture(run.device), say)
+    graphed = SecondOrderClosure if run.optimizer.needs_graph else GraphedClosure
+    closure = graphed(run, check, new_capture(run.device), say)
     run.update.made_by(closure.replaying)
     return closure
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainopt.data import Batch
-from trainopt.optimizers import EMA
+from trainopt.optimizers import EMA, RecordedStep
 
 from ...averaging.modes import equal
 from ...state.objective import Output
@@ -35,6 +35,7 @@ class Computed(NamedTuple):
     output: Tensor  # (B, ...)
     norm: Tensor | None  # of the gradient before it was clipped
     gradients: list[Tensor | None]  # by parameter
+    recorded: RecordedStep | None = None  # of an optimizer that makes the step from the loss on
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields all by name."""
@@ -44,6 +45,9 @@ class Computed(NamedTuple):
         if self.norm is not None:
             yield "gradient norm", self.norm
         yield from ((f"gradient {k}", g) for k, g in enumerate(self.gradients) if g is not None)
+        if self.recorded is not None:
+            yield "finite numbers", self.recorded.finite
+            yield "numbers", self.recorded.numbers
 
 
 @dataclass
@@ -134,20 +138,21 @@ class GraphedClosure(TrainingClosure):
         try:
             if self._updates is None:
                 average = self._run.averaged and self._run.averaged.averaging
-                self._updates = updates_of(self._run.optimizer, average if isinstance(average, EMA) else None)
+                self._updates = self._new_updates(average if isinstance(average, EMA) else None)
         except ValueError as error:
             self._updates, reason = [], str(error)
         for update in self._updates:
-            saved = [(value, value.clone()) for value in (*(t for _, t in update.tensors()), *update.steps())]
+            restore_update = update.snapshot()
 
-            def restore(saved: list[tuple[Tensor, Tensor]] = saved) -> None:
+            def restore(restore_update: Callable[[], None] = restore_update) -> None:
                 before.restore_pass()
-                with torch.no_grad():
-                    for value, copy in saved:
-                        value.copy_(copy)
+                restore_update()
 
             try:
                 graph = self._recorded(batch, restore, update, step)
+            except FloatingPointError:
+                restore()
+                return None  # the eager step that follows raises it
             except (RuntimeError, ValueError) as error:
                 restore()
                 reason = one_line(first_of(error))
@@ -156,6 +161,14 @@ class GraphedClosure(TrainingClosure):
                 return graph
         self._leave_update(reason)
         return None
+
+    def _new_updates(self, average: EMA | None) -> list[WholeUpdate]:
+        """Returns the updates to be tried.
+
+        Raises:
+            ValueError: no graph can hold one.
+        """
+        return updates_of(self._run.optimizer, average)
 
     def _leave_update(self, reason: str) -> None:
         """Lets all further updates be eager."""
@@ -169,11 +182,15 @@ class GraphedClosure(TrainingClosure):
 
     def _keep(self, key: Any, graph: Graph) -> None:
         self._graphs[key] = graph
-        self._addresses = [p.data_ptr() for p in self._parameters]
+        self._addresses = self._places()
+
+    def _places(self) -> list[int]:
+        """Returns the addresses of what graphs change."""
+        return [p.data_ptr() for p in self._parameters]
 
     def _are_in_place(self) -> bool:
         """Returns whether weights are where graphs read them; if not, steps are eager from here on."""
-        if self._addresses == [p.data_ptr() for p in self._parameters]:
+        if self._addresses == self._places():
             return True
         self._turn_off(f"{type(self._run.optimizer).__name__} puts other tensors in the place of weights")
         return False
@@ -201,7 +218,7 @@ class GraphedClosure(TrainingClosure):
 
     def _finish(self, computed: Computed) -> Tensor:
         """Sets gradients and attributes, checks them, and counts."""
-        self.total, self.terms, self.output, norm, gradients = computed
+        self.total, self.terms, self.output, norm, gradients, _ = computed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if self.finite.begin(self.total):
@@ -218,8 +235,8 @@ class GraphedClosure(TrainingClosure):
         """Returns copies of the outputs and targets of the whole batch: the next step writes over them."""
         return cast(Tensor, self.output).clone(), self.batch.targets.clone()
 
-    def _compute(self, inputs: Tensor, targets: Tensor) -> Computed:
-        """Computes a pass, which leaves no graph of autograd."""
+    def _compute(self, inputs: Tensor, targets: Tensor, update: WholeUpdate | None) -> Computed:
+        """Computes a pass, and makes the update if there is one; leaves no graph of autograd."""
         for parameter in self._parameters:
             parameter.grad = None
         batch = self.batch._replace(inputs=inputs, targets=targets)
@@ -232,7 +249,23 @@ class GraphedClosure(TrainingClosure):
             total.backward()
         norm = self._gradient.clip(self._parameters) if self._clips else None
         terms = {name: term.detach() for name, term in terms.items()}
+        if update is not None:
+            with torch.no_grad():
+                update.apply()
         return Computed(total.detach(), terms, output.detach(), norm, [p.grad for p in self._parameters])
+
+    def _compute_eagerly(
+        self, inputs: Tensor, targets: Tensor, update: WholeUpdate | None, step: Step | None
+    ) -> list[tuple[str, Tensor]]:
+        """Returns copies of what an eager step computes; the update is made by the optimizer."""
+        values = [(name, value.clone()) for name, value in self._compute(inputs, targets, None).tensors()]
+        if update is not None:
+            update.eager(cast(Step, step), values[0][1])
+        return values
+
+    def _values(self, computed: Computed) -> list[tuple[str, Tensor]]:
+        """Returns copies of the same of a replay."""
+        return [(name, value.clone()) for name, value in computed.tensors()]
 
     def _record(self, batch: Batch) -> Graph | None:
         """Returns the recorded pass, whose results are those of the batch; None where steps stay eager.
@@ -279,18 +312,11 @@ class GraphedClosure(TrainingClosure):
         inputs, targets = batch.inputs.clone(), batch.targets.clone()
 
         def compute() -> Computed:
-            computed = self._compute(inputs, targets)
-            if update is not None:
-                with torch.no_grad():
-                    update.apply()
-            return computed
+            return self._compute(inputs, targets, update)
 
         def eager() -> list[tuple[str, Tensor]]:
             """Returns copies of what an eager pass computes, and of what pass and update change."""
-            values = [(name, value.clone()) for name, value in self._compute(inputs, targets).tensors()]
-            if update is not None:
-                update.eager(cast(Step, step), values[0][1])
-            return [*values, *self._changed(update)]
+            return [*self._compute_eagerly(inputs, targets, update, step), *self._changed(update)]
 
         # Nodes that accumulate gradients belong to the stream on which they were made: those of the last step go.
         self.total, self.terms = self.total.detach(), {name: term.detach() for name, term in self.terms.items()}
@@ -309,8 +335,7 @@ class GraphedClosure(TrainingClosure):
         computed, replay = self._capture.record(compute)
         restore()
         replay()
-        replayed = [(name, value.clone()) for name, value in computed.tensors()]
-        check_same(one, other, [*replayed, *self._changed(update)])
+        check_same(one, other, [*self._values(computed), *self._changed(update)])
         return Graph(inputs, targets, computed, replay, update)
 
     def _changed(self, update: WholeUpdate | None) -> list[tuple[str, Tensor]]:

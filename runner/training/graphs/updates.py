@@ -59,6 +59,17 @@ class Update(Protocol):
         """Returns the tensors that count, which `apply` leaves."""
         return []
 
+    def snapshot(self) -> Callable[[], None]:
+        """Returns what sets all back that `apply`, `finish` and `eager` change."""
+        saved = [(value, value.detach().clone()) for value in (*(t for _, t in self.tensors()), *self.steps())]
+
+        def restore() -> None:
+            with torch.no_grad():
+                for value, copy in saved:
+                    value.copy_(copy)
+
+        return restore
+
 
 class Number:
     """A number on a device, which is another one from step to step, as tensors of the shapes of others.
@@ -336,6 +347,16 @@ class WholeUpdate(Update):
         """Returns those of all."""
         return [step for part in self._parts for step in part.steps()]
 
+    def snapshot(self) -> Callable[[], None]:
+        """Returns what sets all back."""
+        restores = [part.snapshot() for part in self._parts]
+
+        def restore() -> None:
+            for restore_part in restores:
+                restore_part()
+
+        return restore
+
 
 FORMS: dict[Any, list[Callable[..., GroupUpdate]]] = {  # of the steps of optimizers; the first that equals one is taken
     unwrap(SGD.step): [SGDUpdate],
@@ -355,6 +376,8 @@ def updates_of(optimizer: Optimizer, average: EMA | None) -> list[WholeUpdate]:
         raise ValueError(f"a graph can hold the updates of SGD, Adam and AdamW, not those of {name}")
     if has_step_hooks(optimizer):
         raise ValueError("functions are called before or after each step")
+    if any(group.get("fused") for group in optimizer.param_groups):
+        raise ValueError("optimizer.fused=true: the fused kernels round a learning rate on the device to float32")
     after = [] if average is None else [EMAUpdate(average)]
     groups = [group for group in optimizer.param_groups if any(p.grad is not None for p in group["params"])]
     return [WholeUpdate([*(form(optimizer, group) for group in groups), *after]) for form in forms]

@@ -112,6 +112,7 @@ CASES = [
     ("seed=1.5", "seed=1.5: must be an integer in [0, 4294967296)"),
     ("seed=4294967296", "seed=4294967296: must be an integer in [0, 4294967296)"),
     ("precision=float16", "precision=float16: must be one of float32, tf32, bf16, fp16"),
+    ("compile=reduce-overhead", "(its graphs write over the outputs that records take; cuda_graph=auto,"),
     ("batching.size=0", "batching.size=0: must be >= 1"),
     ("duration=10", "duration=10: must be a duration (a positive number with a unit, as in 20epochs"),
     ("duration=0epochs", "duration=0epochs: must be a duration"),

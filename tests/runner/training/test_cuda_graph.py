@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
-from torch.overrides import TorchFunctionMode
 
 from helpers.cli import built, refusal
-from helpers.gpu import READS, on_gpu
+from helpers.gpu import on_gpu
 from helpers.runs import check_same_run, equal, rows, same_weights, summary, timeless
 from trainopt.runner.training import divergence
 from trainopt.runner.training.graphs import choice
-from trainopt.runner.training.graphs.capture import Capture
 from trainopt.runner.training.graphs.closure import GraphedClosure
 from trainopt.runner.training.graphs.updates import updates_of
 
@@ -22,60 +20,6 @@ KIT = ("averaging=ema", "gradient.clip_norm=1.0", "schedule=cosine", "optimizer.
 MLP = ("model=mlp", "model.hidden=[8]", "model.dropout=0.3", "data.limit=50", "batching.size=20", "logger=[]")
 ADAM = (*MLP, "optimizer=adam", "gradient.accumulation_steps=2", "log_every=2steps")
 CASES = [(*CONVNET, *KIT), ADAM]
-
-
-class NoReads(TorchFunctionMode):
-    """Refuses what makes the host wait for a number."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in READS:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return func(*args, **(kwargs or {}))
-
-
-class StandIn(Capture):
-    """What a CUDA graph demands and does: no reads, results always in the same memory, which a record leaves empty.
-
-    Attributes:
-        replays: how often each record was replayed.
-    """
-
-    def __init__(self):
-        self.replays: list[int] = []
-
-    def warm_up(self, function):
-        """Calls the function."""
-        function()
-
-    def record(self, function):
-        """Calls the function, and fills its results with what nobody may use."""
-        with NoReads():
-            computed = function()
-        named = list(computed.tensors())
-        shapes = [value.shape for _, value in named]
-        for _, value in named:
-            value.fill_(torch.nan)
-        number = len(self.replays)
-        self.replays.append(0)
-
-        def replay():
-            with NoReads():
-                again = [value for _, value in function().tensors()]
-            assert [value.shape for value in again] == shapes
-            for (_, value), new in zip(named, again, strict=True):
-                value.copy_(new)
-            self.replays[number] += 1
-
-        return computed, replay
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """Lets a CPU record graphs."""
-    capture = StandIn()
-    monkeypatch.setattr(choice, "GRAPHS_ON", ("cpu",))
-    monkeypatch.setattr(choice, "new_capture", lambda device: capture)
-    return capture
 
 
 @pytest.mark.parametrize("options", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.slow)], ids=["kit", "adam"])
@@ -97,12 +41,6 @@ def test_a_replayed_run_that_diverges_ends_as_an_eager_one(trained, stand_in, mo
     monkeypatch.setattr(choice, "GRAPHS_ON", ())
     monkeypatch.setattr(divergence, "DEFERRED_ON", ())
     check_same_run(one, trained(*run, name="eager"))
-
-
-@pytest.fixture
-def late(monkeypatch):
-    """Lets steps on a CPU not wait for the check, so that graphs may hold the update."""
-    monkeypatch.setattr(divergence, "DEFERRED_ON", ("cpu",))
 
 
 SGD_MLP = (*MLP[:2], "model.dropout=0.3", *MLP[3:], "log_every=7steps", "averaging=ema")
@@ -179,6 +117,13 @@ def test_an_update_for_graphs_is_that_of_torch_bit_for_bit(cls, options):
         and equal(optimizers[0].state_dict()["state"], optimizers[index].state_dict()["state"])
         for index in (1, 2)
     )
+
+
+@pytest.mark.parametrize("cls", [SGD, Adam])
+def test_fused_updates_stay_eager_as_their_kernels_round_the_learning_rate(cls):
+    optimizer = cls([nn.Parameter(torch.ones(3))], lr=0.1, fused=True)
+    with pytest.raises(ValueError, match="fused=true: the fused kernels round a learning rate on the device"):
+        updates_of(optimizer, None)
 
 
 def counted(method, results):
@@ -287,7 +232,6 @@ def test_true_on_a_cpu_is_refused_and_auto_says_that_steps_are_eager():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("optimizer=ehnewton",), "EHNewton differentiates the loss itself"),
         (("probe=[taylor]",), "probes look into single steps"),
         (("regularizer=[checkpoint_distance]",), "a regularizer may change from step to step"),
         (("objective._target_=torch.nn.CrossEntropyLoss",), "a loss of your own may change from step to step"),

@@ -9,6 +9,8 @@ from torch.overrides import TorchFunctionMode
 from helpers.cli import built
 from helpers.gpu import READS, on_gpu
 from helpers.runs import check_same_run, equal, state, summary
+from trainopt.optimizers.ehnewton import step
+from trainopt.optimizers.preconditioners import kronecker
 from trainopt.runner.training import divergence, loop
 from trainopt.runner.training.divergence import DeferredCheck, FiniteCheck, finite_check, reason_to_wait
 
@@ -179,8 +181,41 @@ def test_between_two_records_nothing_is_read(trained, late, between_records, is_
     assert modes[0].reads == ([] if is_late else ["item", "item"] * 4)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("optimizer=ehnewton",),
+        pytest.param(("optimizer=ehnewton_auto", "optimizer.damping=0.1"), marks=pytest.mark.slow),
+    ],
+    ids=["one iteration", "K-FAC"],
+)
+def test_between_two_records_replayed_steps_of_ehnewton_read_nothing(
+    trained, stand_in, late, between_records, monkeypatch, options
+):
+    """But for steps in which K-FAC's factors change: here there are none."""
+    monkeypatch.setattr(step, "DEVICES", ("cpu",))
+    monkeypatch.setattr(kronecker, "FIRST_UPDATES", 1)
+    monkeypatch.setattr(kronecker, "FIRST_INVERSES", (1,))
+    monkeypatch.setattr(kronecker, "UPDATE_EVERY", 100)
+    modes = []
+
+    def begin(run):
+        modes.append(Counted(run.averaged.averaging.averaged.n_averaged))
+        modes[0].__enter__()
+
+    between_records(begin, lambda: modes[0].__exit__(None, None, None))
+    trained(*MLP, *options, "averaging=ema", "data.limit=200", "duration=9steps", "cuda_graph=auto")
+    assert sum(stand_in.replays) >= 6
+    assert modes[0].calls > 100
+    assert modes[0].reads == []
+
+
 @on_gpu
-@pytest.mark.parametrize("options", CASES, ids=["adam", "kit"])
+@pytest.mark.parametrize(
+    "options",
+    [*CASES, (*MLP, "optimizer=ehnewton", "cuda_graph=true")],
+    ids=["adam", "kit", "ehnewton"],
+)
 def test_between_two_records_no_step_waits_for_a_gpu(trained, between_records, options):
     seen = []
 
