@@ -4,7 +4,7 @@ A step of our loop is compared with that of a bare loop that takes its batches f
 cuda_graph=auto with a replay of the bare step as a CUDA graph; both with airbench's way of training (Jordan 2024,
 arXiv:2404.00498): weights in 16 bits but for batch norm, channels last, a whole epoch augmented at once on the device,
 label smoothing. The time of recording our graph is left out. Products and steps of EHNewton are in gradients and in
-steps of SGD, as in second_order.py; the probe is that of fisher.py.
+steps of SGD, as in second_order.py (gpu_steps.py); the probe is that of fisher.py.
 
 The parts run in the order of PARTS; one that would end after the limit is named, and not begun. Each is made of pieces;
 where one fails, its error is printed, and the others are measured. Without a GPU nothing is measured and the exit code
@@ -19,7 +19,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 import fisher
-import second_order
+from gpu_setting import Figure, Piece, Setting, ratio_of
+from gpu_steps import products
 from pairs import hardware, ratios
 from training import built, trained
 from trainopt.data import Augmentation, InMemory, Position, batches
-from trainopt.optimizers import Curvature, EHNewton
 from trainopt.runner.state.run import Run
 
 COLOUR = (
@@ -52,7 +52,6 @@ LOOPS = {  # overrides, steps, batch size
     "ResNet-34, batch 512, bf16, channels last": (("model=resnet34_cifar", *COLOUR, *BF16), 60, 512),
 }
 SMOKE = ("MLP 64-12-12-10, batch 128", "ResNet-20, batch 128, bf16, channels last")
-PRODUCTS = {"mlp": 30, "resnet20": 8, "resnet50": 3}  # calls that are timed together
 PAIRS = (
     ("our step", "a bare loop", 1.02),
     ("our step as a graph", "the replay of a CUDA graph", 1.1),
@@ -62,67 +61,6 @@ PAIRS = (
 )
 FIRST, MORE = 10, 4  # steps, of which the third is recorded; how many times as many steps with graphs are measured
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and how large measurements are."""
-
-    device: torch.device
-    smoke: bool
-
-    def fewer(self, count: int) -> int:
-        """Returns how many steps, calls or pairs to make of so many."""
-        return min(count, 2) if self.smoke else count
-
-    def batch(self, size: int) -> int:
-        return min(size, 4) if self.smoke else size
-
-    def seconds(self, function: Callable[[], object], calls: int = 1) -> float:
-        """Returns the time of a call, with all the work that it leaves to the device."""
-        self.wait()
-        began = perf_counter()
-        for _ in range(calls):
-            function()
-        self.wait()
-        return (perf_counter() - began) / calls
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def captured(self, step: Callable[[], object]) -> Callable[[], object]:
-        """Returns the replay of a step as a CUDA graph, after three steps; on a CPU the step itself."""
-        if self.device.type != "cuda":
-            step()
-            return step
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        return graph.replay
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A result: a ratio or a rate, and its bound if there is one."""
-
-    name: str
-    value: float
-    unit: str
-    bound: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        return self.bound is None or self.value <= self.bound
-
-
-Piece = tuple[str, Callable[[], Iterator[Figure]]]  # its name, and what measures it
 
 
 def loops(setting: Setting) -> Iterator[Piece]:
@@ -255,48 +193,6 @@ def cropped_and_flipped(images: Tensor, padding: int) -> Tensor:
     return padded[index, channels, rows, columns]
 
 
-def products(setting: Setting) -> Iterator[Piece]:
-    """Measures a further product in gradients, and steps of EHNewton in steps of SGD."""
-    for name in PRODUCTS:
-        if name != "resnet50" or not setting.smoke:
-            yield f"{name}, products", partial(products_of, setting, name)
-            yield f"{name}, steps", partial(newton_steps, setting, name)
-
-
-def case_of(setting: Setting, name: str) -> tuple[second_order.Case, str, int]:
-    """Returns a network and its batch, its title, and how many calls are timed together."""
-    with setting.device:
-        case = second_order.Case(name, 4 if setting.smoke else None)
-    return case, second_order.TITLES[name], setting.fewer(PRODUCTS[name])
-
-
-def products_of(setting: Setting, name: str) -> Iterator[Figure]:
-    case, title, calls = case_of(setting, name)
-    hessian = Curvature(case.loss, case.params)
-    newton = Curvature(case.loss, case.params, "gauss_newton")
-    for what, product, bound in (
-        ("a further Hessian product", hessian.matvec, 2.0),
-        ("a further Gauss-Newton product", newton.matvec, None),
-    ):
-        ratio = ratio_of(setting, lambda f=product, c=case: f(c.vectors), case.gradient, calls)
-        yield Figure(f"{title}: {what}, in gradients", ratio, "ratio", bound)
-
-
-def newton_steps(setting: Setting, name: str) -> Iterator[Figure]:
-    case, title, calls = case_of(setting, name)
-    sgd = torch.optim.SGD(case.params, lr=1e-4)
-
-    def sgd_step() -> None:
-        sgd.zero_grad()
-        case.loss().backward()
-        sgd.step()
-
-    for curvature, bound in (("hessian", 2.2), ("gauss_newton", None)):
-        optimizer = EHNewton(case.params, lr=1e-4, cg_max_iter=1, cg_tol=0.0, curvature=curvature, damping=1.0)
-        ratio = ratio_of(setting, lambda o=optimizer: o.step(case.loss), sgd_step, calls)
-        yield Figure(f"{title}: EHNewton, {curvature}, one iteration, in steps of SGD", ratio, "ratio", bound)
-
-
 def probe(setting: Setting) -> Iterator[Piece]:
     """Measures a step with the Gram matrix of the per-sample gradients in steps without."""
     yield "Gram matrix", partial(gram_step, setting)
@@ -335,12 +231,6 @@ def drain(stream: Iterator) -> None:
     """Takes every batch of a stream, holding one as a training loop does."""
     for _ in stream:
         pass
-
-
-def ratio_of(setting: Setting, ours: Callable[[], object], peer: Callable[[], object], calls: int) -> float:
-    """Returns the median of the ratios of interleaved pairs, of so many calls each."""
-    pairs = setting.fewer(5)
-    return ratios(lambda: setting.seconds(ours, calls), lambda: setting.seconds(peer, calls), pairs)[2]
 
 
 PARTS = {"loop": (loops, 180), "products and steps": (products, 90), "probe": (probe, 20), "pipeline": (pipeline, 30)}
