@@ -128,6 +128,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
         return f"{group}={option}: no such option; {right}{others}"
     here = option_of_name(group, option, options)
     similar = f"; did you mean {here}?" if here else nearest(option, options)
+    if not similar and not group.startswith("hydra/"):
+        others += f"; one of your own is a file DIR/{group}/{option}.yaml, with --config-dir DIR"
     return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
 
 

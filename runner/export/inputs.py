@@ -50,7 +50,7 @@ def code_of_images(source: InMemory | DatasetSource, options: DictConfig) -> lis
     if isinstance(source, DatasetSource):
         raw = ", ".join(["B", *map(str, source.form.input_shape)])
         kind = name_of(source.form.input_dtype)
-        lines = [f"# images: a tensor ({raw}), {kind}: inputs of the Dataset, after transforms of its own"]
+        lines = [f"# images: a tensor ({raw}), {kind}, channels first: inputs of the Dataset, after its own transforms"]
     else:
         pad, repeated = options.pad, options.channels is not None
         raw = ", ".join(["B", *(str(side - 2 * pad) for side in source.shape[1:]), "C" if repeated else str(channels)])

@@ -30,6 +30,8 @@ def build_loss(config: DictConfig, num_classes: int | None, device: torch.device
     else:
         function = bind(node, "objective", positional=2, common=common)
     if isinstance(function, Loss):
+        if function.term == Loss.term:  # of the user
+            function.target = str(node["_target_"])
         return function
     if not callable(function):
         raise UserError(f"objective: {type(function).__name__} is no function of outputs and targets")

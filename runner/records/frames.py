@@ -152,7 +152,9 @@ def with_selected(summary: dict[str, Any], records: pd.DataFrame) -> dict[str, A
     selected: dict[str, Any] = {"step": best["step"], "epoch": best["epoch"]}
     for kind in [name for name in sets if name in at_best.index]:
         row = at_best.loc[kind]
-        numbers = {name: row[name] for name, value in sets[kind].items() if isinstance(value, int | float)}
+        numbers = {
+            name: row[name] for name, value in sets[kind].items() if isinstance(value, int | float) and name in row
+        }
         selected |= numbers if kind == "test" else {kind: numbers}
     return {**summary, "selected": selected}
 

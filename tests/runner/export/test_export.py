@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -236,3 +237,29 @@ def test_the_code_of_the_card_predicts_what_evaluations_do(trained, tmp_path, na
     outputs, labels = variables["outputs"], torch.from_numpy(y)
     assert torch.nn.functional.cross_entropy(outputs, labels).item() == pytest.approx(expected["loss"], rel=1e-5)
     assert (outputs.argmax(1) == labels).float().mean().item() * 100 == pytest.approx(expected["top1"])
+
+
+@pytest.mark.slow
+def test_the_code_of_the_card_reads_files_as_evaluations_do(trained, tmp_path):
+    x, y = grey_images("uint8")
+    files = []
+    for part in ("train", "val"):
+        for index, (image, label) in enumerate(zip(x, y, strict=True)):
+            files.append(tmp_path / "images" / part / str(label) / f"{index:02}.png")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).resize((30, 24)).save(files[-1])
+    data = f"data=imagefolder data.path={tmp_path / 'images'} data.size=16 data.crop_pct=0.8"
+    folder, out = trained("model=mlp", *data.split(), *RUN[1:]), tmp_path / "out"
+    export_run(folder, "last", out, Display(quiet=True))
+    run = rebuild_run(folder, "cpu", Display(quiet=True))
+    load_weights(run, torch.load(folder / "checkpoints/last.pt", weights_only=True), folder)
+    expected = evaluate_sets(run, {"test": run.evaluation_sets["test"]})["test"]
+    load, *_, predict = code_blocks((out / "README.md").read_text())
+    variables, outputs = {"torch": torch, "model": executed(load, out)}, []
+    tested = sorted(files[len(x) :])
+    for file in tested:
+        exec(predict.replace("image.png", str(file)), variables)
+        outputs.append(variables["outputs"])
+    labels = torch.tensor([int(file.parent.name) for file in tested])
+    loss = torch.nn.functional.cross_entropy(torch.cat(outputs), labels).item()
+    assert loss == pytest.approx(expected["loss"], rel=1e-5)
