@@ -82,8 +82,9 @@ def with_mark(verdict: str) -> str:
 
 def claim_text(claim: Claim, results: Sequence[MetricResult], judgement: Judgement) -> ClaimText:
     """Returns a claim with our results as text; `results` are empty where it is not checked at this scale."""
+    statement = f"{claim.text} (a question of ours)" if claim.ours else claim.text
     if claim.order == "at_most":
-        return ClaimText(claim.text, claim.paper, judgement.verdict, judgement.reason, pairs_text(claim, results))
+        return ClaimText(statement, claim.paper, judgement.verdict, judgement.reason, pairs_text(claim, results))
     named = [(name, result) for name, result in zip(claim.of, results, strict=False) if result.values]
     measured = [(name, result) for name, result in named if not result.is_constant]
     digits = digits_for([result.estimate for _, result in measured])
@@ -99,7 +100,7 @@ def claim_text(claim: Claim, results: Sequence[MetricResult], judgement: Judgeme
         text += f"; difference{between}: {number_text(d.mean, digits, '+')}{interval if has_interval else ''}"
     if d is not None and d.has_test:
         text += f", {p_text(d.p)} ({d.test})"
-    return ClaimText(claim.text, claim.paper, judgement.verdict, judgement.reason, text)
+    return ClaimText(statement, claim.paper, judgement.verdict, judgement.reason, text)
 
 
 def pairs_text(claim: Claim, results: Sequence[MetricResult]) -> str:
