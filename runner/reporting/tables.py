@@ -1,7 +1,8 @@
 """Tables as Markdown and LaTeX."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -62,6 +63,7 @@ def latex(
     left: Collection[int] = (0,),
     layout: Layout = LAYOUTS[0],
     is_wide: bool = False,
+    wrapped: Mapping[int, float] = MappingProxyType({}),
 ) -> str:
     """Returns a table in LaTeX for the package booktabs.
 
@@ -74,6 +76,7 @@ def latex(
         left: numbers of the columns that are left-aligned.
         layout: its letters, and the space between its columns.
         is_wide: whether it is as wide as the page where that has two columns.
+        wrapped: widths, in inches, of columns whose cells have several lines, by their number; not of the last column.
     """
 
     def line(cells: Iterable[str]) -> str:
@@ -81,14 +84,17 @@ def latex(
 
     body = "".join(line(c if isinstance(c, Tex) else with_signs(escape_latex(c)) for c in row) for row in rows)
     alignment = ["l" if i in left else "r" for i in range(len(header))]
+    columns = "".join(
+        f">{{\\raggedright}}p{{{wrapped[i]:.2f}in}}" if i in wrapped else a for i, a in enumerate(alignment)
+    )
     heads = map(stacked_head, header, alignment) if layout.is_stacked else map(escape_latex, header)
-    start = f"\\begin{{tabular}}{{{''.join(alignment)}}}\n\\toprule\n"
+    start = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
     tabular = f"{start}{line(heads)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}"
     if caption is None:
         return f"{tabular}\n"
     fitted = f"\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{tabular}%\n}}"
     texts = f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n\\smallskip"
-    head = "% needs \\usepackage{booktabs,graphicx}\n"
+    head = "% needs \\usepackage{array,booktabs,graphicx}\n"
     space = f"\\setlength{{\\tabcolsep}}{{{layout.separation}pt}}"
     name = "table*" if is_wide else "table"
     return f"{head}\\begin{{{name}}}\n\\centering\\{layout.size}{space}\n{texts}\n{fitted}\n\\end{{{name}}}\n"

@@ -20,7 +20,7 @@ from ..records.job_table import is_trial, jobs_below
 from ..reporting.method_styles import part_label
 from ..search.tuning_budget import FINAL
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import plural, shown
 from .checkpoint_metrics import ResultCache, ensemble_values, landscape_values
 from .plan import SweepState
 from .record_metrics import record_values, summary_values
@@ -169,13 +169,13 @@ class MetricReader:
             return self.best(sweeps, metric)
         where = metric.get("where", {})
         sweep_runs = self.sweep_runs(*sweeps)
-        incomplete = f" of the sweep {', '.join(sweeps)} failed or are missing"
+        incomplete = f" of the sweep {', '.join(sweeps)} failed or never ended"
         missing = sum(may_match(overrides, where) for overrides in sweep_runs.unfinished)
         is_done = missing == 0 and all(self.is_done(sweep) for sweep in reasons)
         runs = self.runs_by_seed(sweeps, where, is_done)
         if not runs:
             known = filter(None, (*reasons.values(), *(self.sweeps[sweep].reason for sweep in sweeps)))
-            return MetricResult({}, unavailable="; ".join(known) or f"{missing} runs{incomplete}")
+            return MetricResult({}, unavailable="; ".join(known) or f"{plural(missing, 'run')}{incomplete}")
         status = sweep_runs.runs.summaries["status"]
         diverged = sum(status[run] == "diverged" for run in runs.values())
         if diverged and not {"value", "row"} & metric.keys():
@@ -210,7 +210,7 @@ class MetricReader:
         key, where = metric["best"], metric.get("where", {})
         sweep_runs, rest = self.sweep_runs(*sweeps), {k: v for k, v in metric.items() if k != "best"}
         if missing := sum(may_match(overrides, where) for overrides in sweep_runs.unfinished):
-            why = f"{missing} runs of the sweep {', '.join(sweeps)} failed or are missing"
+            why = f"{plural(missing, 'run')} of the sweep {', '.join(sweeps)} failed or never ended"
             return MetricResult({}, unavailable=why)
         try:
             names = sweep_runs.select(where)

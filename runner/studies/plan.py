@@ -18,7 +18,7 @@ from ..records.job_table import ENDED, STATES, JobStatus, job_statuses, read_job
 from ..search.compose import Composer
 from ..sweeps.jobs import first_jobs, has_fixed_jobs
 from ..system.errors import UserError, nearest
-from ..system.files import read_json, write_json
+from ..system.files import plural, read_json, write_json
 from .schema import Study, StudySweep
 
 PLAN_CACHE = "plan.json"  # the composed jobs, in the folder of a study at a scale
@@ -113,7 +113,7 @@ def unfinished_text(unfinished: list[JobStatus], job_count: int) -> str:
         return "its command has not ended"
     counts = Counter(job.state for job in unfinished)
     parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
-    text = f"of {job_count} runs {', '.join(parts)}"
+    text = f"of {plural(job_count, 'run')} {', '.join(parts)}"
     errors = [f"{job.name}: {job.error}" for job in unfinished if job.error]
     outdated = [job.name for job in unfinished if job.state == "outdated"]
     if errors:

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from ...reporting.tables import LAYOUTS, latex, markdown
-from .layout import fitting_layout
+from .layout import fitting_layout, wrapped_columns
+
+NARROW = 4.0  # inches, below which a column is one of two on the page
 
 
 class NotedTable(NamedTuple):
@@ -48,7 +50,9 @@ def as_latex(tables: list[NotedTable], width: float) -> str:
     for t in tables:
         fitting = fitting_layout(t.header, t.rows, width)
         layout, is_wide = fitting or LAYOUTS[-1], fitting is None
-        texts.append(latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide))
+        page = 2 * width if width < NARROW else width
+        wrapped = wrapped_columns(t.header, t.rows, t.left, page) if is_wide else {}
+        texts.append(latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide, wrapped))
     return "".join(f"\n{text}" for text in texts)
 
 

@@ -17,6 +17,7 @@ from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.significance import as_good_as_the_best
 from trainopt.runner.comparison.tables.details import differences_from_the_best
 from trainopt.runner.comparison.tables.layout import POINTS, table_width
+from trainopt.runner.comparison.tables.noted_table import NotedTable, as_latex
 from trainopt.runner.comparison.tables.text import has_equal_p, interval_text
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.tables import LAYOUTS, latex
@@ -234,8 +235,14 @@ def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
     )
     inches = float(width.removesuffix("in"))
     tables = [paper_table(comparison, "steps", inches, columns) for columns in (column_names(comparison), [])]
-    (tmp_path / "table.tex").write_text("".join(tables))
-    head = rf"\documentclass{{article}}\usepackage[textwidth={width}]{{geometry}}\usepackage{{booktabs,graphicx}}"
+    searched = f"one of {', '.join(['[0.5,0.999]'] * 9)}"
+    row = ["AdamW", "optimizer.weight_decay", "-1e-05", searched, "no"]
+    tuned = NotedTable("tuned", "Tuned", ["method", "key", "chosen", "searched", "end"], [row], "", left=range(5))
+    wrapped = as_latex([tuned], inches)
+    assert wrapped.count(r">{\raggedright}p{") == 1  # the column of several words
+    assert r"$-$$10^{-5}$" in wrapped
+    (tmp_path / "table.tex").write_text("".join([*tables, wrapped]))
+    head = rf"\documentclass{{article}}\usepackage[textwidth={width}]{{geometry}}\usepackage{{array,booktabs,graphicx}}"
     (tmp_path / "paper.tex").write_text(head + r"\begin{document}\input{table.tex}\end{document}")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)

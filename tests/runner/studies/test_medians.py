@@ -84,7 +84,7 @@ def test_no_best_rate_is_chosen_while_one_is_missing(tmp_path):
     state = SweepState(tmp_path / "rates", "incomplete", "1 of 2 runs is missing")
     result = read(tmp_path, {**BEST, "sweep": "rates"}, rates=state)
     assert result.values == {}
-    assert result.unavailable == "1 runs of the sweep rates failed or are missing"
+    assert result.unavailable == "1 run of the sweep rates failed or never ended"
 
 
 def test_rates_without_a_common_seed_are_refused(tmp_path):

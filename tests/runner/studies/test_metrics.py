@@ -130,7 +130,7 @@ def test_runs_that_are_missing_keep_figures_from_a_verdict_that_they_may_belong_
     runs += [{**ADAM, "seed": 3, "status": "missing"}, {**SGD, "seed": 0}]
     made_up_sweep(tmp_path / "methods", runs)
     adam = read(tmp_path, {"optimizer": "adam"}, "incomplete", "2 of 5 runs are not done", value="final.top1")
-    assert adam.unavailable == "2 of 4 runs of the sweep methods failed or are missing"
+    assert adam.unavailable == "2 of 4 runs of the sweep methods failed or never ended"
     assert list(adam.values) == [0, 1]
     assert read(tmp_path, {"optimizer": "sgd"}, "incomplete", "2 of 5", value="final.top1").unavailable is None
     assert read(tmp_path, {"seed": 3}, "incomplete", "2 of 5 runs are not done", value="final.top1").unavailable == (

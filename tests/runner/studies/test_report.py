@@ -321,7 +321,7 @@ def test_a_study_that_was_interrupted_and_continued_has_the_report_of_one_that_w
     study.figures.pop(1)  # one is enough
     result, text = report_of(tmp_path / "a", study, begun, "incomplete")
     assert result.claims["not run"] == 4
-    assert "3 of 4 runs of the sweep methods failed or are missing" in text
+    assert "3 of 4 runs of the sweep methods failed or never ended" in text
     folder = tmp_path / "a/made_up/smoke/sweeps/methods"
     made_up_sweep(folder, [about for about in runs() if about["seed"]])
     plan = (tmp_path / "b/made_up/smoke/sweeps/methods") / "sweep.json"

@@ -226,7 +226,7 @@ def test_runs_of_another_configuration_are_left_alone_and_named(trainopt, study,
     assert trainopt(*command).code == 1
     state, reason = states(tmp_path)["one"]
     assert state == "incomplete"
-    assert reason.startswith("of 1 runs 1 outdated; outdated: the folder mlp-digits-slow")
+    assert reason.startswith("of 1 run 1 outdated; outdated: the folder mlp-digits-slow")
     assert times(tmp_path / "outputs/studies/tiny/smoke/sweeps") == before
 
 
