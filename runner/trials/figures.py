@@ -25,6 +25,7 @@ from ..reporting.style import (
     set_title,
     style_axes,
 )
+from .result import IMPORTANCE_TRIALS
 from .study import SearchStudy, quiet
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3
 LONG = 5  # letters of a choice, from which on names of choices stand upright
-# of three keys, one without effect gets up to 0.34 from 16 trials, 0.21 from 32, and 0.06 from 64 (12 random searches each)
-IMPORTANCE_TRIALS = 32
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # so that lines do not cross them
 
 

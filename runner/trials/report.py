@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ..reporting.html import render
 from ..reporting.style import SavedFigure
 from ..system.files import write_json, write_text
-from .figures import IMPORTANCE_TRIALS, draw_search
-from .result import FILE, TrialSearchResult, best_first, conclusions, short
+from .figures import draw_search
+from .result import FILE, IMPORTANCE_TRIALS, TrialSearchResult, best_first, conclusions, short
 from .space import as_text, at_boundary, override_of
 from .study import SearchStudy
 

@@ -12,7 +12,7 @@ from ...search.search import searches_folder
 from ...search.search_report import STEM, json_name
 from ...search.tuning_budget import FINAL, TRIAL, Entrant
 from ...system.files import read_json
-from ...trials.result import FILE
+from ...trials.result import FILE, IMPORTANCE_TRIALS
 
 FIGURES = {
     "history": "Trials and the best so far",
@@ -156,7 +156,11 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
         ranges=content["space"],
         at_boundary=content["at_boundary"],
         sampler_seed=content["seed"],
-        figures={title: folder / f"search_{name}.png" for name, title in FIGURES.items()},
+        figures={
+            title: folder / f"search_{name}.png"
+            for name, title in FIGURES.items()
+            if name != "importance" or len(content["trials"]) >= IMPORTANCE_TRIALS
+        },
         chosen_runs=tuple(sweep / run for run in content["best"].get("runs", ())),
         **common,
     )
