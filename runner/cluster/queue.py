@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..records.job_table import QUEUED, JobStatus, read_job_table
+from ..records.job_table import IN_QUEUE, QUEUED, JobStatus, job_statuses, read_job_table
 from .scheduler import Scheduler, Task
 from .schedulers import SCHEDULERS
 from .submissions import Submission, log_path, read_submissions, submission_path
@@ -29,26 +29,51 @@ def tasks_by_scheduler(sweep: Path) -> Iterator[tuple[Scheduler[Any], list[tuple
         yield scheduler, [(by_name[task.name], task) for task in tasks]
 
 
-def read_table_with_queue(sweep: Path) -> tuple[list[JobStatus], list[Task]]:
+def read_table_with_queue(
+    sweep: Path, planned: list[dict[str, Any]] | None = None
+) -> tuple[list[JobStatus], list[Task]]:
     """Returns the job table of a sweep with what the queue knows, and the workers of a search.
 
     That is who waits, why, and where the others run. The queue is asked once, and first: a task that ends in between
     has left its jobs in their last state then.
+
+    Args:
+        sweep: its folder.
+        planned: the plan's entries of the jobs that are looked at; None: of all.
+
+    Raises:
+        UserError: the queue does not answer.
     """
     tasks = list(tasks_of(sweep))
-    owner = {folder: task for submission, task in tasks for folder in submission.tasks[task.index]}
-    jobs = [with_task(job, owner[job.name]) if job.name in owner else job for job in read_job_table(sweep)]
-    jobs = list(with_lost_tasks(sweep, jobs))
-    return jobs, [task for submission, task in tasks if not submission.tasks[task.index]]
+    jobs = {job.name: job for job in table_of(sweep, planned)}
+    for submission, task in tasks:
+        folders = [folder for folder in submission.tasks[task.index] if folder in jobs]
+        left = [folder for folder in folders if jobs[folder].state in OPEN_STATES]
+        is_busy = any(jobs[folder].state == "running" for folder in folders)
+        jobs |= {name: with_task(jobs[name], task, [name] == left[:1] and not is_busy) for name in folders}
+    workers = [task for submission, task in tasks if not submission.tasks[task.index]]
+    return list(with_lost_tasks(sweep, list(jobs.values()))), workers
 
 
-def with_task(job: JobStatus, task: Task) -> JobStatus:
-    """Returns a job with what the queue knows of its task."""
+def table_of(sweep: Path, planned: list[dict[str, Any]] | None) -> list[JobStatus]:
+    """Returns the job table of a sweep, or that of some jobs that need no plan on disk."""
+    return read_job_table(sweep) if planned is None else job_statuses(sweep, {job["folder"]: job for job in planned})
+
+
+def with_task(job: JobStatus, task: Task, is_next: bool) -> JobStatus:
+    """Returns a job with what the queue knows of its task.
+
+    Args:
+        job: of the task.
+        task: in the queue.
+        is_next: whether no other job of the task comes before this one.
+    """
+    known = replace(job, task=task.id, node=task.node or None, restarts=task.restarts)
     if job.state == "running":
-        return replace(job, task=task.id, node=task.node)
+        return known
     if job.state not in OPEN_STATES:
         return job
-    return replace(job, state=waiting_state(task), task=task.id, node=task.node or None, reason=task.reason or None)
+    return replace(known, state=waiting_state(task, is_next), reason=task.reason or None)
 
 
 def with_lost_tasks(sweep: Path, jobs: list[JobStatus]) -> Iterator[JobStatus]:
@@ -76,11 +101,15 @@ def last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
-def waiting_state(task: Task) -> str:
+def waiting_state(task: Task, is_next: bool) -> str:
     """Returns the state of a job whose task is in the queue, and has not begun or continued the job."""
     if task.is_preempted:  # until its process has ended
         return "preempted"
-    return "requeued" if task.restarts and task.state == "pending" else QUEUED  # or behind other jobs of its task
+    if task.state == "pending":
+        return "requeued" if task.restarts else QUEUED
+    if task.state == "running":
+        return "starting" if is_next else QUEUED  # behind other jobs of its task
+    return task.state if task.state in IN_QUEUE else QUEUED
 
 
 def workers_text(workers: list[Task]) -> str:

@@ -39,7 +39,7 @@ class Ray(Scheduler[RaySettings]):
         module: of the process that starts the tasks of a submission, and is run with its file.
     """
 
-    title, place, settings = "Ray", "Ray job", RaySettings
+    title, place, settings, ends_single_tasks = "Ray", "Ray job", RaySettings, False
 
     def __init__(self, module: str):
         self.module = module
@@ -67,19 +67,29 @@ class Ray(Scheduler[RaySettings]):
     def limit(self) -> None:
         """Returns None: a job may have any number of tasks."""
 
-    def submit(self, path: Path, submission: Submission, settings: RaySettings) -> str:
+    def preview(self, path: Path, submission: Submission, settings: RaySettings) -> str:
+        """Returns the command of a job; what a cluster has is not asked."""
+        del submission, settings
+        return self._entrypoint(path)
+
+    def submit(self, path: Path, submission: Submission, settings: RaySettings, after: str | None) -> str:
         """Submits a job; returns its number, which is the name of the submission."""
+        del after  # a job has all tasks of a command
         passed = {name: text for name, text in os.environ.items() if name.startswith(PASSED)}
-        file, log = (quote(str(path.resolve().with_suffix(ending))) for ending in (".json", ".log"))
-        command = f"{quote(sys.executable)} -u -m {self.module} {file} >> {log} 2>&1"
         try:
             return client_of(settings.address).submit_job(
-                entrypoint=f"cd {quote(str(Path.cwd()))} && exec {command}",
+                entrypoint=self._entrypoint(path),
                 submission_id=submission.name,
                 runtime_env={"env_vars": {**passed, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
             )
         except (ConnectionError, RuntimeError) as error:
             raise UserError(f"submit: Ray: {one_line(error)}") from error
+
+    def _entrypoint(self, path: Path) -> str:
+        """Returns the command of the job of a submission's file."""
+        file, log = (quote(str(path.resolve().with_suffix(ending))) for ending in (".json", ".log"))
+        command = f"{quote(sys.executable)} -u -m {self.module} {file} >> {log} 2>&1"
+        return f"cd {quote(str(Path.cwd()))} && exec {command}"
 
     def tasks(self, sweep: Path, submissions: list[Submission]) -> list[Task]:
         """Returns the tasks of jobs that wait or run."""

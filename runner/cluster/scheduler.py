@@ -43,11 +43,13 @@ class Scheduler(ABC, Generic[Settings]):
         title: as people write its name.
         settings: the class of the settings that it takes, those of conf/cluster/NAME.yaml.
         place: before the number of a submission, as in `SLURM job`.
+        ends_single_tasks: whether `cancel` can end some tasks of a submission, and leave others.
     """
 
     title: str
     settings: type[Settings]
     place: str
+    ends_single_tasks: bool
 
     @abstractmethod
     def check(self, settings: Settings, is_search: bool, launcher: str) -> None:
@@ -68,13 +70,22 @@ class Scheduler(ABC, Generic[Settings]):
         """Returns the number of tasks that a submission may have; None: any number."""
 
     @abstractmethod
-    def submit(self, path: Path, submission: Submission, settings: Settings) -> str:
+    def preview(self, path: Path, submission: Submission, settings: Settings) -> str:
+        """Returns what `submit` hands to the scheduler, as text, after the scheduler checked it where it can.
+
+        Raises:
+            UserError: the scheduler would refuse it.
+        """
+
+    @abstractmethod
+    def submit(self, path: Path, submission: Submission, settings: Settings, after: str | None) -> str:
         """Puts the tasks of a submission into the queue; returns the scheduler's number of it.
 
         Args:
             path: of the submission's file.
             submission: its content.
             settings: what a task asks for.
+            after: the number of a submission that ends before these tasks begin; None: of none.
 
         Raises:
             UserError: the scheduler refuses it.

@@ -5,8 +5,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from ..system.environment import IN_TASK
 from ..system.errors import UserError, one_line
 from .scheduler import Scheduler, Task
 from .settings import SlurmSettings
@@ -30,6 +32,7 @@ ENDS = (
     *("preempted", "revoked"),
 )
 TIMEOUT_SECONDS = 60.0
+QUEUE_SECONDS = 20.0  # of squeue, which only reads
 OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
 SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
@@ -43,7 +46,7 @@ class Slurm(Scheduler[SlurmSettings]):
         module: that a task runs, with the file of its submission.
     """
 
-    title, place, settings = "SLURM", "SLURM job", SlurmSettings
+    title, place, settings, ends_single_tasks = "SLURM", "SLURM job", SlurmSettings, True
 
     def __init__(self, module: str):
         self.module = module
@@ -58,14 +61,22 @@ class Slurm(Scheduler[SlurmSettings]):
         """Returns the number of tasks that an array may have."""
         return array_limit()
 
-    def submit(self, path: Path, submission: Submission, settings: SlurmSettings) -> str:
+    def preview(self, path: Path, submission: Submission, settings: SlurmSettings) -> str:
+        """Returns the batch script of an array, after SLURM has checked it."""
+        script = batch_script(path, submission, settings, self.module)
+        sbatch(script, "--test-only")
+        return script
+
+    def submit(self, path: Path, submission: Submission, settings: SlurmSettings, after: str | None) -> str:
         """Submits an array; returns the number of its job."""
-        return sbatch(batch_script(path, submission, settings, self.module))
+        dependencies = [settings.extra.get("dependency"), f"afterany:{after}" if after else None]
+        extra = {**settings.extra, "dependency": ",".join(filter(None, dependencies)) or None}
+        return sbatch(batch_script(path, submission, replace(settings, extra=extra), self.module))
 
     def tasks(self, sweep: Path, submissions: list[Submission]) -> list[Task]:
         """Returns the tasks of arrays that wait or run."""
         del sweep
-        return tasks_in_queue([one.name for one in submissions]) if is_installed() else []
+        return tasks_in_queue([one.name for one in submissions])
 
     def was_cancelled(self, path: Path, index: int) -> bool:
         """Returns whether SLURM noted in a task's log that it was cancelled."""
@@ -81,14 +92,14 @@ def is_installed() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
-def sbatch(script: str) -> str:
-    """Submits a batch script; returns the number of its job.
+def sbatch(script: str, *options: str) -> str:
+    """Submits a batch script, or does what further options say; returns the number of its job.
 
     Raises:
         UserError: SLURM refuses it.
     """
     try:
-        return run(["sbatch", "--parsable"], script).strip().partition(";")[0]
+        return run(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
     except UserError as error:
         hint = "; cluster.gpus=0 asks for no GPU" if NO_GPUS in str(error) else ""
         raise UserError(f"{error}{hint}") from error
@@ -153,7 +164,7 @@ def run(command: list[str], text: str | None = None) -> str:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=TIMEOUT_SECONDS,
+            timeout=QUEUE_SECONDS if command[0] == "squeue" else TIMEOUT_SECONDS,
             check=False,
         )
     except FileNotFoundError as error:
@@ -221,7 +232,13 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
     # a signal that comes before Python handles it would end the task; SIGTERM, which follows at the limit, is handled
     number = settings.processes
     cores = f"${{SLURM_CPUS_PER_TASK:-$((${{SLURM_CPUS_ON_NODE:-{number}}} / {number}))}}"
-    lines += ["trap '' USR2", f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}", "set -e", SETUP_END]
+    lines += [
+        f"export {IN_TASK}=1",
+        "trap '' USR2",
+        f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}",
+        "set -e",
+        SETUP_END,
+    ]
     return "\n".join(["#!/bin/bash", *lines, *settings.setup, f"exec {command}"]) + "\n"
 
 

@@ -66,7 +66,7 @@ def run_step(command: list[str], interrupt: Interrupt) -> int:
 def srun_options() -> list[str]:
     """Returns the options of a step: cores of each process, which srun does not take over from the task."""
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
-    return ["--unbuffered", *([f"--cpus-per-task={cores}"] if cores else [])]
+    return [f"--cpus-per-task={cores}"] if cores else []
 
 
 def rendezvous() -> dict[str, str]:

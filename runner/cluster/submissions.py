@@ -41,6 +41,33 @@ def submission_path(sweep: Path, name: str) -> Path:
     return sweep / FOLDER / f"{name}.json"
 
 
+def note_search_end(path: Path, digest: str) -> None:
+    """Notes beside the file of a submission that its search came to its end.
+
+    Args:
+        path: of the submission's file.
+        digest: of the search.
+    """
+    search_end_path(path).write_text(digest, encoding="utf-8")
+
+
+def is_search_done(sweep: Path, arguments: list[str], digest: str) -> bool:
+    """Returns whether a submission of the same search came to its end.
+
+    Args:
+        sweep: its folder.
+        arguments: of its command.
+        digest: of the search.
+    """
+    paths = [submission_path(sweep, one.name) for one in read_submissions(sweep) if one.arguments == arguments]
+    return any(end.exists() and end.read_text(encoding="utf-8") == digest for end in map(search_end_path, paths))
+
+
+def search_end_path(path: Path) -> Path:
+    """Returns the file that says which search of a submission came to its end."""
+    return path.with_suffix(".search_end")
+
+
 def log_path(path: Path, index: int | str) -> Path:
     """Returns the log of a task.
 

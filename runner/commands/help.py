@@ -40,7 +40,7 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE] [--follow]   --follow: while the run trains
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
   trainopt submit [--to slurm|ray] -m key=a,b … [cluster.gpus=1 …]   a sweep on a cluster; again: only what is left
-  trainopt cancel SWEEP                   end the tasks of a sweep on a cluster; runs leave a checkpoint
+  trainopt cancel SWEEP [JOB …]           end the tasks of a sweep on a cluster, or of jobs; runs leave a checkpoint
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
   trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new

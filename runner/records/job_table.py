@@ -20,7 +20,7 @@ PLAN = "sweep.json"
 SEED = "seed"  # runs that differ in this key only are one method, or one trial
 QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
-IN_QUEUE = (QUEUED, "preempted", "requeued")  # on a cluster
+IN_QUEUE = (QUEUED, "configuring", "starting", "completing", "preempted", "requeued")  # on a cluster
 SweepJobs = dict[Path, tuple[Path, dict[str, Any]]]  # by the job's folder: the sweep's, and the plan's entry
 STATES = (*ENDED, "running", *IN_QUEUE, "paused", "interrupted", "failed", "missing", "outdated")
 
@@ -36,9 +36,10 @@ class JobStatus:
             on), `interrupted` (stopped or killed: the same sweep continues it), `failed` (the same sweep tries again),
             `missing` (not begun), or `outdated`: the folder holds a run with another configuration than the sweep
             now has for this job, or one that has ended and whose code had changed when the sweep was last typed. Such
-            a run is left as it is. Of a job that waits in the queue of a cluster: `queued`,
-            `preempted` (it ends, as a task of higher priority takes its place) or `requeued` (after that, or at a time
-            limit).
+            a run is left as it is. Of a job whose task is in the queue of a cluster:
+            `queued`, `configuring` (SLURM prepares its node), `starting` (the task runs, and the job begins next),
+            `completing` (the task ends), `preempted` (it ends, as a task of higher priority takes its place) or
+            `requeued` (after that, or at a time limit).
         is_trial: whether it is a trial of a search.
         role: of a job of a tournament: trial, final, or former (of an earlier command).
         step: that the run has come to.
@@ -51,6 +52,7 @@ class JobStatus:
         log: of a failed job.
         task: of the cluster, whose job this is, as scontrol takes it.
         node: where that task runs.
+        restarts: how often that task was queued again.
         reason: why it waits, in the words of the scheduler.
     """
 
@@ -69,6 +71,7 @@ class JobStatus:
     log: str | None = None
     task: str | None = None
     node: str | None = None
+    restarts: int | None = None
     reason: str | None = None
 
 

@@ -1,5 +1,6 @@
 """How a run ended: lines on the screen, and the figures of a run that came to its end."""
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from ..records.run_folder import LOG
 from ..system.display import Display
+from ..system.environment import IN_TASK
 from ..system.files import shown
 
 
@@ -28,7 +30,10 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
         report_failure(summary["error"], folder)
         return
     if summary["status"] in ("interrupted", "paused"):
-        display.say(f"{summary['status']}; go on from the last checkpoint with: trainopt resume {shown(folder)}")
+        way = f"go on from the last checkpoint with: trainopt resume {shown(folder)}"
+        if IN_TASK in os.environ:
+            way = "its task goes on from the last checkpoint when it starts again; after a cancel, trainopt submit does"
+        display.say(f"{summary['status']}; {way}")
         return
     range_test = summary.get("range_test")
     if not (folder / "curves.png").exists():

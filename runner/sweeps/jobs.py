@@ -1,11 +1,12 @@
 """The jobs of a sweep, checked and planned before the first one starts."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from ..config.run_names import as_typed, former_sweep_name
 from ..config.validate import check_value
@@ -14,13 +15,34 @@ from ..records.run_folder import moved_text
 from ..system.errors import UserError
 from ..system.files import shown
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
-from .plan_job import JobPlanner
+from .plan_job import JobPlanner, without_hydra
 
 ANNOUNCED_FROM = 50  # jobs; Hydra composes about 15 configurations a second
 
 
 def plan_sweep(config: DictConfig) -> Path:
     """Checks the jobs that a sweep starts with and writes sweep.json; returns the sweep's folder.
+
+    Raises:
+        UserError: a job cannot be run as it was typed.
+    """
+    return write_sweep(config, checked_jobs(config))
+
+
+def write_sweep(config: DictConfig, jobs: list[dict[str, Any]]) -> Path:
+    """Writes the plan of a sweep, sweep.json; returns the sweep's folder.
+
+    Args:
+        config: of the sweep.
+        jobs: their entries in the plan.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    write_plan(folder, as_typed(config.hydra.overrides.task), jobs, set_workers(config))
+    return folder
+
+
+def checked_jobs(config: DictConfig) -> list[dict[str, Any]]:
+    """Returns the plan's entries of the jobs that a sweep starts with.
 
     Raises:
         UserError: a job cannot be run as it was typed.
@@ -32,8 +54,7 @@ def plan_sweep(config: DictConfig) -> Path:
     former_name = former_sweep_name(typed, config.hydra.runtime.choices, folder.name)
     if former_name is not None and not folder.exists() and (folder.with_name(former_name) / PLAN).exists():
         raise UserError(moved_text(folder.with_name(former_name), folder, "sweep"))
-    write_plan(folder, typed, first_jobs(config), set_workers(config))
-    return folder
+    return first_jobs(config)
 
 
 def first_jobs(config: DictConfig) -> list[dict[str, Any]]:
@@ -53,6 +74,12 @@ def first_jobs(config: DictConfig) -> list[dict[str, Any]]:
 def has_fixed_jobs(config: DictConfig) -> bool:
     """Returns whether all jobs of a sweep are known before it starts, as with Hydra's own sweeper."""
     return config.hydra.sweeper._target_ == BASIC_SWEEPER
+
+
+def search_digest(config: DictConfig) -> str:
+    """Returns 64 hexadecimal digits that two searches share if their options are the same, beside what was typed."""
+    parts = (without_hydra(config), config.hydra.sweeper)
+    return hashlib.sha256("".join(map(OmegaConf.to_yaml, parts)).encode()).hexdigest()
 
 
 def combinations(config: DictConfig) -> list[list[str]]:

@@ -17,7 +17,7 @@ from ..config.overrides import split_override
 from ..config.prepare import check_run_name, prepare
 from ..config.run_names import as_typed, former_run_name, option_choices, run_name
 from ..config.validate import allowed_form, check_keys, leaves
-from ..records.run_folder import CONFIG, changed_code, check_former_name, fingerprint_of
+from ..records.run_folder import CONFIG, changed_code, check_former_name, fingerprint_of, summary_if_done
 from ..system.errors import UserError
 from ..system.hydra_compat import is_group, parse_overrides
 from .arguments import check_arguments
@@ -74,6 +74,17 @@ class JobPlanner:
         finally:
             HydraConfig.instance().cfg = before
 
+    def check_same_run(self, folder: Path, overrides: list[str]) -> None:
+        """Raises OtherRun if a folder holds a run of another configuration or of other code than a job has."""
+        composed, before = self._composed(overrides), HydraConfig.instance().cfg
+        try:
+            HydraConfig.instance().set_config(composed)
+            job = without_hydra(composed)
+            prepare(job, HydraConfig.get())
+            summary_if_done(folder, job)
+        finally:
+            HydraConfig.instance().cfg = before
+
     def _composed(self, overrides: list[str]) -> DictConfig:
         """Returns the configuration of a job, with Hydra's own node."""
         try:
@@ -85,7 +96,7 @@ class JobPlanner:
         self, composed: DictConfig, overrides: list[str], shape: Shape, values: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns the plan of a composed job, and keeps what others of its shape can be planned from."""
-        job = OmegaConf.create({key: value for key, value in composed.items_ex(resolve=False) if key != "hydra"})
+        job = without_hydra(composed)
         written: Any = OmegaConf.to_container(job, resolve=False)
         settings = HydraConfig.get()
         choices = prepare(job, settings)
@@ -180,6 +191,11 @@ class JobTemplate:
                 return None
             check_arguments(self.config, self.choices)
         return job_plan(self.sweep, name, overrides, resolved, self.choices)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Returns a configuration without Hydra's own node."""
+    return OmegaConf.create({key: value for key, value in config.items_ex(resolve=False) if key != "hydra"})
 
 
 def job_plan(

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
 from ..system.display import duration_text, plain_table, print_table, value_text, wide_console
 from ..system.errors import FAILED
-from ..system.files import shown
+from ..system.files import plural, shown
 
 LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{4,}(?:e[+-]?\d+)?")
 LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
@@ -49,10 +49,11 @@ def show_job_table(jobs: list[JobStatus]) -> None:
 
 
 def place_text(job: JobStatus) -> str:
-    """Returns where a job is on the cluster, as in `17_3 on node4` or `17_4: Resources`; empty where it is not."""
+    """Returns where a job is on the cluster, as in `17_3 on node4` or `17_4, 2 restarts: Resources`, if it is there."""
     if job.task is None:
         return ""
-    return job.task + (f" on {job.node}" if job.node else "") + (f": {job.reason}" if job.reason else "")
+    restarts = f", {plural(job.restarts, 'restart')}" if job.restarts else ""
+    return job.task + (f" on {job.node}" if job.node else "") + restarts + (f": {job.reason}" if job.reason else "")
 
 
 def job_labels(jobs: list[JobStatus]) -> list[str]:

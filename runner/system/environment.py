@@ -3,6 +3,7 @@
 import os
 import sys
 
+IN_TASK = "TRAINOPT_IN_TASK"  # set where a cluster's queue starts again what it ends
 CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, read where --config-dir is not typed
 
 

@@ -199,6 +199,7 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
     typed = ["model=mlp", f"duration={STEPS}steps", f"seed=range({runs})", f"hydra.sweep.dir={folder / 'sweep'}"]
     with Composer(None).composed(typed) as config:
         sweep = plan_sweep(config)
+    jobs = read_jobs(sweep)
     settings = read_settings(["cluster.gpus=0", f"cluster.runs_per_job={runs_per_job}"], [], "slurm", SlurmSettings)
     (folder / "bin").mkdir()
     for name in ("sbatch", "squeue"):
@@ -207,14 +208,14 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     with patch.object(slurm, "run", cluster.run), patch.dict(os.environ, {"PATH": path}):
         while True:
-            submit(sweep, ["-m", *typed], settings, False, "slurm")
+            submit(sweep, jobs, ["-m", *typed], settings, False, "slurm")
             if not cluster.tasks:
                 break
             again = len(cluster.tasks) // 2  # the same command is typed while half of it is done
             while cluster.tasks:
                 cluster.turn()
                 if len(cluster.tasks) <= again:
-                    submit(sweep, ["-m", *typed], settings, False, "slurm")
+                    submit(sweep, jobs, ["-m", *typed], settings, False, "slurm")
                     again = -1
                 time.sleep(STEP_SECONDS)
         jobs, _ = read_table_with_queue(sweep)

@@ -20,7 +20,8 @@ import time
 import torch
 
 class SGD(torch.optim.SGD):
-    def __init__(self, params, lr=0.01, kind=0, pause=0.25):
+    def __init__(self, params, lr=0.01, kind=0, pause=0.25, start=0):
+        time.sleep(start)
         super().__init__(params, lr=1e30 if kind == 5 else lr)
         self.kind, self.pause = kind, pause
         self.param_groups[0]["count"] = 0

@@ -1,20 +1,25 @@
 """`trainopt submit -m key=a,b …`: a sweep on a cluster; no process waits for it."""
 
 import os
-from contextlib import suppress
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from ...cluster.schedulers import SCHEDULERS
 from ...cluster.settings import read_settings, split_arguments
-from ...cluster.submissions import FOLDER, read_submissions
-from ...cluster.submit import submit
-from ...records.job_table import PLAN
+from ...cluster.submissions import FOLDER, is_search_done, read_submissions
+from ...cluster.submit import MOST_NAMED, submit
+from ...records.job_table import ENDED, PLAN, job_statuses, read_job_table
+from ...records.run_folder import OtherRun, remove_if_empty
 from ...sweeps.interrupt import SweepInterrupt
-from ...sweeps.jobs import has_fixed_jobs, plan_sweep
+from ...sweeps.jobs import checked_jobs, has_fixed_jobs, search_digest, set_workers, write_sweep
+from ...sweeps.plan_job import JobPlanner
 from ...sweeps.run_job import Job
 from ...system.errors import UserError
+from ...system.files import shown
 from ...system.flags import FlagParser, existing_folder
 from ...system.hydra_compat import HydraSession
 from ..run import SweepResult, compose_and_run
@@ -28,6 +33,7 @@ def parser() -> FlagParser:
     )
     parser.add_argument("--to", metavar="|".join(SCHEDULERS), default="slurm", help="the scheduler")
     parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="of options of your own")
+    parser.add_argument("--dry-run", action="store_true", help="print the tasks and what SLURM gets; submit nothing")
     parser.add_argument("-m", "--multirun", action="store_true", help="as for a sweep on this machine")
     parser.add_argument(
         "overrides",
@@ -50,19 +56,28 @@ def command(arguments: list[str], debug: bool) -> int:
     scheduler = SCHEDULERS[options.to]
     settings = read_settings(typed, folders, options.to, scheduler.settings)
     sweep = ["-m", *overrides, *(text for folder in folders for text in ("--config-dir", str(folder)))]
-    is_new = True
+    is_new, jobs = True, []
 
     def plan(config: DictConfig) -> Path:
-        nonlocal is_new
+        nonlocal is_new, jobs
         scheduler.check(settings, not has_fixed_jobs(config), config.hydra.runtime.choices["hydra/launcher"])
-        is_new = not (Path(config.hydra.sweep.dir) / PLAN).exists()
-        return plan_sweep(config)
+        folder = Path(config.hydra.sweep.dir)
+        is_new = not (folder / PLAN).exists()
+        jobs = checked_jobs(config)
+        if options.dry_run:
+            set_workers(config)
+            return folder
+        return write_sweep(config, jobs)
 
     def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
         del hydra, job
         folder = Path(config.hydra.sweep.dir)
         try:
-            submit(folder, sweep, settings, not has_fixed_jobs(config), options.to)
+            if not has_fixed_jobs(config) and is_search_over(folder, sweep, config):
+                print(f"the search is done; trainopt status {shlex.quote(shown(folder))} shows its trials")
+                return
+            tell_outdated(config, folder, jobs)
+            submit(folder, jobs, sweep, settings, not has_fixed_jobs(config), options.to, options.dry_run)
         except UserError:
             if is_new:
                 remove_plan(folder)
@@ -75,10 +90,31 @@ def command(arguments: list[str], debug: bool) -> int:
         return interrupt.code if interrupt.signal else int(has_failed)
 
 
+def is_search_over(sweep: Path, arguments: list[str], config: DictConfig) -> bool:
+    """Returns whether a search came to its end on the cluster, and no trial of it failed."""
+    is_done = is_search_done(sweep, arguments, search_digest(config))
+    return is_done and all(job.state in ENDED for job in read_job_table(sweep))
+
+
 def remove_plan(sweep: Path) -> None:
     """Removes the plan of a sweep of which nothing was submitted, and its folder where that is empty then."""
     if not read_submissions(sweep):
         (sweep / PLAN).unlink(missing_ok=True)
         for folder in (sweep / FOLDER, sweep):
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+            remove_if_empty(folder.resolve())
+
+
+def tell_outdated(config: DictConfig, sweep: Path, jobs: list[dict[str, Any]]) -> None:
+    """Prints which keys of jobs differ from those of the runs in their folders, which are left as they are.
+
+    Args:
+        config: of the sweep.
+        sweep: its folder.
+        jobs: their entries in the plan.
+    """
+    states = job_statuses(sweep, {job["folder"]: job for job in jobs})
+    for job in [job for job in states if job.state == "outdated"][:MOST_NAMED]:
+        try:
+            JobPlanner(config).check_same_run(sweep / job.name, job.overrides)
+        except OtherRun as error:
+            print(f"outdated: {error}", file=sys.stderr)

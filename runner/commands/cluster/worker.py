@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 
 from ...cluster.attempts import record_open_jobs
 from ...cluster.steps import has_several_processes, run_steps
-from ...cluster.submissions import read_submission
+from ...cluster.submissions import note_search_end, read_submission
 from ...config.overrides import config_dir, config_folders
 from ...records.job_table import exit_code, job_status, read_jobs
 from ...sweeps.interrupt import SweepInterrupt
-from ...sweeps.jobs import set_workers
+from ...sweeps.jobs import plan_sweep, search_digest, set_workers
 from ...sweeps.run_job import Job
 from ...system.environment import add_working_directory, set_variables
 from ...system.errors import UserError, exit_code_of
@@ -53,8 +53,16 @@ def work(path: Path, index: int) -> int:
             if folders:
                 code = run_jobs(sweep, folders, submission.arguments, job, interrupt)
             else:
-                result = compose_and_run(submission.arguments, job, interrupt)
+                digests: list[str] = []
+
+                def plan(config: DictConfig) -> Path:
+                    digests.append(search_digest(config))
+                    return plan_sweep(config)
+
+                result = compose_and_run(submission.arguments, job, interrupt, plan=plan)
                 code = result if isinstance(result, int) else report_sweep(result, job.command)
+                if not code and not interrupt.signal:
+                    note_search_end(path, *digests)
             return interrupt.code if interrupt.signal else code
 
     def run_on_processes() -> int:

@@ -74,7 +74,9 @@ def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("missing", {}, ("queued", "17_3", None, "Resources")),
         ("interrupted", {"RestartCnt": "1", "Reason": "BeginTime"}, ("requeued", "17_3", None, "BeginTime")),
         ("interrupted", {"State": "COMPLETING", "NodeList": "n4", "PreemptTime": "2026-01-02T03:04:05"}, "preempted"),
-        ("missing", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("queued", "17_3", "n4", None)),
+        ("missing", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("starting", "17_3", "n4", None)),
+        ("missing", {"State": "CONFIGURING", "Reason": "None", "NodeList": "n4"}, ("configuring", "17_3", "n4", None)),
+        ("interrupted", {"State": "COMPLETING", "Reason": "None", "NodeList": "n4"}, "completing"),
         ("running", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("running", "17_3", "n4", None)),
         ("done", {"State": "RUNNING", "Reason": "None", "NodeList": "n4"}, ("done", None, None, None)),
     ],
@@ -82,7 +84,7 @@ def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_the_state_of_a_job_in_the_queue(state: str, values: dict[str, str], expected: object) -> None:
     task = read_task(line_of(**values))
     assert task is not None
-    job = with_task(JobStatus("one", [], state), task)
+    job = with_task(JobStatus("one", [], state), task, is_next=True)
     seen = (job.state, job.task, job.node, job.reason)
     assert expected in (seen, seen[0])
 

@@ -15,6 +15,7 @@ from helpers import ROOT
 from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt, type_commands
 from helpers.slurm import Slurm, run, skip_without_slurm, wait_until
 from trainopt.runner.cluster.queue import read_table_with_queue
+from trainopt.runner.records.job_table import IN_QUEUE
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     sweep = [*SWEEP, "+optimizer.kind=0,1,2,3,4,5,6,7,8,9,10,11"]
     assert "submitted 12 runs in 12 tasks" in trainopt(tmp_path, "submit", *sweep, *SETTINGS)
     wait_until(lambda: states(tmp_path)["running"] >= 4, 40)
-    assert states(tmp_path)["queued"] >= 6
+    assert sum(states(tmp_path)[state] for state in IN_QUEUE) >= 6
 
     run("sbatch", "--partition=high", "--ntasks=1", "--output=/dev/null", "--wrap=sleep 3")
     wait_until(lambda: {"preempted", "requeued"} & set(states(tmp_path)), 30)
@@ -65,16 +66,16 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     running = [j for k, j in table(tmp_path).items() if j["state"] == "running" and k not in ("5", "7", "11")]
     requeued = min(running, key=lambda job: job["step"] or 0)  # no run that ends before it is queued again
     run("scontrol", "requeue", str(requeued["task"]))
-    wait_until(lambda: table(tmp_path)[kind_of(requeued)]["state"] in ("requeued", "queued"), 30)
+    wait_until(lambda: table(tmp_path)[kind_of(requeued)]["state"] in IN_QUEUE, 30)
 
     alive = [kind for kind, job in table(tmp_path).items() if job["state"] == "running"]
     slurm.kill_node()
     time.sleep(1)
     slurm.start_node()
-    wait_until(lambda: not {"running", "queued", "preempted", "requeued"} & set(states(tmp_path)), 280)
+    wait_until(lambda: not {"running", *IN_QUEUE} & set(states(tmp_path)), 280)
     if states(tmp_path)["interrupted"]:  # SLURM misses a task that began just before, and ends it at its time limit
         trainopt(tmp_path, "submit", *sweep, *SETTINGS)  # the one that fails as well, and it fails again
-        wait_until(lambda: not {"running", "queued", "preempted", "requeued"} & set(states(tmp_path)), 180)
+        wait_until(lambda: not {"running", *IN_QUEUE} & set(states(tmp_path)), 180)
 
     ends = {kind: job["state"] for kind, job in table(tmp_path).items()}
     expected = {**dict.fromkeys(map(str, range(12)), "done"), "11": "failed", "5": "diverged"}
@@ -113,7 +114,7 @@ def test_each_run_has_two_processes(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     sweep = [*SWEEP, "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.processes=2"]
     assert "submitted 2 runs in 2 tasks" in trainopt(tmp_path, "submit", *sweep)
-    wait_until(lambda: table(tmp_path)["0"]["step"], 60)
+    wait_until(lambda: table(tmp_path)["0"]["step"], 180)
     run("scontrol", "requeue", str(table(tmp_path)["0"]["task"]))
     wait_until(lambda: states(tmp_path) == {"done": 2}, 180)
     made = Counter((tmp_path / "steps.txt").read_text().splitlines())
@@ -144,6 +145,9 @@ def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
     jobs = printed_table(sweep)
     assert [job["state"] for job in jobs] == ["done"] * 6
     assert len(json.loads((sweep / "search.json").read_text())["trials"]) == 6
+    again = trainopt(tmp_path, "submit", *search)
+    assert "the search is done; trainopt status" in again
+    assert "submitted" not in again
 
 
 def test_a_tournament_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
@@ -160,6 +164,31 @@ def test_a_tournament_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
     assert Counter(job["role"] for job in jobs) == {"trial": 4, "final": 4}
     assert {job["state"] for job in jobs} == {"done"}
     assert (sweep / "comparison" / "report.html").is_file()
+
+
+def test_tasks_that_cannot_train_say_why(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    option = tmp_path / "mine" / "optimizer" / "ours.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: counted.SGD\nlr: 0.1\npause: 0\n")
+    base = ("submit", "-m", "model=mlp", "duration=2steps", "logger=none", *SETTINGS)
+    assert "task 0: " in trainopt(tmp_path, *base, "seed=1", "--dry-run")
+    assert not (tmp_path / "outputs").exists()
+    trainopt(tmp_path, *base, "seed=1", "cluster.setup=['module load nocuda']", "hydra.sweep.dir=setup")
+    late = ("seed=1", "optimizer=ours", "+cluster.extra.begin=now+40", "--config-dir", "mine")
+    trainopt(tmp_path, *base, *late, "hydra.sweep.dir=changed")
+    slow = ("optimizer._target_=counted.SGD", "+optimizer.start=50")  # no step before the signal
+    trainopt(tmp_path, *base, "seed=1", *slow, "cluster.grace=40", "hydra.sweep.dir=limit")
+    option.write_text(option.read_text().replace("0.1", "0.3"))
+    for name, reason in {
+        "setup": "its task ended before the run began: cluster.setup: module load nocuda: ended the task with code",
+        "changed": "mine/optimizer/ours.yaml has changed since the sweep was planned",
+        "limit": "its task came to its time limit 3 times without a new step",
+    }.items():
+        wait_until(lambda name=name: printed_table(tmp_path / name)[0]["state"] == "failed", 240)  # type: ignore[misc]
+        (job,) = printed_table(tmp_path / name)
+        assert reason in job["error"]
+        assert Path(job["log"]).exists()
 
 
 def test_the_commands_of_the_guide(slurm: Slurm, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from helpers.clusters import use_programs
 from trainopt.runner.cluster.attempts import MOST_FRUITLESS, note_time_limit
 from trainopt.runner.cluster.queue import read_table_with_queue
 from trainopt.runner.cluster.settings import SlurmSettings, read_settings
-from trainopt.runner.cluster.slurm import batch_script
+from trainopt.runner.cluster.slurm import COLUMNS, batch_script
 from trainopt.runner.cluster.submissions import Submission, log_path
 from trainopt.runner.commands.cluster.worker import work
 from trainopt.runner.records.job_table import write_plan
@@ -101,3 +101,65 @@ def test_a_job_refuses_options_that_changed_since_it_was_submitted(
     assert "submitted 1 run" in trainopt(*again).out
     assert work(path, 0) == 0
     assert "1 done" in trainopt("status", "one").out
+
+
+LINE = {"Name": "", "ArrayJobID": "7", "ArrayTaskID": "0", "State": "PENDING", "Reason": "Resources"}
+SWEEP = ("-m", "model=mlp", "duration=2steps", "hydra.sweep.dir=outputs/sweeps/one", "cluster.gpus=0")
+
+
+def line_of(path: Path, **values: str) -> str:
+    """Returns what prints squeue's line of the task of a submission."""
+    row = {"NodeList": "", "RestartCnt": "0", "PreemptTime": "N/A"} | LINE | {"Name": path.stem} | values
+    return f"echo '{''.join(row[name].ljust(width) for name, width in COLUMNS.items())}'"
+
+
+def test_what_waits_keeps_its_settings_which_is_said(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    use_programs(monkeypatch, programs, sbatch="echo 7", squeue="", scontrol="echo MaxArraySize = 3")
+    dry = trainopt("submit", "--dry-run", *SWEEP, "seed=1,2,3", "cluster.array_parallelism=1").out
+    assert "3 tasks: 2 arrays, one after the other, as SLURM takes 2 tasks in one" in dry
+    assert "#SBATCH --array=0-1%1" in dry
+    assert "task 1: mlp-digits-sgd,duration=2steps,seed=2" in dry
+    assert not Path("outputs").exists()
+
+    use_programs(monkeypatch, programs, sbatch=f"cat >> {tmp_path}/scripts; echo 7", scontrol="echo MaxArraySize = 3")
+    assert "submitted 2 runs in 2 tasks" in trainopt("submit", *SWEEP, "seed=1,2,3", "cluster.array_parallelism=1").out
+    assert (tmp_path / "scripts").read_text().count("#SBATCH --dependency=afterany:7\n") == 1, "of the second array"
+
+    (first,) = (path for path in Path("outputs/sweeps/one/cluster").glob("*.json") if "seed=2" in path.read_text())
+    use_programs(monkeypatch, programs, squeue=line_of(first), scontrol="echo MaxArraySize = 9")
+    again = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.time=30")
+    assert "1 queued; nothing else is left" in again.out, "of those that were typed"
+    assert "1 in the queue with other settings (cluster.time); to change them, trainopt cancel" in again.out
+    use_programs(monkeypatch, programs, sbatch="echo 'Invalid partition' >&2; exit 1")
+    refused = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.partition=nowhere")
+    assert (refused.code, refused.err) == (2, "trainopt: sbatch: Invalid partition\n")
+
+    use_programs(monkeypatch, programs, squeue="echo 'Unable to contact' >&2; exit 1")
+    status = trainopt("status", "outputs/sweeps/one")
+    assert status.code == 0
+    assert "3 missing" in status.out
+    assert status.err == "trainopt: which jobs are in the queue is unknown: squeue: Unable to contact\n"
+    assert trainopt("submit", *SWEEP, "seed=1").code == 2, "it may be in the queue"
+
+
+def test_one_job_is_cancelled_by_its_name_or_its_folder(
+    trainopt: Callable[..., Any], submitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, both = submitted
+    path = Submission("s.2", [], [["c"], ["d"]]).write(sweep)
+    write_plan(sweep, [], [{"folder": name, "overrides": [name], "fingerprint": "f"} for name in "cd"], 1)
+    asked = f"[ -e {tmp_path}/cancelled ] || {{ {line_of(path, ArrayTaskID='1')}; {line_of(both)}; }}"
+    scancel = f'echo "$@" >> {tmp_path}/cancelled'
+    use_programs(monkeypatch, tmp_path / "bin", squeue=asked, scancel=scancel)
+    assert "is no job of sweep" in trainopt("cancel", "sweep", "e").err
+    assert "task 7_0 has also b; name these too" in trainopt("cancel", "sweep", "a").err
+    assert not (tmp_path / "cancelled").exists()
+    (sweep / "d").mkdir()
+    for typed in (("sweep", "d"), ("sweep", "sweep/d"), ("sweep/d",)):
+        assert "cancelled 1 task" in trainopt("cancel", *typed).out
+        assert (tmp_path / "cancelled").read_text() == "7_1\n"
+        (tmp_path / "cancelled").unlink()
+    assert "cancelled 2 tasks" in trainopt("cancel", "sweep", "a", "b", "d").out
