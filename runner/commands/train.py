@@ -48,7 +48,8 @@ def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
         What `load_run` returns for the run's folder. Its `summary["status"]` is finished or diverged.
 
     Raises:
-        UserError: an override is wrong, or a component cannot be built; nothing was written then.
+        UserError: an override is wrong, a component cannot be built, or the run is done and its code has changed since;
+            nothing was written then.
         RunError: the run failed; log.txt in its folder has the traceback.
         KeyboardInterrupt: it was interrupted, after a checkpoint.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .repository import git
-from .user_code import PACKAGE, modules_of, root_of, used_code
+from .user_code import CELL, PACKAGE, modules_of, root_of, used_code
 
 if TYPE_CHECKING:  # the command line starts without torch
     import torch
@@ -58,7 +58,7 @@ def versions(targets: Iterable[str]) -> dict[str, str | None]:
     names = [module.__name__.partition(".")[0] for module in modules if root_of(module) is None]
     imported = (name for name in SUPPLIERS if name in sys.modules and root_of(sys.modules[name]) is None)
     suppliers = [*imported, *names]
-    others = sorted({*suppliers} - {PACKAGE, *PACKAGES, *sys.stdlib_module_names})
+    others = sorted({*suppliers} - {PACKAGE, CELL, *PACKAGES, *sys.stdlib_module_names})
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
