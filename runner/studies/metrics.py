@@ -156,6 +156,10 @@ class MetricReader:
     def read(self, metric: MetricSpec) -> MetricResult:
         """Returns the values of a metric.
 
+        Args:
+            metric: `sweep`, one or a list whose runs count together; `where`, values by key; one of SOURCES; `best`, a
+                key whose value is chosen, as of `best`; `over`, parts of another metric, as of `ratio`.
+
         Raises:
             UserError: the study's file asks for something that its runs do not have; the line says what they have.
         """
@@ -190,7 +194,9 @@ class MetricReader:
             return MetricResult({}, diverged, f"{unknown} of {len(runs)} runs {what}")
         if missing:
             return MetricResult(values, diverged, f"{missing} of {missing + len(runs)} runs{incomplete}")
-        return MetricResult(values, diverged)
+        typed = {sweep: self.study.sweeps[sweep].typed.get(self.scale) for sweep in reasons if sweep not in sweeps}
+        pending = [sweep for sweep, words in typed.items() if words is not None and may_match(words, where)]
+        return MetricResult(values, diverged, f"without the sweep {', '.join(pending)}" if pending else None)
 
     def ratio(self, metric: MetricSpec) -> MetricResult:
         """Returns the median of a metric in that of the one under `over`; 0 and infinite where one misses its level."""
@@ -309,14 +315,18 @@ def is_same_value(text: str, value: Any) -> bool:
 
 
 def may_match(overrides: list[str], where: Mapping[str, Any]) -> bool:
-    """Returns whether a run that has no files yet may have these values, by its overrides.
+    """Returns whether runs that have no files yet may have these values, by their overrides.
 
     >>> may_match(["optimizer=adam"], {"optimizer": "sgd"}), may_match(["seed=0"], {"optimizer": "sgd"})
     (False, True)
+    >>> may_match(["seed=0,1"], {"seed": 1}), may_match(["seed=0,1"], {"seed": 2})
+    (True, False)
     """
-    typed = {key: value for _, key, value in map(split_override, overrides)}
+    typed = {key: value.strip("'\"").replace(" ", "") for _, key, value in map(split_override, overrides)}
     return all(
-        is_same_value(typed[key].strip("'\"").replace(" ", ""), value) for key, value in where.items() if key in typed
+        any(is_same_value(text, value) for text in (typed[key], *typed[key].split(",")))
+        for key, value in where.items()
+        if key in typed
     )
 
 

@@ -47,6 +47,7 @@ def study_of(**parts):
         "adam": BEST,
     }
     sweeps = {name: StudySweep({"smoke": []}) for name in ("newton", "rates", "more", "later")}
+    sweeps["adam_later"] = StudySweep({"smoke": ["optimizer=adam,sgd"]})
     return Study("tiny", "Tiny", "nobody", {"smoke": Scale("")}, sweeps, values, **parts)
 
 
@@ -96,6 +97,14 @@ def test_rates_without_a_common_seed_are_refused(tmp_path):
 def test_of_several_sweeps_one_that_has_not_run_leaves_its_methods_open(folder):
     result = read(folder, {**ALL, "sweep": ["newton", "later"], "where": ADAM})
     assert (result.values, result.unavailable) == ({}, "no data")
+
+
+def test_what_a_sweep_that_has_not_run_would_add_is_not_left_out_in_silence(folder):
+    result = read(folder, {**ALL, "sweep": ["newton", "later"], "where": NEWTON})
+    assert (result.median, result.unavailable) == (20.0, "without the sweep later")
+    other = {**ALL, "sweep": ["newton", "adam_later"], "where": NEWTON}
+    result = read(folder, other, adam_later=SweepState(folder / "adam_later", "not_run", "no data"))
+    assert (result.median, result.unavailable) == (20.0, None)
 
 
 @pytest.mark.parametrize(
