@@ -141,9 +141,11 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
     keys = list(kind.__dataclass_fields__)
     for key, value in node.items():
         if key not in keys:
+            ours = OWN_OPTIONS.get(key.replace("_", "-"))
             hint = (
-                nearest(f"{CLUSTERS}.{key}", [f"{CLUSTERS}.{name}" for name in keys])
-                or f"; with --to {scheduler} there are {', '.join(keys)}"
+                (f"; did you mean {CLUSTERS}.{ours}?" if ours in keys else "")
+                or nearest(f"{CLUSTERS}.{key}", [f"{CLUSTERS}.{name}" for name in keys])
+                or f"; with --to {scheduler} there are {', '.join(keys)}; others: {CLUSTERS}.extra={{{key}: VALUE}}"
             )
             raise UserError(f"{CLUSTERS}.{key}: no such key{hint}")
         check_value(f"{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.options import CONF, Vocabulary, default_choices, list_groups, option_content, shipped
+from ..config.options import CLUSTERS, CONF, Vocabulary, default_choices, list_groups, option_content, shipped
 from ..config.overrides import (
     NO_CLASSES,
     OTHER_OPTIONS,
@@ -92,6 +92,8 @@ def command(arguments: list[str], debug: bool) -> int:
         print("\n".join(key_lines()))
     elif topics[0] in (*vocabulary.groups, SWEEPERS):
         print(group_text(topics[0], vocabulary))
+    elif topics[0].partition(".")[0] == CLUSTERS:
+        print("\n".join(cluster_lines()))
     elif topics[0].partition(".")[0] in shipped("config.yaml"):
         print("\n".join(lines_about(topics[0].partition(".")[0])))
     else:
@@ -102,7 +104,13 @@ def command(arguments: list[str], debug: bool) -> int:
 
 def topics_of(vocabulary: Vocabulary) -> list[str]:
     """Returns what there is help on: all keys, a group, a key or a section of every run."""
-    return [KEYS, *vocabulary.groups, SWEEPERS, *(name for name in shipped("config.yaml") if name != "defaults")]
+    return [
+        KEYS,
+        *vocabulary.groups,
+        SWEEPERS,
+        CLUSTERS,
+        *(name for name in shipped("config.yaml") if name != "defaults"),
+    ]
 
 
 def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
@@ -263,6 +271,17 @@ def key_lines() -> list[str]:
     """Returns the keys that every run has, with their values and comments."""
     _, _, rest = read_option(CONF / "config.yaml").partition("\n")  # its first line is about the file
     return _indented(_without(rest, "defaults"))
+
+
+def cluster_lines() -> list[str]:
+    """Returns what a task on a cluster asks for: the keys for each scheduler, with their values and comments."""
+    lines = []
+    for path in sorted((CONF / CLUSTERS).glob("*.yaml")):
+        lines += [
+            f"{CLUSTERS}.KEY=VALUE of trainopt submit --to {path.stem}:",
+            *_indented(read_option(path).splitlines()),
+        ]
+    return lines
 
 
 def lines_about(name: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What is submitted, and what the queue says of it, without a SLURM."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,9 @@ def test_settings_are_those_of_the_files_and_then_what_is_typed(tmp_path: Path) 
     (tmp_path / "cluster" / "slurm.yaml").write_text("gpus: 0\naccount: lab\n")
     settings = read_settings(typed[:1], [tmp_path])  # what a lab's slurm.yaml leaves out is ours
     assert (settings.account, settings.gpus, settings.grace) == ("lab", 2, 120)
+    for typed_key, line in (("gpus_per_node", "did you mean cluster.gpus?"), ("qos", "cluster.extra={qos: VALUE}")):
+        with pytest.raises(UserError, match=re.escape(line)):
+            read_settings([f"cluster.{typed_key}=2"], [])
     with pytest.raises(UserError, match="there is no cluster/mine.yaml; --config-dir DIR names the folder that has it"):
         read_settings(typed, [])
 

@@ -94,6 +94,9 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_norm: null # a longer gradient")
     about = trainopt("--help", "selection_metric").out.splitlines()
     assert (about[0][:9], about[-1]) == ("  # What ", "  selection_metric: null")
+    about = trainopt("--help", "cluster.time").out
+    assert "submit --to ray:\n  # What a task" in about
+    assert "\n  grace: 120 # seconds before" in about
     assert "did you mean optimizer?" in trainopt("--help", "optimzer").err
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     (tmp_path / "mine/optimizer/slow.yaml").write_text("# Slowly.\n_target_: torch.optim.SGD\nlr: 0.001\n")
