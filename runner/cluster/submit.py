@@ -21,7 +21,7 @@ from .submissions import Submission, submission_path
 
 SEARCH_WORKERS = 4  # where array_parallelism is null
 LONGEST_NAME = 60  # characters of a sweep's name in the queue
-MOST_NAMED = 5  # jobs that failed before
+MOST_NAMED = 5  # jobs that failed before, or are outdated
 
 
 class SubmitLock(RunLock):
