@@ -1,5 +1,6 @@
 """The versions of the user's code that runs were made with. Needs no torch."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -28,7 +29,9 @@ def code_versions(environments: pd.DataFrame) -> pd.DataFrame:
                     versions.append(version)
     names = dict.fromkeys(file for files in by_run.values() for file in files)
     several = [n for n in names if len({v for files in by_run.values() for v in files.get(n, ())}) > 1]
-    columns = {f"code.{name}": ["+".join(files.get(name, ())) or None for files in by_run.values()] for name in several}
+    columns = {
+        f"code.{name}": ["+".join(files.get(name, ())) or math.nan for files in by_run.values()] for name in several
+    }
     return pd.DataFrame(columns, index=environments.index, dtype=object)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.code_versions import code_obstacles, code_versions
+from trainopt.runner.comparison.differences import configs_as_text, method_name
 from trainopt.runner.provenance.environment import versions
 from trainopt.runner.provenance.user_code import (
     changed_files,
@@ -162,6 +163,8 @@ def test_versions_of_files_that_differ_among_runs():
         index=["one", "two", "three", "old", "without"],
     )
     versions = code_versions(environments)
+    assert versions["code.a.py"].isna().tolist() == [False] * 3 + [True] * 2  # no value, which names a method
+    assert method_name(["code.a.py"], configs_as_text(versions)["code.a.py"][3:4]) == ""
     assert versions.fillna("").to_dict("list") == {"code.a.py": ["1", "2", "1+2", "", ""]}
     assert code_obstacles(versions) == ["different code: a.py is 1 in one; 2 in two; 1+2 in three"]
 
