@@ -103,7 +103,7 @@ def add_style_flags(parser: ArgumentParser) -> None:
         "--width",
         type=checked_width,
         metavar="LENGTH",
-        help="of figures and table.tex, as 3.3in or 84mm; default: that of the style",
+        help="of figures, and of table.tex of compare, as 3.3in or 84mm; default: that of the style",
     )
 
 
