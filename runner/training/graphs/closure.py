@@ -121,7 +121,7 @@ class GraphedClosure(TrainingClosure):
         else:
             update = cast(WholeUpdate, graph.update)
             if update.constants() != update.recorded:
-                self._leave_update("its options change, other than learning rate and momentum")
+                self._leave_update("options of the optimizer change that a graph repeats")
                 return False
             if not self._are_in_place():
                 return False
