@@ -31,6 +31,7 @@ SHARED = (
     "preconditioner",
     "subspace",
     "damping_per_output",
+    "loss_floor",
 )
 
 
@@ -84,6 +85,9 @@ class EHNewton(SecondOrderOptimizer):
         damping_per_output: tau is multiplied with the factor that the loss of one output of a sample has in the loss
             of that sample: 1 / 784 of a mean over 784 pixels, and 1 of a sum or of cross-entropy. So one value is fit
             for losses of every scale; needs curvature="gauss_newton".
+        loss_floor: the lowest value that the loss can take. Where the model of a subspace promises a loss below it, it
+            does not hold so far, and the step p is shortened to c p, for which it promises just this value: with the
+            decrease D = -g.p / 2 at p, (2c - c^2) D = loss - loss_floor. None: steps are as the model has them.
         weight_decay: the weights shrink by lr * weight_decay in every step; it enters neither the system nor momentum
             and backtracking (decoupled, Loshchilov and Hutter 2019, arXiv 1711.05101).
 
@@ -132,6 +136,7 @@ class EHNewton(SecondOrderOptimizer):
         preconditioner: str = "none",
         subspace: str = "none",
         damping_per_output: bool = False,
+        loss_floor: float | None = None,
         weight_decay: float = 0.0,
     ):
         options = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
@@ -155,6 +160,7 @@ class EHNewton(SecondOrderOptimizer):
             ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
             ("preconditioner", options["preconditioner"] in PRECONDITIONERS, f"one of {', '.join(PRECONDITIONERS)}"),
             ("subspace", options["subspace"] in SUBSPACES, f"one of {', '.join(SUBSPACES)}"),
+            ("loss_floor", abs(options["loss_floor"] or 0.0) < math.inf, "a finite number, or None"),
         ):
             if not is_valid:
                 raise ValueError(f"{name}={options[name]}: must be {rule}")
@@ -256,6 +262,8 @@ def conflict(options: dict[str, Any]) -> str | None:
             return f"{chosen}: is of the Gauss-Newton matrix; give curvature=gauss_newton"
     if options["damping_per_output"] and options["curvature"] != "gauss_newton":
         return "damping_per_output=true: needs the loss function of the outputs; give curvature=gauss_newton"
+    if options["loss_floor"] is not None and options["subspace"] == "none":
+        return f"loss_floor={options['loss_floor']}: bounds the step in a subspace; give subspace=last_step"
     if options["subspace"] != "none" and options["momentum"] > 0:
         return f"subspace={options['subspace']}: computes the momentum itself; give momentum=0"
     return None

@@ -334,7 +334,9 @@ class Step:
         if all("last_step" in self.state[p] for p in self.params):
             directions.append([self.state[p]["last_step"] for p in self.params])
         damping = self._damping(self.groups)
-        minimum = minimize_in_subspace(curvature, directions, damping, not self.is_guarded, self.on_device)
+        minimum = minimize_in_subspace(
+            curvature, directions, damping, not self.is_guarded, self.on_device, self._largest_decrease()
+        )
         cost = self.options["curvature_share"] * len(directions) * curvature.cost_of_quadratic_form
         self.cost = choose(is_at_rest, self.cost, self.cost + cost)
         self.minimized = self.minimized._replace(alpha=minimum.coefficients[0], beta=minimum.coefficients[1])
@@ -347,6 +349,22 @@ class Step:
             products=solution.products + choose(is_at_rest, 0.0, float(len(directions))),
             slope=choose(is_at_rest, solution.slope, minimum.slope),
         )
+
+    def _largest_decrease(self) -> Scalar | None:
+        """Returns how far the loss can fall; None where nobody says.
+
+        Raises:
+            ValueError: it is below `loss_floor`.
+        """
+        floor, loss = self.options["loss_floor"], self.loss
+        if floor is None or loss is None:
+            return None
+        room = number(loss, self.on_device) - floor
+        if not self.reads:
+            self.finite.append(root(room))  # nan below the floor
+        elif room < 0:
+            raise ValueError(f"loss_floor={floor}: the loss is {float(loss):g}; give its lowest value, or none")
+        return room
 
     def _damping(self, groups: Sequence[dict[str, Any]]) -> list[Scalar]:
         """Returns tau of each parameter."""

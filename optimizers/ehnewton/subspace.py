@@ -1,5 +1,6 @@
 """The minimum of the quadratic model of a loss in a subspace of few directions."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ def minimize_in_subspace(
     damping: Sequence[Scalar],
     free_graph: bool = False,
     on_device: bool = False,
+    most: Scalar | None = None,
 ) -> Minimum:
     """Returns the minimum of g.p + p (C + tau I) p / 2 over p = alpha d + beta s, with C the Gauss-Newton matrix.
 
@@ -49,6 +51,7 @@ def minimize_in_subspace(
         damping: tau of each parameter.
         free_graph: free the curvature's graph.
         on_device: compute with numbers of the device, and read none.
+        most: by which the model may fall; where it would fall by more, the step is shortened to that. None: any.
     """
     damped = [scaled_each(v, damping) for v in directions]
     N = torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
@@ -57,11 +60,22 @@ def minimize_in_subspace(
     solve = coefficients_on_device if on_device else coefficients_of
     coefficients, is_indefinite = solve(*(x if on_device else x.cpu() for x in (matrix, b)))
     slope = -number(b.to(coefficients.device) @ coefficients[: len(b)], on_device)
+    if most is not None:
+        factor = fraction_of_step(-slope / 2, most)
+        coefficients, slope = coefficients * factor, slope * factor
     alpha, beta = (number(x, on_device) for x in coefficients)
     step = scaled(directions[0], alpha)
     for part, last in zip(step, directions[1], strict=True) if len(directions) == 2 else ():
         add_scaled(part, last, beta)
     return Minimum(step, (alpha, beta), slope, is_indefinite)
+
+
+def fraction_of_step(decrease: Scalar, most: Scalar) -> Scalar:
+    """Returns the largest c <= 1 with (2c - c^2) decrease <= most: a model that is least at p falls by that at c p."""
+    if isinstance(decrease, Tensor):
+        fraction = 1 - (1 - most / decrease).clamp(min=0).sqrt()
+        return torch.where(decrease > most, fraction, torch.ones_like(fraction))
+    return 1 - math.sqrt(1 - most / decrease) if decrease > most else 1.0
 
 
 def coefficients_of(matrix: Tensor, b: Tensor) -> tuple[Tensor, bool | Tensor]:

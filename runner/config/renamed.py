@@ -100,6 +100,7 @@ ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_AR
         "optimizer.preconditioner": "none",
         "optimizer.subspace": "none",
         "optimizer.damping_per_output": False,
+        "optimizer.loss_floor": None,
         "optimizer.weight_decay": 0.0,
     },
     "optimizers.Newton": {"optimizer.weight_decay": 0.0},

@@ -37,6 +37,7 @@ PRESET = {  # optimizer=ehnewton_auto, with steps so short that the problem stay
     "preconditioner": "kronecker",
     "subspace": "last_step",
     "damping_per_output": True,
+    "loss_floor": 0.0,
 }
 
 

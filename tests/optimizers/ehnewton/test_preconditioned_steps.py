@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from helpers.references import Problem, flat, numbers
 from trainopt.optimizers import CheckpointDistance, EHNewton
+from trainopt.optimizers.ehnewton.subspace import fraction_of_step
 from trainopt.optimizers.preconditioners.kronecker import Kronecker
 
 SMALLEST = 1e-5  # eta, beside the damping of K-FAC's factors
@@ -215,6 +216,46 @@ def test_the_damping_of_an_output_follows_the_scale_of_the_loss(loss, targets, f
     torch.testing.assert_close(per_output.weights(), plain.weights(), rtol=1e-9, atol=1e-12)
 
 
+def test_a_step_promises_no_loss_below_the_floor():
+    options = {"curvature": "gauss_newton", "preconditioner": "kronecker", "subspace": "last_step", "cg_max_iter": 1}
+    one, room = problem(), 0.01
+    optimizer = EHNewton(one.params, 1.0, damping=0.1, loss_floor=0.0, **options)
+    for _ in range(3):
+        before, g, loss = one.weights(), one.gradient(), one.closure().item()
+        matrix = one.gauss_newton() + 0.1 * torch.eye(len(g), dtype=torch.float64)
+        steps = []
+        for floor in (None, loss - 100 * room, loss - room):
+            other = problem()
+            other.network.load_state_dict(one.network.state_dict())
+            copied = EHNewton(other.params, 1.0, damping=0.1, **options)
+            copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            copied.param_groups[0]["loss_floor"] = floor
+            copied.step(other.closure)
+            steps.append(other.weights() - before)
+        whole, far, step = steps
+        assert torch.equal(far, whole)
+        assert (whole @ step) / (whole.norm() * step.norm()) == pytest.approx(1, abs=1e-12)
+        assert step.norm() < whole.norm()
+        torch.testing.assert_close(
+            g @ step + step @ matrix @ step / 2, torch.tensor(-room, dtype=torch.float64), rtol=1e-9, atol=0
+        )
+        assert copied.last_step["directional_derivative"] == pytest.approx((g @ step).item(), rel=1e-9)
+        optimizer.step(one.closure)
+    before = one.weights()
+    optimizer.param_groups[0]["loss_floor"] = 100.0
+    with pytest.raises(ValueError, match="loss_floor=100.0: the loss is "):
+        optimizer.step(one.closure)
+    assert torch.equal(one.weights(), before)
+
+
+def test_the_part_of_a_step_is_the_same_on_a_device():
+    for decrease, most in ((3.0, 1.0), (1.0, 1.0), (0.5, 1.0), (0.0, 0.0), (2.0, 0.0), (1e6, 1e-3)):
+        on_host = fraction_of_step(decrease, most)
+        on_device = fraction_of_step(*(torch.tensor(x, dtype=torch.float64) for x in (decrease, most)))
+        assert on_device.item() == on_host
+        assert (2 * on_host - on_host**2) * decrease <= most * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("preconditioner", [pytest.param("diagonal", marks=pytest.mark.slow), "kronecker"])
 def test_a_resumed_optimizer_goes_on_bitwise(preconditioner):
     options = {"curvature": "gauss_newton", "preconditioner": preconditioner, "subspace": "last_step", "cg_max_iter": 1}
@@ -270,6 +311,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(options):
         ({"preconditioner": "kronecker"}, "preconditioner=kronecker: .* give curvature=gauss_newton"),
         ({"subspace": "last_step"}, "subspace=last_step: .* give curvature=gauss_newton"),
         ({"damping_per_output": True}, "damping_per_output=true: .* give curvature=gauss_newton"),
+        ({"loss_floor": 0.0}, "loss_floor=0.0: bounds the step in a subspace; give subspace=last_step"),
+        ({"loss_floor": float("inf")}, "loss_floor=inf: must be a finite number, or None"),
         ({"preconditioner": "diagonal", "blocks": "parameter"}, "preconditioner=diagonal: .* give blocks=all"),
         (
             {"subspace": "last_step", "curvature": "gauss_newton", "momentum": 0.9},
