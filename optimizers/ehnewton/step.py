@@ -363,7 +363,7 @@ class Step:
         if not self.reads:
             self.finite.append(root(room))  # nan below the floor
         elif room < 0:
-            raise ValueError(f"loss_floor={floor}: the loss is {float(loss):g}; give its lowest value, or none")
+            raise ValueError(f"loss_floor={floor}: the loss is {float(loss):g}; give its lowest value, or None")
         return room
 
     def _damping(self, groups: Sequence[dict[str, Any]]) -> list[Scalar]:
