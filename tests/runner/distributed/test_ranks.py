@@ -46,7 +46,7 @@ SECOND_ORDER = [
     "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.blocks=parameter optimizer.adapt_damping=true"
     " optimizer.backtracking=2 optimizer.warm_start=0.9 objective=mse",
     "optimizer=ehnewton optimizer.cg_max_iter=3 optimizer.curvature=gauss_newton optimizer.preconditioner=kronecker"
-    " optimizer.subspace=last_step optimizer.damping_per_output=true objective=mse",
+    " optimizer.subspace=last_step optimizer.damping_per_output=true objective=mse optimizer.loss_floor=0",
     BY_ROWS,
     # a small step: the gradient of a bias before batch norm is rounding, which this preconditioner divides by 1e-8
     "optimizer=ehnewton optimizer.lr=0.01 optimizer.preconditioner=diagonal optimizer.curvature_share=0.4"
