@@ -9,7 +9,7 @@ from .figures.target import target_note
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, cost_form
 from .setting import setting_text
-from .significance import LEVEL, MIN_SEEDS, Estimate, as_good_as_the_best, half_width
+from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
 from .tables.text import EQUAL_P, has_equal_p, interval_of_difference, interval_of_effect
 from .tuning.tables import one_search_text
@@ -119,10 +119,10 @@ def column_cells(comparison: Comparison, name: str) -> list[str]:
     methods = comparison.methods
     if name in comparison.metrics:
         metric = comparison.metrics[name]
-        best: set[str] = set()
+        bold: set[str] = set()
         if metric.more_is_better is not None and len(methods) > 1:
-            best = as_good_as_the_best(values_by_method(comparison, metric.column), metric.more_is_better)
-        return [estimate_cell(m.estimates[name], metric.form, m.name in best) for m in methods]
+            bold = methods_in_bold(values_by_method(comparison, metric.column), metric.more_is_better)
+        return [estimate_cell(m.estimates[name], metric.form, m.name in bold) for m in methods]
     if name.endswith(TARGET):
         axis = name.removesuffix(TARGET)
         cells = [estimate_cell(method.to_target[axis], cost_form(axis)) for method in methods]
@@ -195,7 +195,8 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
         sentences.append(
             "Bold: the best mean of a metric, and those that do not differ significantly from it (tested against the"
-            f" best in the same way, each metric by itself, $p \\ge {LEVEL:g}$)"
+            f" best in the same way, each metric by itself, $p \\ge {LEVEL:g}$); where no method does, the best mean"
+            " alone"
         )
     for axis in (name.removesuffix(TARGET) for name in columns if name.endswith(TARGET)):
         rule = target_note(comparison, axis).partition(": give")[0]

@@ -144,15 +144,18 @@ def compare_with_the_best(
     }
 
 
-def as_good_as_the_best(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
-    """Returns the method with the best mean, and those that do not differ significantly from it.
+def methods_in_bold(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
+    """Returns the method with the best mean, and those that do not differ significantly from it, unless all are so.
 
-    Without a test a method belongs to them only if its mean is the same. The arguments are those of
-    `compare_with_the_best`.
+    Without a test, or where no method differs, a method belongs to them only if its mean is the same. The arguments are
+    those of `compare_with_the_best`.
     """
     best, verdicts = compare_with_the_best(values, more_is_better)
-    equal = {name for name, v in verdicts.items() if (v.adjusted >= LEVEL if v.has_p_value else v.difference == 0)}
-    return equal if best is None else {best} | equal
+    if best is None:
+        return set()
+    same = {name for name, v in verdicts.items() if v.difference == 0}
+    alike = same | {name for name, v in verdicts.items() if v.has_p_value and v.adjusted >= LEVEL}
+    return {best} | (same if len(alike) + 1 == len(values) else alike)
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:

@@ -146,8 +146,14 @@ def key_label(key: str) -> str:
     ('learning rate', 'weight decay', 'schedule max learning rate')
     >>> key_label("optimizer.betas"), key_label("optimizer.cg_max_iter"), key_label("batching.size")
     ('β₁, β₂', 'CG max iterations', 'batch size')
+    >>> key_label("optimizer.betas[1]"), key_label("model.hidden[1]")
+    ('β₂', 'model hidden 2')
     """
-    key = key.lstrip("+")
+    key, _, index = key.lstrip("+").partition("[")
+    if index:
+        label, number = key_label(key), int(index.rstrip("]"))
+        parts = label.split(", ")
+        return parts[number] if len(parts) > 1 else f"{label} {number + 1}"
     words = re.split(r"[._]", key.removeprefix("optimizer."))
     return LABELLED_KEYS.get(key, " ".join(WORDS.get(word, word) for word in words))
 

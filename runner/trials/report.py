@@ -9,9 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ..reporting.html import render
 from ..reporting.style import SavedFigure
 from ..system.files import write_json, write_text
+from .boundary import boundary_keys
 from .figures import draw_search
 from .result import FILE, IMPORTANCE_TRIALS, TrialSearchResult, best_first, conclusions, short
-from .space import as_text, at_boundary, override_of
+from .space import as_text, override_of
 from .study import SearchStudy
 
 PAGE = "report.html"
@@ -30,10 +31,12 @@ def write_trials(folder: Path, study: SearchStudy, jobs: list[dict[str, Any]], m
     folder.mkdir(parents=True, exist_ok=True)
     trials = [_as_json(trial, runs_of(trial, jobs)) for trial in study.trials()]
     best = next(iter(best_first(trials, study.settings.direction)), None)
-    boundary = [k for k, d in study.space.items() if best is not None and at_boundary(best["params"][k], d)]
+    space = {key: as_text(distribution) for key, distribution in study.space.items()}
+    chosen = best["params"] if best is not None else {}
+    boundary = [end for key, value in chosen.items() for end in boundary_keys(key, str(value), space[key])]
     content = {
         **vars(study.settings),
-        "space": {key: as_text(distribution) for key, distribution in study.space.items()},
+        "space": space,
         "trials": trials,
         "best": best,
         "at_boundary": boundary,

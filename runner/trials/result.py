@@ -75,9 +75,8 @@ def conclusions(content: dict[str, Any]) -> list[str]:
         chosen = " ".join(f"{key}={value}" for key, value in best["params"].items())
         lines.append(f"best: trial {best['number']}, {content['metric']} {short(best['value'])}: {chosen}")
     for key in content["at_boundary"]:
-        lines.append(
-            f"warning: the best {key} lies near a boundary of {content['space'][key]}; a better one may lie beyond it"
-        )
+        searched = content["space"][key.partition("[")[0]]
+        lines.append(f"warning: the best {key} lies near a boundary of {searched}; a better one may lie beyond it")
     return lines
 
 

@@ -73,19 +73,6 @@ def _ends(distribution: BaseDistribution) -> list[Any]:
     return [distribution.low, distribution.high]
 
 
-def at_boundary(value: Any, distribution: BaseDistribution, fraction: float = 0.05) -> bool:
-    """Returns whether a number lies in the lowest or highest fraction of its range; False for a choice."""
-    if isinstance(distribution, CategoricalDistribution):
-        return False
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    scale = math.log if distribution.log else float
-    low, high = scale(distribution.low), scale(distribution.high)
-    if high == low:
-        return False
-    position = (scale(value) - low) / (high - low)
-    return not fraction < position < 1 - fraction
-
-
 def as_text(distribution: BaseDistribution) -> str:
     """Returns a distribution as Hydra writes it.
 

@@ -9,8 +9,8 @@ from .text import TEST_HEADER, verdict_cells
 
 BEST = (
     "Each method against the one that turned out to have the best mean. The table for papers has the best in bold, and"
-    " those that do not differ significantly from it. Each interval is of the difference of the means, not corrected"
-    " for their number; p is corrected by Holm's method, * below 0.05."
+    " those that do not differ significantly from it, unless no method does. Each interval is of the difference of the"
+    " means, not corrected for their number; p is corrected by Holm's method, * below 0.05."
 )
 RUNS = "Values of single runs; table.csv has the estimates with all digits."
 TRIALS = "Trials in their order, with the metric by which they were compared."

@@ -12,6 +12,7 @@ from ...search.search import searches_folder
 from ...search.search_report import STEM, json_name
 from ...search.tuning_budget import FINAL, TRIAL, Entrant
 from ...system.files import read_json
+from ...trials.boundary import boundary_keys
 from ...trials.result import FILE, IMPORTANCE_TRIALS
 
 FIGURES = {
@@ -39,7 +40,7 @@ class MethodSearch:
         trials: all of them, in their order.
         best: the chosen value of each key that was searched, as text.
         ranges: what was searched of each key, as text.
-        at_boundary: keys whose best value lies at a boundary of its range.
+        at_boundary: keys whose best value lies at a boundary, as of `boundary_keys`.
         duration: of a trial.
         seeds: of a trial.
         validation: the fraction of the training set that trials were compared on, as it was typed; None: not typed.
@@ -145,6 +146,8 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
     content = read_json(folder / FILE)
     if content.get("best") is None:
         return None
+    best = {key: str(value) for key, value in content["best"]["params"].items()}
+    space = content["space"]
     return MethodSearch(
         kind=content["sampler"],
         metric=content["metric"].replace("_", " "),
@@ -152,9 +155,9 @@ def read_search(sweep: Path, method: str, trials: list[Entrant]) -> MethodSearch
             Trial(t["state"], metric_value(t["value"]), {key: str(value) for key, value in t["params"].items()})
             for t in content["trials"]
         ],
-        best={key: str(value) for key, value in content["best"]["params"].items()},
-        ranges=content["space"],
-        at_boundary=content["at_boundary"],
+        best=best,
+        ranges=space,
+        at_boundary=[end for key, value in best.items() for end in boundary_keys(key, value, space[key])],
         sampler_seed=content["seed"],
         figures={
             title: folder / f"search_{name}.png"

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...reporting.method_styles import key_label
 from ...system.files import plural
+from ...trials.boundary import choice_components
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
 from ..setting import length_text, percent, split_text
@@ -23,8 +24,9 @@ KINDS = {
     "rule": "the learning-rate rule of Zorca 2020 (section 4.3.2)",
 }
 BOUNDARY = (
-    "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the first or last of"
-    " a list of choices, or the lowest or highest value that the rule tried; a better value may lie beyond it."
+    "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the lowest or highest"
+    " of several numbers, or the lowest or highest value that the rule tried; a better value may lie beyond it. 0 as"
+    " the lowest is no boundary."
 )
 DEFAULT = "Default values are those of conf/optimizer/NAME.yaml."
 GAIN = (
@@ -58,7 +60,8 @@ def tuned_values(comparison: Comparison) -> NotedTable:
             continue
         for key, value in search.best.items():
             row = [method.label, key.lstrip("+"), short(value), short(default_value(comparison, method, key))]
-            row += [range_text(search.ranges[key]), best[method.name].get(key, ""), place_text(search, key)]
+            searched = "; ".join([range_text(search.ranges[key]), *fixed_texts(search.ranges[key], key)])
+            row += [searched, best[method.name].get(key, ""), place_text(search, key)]
             rows.append(row)
     header = ["method", "key", "chosen", "default", "searched", BEST_QUARTER, "at a boundary"]
     if not any(best.values()):
@@ -85,12 +88,19 @@ def range_text(typed: str) -> str:
 
 def place_text(search: MethodSearch, key: str) -> str:
     """Returns whether the best value of a key lies at a boundary of what was searched."""
-    choices = re.fullmatch(r"choice\((.*)\)", search.ranges[key])
-    if choices is None:
-        return "yes" if key in search.at_boundary else "no"
-    if choices[1].startswith(f"{search.best[key]},"):
-        return "first choice"
-    return "last choice" if choices[1].endswith(f",{search.best[key]}") else "no"
+    ends = [end for end in search.at_boundary if end.partition("[")[0] == key]
+    return "yes" if ends == [key] else ", ".join(map(key_label, ends)) or "no"
+
+
+def fixed_texts(searched: str, key: str) -> list[str]:
+    """Returns which components of a list were the same in all choices, in a text for each.
+
+    >>> fixed_texts("choice([0.5,0.999],[0.9,0.999])", "optimizer.betas")
+    ['β₂ fixed']
+    """
+    components = choice_components(searched)
+    fixed = [index for index, numbers in enumerate(components) if len(components) > 1 and len(set(numbers)) == 1]
+    return [f"{key_label(f'{key}[{index}]')} fixed" for index in fixed]
 
 
 def boundary_note(comparison: Comparison) -> str:
@@ -98,7 +108,7 @@ def boundary_note(comparison: Comparison) -> str:
     texts = []
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
-        keys = [key_label(key) for key in search.best if place_text(search, key) != "no"] if search else []
+        keys = [key_label(key) for key in search.at_boundary] if search else []
         texts += [f"{', '.join(keys)} of {method.label}"] if keys else []
     if not texts:
         return ""

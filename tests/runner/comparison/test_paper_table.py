@@ -14,7 +14,7 @@ from trainopt.runner.comparison.figures.target import distance_text, evaluation_
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table, table_cells
 from trainopt.runner.comparison.read import read_comparison
-from trainopt.runner.comparison.significance import as_good_as_the_best
+from trainopt.runner.comparison.significance import methods_in_bold
 from trainopt.runner.comparison.tables.details import differences_from_the_best
 from trainopt.runner.comparison.tables.layout import POINTS, table_width
 from trainopt.runner.comparison.tables.noted_table import NotedTable, as_latex
@@ -69,8 +69,8 @@ def test_the_best_is_tested_against_as_by_hand():
     }
     smallest = min(ps, key=ps.get)
     by_hand = {best} | {n for n, p in ps.items() if (2 * p if n == smallest else max(p, 2 * min(ps.values()))) >= 0.05}
-    assert as_good_as_the_best(values, more_is_better=True) == by_hand == {"c"}
-    assert as_good_as_the_best(values, more_is_better=False) == {"a", "b"}
+    assert methods_in_bold(values, more_is_better=True) == by_hand == {"c"}
+    assert methods_in_bold(values, more_is_better=False) == {"a", "b"}
 
 
 def test_differences_from_the_best_have_intervals_and_equal_p_values_a_reason(three):
@@ -94,11 +94,13 @@ def test_differences_from_the_best_have_intervals_and_equal_p_values_a_reason(th
 
 
 def test_few_seeds_or_no_spread_make_only_the_best_bold():
-    assert as_good_as_the_best({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.1}}, more_is_better=True) == {"b"}
-    assert as_good_as_the_best({"a": {0: 1.0}, "b": {0: 1.0}}, more_is_better=True) == {"a", "b"}
+    assert methods_in_bold({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.1}}, more_is_better=True) == {"b"}
+    assert methods_in_bold({"a": {0: 1.0}, "b": {0: 1.0}}, more_is_better=True) == {"a", "b"}
     level = {"a": dict.fromkeys(range(4), 1.0), "b": dict.fromkeys(range(4), 2.0)}
-    assert as_good_as_the_best(level, more_is_better=False) == {"a"}
-    assert as_good_as_the_best({"a": {0: float("nan")}, "b": {}}, more_is_better=True) == set()
+    assert methods_in_bold(level, more_is_better=False) == {"a"}
+    noisy = {"a": {0: 1.0, 1: 2.0, 2: 4.0}, "b": {0: 1.5, 1: 1.0, 2: 4.2}}
+    assert methods_in_bold(noisy, more_is_better=True) == {"a"}  # both would say nothing
+    assert methods_in_bold({"a": {0: float("nan")}, "b": {}}, more_is_better=True) == set()
 
 
 def test_two_seeds_have_no_interval(tmp_path):

@@ -5,7 +5,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import parse_override
-from trainopt.runner.trials.space import as_text, at_boundary, corners, read_space
+from trainopt.runner.trials.boundary import boundary_keys
+from trainopt.runner.trials.space import as_text, corners, read_space
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,29 @@ def test_corners_have_every_bound_and_every_choice():
 
 
 def test_the_boundary_is_a_twentieth_of_the_range_on_its_scale():
-    log = FloatDistribution(1e-4, 1, log=True)
-    assert [at_boundary(value, log) for value in (1.5e-4, 2e-4, 0.5, 0.7)] == [True, False, False, True]
-    assert not at_boundary("x", CategoricalDistribution(["x", "y"]))
+    log = as_text(FloatDistribution(1e-4, 1, log=True))
+    assert [bool(boundary_keys("lr", str(value), log)) for value in (1.5e-4, 2e-4, 0.5, 0.7)] == [1, 0, 0, 1]
+    for distribution in (IntDistribution(2, 9), IntDistribution(2, 9, step=7), FloatDistribution(2, 9, step=3.5)):
+        assert [boundary_keys("n", str(value), as_text(distribution)) for value in (2, 9)] == [["n"], ["n"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "keys"),
+    [
+        ("y", ["x", "y"], []),
+        ("true", ["true", "false"], []),
+        ("0.9", ["0.95", "0.9", "0.99"], ["k"]),
+        ("0.95", ["0.95", "0.9", "0.99"], []),
+        ("0.0", ["0.0", "1e-4"], []),  # no weight decay is negative
+        ("1e-4", ["0.0", "1e-4"], ["k"]),
+        ("[0.8,0.999]", ["[0.5,0.999]", "[0.8,0.999]", "[0.9,0.999]"], []),
+        ("[0.9,0.999]", ["[0.5,0.999]", "[0.8,0.999]", "[0.9,0.999]"], ["k[0]"]),  # the second one did not vary
+    ],
+)
+def test_numbers_among_choices_have_a_lowest_and_a_highest(value, choices, keys):
+    assert boundary_keys("k", value, as_text(CategoricalDistribution(choices))) == keys
+
+
+def test_a_range_that_begins_at_0_has_one_boundary():
+    searched = as_text(FloatDistribution(0.0, 1.0))
+    assert [boundary_keys("k", value, searched) for value in ("0.0", "0.01", "0.99")] == [[], [], ["k"]]
