@@ -8,11 +8,11 @@ from ..system.errors import UserError, nearest
 from .figures.target import target_note
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, cost_form
-from .setting import setting_text
+from .setting import setting_text, test_sample_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
-from .tables.text import EQUAL_P, has_equal_p, interval_of_difference, interval_of_effect
-from .tuning.tables import one_search_text
+from .tables.text import EQUAL_P, has_equal_p, interval_of_difference, interval_of_effect, with_decimals
+from .tuning.tables import one_search_text, selection_text
 
 TARGET = "_to_target"
 TEST_COLUMNS = {
@@ -143,6 +143,7 @@ def estimate_cell(value: Estimate, form: str, is_best: bool = False) -> Tex:
     """Returns a mean with half of its 95 % interval, which fewer than MIN_SEEDS seeds have not."""
     if value.n == 0 or math.isnan(value.mean):
         return Tex("--")
+    form = with_decimals(form, value.mean)
     mean = f"{value.mean:{form}}".replace("-", "$-$")
     mean = f"\\textbf{{{mean}}}" if is_best else mean
     return Tex(f"{mean} $\\pm$ {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean)
@@ -175,7 +176,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     if counts[-1] >= MIN_SEEDS:
         few = f"; from {MIN_SEEDS} seeds on" if counts[0] < MIN_SEEDS else ""
         text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$, not cut at impossible values{few})"
-    settings = [setting_text(comparison), one_search_text(comparison)]
+    settings = [setting_text(comparison), one_search_text(comparison), selection_text(comparison)]
     sentences = [*(escape_latex(setting.removesuffix(".")) for setting in settings if setting), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
     if tests and set(columns) & set(TEST_COLUMNS):
@@ -190,6 +191,8 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
         )
         if any(name in comparison.metrics or name.endswith(TARGET) for name in columns if name != comparison.metric):
             sentences.append("No other column is tested against the baseline")
+        if sample := test_sample_text(comparison):
+            sentences.append(sample.removesuffix("."))
         if has_equal_p(comparison):
             sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):

@@ -14,6 +14,7 @@ from ..system.errors import UserError
 from ..system.files import plural, shown
 from .code_versions import code_obstacles, code_versions
 from .methods import Comparison, compare_methods, exclusion_reason
+from .setting import last_change
 from .thin_records import thin_records
 from .tuning.chosen import final_value
 from .tuning.effort import add_effort, add_trials
@@ -61,8 +62,18 @@ def read_comparison(
     trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
     if by_plan:
         methods = {shown(folder): method for folder, method in trials.items()}
-        trial_runs = load_folders(list(trials), progress=progress, thin=without_records)
-        add_trials(comparison, trial_runs, methods)
+        chosen = {shown(run): search for search in searches.values() for run in search.chosen_runs}
+        changes: dict[str, float] = {}
+
+        def measured(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+            run = records["run"].iloc[0] if len(records) else ""
+            if run in chosen:
+                kind, _, column = chosen[run].metric.partition(" ")
+                changes[run] = last_change(records, kind, column.replace(" ", "_"))
+            return without_records(records, summary)
+
+        trial_runs = load_folders(list(trials), progress=progress, thin=measured)
+        add_trials(comparison, trial_runs, methods, changes)
         final = code_versions(runs.environments)
         both = code_versions(pd.concat([runs.environments, trial_runs.environments]))
         comparison.obstacles += code_obstacles(both.drop(columns=final.columns))

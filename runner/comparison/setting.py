@@ -1,11 +1,14 @@
 """What a result is a result of: network, data, duration and seeds, and whether the runs had converged."""
 
+import math
 import re
+
+import pandas as pd
 
 from ..reporting.method_styles import part_label
 from ..system.files import plural
 from .differences import configs_as_text
-from .methods import Comparison
+from .methods import ACCURACY_COLUMNS, Comparison
 
 OUR_TEST_SETS = {"breast_cancer", "diabetes", "digits", "modular_addition"}  # these data come without one
 SAMPLES = {"training_images": "training samples", "test_images": "test samples"}  # of summaries
@@ -81,11 +84,57 @@ def horizon_text(comparison: Comparison) -> str:
     if not {"lowest_loss.step", "steps"} <= set(summaries):
         return ""
     ended = summaries[summaries["status"] != "diverged"]
-    falling = int((ended["lowest_loss.step"] == ended["steps"]).sum())
+    is_falling = ended["lowest_loss.step"] == ended["steps"]
+    falling = int(is_falling.sum())
     if not falling:
         return ""
     sets = " or ".join(sorted(ended["best_on"].dropna().unique()))
+    counts = [(m.label, int(is_falling.reindex(m.runs).sum()), len(m.runs)) for m in comparison.methods]
+    by_method = ", ".join(f"{label} {count} of {number}" for label, count, number in counts)
     return (
-        f"In {falling} of {plural(len(summaries), 'run')} the loss on the {sets} set was lowest at the last evaluation:"
-        " they may not have converged, and after a longer duration the order of the methods may be another."
+        f"In {falling} of {plural(len(summaries), 'run')}{f' ({by_method})' if len(counts) > 1 else ''} the loss on the"
+        f" {sets} set was lowest at the last evaluation: they may not have converged, and after a longer duration the"
+        " order of the methods may be another."
     )
+
+
+def last_change_text(comparison: Comparison) -> str:
+    """Returns how much the tested metric changed at the end of runs, in a sentence; empty where that is not known."""
+    metric, runs = comparison.metrics[comparison.metric], comparison.runs
+    first, _, name = metric.column.partition(".")
+    ended = runs.summaries.index[runs.summaries["status"] != "diverged"]
+    records = runs.metrics[runs.metrics["run"].isin(ended)]
+    changes = [last_change(part, "test", name) for _, part in records.groupby("run")] if first == "final" else []
+    largest = max((abs(change) for change in changes if not math.isnan(change)), default=None)
+    if largest is None:
+        return ""
+    label = metric.label.removeprefix("final ")
+    unit = " points" if label.endswith(" (%)") else ""
+    return (
+        f"Between the last two evaluations, the {label.removesuffix(' (%)')} of a run changed by up to"
+        f" {largest:{metric.form}}{unit}: final values depend on when runs end."
+    )
+
+
+def last_change(records: pd.DataFrame, kind: str, column: str) -> float:
+    """Returns the change of a metric from the evaluation before the last one to the last; nan where a run has not both.
+
+    Args:
+        records: of one run.
+        kind: of the evaluations; that before the first step is left out.
+        column: the metric.
+    """
+    if column not in records:
+        return math.nan
+    rows = records[(records["kind"] == kind) & (records["step"] > 0)].drop_duplicates("step", keep="last")
+    values = pd.to_numeric(rows[column], errors="coerce")
+    return float(values.iloc[-1] - values.iloc[-2]) if len(values) > 1 else math.nan
+
+
+def test_sample_text(comparison: Comparison) -> str:
+    """Returns what one test sample is of the tested accuracy, in a sentence; empty where another metric is tested."""
+    metric, summaries = comparison.metrics[comparison.metric], comparison.runs.summaries
+    counts = summaries["test_images"].dropna().unique() if "test_images" in summaries else []
+    if metric.column not in ACCURACY_COLUMNS or "validation" in metric.label or len(counts) != 1 or not counts[0]:
+        return ""
+    return f"One of the {int(counts[0]):,} test samples is {100 / counts[0]:.2g} points."

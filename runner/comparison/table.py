@@ -22,7 +22,7 @@ from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES
 from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
-from .setting import horizon_text, sets_text, setting_text
+from .setting import horizon_text, last_change_text, sets_text, setting_text, test_sample_text
 from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
@@ -40,7 +40,7 @@ from .tables.text import (
     verdict_cells,
 )
 from .tuning.expected_best import draw_expected_best
-from .tuning.tables import tuning_tables
+from .tuning.tables import boundary_note, one_search_text, selection_text, tuning_tables
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
@@ -181,13 +181,16 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     if comparison.unnamed:
         keys = ", ".join(key.removeprefix("choices.") for key in comparison.unnamed)
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
-    console.print(conclusion_text(comparison), soft_wrap=True, markup=False)
+    headline = f"{conclusion_text(comparison)} {selection_text(comparison)}".strip()
+    console.print(headline, soft_wrap=True, markup=False)
     p_value = (
         f"p: {comparison.metrics[comparison.metric].label} vs. {comparison.baseline_label}, corrected by Holm's method"
     )
     has_test = any(m.verdict and m.verdict.has_p_value for m in comparison.methods)
     meanings = [MEANING, *([f"{p_value}, * below 0.05"] if has_test else []), COST]
     console.print(f"{'; '.join(meanings)}.", soft_wrap=True, markup=False)
+    if has_test and (sample := test_sample_text(comparison)):
+        console.print(sample, soft_wrap=True, markup=False)
     if untested := untested_text(comparison):
         console.print(untested, soft_wrap=True, markup=False)
     if comparison.has_accuracies:
@@ -205,9 +208,10 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     write_csv(comparison, out / "table.csv")
     further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
     further = [table for table in further if table.rows]
-    text = " ".join(filter(None, (make(comparison) for make in (setting_text, sets_text, horizon_text))))
+    parts = (setting_text, sets_text, horizon_text, last_change_text, one_search_text, selection_text, boundary_note)
+    text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
-    notes = f"{MEANING}. {untested_text(comparison)}".strip()
+    notes = " ".join(filter(None, (f"{MEANING}.", test_sample_text(comparison), untested_text(comparison))))
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
     width = STYLE.get().table_width
     tex = paper_table(comparison, x_axis, width, columns)

@@ -40,6 +40,7 @@ def thin_records(records: pd.DataFrame, best_on: str, target: float | None = Non
     even = np.concatenate([group[even_indices(len(group))] for group in groups])
     evaluations = records[records["kind"] == best_on]
     stay: list[Any] = [even, evaluations.index.to_numpy()[list(rows_of_costs(evaluations, target))]]
+    stay += [records.index[records["kind"] == "test"][-2:]]  # their difference is said
     stay += [[values.idxmax()] for axis in AXES.values() if len(values := records[axis].dropna().astype(float))]
     if {"C_K", "L_K"} <= set(records):
         stay.append(rows_of_trajectory(records))

@@ -49,7 +49,8 @@ LINES = tuple(LINE_STYLES.values())
 SET_COLOURS = {"train": PALETTE[0], "validation": PALETTE[2], "test": PALETTE[1]}
 TRAJECTORY_COLOUR = SET_COLOURS["test"]
 
-LOG_SCALE_RATIO = 30  # of the largest to the smallest value, above which an axis is logarithmic
+SMOOTHED_FROM = 40  # values, below which a running mean is each of them
+LOG_SCALE_RATIO = 10  # of the largest to the smallest value, above which an axis is logarithmic
 MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
 TITLE_WIDTH = 13  # characters of a title that fit into an inch
@@ -207,7 +208,7 @@ def save_figure(figure: "Figure", name: str, title: str, out: Path) -> SavedFigu
 
 
 def needs_log_scale(values: np.ndarray) -> bool:
-    """Returns whether the axis of values is logarithmic: all are positive, the largest over 30 times the smallest."""
+    """Returns whether the axis of values is logarithmic: all are positive, the largest over 10 times the smallest."""
     return bool(values.min() > 0 and values.max() > LOG_SCALE_RATIO * values.min())
 
 
@@ -253,7 +254,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     >>> running_mean(np.array([0.0, 2.0, 4.0])).tolist()
     [0.0, 2.0, 4.0]
     """
-    half = len(values) // 40
+    half = len(values) // SMOOTHED_FROM
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
     reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))

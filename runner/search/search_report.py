@@ -14,6 +14,7 @@ from ..system.errors import FAILED
 from ..system.files import shown, write_json
 from .search import Search
 
+OFF_AXIS_RATIO = 30  # of a loss to the median, above which it is off the axis
 STEM = "lr_heuristic"  # of the files
 STATUS_COLOURS = {"finished": "green", "diverged": "yellow"}
 
@@ -106,7 +107,7 @@ def draw_searches(searches: list[Search], folder: Path) -> None:
     axis.set_xscale("log")
     finite = np.array([loss for search in searches for loss in search.losses.values() if loss < math.inf])
     median = np.median(finite) if len(finite) else 0.0
-    limit = style.LOG_SCALE_RATIO * median if median > 0 else math.inf
+    limit = OFF_AXIS_RATIO * median if median > 0 else math.inf
     handles = {}
     for search in searches:
         (colour, line), losses = styles[search.name], search.losses

@@ -14,6 +14,7 @@ from ...reporting.loss_terms import term_names, terms_drawn
 from ...reporting.method_styles import method_styles
 from ...reporting.style import (
     MARKER_LIMIT,
+    SMOOTHED_FROM,
     SavedFigure,
     add_legend,
     fit_percentages,
@@ -70,6 +71,9 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
         return method_curves(comparison, kind, column, AXES[x_axis])
 
     top1, loss = curves("test", "top1"), loss_label(comparison)
+    metrics = comparison.runs.metrics
+    is_smoothed = metrics.loc[metrics["kind"] == "train", "run"].value_counts().max() >= SMOOTHED_FROM
+    batches = "batches, running mean" if is_smoothed else "single batches"
     lines = {
         "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
         "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
@@ -78,8 +82,8 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
             f"{kind}_{name}": (f"{kind.capitalize()} {label}", {f"{kind} {label}": curves(kind, name)})
             for kind, name, label in recorded_metrics(comparison)
         },
-        "train_top1": ("Training accuracy", {"top-1 on batches (%), running mean": curves("train", "top1")}),
-        "train_loss": ("Training loss", {"total loss on batches, running mean": curves("train", "total")}),
+        "train_top1": ("Training accuracy", {f"top-1 on {batches}, %": curves("train", "top1")}),
+        "train_loss": ("Training loss", {f"total loss on {batches}": curves("train", "total")}),
         "lr": (
             "Learning rate",
             {"learning rate": curves("train", "lr"), "step size": curves("train", "step_size")},
@@ -88,12 +92,17 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     }
     for name, (title, quantities) in lines.items():
         panels = {quantity: curves for quantity, curves in quantities.items() if curves}
-        if panels:
+        if panels and not (name == "lr" and are_constant(panels)):
             figure = draw_curve_panels(panels, comparison.methods, x_axis, from_start=name != "end")
             yield name, f"{title} vs. {x_axis}", figure
     if any(method.to_target[x_axis].n for method in comparison.methods):
         title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
         yield "time_to_target", title, draw_target_costs(comparison, x_axis)
+
+
+def are_constant(panels: dict[str, dict[str, Curve]]) -> bool:
+    """Returns whether each curve has one value, and all runs of its method have it."""
+    return all(c.low.min() == c.high.max() for curves in panels.values() for c in curves.values())
 
 
 def loss_label(comparison: Comparison) -> str:

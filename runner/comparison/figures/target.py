@@ -35,11 +35,13 @@ def evaluation_distance(comparison: Comparison, axis: str) -> float:
 
 def target_note(comparison: Comparison, axis: str) -> str:
     """Returns what the cost to reach the target is, and how exact it can be."""
-    rule = " (the highest that every run reached which did not diverge)" if comparison.has_usual_target else ""
+    rule = " (the highest that every run reached which did not diverge, rounded down)"
+    rule = rule if comparison.has_usual_target else ""
     sets = " or ".join(sorted(comparison.runs.summaries["best_on"].dropna().unique()))
     return (
-        f"{axis} to {comparison.target:g} %{rule}: until the first evaluation with such a top-1 accuracy on the {sets}"
-        f" set, mean over the runs that reached it; {distance_text(comparison, axis)}"
+        f"{axis} to {comparison.target:g} %{rule}: until the first evaluation with at least this top-1 accuracy on the"
+        f" {sets} set, below which a run may fall again; mean over the runs that reached it;"
+        f" {distance_text(comparison, axis)}"
     )
 
 

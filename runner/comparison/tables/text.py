@@ -10,7 +10,7 @@ MEANING = (
     f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on; intervals, not ±,"
     " are cut at impossible values (below 0, above 100 %); SD is the standard deviation over seeds"
 )
-DIFFERENCE_INTERVAL, EFFECT_INTERVAL = "its 95 % interval", "95 % interval of g"
+DIFFERENCE_INTERVAL, EFFECT_INTERVAL = "95 % interval of the difference", "95 % interval of g"
 TEST_HEADER = ("difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", EFFECT_INTERVAL, "test")
 EQUAL_P = (
     "Equal values of {p} come from Holm's correction: a corrected {p} is never below that of a test with a smaller {p}"
@@ -40,8 +40,20 @@ def interval_text(value: Estimate, form: str) -> str:
 
 def estimate_text(value: Estimate, form: str) -> str:
     """Returns a mean with half of its 95 % interval, which fewer than MIN_SEEDS seeds have not."""
+    form = with_decimals(form, value.mean)
     mean = mean_text(value, form)
     return f"{mean} ± {half_width(value):{form}}" if value.n >= MIN_SEEDS else mean
+
+
+def with_decimals(form: str, number: float) -> str:
+    """Returns a format that gives other numbers as many decimals as a format of significant digits gives this one.
+
+    >>> with_decimals(".4g", 0.0862), with_decimals(".2f", 0.0862), with_decimals(".4g", 1e-9)
+    ('.5f', '.2f', '.4g')
+    """
+    if not form.endswith("g") or not 1e-4 <= abs(number) < 1e4:
+        return form
+    return f".{max(0, int(form[1:-1]) - 1 - math.floor(math.log10(abs(number))))}f"
 
 
 def target_text(method: Method, axis: str) -> str:

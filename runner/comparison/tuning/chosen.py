@@ -18,9 +18,9 @@ CHOSEN = (
 )
 SAME = " The difference is the mean of the final runs minus the value of the trial: above 0, the trial was too good."
 OTHER = (
-    " Final runs train on the samples that trials held out too and have no {metric}, so that this difference is not"
-    " known. Instead, the table compares the loss on the test set, by which no trial was chosen. Final runs have more"
-    " training samples than the trial, and so more steps in an epoch."
+    " Final runs train on the samples that trials held out too and have no {metric}: how much too good that of the"
+    " chosen trial is cannot be known. Instead, the table compares the loss on the test set, by which no trial was"
+    " chosen. Final runs have more training samples than the trial, and so more steps in an epoch."
 )
 LONGER = " Final runs are longer than the trial, which changes their values, too: the difference is not of luck alone."
 

@@ -48,13 +48,14 @@ def add_effort(comparison: Comparison, tuning: Runs) -> None:
     comparison.obstacles += unequal_effort(methods, searches)
 
 
-def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) -> None:
+def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str], changes: dict[str, float]) -> None:
     """Counts for each method its trials and their cost, where the plan of a tournament says which these are.
 
     Args:
         comparison: as for `add_effort`.
         trials: all runs of the searches, whatever their status.
         methods: the name of the method of each run.
+        changes: of the metric of chosen trials between their last two evaluations, by run.
     """
     for method in comparison.methods:
         search = comparison.searches.get(method.name)
@@ -73,9 +74,13 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str]) ->
             continue
         if search.kind != "rule":  # trials of one point share its runs
             method.trial_count = len(search.trials)
-        losses = trials.summaries.reindex([shown(run) for run in search.chosen_runs]).get("final.loss")
+        chosen = [shown(run) for run in search.chosen_runs]
+        change = pd.Series([changes.get(run) for run in chosen], dtype=float).mean()
+        search = replace(search, chosen_change=float(change))
+        losses = trials.summaries.reindex(chosen).get("final.loss")
         if losses is not None and losses.notna().any():
-            comparison.searches[method.name] = replace(search, chosen_test_loss=float(losses.mean()))
+            search = replace(search, chosen_test_loss=float(losses.mean()))
+        comparison.searches[method.name] = search
 
 
 def count_points(configs: pd.DataFrame) -> int:

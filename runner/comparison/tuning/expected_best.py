@@ -19,13 +19,14 @@ from ...reporting.style import (
     set_note,
     style_axes,
 )
-from ..methods import Comparison
+from ..methods import Comparison, losses_of
+from ..metrics import value_bounds
 from .searches import MethodSearch
 
 EXPECTED = "line: expected best of n trials drawn from all trials of the method; band: ± its standard deviation"
 IN_ORDER = "best of the first n trials, in their order"
 ESTIMATE = (
-    "Of random search: the expected lowest value of n trials drawn with replacement from all trials of the method"
+    "The expected lowest value of n trials drawn at random with replacement from all trials of the method"
     " (Dodge et al. 2019, section 3), with its standard deviation (SD); a band of one SD may lie below all trials. The"
     " estimate needs trials that are independent and identically distributed; near the number of trials it is biased,"
     " mostly upwards (Tang et al. 2020)."
@@ -92,6 +93,7 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     figure = new_figure(3.6, 0.6 + legend_height(len(labels), columns))
     axis = figure.subplots()
     handles, drawn = {}, []
+    lowest, _ = value_bounds(next(iter(searches.values())).metric, losses_of(comparison.runs.summaries))
     for name, label in labels.items():
         search, (colour, line) = searches[name], styles[name]
         numbers = np.arange(1, len(search.values) + 1)
@@ -99,8 +101,9 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
         mean = np.array([value for value, _ in best])
         deviation = np.array([spread or 0.0 for _, spread in best])
         (handles[label],) = axis.plot(numbers, mean, color=colour, linestyle=line, marker="o", markersize=points(3))
-        axis.fill_between(numbers, mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
-        drawn += [mean, mean - deviation]
+        lower = np.maximum(mean - deviation, lowest)
+        axis.fill_between(numbers, lower, mean + deviation, color=colour, alpha=0.12, linewidth=0)
+        drawn += [mean, lower]
     if needs_log_scale(np.concatenate(drawn)):
         axis.set_yscale("log")
     axis.set_xscale("log", base=2)
@@ -108,9 +111,10 @@ def draw_expected_best(comparison: Comparison, out: Path) -> list[SavedFigure]:
     axis.set_xticks(counts, [str(n) for n in counts])
     axis.set_xticks([], minor=True)
     first = next(iter(searches.values()))
+    expected = EXPECTED + ("; cut at 0" if any((values == 0).any() for values in drawn) else "")
     axis.set_xlabel("trials of a method")
     axis.set_ylabel(f"best {first.metric}")
-    set_note(axis, EXPECTED if first.kind == "random" else IN_ORDER)
+    set_note(axis, expected if first.kind == "random" else IN_ORDER)
     style_axes(axis)
     add_legend(figure, handles, columns)
     title = f"{'Expected best' if first.kind == 'random' else 'Best'} {first.metric} vs. number of trials"

@@ -10,10 +10,10 @@ from .searches import MethodSearch, Trial
 
 MANY_TRIALS = 8  # finished, from which on the best quarter is shown
 BEST_QUARTER = "in the best quarter"
-QUARTER = (
-    " In the best quarter: the values of the best quarter of the finished trials. Where they cover much of what was"
-    " searched, the key mattered little there; of so few trials, chance alone makes such ranges narrow or wide."
-)
+COVERED_TRIALS = 32  # finished, from which on a quarter can cover much of a range
+QUARTER = " In the best quarter: the values of the best quarter of the finished trials."
+COVERED = " Where they cover much of what was searched, the key mattered little there."
+CHANCE = " Of so few trials, chance alone makes such ranges narrow or wide."
 FEW = f" With fewer than {MANY_TRIALS} finished trials nothing can be said about which of the keys mattered."
 
 

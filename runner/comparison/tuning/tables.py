@@ -14,7 +14,17 @@ from ..setting import length_text, percent, split_text
 from ..tables.noted_table import NotedTable, short
 from .chosen import chosen_values
 from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
-from .keys import BEST_QUARTER, FEW, QUARTER, default_trial, default_value, values_of_the_best
+from .keys import (
+    BEST_QUARTER,
+    CHANCE,
+    COVERED,
+    COVERED_TRIALS,
+    FEW,
+    QUARTER,
+    default_trial,
+    default_value,
+    values_of_the_best,
+)
 from .searches import MethodSearch
 
 KINDS = {
@@ -29,16 +39,13 @@ BOUNDARY = (
     " the lowest is no boundary."
 )
 DEFAULT = "Default values are those of conf/optimizer/NAME.yaml."
-GAIN = (
-    "What tuning gained is the best trial against the median one{drawn}. What a method does at its default values is"
-    " known only where a trial had them."
-)
+GAIN = "The gap between the best and the median trial shows what tuning gained{drawn}."
 METHODS_AT_DEFAULTS = (
     "hydra.sweeper.methods takes methods with the default values, too: they have no trials, and final runs beside the"
     " others."
 )
 SOURCES = "The sources of the ranges are in conf/space, and shown by trainopt optimizer=NAME --space."
-NOT_TUNED = "Values that differ between the methods without being searched; a cell “tuned” was."
+NOT_TUNED = "Values that differ between the methods and were not searched; “tuned” stands where they were."
 
 
 OFF = {"", "null", "false"}  # a switch of one optimizer that is off is no value
@@ -67,7 +74,9 @@ def tuned_values(comparison: Comparison) -> NotedTable:
     if not any(best.values()):
         del header[5]
         rows = [row[:5] + row[6:] for row in rows]
-    note = BOUNDARY + (QUARTER if any(best.values()) else FEW)
+    counts = [len([v for v in search.values if math.isfinite(v)]) for search in comparison.searches.values()]
+    spread = COVERED if min(counts, default=0) >= COVERED_TRIALS else CHANCE
+    note = BOUNDARY + (QUARTER + spread if any(best.values()) else FEW)
     return NotedTable("tuned", "Tuned values", header, rows, note, DEFAULT, range(len(header)))
 
 
@@ -130,6 +139,49 @@ def one_search_text(comparison: Comparison) -> str:
     )
 
 
+def selection_text(comparison: Comparison) -> str:
+    """Returns that trials were chosen by another metric than the tested one, in a sentence; empty where by the same."""
+    search = next(iter(comparison.searches.values()), None)
+    if search is None or search.metric.partition(" ")[2] == comparison.metric.removeprefix("final_"):
+        return ""
+    return (
+        f"Trials were chosen by {search.metric}, which is not tested; {comparison.metrics[comparison.metric].label} is,"
+        " and other values of the keys may be better for it."
+    )
+
+
+def default_text(comparison: Comparison) -> str:
+    """Returns which methods had a trial at their default values, and its metric, in a sentence."""
+    values = {m.label: default_trial(comparison, m) for m in comparison.methods if m.name in comparison.searches}
+    metric = next(iter(comparison.searches.values())).metric
+    known = [
+        f"{label} ({f'{metric} {value:.4g}' if math.isfinite(value) else 'diverged or failed'})"
+        for label, value in values.items()
+        if not math.isnan(value)
+    ]
+    unknown = [label for label, value in values.items() if math.isnan(value)]
+    if not known:
+        return "No trial had the default values of all searched keys: whether they do as well is not known."
+    others = f", none of {', '.join(unknown)} had" if unknown else ""
+    return f"A trial of {', '.join(known)} had the default values of all searched keys{others}."
+
+
+def margin_texts(comparison: Comparison) -> list[str]:
+    """Returns by how much the chosen trials are the best, and changed at their end, in a sentence each."""
+    searches = [(m.label, s) for m in comparison.methods if (s := comparison.searches.get(m.name)) is not None]
+    finite = [(label, sorted(v for v in search.values if math.isfinite(v))) for label, search in searches]
+    margins = [f"{label} {values[1] - values[0]:.2g}" for label, values in finite if len(values) > 1]
+    changes = [f"{label} {s.chosen_change:+.2g}" for label, s in searches if not math.isnan(s.chosen_change)]
+    metric = searches[0][1].metric
+    texts = [f"The second-best trial has a higher {metric} than the best, by {', '.join(margins)}."] if margins else []
+    if changes:
+        texts.append(
+            f"Between the last two evaluations of the chosen trial, {metric} changed by {', '.join(changes)}:"
+            " the choice depends on when trials end."
+        )
+    return texts
+
+
 def budget(comparison: Comparison) -> NotedTable:
     """Returns the number of trials of each method, how they ended, and the metric of the best one."""
     states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))
@@ -171,16 +223,13 @@ def budget_note(comparison: Comparison) -> str:
         f" {search.metric}{'' if search.kind == 'rule' else ' after their last step'}"
         f"{', a mean over the seeds' if len(search.seeds) > 1 else ''}."
     ]
-    if search.metric.partition(" ")[2] != comparison.metric.removeprefix("final_"):
-        label = comparison.metrics[comparison.metric].label
-        parts.append(f"Methods are compared by {label}, for which other values may be better.")
     if search.duration != final["duration"]:
         parts.append("What is best after the one duration need not be best after the other.")
     if search.sampler_seed is not None:
         parts.append(
-            f"The sampler of every method has seed {search.sampler_seed}: where the first keys of two spaces are of the"
-            " same kind, trials of the same number lie at the same relative place in the ranges (common random"
-            " numbers). The searches are then not independent, and the places may suit one space better than another."
+            f"The sampler of every method has seed {search.sampler_seed}: as far as the keys of two spaces are, in"
+            " their order, of the same kind, trials of the same number lie at the same relative places of both (common"
+            " random numbers). The searches are then not independent, and places may suit one better than the other."
             " All methods have as many trials, which cover a space of more keys more thinly."
         )
     if search.metric.startswith("validation"):
@@ -192,9 +241,8 @@ def budget_note(comparison: Comparison) -> str:
             f"Trials hold out {percent(str(held_out))} of the training set{samples} {split_text(comparison)}, and are"
             f" compared there; final runs {used}."
         )
-    drawn = "" if search.kind in ("rule", "tpe") else ", which stands for a point drawn from the space"
-    parts.append(GAIN.format(drawn=drawn))
-    parts.append(one_search_text(comparison))
+    drawn = "" if search.kind in ("rule", "tpe") else "; the median stands for a point drawn from the space"
+    parts += [GAIN.format(drawn=drawn), default_text(comparison), *margin_texts(comparison)]
     untuned = [method.label for method in comparison.methods if method.name not in comparison.searches]
     if untuned:
         parts.append(f"Nothing of {', '.join(untuned)} was searched.")

@@ -233,7 +233,7 @@ def test_the_report_says_all_there_is_to_say(made):
     assert "<b>" not in text
     for said in (
         "is better than",
-        "on the test set, mean over the runs that reached it; evaluations are up to 1 epoch apart",
+        "below which a run may fall again; mean over the runs that reached it; evaluations are up to 1 epoch apart",
         "different data: data.size",
         "is still running",
         "A diverged run counts as",

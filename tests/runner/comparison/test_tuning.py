@@ -2,18 +2,21 @@
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.setting import last_change
 from trainopt.runner.comparison.tables.details import all_runs, all_trials
 from trainopt.runner.comparison.tables.noted_table import as_latex, as_markdown
 from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
-from trainopt.runner.comparison.tuning.tables import boundary_note, one_search_text, tuning_tables
+from trainopt.runner.comparison.tuning.tables import boundary_note, one_search_text, selection_text, tuning_tables
 from trainopt.runner.system.errors import UserError
 
 SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
@@ -92,11 +95,12 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     ]
     for text in (
         "random search",
-        "compared by final top-1 (%), for which other values may be better",
         "run of 2 epochs with seed 0",
         "has seed 7",
         "hold out 10 % of the training set",
-        "the best trial against the median one",
+        "between the best and the median trial",
+        "No trial had the default values of all searched keys",
+        "higher validation loss than the best, by SGD 0.2, Adam 0.1.",
         "Nothing of Lion",
     ):
         assert text in tables["budget"].note
@@ -108,6 +112,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     assert tables["trials"].rows[0][2] == f"{worst[0]:.4g} (SD {worst[1]:.2g})"
     assert [row[0] for row in tables["trials"].rows] == ["SGD", "Adam"]
     assert one_search_text(comparison).startswith("Each method was tuned by one search of ")
+    assert selection_text(comparison).startswith("Trials were chosen by validation loss, which is not tested; ")
     assert boundary_note(comparison).startswith(
         "Chosen at an end of the searched range: learning rate of SGD; learning rate of Adam. "
     )
@@ -116,6 +121,14 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         == as_latex(list(tables.values()), 5.5).count("\\caption")
         == 5
     )
+
+
+def test_the_change_at_the_end_is_between_the_last_two_evaluations():
+    kinds = ["test", "train", "test", "validation", "test"]
+    records = pd.DataFrame({"kind": kinds, "step": [0, 1, 2, 4, 4], "loss": [9.0, 5.0, 2.0, 7.0, 1.5]})
+    assert last_change(records, "test", "loss") == -0.5
+    assert math.isnan(last_change(records, "validation", "loss"))
+    assert math.isnan(last_change(records.iloc[:3], "test", "loss"))  # that before the first step is none
 
 
 def test_the_chosen_trial_is_compared_with_the_final_runs_by_the_same_metric(tmp_path):
@@ -139,8 +152,8 @@ def test_the_chosen_trial_is_compared_with_the_final_runs_by_the_same_metric(tmp
     reach = 4.302653 / 3**0.5  # Student's t of 2 degrees of freedom; the losses are 1.25, 2.25 and 3.25
     interval = f"0 to {2.25 + reach:.4g}"  # no cross-entropy is below 0
     assert table.rows == [
-        ["SGD", "0.5", f"2.25 ± {reach:.4g}", interval, "+1.75"],
-        ["Adam", "0.3", f"2.25 ± {reach:.4g}", interval, "+1.95"],
+        ["SGD", "0.5", f"2.250 ± {reach:.3f}", interval, "+1.75"],
+        ["Adam", "0.3", f"2.250 ± {reach:.3f}", interval, "+1.95"],
     ]
     assert "above 0, the trial was too good" in table.note
 
@@ -160,6 +173,9 @@ def test_a_trial_at_the_default_values_is_shown_and_the_best_quarter_of_enough_t
     assert (row["default"], row["in the best quarter"]) == ("0.1", "0 to 0.15")  # of 0.5 and 0.52
     row = dict(zip(tables["budget"].header, tables["budget"].rows[0], strict=True))
     assert row["default values"] == "0.9"  # of lr=0.1
+    assert "A trial of SGD (validation loss 0.9) had the default values of all searched keys, none of Adam had." in (
+        tables["budget"].note
+    )
     assert row["median"] == f"{np.median(values):.4g}"
 
 
