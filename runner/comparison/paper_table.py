@@ -8,7 +8,7 @@ from ..system.errors import UserError, nearest
 from .figures.target import target_note
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, cost_form
-from .setting import setting_text, test_sample_text
+from .setting import one_sample_text, setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
 from .tables.text import EQUAL_P, has_equal_p, interval_of_difference, interval_of_effect, with_decimals
@@ -191,7 +191,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
         )
         if any(name in comparison.metrics or name.endswith(TARGET) for name in columns if name != comparison.metric):
             sentences.append("No other column is tested against the baseline")
-        if sample := test_sample_text(comparison):
+        if sample := one_sample_text(comparison):
             sentences.append(sample.removesuffix("."))
         if has_equal_p(comparison):
             sentences.append(EQUAL_P.format(p="$p$"))

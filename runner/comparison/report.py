@@ -13,7 +13,7 @@ from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
-from .setting import horizon_text, last_change_text, sets_text, setting_text, test_sample_text
+from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
 from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
@@ -69,7 +69,7 @@ def write_comparison_report(
         selection=selection_text(comparison),
         horizon=horizon_text(comparison),
         last_change=last_change_text(comparison),
-        sample=test_sample_text(comparison),
+        sample=one_sample_text(comparison),
         meaning=MEANING,
         untested=untested_text(comparison),
         equal_p=EQUAL_P.format(p="p") if has_equal_p(comparison) else "",

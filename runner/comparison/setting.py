@@ -131,7 +131,7 @@ def last_change(records: pd.DataFrame, kind: str, column: str) -> float:
     return float(values.iloc[-1] - values.iloc[-2]) if len(values) > 1 else math.nan
 
 
-def test_sample_text(comparison: Comparison) -> str:
+def one_sample_text(comparison: Comparison) -> str:
     """Returns what one test sample is of the tested accuracy, in a sentence; empty where another metric is tested."""
     metric, summaries = comparison.metrics[comparison.metric], comparison.runs.summaries
     counts = summaries["test_images"].dropna().unique() if "test_images" in summaries else []

@@ -22,7 +22,7 @@ from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES
 from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
-from .setting import horizon_text, last_change_text, sets_text, setting_text, test_sample_text
+from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
 from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
@@ -189,7 +189,7 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
     has_test = any(m.verdict and m.verdict.has_p_value for m in comparison.methods)
     meanings = [MEANING, *([f"{p_value}, * below 0.05"] if has_test else []), COST]
     console.print(f"{'; '.join(meanings)}.", soft_wrap=True, markup=False)
-    if has_test and (sample := test_sample_text(comparison)):
+    if has_test and (sample := one_sample_text(comparison)):
         console.print(sample, soft_wrap=True, markup=False)
     if untested := untested_text(comparison):
         console.print(untested, soft_wrap=True, markup=False)
@@ -211,7 +211,7 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     parts = (setting_text, sets_text, horizon_text, last_change_text, one_search_text, selection_text, boundary_note)
     text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
-    notes = " ".join(filter(None, (f"{MEANING}.", test_sample_text(comparison), untested_text(comparison))))
+    notes = " ".join(filter(None, (f"{MEANING}.", one_sample_text(comparison), untested_text(comparison))))
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
     width = STYLE.get().table_width
     tex = paper_table(comparison, x_axis, width, columns)
