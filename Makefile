@@ -18,7 +18,7 @@ test: $(READY) ## the tests, in a few minutes
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 test-all: $(READY) ## the slow tests as well, after `make test`: every page's commands, many stopping points
-	$(BIN)/pytest -n $$(( $$(nproc) * 3 / 2 )) --dist worksteal -m slow  # they wait a third of their time
+	$(BIN)/pytest -n auto --dist worksteal -m slow
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU; without one they are skipped
 	$(BIN)/pytest -q -n 4 --dist worksteal -m gpu

@@ -13,6 +13,7 @@ from helpers import ROOT
 from helpers.clusters import COUNTED, printed_table, repeated, states, sweep_of, table, trainopt, type_commands
 from helpers.ray import RayCluster, skip_without_ray
 from helpers.slurm import wait_until
+from trainopt.runner.records.job_table import IN_QUEUE
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ SWEEP = (
     *("checkpoint_every=1steps", "evaluate_every=1e9epochs", "logger=none", "log_every=1steps", "+optimizer.pause=0.2"),
 )
 START_SECONDS = 240.0  # until a task computes, on a machine that has other work
-UNDER_WAY = {"running", "queued", "requeued"}
+UNDER_WAY = {"running", *IN_QUEUE}
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,13 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     assert "submitted" not in again
 
     wait_until(lambda: table(tmp_path)["7"]["state"] == "running", 90)
-    running = [j for k, j in table(tmp_path).items() if j["state"] == "running" and k not in ("5", "7", "11")]
+
+    def others_running() -> list[dict[str, Any]]:
+        jobs = table(tmp_path).items()
+        return [job for kind, job in jobs if job["state"] == "running" and kind not in ("5", "7", "11")]
+
+    wait_until(others_running, 90)
+    running = others_running()
     requeued = min(running, key=lambda job: job["step"] or 0)  # no run that ends before it is queued again
     run("scontrol", "requeue", str(requeued["task"]))
     wait_until(lambda: table(tmp_path)[kind_of(requeued)]["state"] in IN_QUEUE, 30)
@@ -92,14 +98,14 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
     again = trainopt(tmp_path, "submit", *sweep, *SETTINGS)
     assert "10 done, 1 diverged; 1 left" in again
     assert "submitted 1 run in 1 task" in again
-    wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 60)
+    wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 180)
 
 
 def test_cancelled_tasks_leave_checkpoints(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     sweep = [*SWEEP[:-1], "+optimizer.pause=0.5", "+optimizer.kind=0,1", "cluster.gpus=0", "cluster.runs_per_job=2"]
     assert "submitted 2 runs in 1 task" in trainopt(tmp_path, "submit", *sweep)
-    wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 60)
+    wait_until(lambda: table(tmp_path)["0"]["step"] not in (None, 0), 180)
     assert table(tmp_path)["1"]["state"] == "queued"  # behind the other one
     ended = trainopt(tmp_path, "cancel", str(sweep_of(tmp_path)))
     assert "cancelled 1 task" in ended
