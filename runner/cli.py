@@ -5,14 +5,7 @@ import shlex
 import sys
 from importlib import import_module
 
-from .system.environment import (
-    CONFIG_DIR,
-    add_working_directory,
-    default_config_dir,
-    launched_rank,
-    launched_size,
-    set_variables,
-)
+from .system.environment import add_working_directory, launched_rank, launched_size, set_variables, with_config_dir
 from .system.errors import UserError, exit_code_of
 from .system.streams import protect_streams, silence_streams
 
@@ -88,17 +81,3 @@ def check_is_first(arguments: list[str]) -> None:
         if word in COMMANDS and arguments[place - 1] not in FLAGS_WITH_VALUE:
             others = shlex.join([*arguments[:place], *arguments[place + 1 :]])
             raise UserError(f"{word}: a command is the first word; write trainopt {word} {others}")
-
-
-def with_config_dir(arguments: list[str]) -> list[str]:
-    """Returns the arguments with the folder of options that the environment names, where none is typed.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    folder = default_config_dir()
-    if folder is None or any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
-        return arguments
-    if not os.path.isdir(folder):
-        raise UserError(f"{CONFIG_DIR}={folder}: there is no such folder")
-    return [*arguments, "--config-dir", folder]

@@ -6,6 +6,7 @@ Nothing is ever printed into the terminal: argcomplete's scripts read descriptor
 import os
 from argparse import Action
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..config.validate import alternatives, leaves
 from ..records.changes import CHANGEABLE
 from ..records.job_table import PLAN
 from ..records.run_folder import CONFIG, read_config
+from ..system.environment import with_config_dir
 from ..system.errors import UserError, nearest
 from ..system.flags import FlagParser, existing_folder, existing_path
 from ..system.hydra_compat import flag_parser, hydra_node, hydra_options
@@ -48,17 +50,20 @@ def complete(commands: Mapping[str, str]) -> None:
         commands: of the command line, each with its module.
     """
     typed = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3][1:]  # without the word at the cursor
+    line = typed
+    with suppress(UserError):
+        line = with_config_dir(typed)
     if typed and typed[0] in commands:
         parser = import_module(f".{commands[typed[0]]}", __package__).parser()
-        add_completers(parser, typed)
+        add_completers(parser, line)
     else:
         parser = flag_parser()
         for flag in ("--debug", "--strict", "--space"):
             parser.add_argument(flag, action="store_true")
         first = [] if typed else list(commands)
         if {"--help", "-h"} & {*typed}:
-            first = topics_of(Vocabulary([*config_folders(typed), CONF]))
-        complete_word = partial(words, typed=typed, commands=first)
+            first = topics_of(Vocabulary([*config_folders(line), CONF]))
+        complete_word = partial(words, typed=line, commands=first)
         next(action for action in parser._actions if action.dest == "overrides").completer = complete_word  # type: ignore[attr-defined]
     # argparse takes what stands in one place only for positional arguments; all that it must know is a flag in front
     os.environ["_ARGCOMPLETE"] = str(len(typed) if typed and typed[-1].startswith("-") else len(typed) + 1)

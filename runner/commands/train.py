@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from ..records.frames import LoadedRun, RunError, load_run
 from ..sweeps.interrupt import SweepInterrupt
 from ..sweeps.run_job import Job
-from ..system.environment import add_working_directory, default_config_dir, set_variables
+from ..system.environment import add_working_directory, set_variables, with_config_dir
 from ..system.errors import FAILED, USER_ERROR, UserError
 from .run import compose_and_run
 
@@ -58,8 +58,7 @@ def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
             raise UserError(f"train({text!r}): takes a list of overrides, as ['model=mlp', 'seed=1']")
     set_variables()
     add_working_directory()
-    folder = default_config_dir() if config_dir is None else str(config_dir)
-    arguments = [*overrides, *([] if folder is None else ["--config-dir", folder])]
+    arguments = with_config_dir([*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])])
     job = CallerJob(["trainopt", *arguments], debug=False, launcher=os.getpid())
     with SweepInterrupt() as interrupt:
         code = compose_and_run(arguments, job, interrupt, sweeps=False)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..system.environment import default_config_dir
 from ..system.errors import nearest
 from ..system.flags import FlagParser
 from .options import Vocabulary, default_choices, list_groups
@@ -251,15 +250,15 @@ def typed_overrides(arguments: list[str]) -> list[str]:
 
 
 def config_folders(arguments: list[str]) -> list[Path]:
-    """Returns the folder that --config-dir or the environment names, in a list; an empty one where there is none."""
+    """Returns the folder that --config-dir names, in a list; an empty one where there is none."""
     folder = config_dir(arguments)
     return [Path(folder)] if folder is not None and Path(folder).is_dir() else []
 
 
 def config_dir(arguments: list[str]) -> str | None:
-    """Returns what is typed behind --config-dir, or else the folder that the environment names."""
+    """Returns what is typed behind --config-dir."""
     parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", default=default_config_dir())
+    parser.add_argument("--config-dir", "-cd")
     return parser.parse_known_args(arguments)[0].config_dir
 
 

@@ -109,7 +109,7 @@ def update_plan(folder: Path, change: Change) -> None:
             for entry in plan["jobs"]:
                 if entry["folder"] == job["folder"]:
                     entry.update(changed_job(entry, change))
-                    entry.pop("changed_code", None)  # it goes on with the present code, and its summary says so
+                    entry.pop("changed_code", None)  # it goes on with the present code, as its summary notes
             write_json(sweep / PLAN, plan)
 
 

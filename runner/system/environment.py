@@ -3,13 +3,24 @@
 import os
 import sys
 
+from .errors import UserError
+
 IN_TASK = "TRAINOPT_IN_TASK"  # set where a cluster's queue starts again what it ends
 CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, read where --config-dir is not typed
 
 
-def default_config_dir() -> str | None:
-    """Returns the folder that the environment names in place of --config-dir; None where it names none."""
-    return os.path.expanduser(os.environ.get(CONFIG_DIR, "")) or None
+def with_config_dir(arguments: list[str]) -> list[str]:
+    """Returns a command line with the folder of options that the environment names, where none is typed.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = os.path.expanduser(os.environ.get(CONFIG_DIR, ""))
+    if not folder or any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
+        return arguments
+    if not os.path.isdir(folder):
+        raise UserError(f"{CONFIG_DIR}={folder}: there is no such folder")
+    return [*arguments, "--config-dir", folder]
 
 
 def set_variables() -> None:

@@ -57,6 +57,15 @@ def same_weights(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+def run_with_and_without_graphs(trained, *typed: str) -> Path:
+    """Checks that a run with CUDA graphs is the run without, bit for bit; returns the folder of the first."""
+    one, other = (trained(*typed, f"cuda_graph={value}", name=value) for value in ("true", "false"))
+    torch.use_deterministic_algorithms(False)
+    assert timeless(rows(one)) == timeless(rows(other))
+    assert same_weights(one, other)
+    return one
+
+
 def equal(a, b) -> bool:
     """Returns whether two states are the same, bit for bit."""
     if isinstance(a, torch.Tensor):

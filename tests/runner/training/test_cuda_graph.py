@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from helpers.cli import built, refusal
 from helpers.gpu import on_gpu
-from helpers.runs import check_same_run, equal, rows, same_weights, summary, timeless
+from helpers.runs import check_same_run, equal, run_with_and_without_graphs, summary
 from trainopt.runner.training import divergence
 from trainopt.runner.training.graphs import choice
 from trainopt.runner.training.graphs.closure import GraphedClosure
@@ -245,18 +245,11 @@ def test_what_no_graph_can_hold_is_refused(stand_in, options, reason):
 @pytest.mark.parametrize("options", CASES, ids=["kit", "adam"])
 def test_a_run_on_a_gpu_is_the_run_of_eager_steps(trained, options):
     run = (*options, "duration=14steps", "device=cuda", "deterministic=true")
-    one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
-    torch.use_deterministic_algorithms(False)
-    assert timeless(rows(one)) == timeless(rows(other))
-    assert same_weights(one, other)
+    run_with_and_without_graphs(trained, *run)
 
 
 @on_gpu
 @pytest.mark.parametrize("name", UPDATES)
 def test_a_step_with_its_update_is_that_of_eager_steps_on_a_gpu(trained, name):
     run = (*UPDATES[name], "duration=14steps", "device=cuda", "deterministic=true")
-    one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
-    torch.use_deterministic_algorithms(False)
-    assert "stay eager" not in (one / "log.txt").read_text()
-    assert timeless(rows(one)) == timeless(rows(other))
-    assert same_weights(one, other)
+    assert "stay eager" not in (run_with_and_without_graphs(trained, *run) / "log.txt").read_text()

@@ -5,7 +5,16 @@ import torch
 
 from helpers.cli import built, refusal
 from helpers.gpu import NoReads, on_gpu
-from helpers.runs import check_same_run, rows, same_weights, stop_at, summary, timeless, train_run
+from helpers.runs import (
+    check_same_run,
+    rows,
+    run_with_and_without_graphs,
+    same_weights,
+    stop_at,
+    summary,
+    timeless,
+    train_run,
+)
 from trainopt.optimizers import EHNewton
 from trainopt.optimizers.curvature.conjugate_gradient import conjugate_gradient_flat
 from trainopt.optimizers.curvature.fixed_iterations import fixed_conjugate_gradient
@@ -217,8 +226,4 @@ def test_a_step_of_many_kinds_of_groups_reads_nothing_and_is_that_of_a_cpu():
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_on_a_gpu_is_the_run_of_eager_steps(trained, name):
     run = (*CASES[name], "duration=30steps", "device=cuda", "deterministic=true")
-    one, other = (trained(*run, f"cuda_graph={value}", name=value) for value in ("true", "false"))
-    torch.use_deterministic_algorithms(False)
-    assert "stay eager" not in (one / "log.txt").read_text()
-    assert timeless(rows(one)) == timeless(rows(other))
-    assert same_weights(one, other)
+    assert "stay eager" not in (run_with_and_without_graphs(trained, *run) / "log.txt").read_text()
