@@ -124,6 +124,8 @@ def tell_other_settings(sweep: Path, jobs: list[JobStatus], settings: ClusterSet
     """
     ours = asdict(settings)
     names = {job.name for job in jobs if job.state in IN_QUEUE}
+    if not names:
+        return  # the queue, which job_tasks has asked, need not be asked again
     number: Counter[str] = Counter()
     for submission, task in tasks_of(sweep):
         waiting = names & set(submission.tasks[task.index])
