@@ -68,7 +68,7 @@ def test_help_lists_groups_and_explains_the_keys_of_the_choice(trainopt):
     assert "nesterov:" not in text
     assert len(text.splitlines()) < 100  # two screens
     assert "batching.{size,persistency,drop_last," in re.sub(r"\s", "", text)
-    assert "images a batch" not in text
+    assert "images in a batch" not in text
     brief = trainopt("--help").out.splitlines()
     assert len(brief) <= 70  # a screen and a half
     assert [line[:12] for line in brief[2:7]] == [f"  trainopt {x}" for x in "[-sc-"]
