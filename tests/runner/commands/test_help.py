@@ -90,8 +90,8 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert "own: +metric.NAME._target_=module.Class [+metric.NAME.KEY=VALUE …]: a class with reset(), update(" in about
     about = trainopt("--help", "optimizer").out
     assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
-    assert "clip_norm: null # a longer gradient" in trainopt("--help", "keys").out
-    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_norm: null # a longer gradient")
+    assert "clip_value: null # each element of the gradient" in trainopt("--help", "keys").out
+    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_value: null # each element of the gradient")
     about = trainopt("--help", "selection_metric").out.splitlines()
     assert (about[0][:9], about[-1]) == ("  # What ", "  selection_metric: null")
     about = trainopt("--help", "cluster.time").out
