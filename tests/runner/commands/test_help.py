@@ -90,10 +90,10 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert "own: +metric.NAME._target_=module.Class [+metric.NAME.KEY=VALUE …]: a class with reset(), update(" in about
     about = trainopt("--help", "optimizer").out
     assert "adamw  AdamW: Adam with decoupled weight decay (Loshchilov" in about
-    assert "clip_value: null # each element of the gradient" in trainopt("--help", "keys").out
-    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_value: null # each element of the gradient")
+    assert "clip_norm: null # largest L2 norm" in trainopt("--help", "keys").out
+    assert trainopt("--help", "gradient").out.splitlines()[1].startswith("    clip_norm: null # largest L2 norm")
     about = trainopt("--help", "selection_metric").out.splitlines()
-    assert (about[0][:9], about[-1]) == ("  # What ", "  selection_metric: null")
+    assert (about[0][:9], about[-1]) == ("  # The m", "  selection_metric: null")
     about = trainopt("--help", "cluster.time").out
     assert "submit --to ray:\n  # What a task" in about
     assert "\n  grace: 120 # seconds before" in about
