@@ -94,23 +94,26 @@ def command(arguments: list[str], debug: bool) -> int:
         print(group_text(topics[0], vocabulary))
     elif topics[0].partition(".")[0] == CLUSTERS:
         print("\n".join(cluster_lines()))
+    elif lines := option_key_lines(topics[0], vocabulary):
+        print("\n".join(lines))
     elif topics[0].partition(".")[0] in shipped("config.yaml"):
         print("\n".join(lines_about(topics[0].partition(".")[0])))
     else:
-        there_is = f"; there is help on {KEYS}, on each key of every run and on each group"
-        raise UserError(f"--help {topics[0]}: no such topic{nearest(topics[0], topics_of(vocabulary)) or there_is}")
+        start = topics[0].rpartition(".")[0]
+        known = topics_of(vocabulary)
+        similar = nearest(topics[0], [topic for topic in known if topic.startswith(start)] or known)
+        there_is = f"; there is help on {KEYS}, on each key and on each group"
+        raise UserError(f"--help {topics[0]}: no such topic{similar or there_is}")
     return 0
 
 
 def topics_of(vocabulary: Vocabulary) -> list[str]:
-    """Returns what there is help on: all keys, a group, a key or a section of every run."""
-    return [
-        KEYS,
-        *vocabulary.groups,
-        SWEEPERS,
-        CLUSTERS,
-        *(name for name in shipped("config.yaml") if name != "defaults"),
-    ]
+    """Returns what there is help on: all keys, a group, a key or a section of every run, a key of an option."""
+    groups = {*default_choices()} - {*NO_CLASSES} - list_groups()
+    keys = Vocabulary([CONF]).keys({group: vocabulary.options(group) for group in groups})
+    names = (name for name in shipped("config.yaml") if name != "defaults")
+    of_options = (key for key in keys if key.count(".") == 1)
+    return [KEYS, *vocabulary.groups, SWEEPERS, CLUSTERS, *names, *vocabulary.keys({}), *of_options]
 
 
 def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
@@ -284,14 +287,27 @@ def cluster_lines() -> list[str]:
     return lines
 
 
-def lines_about(name: str) -> list[str]:
-    """Returns a key that every run has, or a section of keys, with the comments above it."""
-    lines = read_option(CONF / "config.yaml").splitlines()
+def lines_about(name: str, path: Path = CONF / "config.yaml") -> list[str]:
+    """Returns a key at the top of a YAML file, by default one that every run has, or a section of keys.
+
+    The comments above it are of it.
+    """
+    lines = read_option(path).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
     stop = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
     while lines[start - 1].startswith("#"):
         start -= 1
     return _indented(lines[start:stop])
+
+
+def option_key_lines(key: str, vocabulary: Vocabulary) -> list[str]:
+    """Returns a key of a group, as it stands in each option that has it; an empty list where none has."""
+    group, _, name = key.partition(".")
+    lines: list[str] = []
+    for option in vocabulary.holders(group, name) if name and group in default_choices() else ():
+        if path := vocabulary.file(group, option):
+            lines += [f"{group}={option}:", *lines_about(name, path)]
+    return lines
 
 
 def key_names() -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..system.errors import nearest
 from ..system.flags import FlagParser
-from .options import Vocabulary, default_choices, list_groups
+from .options import Vocabulary, default_choices, list_groups, shipped
 
 # What is typed here for a key of these names; {} stands for the value. Text without "=" says what there is instead.
 KEYS = {
@@ -312,10 +312,14 @@ def unknown_command(word: str, commands: Iterable[str]) -> str:
 
     >>> unknown_command("train", ["resume"])
     'train: no such command; a run needs no command; leave it out'
+    >>> unknown_command("optimizer.lr", ["resume"]), unknown_command("lr", ["resume"])
+    ('optimizer.lr: no such command; write optimizer.lr=VALUE', 'lr: no such command; did you mean optimizer.lr=VALUE?')
     """
     text = COMMAND_OF_NAME.get(word)
+    if "." in word and word.partition(".")[0] in {**default_choices(), **shipped("config.yaml")}:
+        text = f"write {word}=VALUE"
     all_else = f"; commands are {', '.join(commands)}, all else is key=value"
-    return f"{word}: no such command{f'; {text}' if text else nearest(word, commands) or all_else}"
+    return f"{word}: no such command{f'; {text}' if text else nearest(word, commands) or hint(word) or all_else}"
 
 
 def no_override(word: str, words: Iterable[str]) -> str:
@@ -327,8 +331,10 @@ def no_override(word: str, words: Iterable[str]) -> str:
 
     >>> no_override("train", []), no_override("modle", ["model"])
     ('train: is no key=value; a run needs no command; leave it out', 'modle: is no key=value; did you mean model?')
+    >>> no_override("optimizer.lr", ["optimizer.lr"])
+    'optimizer.lr: is no key=value; write optimizer.lr=VALUE, without blanks'
     """
-    text = COMMAND_OF_NAME.get(word)
+    text = f"write {word}=VALUE, without blanks" if word in words else COMMAND_OF_NAME.get(word)
     return f"{word or repr(word)}: is no key=value{f'; {text}' if text else nearest(word, words)}"
 
 

@@ -90,7 +90,7 @@ def show_end(sweep: Path, command: list[str], is_stopped: bool) -> int:
     open_states = {job.state for job in jobs} - {*ENDED, "outdated", "running"}
     if open_states == {"failed"}:
         print(f"once the causes are removed, the same command runs what failed again: {shlex.join(command)}")
-    elif open_states:
+    elif open_states or is_stopped:  # a search that is stopped between two trials has no open job
         print(f"the same command continues it: {shlex.join(command)}")
     print(f"job table: trainopt status {shlex.quote(shown(sweep))}")
     sys.stdout.flush()

@@ -103,6 +103,28 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert "slow  Slowly." in trainopt("--config-dir", "mine", "--help", "optimizer").out
 
 
+def test_help_about_a_key_of_an_option_is_that_of_each_option_that_has_it(trainopt, tmp_path):
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    (tmp_path / "mine/optimizer/slow.yaml").write_text("_target_: mine.Slow\n# How slow.\nmomentum: 0.5\nlr: 1\n")
+    out = trainopt("--config-dir", "mine", "--help", "optimizer.momentum").out
+    assert "\noptimizer=sgd:\n  momentum: 0.9 # fraction of the last step that is added (torch: 0)\n" in out
+    assert "\noptimizer=slow:\n  # How slow.\n  momentum: 0.5\n" in out
+    assert "optimizer=adam:" not in out and "lr:" not in out
+
+
+@pytest.mark.parametrize(
+    ("topic", "line"),
+    [
+        ("momentum", "did you mean optimizer.momentum?"),
+        ("warmup", "did you mean schedule.warmup?"),
+        ("optimzer.lr", "did you mean optimizer.lr?"),
+        ("optimizer.noise", "there is help on keys, on each key and on each group"),  # data.noise is none of its keys
+    ],
+)
+def test_help_about_a_topic_that_there_is_not_names_the_nearest(trainopt, topic, line):
+    assert trainopt("--help", topic).err == f"trainopt: --help {topic}: no such topic; {line}\n"
+
+
 def test_the_environment_names_the_folder_of_options(trainopt, tmp_path, monkeypatch):
     for folder, rate in (("lab", 0.25), ("mine", 0.5)):
         (tmp_path / folder / "optimizer").mkdir(parents=True)

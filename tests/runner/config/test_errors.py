@@ -63,6 +63,7 @@ CASES = [
     ("trainer.devices=2", "trainer.devices: unknown key; torchrun starts a run on several devices"),
     ("model=mlp train", "train: is no key=value; a run needs no command; leave it out"),
     ("model=mlp outputs/a", "outputs/a: is no key=value"),
+    ("model=mlp optimizer.lr = 0.1", "optimizer.lr: is no key=value; write optimizer.lr=VALUE, without blanks"),
     # keys of a section, classes of the user
     ("gradient.clip=1", "gradient.clip: unknown key; did you mean gradient.clip_norm=1?"),
     ("gradient.clip_nrm=1", "gradient.clip_nrm: unknown key; did you mean gradient.clip_norm?"),
@@ -193,6 +194,9 @@ def test_bad_input(monkeypatch, command, message):
         ("train model=mlp", "train: no such command; a run needs no command; leave it out"),
         ("sweep seed=1,2", "sweep: no such command; write trainopt -m key=a,b"),
         ("nonsense", "nonsense: no such command; commands are resume, "),
+        ("optimizer.lr 0.1", "optimizer.lr: no such command; write optimizer.lr=VALUE"),
+        ("gradient.clip_norm 1", "gradient.clip_norm: no such command; write gradient.clip_norm=VALUE"),
+        ("lr 0.1", "lr: no such command; did you mean optimizer.lr=VALUE?"),
         ("--lr 0.1", "--lr: no such flag; did you mean optimizer.lr=0.1?"),
         ("model=mlp --batch-size=64", "--batch-size: no such flag; did you mean batching.size=64?"),
         ("--seed 3", "--seed: no such flag; write seed=3"),
