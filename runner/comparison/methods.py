@@ -341,11 +341,11 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
         obstacles.append(
             f"{metric} is of different losses ({losses[0].removeprefix('choices.')}); give another --metric"
         )
-    code = {"commit": "commits", "versions.trainopt": "versions", "dirty": "states (uncommitted changes or none)"}
-    for column, what in code.items():
+    for column, what in {"commit": "commits", "versions.trainopt": "versions", "dirty": ""}.items():
         values = runs.environments[column].dropna().unique() if column in runs.environments else []
         if len(values) > 1:
-            obstacles.append(f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}")
+            different = f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}"
+            obstacles.append(different if what else "uncommitted changes of the program in some runs, none in others")
     return obstacles
 
 

@@ -186,7 +186,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
         sentences.append(
             f"Differences and tests: {metric} against {baseline}; {kinds}, two-sided,"
             f" with Holm's correction for {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
-            + ("; intervals of differences are not corrected" if "interval" in columns else "")
+            + ("; the interval beside a difference is its own, not corrected" if "interval" in columns else "")
             + ("; intervals of $g$ by the noncentral $t$ distribution" if "effect_interval" in columns else "")
         )
         if any(name in comparison.metrics or name.endswith(TARGET) for name in columns if name != comparison.metric):

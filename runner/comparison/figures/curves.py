@@ -76,7 +76,7 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
     batches = "batches, running mean" if is_smoothed else "single batches"
     lines = {
         "test_top1": ("Test accuracy", {"test top-1 accuracy (%)": top1}),
-        "end": ("Test accuracy, the last quarter of each curve", {"test top-1 accuracy (%)": last_quarter(top1)}),
+        "end": ("Last quarter of each curve: test accuracy", {"test top-1 accuracy (%)": last_quarter(top1)}),
         "test_loss": (loss.capitalize(), {loss: curves("test", "loss")}),
         **{
             f"{kind}_{name}": (f"{kind.capitalize()} {label}", {f"{kind} {label}": curves(kind, name)})

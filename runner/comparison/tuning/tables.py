@@ -163,17 +163,17 @@ def default_text(comparison: Comparison) -> str:
     if not known:
         return "No trial had the default values of all searched keys: whether they do as well is not known."
     others = f", none of {', '.join(unknown)} had" if unknown else ""
-    return f"A trial of {', '.join(known)} had the default values of all searched keys{others}."
+    return f"A trial of {' and one of '.join(known)} had the default values of all searched keys{others}."
 
 
 def margin_texts(comparison: Comparison) -> list[str]:
     """Returns by how much the chosen trials are the best, and changed at their end, in a sentence each."""
     searches = [(m.label, s) for m in comparison.methods if (s := comparison.searches.get(m.name)) is not None]
     finite = [(label, sorted(v for v in search.values if math.isfinite(v))) for label, search in searches]
-    margins = [f"{label} {values[1] - values[0]:.2g}" for label, values in finite if len(values) > 1]
+    margins = [f"{label} by {values[1] - values[0]:.2g}" for label, values in finite if len(values) > 1]
     changes = [f"{label} {s.chosen_change:+.2g}" for label, s in searches if not math.isnan(s.chosen_change)]
     metric = searches[0][1].metric
-    texts = [f"The second-best trial has a higher {metric} than the best, by {', '.join(margins)}."] if margins else []
+    texts = [f"The second-best trial has a higher {metric} than the best: {', '.join(margins)}."] if margins else []
     if changes:
         texts.append(
             f"Between the last two evaluations of the chosen trial, {metric} changed by {', '.join(changes)}:"
