@@ -1,5 +1,7 @@
 """`trainopt evaluate RUN`: the weights of a checkpoint on the evaluation sets of its run."""
 
+import math
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,16 @@ import torch
 from trainopt.data import DataError
 
 from ..records.checkpoint_files import weights_to_evaluate
-from ..records.run_folder import read_config
+from ..records.metrics import read_metrics
+from ..records.run_folder import files_changed_since, read_config
 from ..state.run import Run
 from ..system.device import choose_device
 from ..system.display import Display
 from ..system.errors import UserError
+from ..system.files import shown
 from ..training.build import build
+
+NEAR = {"rel_tol": 1e-2, "abs_tol": 1e-4}  # what another device or precision may change in a loss or a metric
 
 
 @contextmanager
@@ -33,7 +39,7 @@ def evaluation_errors_explained() -> Iterator[None]:
 
 
 def rebuild_run(folder: Path, device: str | None, display: Display, train_images: int = 0) -> Run:
-    """Rebuilds a run for evaluation, with fresh weights.
+    """Rebuilds a run for evaluation, with fresh weights; warns where the user's code is not what the run used.
 
     Args:
         folder: the run's.
@@ -47,7 +53,10 @@ def rebuild_run(folder: Path, device: str | None, display: Display, train_images
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         display.say(f"note: on a CPU, precision={config.precision} is evaluated in float32")
         config.precision = "float32"
-    return build(config, folder, training=False, train_images=train_images)
+    run = build(config, folder, training=False, train_images=train_images)
+    if changed := files_changed_since(folder):  # after their import: what counts is what this process uses
+        print(f"warning: {shown(folder)}: the present {', '.join(changed)} is not what the run used", file=sys.stderr)
+    return run
 
 
 def load_weights(run: Run, state: dict[str, Any], path: Path) -> None:
@@ -66,3 +75,31 @@ def load_weights(run: Run, state: dict[str, Any], path: Path) -> None:
 def evaluate_sets(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Returns the metrics of a run's present weights on each of these evaluation sets."""
     return {kind: run.evaluate(kind) for kind in kinds}
+
+
+def warn_of_other_records(folder: Path, step: int, results: dict[str, dict[str, Any]]) -> None:
+    """Warns where the run recorded other values at a step than its weights now give.
+
+    Args:
+        folder: the run's.
+        step: of the checkpoint.
+        results: the metrics on each evaluation set.
+    """
+    try:
+        records = {record["kind"]: record for record in read_metrics(folder, *results) if record["step"] == step}
+    except (OSError, ValueError):
+        return
+    for kind, record in records.items():
+        differing = [
+            f"{name} {record[name]:.4g} instead of {value:.4g}"
+            for name, value in results[kind].items()
+            if isinstance(value, int | float)
+            and isinstance(record.get(name), int | float)
+            and not math.isclose(value, record[name], **NEAR)
+        ]
+        if differing:
+            print(
+                f"warning: {shown(folder)}: its record of step {step}, {kind}, has {', '.join(differing)}:"
+                " code, data or versions have changed since, or the record has",
+                file=sys.stderr,
+            )

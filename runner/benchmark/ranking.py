@@ -5,9 +5,14 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from ..comparison.code_versions import code_obstacles, code_versions, program_obstacles
+from ..records.frames import flatten
+from ..records.run_folder import ENVIRONMENT
 from ..scores.aggregates import bootstrap_interval, improvement_probability, interquartile_mean, relative_speeds
 from ..scores.profiles import TAU_MAX, benchmark_score, median_times, performance_ratios, profile
+from ..system.files import read_json, shown
 from .results import AXES, Results
 
 CURVE_POINTS = 301  # of a profile in benchmark.json and in the figure: 1, 1.01, …, 4
@@ -47,6 +52,7 @@ class Ranking:
         unfinished: a line for each search that lacks trials.
         failures: a line for each search of which some trials failed, which count as misses.
         refusals: a line for each workload that cannot be trained with a submission, which counts as a miss.
+        obstacles: a line for each reason not to compare the runs: other code, another version, other data.
     """
 
     results: Results
@@ -56,6 +62,7 @@ class Ranking:
     unfinished: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    obstacles: list[str] = field(default_factory=list)
 
     @property
     def order(self) -> list[str]:
@@ -102,7 +109,7 @@ def rank(results: Results, axis: str) -> Ranking:
     ranking = Ranking(results, axis, unfinished=results.unfinished())
     labels = ranking.labels
     ranking.refusals = [f"{w}, {labels[name]}: {reason}" for (w, name), reason in results.refusals().items()]
-    ranking.failures = results.failures()
+    ranking.failures, ranking.obstacles = results.failures(), find_obstacles(run_environments(results))
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
 
@@ -132,6 +139,25 @@ def rank(results: Results, axis: str) -> Ranking:
     return ranking
 
 
+def run_environments(results: Results) -> pd.DataFrame:
+    """Returns environment.json of each run, a row each, with the workload in a column."""
+    rows = {}
+    for search in results.plan.searches:
+        for trial in results.study(search.workload, search.submission.name, search.study):
+            folder = search.folder / trial.run
+            rows[shown(folder)] = {**dict(flatten(read_json(folder / ENVIRONMENT))), "workload": search.workload}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def find_obstacles(environments: pd.DataFrame) -> list[str]:
+    """Returns the reasons not to compare runs, from what `run_environments` returns, a line each."""
+    lines = [*code_obstacles(code_versions(environments)), *program_obstacles(environments)]
+    if "data_checksum.value" in environments:
+        checksums = environments.groupby("workload", sort=False)["data_checksum.value"].nunique()
+        lines += [f"different data in {name}, though its keys are the same" for name in checksums.index[checksums > 1]]
+    return lines
+
+
 def ranking_as_json(ranking: Ranking) -> dict[str, Any]:
     """Returns the content of benchmark.json; what is not finite, as a missed target, is null there."""
     results, plan = ranking.results, ranking.results.plan
@@ -149,6 +175,7 @@ def ranking_as_json(ranking: Ranking) -> dict[str, Any]:
         "unfinished": ranking.unfinished,
         "refusals": ranking.refusals,
         "failures": ranking.failures,
+        "obstacles": ranking.obstacles,
         "common": plan.common,
         "submissions": {submission.name: list(submission.overrides) for submission in plan.submissions},
         "labels": ranking.labels,

@@ -5,10 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..comparison.report import environment_rows
-from ..records.frames import flatten
 from ..records.run_folder import read_summary
 from ..reporting.html import render
 from ..reporting.method_styles import Style, method_styles
@@ -23,8 +20,8 @@ from ..reporting.style import (
 )
 from ..reporting.tables import latex, markdown
 from ..scores.profiles import TAU_MAX
-from ..system.files import read_json, write_json, write_text
-from .ranking import Ranking, ranking_as_json, taus
+from ..system.files import write_json, write_text
+from .ranking import Ranking, ranking_as_json, run_environments, taus
 from .results import AXES
 
 Table = tuple[list[str], list[list[str]]]
@@ -208,11 +205,5 @@ def sample_counts(ranking: Ranking) -> dict[str, str]:
 
 def environment(ranking: Ranking) -> tuple[list[tuple[str, list[tuple[str, int]]]], int]:
     """Returns (name, values with the number of runs that have each), and the number of runs."""
-    plan, results = ranking.results.plan, ranking.results
-    folders = [
-        search.folder / trial.run
-        for search in plan.searches
-        for trial in results.study(search.workload, search.submission.name, search.study)
-    ]
-    rows = {str(path): dict(flatten(read_json(path / "environment.json"))) for path in folders}
-    return environment_rows(pd.DataFrame.from_dict(rows, orient="index")), len(rows)
+    environments = run_environments(ranking.results)
+    return environment_rows(environments), len(environments)

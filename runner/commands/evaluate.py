@@ -84,7 +84,13 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         as_json: prints an object, in place of tables.
     """
     from ..analysis.checkpoints import checkpoint_path, read_state
-    from ..analysis.evaluate import evaluate_sets, evaluation_errors_explained, load_weights, rebuild_run
+    from ..analysis.evaluate import (
+        evaluate_sets,
+        evaluation_errors_explained,
+        load_weights,
+        rebuild_run,
+        warn_of_other_records,
+    )
     from ..records.checkpoint_files import holds_average
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
@@ -94,6 +100,7 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         run = rebuild_run(folder, device, display)
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
+    warn_of_other_records(folder, run.progress.step, rows)
     step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
     images = {kind: len(source) for kind, source in run.evaluation_sets.items()}
     if as_json:

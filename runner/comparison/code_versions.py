@@ -1,4 +1,4 @@
-"""The versions of the user's code that runs were made with. Needs no torch."""
+"""The versions of the user's code, and of the program, that runs were made with. Needs no torch."""
 
 import math
 from typing import Any
@@ -49,4 +49,15 @@ def code_obstacles(versions: pd.DataFrame) -> list[str]:
             more = f" and {len(runs) - NAMED_RUNS} more" if len(runs) > NAMED_RUNS else ""
             parts.append(f"{version} in {', '.join(map(str, runs[:NAMED_RUNS]))}{more}")
         lines.append(f"different code: {column.removeprefix('code.')} is {'; '.join(parts)}")
+    return lines
+
+
+def program_obstacles(environments: pd.DataFrame) -> list[str]:
+    """Returns a line for each mark of the program's version that differs between runs."""
+    lines = []
+    for column, what in {"commit": "commits", "versions.trainopt": "versions", "dirty": ""}.items():
+        values = environments[column].dropna().unique() if column in environments else []
+        if len(values) > 1:
+            different = f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}"
+            lines.append(different if what else "uncommitted changes of the program in some runs, none in others")
     return lines

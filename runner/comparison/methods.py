@@ -13,7 +13,7 @@ from ..records.run_folder import DONE
 from ..reporting.method_styles import method_labels
 from ..state.progress import HVP_COST
 from ..system.errors import UserError
-from .code_versions import code_obstacles, code_versions
+from .code_versions import code_obstacles, code_versions, program_obstacles
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
 from .metrics import AXES, Metric, find_metric, metrics_of, value_bounds
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
@@ -341,12 +341,7 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
         obstacles.append(
             f"{metric} is of different losses ({losses[0].removeprefix('choices.')}); give another --metric"
         )
-    for column, what in {"commit": "commits", "versions.trainopt": "versions", "dirty": ""}.items():
-        values = runs.environments[column].dropna().unique() if column in runs.environments else []
-        if len(values) > 1:
-            different = f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}"
-            obstacles.append(different if what else "uncommitted changes of the program in some runs, none in others")
-    return obstacles
+    return [*obstacles, *program_obstacles(runs.environments)]
 
 
 def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:

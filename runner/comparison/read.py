@@ -1,5 +1,6 @@
 """From folders to a comparison: the runs that compete, and the searches that tuned them."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -47,9 +48,12 @@ def read_comparison(
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else {}
     searches, problems = read_searches(entrants.values()) if by_plan else ({}, [])
     search_values: dict[str, float] = {}
+    disagreeing: list[str] = []
 
     def thinned(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
         run = records["run"].iloc[0] if len(records) else ""
+        if values := disagreement(records, summary):
+            disagreeing.append(f"{run} has other final values in summary.json than in metrics.jsonl: {values}")
         if (search := searches.get(names.get(run, ""))) is not None:
             search_values[run] = final_value(records, search)
         return thin_records(records, summary["best_on"], options.get("target"))
@@ -58,6 +62,7 @@ def read_comparison(
     runs.problems += searches_left_out(jobs)
     comparison = compare_methods(runs, names=names if by_plan else None, **options)
     comparison.searches, comparison.search_values = searches, search_values
+    comparison.obstacles += disagreeing
     runs.problems += [*methods_without_lr(entrants.values()), *problems]
     trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
     if by_plan:
@@ -83,6 +88,28 @@ def read_comparison(
     durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
     comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison
+
+
+def disagreement(records: pd.DataFrame, summary: dict[str, Any]) -> str:
+    """Returns the final values of a finished run's summary that its records do not have, in words; empty: none.
+
+    Args:
+        records: of its metrics.jsonl.
+        summary: of the run.
+    """
+    final = summary.get("final")
+    if summary["status"] != "finished" or not final or records.empty:
+        return ""
+    at_end = records[records["step"] == summary["steps"]].drop_duplicates("kind", keep="last").set_index("kind")
+    sets = {"test": final, **{name: values for name, values in final.items() if isinstance(values, dict)}}
+    return ", ".join(
+        f"{kind} {name} {value:.4g} and {at_end.at[kind, name]:.4g}"
+        for kind, values in sets.items()
+        for name, value in values.items()
+        if kind in at_end.index and name in at_end and name not in ("step", "epoch")
+        if isinstance(value, int | float) and isinstance(at_end.at[kind, name], int | float)
+        if not math.isclose(value, at_end.at[kind, name], rel_tol=1e-9)
+    )
 
 
 def without_records(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:

@@ -145,6 +145,11 @@ def changed_code(folder: Path) -> list[str]:
     """Returns the files of the user's code that have changed since a run that has ended used them; none of others."""
     if read_summary(folder).get("status") not in (*DONE, "pruned"):
         return []
+    return files_changed_since(folder)
+
+
+def files_changed_since(folder: Path) -> list[str]:
+    """Returns the files of the user's code that are not what a run used when it was last started."""
     return changed_files(read_json(folder / ENVIRONMENT).get("code", ()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..comparison.code_versions import code_obstacles, code_versions
 from ..comparison.differences import configs_as_text, differing_keys, selected_keys, typed_text
 from ..comparison.methods import exclusion_reason, with_derived_metrics
 from ..comparison.metrics import METRICS
@@ -153,8 +154,14 @@ class MetricReader:
             self._runs[sweeps] = read_sweeps([self.sweeps[sweep].folder for sweep in sweeps])
         return self._runs[sweeps]
 
+    @cached_property
+    def code_versions(self) -> pd.DataFrame:
+        """The versions of the files of which the study's runs used several, as of `code_versions`."""
+        sweeps = [sweep for sweep in self.study.sweeps if self.why_unavailable(sweep) is None]
+        return code_versions(pd.concat([self.sweep_runs(sweep).runs.environments for sweep in sweeps]))
+
     def read(self, metric: MetricSpec) -> MetricResult:
-        """Returns the values of a metric.
+        """Returns the values of a metric; none of runs that used several versions of a file of the user's.
 
         Args:
             metric: `sweep`, one or a list whose runs count together; `where`, values by key; one of SOURCES; `best`, a
@@ -180,6 +187,9 @@ class MetricReader:
         if not runs:
             known = filter(None, (*reasons.values(), *(self.sweeps[sweep].reason for sweep in sweeps)))
             return MetricResult({}, unavailable="; ".join(known) or f"{plural(missing, 'run')}{incomplete}")
+        versions = self.code_versions.loc[[*runs.values()]].dropna(axis=1, how="all")
+        if not versions.empty:
+            return MetricResult({}, unavailable="; ".join(code_obstacles(self.code_versions[versions.columns])))
         status = sweep_runs.runs.summaries["status"]
         diverged = sum(status[run] == "diverged" for run in runs.values())
         if diverged and not {"value", "row"} & metric.keys():

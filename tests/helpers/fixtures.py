@@ -193,7 +193,8 @@ def made_up_run(
             train = {"cross_entropy": 3.0 / epoch, **(terms or {}), "lr": 0.1 / epoch, "batch_size": 10}
             train |= {"total": train["cross_entropy"] + sum((terms or {}).values()), "top1": value}
             rows.append({"kind": "train", **counts, **train, **(reports or {})})
-        rows.append({"kind": "test", **counts, "loss": loss + 1.0 / (1 + epoch), "top1": value, "top5": 99.0})
+        test_loss = loss + 1.0 / (1 + epoch) - 1.0 / len(curve)
+        rows.append({"kind": "test", **counts, "loss": test_loss, "top1": value, "top5": 99.0})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     content: dict[str, Any] = {"seed": seed, "duration": "4epochs", "optimizer": {"lr": 0.1}}
     for key, value in (config or {}).items():

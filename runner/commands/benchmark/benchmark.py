@@ -238,9 +238,10 @@ def report(plan: BenchmarkPlan, axis: str) -> int:
     lines = [conclusion(ranking), *(f"refused, which counts as a miss: {line}" for line in ranking.refusals)]
     lines += [f"failed, which counts as a miss: {line}" for line in ranking.failures]
     lines += [f"not ended: {line}" for line in ranking.unfinished]
+    lines += [f"warning: the ranking is not sound: {line}" for line in ranking.obstacles]
     for line in [*lines, f"files: {shown(plan.folder)}/ ({', '.join(names)})"]:
         console.print(line, markup=False, soft_wrap=True)
     useless = ranking.results.refused_everywhere()
     if useless:
         console.print(f"no workload takes {', '.join(useless)}", markup=False, soft_wrap=True)
-    return FAILED if ranking.unfinished or useless else 0
+    return FAILED if ranking.unfinished or ranking.obstacles or useless else 0

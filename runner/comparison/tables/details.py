@@ -39,7 +39,7 @@ def differences_from_the_best(comparison: Comparison) -> NotedTable:
 
 
 def all_runs(comparison: Comparison) -> NotedTable:
-    """Returns the metrics of every run."""
+    """Returns the metrics of every run, and its folder."""
     metrics = {name: comparison.metrics[name] for name in comparison.recorded}
     summaries = comparison.runs.summaries
     rows = []
@@ -47,9 +47,9 @@ def all_runs(comparison: Comparison) -> NotedTable:
         for run, seed in sorted(zip(method.runs, method.seeds, strict=True), key=lambda pair: pair[1]):
             values = [(summaries.at[run, metric.column], metric.form) for metric in metrics.values()]
             cells = ["" if math.isnan(value) else f"{value:{form}}" for value, form in values]
-            rows.append([method.label, str(seed), str(summaries.at[run, "status"]), *cells])
-    header = ["method", "seed", "status", *(metric.label for metric in metrics.values())]
-    return NotedTable("runs", "Every run", header, rows, RUNS, left=(0, 2))
+            rows.append([method.label, str(seed), str(summaries.at[run, "status"]), *cells, run])
+    header = ["method", "seed", "status", *(metric.label for metric in metrics.values()), "folder"]
+    return NotedTable("runs", "Every run", header, rows, RUNS, left=(0, 2, len(header) - 1))
 
 
 def all_trials(comparison: Comparison) -> NotedTable:

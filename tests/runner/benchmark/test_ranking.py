@@ -193,3 +193,27 @@ def test_a_target_is_what_a_quarter_of_the_trials_reach(tmp_path):
     results = MadeUp({"a": {"x": [trials, trials[:4], trials[:5]]}}, tmp_path).results
     # the second of eight trials (7), the first of four (8), the second of five (7); the median study
     assert find_target(results, "x") == 7
+
+
+def test_runs_that_should_not_be_compared_are_named(made_up):
+    def write(number, digest="a", checksum="1", commit="abc"):
+        run = made_up.plan.searches[number].folder / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        code = [{"files": {"mine.py": digest * 8}}]
+        content = {"code": code, "data_checksum": {"value": checksum}, "commit": commit}
+        (run / "environment.json").write_text(json.dumps(content))
+
+    for number in range(len(made_up.plan.searches)):
+        write(number, checksum=made_up.plan.searches[number].workload)
+    assert rank(made_up, "steps").obstacles == []
+    write(1, digest="b", commit="def")
+    ranking = rank(made_up, "steps")
+    code, commits, data = ranking.obstacles
+    assert code.startswith("different code: mine.py is aaaaaaaa in ")
+    assert commits == "different commits of the program: abc, def"
+    assert data == "different data in x, though its keys are the same"
+    write_report(ranking)
+    page = (made_up.plan.folder / "report.html").read_text()
+    assert "the ranking is not sound" in page
+    assert data in page
+    assert faults(page) == []

@@ -1,6 +1,7 @@
 """From synthetic runs, whose metrics are known, to a table and a verdict."""
 
 import csv
+import json
 import math
 import shutil
 from pathlib import Path
@@ -262,6 +263,16 @@ def test_data_that_differs_though_its_keys_do_not_is_an_obstacle(two):
         made_up_run(two / f"x{value}", seed, environment={"data_checksum": {"value": value, "of": "the values"}})
     (obstacle,) = methods(two)[0].obstacles
     assert obstacle == "different data, though its keys are the same: the values"
+
+
+def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two):
+    assert read_comparison([two]).obstacles == []
+    summary = json.loads((two / "adam1/summary.json").read_text())
+    summary["final"] |= {"top1": 99.5, "fog": {"top1": 1.0}}
+    (two / "adam1/summary.json").write_text(json.dumps(summary))
+    (obstacle,) = read_comparison([two]).obstacles
+    values = f"test top1 99.5 and {ADAM[1]:.4g}"
+    assert obstacle == f"{shown(two / 'adam1')} has other final values in summary.json than in metrics.jsonl: {values}"
 
 
 def test_obstacles_are_refused_unless_forced(trainopt, two):

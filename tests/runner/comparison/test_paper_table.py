@@ -180,7 +180,7 @@ def test_no_interval_of_a_cost_is_longer_than_the_runs(tmp_path):
 def test_runs_without_accuracies_have_a_table_and_a_report(trainopt, tmp_path):
     for seed in range(3):
         final = {"final": {"loss": 0.1 + seed, "top1": None, "top5": None}, "best_top1": {"value": None}}
-        made_up_run(tmp_path / "runs" / str(seed), seed, summary=final)
+        made_up_run(tmp_path / "runs" / str(seed), seed, loss=0.1 + seed, summary=final)
     result = trainopt("compare", "runs", "--out", "out")
     assert result.code == 0, result.err
     assert "tuning trials" in (tmp_path / "out/report.html").read_text()

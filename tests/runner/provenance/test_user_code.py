@@ -180,6 +180,9 @@ def test_runs_of_other_code_are_neither_shown_nor_averaged_as_one(project, finis
     again = finished(*OWN, "run.name=own")
     assert again.code == 2
     assert "holds a finished run of other code: package_of_mine/momentum.py has changed since;" in again.out
+    evaluated = finished("evaluate", "outputs/own")
+    assert evaluated.code == 0
+    assert "warning: outputs/own: the present package_of_mine/momentum.py is not what the run used" in evaluated.out
     assert finished(*OWN, "run.name=one", "seed=1").code == 0
     refused = finished("compare", "outputs/own", "outputs/one")
     assert refused.code == 2

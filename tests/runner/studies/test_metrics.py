@@ -120,6 +120,18 @@ def test_values_are_compared_as_they_are_typed(tmp_path, where):
     assert read(tmp_path, where, value="final.top1").values == {0: 70.0}
 
 
+def test_runs_of_several_versions_of_a_file_have_no_metric(tmp_path):
+    code = [{"code": [{"files": {"mine.py": digest * 8}}]} for digest in "abb"]
+    runs = [{**ADAM, "seed": seed, "environment": code[seed]} for seed in range(3)]
+    made_up_sweep(tmp_path / "methods", [*runs, *({**SGD, "seed": seed} for seed in range(3))])
+    unavailable = read(tmp_path, {"optimizer": "adam"}, value="final.top1").unavailable
+    assert unavailable.startswith("different code: mine.py is aaaaaaaa in ")
+    assert "; bbbbbbbb in " in unavailable
+    later = read(tmp_path, {"optimizer": "adam", "seed": 1}, value="final.top1")
+    assert later.unavailable == unavailable  # other metrics of the study have runs of the other version
+    assert read(tmp_path, {"optimizer": "sgd"}, value="final.top1").values == {0: 90.0, 1: 90.0, 2: 90.0}
+
+
 def test_trials_of_a_search_are_no_runs_of_a_figure(tmp_path):
     made_up_sweep(tmp_path / "methods", [{**SGD, "top1": 60.0}], [{**SGD, "seed": 7, "top1": 50.0}])
     assert read(tmp_path, value="final.top1").values == {0: 60.0}

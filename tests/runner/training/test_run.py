@@ -193,13 +193,19 @@ def test_evaluate_gives_the_figures_of_the_run(trainopt, tmp_path):
     trainopt(*MLP_RUN, "data.validation=0.1")
     final = summary(tmp_path / "outputs/a")["final"]
     result = trainopt("evaluate", "outputs/a")
-    assert result.code == 0
+    assert (result.code, result.err) == (0, "")
     line = next(line for line in result.out.splitlines() if line.startswith("test"))
     assert line.split() == ["test", "360", f"{final['loss']:.4f}", f"{final['top1']:.2f}", f"{final['top5']:.2f}"]
     assert "validation" in result.out
     assert trainopt("evaluate", "outputs/a", "--checkpoint", "best").code == 0
     assert trainopt("evaluate", "outputs/a", "--checkpoint", "outputs/a/checkpoints/last.pt").out == result.out
     assert "no such checkpoint" in trainopt("evaluate", "outputs/a", "--checkpoint", "nowhere.pt").err
+    records = tmp_path / "outputs/a/metrics.jsonl"
+    *others, last = (json.loads(line) for line in records.read_text().splitlines())
+    records.write_text("".join(json.dumps(row) + "\n" for row in (*others, last | {"top1": 99.5})))
+    edited = trainopt("evaluate", "outputs/a")
+    assert edited.out == result.out
+    assert f"its record of step {final['step']}, {last['kind']}, has top1 99.5 instead of " in edited.err
 
 
 def test_plain_lines_in_a_pipe_and_the_same_in_the_log(trainopt, tmp_path):
