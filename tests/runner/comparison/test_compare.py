@@ -249,7 +249,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_compared(two):
         ({"choices": {"optimizer": "x"}, "summary": {"test_images": 40}}, "different data: test_images"),
         ({"choices": {"optimizer": "x"}, "summary": {"best_on": "validation"}}, "best metrics are those on"),
         ({"choices": {"optimizer": "x"}, "environment": {"commit": "def"}}, "different commits of the program"),
-        ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "uncommitted changes of the program in some runs, none in others"),
+        ({"choices": {"optimizer": "x"}, "environment": {"dirty": True}}, "uncommitted changes of the program in some"),
     ],
 )
 def test_what_should_not_be_compared_is_an_obstacle(two, options, reason):
