@@ -100,7 +100,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         "hold out 10 % of the training set",
         "between the best and the median trial",
         "No trial had the default values of all searched keys",
-        "higher validation loss than the best, by SGD 0.2, Adam 0.1.",
+        "higher validation loss than the best: SGD by 0.2, Adam by 0.1.",
         "Nothing of Lion",
     ):
         assert text in tables["budget"].note
