@@ -116,7 +116,7 @@ class GrowthControl(GrowthController):
             raise ValueError("C_growth and L_growth are both null: give the growth per epoch, as L_growth=[0,5]")
         for name, bounds in (("C_growth", self.C_growth), ("L_growth", self.L_growth)):
             if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
-                raise ValueError(f"{name}={list(bounds)}: must be the lowest and the highest")
+                raise ValueError(f"{name}={list(bounds)}: must be [lowest, highest], as [0, 5]")
         if self.L_growth is not None and self.L_growth[0] < 0:
             raise ValueError(f"L_growth={list(self.L_growth)}: must be >= 0; L_K never falls")
         if self.C_growth is not None and "size" not in self.adjust:

@@ -131,7 +131,7 @@ def _vector(columns: list[np.ndarray], names: list[str], where: str) -> np.ndarr
     """Returns several columns of numbers (N,) as vectors (N, D)."""
     several = [name for name, column in zip(names, columns, strict=True) if column.ndim > 1]
     if several:
-        raise DataError(f"{where}: has several columns of inputs, and {listed(several)} of lists; one is needed then")
+        raise DataError(f"{where}: columns of lists, {listed(several)}, cannot be joined with others; leave one column")
     return np.stack(columns, axis=1)
 
 

@@ -30,7 +30,7 @@ def modular_addition(p: int = 97, train_fraction: float = 0.5) -> Arrays:
         raise ValueError(f"p={p}: must be >= 2")
     count = round(train_fraction * p * p)
     if not 0 < count < p * p:
-        raise ValueError(f"train_fraction={train_fraction}: puts {count} of {p * p} equations into the training set")
+        raise ValueError(f"train_fraction={train_fraction}: puts {count} of {p * p} equations into training; change it")
     a, b = np.divmod(np.arange(p * p), p)
     inputs, targets = np.stack([a, b, np.full_like(a, p)], axis=1), (a + b) % p
     train = class_balanced(targets, count)

@@ -38,7 +38,7 @@ def split(labels: np.ndarray, validation: float, limit: int | None) -> tuple[np.
     """
     count = round(validation * len(labels))
     if validation > 0 and not 0 < count < len(labels):
-        raise DataError(f"data.validation={validation}: puts {count} of {len(labels)} images into the validation set")
+        raise DataError(f"data.validation={validation}: puts {count} of {len(labels)} images there; change it")
     validation_set = class_balanced(labels, count)
     train = np.setdiff1d(np.arange(len(labels)), validation_set)
     if limit is not None:

@@ -115,7 +115,7 @@ def smallest_white(facts: list[ImageFacts]) -> float | None:
     brightest = max(deep, key=lambda image: image.high or 0)
     whites = [white for white in ((1, *WHITES) if floats else WHITES) if white >= (brightest.high or 0)]
     if not whites:
-        raise DataError(f"{brightest.path}: has values up to {brightest.high:g}; data.max_value says which is white")
+        raise DataError(f"{brightest.path}: has values up to {brightest.high:g}; set data.max_value, which is white")
     return whites[0]
 
 

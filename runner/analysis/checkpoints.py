@@ -93,7 +93,7 @@ def find_checkpoints(paths: Iterable[str | Path], which: str) -> list[Checkpoint
         if path.is_file():
             folder = path.absolute().parent.parent
             if path.absolute().parent.name != "checkpoints" or not (folder / CONFIG).is_file():
-                raise UserError(f"{path}: lies in no run's folder, as RUN/checkpoints/{path.name} does")
+                raise UserError(f"{path}: is in no run's folder; it must be RUN/checkpoints/{path.name} does")
             run_of.setdefault(path.resolve(), folder)
             continue
         if not path.is_dir():
@@ -156,7 +156,7 @@ def rebuilt_runs(
             built = checkpoint.folder, rebuild_run(checkpoint.folder, device, display, train_images)
         run = built[1]
         if run.objective.returns_loss:
-            raise UserError(f"{shown(checkpoint.folder)}: is of a test function, which classifies nothing")
+            raise UserError(f"{shown(checkpoint.folder)}: is a run of a test function, which has no classes")
         for kind, source in run.evaluation_sets.items():
             theirs = source.targets.cpu()
             if not torch.equal(labels.setdefault(kind, theirs), theirs):

@@ -54,7 +54,7 @@ def evaluate_ensemble(
     """
     checkpoints = find_checkpoints(paths, checkpoint)
     if len(checkpoints) < 2:
-        raise UserError(f"--ensemble: takes two checkpoints or more, and got {len(checkpoints)}")
+        raise UserError(f"--ensemble: takes two or more checkpoints, got {len(checkpoints)}")
     check_same_images(checkpoints)
     fixed = None if weights is None or weights == "fit" else normalise_weights(weights, len(checkpoints))
     if weights == "fit" and not checkpoints[0].config.data.validation:
@@ -83,7 +83,7 @@ def normalise_weights(weights: Sequence[float] | str, count: int) -> np.ndarray:
     values = np.asarray(weights if not isinstance(weights, str) else [], dtype=float)
     if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
         text = weights if isinstance(weights, str) else ",".join(f"{w:g}" for w in weights)
-        raise UserError(f"--weights {text}: must be fit, or {count} numbers >= 0, one a network, and not all 0")
+        raise UserError(f"--weights {text}: must be fit, or {count} numbers >= 0, one for each network, not all 0")
     return values / values.sum()
 
 
@@ -92,7 +92,7 @@ def probabilities(run: Run, kind: str) -> np.ndarray:
     loss = run.objective.loss
     if run.num_classes is None or not loss.is_softmax:
         what = "targets are numbers" if run.num_classes is None else f"objective={loss.term} trains no softmax"
-        raise UserError(f"--ensemble: averages the probabilities of classes, and there are none: {what}")
+        raise UserError(f"--ensemble: averages probabilities of classes, and these runs have none: {what}")
     images, size = run.evaluation_sets[kind], run.evaluation_batch_size
     with evaluation_mode(run.network):
         batches = predictions(run.forward, images, size, run.autocast)

@@ -96,7 +96,7 @@ def landscape(
             raise UserError(f"--{name} {value}: must be {rule}")
     checkpoints = find_checkpoints(paths, checkpoint)
     if len(checkpoints) not in (2, 3):
-        raise UserError(f"landscape: takes two or three checkpoints, and got {len(checkpoints)}")
+        raise UserError(f"landscape: takes two or three checkpoints, got {len(checkpoints)}")
     check_same_network(checkpoints)
     with evaluation_errors_explained():
         run = next(iter(rebuilt_runs(checkpoints[:1], device, display or Display(quiet=True), images)))

@@ -104,7 +104,7 @@ def read_suite(path: Path) -> Suite:
 def check(suite: Suite) -> None:
     """Raises UserError where a part of a suite contradicts itself."""
     if not suite.workloads:
-        raise UserError("workloads: there is none")
+        raise UserError("workloads: must have at least one")
     for effort in ("full", "quick"):
         for name, number in vars(getattr(suite, effort)).items():
             if number < 1:
@@ -119,4 +119,4 @@ def check(suite: Suite) -> None:
         if base is not None:
             reject_unknown(f"{key}.held_out_of: ", [base], suite.workloads, "no such workload")
             if suite.workloads[base].held_out_of is not None:
-                raise UserError(f"{key}.held_out_of: {base}: is held out itself")
+                raise UserError(f"{key}.held_out_of: {base}: is itself held out; name another workload")

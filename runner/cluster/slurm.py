@@ -54,7 +54,7 @@ class Slurm(Scheduler[SlurmSettings]):
     def check(self, settings: SlurmSettings, is_search: bool, launcher: str) -> None:
         """Raises UserError where SLURM is not here, or runs cannot be on as many processes as the settings say."""
         if not is_installed():
-            raise UserError("submit: sbatch is not on this machine; type the command where SLURM's are")
+            raise UserError("submit: sbatch is not on this machine; type the command on a machine with SLURM")
         check_processes(settings, is_search, launcher)
 
     def limit(self) -> int:
@@ -168,7 +168,7 @@ def run(command: list[str], text: str | None = None) -> str:
             check=False,
         )
     except FileNotFoundError as error:
-        raise UserError(f"{command[0]} is not on this machine; type the command where SLURM's are") from error
+        raise UserError(f"{command[0]} is not on this machine; type the command on a machine with SLURM") from error
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{command[0]} does not answer; SLURM's controller may be down, try again") from error
     if result.returncode:

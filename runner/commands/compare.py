@@ -13,36 +13,51 @@ from ..system.flags import FlagParser, existing_folder
 def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser(
-        "trainopt compare", description="Compare methods: metrics over seeds, a test against a baseline, a report."
+        "trainopt compare",
+        description="Compare methods over seeds: metrics, significance tests against a baseline, a report.",
     )
     parser.add_argument(
-        "paths", type=existing_folder, nargs="+", metavar="RUN|SWEEP", help="folders of runs, or above them"
+        "paths",
+        type=existing_folder,
+        nargs="+",
+        metavar="RUN|SWEEP",
+        help="folders of runs or sweeps, or folders above them",
     )
     parser.add_argument(
-        "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, but for the seed"
+        "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, except the seed"
     )
-    parser.add_argument("--baseline", metavar="METHOD", help="its name, or a part of it; default: the first")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="name of the baseline, or a part of it; default: the first method"
+    )
     parser.add_argument(
         "--metric",
         metavar=f"{'|'.join(METRICS)}|NAME",
-        help="NAME: final_NAME or selected_NAME (test, at the best validation) of the runs; default: final_top1,"
+        help="NAME: final_NAME, or selected_NAME (test value at the best validation); default: final_top1,"
         " or what the runs select by, or final_loss",
     )
-    parser.add_argument("--target", type=float, metavar="PERCENT", help="accuracy; the time to reach it is measured")
-    parser.add_argument("--x", default="epochs", choices=tuple(AXES), help="x axis of curves: vs. steps, epochs, …")
+    parser.add_argument(
+        "--target", type=float, metavar="PERCENT", help="accuracy in percent; the cost to reach it is reported"
+    )
+    parser.add_argument("--x", default="epochs", choices=tuple(AXES), help="x axis of curves; default: epochs")
     parser.renamed = {"--against": "--x"}
     parser.add_argument(
-        "--tuning", type=existing_folder, action="append", metavar="SWEEP", help="learning-rate searches"
+        "--tuning",
+        type=existing_folder,
+        action="append",
+        metavar="SWEEP",
+        help="a search of learning rates, whose trials count as tuning",
     )
     parser.add_argument(
         "--rename",
         action="append",
         metavar="NAME:LABEL",
-        help="in tables and figures, as optimizer=adam:Adam; NAME: a method, or KEY=VALUE in it",
+        help="label in tables and figures, as optimizer=adam:Adam; NAME: a method, or KEY=VALUE in its name",
     )
     add_style_flags(parser)
     parser.add_argument(
-        "--columns", metavar="NAME,NAME", help="of table.tex: metrics, p, difference, effect, n, AXIS_to_target, …"
+        "--columns",
+        metavar="NAME,NAME",
+        help="columns of table.tex: metrics, p, difference, effect, n, AXIS_to_target, …",
     )
     out = Path("outputs/comparison")
     parser.add_argument(
@@ -50,9 +65,9 @@ def parser() -> FlagParser:
         type=Path,
         default=out,
         metavar="DIR",
-        help=f"of the files, which replace earlier ones; {out}",
+        help=f"folder of the files, which replace earlier ones; default: {out}",
     )
-    parser.add_argument("--force", action="store_true", help="compare runs that should not be compared")
+    parser.add_argument("--force", action="store_true", help="compare runs although there are reasons against it")
     return parser
 
 

@@ -25,26 +25,28 @@ def parser() -> FlagParser:
         type=existing_path,
         nargs="+",
         metavar="RUN",
-        help="a run's folder; --ensemble: runs, sweeps, checkpoints",
+        help="a run's folder; with --ensemble: runs, sweeps or checkpoints",
     )
-    parser.add_argument("--checkpoint", default="last", metavar="best|last|FILE", help="default: last")
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="best|last|FILE", help="checkpoint that is evaluated; default: last"
+    )
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the run's")
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="evaluate every new last.pt (or best.pt) beside the run, into evaluations.jsonl, until the run ends",
+        help="while the run trains: evaluate each new last.pt (or best.pt) and write evaluations.jsonl",
     )
     parser.add_argument(
         "--ensemble",
         action="store_true",
-        help="evaluate two or more networks, and the mean of their probabilities",
+        help="evaluate several networks, and the mean of their probabilities",
     )
     parser.add_argument(
         "--weights",
         metavar="fit|W,W,…",
-        help="--ensemble: also a weighted mean; fit: the best weights on the validation set (data.validation)",
+        help="with --ensemble: also a weighted mean; fit: weights with the lowest loss on the validation set",
     )
-    parser.add_argument("--json", action="store_true", help="print an object instead of tables")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
     return parser
 
 
@@ -59,7 +61,7 @@ def command(arguments: list[str], debug: bool) -> int:
     if options.follow and options.json:
         raise UserError("--json: is not for --follow, which writes evaluations.jsonl")
     if len(options.paths) > 1:
-        raise UserError(f"evaluate: takes one run, and got {len(options.paths)}; --ensemble takes several")
+        raise UserError(f"evaluate: takes one run, got {len(options.paths)}; --ensemble takes several")
     (run,) = options.paths
     if options.follow and options.checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint {options.checkpoint}: is one checkpoint; --follow takes best or last")

@@ -13,11 +13,15 @@ def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser(
         "trainopt export",
-        description="Write the weights of a run as safetensors, with what timm or PyTorch loads, and a model card.",
+        description="Write the weights of a run as safetensors, with files for timm or PyTorch, and a model card.",
     )
     parser.add_argument("run", type=existing_folder, metavar="RUN", help="the run's folder")
-    parser.add_argument("--checkpoint", default="last", metavar="best|last|FILE", help="default: last")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files: a new folder, or an export")
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="best|last|FILE", help="checkpoint that is exported; default: last"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the files: a new one, or that of an earlier export"
+    )
     return parser
 
 

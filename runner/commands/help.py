@@ -30,8 +30,8 @@ USAGE = """\
 trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
-  trainopt -m key=a,b …                   a sweep: each combination, once; hydra/launcher=joblib: several at a time
-  trainopt status SWEEP [--json|--watch]   the state of each job of a sweep; --watch: again and again
+  trainopt -m key=a,b …                   a sweep: a run for each combination; hydra/launcher=joblib: several at a time
+  trainopt status SWEEP [--json|--watch]   the state of each job of a sweep; --watch: kept up to date
   trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt -m experiment=tournament optimizer=a,b …   compare methods, each tuned with the same effort
 
@@ -40,23 +40,23 @@ trainopt compares ways of training neural networks: one command is one run.
   trainopt evaluate RUN [--checkpoint best|last|FILE] [--device DEVICE] [--follow]   --follow: while the run trains
   trainopt evaluate --ensemble RUN|CHECKPOINT … [--weights fit|W,W,…]   several networks and their ensemble
   trainopt submit [--to slurm|ray] -m key=a,b … [cluster.gpus=1 …]   a sweep on a cluster; again: only what is left
-  trainopt cancel SWEEP [JOB …]           end the tasks of a sweep on a cluster, or of jobs; runs leave a checkpoint
+  trainopt cancel SWEEP [JOB …]           end a sweep on a cluster, or some of its jobs; runs leave a checkpoint
   trainopt landscape RUN|CHECKPOINT … [--out DIR]   loss and error between two checkpoints, or three
-  trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, a model card, how they load
+  trainopt export RUN [--checkpoint best|last|FILE] --out DIR   weights as safetensors, files to load them, a model card
   trainopt sync RUN|SWEEP … --to wandb|mlflow|trackio   records to a tracker; again: only what is new
   trainopt reproduce STUDY|all [--scale smoke|small|paper] [--dry-run]   run a published study, compare its results
   trainopt benchmark SUITE [optimizer=A,B] [--quick] [--studies K]   workloads with targets: scores of optimizers
 
   from trainopt.runner import train       one run from Python or a notebook: train(["optimizer=adam", "seed=1"])
 
-  --help [GROUP|KEY|keys] this page, with the keys of the options of the command line; or about a group, a key, all keys
-  --cfg job, --space  show, without a run, the configuration of a command; the search space of its optimizer
-  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; where not typed, DIR is $TRAINOPT_CONFIG_DIR
-  GROUP._target_=module.Class   a class of your own; modules of the working directory are found (--help GROUP)
+  --help [GROUP|KEY|keys] this page with the keys of the typed options; or help on a group, a key, all keys
+  --cfg job, --space  show only the configuration of the command; or the search space of its optimizer
+  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; default: $TRAINOPT_CONFIG_DIR
+  GROUP._target_=module.Class   your own class, also in a module of the working directory (--help GROUP)
   --debug             show the traceback of an error
-  --strict            exit with 3 where a single or a resumed run diverged; without it, and in sweeps: with 0
-  --version, --hydra-help   show the version; Hydra's own flags
-  -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc; zsh the same; fish: … | source
+  --strict            exit with 3 if a single or a resumed run diverged (without --strict, and in sweeps: with 0)
+  --version, --hydra-help   show the version; or Hydra's own flags
+  -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc, zsh alike; fish: … | source
 """
 
 

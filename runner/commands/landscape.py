@@ -25,26 +25,33 @@ def parser() -> FlagParser:
         metavar="RUN|CHECKPOINT",
         help="a run's folder, or a file in its checkpoints/",
     )
-    parser.add_argument("--points", type=int, metavar="N", help="on a line (21), or along each side of a plane (15)")
+    parser.add_argument(
+        "--points",
+        type=int,
+        metavar="N",
+        help="number of points on a line (default: 21), or along each side of a plane (15)",
+    )
     parser.add_argument(
         "--beyond",
         type=float,
         default=0.2,
         metavar="FRACTION",
-        help="how far a line extends beyond the checkpoints, in units of their distance; default: 0.2",
+        help="how far a line extends beyond the checkpoints, as a fraction of their distance; default: 0.2",
     )
-    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images; default: 1000")
+    parser.add_argument(
+        "--images", type=int, default=1000, metavar="N", help="number of training images; default: 1000"
+    )
     parser.add_argument(
         "--batch-norm",
         default="recompute",
         metavar="recompute|interpolate",
-        help="its statistics between checkpoints: recomputed from training images (default), or interpolated",
+        help="batch norm's statistics between checkpoints: recomputed from training images (default), or interpolated",
     )
-    parser.add_argument("--checkpoint", default="last", metavar="best|last", help="of a run; default: last")
+    parser.add_argument("--checkpoint", default="last", metavar="best|last", help="checkpoint of a run; default: last")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: the first run's")
     parser.add_argument("--json", action="store_true", help="print the content of landscape.json instead of tables")
     out = Path("outputs/landscape")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"for the files; default: {out}")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the files; default: {out}")
     add_style_flags(parser)
     return parser
 

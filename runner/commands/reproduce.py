@@ -31,14 +31,20 @@ def parser() -> FlagParser:
         "studies",
         nargs="*",
         metavar="STUDY",
-        help="of conf/study/ and DIR/study/, or all; hydra.launcher.KEY=VALUE goes to the launcher",
+        help="a study of conf/study/ or DIR/study/, or all; hydra.launcher.KEY=VALUE sets a key of the launcher",
     )
-    parser.add_argument("--scale", default="smoke", metavar="smoke|small|paper", help="default: smoke")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be run and what it costs")
+    parser.add_argument(
+        "--scale", default="smoke", metavar="smoke|small|paper", help="size of the runs; default: smoke"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be run and what it costs; run nothing")
     out = Path("outputs/studies")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
-    parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
-    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="further studies and options")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the reports; default: {out}")
+    parser.add_argument(
+        "--launcher", default="joblib", metavar="basic|joblib|…", help="how runs are started; default: joblib"
+    )
+    parser.add_argument(
+        "--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of further studies and options"
+    )
     add_style_flags(parser)
     return parser
 

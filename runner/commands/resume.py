@@ -31,7 +31,7 @@ def parser() -> FlagParser:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help=f"what changes from here on: {WHAT_MAY_CHANGE}",
+        help=f"a change from here on, of one of: {WHAT_MAY_CHANGE}",
     )
     parser.add_argument("--strict", action="store_true", help="exit with 3 if the run diverged")
     return parser
@@ -65,13 +65,13 @@ def changed(
     for override in overrides:
         sign, key, text = split_override(override)
         if sign:
-            raise UserError(f"{override}: is no KEY=VALUE, as in duration=20epochs")
+            raise UserError(f"{override}: must be KEY=VALUE, as duration=20epochs")
         if key == "logger":
             with Composer(None).composed([override]) as composed:
                 now.logger = composed.logger
             continue
         if key in vocabulary.groups:
-            raise UserError(f"{override}: the run has {key}={choices.get(key)}, and would be another one")
+            raise UserError(f"{override}: the run has {key}={choices.get(key)}; another value makes another run")
         known = [name for name, _ in leaves(former)]
         if key not in known:
             raise UserError(unknown_key(key, [name for name in known if name.startswith(CHANGEABLE)], text))

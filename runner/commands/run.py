@@ -69,7 +69,7 @@ def reject_undecodable(arguments: list[str]) -> None:
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             encoding = sys.getfilesystemencoding()
-            raise UserError(f"{argument}: is no text in {encoding}, the encoding here; LC_ALL=C.UTF-8 sets UTF-8")
+            raise UserError(f"{argument}: is no text in {encoding}, the shell's encoding; LC_ALL=C.UTF-8 sets UTF-8")
 
 
 def compose_and_run(

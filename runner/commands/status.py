@@ -21,10 +21,12 @@ def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser("trainopt status", description="Show the state of each job of a sweep.")
     parser.add_argument(
-        "sweep", type=existing_folder, metavar="SWEEP", help="the sweep's folder; or a run's, or one with runs below it"
+        "sweep", type=existing_folder, metavar="SWEEP", help="folder of a sweep or of a run, or a folder above runs"
     )
-    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
-    parser.add_argument("--watch", action="store_true", help="show it again until no job runs or waits; Ctrl-C ends it")
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    parser.add_argument(
+        "--watch", action="store_true", help="update the table until no job runs or waits; Ctrl-C ends it"
+    )
     return parser
 
 

@@ -27,16 +27,16 @@ def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser(
         "trainopt sync",
-        description="Send the records in run folders to a tracker: again, only those that are new.",
+        description="Send the records of runs to a tracker; the same command again sends only new ones.",
     )
     parser.add_argument(
         "paths",
         type=existing_folder,
         nargs="+",
         metavar="RUN|SWEEP",
-        help="folders of runs, or above them; beside them logger.NAME.KEY=VALUE for the keys of logger/NAME.yaml",
+        help="folders of runs, or folders above them; and logger.NAME.KEY=VALUE for the keys of logger/NAME.yaml",
     )
-    parser.add_argument("--to", metavar="|".join(TRACKERS), help="the tracker")
+    parser.add_argument("--to", metavar="|".join(TRACKERS), help="the tracker that gets the records")
     return parser
 
 

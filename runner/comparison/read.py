@@ -138,7 +138,7 @@ def competing_folders(folders: list[Path], jobs: SweepJobs, entrants: dict[Path,
     competing = [folder for folder in folders if folder in ended or folder not in out]
     if folders and not competing and not tournaments:
         sweep = next(iter(jobs.values()))[0]
-        raise UserError(f"{shown(sweep)}: holds trials of a search alone; --tuning {shown(sweep)} counts their cost")
+        raise UserError(f"{shown(sweep)}: holds only trials of a search; --tuning {shown(sweep)} counts their cost")
     return competing
 
 

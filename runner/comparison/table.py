@@ -77,7 +77,7 @@ def report_comparison(
         console.print(f"left out: {name}: {reason}", markup=False, soft_wrap=True)
     if comparison.obstacles and not force:
         hint = leave_out_text(comparison.runs.configs["duration"].map(str))
-        raise UserError(f"compare: {'; '.join(comparison.obstacles)}{hint}; --force compares all the same")
+        raise UserError(f"compare: {'; '.join(comparison.obstacles)}{hint}; --force compares nevertheless")
     check_columns(comparison, columns)
     for obstacle in comparison.obstacles:
         console.print(f"warning: {obstacle}", markup=False, soft_wrap=True)

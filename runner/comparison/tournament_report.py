@@ -51,7 +51,7 @@ def report_tournament(folder: Path, result: TournamentResult) -> int:
     if comparison.obstacles:
         raise UserError(
             f"tournament: {'; '.join(comparison.obstacles)};"
-            f" trainopt compare {shown(folder)} --force compares all the same"
+            f" trainopt compare {shown(folder)} --force compares nevertheless"
         )
     report_comparison(comparison, "epochs", folder / "comparison", force=False, console=console)
     return lost

@@ -36,7 +36,7 @@ def check_image_keys(config: DictConfig, data: DataSet) -> None:
             raise UserError("model.trainable=last_layer: is for networks of images, and there are none; give all")
     for _, key, value in changed:
         if data.num_classes is None and key in ("mixup", "cutmix"):
-            raise UserError(f"augmentation.{key}={value}: mixes classes, and targets are none; give 0")
+            raise UserError(f"augmentation.{key}={value}: mixes classes, and the targets are real numbers; give 0")
 
 
 def check_targets(config: DictConfig, data: DataSet) -> None:

@@ -108,7 +108,7 @@ def as_data(section: str, made: Any, config: DictConfig, data: AnyData) -> AnyDa
         made = (made.x_test, made.y_test)
     if isinstance(made, tuple) and len(made) == 2 and all(isinstance(part, np.ndarray | Tensor) for part in made):
         if not isinstance(data, Arrays):
-            raise UserError(f"{section}: the function returns arrays, must return a Dataset, as the data is no arrays")
+            raise UserError(f"{section}: the function returns arrays, must return a Dataset, as the data is one")
         return as_arrays(section, np.asarray(made[0]), np.asarray(made[1]), config, data)
     if not hasattr(made, "__getitem__") or isinstance(made, tuple | list | str):
         raise UserError(f"{section}: the function must return a Dataset, or a pair of arrays (inputs, targets)")
@@ -137,4 +137,4 @@ def check_form(section: str, one: AnyData, data: AnyData) -> None:
             raise UserError(f"{section}: its {what} are {texts[0]}, those of the data {texts[1]}")
     if isinstance(one, Arrays) and isinstance(data, Arrays) and one.x_test.dtype != data.x_test.dtype:
         types = f"{one.x_test.dtype}, those of the data {data.x_test.dtype}"
-        raise UserError(f"{section}: its inputs are {types}; they would be on another scale")
+        raise UserError(f"{section}: its inputs are {types}, which are on another scale")

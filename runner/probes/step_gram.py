@@ -51,9 +51,9 @@ class StepGram:
         if rows == "own_loss" and not run.objective.loss.gives_samples:
             raise ValueError("rows=own_loss: the objective returns a scalar, and not the loss of each sample")
         if benchmark and torch.are_deterministic_algorithms_enabled():
-            raise ValueError("benchmark=true: timing decides about the last bits; not with deterministic=true")
+            raise ValueError("benchmark=true: timing changes the last bits; give false with deterministic=true")
         if benchmark and run.batching.needs_probe is not None:
-            raise ValueError("benchmark=true: timing decides about the last bits, and batching follows; give false")
+            raise ValueError("benchmark=true: timing changes the last bits, on which batching depends; give false")
         self._run, self._rows = run, rows
         trained: Any = run.objective.network  # the head of the network, where features are stored
         is_part = any(trained is module for module in run.network.modules())

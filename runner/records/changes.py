@@ -64,7 +64,7 @@ def change_of(former: DictConfig, config: DictConfig, typed: Mapping[str, Any]) 
     for key in changed:
         if not key.startswith(CHANGEABLE):
             raise UserError(
-                f"{key}={yaml_text(now.get(key))}: the past of the run had {yaml_text(values.get(key))}, so this is"
+                f"{key}={yaml_text(now.get(key))}: the run had {yaml_text(values.get(key))} until now, and would be"
                 f" another run; what may change is {WHAT_MAY_CHANGE}"
             )
     if not changed:
@@ -82,7 +82,7 @@ def check_patience(change: Change) -> None:
     before = change.before.get(key, now)
     if key in change.before and now is not None and (before is None or now < before):
         past = yaml_text(before)
-        raise UserError(f"{key}={now}: the past of the run had {past}, and might have ended; give more, or null")
+        raise UserError(f"{key}={now}: the run had {past} until now, and would perhaps have ended; give more, or null")
 
 
 def check_what_follows(change: Change) -> None:
@@ -96,8 +96,8 @@ def check_what_follows(change: Change) -> None:
                 stays = "if the learning rate with which it ended is to stay"
                 instead = "; a schedule over the new length takes a new run with model.weights=RUN/checkpoints/last.pt"
             raise UserError(
-                f"duration={change.config.duration}: {key}={value} is as long as the run: where it follows duration,"
-                f" the past would have been another; give {key}={value}, too, {stays}{instead}"
+                f"duration={change.config.duration}: {key}={value} is as long as the run: if it follows duration,"
+                f" the run so far would have been another; give {key}={value}, too, {stays}{instead}"
             )
 
 
@@ -125,4 +125,4 @@ def check_plan(folder: Path) -> None:
     """Refuses to change a trial of a search: trials are compared with one another."""
     for sweep, job in sweep_jobs([folder.absolute()]).values():
         if is_trial(job):
-            raise UserError(f"{folder}: is a trial of the search in {sweep}, whose trials are alike; it stays as it is")
+            raise UserError(f"{folder}: is a trial of the search in {sweep}, whose trials must stay alike")

@@ -59,7 +59,7 @@ class ScheduledCheckpointDistance(CheckpointDistance):
         if settle is not None and until_distance is None:
             raise ValueError(f"settle={settle}: is a time after the distance is reached; give until_distance, too")
         if keep is not None and len(files) > keep:
-            raise ValueError(f"keep={keep}: there are {len(files)} files; keep as many, or null")
+            raise ValueError(f"keep={keep}: there are {len(files)} files; give at least as many, or null")
         has_other_reason = bool(every or at_restarts or on_plateau or files)
         if at is not None and not (at or has_other_reason):
             raise ValueError("at=[]: there is no reason to take a snapshot; give at, every, at_restarts, …")

@@ -97,13 +97,13 @@ def add_style_flags(parser: ArgumentParser) -> None:
         "--style",
         choices=tuple(STYLES),
         default="notebook",
-        help="size and fonts of figures; paper: a column of two, in Times; default: notebook",
+        help="size and fonts of figures (paper: for a column of two, in Times); default: notebook",
     )
     parser.add_argument(
         "--width",
         type=checked_width,
         metavar="LENGTH",
-        help="of figures, and of table.tex of compare, as 3.3in or 84mm; default: that of the style",
+        help="width of figures and of table.tex, as 3.3in or 84mm; default: that of the style",
     )
 
 

@@ -68,7 +68,7 @@ class LRHeuristicSweeper(SearchSweeper):
         """Returns the arguments of the class from the configuration, checked."""
         settings = super().settings(config)
         if not settings["exponents"]:
-            raise UserError("hydra.sweeper.exponents=[]: must have an element; the thesis has [1,2,3,4,5,6,7]")
+            raise UserError("hydra.sweeper.exponents=[]: must not be empty; the thesis has [1,2,3,4,5,6,7]")
         return settings
 
     def plan_trials(self, config: DictConfig, trials: list[Trial]) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ class TournamentSweeper(LRHeuristicSweeper):
         settings = super().settings(config)
         for key in ("tuning_seeds", "seeds"):
             if not settings[key] or len(set(settings[key])) < len(settings[key]):
-                raise UserError(f"hydra.sweeper.{key}={settings[key]}: must have an element, and none twice")
+                raise UserError(f"hydra.sweeper.{key}={settings[key]}: must not be empty, and no value may occur twice")
         both = set(settings["seeds"]) & set(settings["tuning_seeds"])
         if both:
             raise UserError(

@@ -165,7 +165,7 @@ def check_packing(config: DictConfig) -> None:
     pruner = config.hydra.sweeper.get("pruner", "none")
     if share > 1 and pruner != "none":
         raise UserError(
-            f"{KEY}={share:g}: hydra.sweeper.pruner={pruner} pauses runs, which only those of one GPU do; give none"
+            f"{KEY}={share:g}: hydra.sweeper.pruner={pruner} pauses runs, which only runs on one GPU can do; give none"
         )
 
 
@@ -178,7 +178,7 @@ def set_workers(config: DictConfig) -> int:
     if "n_jobs" not in launcher:
         return 1
     if launcher.n_jobs == 0:
-        raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 for what suits the machine")
+        raise UserError("hydra.launcher.n_jobs=0: must be an integer >= 1, or -1 (as many as suit the machine)")
     if launcher.n_jobs == -1:
         from ..devices.packing import default_workers  # imports torch
 

@@ -69,5 +69,5 @@ def read_reference(folder: str, probe: str) -> ReferenceTrajectory:
     except (OSError, DamagedMetrics, KeyError):
         raise UserError(f"batching.reference={folder}: its metrics.jsonl cannot be read") from None
     if not measured:
-        raise UserError(f"batching.reference={folder}: has no rows of the probe; run it with probe=[{probe}]")
+        raise UserError(f"batching.reference={folder}: has no records of the probe; train it with probe=[{probe}]")
     return ReferenceTrajectory(*zip(*measured, strict=True))

@@ -243,7 +243,7 @@ def build_network(config: DictConfig, data: DataSet) -> nn.Module:
         **({"pretrained": True} if weights == "pretrained" else {}),
     )
     if weights == "pretrained" and not takes(config.model._target_, "pretrained"):
-        raise UserError("model.weights=pretrained: only networks of timm have such; give null or a file")
+        raise UserError("model.weights=pretrained: only networks of timm have pretrained weights; give null or a file")
     return network
 
 

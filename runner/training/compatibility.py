@@ -97,7 +97,7 @@ def check_change(change: Change, run: Run, state: dict[str, Any], folder: Path) 
     key = "evaluate_every"
     followers = follow_evaluations(run)
     if key in change.before and followers:
-        raise UserError(f"{key}={run.evaluate_every}: {followers[0]} follows evaluations, and their past would change")
+        raise UserError(f"{key}={run.evaluate_every}: {followers[0]} depends on earlier evaluations")
 
 
 def check_goes_on(change: Change, run: Run, state: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ def check_longer(change: Change, run: Run, state: dict[str, Any], folder: Path) 
     """Refuses another duration for a run that has ended for good, or whose past followed its duration."""
     text, summary, before = f"duration={run.duration}", read_summary(folder), change.former.duration
     if is_time(before) != run.is_timed:
-        raise UserError(f"{text}: the past of the run had duration={before}; a time stays a time, and steps stay steps")
+        raise UserError(f"{text}: the run had duration={before} until now; give a duration of the same kind")
     if run.range_test:
         raise UserError(f"{text}: a range test ends with its highest learning rate")
     if summary.get("status") == "diverged":
@@ -129,7 +129,7 @@ def check_longer(change: Change, run: Run, state: dict[str, Any], folder: Path) 
     if batching_follows_duration(run.batching):
         followers.append("batching")
     if followers:
-        raise UserError(f"{text}: {followers[0]} follows the duration of the run, and its past would have been another")
+        raise UserError(f"{text}: {followers[0]} follows the duration, so the run so far would be another")
     progress = Progress(run.progress.epoch_size)
     progress.load_state_dict(state["progress"])
     former, followers = change.former, follow_evaluations(run)
@@ -194,11 +194,11 @@ def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
             " early_stopping.min_step_norm ends a run where its steps become short"
         )
     if config.get("metric"):
-        raise UserError("metric: a test function has no outputs to compute one of; leave it out")
+        raise UserError("metric: a test function has no outputs for a metric; leave it out")
     for section in ("data", "augmentation", "objective"):
         for key, value in changed_keys(config, section):
             if key not in ("root", "download"):
-                raise UserError(f"{section}.{key}={value}: is about images, and there are none; leave it out")
+                raise UserError(f"{section}.{key}={value}: is for images, and a test function has none; leave it out")
 
 
 def check_takes_inputs(config: DictConfig, shape: tuple[int, ...]) -> None:
@@ -237,9 +237,9 @@ def check_batches(run: Run) -> None:
     if 1 not in (batching.smallest, min(sizes)) or takes_one_image(run):
         return
     if batching.smallest == 1 or max(sizes) == 1:
-        raise UserError("batching: has batches of one, which batch norm cannot train on; give larger sizes")
+        raise UserError("batching: has batches of one image, which batch norm cannot train on; give larger sizes")
     raise UserError(
-        f"batching: {epoch_size} images leave a batch of one, which batch norm cannot train on;"
+        f"batching: {epoch_size} images leave a batch of one image, which batch norm cannot train on;"
         " use batching.drop_last=true or another batching.size"
     )
 
@@ -318,9 +318,9 @@ def check_averaging(run: Run) -> None:
         what, right = f"{type(averaging).__name__} averages the weights", "give averaging=none"
     for name, (regularizer, _) in run.objective.regularizers.items():
         if regularizer.leaves_minima:
-            raise UserError(f"regularizer.{name}: drives the weights away, and {what} of all places; {right}")
+            raise UserError(f"regularizer.{name}: drives the weights away, while {what}; {right}")
     if run.range_test and not isinstance(averaging, OptimizerAverage):
-        raise UserError(f"averaging: {what}, and a range test ends where they are bad; {right}")
+        raise UserError(f"averaging: {what}, and those of a range test become bad; {right}")
 
 
 def check_probes(probes: dict[str, Probe]) -> None:
@@ -345,7 +345,7 @@ def check_compile(plugins: Sequence[Optimizer | Probe]) -> None:
         if plugin.needs_graph:
             name = type(plugin).__name__
             raise UserError(
-                f"compile=true: {name} needs the graph of the gradient, which compiled networks do not have"
+                f"compile=true: {name} needs the graph of the gradient, which compile leaves out; give false"
             )
 
 

@@ -227,7 +227,7 @@ def check_is_mean(loss: Loss, run: Run) -> None:
     if not isinstance(loss, OwnLoss):
         return
     if loss.state_dict():
-        raise UserError("objective: the loss has a state, which would be another in each process; train on one process")
+        raise UserError("objective: the loss has a state, which would differ between processes; train on one process")
     outputs, targets = first_predictions(run.network, run.evaluation_sets["test"], run.autocast)
     is_mean = loss.gives_samples and torch.allclose(loss(outputs, targets), loss.of_samples(outputs, targets).mean())
     if not is_mean:

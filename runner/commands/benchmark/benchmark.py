@@ -31,42 +31,46 @@ def parser() -> FlagParser:
     parser = FlagParser(
         "trainopt benchmark", description="Rank optimizers by the time to targets of several workloads."
     )
-    parser.add_argument("suite", nargs="?", metavar="SUITE", help="of conf/suite/ and DIR/suite/")
+    parser.add_argument("suite", nargs="?", metavar="SUITE", help="a suite of conf/suite/ or DIR/suite/")
     parser.add_argument(
         "words",
         nargs="*",
         metavar="optimizer=A,B|'optimizer=A KEY=VALUE'|KEY=VALUE",
-        help="submissions; in quotes a whole configuration; KEY=VALUE: for all runs",
+        help="submissions, in quotes with further keys; KEY=VALUE: for all runs",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="few trials and studies; without it, their runs are used again"
+        "--quick", action="store_true", help="few trials and studies; a later command without it uses their runs again"
     )
     parser.add_argument("--studies", type=int, metavar="K", help="repetitions with other seeds; default: the suite's")
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help="points of the search space a study; default: the suite's"
-    )
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of a study; default: the suite's")
     parser.add_argument(
         "--ruleset",
         default="external",
         choices=RULESETS,
-        help="external: N trials of the search space; self: one run as it is",
+        help="external: N trials of the search space (default); self: one run as it is, without a search",
     )
     parser.add_argument(
-        "--x", default="gradients", choices=tuple(AXES), help="cost by which is ranked; default: gradients"
+        "--x", default="gradients", choices=tuple(AXES), help="cost by which submissions are ranked; default: gradients"
     )
     parser.add_argument(
-        "--targets", action="store_true", help="print the targets that the runs give, for a suite's file"
+        "--targets", action="store_true", help="print the targets that follow from the runs, for the suite's file"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be run")
-    parser.add_argument("--launcher", default="joblib", metavar="basic|joblib|…", help="default: joblib")
-    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="further suites and options")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/benchmark/SUITE")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be run; run nothing")
+    parser.add_argument(
+        "--launcher", default="joblib", metavar="basic|joblib|…", help="how runs are started; default: joblib"
+    )
+    parser.add_argument(
+        "--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of further suites and options"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the report; default: outputs/benchmark/SUITE"
+    )
     add_style_flags(parser)
     parser.add_argument(
         "--rename",
         action="append",
         metavar="NAME:LABEL",
-        help="in tables and the figure, as optimizer=adamw:AdamW; NAME: a submission, or KEY=VALUE in it",
+        help="label in tables and the figure, as optimizer=adamw:AdamW; NAME: a submission, or KEY=VALUE in it",
     )
     return parser
 

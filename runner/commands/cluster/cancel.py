@@ -19,12 +19,10 @@ def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser(
         "trainopt cancel",
-        description="End the tasks of a sweep that wait or run on a cluster. It waits for the checkpoints of runs.",
+        description="End the tasks of a sweep that wait or run on a cluster; runs write a checkpoint first.",
     )
-    parser.add_argument(
-        "sweep", type=existing_folder, metavar="SWEEP", help="the folder of a sweep, or of one of its jobs"
-    )
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="folders of jobs whose tasks end; none: all")
+    parser.add_argument("sweep", type=existing_folder, metavar="SWEEP", help="folder of a sweep, or of one of its jobs")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="folders of jobs whose tasks end; default: all")
     return parser
 
 
@@ -41,7 +39,7 @@ def command(arguments: list[str], debug: bool) -> int:
     for scheduler, in_queue in tasks_by_scheduler(sweep):
         tasks = tasks_with(sweep, names, in_queue) if names else in_queue
         if tasks and names and not scheduler.ends_single_tasks:
-            raise UserError(f"cancel: a {scheduler.place} ends as a whole; name no job")
+            raise UserError(f"cancel: a {scheduler.place} ends as a whole; leave the jobs out")
         if tasks:
             scheduler.cancel(tasks)
         ended |= {(task.name, task.index) for _, task in tasks}

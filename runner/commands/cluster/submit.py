@@ -29,17 +29,17 @@ def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
     parser = FlagParser(
         "trainopt submit",
-        description="Submit the runs of a sweep to a cluster: again, only those that are left and not in its queue.",
+        description="Submit the runs of a sweep to a cluster; again: only those that are left and not queued.",
     )
-    parser.add_argument("--to", metavar="|".join(SCHEDULERS), default="slurm", help="the scheduler")
-    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="of options of your own")
-    parser.add_argument("--dry-run", action="store_true", help="print the tasks and what SLURM gets; submit nothing")
-    parser.add_argument("-m", "--multirun", action="store_true", help="as for a sweep on this machine")
+    parser.add_argument("--to", metavar="|".join(SCHEDULERS), default="slurm", help="the scheduler; default: slurm")
+    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of your own options")
+    parser.add_argument("--dry-run", action="store_true", help="print the tasks and the batch script; submit nothing")
+    parser.add_argument("-m", "--multirun", action="store_true", help="needed, as for a sweep on this machine")
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=a,b",
-        help="a sweep's; and cluster.KEY=VALUE for the keys of cluster/slurm.yaml or cluster/ray.yaml",
+        help="overrides of the sweep; and cluster.KEY=VALUE, see trainopt --help cluster",
     )
     return parser
 

@@ -62,4 +62,4 @@ def test_a_run_on_a_sample_is_resumed_bit_for_bit(trainopt, tmp_path, monkeypatc
 def test_without_images_there_is_nothing_to_sample(trainopt):
     result = trainopt("model=function", "data=none", "data.bootstrap=true")
     assert result.code == 2
-    assert "data.bootstrap=True: is about images, and there are none" in result.err
+    assert "data.bootstrap=True: is for images, and a test function has none" in result.err

@@ -357,5 +357,5 @@ def test_equations_are_all_sums_modulo_p_once(p, train_fraction):
 def test_modular_additions_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="must be >= 2"):
         modular_addition(1)
-    with pytest.raises(ValueError, match="puts 0 of 9 equations into the training set"):
+    with pytest.raises(ValueError, match="puts 0 of 9 equations into training; change it"):
         modular_addition(3, 0.01)

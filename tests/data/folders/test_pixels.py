@@ -92,7 +92,7 @@ def test_float_images_are_divided_by_what_their_set_needs(folder, factor, white)
     [
         ([(RAMP.astype(np.float32) - 1000)], {}, r"x0.tif: cannot be read as an image \(it has values below 0, -1000"),
         ([np.full((2, 2), np.nan, np.float32)], {}, r"x0.tif: cannot be read .*nan or infinite"),
-        ([np.full((2, 2), 1e6, np.float32)], {}, r"x0.tif: has values up to 1e\+06; data.max_value says"),
+        ([np.full((2, 2), 1e6, np.float32)], {}, r"x0.tif: has values up to 1e\+06; set data.max_value"),
         ([RAMP], {"max_value": 4095}, r"x0.tif: has values up to 65535, more than data.max_value=4095"),
         ([RAMP, RAMP.astype(np.float32)], {}, r"x1.tif: has float values, but .*x0.tif integers"),
     ],

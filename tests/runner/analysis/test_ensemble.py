@@ -223,8 +223,8 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
     both = ["outputs/a", "outputs/b"]
     f, whole = (["outputs/" + name, f"outputs/{name}/checkpoints/best.pt"] for name in ("f", "whole"))
     for given, message in (
-        (["outputs/a"], "--ensemble: takes two checkpoints or more, and got 1"),
-        (["outputs/a", "outputs/a/checkpoints/last.pt"], "takes two checkpoints or more, and got 1"),
+        (["outputs/a"], "--ensemble: takes two or more checkpoints, got 1"),
+        (["outputs/a", "outputs/a/checkpoints/last.pt"], "takes two or more checkpoints, got 1"),
         (
             ["outputs/a", "outputs/limited"],
             "outputs/limited: has other images than outputs/a: data.limit is 300 there",
@@ -238,10 +238,10 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         (["outputs/a", "outputs/a/checkpoints/none.pt"], "none.pt: no such run or checkpoint"),
         (["outputs/a", "outputs/b/checkpoints/odd.pt"], "odd.pt: cannot be read"),
         (["outputs/a", "outputs/b/checkpoints"], "is no run's or sweep's folder"),
-        (["outputs/a", "stray.pt"], "stray.pt: lies in no run's folder, as RUN/checkpoints/stray.pt does"),
-        (f, "outputs/f: is of a test function, which classifies nothing"),
+        (["outputs/a", "stray.pt"], "stray.pt: is in no run's folder; it must be RUN/checkpoints/stray.pt does"),
+        (f, "outputs/f: is a run of a test function, which has no classes"),
         ([*whole, "--weights", "fit"], "--weights fit: needs a validation set"),
-        ([*both, "--weights", "1"], "--weights 1: must be fit, or 2 numbers >= 0, one a network, and not all 0"),
+        ([*both, "--weights", "1"], "--weights 1: must be fit, or 2 numbers >= 0, one for each network, not all 0"),
         ([*both, "--weights", "1,-1"], "--weights 1,-1: must be fit, or 2 numbers"),
         ([*both, "--weights", "0,0"], "not all 0"),
         ([*both, "--weights", "nan,1"], "must be fit"),
@@ -253,7 +253,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         assert (result.code, len(result.err.splitlines())) == (2, 1), (given, result.err)
         assert message in result.err
     for given, message in (
-        (both, "evaluate: takes one run, and got 2; --ensemble takes several"),
+        (both, "evaluate: takes one run, got 2; --ensemble takes several"),
         (["outputs/a", "--weights", "fit"], "--weights: is for --ensemble"),
         (["outputs/a", "--json", "--follow"], "--json: is not for --follow"),
     ):

@@ -281,8 +281,8 @@ def test_what_does_not_belong_together_is_refused(trainopt, trained, runs, tmp_p
     torch.save({**states[0], "model": {}}, a / "checkpoints/empty.pt")
     two, at_a = ["outputs/mlp0", "outputs/mlp1"], "outputs/mlp0/checkpoints"
     for given, message in (
-        (["outputs/mlp0"], "landscape: takes two or three checkpoints, and got 1"),
-        ([*two, f"{at_a}/mean.pt", f"{at_a}/same.pt"], "takes two or three checkpoints, and got 4"),
+        (["outputs/mlp0"], "landscape: takes two or three checkpoints, got 1"),
+        ([*two, f"{at_a}/mean.pt", f"{at_a}/same.pt"], "takes two or three checkpoints, got 4"),
         (
             ["outputs/mlp0", "outputs/wide"],
             "outputs/wide: has another network than outputs/mlp0: model.hidden is [7]",
@@ -296,7 +296,7 @@ def test_what_does_not_belong_together_is_refused(trainopt, trained, runs, tmp_p
         (["outputs/mlp0", f"{at_a}/same.pt"], "same: holds the same weights as outputs/mlp0 last"),
         ([*two, f"{at_a}/mean.pt"], "lie on one line; give two of them"),
         (["outputs/mlp0", f"{at_a}/empty.pt"], "empty.pt: does not fit the network of outputs/mlp0 last"),
-        (["outputs/f", "outputs/f/checkpoints/best.pt"], "is of a test function, which classifies nothing"),
+        (["outputs/f", "outputs/f/checkpoints/best.pt"], "is a run of a test function, which has no classes"),
         (["outputs/mlp0", "nowhere"], "nowhere: no such run or checkpoint"),
         ([*two, "--points", "2"], "--points 2: must be at least 3"),
         ([*two, "--beyond", "-1"], "--beyond -1.0: must be in [0, 10]"),

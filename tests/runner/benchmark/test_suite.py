@@ -56,7 +56,7 @@ def test_what_a_file_says(written):
         ("direction: minimize", "direction: down", "mine.yaml: workloads.one.direction: down: no such direction"),
         ("validation_loss", "loss", "mine.yaml: workloads.one.metric: loss: give SET_NAME, as validation_top1"),
         ("held_out_of: one", "held_out_of: ones", "mine.yaml: workloads.two.held_out_of: ones: no such workload"),
-        ("held_out_of: one", "held_out_of: two", "mine.yaml: workloads.two.held_out_of: two: is held out itself"),
+        ("held_out_of: one", "held_out_of: two", "mine.yaml: workloads.two.held_out_of: two: is itself held out"),
         ("target: 90", "target: high", "mine.yaml: workloads.two.target: must be a number or null, and is high"),
         ("{trials: 2,", "{trials: 0,", "mine.yaml: full.trials: must be an integer >= 1, and is 0"),
         ("about: first, ", "", "mine.yaml: workloads.one.about: is missing; it must be text"),

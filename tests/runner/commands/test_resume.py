@@ -91,17 +91,17 @@ def test_more_patience_lets_a_run_go_on(trained, tmp_path):
 
 
 REFUSED = {
-    "optimizer.lr=0.2": "optimizer.lr=0.2: the past of the run had 0.1, so this is another run; what may change is",
+    "optimizer.lr=0.2": "optimizer.lr=0.2: the run had 0.1 until now, and would be another run; what may change is",
     "optimizer=adam": "optimizer=adam: the run has optimizer=sgd",
-    "run.name=b": "the past of the run had",
+    "run.name=b": " until now, and would be another run",
     "epochs=5": "epochs: unknown key; did you mean duration=5epochs?",
     "duratoin=5epochs": "did you mean duration?",
-    "+x=1": "is no KEY=VALUE",
+    "+x=1": "must be KEY=VALUE",
     "duration=3": "duration=3: must be a duration",
     "duration=5epochs,6epochs": "gives several values",
     "duration=1epochs": "has no steps to come, after 14 steps (2 epochs)",
     "keep_checkpoints.last=3": "keep_checkpoints.last: the run has no steps to come",
-    "early_stopping.patience=3": "the past of the run had null",
+    "early_stopping.patience=3": "the run had null until now",
     "device=cuda:7": "device=cuda:7",
     "logger=nonsense": "logger=nonsense",
 }

@@ -243,7 +243,7 @@ def test_trials_of_a_search_are_no_runs(tmp_path):
         made_up_run(tmp_path / f"search/{number}", 0, config={"optimizer.lr": 0.1 * (number + 1)})
     jobs = [{"folder": str(n), "overrides": [], "trial": n, "searched": ["optimizer.lr"]} for n in range(2)]
     (tmp_path / "search/sweep.json").write_text(json.dumps({"overrides": [], "workers": 1, "jobs": jobs}))
-    with pytest.raises(UserError, match="search: holds trials of a search alone"):
+    with pytest.raises(UserError, match="search: holds only trials of a search"):
         read_comparison([tmp_path / "search"])
     comparison = read_comparison([tmp_path / "runs", tmp_path / "search"])
     assert [len(method.runs) for method in comparison.methods] == [1]

@@ -338,11 +338,11 @@ class Scaled(nn.Module):
         ),
         (
             "model=mlp probe.fisher.benchmark=true deterministic=true",
-            "probe.fisher: benchmark=true: timing decides about the last bits; not with deterministic=true",
+            "probe.fisher: benchmark=true: timing changes the last bits; give false with deterministic=true",
         ),
         (
             "model=mlp probe.fisher.benchmark=true batching=norm_test",
-            "probe.fisher: benchmark=true: timing decides about the last bits, and batching follows; give false",
+            "probe.fisher: benchmark=true: timing changes the last bits, on which batching depends; give false",
         ),
         (
             "model=mlp probe=[fisher,gradient_noise] probe.fisher.benchmark=true",

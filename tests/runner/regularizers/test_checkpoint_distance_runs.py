@@ -231,7 +231,7 @@ REFUSED = {
     "no occasion": ({"at": "[]"}, "at=[]: there is no reason to take a snapshot"),
     "no such run": ({"files": "[outputs/none]"}, "files: outputs/none: no such checkpoint"),
     "another network": ({"files": "[outputs/other]"}, "of shape [9, 64], and must be of shape [8, 64]"),
-    "too many files": ({"files": "[a,b]", "keep": 1}, "keep=1: there are 2 files; keep as many, or null"),
+    "too many files": ({"files": "[a,b]", "keep": 1}, "keep=1: there are 2 files; give at least as many, or null"),
     "a width of 0": ({"sigma": 0}, "regularizer.checkpoint_distance.sigma=0: must be > 0"),
     "no duration": ({"at": "[3]"}, "regularizer.checkpoint_distance.at=[3]: must be a list of duration"),
 }

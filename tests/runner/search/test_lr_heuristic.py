@@ -317,7 +317,7 @@ def test_two_searches_at_a_time_share_the_work(tmp_path):
         ("hydra.sweeper.parameter=nothing", "hydra.sweeper.parameter=nothing: there is no such key"),
         ("hydra.sweeper.parameter=seed", "seed=0.1: must be an integer"),
         ("optimizer.lr=0.1", "optimizer.lr=0.1: is what the sweeper searches; leave it out"),
-        ("hydra.sweeper.exponents=[]", "hydra.sweeper.exponents=[]: must have an element"),
+        ("hydra.sweeper.exponents=[]", "hydra.sweeper.exponents=[]: must not be empty"),
         ("hydra.sweeper.exponents=[0.5]", "hydra.sweeper.exponents=[0.5]: must be a list of integer"),
         ("hydra.sweeper.factors=[1]", "hydra.sweeper.factors=[1]: must be a list of number > 1"),
         ("hydra.sweeper.steps=0", "hydra.sweeper.steps=0: must be an integer >= 1"),

@@ -217,7 +217,7 @@ def test_a_table_whose_efforts_differ_is_refused_in_a_line(trainopt, sweep, dama
     result = trainopt("compare", "sweep", "--out", "out")
     assert result.code == 2
     assert message in result.err
-    assert "; --force compares all the same" in result.err
+    assert "; --force compares nevertheless" in result.err
     assert result.err.count("\n") == 1
     assert not (sweep.parent / "out").exists()
 

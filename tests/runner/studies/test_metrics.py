@@ -351,7 +351,7 @@ def test_what_is_no_longer_asked_for_is_dropped(snapshots, tmp_path):
             {"ensemble": {"of": "checkpoints", "which": [0, 1], "value": "top"}},
             "value: top: no such value; there are",
         ),
-        ({"ensemble": {"of": "checkpoints", "which": [0], "value": "top1"}}, "takes two checkpoints or more"),
+        ({"ensemble": {"of": "checkpoints", "which": [0], "value": "top1"}}, "takes two or more checkpoints"),
         ({"landscape": {"between": [0, 0], "value": "distance"}}, "landscape: takes two or three"),
     ],
 )

@@ -140,7 +140,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
         (f"{FISHER} batching.every=3epochs", "batching.every=3epochs: never comes in a run of 1epochs"),
         (f"{FISHER} duration=9steps batching.every=20epochs", "batching.every=20epochs: never comes in a run of"),
         (f"{FISHER} batching.L_growth=null", "batching: C_growth and L_growth are both null: give the growth"),
-        (f"{FISHER} batching.L_growth=[2,1]", "batching.L_growth=[2, 1]: must be the lowest and the highest"),
+        (f"{FISHER} batching.L_growth=[2,1]", "batching.L_growth=[2, 1]: must be [lowest, highest], as [0, 5]"),
         (f"{FISHER} batching.size=4", "batching.size=4: must be between min_size=8 and max_size=512"),
         (f"{FISHER} batching.adjust=[rate]", "batching.adjust=['rate']: must be [size], [lr] or [size,lr]"),
         (
@@ -153,7 +153,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
         ),
         (
             f"{FISHER} model=resnet8 data.size=4 batching.min_size=1",
-            "batching: has batches of one, which batch norm cannot train on; give larger sizes",
+            "batching: has batches of one image, which batch norm cannot train on; give larger sizes",
         ),
         (
             f"{FISHER} batching.drop_last=true batching.max_size=2000",
@@ -197,7 +197,7 @@ def test_a_reference_run_is_read_without_what_is_not_finite_and_other_rows(tmp_p
     ("content", "message"),
     [
         (None, "holds no run; give the folder of one"),
-        ("", r"has no rows of the probe; run it with probe=\[fisher\]"),
+        ("", r"has no records of the probe; train it with probe=\[fisher\]"),
         ('{"kind": "pro', "its metrics.jsonl cannot be read"),
     ],
 )

@@ -130,7 +130,7 @@ LEVELS = "batching.scope=learning_rate: needs a schedule with levels in the unit
         ),
         (
             "model=resnet8 data.size=4 batching.stages=[8,1]",
-            "batching: has batches of one, which batch norm cannot train on; give larger sizes",
+            "batching: has batches of one image, which batch norm cannot train on; give larger sizes",
         ),
     ],
 )
@@ -141,6 +141,6 @@ def test_what_cannot_be_run_is_refused_in_one_line(command, message):
 def test_the_command_line_says_it_and_writes_nothing(trainopt, tmp_path):
     result = trainopt("model=resnet8", "data.size=4", "batching=dynamic", "batching.stages=[8,1]")
     assert result.code == 2
-    message = "batching: has batches of one, which batch norm cannot train on; give larger sizes"
+    message = "batching: has batches of one image, which batch norm cannot train on; give larger sizes"
     assert result.err == f"trainopt: {message}\n"
     assert not list(tmp_path.iterdir())

@@ -115,8 +115,8 @@ def test_every_function_is_run_and_drawn(trained, name):
     [
         (("model=function",), "the network is a function of its parameters alone; give data=none"),
         (("data=none", "model=mlp"), "data=none: the network needs data; give data=digits or another set"),
-        ((*FUNCTION, "data.validation=0.1"), "data.validation=0.1: is about images, and there are none"),
-        ((*FUNCTION, "augmentation.flip=0.5"), "augmentation.flip=0.5: is about images, and there are none"),
+        ((*FUNCTION, "data.validation=0.1"), "data.validation=0.1: is for images, and a test function has none"),
+        ((*FUNCTION, "augmentation.flip=0.5"), "augmentation.flip=0.5: is for images, and a test function has none"),
         ((*FUNCTION, "objective.label_smoothing=0.1"), "objective.label_smoothing=0.1: is about images"),
         (
             (*FUNCTION, "early_stopping.patience=3"),
