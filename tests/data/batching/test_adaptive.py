@@ -265,7 +265,7 @@ def test_resumed_in_the_middle_it_decides_the_same(stop):
             GrowthControl,
             "C_growth and L_growth are both null: give the growth per epoch, as L_growth=.*",
         ),
-        (lambda: GrowthControl([2, 1]), r"C_growth=\[2, 1\]: must be \[lowest, highest\]"),
+        (lambda: GrowthControl([2, 1]), r"C_growth=\[2, 1\]: must be \[lowest, highest\], as \[0, 5\]"),
         (lambda: GrowthControl(None, [-1, 1]), r"L_growth=\[-1, 1\]: must be >= 0; L_K never falls"),
         (
             lambda: GrowthControl([0, 1], adjust=["lr"]),
