@@ -242,11 +242,11 @@ class Counting(WithoutTrain):
         ("averaging=ema optimizer=schedulefree_adamw", "averaging: AdamWScheduleFree averages the weights itself"),
         ("averaging=swa averaging.start=1.2", "averaging.start=1.2: must be a number in [0, 1) or a duration"),
         ("averaging=swa averaging.start=9epochs", "averaging.start=9epochs: never comes in a run of 8steps"),
-        ("averaging=ema schedule=range_test", "averaging: EMA averages the weights, and a range test ends where"),
+        ("averaging=ema schedule=range_test", "averaging: EMA averages the weights, and those of a range test"),
         ("averaging=ema regularizer=[checkpoint_distance]", "regularizer.checkpoint_distance: drives the weights away"),
         (
             "optimizer=schedulefree_sgd regularizer=[checkpoint_distance]",
-            "and SGDScheduleFree averages the weights of all places; give another optimizer",
+            "while SGDScheduleFree averages the weights; give another optimizer",
         ),
         ("optimizer=schedulefree_adamw optimizer.betas=[0,0.9]", "fails in eval() after its steps (division by zero)"),
         (f"optimizer._target_={__name__}.Counting", "eval() and train() of Counting change its state"),

@@ -117,7 +117,7 @@ def test_every_function_is_run_and_drawn(trained, name):
         (("data=none", "model=mlp"), "data=none: the network needs data; give data=digits or another set"),
         ((*FUNCTION, "data.validation=0.1"), "data.validation=0.1: is for images, and a test function has none"),
         ((*FUNCTION, "augmentation.flip=0.5"), "augmentation.flip=0.5: is for images, and a test function has none"),
-        ((*FUNCTION, "objective.label_smoothing=0.1"), "objective.label_smoothing=0.1: is about images"),
+        ((*FUNCTION, "objective.label_smoothing=0.1"), "objective.label_smoothing=0.1: is for images"),
         (
             (*FUNCTION, "early_stopping.patience=3"),
             "early_stopping.min_step_norm ends a run where its steps become short",
