@@ -82,7 +82,7 @@ def check_patience(change: Change) -> None:
     before = change.before.get(key, now)
     if key in change.before and now is not None and (before is None or now < before):
         past = yaml_text(before)
-        raise UserError(f"{key}={now}: the run had {past} until now, and would perhaps have ended; give more, or null")
+        raise UserError(f"{key}={now}: the run had {past} until now, and might have ended; give more, or null")
 
 
 def check_what_follows(change: Change) -> None:

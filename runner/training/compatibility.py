@@ -97,7 +97,7 @@ def check_change(change: Change, run: Run, state: dict[str, Any], folder: Path) 
     key = "evaluate_every"
     followers = follow_evaluations(run)
     if key in change.before and followers:
-        raise UserError(f"{key}={run.evaluate_every}: {followers[0]} depends on earlier evaluations")
+        raise UserError(f"{key}={run.evaluate_every}: {followers[0]} follows evaluations, which would have been others")
 
 
 def check_goes_on(change: Change, run: Run, state: dict[str, Any]) -> None:
