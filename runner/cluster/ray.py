@@ -157,7 +157,7 @@ def check_resources(address: str, settings: RaySettings, is_local: bool) -> None
     Raises:
         UserError: the cluster is that of this machine.
     """
-    asked = {"GPU": settings.gpus, "CPU": settings.cpus or 1, "memory": settings.memory_bytes or 0}
+    asked = {"GPU": settings.gpu_count, "CPU": settings.cpus or 1, "memory": settings.memory_bytes or 0}
     nodes = [node.resources_total or {} for node in nodes_at(address) if node.state == "ALIVE"]
     if not nodes or any(all(node.get(name, 0) >= number for name, number in asked.items()) for node in nodes):
         return

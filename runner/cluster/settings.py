@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from ..config.explain import broken_yaml, not_utf8
 from ..config.options import CLUSTERS, CONF, Vocabulary, option_content, shipped
 from ..config.overrides import split_override
 from ..config.validate import check_value
@@ -17,6 +19,8 @@ from ..system.hydra_compat import parse_override
 
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # what sbatch takes
 MEMORY = r"(\d+)([KMGT]?)"
+GPUS = re.compile(r"([\w.-]+:)?\d+")  # a type, where there is one, and a number, as sbatch takes them
+LEAST_MEMORY = 100  # MB: with less no task begins, so a number below it was meant in another unit
 # Options of sbatch that are set here, and the keys that set them; None: no key does.
 OWN_OPTIONS = {
     **dict.fromkeys(("array", "chdir", "clusters", "error", "job-name", "no-requeue", "open-mode", "output"), None),
@@ -33,13 +37,18 @@ Settings = TypeVar("Settings", bound="ClusterSettings")
 class ClusterSettings:
     """The keys that the files of conf/cluster share; comments in these explain them."""
 
-    gpus: int
+    gpus: int | str
     cpus: int | None
     memory: str | None
     array_parallelism: int | None
     runs_per_job: int
     setup: list[str]
     extra: dict[str, Any]
+
+    @property
+    def gpu_count(self) -> int:
+        """The number of GPUs of a task on each node, of any type or of one."""
+        return int(str(self.gpus).rpartition(":")[2])
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ class SlurmSettings(ClusterSettings):
     account: str | None
 
     def __post_init__(self) -> None:
+        if isinstance(self.gpus, str) and not GPUS.fullmatch(self.gpus):
+            raise UserError(f"{CLUSTERS}.gpus={self.gpus}: must be a number, as 2, or a type and a number, as a100:2")
+        if self.memory is not None:
+            check_memory(self.memory)
         if self.time is not None and not TIME.fullmatch(self.time):
             raise UserError(f"{CLUSTERS}.time={self.time}: must be minutes, as 30, or as in 4:00:00 or 1-12:00:00")
         if self.time is not None and 0 < seconds_of(self.time) <= self.grace:
@@ -66,8 +79,11 @@ class SlurmSettings(ClusterSettings):
             if name in OWN_OPTIONS:
                 advice = f"write {CLUSTERS}.{key}" if key else "it is set already; leave it out"
                 raise UserError(f"{CLUSTERS}.extra.{name}: {advice}")
-            if name == "gres" and "gpu" in str(value) and self.gpus:
-                raise UserError(f"{CLUSTERS}.extra.gres={value}: write {CLUSTERS}.gpus; or {CLUSTERS}.gpus=0 beside it")
+            if name == "gres" and "gpu" in str(value) and self.gpu_count:
+                asked = f"{CLUSTERS}.gpus={str(value).partition('gpu:')[2] or 1}"
+                raise UserError(
+                    f"{CLUSTERS}.extra.gres={value}: write {asked} in its place, or {CLUSTERS}.gpus=0 beside it"
+                )
 
 
 def seconds_of(time: str) -> int:
@@ -97,8 +113,20 @@ class RaySettings(ClusterSettings):
         return int(number) << 10 * ("KMGT".index(unit or "M") + 1)
 
     def __post_init__(self) -> None:
-        if self.memory is not None and not re.fullmatch(MEMORY, self.memory):
-            raise UserError(f"{CLUSTERS}.memory={self.memory}: must be a number of MiB, or as in 16G")
+        if isinstance(self.gpus, str):
+            advice = f"a number and {CLUSTERS}.extra={{accelerator_type: A100}}"
+            raise UserError(f"{CLUSTERS}.gpus={self.gpus}: has a type, which SLURM takes; with --to ray write {advice}")
+        if self.memory is not None:
+            check_memory(self.memory)
+
+
+def check_memory(text: str) -> None:
+    """Raises UserError if a text is no amount of memory, or of so little that another unit was meant."""
+    match = re.fullmatch(MEMORY, text)
+    if not match:
+        raise UserError(f"{CLUSTERS}.memory={text}: must be as 16G or 4000M")
+    if not match[2] and 0 < int(text) < LEAST_MEMORY:
+        raise UserError(f"{CLUSTERS}.memory={text}: is in megabytes without a unit; write {text}G")
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -131,11 +159,13 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
         if path is None:
             hint = nearest(option, vocabulary.options(CLUSTERS)) or "; --config-dir DIR names the folder that has it"
             raise UserError(f"{CLUSTERS}={option}: there is no {CLUSTERS}/{option}.yaml{hint}")
-        node |= {**option_content(path), **time_as_written(path)}
+        content = settings_in(path)
+        check_value(f"{path}: extra", content.get("extra", {}), f"{CLUSTERS}.extra")
+        node |= {**content, "extra": {**node["extra"], **content.get("extra", {})}}
     for key, value in overrides:
         name, _, below = key.removeprefix(f"{CLUSTERS}.").partition(".")
-        if below and name == "extra":
-            node["extra"] = {**node["extra"], below: value}
+        if name == "extra" and (below or isinstance(value, dict)):  # as Hydra merges a section
+            node["extra"] = {**node["extra"], **({below: value} if below else value)}
         elif key != CLUSTERS:
             node[key.removeprefix(f"{CLUSTERS}.")] = value
     keys = list(kind.__dataclass_fields__)
@@ -153,10 +183,22 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
     return kind(**(node | texts))
 
 
-def time_as_written(path: Path) -> dict[str, str]:
-    """Returns {"time": …} where a file has it, as its text: YAML reads 4:00:00 as a number of seconds."""
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    return {"time": content["time"]} if content.get("time") not in (None, "null", "~", "") else {}
+def settings_in(path: Path) -> dict[str, Any]:
+    """Returns the keys in a file; the time as its text, as YAML reads 4:00:00 as a number of seconds.
+
+    Raises:
+        UserError: it is no YAML, or holds no section of keys.
+    """
+    try:
+        content = option_content(path)
+        texts = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(broken_yaml(error)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(not_utf8(path, error)) from error
+    if not isinstance(texts, dict):
+        raise UserError(f"{path}: holds no keys; write lines as in gpus: 1")
+    return {**content, **({"time": texts["time"]} if content.get("time") is not None else {})}
 
 
 def parsed(text: str) -> tuple[str, Any]:

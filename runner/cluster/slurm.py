@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..system.environment import IN_TASK
+from ..system.environment import IN_TASK, LIMIT_CAME
 from ..system.errors import UserError, one_line
 from .scheduler import Scheduler, Task
 from .settings import SlurmSettings
@@ -36,6 +36,9 @@ QUEUE_SECONDS = 20.0  # of squeue, which only reads
 OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
 SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
+# SIGUSR2, ahead of the time limit, may come before Python handles it: env holds it back until then. That of coreutils
+# before 8.31 cannot, and the signal is ignored meanwhile.
+HOLD = ("trap '' USR2", "hold='env --default-signal=USR2 --block-signal=USR2'; $hold true 2>/dev/null || hold=")
 IS_CANCELLED = re.compile(r"CANCELLED AT \S+ \*\*\*")  # else it says why: DUE TO TIME LIMIT
 
 
@@ -191,8 +194,9 @@ def check_processes(settings: SlurmSettings, is_search: bool, launcher: str) -> 
     if launcher != "basic" and settings.nodes * settings.processes > 1:
         raise UserError(f"{several} a run takes all processes of its task; leave hydra/launcher={launcher} out")
     number = settings.processes
-    if 0 < settings.gpus < number:
-        raise UserError(f"cluster.processes={number}: each has a GPU of its own; write cluster.gpus={number}, or 0")
+    if 0 < settings.gpu_count < number:
+        enough = re.sub(r"\d+$", str(number), str(settings.gpus))
+        raise UserError(f"cluster.processes={number}: each has a GPU of its own; write cluster.gpus={enough}, or 0")
 
 
 def batch_script(path: Path, submission: Submission, settings: SlurmSettings, module: str) -> str:
@@ -217,7 +221,7 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
         "ntasks-per-node": settings.processes,
         "partition": settings.partition,
         "time": settings.time,
-        "gpus-per-node": settings.gpus or None,
+        "gpus-per-node": settings.gpus if settings.gpu_count else None,
         "cpus-per-task": settings.cpus,
         "mem": settings.memory,
         "account": settings.account,
@@ -229,17 +233,16 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
         if value not in (None, False)
     ]
     command = shlex.join([sys.executable, "-u", "-m", module, str(path.resolve())])
-    # a signal that comes before Python handles it would end the task; SIGTERM, which follows at the limit, is handled
     number = settings.processes
     cores = f"${{SLURM_CPUS_PER_TASK:-$((${{SLURM_CPUS_ON_NODE:-{number}}} / {number}))}}"
     lines += [
+        f"trap 'export {LIMIT_CAME}=1' USR2",
         f"export {IN_TASK}=1",
-        "trap '' USR2",
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}",
         "set -e",
         SETUP_END,
     ]
-    return "\n".join(["#!/bin/bash", *lines, *settings.setup, f"exec {command}"]) + "\n"
+    return "\n".join(["#!/bin/bash", *lines, *settings.setup, *HOLD, f"exec $hold {command}"]) + "\n"
 
 
 def quoted(value: object) -> str:

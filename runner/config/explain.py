@@ -49,7 +49,7 @@ def explain(error: Exception, overrides: list[str], vocabulary: Vocabulary) -> s
         vocabulary: the options that there are.
     """
     if isinstance(error, yaml.YAMLError):
-        return _broken_yaml(error)
+        return broken_yaml(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(str(error.missing_cfg_file), error.options or (), vocabulary)
     if isinstance(error, OverrideParseException):
@@ -82,10 +82,16 @@ def no_keys(path: Path) -> str:
     return f"{path}: holds no keys; an option is a section of keys, as in _target_: package.Class"
 
 
-def _broken_yaml(error: yaml.YAMLError) -> str:
+def broken_yaml(error: Exception) -> str:
+    """Returns the line about a file that cannot be parsed, with the place in it."""
     mark = getattr(error, "problem_mark", None)
     place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
     return f"{place}: is no valid YAML ({one_line(getattr(error, 'problem', None) or error)})"
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """Returns the line about a file that is no text in UTF-8."""
+    return f"{path}: is no text in UTF-8 (byte {error.start + 1}); save it in UTF-8"
 
 
 def _not_utf8(overrides: list[str], vocabulary: Vocabulary) -> str:
@@ -94,7 +100,7 @@ def _not_utf8(overrides: list[str], vocabulary: Vocabulary) -> str:
         try:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            return f"{path}: is no text in UTF-8 (byte {error.start + 1}); save it in UTF-8"
+            return not_utf8(path, error)
     return "a YAML file in the configuration folders is no text in UTF-8"
 
 

@@ -6,6 +6,7 @@ import sys
 from .errors import UserError
 
 IN_TASK = "TRAINOPT_IN_TASK"  # set where a cluster's queue starts again what it ends
+LIMIT_CAME = "TRAINOPT_LIMIT_CAME"  # set where the signal ahead of the time limit came before this process began
 CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, read where --config-dir is not typed
 
 

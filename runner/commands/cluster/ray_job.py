@@ -68,7 +68,12 @@ def main() -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))  # after Ray's
     cores = settings.cpus or 1
-    options = {"num_gpus": settings.gpus, "num_cpus": cores, "memory": settings.memory_bytes, "max_retries": RETRIES}
+    options = {
+        "num_gpus": settings.gpu_count,
+        "num_cpus": cores,
+        "memory": settings.memory_bytes,
+        "max_retries": RETRIES,
+    }
     function = ray.remote(**{**options, **settings.extra})(run_command)
 
     waiting, failures = deque(range(len(submission.tasks))), 0

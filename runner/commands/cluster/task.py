@@ -11,35 +11,48 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from ...system.environment import LIMIT_CAME
+from ...system.errors import exit_code_of
+
 
 class TimeLimit:
     """Stops this process as SIGTERM does when SIGUSR2 comes.
 
     Attributes:
         comes: whether it came.
+        is_begun: whether the task's work has begun: until then main looks.
     """
 
-    comes = False
+    def __init__(self) -> None:
+        self.comes = LIMIT_CAME in os.environ
+        self.is_begun = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handles the signal."""
         del number, frame
         self.comes = True
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # no run has begun: main looks
-            return
-        os.kill(os.getpid(), signal.SIGTERM)
+        if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self.is_begun:  # but no run, so there is nothing to write
+            raise KeyboardInterrupt(signal.SIGTERM)
 
 
 def main() -> None:
     """Runs the task that SLURM's environment names, and exits with its code."""
     limit = TimeLimit()
     signal.signal(signal.SIGUSR2, limit.handle)  # before the imports, which take long
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # the batch script holds it back until here
     from ...cluster.attempts import note_time_limit
     from ...cluster.slurm import requeue
     from .worker import work
 
     path, index = Path(sys.argv[1]), int(os.environ["SLURM_ARRAY_TASK_ID"])
-    code = 128 + signal.SIGTERM if limit.comes else work(path, index)
+
+    def begin() -> int:
+        limit.is_begun = True
+        return 128 + signal.SIGTERM if limit.comes else work(path, index)
+
+    code = exit_code_of(begin, debug=False)
     for number in (signal.SIGTERM, signal.SIGUSR2):  # SLURM sends the first to what it queues again
         signal.signal(number, signal.SIG_IGN)
     if limit.comes and code and note_time_limit(path, index):

@@ -61,8 +61,54 @@ def test_a_batch_script_asks_for_what_was_set(tmp_path: Path) -> None:
     assert asked >= {"job-name=a.1", "array=0-1%5", "time=2:00:00", "cpus-per-task=8", "mem=16G", "gpus-per-node=1"}
     assert asked >= {"requeue", "signal=B:USR2@120", "exclusive", 'comment="two words"'}
     assert not any(text.startswith(("partition", "account", "qos")) for text in asked)
-    assert lines[-2] == "module load cuda"
+    assert "module load cuda" in lines[-4:-1]
     assert lines[-1].endswith(f"-m some.module {tmp_path}/a.1.json")
+
+
+def test_gpus_may_have_a_type(tmp_path: Path) -> None:
+    for typed, asked in {
+        "a100:2": "a100:2",
+        "1g.10gb:1": "1g.10gb:1",
+        "3": "3",
+        "a100": None,
+        "gpu:a100:1": None,
+    }.items():
+        if asked is None:
+            with pytest.raises(UserError, match=f"cluster.gpus={typed}: must be a number, as 2, or .* as a100:2"):
+                read_settings([f"cluster.gpus={typed}"], [])
+            continue
+        settings = read_settings([f"cluster.gpus={typed}"], [])
+        script = batch_script(tmp_path / "a.1.json", Submission("a.1", [], [["one"]]), settings, "some.module")
+        assert f"#SBATCH --gpus-per-node={asked}" in script.splitlines()
+    with pytest.raises(UserError, match="write cluster.gpus=a100:4 in its place"):
+        read_settings(["cluster.extra={gres: 'gpu:a100:4'}"], [])
+
+
+def test_options_of_sbatch_are_added_to_those_of_the_lab(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "slurm.yaml").write_text("extra: {qos: long, nice: 5}\n")
+    (tmp_path / "cluster" / "big.yaml").write_text("extra: {constraint: a100}\n")
+    (tmp_path / "cluster" / "empty.yaml").write_text("# nothing yet\n")
+    typed = ["cluster=big", "cluster=empty", "cluster.extra={nice: 7, qos: null}", "cluster.extra.comment=x"]
+    extra = read_settings(typed, [tmp_path]).extra
+    assert extra == {"qos": None, "nice": 7, "constraint": "a100", "comment": "x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"gpus: 1\n time: [3\n", r"bad.yaml, line 2, column \d+: is no valid YAML"),
+        (b"- gpus\n", "bad.yaml: holds no keys"),
+        (b"# \xff\n", "bad.yaml: is no text in UTF-8"),
+        (b"extra: [exclusive]\n", "bad.yaml: extra=.*: must be a section"),
+        (b"memory: 16\n", "cluster.memory=16: is in megabytes without a unit; write 16G"),
+    ],
+)
+def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_settings(["cluster=bad"], [tmp_path])
 
 
 def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -106,6 +152,8 @@ def test_a_run_of_several_processes_asks_for_as_many(tmp_path: Path) -> None:
     assert {"--nodes=2", "--ntasks=6", "--ntasks-per-node=3", "--gpus-per-node=4"} <= set(script.split())
     with pytest.raises(UserError, match=r"write cluster.gpus=3, or 0"):
         check_processes(read_settings([*typed[:2], "cluster.gpus=1"], []), False, "basic")
+    with pytest.raises(UserError, match=r"write cluster.gpus=a100:3, or 0"):
+        check_processes(read_settings([*typed[:2], "cluster.gpus=a100:1"], []), False, "basic")
     with pytest.raises(UserError, match="trials of a search are runs of one process"):
         check_processes(settings, True, "basic")
     with pytest.raises(UserError, match="leave hydra/launcher=joblib out"):
@@ -116,8 +164,10 @@ def test_settings_of_ray() -> None:
     settings = settings_of(["cluster.memory=16G", "cluster.extra={num_gpus: 0.5}"], [], "ray", RaySettings)
     assert (settings.memory_bytes, settings.gpus, settings.extra) == (16 << 30, 1, {"num_gpus": 0.5})
     assert settings_of(["cluster.memory=512"], [], "ray", RaySettings).memory_bytes == 512 << 20
-    with pytest.raises(UserError, match="cluster.memory=much: must be a number of MiB, or as in 16G"):
+    with pytest.raises(UserError, match="cluster.memory=much: must be as 16G or 4000M"):
         settings_of(["cluster.memory=much"], [], "ray", RaySettings)
+    with pytest.raises(UserError, match=r"cluster.gpus=a100:1: .*accelerator_type"):
+        settings_of(["cluster.gpus=a100:1"], [], "ray", RaySettings)
     with pytest.raises(UserError, match=r"cluster.partition: no such key; with --to ray there are .*address"):
         settings_of(["cluster.partition=long"], [], "ray", RaySettings)
 

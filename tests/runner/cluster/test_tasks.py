@@ -1,7 +1,9 @@
 """What becomes of the tasks of a submission, with made-up programs in SLURM's place."""
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from trainopt.runner.cluster.queue import read_table_with_queue
 from trainopt.runner.cluster.settings import SlurmSettings, read_settings
 from trainopt.runner.cluster.slurm import COLUMNS, batch_script
 from trainopt.runner.cluster.submissions import Submission, log_path
+from trainopt.runner.commands.cluster import task
 from trainopt.runner.commands.cluster.worker import work
 from trainopt.runner.records.job_table import write_plan
 from trainopt.runner.system.files import write_json
@@ -163,3 +166,25 @@ def test_one_job_is_cancelled_by_its_name_or_its_folder(
         assert (tmp_path / "cancelled").read_text() == "7_1\n"
         (tmp_path / "cancelled").unlink()
     assert "cancelled 2 tasks" in trainopt("cancel", "sweep", "a", "b", "d").out
+
+
+@pytest.mark.parametrize("moment", ["setup", "start"])
+def test_a_signal_before_python_handles_it_is_not_lost(
+    submitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    if subprocess.run(["env", "--block-signal=USR2", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("env of coreutils before 8.31")
+    use_programs(monkeypatch, tmp_path / "bin", scontrol=f"echo $* >> {tmp_path}/asked")
+    _, path = submitted
+    setup = f"cluster.setup=['touch {tmp_path}/begun','sleep 0.3']"
+    settings = read_settings([setup], [], "slurm", SlurmSettings)
+    script = batch_script(path, Submission("s.1", [], [["a", "b"]]), settings, task.__name__)
+    env = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7"}
+    with subprocess.Popen(["bash", "-c", script], env=env, stderr=subprocess.PIPE, text=True) as process:
+        command = Path(f"/proc/{process.pid}/cmdline")
+        while not (tmp_path / "begun").exists() or (moment == "start" and b"bash" in command.read_bytes()):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGUSR2)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert (tmp_path / "asked").read_text() == "requeue 7_0\n"
