@@ -53,9 +53,9 @@ def quick_disk():
 def quick_figures(request, monkeypatch):
     """Figures are made, but their files are empty: to draw one takes longer than most runs.
 
-    Those of tests marked `draws` or `slow` are drawn.
+    Those of tests marked `draws` are drawn.
     """
-    if not any(request.node.get_closest_marker(name) for name in ("draws", "slow")):
+    if request.node.get_closest_marker("draws") is None:
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 

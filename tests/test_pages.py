@@ -10,12 +10,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from helpers import ROOT
+from trainopt import data
 from trainopt.runner.cli import COMMANDS
 
 README = "README.md"
@@ -131,9 +134,30 @@ def modules(tmp_path):
     sys.modules.pop("mine", None)
 
 
+@pytest.fixture
+def read_less(monkeypatch):
+    """Lets a function that reads data return a part of it, every so many images, so that runs take less time."""
+
+    def let(name, every):
+        read = getattr(data, name)
+
+        @wraps(read)
+        def part(*arguments, **more):
+            whole = read(*arguments, **more)
+            parts = ("x_train", "y_train", "x_test", "y_test")
+            return replace(whole, **{part: getattr(whole, part)[::every] for part in parts})
+
+        monkeypatch.setattr(data, name, part)
+
+    return let
+
+
 @pytest.mark.slow
+@pytest.mark.draws
 @pytest.mark.parametrize("section", FREE)
-def test_its_commands(trainopt, modules, section):
+def test_its_commands(trainopt, modules, read_less, section):
+    if not any("/step-" in command for command in FREE[section]):  # with all digits, the run has so many steps
+        read_less("digits", every=5)
     modules(section.partition(":")[0])
     for command in FREE[section] + commands_in(SECTIONS.get(RUN_AFTER.get(section), ""), "sh"):
         result = trainopt(*shlex.split(command)[1:])
@@ -141,7 +165,8 @@ def test_its_commands(trainopt, modules, section):
 
 
 @pytest.mark.slow
-def test_commands_on_real_data(trainopt, real_data):
+def test_commands_on_real_data(trainopt, real_data, read_less):
+    read_less("torchvision_arrays", every=10)
     commands = [c for commands in RUN.values() for c in commands if NEEDS_DATA.search(c)]
     assert len(commands) >= 3
     for command in commands:

@@ -120,6 +120,7 @@ def fuzz_litter(draw, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 @pytest.mark.parametrize("kind", [f for name, f in globals().items() if name.startswith("fuzz_")])
 def test_drawn_inputs(kind, tmp_path):
     check_kinds(kind, tmp_path)

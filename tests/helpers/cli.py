@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ def forked(*arguments: str, folder: Path, before: Callable[[], object] = lambda:
 def start_fork(*arguments: str, folder: Path, before: Callable[[], object] = lambda: None) -> int:
     """As `forked`, without waiting; returns the process's number."""
     import_once()
+    _composed("model=mlp")  # Hydra's plugins and the tables of its parser
+    if {"-m", "compare", "benchmark", "reproduce"} & {*arguments}:
+        import_module("trainopt.runner.comparison.report")  # pandas and SciPy with it
+        import_module("trainopt.runner.trials.figures")  # Optuna and scikit-learn
     end_workers()  # those of a sweep in this process: a copy that took them over would wait for their thread for ever
     pid = os.fork()
     if pid:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import free_port
+from helpers.cli import prepared
 from helpers.runs import train_run
 from trainopt.runner.distributed import batch_norm, group, interrupt  # noqa: F401 - once, for all copies
 from trainopt.runner.sweeps.run_job import import_once
@@ -136,6 +137,7 @@ def start_ranks(
         before: called first in each process, with its rank.
     """
     import_once()
+    prepared(*line.split())  # once, for all copies
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     return [_forked(rank, size, port, line, folder, fault, before) for rank in range(size)]

@@ -61,6 +61,7 @@ def runs(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_quick_then_whole_then_once_more(folder):
     assert benchmark(folder, "--quick") == 0, output(folder)
     quick = runs(folder)

@@ -15,20 +15,15 @@ def test_the_first_command_learns_digits(trainopt, tmp_path):
 
 
 def test_a_network_for_imagenet_trains_on_the_default_data(trainopt):
-    result = trainopt("model=resnet50", "optimizer=adam", "duration=5steps")
+    result = trainopt("model=resnet50", "optimizer=adam", "duration=2steps", "data.limit=64")
     assert result.code == 0
     assert "images are upsampled from 8x8 to 32x32 pixels" in result.out
 
 
 def test_inception_trains_on_the_default_data(trainopt):
-    result = trainopt("model=inception_v3", "optimizer=adam", "duration=2steps", "data.limit=64")
+    result = trainopt("model=inception_v3", "optimizer=adam", "duration=2steps", "data.limit=16")
     assert result.code == 0
     assert "images are upsampled from 8x8 to 75x75 pixels" in result.out
-
-
-def test_a_compiled_network_trains(trainopt, tmp_path):
-    assert trainopt("model=mlp", "compile=true", "duration=3epochs", "run.name=a").code == 0
-    assert summary(tmp_path / "outputs/a")["final"]["top1"] > 50
 
 
 def test_the_fisher_probe_measures_a_compiled_network_and_leaves_it_as_it_was(trainopt, tmp_path):
@@ -52,8 +47,8 @@ def test_a_small_network_learns_mnist(trainopt, tmp_path, real_data):
 
 
 def test_a_residual_network_trains_on_cifar10(trainopt, tmp_path, real_data):
-    command = ("model=resnet20", "data=cifar10", "data.limit=5000", "duration=2epochs", "run.name=a")
-    assert trainopt(*command).code == 0
+    command = ("model=resnet20", "data=cifar10", "data.limit=2000", "batching.size=32", "duration=2epochs")
+    assert trainopt(*command, "run.name=a").code == 0
     found = summary(tmp_path / "outputs/a")
     assert found["final"]["top1"] > 20
-    assert (found["training_images"], found["test_images"]) == (5000, 1000)
+    assert (found["training_images"], found["test_images"]) == (2000, 400)

@@ -223,6 +223,7 @@ def test_a_diverged_run_has_no_value_of_a_metric_whose_chance_level_is_unknown(e
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_a_heat_map_is_drawn(trained):
     from trainopt.runner.reporting.metric_arrays import draw_metric_arrays
 

@@ -84,11 +84,7 @@ def states(folder: Path) -> dict[int, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "numbers"),
-    [
-        ("basic", SIX),
-        pytest.param("joblib", TWELVE, marks=pytest.mark.slow),
-        pytest.param("basic", TWELVE, marks=pytest.mark.slow),
-    ],
+    [("basic", SIX), ("joblib", TWELVE)],
 )
 def test_a_sweep_is_finished_by_the_second_time(finished, tmp_path, launcher, numbers):
     (tmp_path / "their_sweep.py").write_text(THEIRS)
