@@ -59,6 +59,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
 }
 RUN_AFTER = {"docs/quickstart.md: Compare": "docs/tune_and_compare.md: From runs to a conclusion"}  # with its runs
 OTHER_PROGRAMS = {"git", "wandb", "make"}
+COUNTS_STEPS = re.compile("/step-|tournament")  # a run needs so many, or has so many with all digits
 OPEN = re.compile(r"(?:tag|int|interval|choice|range)\(")  # a value that a search chooses
 
 
@@ -156,7 +157,7 @@ def read_less(monkeypatch):
 @pytest.mark.draws
 @pytest.mark.parametrize("section", FREE)
 def test_its_commands(trainopt, modules, read_less, section):
-    if not any("/step-" in command for command in FREE[section]):  # with all digits, the run has so many steps
+    if not any(COUNTS_STEPS.search(command) for command in FREE[section]):
         read_less("digits", every=5)
     modules(section.partition(":")[0])
     for command in FREE[section] + commands_in(SECTIONS.get(RUN_AFTER.get(section), ""), "sh"):

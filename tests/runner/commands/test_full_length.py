@@ -51,4 +51,4 @@ def test_a_residual_network_trains_on_cifar10(trainopt, tmp_path, real_data):
     assert trainopt(*command, "run.name=a").code == 0
     found = summary(tmp_path / "outputs/a")
     assert found["final"]["top1"] > 20
-    assert (found["training_images"], found["test_images"]) == (2000, 400)
+    assert (found["training_images"], found["test_images"]) == (2000, 1000)
