@@ -101,7 +101,7 @@ def test_files_below_the_data_are_looked_for(study, tmp_path, npz):
     scales = {"smoke": {"about": "", "files": ["for_all.txt"]}}
     study(scales=scales, **one("data=arrays", "data.path={data}/mine.npz"))
     mine, for_all = plan(tmp_path).sweeps["one"].missing_files
-    assert f"{tmp_path}/data/mine.npz (data.path): is not there; One's own data" in mine
+    assert f"{tmp_path}/data/mine.npz (data.path): is not there; Your own data" in mine
     assert f"{tmp_path}/data/for_all.txt (scales.smoke.files): is not there; it has to be put there" in for_all
     npz("data/mine.npz")
     (tmp_path / "data/for_all.txt").touch()
