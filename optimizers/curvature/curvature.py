@@ -77,6 +77,7 @@ class Curvature:
         layers: Sequence[GradientEdge] = (),
         shard: Shard = WHOLE,
         gradient_of: Mapping[Tensor, Tensor | None] | None = None,
+        has_products: bool = True,
     ) -> "Curvature":
         """Returns the curvature of a loss that `evaluate` returned, for the same kind.
 
@@ -88,9 +89,11 @@ class Curvature:
             layers: places in the graph, as of a layer's outputs, whose derivatives `at_layers` gets on the way.
             shard: as for `Curvature`.
             gradient_of: the gradient by parameter, as that of a larger batch; None: it is the loss's.
+            has_products: False: products and quadratic forms will not be asked for, of a Gauss-Newton matrix; the
+                gradient then costs what it costs alone.
         """
         self = cls.__new__(cls)
-        self._differentiate_loss(loss, mode, params, kind, layers, shard, gradient_of)
+        self._differentiate_loss(loss, mode, params, kind, layers, shard, gradient_of, has_products)
         return self
 
     def _differentiate_loss(
@@ -102,6 +105,7 @@ class Curvature:
         layers: Sequence[GradientEdge],
         shard: Shard,
         gradient_of: Mapping[Tensor, Tensor | None] | None = None,
+        has_products: bool = True,
     ) -> None:
         outputs, copies = [z for z, _ in mode.outputs], [copy for _, copy in mode.outputs]
         with torch.enable_grad():
@@ -113,7 +117,9 @@ class Curvature:
             through: Sequence[Tensor | None] = [None] * (len(params) + len(layers))
             if outputs:
                 inputs: list[Any] = [*params, *layers]
-                through = grad(outputs, inputs, at_outputs, create_graph=True, allow_unused=True)
+                through = grad(
+                    outputs, inputs, at_outputs, retain_graph=True, create_graph=has_products, allow_unused=True
+                )
         self.loss: Tensor | None = loss.detach()
         self._loss_with_graph = get_gradient_edge(loss)
         self._kind, self._request, self._losses, self.shard = kind, mode.request, mode.losses, shard

@@ -10,10 +10,11 @@ from torch import Tensor
 from ..checked import SecondOrderOptimizer, refuse_complex
 from ..curvature.curvature import KINDS
 from ..preconditioners.kronecker import follows_batch
+from .estimate import STEPS, computes_matrix
 from .recording import RecordedStep, reason_to_read
 from .step import Step
 
-STEPS = "preconditioner_steps"  # the number of steps in the state of a parameter
+COUNTS = "preconditioner_steps", STEPS  # numbers of steps in the state of a parameter
 BLOCKS = ("all", "parameter")
 PRECONDITIONERS = ("none", "diagonal", "kronecker")
 SUBSPACES = ("none", "last_step")
@@ -30,6 +31,7 @@ SHARED = (
     "backtracking",
     "preconditioner",
     "subspace",
+    "subspace_every",
     "damping_per_output",
     "loss_floor",
 )
@@ -82,6 +84,8 @@ class EHNewton(SecondOrderOptimizer):
         subspace: "last_step": the step is alpha p + beta s, with s the last change of the weights, to the minimum of
             the quadratic model over both (see `minimize_in_subspace`); needs curvature="gauss_newton", and two of its
             quadratic forms. With cg_max_iter=1, p is then -M^-1 g.
+        subspace_every: the forms are computed in the first five steps and then at each so many, k; the steps between
+            have those of running means (see `MatrixEstimate`) with their own gradients. 1: in each step.
         damping_per_output: tau is multiplied with the factor that the loss of one output of a sample has in the loss
             of that sample: 1 / 784 of a mean over 784 pixels, and 1 of a sum or of cross-entropy. So one value is fit
             for losses of every scale; needs curvature="gauss_newton".
@@ -135,6 +139,7 @@ class EHNewton(SecondOrderOptimizer):
         backtracking: int = 0,
         preconditioner: str = "none",
         subspace: str = "none",
+        subspace_every: int = 1,
         damping_per_output: bool = False,
         loss_floor: float | None = None,
         weight_decay: float = 0.0,
@@ -160,6 +165,7 @@ class EHNewton(SecondOrderOptimizer):
             ("backtracking", is_integer(options["backtracking"], 0), "an integer >= 0"),
             ("preconditioner", options["preconditioner"] in PRECONDITIONERS, f"one of {', '.join(PRECONDITIONERS)}"),
             ("subspace", options["subspace"] in SUBSPACES, f"one of {', '.join(SUBSPACES)}"),
+            ("subspace_every", is_integer(options["subspace_every"], 1), "an integer >= 1"),
             ("loss_floor", abs(options["loss_floor"] or 0.0) < math.inf, "a finite number, or None"),
         ):
             if not is_valid:
@@ -216,18 +222,19 @@ class EHNewton(SecondOrderOptimizer):
         reason = self.reason_to_read()
         if reason is not None:
             raise ValueError(reason)
-        counts = [(of_param, count) for of_param in self.state.values() if (count := of_param.get(STEPS)) is not None]
+        counts = [(of_param, k, of_param[k]) for of_param in self.state.values() for k in COUNTS if k in of_param]
         step = Step(self, closure, reads=False)
         self._make(step)
-        for of_param, count in counts:
-            of_param[STEPS] = count
+        for of_param, name, count in counts:
+            of_param[name] = count
         return step.recorded()
 
     def count_step(self) -> None:
         """Counts a step that a graph has made."""
         for of_param in self.state.values():
-            if STEPS in of_param:
-                of_param[STEPS] += 1
+            for name in COUNTS:
+                if name in of_param:
+                    of_param[name] += 1
 
     def reason_to_read(self) -> str | None:
         """Returns why no graph can hold the steps, or None where it can, but for those that `reads_next` tells."""
@@ -236,9 +243,14 @@ class EHNewton(SecondOrderOptimizer):
         return reason_to_read(self.param_groups[0])
 
     def reads_next(self) -> bool:
-        """Returns whether the next step must read numbers: K-FAC's factors follow its batch."""
-        counts = [of_param.get(STEPS, 0) for of_param in self.state.values()]
-        return self.defaults["preconditioner"] == "kronecker" and follows_batch(1 + max(counts, default=0))
+        """Returns whether a graph cannot hold the next step: K-FAC's factors follow its batch, or of most steps it is
+        one that computes the model in the subspace."""
+        of_factors, of_subspace = (
+            1 + max((of_param.get(name, 0) for of_param in self.state.values()), default=0) for name in COUNTS
+        )
+        every = self.defaults["subspace_every"]
+        is_of_batch = self.defaults["preconditioner"] == "kronecker" and follows_batch(of_factors)
+        return is_of_batch or (every > 1 and computes_matrix(of_subspace, every))
 
     def check_parameters(self, params: list[Tensor]) -> None:
         """Raises ValueError if some are complex."""
@@ -264,6 +276,8 @@ def conflict(options: dict[str, Any]) -> str | None:
         return "damping_per_output=true: needs the loss function of the outputs; give curvature=gauss_newton"
     if options["loss_floor"] is not None and options["subspace"] == "none":
         return f"loss_floor={options['loss_floor']}: bounds the step in a subspace; give subspace=last_step"
+    if options["subspace_every"] > 1 and options["subspace"] == "none":
+        return f"subspace_every={options['subspace_every']}: is of steps in a subspace; give subspace=last_step"
     if options["subspace"] != "none" and options["momentum"] > 0:
         return f"subspace={options['subspace']}: computes the momentum itself; give momentum=0"
     return None

@@ -35,12 +35,13 @@ from ..scalars import (
     total,
 )
 from ..vectors import flatten, inner_product, per_element, unflatten
+from .estimate import MatrixEstimate
 from .guard import Guard
 from .recording import RecordedStep
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
 from .solution import Condition, Minimized, Solution, report_of
-from .subspace import minimize_in_subspace
+from .subspace import damped_gram, minimize_in_subspace
 
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
@@ -93,6 +94,13 @@ class Step:
         if self.is_guarded and closure is not None:
             self.guard = Guard(self.options, closure, trained, not self.shard.is_whole)
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
+        self.estimate: MatrixEstimate | None = None  # of the matrix in the subspace, where not each step computes it
+        if self.options["subspace_every"] > 1 and trained:
+            self.estimate = MatrixEstimate(trained[0], self.state[trained[0]], self.options["subspace_every"])
+        # whether the curvature is multiplied with
+        is_computed = self.estimate is None or not self.estimate.is_used
+        self.has_products = is_computed or not self._is_one_iteration or self.options["adapt_damping"]
+        self.share = self.options["curvature_share"] if self.has_products else 1.0
         self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
         self.layers = LayerRecorder(trained) if self.options["preconditioner"] == "kronecker" else None
         self.linear_calls: list[LayerCall] = []
@@ -109,7 +117,7 @@ class Step:
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
         """Computes the loss and its gradient; returns the curvature, None where `closed_form` has it."""
-        options, closure, fraction = self.options, self.closure, self.options["curvature_share"]
+        options, closure, fraction = self.options, self.closure, self.share
         if closure is None:
             self._check_no_second_call()
             if options["curvature"] != "hessian":
@@ -155,7 +163,7 @@ class Step:
             if calls_backward:
                 self._check_no_second_call()
                 self.cost += BACKWARD_COST
-            return Curvature.of_loss(loss, mode, trained, kind, edges, self.shard, gradient_of)
+            return Curvature.of_loss(loss, mode, trained, kind, edges, self.shard, gradient_of, self.has_products)
         self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
         self.cost += sum(system.cost for system in self.closed_form)
         return None
@@ -230,7 +238,7 @@ class Step:
             for param, part in zip(self.params, self.p, strict=True):
                 store(self.state[param], "direction", part)
         if self.preconditioner is not None:
-            self.cost += self.options["curvature_share"] * self.preconditioner.cost
+            self.cost += self.share * self.preconditioner.cost
             del self.preconditioner, self.layers, self.linear_calls
         if not self.is_guarded:
             del self.curvature, systems  # and with them the graph
@@ -252,7 +260,7 @@ class Step:
         if isinstance(damping, Tensor):
             damping = damping.to(b.dtype)
         remaining = options["cg_max_iter"] + (options["warm_start"] > 0)  # products
-        cost_of_product = options["curvature_share"] * system.cost_of_product
+        cost_of_product = self.share * system.cost_of_product
 
         def product(v: Tensor) -> Tensor:
             nonlocal remaining
@@ -297,7 +305,7 @@ class Step:
         is_converged = norm <= options["cg_tol"] * (norm if options["cg_tol_relative"] else 1.0)
         form: Callable[[], Tensor] | None = None
         if not self.has_subspace and (self.on_device or not is_converged):
-            cost = self.cost + options["curvature_share"] * system.cost_of_quadratic_form
+            cost = self.cost + self.share * system.cost_of_quadratic_form
             self.cost = choose(is_converged, self.cost, cost)
             form = partial(system.quadratic_form, d, self.frees_graph)
             if isinstance(system, Curvature):
@@ -328,25 +336,34 @@ class Step:
         """Returns the step to the minimum of the quadratic model over the directions p and the last step."""
         is_at_rest = (solution.iterations == 0) & (solution.slope == 0)
         self.minimized = Minimized(opposite(is_at_rest), 0.0, 0.0)
-        if not self.on_device and is_at_rest:
+        if not self.on_device and is_at_rest and self.estimate is None:
             return solution
-        directions = [solution.p]
+        directions, products = [solution.p], 0.0
         if all("last_step" in self.state[p] for p in self.params):
             directions.append([self.state[p]["last_step"] for p in self.params])
-        damping = self._damping(self.groups)
+        if self.estimate is not None and self.estimate.is_used:
+            matrix = self.estimate.matrix(solution.slope, len(directions), self.on_device)
+        else:
+            products = float(len(directions))
+            matrix = damped_gram(curvature, directions, self._damping(self.groups), not self.is_guarded)
         minimum = minimize_in_subspace(
-            curvature, directions, damping, not self.is_guarded, self.on_device, self._largest_decrease()
+            curvature.gradient, directions, matrix, self.on_device, self._largest_decrease()
         )
-        cost = self.options["curvature_share"] * len(directions) * curvature.cost_of_quadratic_form
-        self.cost = choose(is_at_rest, self.cost, self.cost + cost)
-        self.minimized = self.minimized._replace(alpha=minimum.coefficients[0], beta=minimum.coefficients[1])
+        if self.estimate is not None:
+            if products:
+                self.estimate.observe(matrix, solution.slope)
+            self.estimate.follow(matrix, minimum.coefficients)
+        cost = self.cost + self.share * products * curvature.cost_of_quadratic_form
+        self.cost = choose(is_at_rest, self.cost, cost)
+        alpha, beta = (number(x, self.on_device) for x in minimum.coefficients)
+        self.minimized = self.minimized._replace(alpha=alpha, beta=beta)
         p = minimum.step
         if isinstance(is_at_rest, Tensor):
             p = [torch.where(is_at_rest, rest, step) for rest, step in zip(solution.p, p, strict=True)]
         return solution._replace(
             p=p,
             is_negative=solution.is_negative | (minimum.is_indefinite & opposite(is_at_rest)),
-            products=solution.products + choose(is_at_rest, 0.0, float(len(directions))),
+            products=solution.products + choose(is_at_rest, 0.0, products),
             slope=choose(is_at_rest, solution.slope, minimum.slope),
         )
 
@@ -389,6 +406,7 @@ class Step:
     def move(self) -> None:
         """Changes the weights: the step times lr, with momentum, and with backtracking where that is asked for."""
         change = self.p
+        length = self._norm(change)
         if change:
             scale_each_(change, [group["lr"] for group in self.groups])
         if self.closed_form and any(group["momentum"] > 0 for group in self.groups):
@@ -410,8 +428,10 @@ class Step:
                 store(self.state[param], "momentum_buffer", part if factor == 1 else factor * part)
             if self.has_subspace:
                 store(self.state[param], "last_step", part if factor == 1 else factor * part)
-        norm = number(torch.stack(torch._foreach_norm(change)).norm(), self.on_device) if change else 0.0
-        self.numbers += [factor * norm, self.cost, *(self.minimized or ())]
+        norm = factor * self._norm(change)
+        if self.estimate is not None and change:
+            self.estimate.scale(quotient(norm, length, 0.0))
+        self.numbers += [norm, self.cost, *(self.minimized or ())]
         if self.reads:
             values: Any = self._stacked(self.numbers).tolist() if self.on_device else self.numbers
             self.report = report_of(values, self.systems)
@@ -421,6 +441,9 @@ class Step:
         if self.closure is None:
             for param in self.params:
                 param.grad.detach_()  # type: ignore[union-attr]
+
+    def _norm(self, parts: list[Tensor]) -> Scalar:
+        return number(torch.stack(torch._foreach_norm(parts)).norm(), self.on_device) if parts else 0.0
 
     def _stacked(self, values: Sequence[Scalar]) -> Tensor:
         """Returns numbers (n,) on the device, in float64."""

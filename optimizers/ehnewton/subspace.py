@@ -19,22 +19,37 @@ class Minimum(NamedTuple):
 
     Attributes:
         step: the sum of the directions times their coefficients.
-        coefficients: of the first and of the second direction; 0 where there is none.
+        coefficients: of the first and of the second direction (2,), in float64; 0 where there is none.
         slope: g.step.
         is_indefinite: whether the model has no minimum along the first direction, which is then the step.
     """
 
     step: list[Tensor]
-    coefficients: tuple[Scalar, Scalar]
+    coefficients: Tensor
     slope: Scalar
     is_indefinite: bool | Tensor
 
 
+def damped_gram(
+    curvature: Curvature, directions: Sequence[list[Tensor]], damping: Sequence[Scalar], free_graph: bool = False
+) -> Tensor:
+    """Returns Q + N (k, k), in float64: v.Cw + v.(tau w) over all pairs of k directions.
+
+    Args:
+        curvature: with the Gauss-Newton matrix C.
+        directions: of the shapes of the parameters.
+        damping: tau of each parameter.
+        free_graph: free the curvature's graph.
+    """
+    damped = [scaled_each(v, damping) for v in directions]
+    N = torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
+    return curvature.gram(directions, free_graph) + N
+
+
 def minimize_in_subspace(
-    curvature: Curvature,
+    gradient: Sequence[Tensor],
     directions: Sequence[list[Tensor]],
-    damping: Sequence[Scalar],
-    free_graph: bool = False,
+    matrix: Tensor,
     on_device: bool = False,
     most: Scalar | None = None,
 ) -> Minimum:
@@ -46,17 +61,13 @@ def minimize_in_subspace(
     two are parallel or a regularizer bends the model down, s is left out.
 
     Args:
-        curvature: with the gradient g, and C.
+        gradient: g.
         directions: d, and s where there was a step; of the shapes of the parameters.
-        damping: tau of each parameter.
-        free_graph: free the curvature's graph.
+        matrix: Q + N, as of `damped_gram`, or an estimate of it.
         on_device: compute with numbers of the device, and read none.
         most: by which the model may fall; where it would fall by more, the step is shortened to that. None: any.
     """
-    damped = [scaled_each(v, damping) for v in directions]
-    N = torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
-    matrix = curvature.gram(directions, free_graph) + N
-    b = -torch.stack([inner_product(curvature.gradient, v) for v in directions])
+    b = -torch.stack([inner_product(gradient, v) for v in directions])
     solve = coefficients_on_device if on_device else coefficients_of
     coefficients, is_indefinite = solve(*(x if on_device else x.cpu() for x in (matrix, b)))
     slope = -number(b.to(coefficients.device) @ coefficients[: len(b)], on_device)
@@ -67,7 +78,7 @@ def minimize_in_subspace(
     step = scaled(directions[0], alpha)
     for part, last in zip(step, directions[1], strict=True) if len(directions) == 2 else ():
         add_scaled(part, last, beta)
-    return Minimum(step, (alpha, beta), slope, is_indefinite)
+    return Minimum(step, coefficients, slope, is_indefinite)
 
 
 def fraction_of_step(decrease: Scalar, most: Scalar) -> Scalar:

@@ -12,10 +12,10 @@ from ..scalars import Scalar, like, root, store
 from ..shard import Shard
 from .layers import LayerCall
 
-DECAY = 0.95  # of the running means of the factors, at most (Martens and Grosse 2015, section 5)
-ENOUGH_ROWS = 8  # that A is the mean of, in units of its order
+DECAY = 0.9  # of the running means of the factors, at most (Martens and Grosse 2015, section 5: 0.95 in each step)
+ENOUGH_ROWS = 2  # that A is the mean of, in units of its order
 FIRST_UPDATES = 10  # factors are updated in each of the first steps, then every so many
-UPDATE_EVERY = 5
+UPDATE_EVERY = 10
 FIRST_INVERSES = (1, 2, 4, 7)  # steps with new inverses, then every so many
 INVERT_EVERY = 20
 
@@ -33,9 +33,9 @@ class Kronecker:
 
     In a convolution, a is the patch at a position, and the mean and the sum are over positions too (Grosse and Martens
     2016, section 3; "expand" of Eschenhagen et al. 2023, arXiv 2311.00636, who use it where linear layers are applied
-    at several positions). A is the mean over the first samples of the batch where these have rows enough, eight times
-    the order of A. Factors are running means with the decay min(1 - 1/k, 0.95) at their update k: in each of
-    the first ten steps, then every fifth. Inverses are computed at steps 1, 2, 4, 7, and every 20 steps.
+    at several positions). A is the mean over the first samples of the batch where these have rows enough, twice
+    the order of A. Factors are running means with the decay min(1 - 1/k, 0.9) at their update k: in each of
+    the first ten steps, then every tenth. Inverses are computed at steps 1, 2, 4, 7, and every 20 steps.
 
     All other parameters, of batch norm, embeddings, and layers that `LayerRecorder` does not record, have a diagonal
     block h + gamma^2, with h the running mean of the squares of the gradient for the same targets, whose expectation is

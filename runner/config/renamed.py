@@ -99,6 +99,7 @@ ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_AR
     "optimizers.EHNewton": {
         "optimizer.preconditioner": "none",
         "optimizer.subspace": "none",
+        "optimizer.subspace_every": 1,
         "optimizer.damping_per_output": False,
         "optimizer.loss_floor": None,
         "optimizer.weight_decay": 0.0,

@@ -124,6 +124,44 @@ def test_steps_are_those_of_dense_matrices(preconditioner, subspace, iterations,
         s = step
 
 
+@pytest.mark.parametrize("concavity", [0.0, 0.15])
+def test_steps_between_have_the_curvature_of_running_means(concavity):
+    """Of dense matrices at steps 1 to 5, 9 and 13; a concave penalty lets the model bend down."""
+    one, damping, lr = problem(penalty=lambda params: -concavity * sum((p**2).sum() for p in params)), 0.1, 0.5
+    options = {"curvature": "gauss_newton", "subspace": "last_step", "cg_max_iter": 1}
+    optimizer = EHNewton(one.params, lr, damping=damping, subspace_every=4, **options)
+    s, kappa, rho, of_step = torch.zeros(len(one.weights()), dtype=torch.float64), None, 0.0, 0.0
+    signs = set()
+    for step in range(1, 15):
+        before, g = one.weights(), one.gradient()
+        directions = torch.stack([-g, s], 1)[:, : 1 if step == 1 else 2]
+        if is_computed := step <= 5 or step in (9, 13):
+            matrix = one.gauss_newton() + damping * torch.eye(len(g), dtype=torch.float64)
+            A = directions.T @ matrix @ directions
+            new = (A[0, 0] / (g @ g)).item()
+            weight = max(1 / max(step - 1, 1), 0.2)
+            kappa = kappa + weight * (new - kappa) if kappa is not None and min(kappa, new) > 0 else new
+            if step > 1 and A[0, 0] > 0:
+                rho += weight * ((A[0, 1] / (A[0, 0] * A[1, 1]).sqrt()).item() - rho)
+            signs.add(new > 0)
+        else:
+            along = kappa * (g @ g).item()
+            mixed = rho * max(along * of_step, 0) ** 0.5
+            A = torch.tensor([[along, mixed], [mixed, of_step]], dtype=torch.float64)
+        b = -directions.T @ g
+        has_minimum = A[0, 0] > 0
+        both = has_minimum and step > 1 and torch.linalg.eigvalsh(A)[0] > 0
+        alone = b[0] / A[0, 0] if has_minimum else 1.0
+        c = torch.linalg.solve(A, b) if both else torch.tensor([alone, 0.0], dtype=torch.float64)[: len(b)]
+        optimizer.step(one.closure)
+        s = one.weights() - before
+        torch.testing.assert_close(s, lr * directions @ c, rtol=1e-7, atol=1e-11)
+        of_step = lr**2 * (c @ A @ c).item()
+        assert optimizer.last_step["hvps"] == is_computed * len(b)
+        assert (optimizer.last_step["gradient_equivalents"] > 0) == is_computed
+    assert signs == ({True, False} if concavity else {True})
+
+
 def test_the_third_step_has_the_inverses_of_the_second_and_running_means_of_factors():
     one = problem()
     optimizer = EHNewton(one.params, curvature="gauss_newton", preconditioner="kronecker", cg_max_iter=1, lr=0.0)
@@ -256,9 +294,11 @@ def test_the_part_of_a_step_is_the_same_on_a_device():
         assert (2 * on_host - on_host**2) * decrease <= most * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("preconditioner", [pytest.param("diagonal", marks=pytest.mark.slow), "kronecker"])
-def test_a_resumed_optimizer_goes_on_bitwise(preconditioner):
+def test_a_resumed_optimizer_goes_on_bitwise(preconditioner, every):
     options = {"curvature": "gauss_newton", "preconditioner": preconditioner, "subspace": "last_step", "cg_max_iter": 1}
+    options["subspace_every"] = every
     one = problem()
     optimizer = EHNewton(one.params, 1.0, **options)
     for _ in range(5):
@@ -278,14 +318,15 @@ def test_a_resumed_optimizer_goes_on_bitwise(preconditioner):
 
 
 def test_the_state_has_the_size_that_is_stated():
-    """A layer has two matrices of order in (+ 1 with a bias) and two of order out, another parameter one number."""
+    """A layer has two matrices of order in (+ 1 with a bias) and two of order out, another parameter one number; three
+    are of the estimate."""
     one = problem()
     options = {"curvature": "gauss_newton", "preconditioner": "kronecker", "subspace": "last_step", "cg_max_iter": 1}
-    optimizer = EHNewton(one.params, 1.0, **options)
+    optimizer = EHNewton(one.params, 1.0, subspace_every=5, **options)
     optimizer.step(one.closure)
     tensors = [t for of_param in optimizer.state.values() for t in of_param.values() if isinstance(t, torch.Tensor)]
     layers = 2 * (4**2 + 3**2) + 2 * (10**2 + 3**2)
-    assert sum(t.numel() for t in tensors) == layers + 6 + len(one.weights())
+    assert sum(t.numel() for t in tensors) == layers + 6 + len(one.weights()) + 3
 
 
 @pytest.mark.parametrize("options", [{"preconditioner": "kronecker"}, {"preconditioner": "diagonal"}])
@@ -312,6 +353,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(options):
         ({"subspace": "last_step"}, "subspace=last_step: .* give curvature=gauss_newton"),
         ({"damping_per_output": True}, "damping_per_output=true: .* give curvature=gauss_newton"),
         ({"loss_floor": 0.0}, "loss_floor=0.0: bounds the step in a subspace; give subspace=last_step"),
+        ({"subspace_every": 5}, "subspace_every=5: is of steps in a subspace; give subspace=last_step"),
+        ({"subspace_every": 0}, "subspace_every=0: must be an integer >= 1"),
         ({"loss_floor": float("inf")}, "loss_floor=inf: must be a finite number, or None"),
         ({"preconditioner": "diagonal", "blocks": "parameter"}, "preconditioner=diagonal: .* give blocks=all"),
         (
