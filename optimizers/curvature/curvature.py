@@ -18,7 +18,7 @@ from .double_backward import BackwardRequest, Quantity
 from .double_backward_mode import FastDoubleBackward
 from .hessian_product import differentiate, edge_of, sum_of
 from .loss import NO_GRAPH, evaluate, gradient_with_graph
-from .sampling import sample_at_outputs
+from .sampling import sample_at_outputs, trace_at_outputs
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -323,13 +323,28 @@ class Curvature:
             generator: of random numbers, on the device of the outputs.
         """
 
-        def second_of_loss(vectors: Sequence[Tensor]) -> Sequence[Tensor | None]:
-            return self._second_of_loss(vectors, [None] * len(self.params), free_graph=False)[0]
-
         functions = [call.function for call in self._losses]
-        r = sample_at_outputs(self._copies, functions, second_of_loss, generator, self.shard)
+        r = sample_at_outputs(self._copies, functions, self._second_at_outputs, generator, self.shard)
         edges = [get_gradient_edge(z) for z in self._outputs]
         return grad(edges, inputs, r, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def trace_later(self, on_device: bool = False) -> Callable[[], Scalar]:
+        """Returns what returns the trace of L, the loss's second derivatives with respect to the outputs.
+
+        It comes by the reduction of the gradient where that is still to be made.
+
+        Args:
+            on_device: the number stays on the device.
+        """
+        functions = [call.function for call in self._losses]
+        trace = trace_at_outputs(self._copies, functions, self._second_at_outputs)
+        sums = self.sums.later([trace.to(self.params[0].dtype)])
+        return lambda: number(sums()[0], on_device)
+
+    def _second_at_outputs(self, vectors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Returns L v at the outputs."""
+        return self._second_of_loss(vectors, [None] * len(self.params), free_graph=False)[0]
 
     def _tangents(self, vectors: Sequence[Tensor], free_graph: bool) -> Sequence[Tensor | None]:
         """Returns the derivatives J v of the outputs along v."""

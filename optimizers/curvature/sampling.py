@@ -1,4 +1,4 @@
-"""Random vectors at a network's outputs whose second moments are the loss's second derivatives there."""
+"""The loss's second derivatives L at a network's outputs: random vectors whose second moments they are; their trace."""
 
 from collections.abc import Callable, Sequence
 
@@ -47,6 +47,29 @@ def sample_at_outputs(
     ]
 
 
+def trace_at_outputs(
+    outputs: Sequence[Tensor], losses: Sequence[Callable], second_of_loss: SecondOfLoss
+) -> Tensor:
+    """Returns the trace of L, a scalar in float64, by one product: of this process's outputs.
+
+    Of cross-entropy it is the sum of s (1 - p.p). Arguments as of `sample_at_outputs`.
+    """
+    vectors = [
+        _most_probable_classes(z.detach()) if loss is F.cross_entropy else torch.ones_like(z)
+        for z, loss in zip(outputs, losses, strict=True)
+    ]
+    trace = vectors[0].new_zeros((), dtype=torch.float64)
+    for z, loss, v, Lv in zip(outputs, losses, vectors, second_of_loss(vectors), strict=True):
+        if Lv is None:
+            continue
+        if loss is F.cross_entropy:
+            p = z.detach().softmax(dim := _class_dimension(z))
+            factor, is_certain = _factors(p, v, Lv)
+            Lv = torch.where(is_certain, 0.0, factor * (p * (1 - p)).sum(dim, keepdim=True))
+        trace = trace + Lv.double().sum()
+    return trace
+
+
 def _class_dimension(logits: Tensor) -> int:
     return 0 if logits.dim() == 1 else 1
 
@@ -66,11 +89,22 @@ def _sampled_classes(logits: Tensor, generator: torch.Generator, shard: Shard) -
 
 def _of_softmax(logits: Tensor, e: Tensor, Le: Tensor) -> Tensor:
     """Returns sqrt(s) (p - e), with s from e L e = s q (1 - q), q the probability of the class of e."""
-    dim = _class_dimension(logits)
-    p = logits.softmax(dim)
+    p = logits.softmax(_class_dimension(logits))
+    factor, is_certain = _factors(p, e, Le)
+    return torch.where(is_certain, 0.0, factor.sqrt() * (p - e))
+
+
+def _factors(p: Tensor, e: Tensor, Le: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns s of each sample, with one entry along the classes, and whether it is unknown: p is that of one class."""
+    dim = _class_dimension(p)
     q, others = (p * e).sum(dim, keepdim=True), (p * (1 - e)).sum(dim, keepdim=True)
-    s = (e * Le).sum(dim, keepdim=True).clamp(min=0) / (q * others)
-    return torch.where(others > 0, s.sqrt() * (p - e), 0.0)
+    return (e * Le).sum(dim, keepdim=True).clamp(min=0) / (q * others), others <= 0
+
+
+def _most_probable_classes(logits: Tensor) -> Tensor:
+    """Returns the unit vectors of the classes with the largest logits, in their shape."""
+    dim = _class_dimension(logits)
+    return torch.zeros_like(logits).scatter_(dim, logits.argmax(dim, keepdim=True), 1.0)
 
 
 def _with_random_signs(values: Tensor, generator: torch.Generator, shard: Shard) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checked import SecondOrderOptimizer, refuse_complex
 from ..curvature.curvature import KINDS
 from ..preconditioners.kronecker import follows_batch
-from .estimate import STEPS, computes_matrix
+from .estimate import STEPS, computes_curvature
 from .recording import RecordedStep, reason_to_read
 from .step import Step
 
@@ -85,7 +85,7 @@ class EHNewton(SecondOrderOptimizer):
             the quadratic model over both (see `minimize_in_subspace`); needs curvature="gauss_newton", and two of its
             quadratic forms. With cg_max_iter=1, p is then -M^-1 g.
         subspace_every: the forms are computed in the first five steps and then at each so many, k; the steps between
-            have those of running means (see `MatrixEstimate`) with their own gradients. 1: in each step.
+            have those of running means (see `CurvatureEstimate`) with their own gradients. 1: in each step.
         damping_per_output: tau is multiplied with the factor that the loss of one output of a sample has in the loss
             of that sample: 1 / 784 of a mean over 784 pixels, and 1 of a sum or of cross-entropy. So one value is fit
             for losses of every scale; needs curvature="gauss_newton".
@@ -250,7 +250,7 @@ class EHNewton(SecondOrderOptimizer):
         )
         every = self.defaults["subspace_every"]
         is_of_batch = self.defaults["preconditioner"] == "kronecker" and follows_batch(of_factors)
-        return is_of_batch or (every > 1 and computes_matrix(of_subspace, every))
+        return is_of_batch or (every > 1 and computes_curvature(of_subspace, every))
 
     def check_parameters(self, params: list[Tensor]) -> None:
         """Raises ValueError if some are complex."""

@@ -35,13 +35,13 @@ from ..scalars import (
     total,
 )
 from ..vectors import flatten, inner_product, per_element, unflatten
-from .estimate import MatrixEstimate
+from .estimate import CurvatureEstimate
 from .guard import Guard
 from .recording import RecordedStep
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
 from .softmax_systems import SoftmaxSystem, softmax_systems
 from .solution import Condition, Minimized, Solution, report_of
-from .subspace import damped_gram, minimize_in_subspace
+from .subspace import damping_gram, minimize_in_subspace
 
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
@@ -94,9 +94,9 @@ class Step:
         if self.is_guarded and closure is not None:
             self.guard = Guard(self.options, closure, trained, not self.shard.is_whole)
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
-        self.estimate: MatrixEstimate | None = None  # of the matrix in the subspace, where not each step computes it
+        self.estimate: CurvatureEstimate | None = None  # where not each step computes the curvature in it
         if self.options["subspace_every"] > 1 and trained:
-            self.estimate = MatrixEstimate(trained[0], self.state[trained[0]], self.options["subspace_every"])
+            self.estimate = CurvatureEstimate(trained[0], self.state[trained[0]], self.options["subspace_every"])
         # whether the curvature is multiplied with
         is_computed = self.estimate is None or not self.estimate.is_used
         self.has_products = is_computed or not self._is_one_iteration or self.options["adapt_damping"]
@@ -112,6 +112,9 @@ class Step:
         is_own = self.closure is not None and self.shard.is_whole and not self.closed_form and not self.is_guarded
         self.on_device = is_own and bool(self.params) and (self.params[0].device.type in DEVICES or not reads)
         self.unit: Scalar = 1.0
+        self.trace: Callable[[], Scalar] | None = None
+        if self.estimate is not None and self.curvature is not None and self.params:
+            self.trace = self.curvature.trace_later(self.on_device)
         self.minimized: Minimized | None = None
         self.preconditioner = self._precondition()
 
@@ -341,18 +344,20 @@ class Step:
         directions, products = [solution.p], 0.0
         if all("last_step" in self.state[p] for p in self.params):
             directions.append([self.state[p]["last_step"] for p in self.params])
+        N = damping_gram(directions, self._damping(self.groups))
+        trace = self.trace() if self.trace is not None else 1.0
         if self.estimate is not None and self.estimate.is_used:
-            matrix = self.estimate.matrix(solution.slope, len(directions), self.on_device)
+            Q = self.estimate.matrix(solution.slope, trace, len(directions), self.on_device)
         else:
             products = float(len(directions))
-            matrix = damped_gram(curvature, directions, self._damping(self.groups), not self.is_guarded)
+            Q = curvature.gram(directions, free_graph=not self.is_guarded)
         minimum = minimize_in_subspace(
-            curvature.gradient, directions, matrix, self.on_device, self._largest_decrease()
+            curvature.gradient, directions, Q + N.to(Q.device), self.on_device, self._largest_decrease()
         )
         if self.estimate is not None:
             if products:
-                self.estimate.observe(matrix, solution.slope)
-            self.estimate.follow(matrix, minimum.coefficients)
+                self.estimate.observe(Q, solution.slope, trace)
+            self.estimate.follow(Q, minimum.coefficients, trace)
         cost = self.cost + self.share * products * curvature.cost_of_quadratic_form
         self.cost = choose(is_at_rest, self.cost, cost)
         alpha, beta = (number(x, self.on_device) for x in minimum.coefficients)

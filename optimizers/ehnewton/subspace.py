@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..curvature.curvature import Curvature
 from ..scalars import Scalar, add_scaled, number, scaled, scaled_each
 from ..vectors import inner_product
 
@@ -30,20 +29,10 @@ class Minimum(NamedTuple):
     is_indefinite: bool | Tensor
 
 
-def damped_gram(
-    curvature: Curvature, directions: Sequence[list[Tensor]], damping: Sequence[Scalar], free_graph: bool = False
-) -> Tensor:
-    """Returns Q + N (k, k), in float64: v.Cw + v.(tau w) over all pairs of k directions.
-
-    Args:
-        curvature: with the Gauss-Newton matrix C.
-        directions: of the shapes of the parameters.
-        damping: tau of each parameter.
-        free_graph: free the curvature's graph.
-    """
+def damping_gram(directions: Sequence[list[Tensor]], damping: Sequence[Scalar]) -> Tensor:
+    """Returns N (k, k), in float64: v.(tau w) over all pairs of k directions, with tau of each parameter."""
     damped = [scaled_each(v, damping) for v in directions]
-    N = torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
-    return curvature.gram(directions, free_graph) + N
+    return torch.stack([torch.stack([inner_product(v, w) for w in directions]) for v in damped])
 
 
 def minimize_in_subspace(
@@ -63,7 +52,7 @@ def minimize_in_subspace(
     Args:
         gradient: g.
         directions: d, and s where there was a step; of the shapes of the parameters.
-        matrix: Q + N, as of `damped_gram`, or an estimate of it.
+        matrix: Q + N.
         on_device: compute with numbers of the device, and read none.
         most: by which the model may fall; where it would fall by more, the step is shortened to that. None: any.
     """

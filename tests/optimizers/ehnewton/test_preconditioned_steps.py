@@ -130,25 +130,26 @@ def test_steps_between_have_the_curvature_of_running_means(concavity):
     one, damping, lr = problem(penalty=lambda params: -concavity * sum((p**2).sum() for p in params)), 0.1, 0.5
     options = {"curvature": "gauss_newton", "subspace": "last_step", "cg_max_iter": 1}
     optimizer = EHNewton(one.params, lr, damping=damping, subspace_every=4, **options)
-    s, kappa, rho, of_step = torch.zeros(len(one.weights()), dtype=torch.float64), None, 0.0, 0.0
+    s, kappa, rho, sigma = torch.zeros(len(one.weights()), dtype=torch.float64), None, 0.0, 0.0
     signs = set()
     for step in range(1, 15):
         before, g = one.weights(), one.gradient()
+        p = one.network(one.inputs).detach().softmax(1)
+        trace = (1 - (p * p).sum(1)).mean().item()  # of the second derivatives at the outputs
         directions = torch.stack([-g, s], 1)[:, : 1 if step == 1 else 2]
         if is_computed := step <= 5 or step in (9, 13):
-            matrix = one.gauss_newton() + damping * torch.eye(len(g), dtype=torch.float64)
-            A = directions.T @ matrix @ directions
-            new = (A[0, 0] / (g @ g)).item()
+            Q = directions.T @ one.gauss_newton() @ directions
+            new = (Q[0, 0] / (g @ g)).item() / trace
             weight = max(1 / max(step - 1, 1), 0.2)
-            kappa = kappa + weight * (new - kappa) if kappa is not None and min(kappa, new) > 0 else new
-            if step > 1 and A[0, 0] > 0:
-                rho += weight * ((A[0, 1] / (A[0, 0] * A[1, 1]).sqrt()).item() - rho)
+            kappa = kappa + weight * (new - kappa) if step > 1 and min(kappa, new) > 0 else new
+            if step > 1 and Q[0, 0] * Q[1, 1] > 0:
+                rho += weight * ((Q[0, 1] / (Q[0, 0] * Q[1, 1]).sqrt()).item() - rho)
             signs.add(new > 0)
         else:
-            along = kappa * (g @ g).item()
+            along, of_step = kappa * (g @ g).item() * trace, sigma * trace
             mixed = rho * max(along * of_step, 0) ** 0.5
-            A = torch.tensor([[along, mixed], [mixed, of_step]], dtype=torch.float64)
-        b = -directions.T @ g
+            Q = torch.tensor([[along, mixed], [mixed, of_step]], dtype=torch.float64)
+        A, b = Q + damping * directions.T @ directions, -directions.T @ g
         has_minimum = A[0, 0] > 0
         both = has_minimum and step > 1 and torch.linalg.eigvalsh(A)[0] > 0
         alone = b[0] / A[0, 0] if has_minimum else 1.0
@@ -156,7 +157,7 @@ def test_steps_between_have_the_curvature_of_running_means(concavity):
         optimizer.step(one.closure)
         s = one.weights() - before
         torch.testing.assert_close(s, lr * directions @ c, rtol=1e-7, atol=1e-11)
-        of_step = lr**2 * (c @ A @ c).item()
+        sigma = lr**2 * (c @ Q @ c).item() / trace
         assert optimizer.last_step["hvps"] == is_computed * len(b)
         assert (optimizer.last_step["gradient_equivalents"] > 0) == is_computed
     assert signs == ({True, False} if concavity else {True})

@@ -12,9 +12,16 @@ from helpers.references import numbers
 from trainopt.optimizers.curvature import curvature as curvature_module
 from trainopt.optimizers.curvature.curvature import Curvature
 from trainopt.optimizers.curvature.loss import evaluate
+from trainopt.optimizers.preconditioners import kronecker
 from trainopt.optimizers.preconditioners.kronecker import batch_factors, input_factor, input_products
 from trainopt.optimizers.preconditioners.layers import LayerRecorder
 from trainopt.optimizers.shard import WHOLE
+
+
+@pytest.fixture
+def all_rows(monkeypatch):
+    """Lets the inputs' factors be means over all rows."""
+    monkeypatch.setattr(kronecker, "ENOUGH_ROWS", 100)
 
 
 class Rows(nn.Module):
@@ -114,7 +121,7 @@ def by_loops(network, x, r):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_factors_are_those_of_a_loop_over_samples_and_positions(name, monkeypatch):
+def test_factors_are_those_of_a_loop_over_samples_and_positions(name, all_rows, monkeypatch):
     network, x, y = problem(name)
     r = numbers(len(x), 3, seed=3)
     expected = by_loops(network, x, r)
@@ -133,10 +140,10 @@ def test_factors_are_those_of_a_loop_over_samples_and_positions(name, monkeypatc
 
 @pytest.mark.parametrize("padding", ["valid", 1])
 def test_the_inputs_factor_is_of_the_first_samples_where_these_have_rows_enough(padding):
-    """Four rows a sample, or six, and an order of 5: 40 rows are enough, of 10 or of 7 samples."""
+    """Four rows a sample, or six, and an order of 5: 10 rows are enough, of 3 or of 2 samples."""
     torch.manual_seed(0)
     network, x = nn.Conv1d(2, 3, 2, padding=padding).double(), numbers(20, 2, 5)
-    enough = 10 if padding == "valid" else 7
+    enough = 3 if padding == "valid" else 2
     calls = [linearized(network, lambda x=x: F.mse_loss(network(x), 0 * network(x)))[1] for x in (x, x[:enough])]
     whole, part = (input_factor(*input_products(of[network.weight][:1], True, WHOLE), True) for of in calls)
     torch.testing.assert_close(whole, part, rtol=1e-12, atol=1e-14)
@@ -157,7 +164,8 @@ DRAWS = 20_000
     ],
 )
 def test_sampled_derivatives_have_the_losss_second_derivatives_as_second_moments(function, targets, scale):
-    """The mean of r r^T over many samples with equal outputs is L within five standard errors, and that of r is 0."""
+    """The mean of r r^T over many samples with equal outputs is L within five standard errors, and that of r is 0; the
+    trace is that of L."""
     z = numbers(3, 3, seed=5)
     L = torch.autograd.functional.hessian(lambda z: function(z, targets), z).view(9, 9)
     many = z.repeat(DRAWS, 1).requires_grad_()
@@ -169,6 +177,7 @@ def test_sampled_derivatives_have_the_losss_second_derivatives_as_second_moments
     assert ((products.mean(0) - L).abs() <= 5 * error + 1e-12).all()
     assert (draws.mean(0).abs() <= 5 * draws.std(0) / DRAWS**0.5 + 1e-12).all()
     assert L.abs().max() > 0.01
+    assert curvature.trace_later()() * scale / DRAWS == pytest.approx(L.trace().item(), rel=1e-9)
 
 
 def exact_factors(network, closure, L, monkeypatch):
@@ -186,7 +195,7 @@ def exact_factors(network, closure, L, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "positions", "convolutions"])
-def test_curvlinops_has_the_same_factors(name, monkeypatch):
+def test_curvlinops_has_the_same_factors(name, all_rows, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         curvlinops = pytest.importorskip("curvlinops")
