@@ -47,9 +47,7 @@ def sample_at_outputs(
     ]
 
 
-def trace_at_outputs(
-    outputs: Sequence[Tensor], losses: Sequence[Callable], second_of_loss: SecondOfLoss
-) -> Tensor:
+def trace_at_outputs(outputs: Sequence[Tensor], losses: Sequence[Callable], second_of_loss: SecondOfLoss) -> Tensor:
     """Returns the trace of L, a scalar in float64, by one product: of this process's outputs.
 
     Of cross-entropy it is the sum of s (1 - p.p). Arguments as of `sample_at_outputs`.
@@ -62,11 +60,12 @@ def trace_at_outputs(
     for z, loss, v, Lv in zip(outputs, losses, vectors, second_of_loss(vectors), strict=True):
         if Lv is None:
             continue
+        diagonal = Lv
         if loss is F.cross_entropy:
-            p = z.detach().softmax(dim := _class_dimension(z))
+            p = z.detach().softmax(_class_dimension(z))
             factor, is_certain = _factors(p, v, Lv)
-            Lv = torch.where(is_certain, 0.0, factor * (p * (1 - p)).sum(dim, keepdim=True))
-        trace = trace + Lv.double().sum()
+            diagonal = torch.where(is_certain, 0.0, factor * p * (1 - p))
+        trace = trace + diagonal.double().sum()
     return trace
 
 
