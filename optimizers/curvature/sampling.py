@@ -64,7 +64,7 @@ def trace_at_outputs(outputs: Sequence[Tensor], losses: Sequence[Callable], seco
         if loss is F.cross_entropy:
             p = z.detach().softmax(_class_dimension(z))
             factor, is_certain = _factors(p, v, Lv)
-            diagonal = torch.where(is_certain, 0.0, factor * p * (1 - p))
+            diagonal = torch.where(is_certain, 0.0, factor * (p * (1 - p)).sum(_class_dimension(z), keepdim=True))
         trace = trace + diagonal.double().sum()
     return trace
 

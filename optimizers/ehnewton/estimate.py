@@ -1,6 +1,6 @@
 """The curvature in a subspace, in the steps between those that compute it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,22 @@ from ..scalars import Scalar, on, store
 FIRST_STEPS = 5  # compute the curvature
 DECAY = 0.8  # of the running means, at most
 NAME, STEPS = "subspace_curvature", "subspace_steps"  # in the state
+
+
+class Model(NamedTuple):
+    """The quadratic model in a subspace, and the coefficients of its minimum.
+
+    Attributes:
+        Q: the curvature (size, size) along both directions, in float64.
+        slope: g.d.
+        trace: of L.
+        coefficients: alpha and beta (2,), in float64.
+    """
+
+    Q: Tensor
+    slope: Scalar
+    trace: Scalar
+    coefficients: Tensor
 
 
 class CurvatureEstimate:
@@ -57,33 +73,32 @@ class CurvatureEstimate:
         mixed = rho * (of_direction * of_step).clamp(min=0).sqrt()
         return torch.stack([of_direction, mixed, mixed, of_step]).view(2, 2)[:size, :size]
 
-    def observe(self, Q: Tensor, slope: Scalar, trace: Scalar) -> None:
-        """Takes a computed Q into the running means, but where a mean would not be finite; arguments as of `matrix`."""
-        of_direction = Q[0, 0]
-        kappa = of_direction / (-on(Q.device, slope) * on(Q.device, trace))
-        rho = torch.full_like(kappa, torch.nan)
-        if len(Q) == 2:
-            rho = Q[0, 1] / (of_direction * Q[1, 1]).sqrt()
-        new = torch.stack([kappa, rho])
-        old = self._state[NAME][:2].to(new) if NAME in self._state else new.new_tensor([1.0, 0.0])
-        mean = old.lerp(new, max(1 / max(self._step - 1, 1), 1 - DECAY))
-        # a regularizer may bend the model down along d: no mean of numbers of both signs
-        new[0] = torch.where((old[0] > 0) & (kappa > 0), mean[0], kappa)
-        new[1] = mean[1]
-        values = torch.where(new.isfinite(), new, old)
-        store(self._state, NAME, torch.cat([values, values.new_zeros(1)]).to(self._param))
+    def update(self, model: Model, factor: Scalar) -> None:
+        """Counts a step that was made, and takes what it says of the curvature.
 
-    def follow(self, Q: Tensor, coefficients: Tensor, trace: Scalar) -> None:
-        """Counts the step with these coefficients (2,), and sets sigma for it."""
-        c = coefficients[: len(Q)]
-        sigma = (c @ Q @ c / on(Q.device, trace)).nan_to_num(0.0, 0.0, 0.0)  # of no curvature
-        self._state[NAME][2] = sigma.to(self._param)
+        Args:
+            model: that the step is the minimum of.
+            factor: on the step, as of a learning rate.
+        """
+        Q, trace, device = model.Q, on(model.Q.device, model.trace), self._param.device
+        old = self._state[NAME][:2].double().to(Q.device) if NAME in self._state else Q.new_tensor([1.0, 0.0])
+        kappa_and_rho = old if self.is_used else self._mean(old, Q, -on(Q.device, model.slope) * trace)
+        c = model.coefficients[: len(Q)]
+        sigma = (c @ Q @ c / trace).to(device) * on(device, factor).square()
+        sigma = sigma.nan_to_num(0.0, 0.0, 0.0)  # a trace of 0: no curvature
+        store(self._state, NAME, torch.cat([kappa_and_rho.to(device), sigma.view(1)]).to(self._param.dtype))
         self._state[STEPS] = self._step
 
-    def scale(self, factor: Scalar) -> None:
-        """Sets sigma for the step times a factor, as a learning rate."""
-        squared = on(self._param.device, factor).square()
-        self._state[NAME][2] *= squared.to(self._param.dtype)
+    def _mean(self, old: Tensor, Q: Tensor, unit: Tensor) -> Tensor:
+        """Returns the running means of kappa and rho (2,) with a computed Q; as they were where Q has none."""
+        kappa, rho = Q[0, 0] / unit, torch.full_like(unit, torch.nan)
+        if len(Q) == 2:
+            rho = Q[0, 1] / (Q[0, 0] * Q[1, 1]).sqrt()
+        new = torch.stack([kappa, rho])
+        mean = old.lerp(new, max(1 / max(self._step - 1, 1), 1 - DECAY))
+        # a regularizer may bend the model down along d: no mean of numbers of both signs
+        mean[0] = torch.where((old[0] > 0) & (kappa > 0), mean[0], kappa)
+        return torch.where(mean.isfinite(), mean, old)
 
 
 def computes_curvature(step: int, every: int) -> bool:

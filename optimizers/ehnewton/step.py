@@ -35,7 +35,7 @@ from ..scalars import (
     total,
 )
 from ..vectors import flatten, inner_product, per_element, unflatten
-from .estimate import CurvatureEstimate
+from .estimate import CurvatureEstimate, Model
 from .guard import Guard
 from .recording import RecordedStep
 from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
@@ -94,11 +94,11 @@ class Step:
         if self.is_guarded and closure is not None:
             self.guard = Guard(self.options, closure, trained, not self.shard.is_whole)
         self.group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
-        self.estimate: CurvatureEstimate | None = None  # where not each step computes the curvature in it
+        self.estimate: CurvatureEstimate | None = None  # where not each step computes the curvature in the subspace
         if self.options["subspace_every"] > 1 and trained:
             self.estimate = CurvatureEstimate(trained[0], self.state[trained[0]], self.options["subspace_every"])
-        # whether the curvature is multiplied with
         is_computed = self.estimate is None or not self.estimate.is_used
+        # whether vectors are multiplied by the curvature
         self.has_products = is_computed or not self._is_one_iteration or self.options["adapt_damping"]
         self.share = self.options["curvature_share"] if self.has_products else 1.0
         self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
@@ -116,6 +116,7 @@ class Step:
         if self.estimate is not None and self.curvature is not None and self.params:
             self.trace = self.curvature.trace_later(self.on_device)
         self.minimized: Minimized | None = None
+        self.model: Model | None = None  # in the subspace
         self.preconditioner = self._precondition()
 
     def _linearize(self, trained: list[Tensor]) -> Curvature | None:
@@ -354,10 +355,7 @@ class Step:
         minimum = minimize_in_subspace(
             curvature.gradient, directions, Q + N.to(Q.device), self.on_device, self._largest_decrease()
         )
-        if self.estimate is not None:
-            if products:
-                self.estimate.observe(Q, solution.slope, trace)
-            self.estimate.follow(Q, minimum.coefficients, trace)
+        self.model = Model(Q, solution.slope, trace, minimum.coefficients)
         cost = self.cost + self.share * products * curvature.cost_of_quadratic_form
         self.cost = choose(is_at_rest, self.cost, cost)
         alpha, beta = (number(x, self.on_device) for x in minimum.coefficients)
@@ -434,8 +432,8 @@ class Step:
             if self.has_subspace:
                 store(self.state[param], "last_step", part if factor == 1 else factor * part)
         norm = factor * self._norm(change)
-        if self.estimate is not None and change:
-            self.estimate.scale(quotient(norm, length, 0.0))
+        if self.estimate is not None and self.model is not None:
+            self.estimate.update(self.model, quotient(norm, length, 0.0))
         self.numbers += [norm, self.cost, *(self.minimized or ())]
         if self.reads:
             values: Any = self._stacked(self.numbers).tolist() if self.on_device else self.numbers

@@ -330,7 +330,9 @@ def test_the_state_has_the_size_that_is_stated():
     assert sum(t.numel() for t in tensors) == layers + 6 + len(one.weights()) + 3
 
 
-@pytest.mark.parametrize("options", [{"preconditioner": "kronecker"}, {"preconditioner": "diagonal"}])
+@pytest.mark.parametrize(
+    "options", [{"preconditioner": "kronecker"}, {"preconditioner": "diagonal"}, {"subspace_every": 4}]
+)
 def test_a_gradient_that_is_not_finite_changes_nothing(options):
     one = problem()
     optimizer = EHNewton(one.params, 1.0, curvature="gauss_newton", subspace="last_step", cg_max_iter=1, **options)
