@@ -158,7 +158,10 @@ class OwnLoss(Loss):
 
     def try_out(self, outputs: Tensor, targets: Tensor) -> None:
         """Computes the loss of some samples, so that `gives_samples` is known; ValueError where it returns no loss."""
-        self(outputs, targets)
+        with torch.enable_grad():
+            loss = self(outputs.detach().requires_grad_(), targets)
+        if not loss.requires_grad:
+            raise NoLoss("returns a loss without its graph; compute it from the outputs without detach, item or numpy")
         self.gives_samples = self._computed(self._unreduced, outputs, targets).dim() > 0
 
     def _computed(self, function: Callable[..., Any], outputs: Tensor, targets: Tensor) -> Tensor:

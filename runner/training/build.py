@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from copy import copy
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,6 +312,7 @@ def create_optimizer(config: DictConfig, network: nn.Module, groups: list[dict[s
         return construct(config.optimizer, "optimizer", subject, network=network)
 
     optimizer = create(groups)
+    check_step(optimizer)
     for group in groups:
         check_group(group, optimizer)
     if find(config.optimizer, "optimizer").__module__.partition(".")[0] not in LIBRARIES:
@@ -319,6 +321,19 @@ def create_optimizer(config: DictConfig, network: nn.Module, groups: list[dict[s
         return tried(create, groups)
     except ValueError as error:
         raise UserError(f"optimizer: {one_line(error)}") from error
+
+
+def check_step(optimizer: Any) -> None:
+    """Refuses an optimizer whose method `step` takes no closure."""
+    step = getattr(optimizer, "step", None)
+    try:
+        if callable(step):
+            signature(step).bind(None)
+    except TypeError as error:
+        name = type(optimizer).__name__
+        raise UserError(f"optimizer: {name}.step takes no closure ({error}); write step(self, closure=None)") from error
+    except ValueError:  # a signature that Python cannot tell
+        return
 
 
 def check_group(group: dict[str, Any], optimizer: Any) -> None:

@@ -87,6 +87,22 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
     assert summary(tmp_path / "outputs/idle")["gradients"] == 3
 
 
+class Alone(torch.optim.SGD):
+    """An optimizer whose step takes no closure."""
+
+    def step(self):
+        """Does nothing."""
+
+
+def test_an_optimizer_whose_step_takes_no_closure_is_refused(trainopt, monkeypatch):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, "Alone", Alone, raising=False)
+    result = trainopt("model=mlp", "optimizer._target_=helpers.fixtures.Alone")
+    assert result.code == 2
+    assert "optimizer: Alone.step takes no closure (too many positional arguments); write step(self, " in result.err
+
+
 class Forgetful(torch.optim.SGD):
     """An optimizer whose momentum and number of steps are no part of its state."""
 
