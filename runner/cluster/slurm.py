@@ -36,8 +36,8 @@ QUEUE_SECONDS = 20.0  # of squeue, which only reads
 OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
 SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
-# SIGUSR2, ahead of the time limit, may come before Python handles it: env holds it back until then. That of coreutils
-# before 8.31 cannot, and the signal is ignored meanwhile.
+# SIGUSR2, ahead of the time limit, may come before Python handles it: env holds it back until then. It is ignored for
+# the milliseconds until env runs; and until Python does, where coreutils is older than 8.31, whose env cannot hold it.
 HOLD = ("trap '' USR2", "hold='env --default-signal=USR2 --block-signal=USR2'; $hold true 2>/dev/null || hold=")
 IS_CANCELLED = re.compile(r"CANCELLED AT \S+ \*\*\*")  # else it says why: DUE TO TIME LIMIT
 

@@ -7,6 +7,7 @@ from ...cluster.queue import tasks_by_scheduler, tasks_of
 from ...cluster.scheduler import Task
 from ...cluster.submissions import Submission, read_submissions
 from ...records.job_table import ENDED, job_statuses, read_jobs, sweep_jobs
+from ...sweeps.status import job_labels
 from ...system.errors import UserError, nearest
 from ...system.files import plural, shown
 from ...system.flags import FlagParser, existing_folder
@@ -59,19 +60,25 @@ def command(arguments: list[str], debug: bool) -> int:
 
 
 def job_names(sweep: Path, typed: list[str]) -> set[str]:
-    """Returns the names of jobs, which were typed so, or as the paths of their folders.
+    """Returns the names of jobs, which were typed so, as `status` shows the jobs, or as the paths of their folders.
 
     Raises:
         UserError: a sweep has no such job.
     """
-    planned = {job["folder"] for job in read_jobs(sweep)}
+    planned = {job["folder"]: job for job in read_jobs(sweep)}
+    jobs = list(job_statuses(sweep, planned)) if typed else []
+    by_label = {label.replace(r"\[", "["): job.name for label, job in zip(job_labels(jobs), jobs, strict=True)}
     names = set()
     for text in typed:
         path = Path(text).resolve()
         name = str(path.relative_to(sweep.resolve())) if sweep.resolve() in path.parents else text
-        if text not in planned and name not in planned:
-            raise UserError(f"cancel: {text}: is no job of {shown(sweep)}{nearest(text, planned)}")
-        names.add(text if text in planned else name)
+        job = next((job for job in (text, name, by_label.get(text)) if job in planned), None)
+        if job is None:
+            raise UserError(
+                f"cancel: {text}: is no job of {shown(sweep)}{nearest(text, [*planned, *by_label])}; write the name of"
+                " its folder, or in quotes what trainopt status shows"
+            )
+        names.add(job)
     return names
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,12 +149,12 @@ def test_what_waits_keeps_its_settings_which_is_said(
     assert trainopt("submit", *SWEEP, "seed=1").code == 2, "it may be in the queue"
 
 
-def test_one_job_is_cancelled_by_its_name_or_its_folder(
+def test_one_job_is_cancelled_by_its_name_its_folder_or_what_status_shows(
     trainopt: Callable[..., Any], submitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, both = submitted
     path = Submission("s.2", [], [["c"], ["d"]]).write(sweep)
-    write_plan(sweep, [], [{"folder": name, "overrides": [name], "fingerprint": "f"} for name in "cd"], 1)
+    write_plan(sweep, [], [{"folder": name, "overrides": [f"a=[{name}]"], "fingerprint": "f"} for name in "cd"], 1)
     asked = f"[ -e {tmp_path}/cancelled ] || {{ {line_of(path, ArrayTaskID='1')}; {line_of(both)}; }}"
     scancel = f'echo "$@" >> {tmp_path}/cancelled'
     use_programs(monkeypatch, tmp_path / "bin", squeue=asked, scancel=scancel)
@@ -161,7 +162,7 @@ def test_one_job_is_cancelled_by_its_name_or_its_folder(
     assert "task 7_0 has also b; name these too" in trainopt("cancel", "sweep", "a").err
     assert not (tmp_path / "cancelled").exists()
     (sweep / "d").mkdir()
-    for typed in (("sweep", "d"), ("sweep", "sweep/d"), ("sweep/d",)):
+    for typed in (("sweep", "d"), ("sweep", "sweep/d"), ("sweep/d",), ("sweep", "a=[d]")):
         assert "cancelled 1 task" in trainopt("cancel", *typed).out
         assert (tmp_path / "cancelled").read_text() == "7_1\n"
         (tmp_path / "cancelled").unlink()
@@ -182,7 +183,8 @@ def test_a_signal_before_python_handles_it_is_not_lost(
     env = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7"}
     with subprocess.Popen(["bash", "-c", script], env=env, stderr=subprocess.PIPE, text=True) as process:
         command = Path(f"/proc/{process.pid}/cmdline")
-        while not (tmp_path / "begun").exists() or (moment == "start" and b"bash" in command.read_bytes()):
+        python = sys.executable.encode()
+        while not (tmp_path / "begun").exists() or (moment == "start" and not command.read_bytes().startswith(python)):
             time.sleep(0.001)
         process.send_signal(signal.SIGUSR2)
         _, printed = process.communicate(timeout=60)

@@ -245,7 +245,7 @@ def test_bad_input(monkeypatch, command, message):
         ("submit -m seed=1,2 +cluster.extra.mem=4G", "cluster.extra.mem: write cluster.memory"),
         (
             "submit -m seed=1,2 +cluster.extra.gres=gpu:2",
-            "cluster.extra.gres=gpu:2: write cluster.gpus; or cluster.gpus=0",
+            "cluster.extra.gres=gpu:2: write cluster.gpus=2 in its place, or cluster.gpus=0",
         ),
         ("submit -m seed=1,2 cluster=slrum", "cluster=slrum: there is no cluster/slrum.yaml; did you mean slurm?"),
         ("cluster.gpus=1", "cluster.gpus: unknown key; trainopt submit -m … runs a sweep on a cluster"),

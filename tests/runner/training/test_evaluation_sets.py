@@ -162,7 +162,7 @@ def test_a_dataset_is_a_further_set_of_datasets():
         ("{a: {path: DIR/wide.npz}}", "evaluation_sets.a: its inputs are [1, 9, 8], those of the data [1, 8, 8]"),
         (
             "{a: {path: DIR/floats.npz}}",
-            "evaluation_sets.a: its inputs are float32, those of the data uint8; they would",
+            "evaluation_sets.a: its inputs are float32, those of the data uint8, which are on another scale",
         ),
         ("{a: {path: DIR/noisy.npz, severity: 2}}", None),
         ("{a: {path: DIR/C}}", "test_labels, or a file beside labels.npy: "),

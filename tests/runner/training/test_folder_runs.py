@@ -96,7 +96,7 @@ def test_classes_without_training_images_are_named(images, npz):
 
 def test_a_path_that_is_missing_is_explained_by_the_option_that_needs_it():
     assert "data.path=VALUE (the folder that holds train/ and val/," in refusal("model=mlp", "data=imagefolder")
-    assert "data.path=VALUE (.npz with x_train," in refusal("model=mlp", "data=arrays")
+    assert "data.path=VALUE (.npz file with x_train," in refusal("model=mlp", "data=arrays")
 
 
 def test_keys_of_folders_are_checked(images):
