@@ -1,6 +1,7 @@
 """Runs on several processes, on one node or more: each is a step of its task, whose processes srun starts."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -71,8 +72,17 @@ def srun_options() -> list[str]:
 
 def rendezvous() -> dict[str, str]:
     """Returns the variables by which processes meet: at the first node, which this task runs on, at a free port."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
     is_one_node = os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1"
-    return {"MASTER_ADDR": "127.0.0.1" if is_one_node else socket.gethostname(), "MASTER_PORT": str(port)}
+    return {"MASTER_ADDR": "127.0.0.1" if is_one_node else socket.gethostname(), "MASTER_PORT": str(free_port())}
+
+
+def free_port() -> int:
+    """Returns the number of a TCP port that nobody listens at.
+
+    It is drawn below those that systems give to connections: one of these may be taken before somebody listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port

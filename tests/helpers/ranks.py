@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from helpers import free_port
 from helpers.cli import prepared
 from helpers.runs import train_run
+from trainopt.runner.cluster.steps import free_port
 from trainopt.runner.distributed import batch_norm, group, interrupt  # noqa: F401 - once, for all copies
 from trainopt.runner.sweeps.run_job import import_once
 from trainopt.runner.system.errors import exit_code_of

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from helpers import free_port
 from helpers.slurm import pids_with
+from trainopt.runner.cluster.steps import free_port
 
 CPUS = 1  # of each node
 MARK = "TRAINOPT_TEST_RAY"  # a variable that all processes of the cluster have

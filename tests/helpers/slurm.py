@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import free_port
+from trainopt.runner.cluster.steps import free_port
 
 CPUS = 4  # of the node, for SLURM; the machine may have fewer
 MEMORY_MIB = 4000

@@ -122,7 +122,11 @@ def test_splits_of_hugging_face_need_no_file():
         ),
         ({"x": [[1.0], [1.0, 2.0]], "label": [0, 1]}, ["train", "test"], "column x holds no numbers, lacks some, or"),
         ({"x": [1.0, None], "label": [0, 1]}, ["train", "test"], "the train set holds values that are nan"),
-        ({"x": [1.0, 2.0], "z": [[1.0], [2.0]], "label": [0, 1]}, ["train", "test"], "columns of lists, z, cannot be joined"),
+        (
+            {"x": [1.0, 2.0], "z": [[1.0], [2.0]], "label": [0, 1]},
+            ["train", "test"],
+            "columns of lists, z, cannot be joined",
+        ),
     ],
 )
 def test_other_splits_and_columns_are_refused(saved, columns, splits, line):

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers import free_port
 from helpers.cli import built
 from helpers.fixtures import lines_of
 from helpers.ranks import wait_ranks
+from trainopt.runner.cluster.steps import free_port
 from trainopt.runner.distributed.group import Group
 from trainopt.runner.distributed.ranks import ALONE
 from trainopt.runner.training.closure import TrainingClosure
