@@ -123,7 +123,8 @@ def test_bash(shell):
         "trainopt compare outputs/mlp,seed=0 --x st": "steps ",
         "trainopt reproduce --scale s": "smoke small",
         "trainopt submit -m cluster.ti": "cluster.time=",
-        "trainopt --help averag": "averaging averaging= averaging._target_=",
+        "trainopt --help averag": "averaging averaging._target_ averaging.batch_norm_batches averaging.decay"
+        " averaging.every averaging.over averaging.start averaging.warmup averaging= averaging._target_=",
         "trainopt --sp": "--space ",
         "trainopt --config-dir nowhere nonsense": "",
         "trainopt hydra/sweeper=nonsense hydra.sweeper.": "",
