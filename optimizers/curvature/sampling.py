@@ -97,7 +97,7 @@ def _factors(p: Tensor, e: Tensor, Le: Tensor) -> tuple[Tensor, Tensor]:
     """Returns s of each sample, with one entry along the classes, and whether it is unknown: p is that of one class."""
     dim = _class_dimension(p)
     q, others = (p * e).sum(dim, keepdim=True), (p * (1 - e)).sum(dim, keepdim=True)
-    return (e * Le).sum(dim, keepdim=True).clamp(min=0) / (q * others), others <= 0
+    return (e * Le).sum(dim, keepdim=True).clamp(min=0) / (q * others), ~(others > 0)
 
 
 def _most_probable_classes(logits: Tensor) -> Tensor:

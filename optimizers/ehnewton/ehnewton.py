@@ -243,8 +243,10 @@ class EHNewton(SecondOrderOptimizer):
         return reason_to_read(self.param_groups[0])
 
     def reads_next(self) -> bool:
-        """Returns whether a graph cannot hold the next step: K-FAC's factors follow its batch, or of most steps it is
-        one that computes the model in the subspace."""
+        """Returns whether a graph cannot hold the next step.
+
+        It updates K-FAC's factors, or computes the curvature in the subspace where most steps do not.
+        """
         of_factors, of_subspace = (
             1 + max((of_param.get(name, 0) for of_param in self.state.values()), default=0) for name in COUNTS
         )

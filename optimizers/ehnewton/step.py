@@ -409,7 +409,7 @@ class Step:
     def move(self) -> None:
         """Changes the weights: the step times lr, with momentum, and with backtracking where that is asked for."""
         change = self.p
-        length = self._norm(change)
+        length = self._norm(change) if self.estimate is not None else 0.0
         if change:
             scale_each_(change, [group["lr"] for group in self.groups])
         if self.closed_form and any(group["momentum"] > 0 for group in self.groups):

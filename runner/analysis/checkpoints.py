@@ -93,7 +93,7 @@ def find_checkpoints(paths: Iterable[str | Path], which: str) -> list[Checkpoint
         if path.is_file():
             folder = path.absolute().parent.parent
             if path.absolute().parent.name != "checkpoints" or not (folder / CONFIG).is_file():
-                raise UserError(f"{path}: is in no run's folder; it must be RUN/checkpoints/{path.name} does")
+                raise UserError(f"{path}: is in no run's folder; a checkpoint is RUN/checkpoints/{path.name}")
             run_of.setdefault(path.resolve(), folder)
             continue
         if not path.is_dir():

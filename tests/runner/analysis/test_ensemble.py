@@ -238,7 +238,7 @@ def test_what_is_no_ensemble_is_refused(two, trainopt, tmp_path):
         (["outputs/a", "outputs/a/checkpoints/none.pt"], "none.pt: no such run or checkpoint"),
         (["outputs/a", "outputs/b/checkpoints/odd.pt"], "odd.pt: cannot be read"),
         (["outputs/a", "outputs/b/checkpoints"], "is no run's or sweep's folder"),
-        (["outputs/a", "stray.pt"], "stray.pt: is in no run's folder; it must be RUN/checkpoints/stray.pt does"),
+        (["outputs/a", "stray.pt"], "stray.pt: is in no run's folder; a checkpoint is RUN/checkpoints/stray.pt"),
         (f, "outputs/f: is a run of a test function, which has no classes"),
         ([*whole, "--weights", "fit"], "--weights fit: needs a validation set"),
         ([*both, "--weights", "1"], "--weights 1: must be fit, or 2 numbers >= 0, one for each network, not all 0"),
