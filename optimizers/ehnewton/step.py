@@ -1,6 +1,5 @@
 """One step of EHNewton, from the loss to the new weights."""
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,16 +7,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
-from ..checked import SecondOrderOptimizer, check_types, has_graph
+from ..checked import SecondOrderOptimizer, check_types
 from ..curvature.conjugate_gradient import conjugate_gradient_flat
 from ..curvature.curvature import Curvature
 from ..curvature.fixed_iterations import fixed_conjugate_gradient
-from ..curvature.loss import LossWithoutGraph, check_loss, evaluate
 from ..preconditioners.diagonal import Diagonal
 from ..preconditioners.kronecker import Kronecker
-from ..preconditioners.layers import LayerCall, LayerRecorder
 from ..scalars import (
     Scalar,
     by_group,
@@ -37,15 +33,14 @@ from ..scalars import (
 from ..vectors import flatten, inner_product, per_element, unflatten
 from .estimate import CurvatureEstimate, Model
 from .guard import Guard
+from .linearization import Linearization, is_guarded, is_one_iteration
 from .recording import RecordedStep
-from .softmax_recorder import SoftmaxHeadRecorder, may_be_classifiers
-from .softmax_systems import SoftmaxSystem, softmax_systems
+from .softmax_systems import SoftmaxSystem
 from .solution import Condition, Minimized, Solution, report_of
 from .subspace import damping_gram, minimize_in_subspace
 
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
-BACKWARD_COST = 2 / 3  # of a pass, in gradients
 
 System = Curvature | SoftmaxSystem
 
@@ -77,15 +72,10 @@ class Step:
         reads: bool = True,
     ):
         self.state, self.shard = optimizer.state, optimizer.shard
-        self.loss_scale = loss_scale
         self.options = optimizer.param_groups[0]  # options of the whole step are equal in all groups
-        self.closure = closure
         self.report: dict[str, Any] = {}
-        self.loss: Tensor | None = None
         self.reads, self.finite = reads, list[Scalar]()
-        self.cost: Scalar = 0.0
-        # whether the loss is computed again after the step
-        self.is_guarded = self.options["adapt_damping"] or self.options["backtracking"] > 0
+        self.is_guarded = is_guarded(self.options)
         # whether the last product frees the graph
         self.has_subspace = self.options["subspace"] == "last_step"
         self.frees_graph = self.options["blocks"] == "all" and not self.is_guarded and not self.has_subspace
@@ -98,13 +88,12 @@ class Step:
         if self.options["subspace_every"] > 1 and trained:
             self.estimate = CurvatureEstimate(trained[0], self.state[trained[0]], self.options["subspace_every"])
         is_computed = self.estimate is None or not self.estimate.is_used
-        # whether vectors are multiplied by the curvature
-        self.has_products = is_computed or not self._is_one_iteration or self.options["adapt_damping"]
-        self.share = self.options["curvature_share"] if self.has_products else 1.0
-        self.closed_form: list[SoftmaxSystem] = []  # empty where there is no closed form
-        self.layers = LayerRecorder(trained) if self.options["preconditioner"] == "kronecker" else None
-        self.linear_calls: list[LayerCall] = []
-        self.curvature = self._linearize(trained)
+        has_products = is_computed or not is_one_iteration(self.options) or self.options["adapt_damping"]
+        self.share = self.options["curvature_share"] if has_products else 1.0
+        at = Linearization(self.options, closure, trained, self.shard, loss_scale, reads, self.share, has_products)
+        self.closure, self.loss, self.curvature, self.closed_form = at.closure, at.loss, at.curvature, at.closed_form
+        self.layers, self.linear_calls = at.layers, at.linear_calls
+        self.cost: Scalar = at.cost
         self.has_closed_form = bool(self.closed_form)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
         check_types(self.params, self.options)
@@ -118,59 +107,6 @@ class Step:
         self.minimized: Minimized | None = None
         self.model: Model | None = None  # in the subspace
         self.preconditioner = self._precondition()
-
-    def _linearize(self, trained: list[Tensor]) -> Curvature | None:
-        """Computes the loss and its gradient; returns the curvature, None where `closed_form` has it."""
-        options, closure, fraction = self.options, self.closure, self.share
-        if closure is None:
-            self._check_no_second_call()
-            if options["curvature"] != "hessian":
-                raise ValueError("curvature=gauss_newton: needs a closure that returns the loss")
-            return Curvature.of_gradients(trained, self.loss_scale, self.shard)
-        if fraction == 1:
-            return self._linearize_whole_batch(closure, trained)
-        if not inspect.signature(closure).parameters:
-            raise ValueError(
-                f"curvature_share={fraction}: the closure must take the fraction of the batch as an argument"
-            )
-        with torch.enable_grad():
-            loss = closure()
-            check_loss(loss)
-            gradient_of = dict(zip(trained, grad(loss, trained, allow_unused=True), strict=True))
-        self.loss = loss.detach()
-        self.cost += fraction
-        kind = options["curvature"]
-        part = partial(closure, fraction)
-        of_part = evaluate(part, kind, self._is_one_iteration, True, inner=self.layers, shard=self.shard)
-        return Curvature.of_loss(*of_part, trained, kind, shard=self.shard, gradient_of=gradient_of)
-
-    def _linearize_whole_batch(self, closure: Callable[..., Tensor], trained: list[Tensor]) -> Curvature | None:
-        options = self.options
-        is_plain = options["preconditioner"] == options["subspace"] == "none" and not self.is_guarded
-        may_have_closed_form = is_plain and self.reads and options["warm_start"] == 0 and may_be_classifiers(trained)
-        recorder = SoftmaxHeadRecorder(trained, self.shard) if may_have_closed_form else None
-        kind, inner = options["curvature"], recorder or self.layers
-        try:
-            loss, mode = evaluate(
-                closure, kind, self._is_one_iteration, inner=inner, backward_of=trained, shard=self.shard
-            )
-        except LossWithoutGraph as error:
-            return self._linearize_gradients(error, trained)
-        self.loss = loss.detach()
-        calls_backward = mode.loss_of_backward is not None
-        classifiers = recorder.classifiers(loss, mode.outputs) if recorder and not calls_backward else None
-        if classifiers is None:
-            # rows of a part of the batch do not make its gradient
-            self.linear_calls = self.layers.linear_calls if self.layers and self.shard.is_whole else []
-            edges = [call.outputs for call in self.linear_calls]
-            gradient_of = {p: p.grad for p in trained} if calls_backward else None  # as they were clipped
-            if calls_backward:
-                self._check_no_second_call()
-                self.cost += BACKWARD_COST
-            return Curvature.of_loss(loss, mode, trained, kind, edges, self.shard, gradient_of, self.has_products)
-        self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
-        self.cost += sum(system.cost for system in self.closed_form)
-        return None
 
     def _precondition(self) -> Diagonal | Kronecker | None:
         """Returns the preconditioner at the current weights, whose statistics are updated; sets `unit`.
@@ -197,28 +133,6 @@ class Step:
         preconditioner.update(by_group(self.groups, lambda g: g["damping"] * self.unit + SMALLEST_DAMPING * self.unit))
         return preconditioner
 
-    def _linearize_gradients(self, error: LossWithoutGraph, trained: list[Tensor]) -> Curvature | None:
-        """Does the same where a closure has returned no loss with a graph: the gradients in `.grad` are meant.
-
-        Without any gradient, as where Lightning's training_step returns None, no parameter is used.
-        """
-        is_skipped = error.loss is None and all(p.grad is None for p in trained)
-        if not (is_skipped or has_graph(trained)):
-            raise error
-        self.closure, self.loss = None, error.loss
-        return self._linearize([] if is_skipped else trained)
-
-    def _check_no_second_call(self) -> None:
-        """Raises ValueError if an option needs the loss once more, and the closure cannot compute it."""
-        for name, off in (("adapt_damping", False), ("backtracking", 0), ("curvature_share", 1)):
-            if self.options[name] != off:
-                raise ValueError(f"{name}={self.options[name]}: needs a closure that returns the loss")
-
-    @property
-    def _is_one_iteration(self) -> bool:
-        """Whether a system is solved by one iteration from 0, for which the quadratic form of g is enough."""
-        return self.options["cg_max_iter"] == 1 and self.options["warm_start"] == 0
-
     def solve(self) -> None:
         """Computes p for each system, with the feasibility test.
 
@@ -229,7 +143,7 @@ class Step:
         if self.curvature is not None:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
-        solve = self._solve_by_one_iteration if self._is_one_iteration else partial(partial, self._solve)
+        solve = self._solve_by_one_iteration if is_one_iteration(self.options) else partial(partial, self._solve)
         # one iteration is begun for all systems before the first ends, so that their curvatures share a reduction
         ends = [solve(system, [self.group_of[p] for p in system.params]) for system in systems if system.params]
         solutions = [end() for end in ends]
