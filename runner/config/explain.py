@@ -201,6 +201,8 @@ def _composition(error: Exception, overrides: list[str], vocabulary: Vocabulary)
 def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:
     group, _, name = key.partition(".")
     known = vocabulary.keys(choices)
+    if key == "hydra.launcher.n_jobs":
+        return f"{key}: is a key of hydra/launcher=joblib, which makes several runs at a time; give both"
     if group == "hydra":
         similar = nearest(key, [k for k in known if k.startswith("hydra.")])
         return f"{key}: Hydra has no such key{similar or '; trainopt --cfg hydra shows all'}"

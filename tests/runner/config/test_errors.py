@@ -28,6 +28,7 @@ CASES = [
     ("regularizer.l2.strength=1", "regularizer.l2.strength: l2 is not among the choices; give regularizer=[l2]"),
     ("regularizer=[l2] regularizer.l2.strenth=1", "unknown key; did you mean regularizer.l2.strength?"),
     ("~optimizer.foo", "~optimizer.foo: there is nothing to delete"),
+    ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs: is a key of hydra/launcher=joblib, which makes several runs"),
     ("hydra.run.dri=x", "hydra.run.dri: Hydra has no such key"),
     # keys of other programs
     ("+batch_size=64", "batch_size: unknown key; did you mean batching.size=64?"),
