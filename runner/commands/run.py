@@ -26,7 +26,7 @@ from ..sweeps.jobs import plan_sweep
 from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
 from ..system.environment import launched_size
-from ..system.errors import UserError, one_line
+from ..system.errors import FULL_DISK, UserError, cannot_write, one_line
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, parse_overrides, show, starts_jobs
 from ..trials.declared import declared_overrides, space_file
 from ..trials.result import TrialSearchResult, show_trials
@@ -132,7 +132,10 @@ def compose_and_run(
         if interrupt.sweep is None:
             vocabulary = Vocabulary([*config_folders(arguments), CONF])
             raise UserError(explain(error, typed_overrides(arguments), vocabulary)) from error
-        print(f"trainopt: the launcher stopped: {one_line(error)[:300]}", file=sys.stderr)
+        text = one_line(error)[:300]
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            text = cannot_write(error, interrupt.sweep)
+        print(f"trainopt: the launcher stopped: {text}", file=sys.stderr)
         is_stopped = True
     stop_file(interrupt.sweep, job.launcher).unlink(missing_ok=True)
     return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))

@@ -12,7 +12,7 @@ from ..config.run_names import as_typed, former_sweep_name
 from ..config.validate import check_value
 from ..records.job_table import PLAN, job_statuses, write_plan
 from ..records.run_folder import moved_text
-from ..system.errors import UserError
+from ..system.errors import UserError, refuse_unwritable
 from ..system.files import shown
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
 from .plan_job import JobPlanner, without_hydra
@@ -35,9 +35,14 @@ def write_sweep(config: DictConfig, jobs: list[dict[str, Any]]) -> Path:
     Args:
         config: of the sweep.
         jobs: their entries in the plan.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     folder = Path(config.hydra.sweep.dir)
-    write_plan(folder, as_typed(config.hydra.overrides.task), jobs, set_workers(config))
+    workers = set_workers(config)
+    with refuse_unwritable(folder):
+        write_plan(folder, as_typed(config.hydra.overrides.task), jobs, workers)
     return folder
 
 

@@ -1,15 +1,18 @@
 """Errors of the user in one line, exit codes, and the nearest word to a misspelt one."""
 
+import errno
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 from .files import shown
 
 FAILED, USER_ERROR, DIVERGED = 1, 2, 3  # exit codes; the last with --strict only
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # errors of writing, which name no file
 
 
 class UserError(Exception):
@@ -73,10 +76,25 @@ def one_line(text: object) -> str:
 
 
 def cannot_write(error: OSError, path: Path | None = None) -> str:
-    """Returns the message that a run's files cannot be written, and what would be right."""
+    """Returns the message that the files of a run or a sweep cannot be written, and what would be right.
+
+    Args:
+        error: of writing.
+        path: where, unless the error says it.
+    """
     where = Path(error.filename) if error.filename else path
     place = f"{shown(where)}: " if where is not None else ""
-    return f"{place}cannot be written ({error.strerror}); hydra.run.dir=DIR puts a run elsewhere"
+    advice = "hydra.run.dir=DIR or (a sweep) hydra.sweep.dir=DIR puts it elsewhere"
+    return f"{place}cannot be written ({error.strerror}); {advice}"
+
+
+@contextmanager
+def refuse_unwritable(folder: Path) -> Iterator[None]:
+    """Turns an error of writing the first files of a run, or of a sweep, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(cannot_write(error, folder)) from error
 
 
 def reason(error: Exception) -> str:

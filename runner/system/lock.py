@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import UserError
-from .files import shown
+from .files import append_whole, shown
 
 LOCK_FILE = "lock"
 HEARTBEAT_SECONDS = 4.0  # between two heartbeats
@@ -82,8 +82,12 @@ class RunLock:
 
     def _created(self) -> bool:
         try:
-            with open(self.path, "x", encoding="utf-8") as file:
-                file.write(self._content)
+            with open(self.path, "xb", buffering=0) as file:
+                try:
+                    append_whole(file, self._content.encode())
+                except OSError:  # the empty file would count as a lock
+                    self.path.unlink()
+                    raise
         except FileExistsError:
             return False
         return True

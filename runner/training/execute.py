@@ -30,7 +30,7 @@ from ..records.run_folder import (
 from ..reporting.run_end import report_end, report_failure
 from ..system.display import Display
 from ..system.environment import launched_rank, launched_size
-from ..system.errors import FAILED, USER_ERROR, UserError, cannot_write, interrupted_code, one_line, reason
+from ..system.errors import FAILED, USER_ERROR, UserError, interrupted_code, one_line, reason, refuse_unwritable
 from ..system.files import read_json, shown, write_json, write_text
 from ..system.interrupt import Interrupt
 from ..system.lock import RunLock
@@ -110,15 +110,6 @@ def show_if_done(config: DictConfig, folder: Path, display: Display) -> bool:
     display.say(f"this run is already {summary['status']}:")
     report_end(display, summary, folder)
     return True
-
-
-@contextmanager
-def refuse_unwritable(folder: Path) -> Iterator[None]:
-    """Turns an error of writing the first files of a run into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(cannot_write(error, folder)) from error
 
 
 def execute(

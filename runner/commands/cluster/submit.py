@@ -18,7 +18,7 @@ from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import checked_jobs, has_fixed_jobs, search_digest, set_workers, write_sweep
 from ...sweeps.plan_job import JobPlanner
 from ...sweeps.run_job import Job
-from ...system.errors import UserError
+from ...system.errors import UserError, refuse_unwritable
 from ...system.files import shown
 from ...system.flags import FlagParser, existing_folder
 from ...system.hydra_compat import HydraSession
@@ -77,7 +77,8 @@ def command(arguments: list[str], debug: bool) -> int:
                 print(f"the search is done; trainopt status {shlex.quote(shown(folder))} shows its trials")
                 return
             tell_outdated(config, folder, jobs)
-            submit(folder, jobs, sweep, settings, not has_fixed_jobs(config), options.to, options.dry_run)
+            with refuse_unwritable(folder):
+                submit(folder, jobs, sweep, settings, not has_fixed_jobs(config), options.to, options.dry_run)
         except UserError:
             if is_new:
                 remove_plan(folder)

@@ -1,5 +1,6 @@
 """What is submitted, and what the queue says of it, without a SLURM."""
 
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -191,4 +192,12 @@ def test_a_refused_submission_leaves_nothing(
     use_programs(monkeypatch, programs, sbatch="echo 'error: Invalid account' >&2; exit 1", squeue="", scontrol="")
     refused = trainopt("submit", "-m", "seed=1,2", "cluster.gpus=0")
     assert (refused.code, refused.err) == (2, "trainopt: sbatch: Invalid account\n")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Submission, "write", full)
+    refused = trainopt("submit", "-m", "seed=1,2", "cluster.gpus=0", "hydra.sweep.dir=b")
+    assert refused.code == 2
+    assert refused.err.startswith("trainopt: b: cannot be written (No space left on device); hydra.run.dir=DIR or")
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != programs]

@@ -1,5 +1,6 @@
 """Files that were cut off, altered or are no longer writable: each is dealt with as the README says."""
 
+import errno
 import os
 import pickle
 import random
@@ -18,6 +19,7 @@ from helpers.cli import forked
 from helpers.runs import check_same_run, equal, rows, stop_at, summary, train_run
 from trainopt.runner.records.checkpoint_files import find_resume_point
 from trainopt.runner.system.errors import UserError
+from trainopt.runner.system.hydra_compat import HydraSession
 
 RUN = (
     "model=mlp",
@@ -202,7 +204,29 @@ def test_a_folder_that_cannot_be_written(trainopt, tmp_path, there):
         assert ended.code == 2
         assert re.match(r"trainopt: .*outputs.*: cannot be written \((Read-only|Permission)", ended.err)
         assert ended.err.count("\n") == 1
-    assert "hydra.run.dir=DIR puts a run elsewhere" in result.err
+        assert "hydra.run.dir=DIR or (a sweep) hydra.sweep.dir=DIR puts it elsewhere" in ended.err
+
+
+def test_a_disk_that_is_full_at_the_start(trainopt, tmp_path):
+    with disk(tmp_path / "full", "size=16k"):
+        (tmp_path / "full/else").write_bytes(bytes(16 << 10))
+        result = trainopt(*RUN, "hydra.run.dir=full/a")
+        sweep = trainopt("-m", *RUN, "hydra.sweep.dir=full/b")
+        locks = [path for path in (tmp_path / "full").rglob("*") if "lock" in path.name]
+    for ended, path in ((result, "full/a/lock"), (sweep, "full/b/sweep.lock")):
+        assert ended.code == 2
+        assert ended.err.startswith(f"trainopt: {path}: cannot be written (No space left on device); hydra.run.dir=DIR")
+    assert not locks
+
+
+def test_a_disk_that_fills_up_when_a_sweep_is_launched(trainopt, monkeypatch):
+    def launch(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HydraSession, "sweep", launch)
+    ended = trainopt("-m", *RUN, "hydra.sweep.dir=b")
+    assert ended.code == 1
+    assert "the launcher stopped: b: cannot be written (No space left on device); hydra.run.dir=DIR or" in ended.err
 
 
 FULL = (
