@@ -50,7 +50,7 @@ def ranking_table(ranking: Ranking) -> Table:
     """Returns (header, rows): a row for each submission, the best first."""
     others = [axis for axis in AXES if axis != ranking.axis]
     has_intervals, labels = ranking.results.plan.effort.studies > 1, ranking.labels
-    header = ["submission", f"score ({ranking.axis})", *["95 % interval"] * has_intervals]
+    header = ["submission", f"score ({ranking.axis})", *["95 % interval of the score"] * has_intervals]
     header += [f"score ({axis})" for axis in others]
     header += ["targets reached", "relative speed (IQM)", f"P(faster than {labels[ranking.baseline]})"]
     rows = []

@@ -17,7 +17,7 @@ from .tuning.tables import one_search_text, selection_text
 TARGET = "_to_target"
 TEST_COLUMNS = {
     "difference": "difference",
-    "interval": Tex("95\\,\\% interval"),
+    "interval": Tex("95\\,\\% interval of the difference"),
     "p": Tex("$p$"),
     "effect": Tex("Hedges' $g$"),
     "effect_interval": Tex("95\\,\\% interval of $g$"),

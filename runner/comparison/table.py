@@ -28,6 +28,7 @@ from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
     DIFFERENCE_INTERVAL,
     EFFECT_INTERVAL,
+    MEAN_INTERVAL,
     MEANING,
     TEST_HEADER,
     conclusion_text,
@@ -146,7 +147,7 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
     axes = list(axes) if comparison.has_accuracies else []
     tested, known, recorded = comparison.metric, comparison.metrics, comparison.recorded
     others = [name for name in metrics if name != tested and name in recorded]
-    results = ["method", "runs", "diverged", known[tested].label, "SD", "95 % interval"]
+    results = ["method", "runs", "diverged", known[tested].label, "SD", MEAN_INTERVAL]
     results += TEST_HEADER
     costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
     sections = [

@@ -10,7 +10,8 @@ MEANING = (
     f"± is half of the 95 % interval of the mean over seeds (Student's t), from {MIN_SEEDS} seeds on; intervals, not ±,"
     " are cut at impossible values (below 0, above 100 %); SD is the standard deviation over seeds"
 )
-DIFFERENCE_INTERVAL, EFFECT_INTERVAL = "95 % interval of the difference", "95 % interval of g"
+MEAN_INTERVAL, DIFFERENCE_INTERVAL = "95 % interval of the mean", "95 % interval of the difference"
+EFFECT_INTERVAL = "95 % interval of g"
 TEST_HEADER = ("difference", DIFFERENCE_INTERVAL, "p (Holm)", "effect (g)", EFFECT_INTERVAL, "test")
 EQUAL_P = (
     "Equal values of {p} come from Holm's correction: a corrected {p} is never below that of a test with a smaller {p}"
@@ -139,6 +140,6 @@ def best_text(comparison: Comparison) -> str:
 
 
 def margin_text(verdict: Verdict, form: str) -> str:
-    """Returns by how much two methods differ, with the 95 % interval, whichever is the better one."""
+    """Returns by how much two methods differ, with the interval of it, whichever is the better one."""
     low, high = sorted((abs(verdict.low), abs(verdict.high)))
-    return f"by {abs(verdict.difference):{form}} (95 % interval {low:{form}} to {high:{form}})"
+    return f"by {abs(verdict.difference):{form}} ({DIFFERENCE_INTERVAL}: {low:{form}} to {high:{form}})"

@@ -9,7 +9,7 @@ from ..methods import Comparison, losses_of
 from ..metrics import value_bounds
 from ..significance import estimate
 from ..tables.noted_table import NotedTable
-from ..tables.text import estimate_text, interval_text
+from ..tables.text import MEAN_INTERVAL, estimate_text, interval_text
 from .searches import MethodSearch
 
 CHOSEN = (
@@ -53,7 +53,7 @@ def chosen_values(comparison: Comparison) -> NotedTable:
     final_duration = str(comparison.runs.configs.loc[comparison.methods[0].runs[0], "duration"])
     note = CHOSEN + (SAME if is_same else OTHER.format(metric=first.metric))
     note += LONGER if first.duration != final_duration else ""
-    header = ["method", f"{metric} of the chosen trial", "mean of the final runs", "95 % interval", "difference"]
+    header = ["method", f"{metric} of the chosen trial", "mean of the final runs", MEAN_INTERVAL, "difference"]
     return NotedTable("chosen", f"Chosen trials and final runs: {metric}", header, rows, note)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -340,8 +341,9 @@ def test_the_terminal_says_what_the_tests_say(two, capsys):
         return capsys.readouterr().out
 
     text = printed()
-    assert "93.75  0.65  92.72 to 94.78" in " ".join(text.split(" "))
-    assert "On final top-1 (%): Adam is better than SGD by 2.88 (95 % interval " in text
+    assert "93.75 0.65 92.72 to 94.78" in " ".join(text.split())
+    assert "On final top-1 (%): Adam is better than SGD by 2.88 (95 % interval of the difference: " in text
+    assert re.search(r"SD +95 % interval of the mean +difference", text)
     shutil.rmtree(two / "adam3")
     shutil.rmtree(two / "adam2")
     few = printed()

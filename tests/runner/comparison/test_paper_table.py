@@ -50,6 +50,8 @@ def test_a_line_has_the_mean_and_half_of_its_interval_and_the_test(three):
     assert rows["Adam"]["$p$"] == f"{2 * p:.3f}" or rows["Adam"]["$p$"] == f"{p:.3f}"  # Holm's, of two tests
     assert rows["Adam"]["difference"] == f"+{np.mean(TOP1['adam']) - np.mean(TOP1['sgd']):.2f}"
     assert rows["SGD"]["difference"] == "baseline"
+    low, high = stats.ttest_rel(TOP1["adam"], TOP1["sgd"]).confidence_interval(0.95)
+    assert rows["Adam"][r"95\,\% interval of the difference"] == f"+{low:.2f} to +{high:.2f}"
     assert rows["SGD"][r"steps to 91 \%"].endswith("(2 of 4)")
 
 
