@@ -13,7 +13,7 @@ from trainopt.data import DataError
 
 from ..records.checkpoint_files import weights_to_evaluate
 from ..records.metrics import read_metrics
-from ..records.run_folder import files_changed_since, read_config
+from ..records.run_folder import files_changed_since, missing_code_explained, read_config
 from ..state.run import Run
 from ..system.device import choose_device
 from ..system.display import Display
@@ -53,7 +53,8 @@ def rebuild_run(folder: Path, device: str | None, display: Display, train_images
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         display.say(f"note: on a CPU, precision={config.precision} is evaluated in float32")
         config.precision = "float32"
-    run = build(config, folder, training=False, train_images=train_images)
+    with missing_code_explained(folder):
+        run = build(config, folder, training=False, train_images=train_images)
     if changed := files_changed_since(folder):  # after their import: what counts is what this process uses
         print(f"warning: {shown(folder)}: the present {', '.join(changed)} is not what the run used", file=sys.stderr)
     return run

@@ -16,7 +16,7 @@ from trainopt.data import DataError
 from trainopt.models import WeightsError
 
 from ..provenance.user_code import note_imports
-from ..system.errors import UserError, nearest, one_line
+from ..system.errors import MissingModule, UserError, nearest, one_line
 from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key, yaml_text
 
@@ -142,7 +142,7 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
             raise UserError(f"{section}._target_={name}: {line}") from error
         if not is_installed(package):
             line = f"there is no module {package}, neither in the working directory nor among the installed packages"
-            raise UserError(f"{section}._target_={name}: cannot be imported; {line}") from error
+            raise MissingModule(f"{section}._target_={name}: cannot be imported; {line}", package) from error
         near = nearest(name.rpartition(".")[2], public_names(name.rpartition(".")[0]))
         raise UserError(f"{section}._target_={name}: cannot be imported{near or reason_of(error)}") from error
     except SystemExit as error:

@@ -6,8 +6,8 @@ import math
 import shlex
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..config.options import YamlLoader
 from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves, yaml_text
 from ..provenance.user_code import changed_files
-from ..system.errors import DIVERGED, UserError, reason
+from ..system.errors import DIVERGED, MissingModule, UserError, reason
 from ..system.files import read_json, write_json
 from ..system.lock import is_being_written
 
@@ -151,6 +151,22 @@ def changed_code(folder: Path) -> list[str]:
 def files_changed_since(folder: Path) -> list[str]:
     """Returns the files of the user's code that are not what a run used when it was last started."""
     return changed_files(read_json(folder / ENVIRONMENT).get("code", ()))
+
+
+@contextmanager
+def missing_code_explained(folder: Path) -> Iterator[None]:
+    """Adds to the error that a module is not there from where the run of a folder imported it."""
+    try:
+        yield
+    except MissingModule as error:
+        for record in read_json(folder / ENVIRONMENT).get("code", ()):
+            if record["folder"] and error.package in (name.partition(".")[0] for name in record["modules"]):
+                source, files = record["folder"], ", ".join(record["files"])
+                raise UserError(
+                    f"{error}; the run imported it from {source} ({files}): give the command in that folder, or after"
+                    f" export PYTHONPATH={shlex.quote(source)}; where the code has moved, name its new folder"
+                ) from error
+        raise
 
 
 def value_text(values: dict[str, Any], key: str) -> str:

@@ -22,6 +22,18 @@ class UserError(Exception):
     """
 
 
+class MissingModule(UserError):
+    """A class or function is of a module that is not there.
+
+    Attributes:
+        package: the first part of the module's name.
+    """
+
+    def __init__(self, text: str, package: str) -> None:
+        super().__init__(text)
+        self.package = package
+
+
 def report_error(error: UserError, debug: bool) -> int:
     """Prints an error, with `debug` after its traceback; returns the exit code."""
     if debug:

@@ -22,6 +22,7 @@ from ..records.run_folder import (
     check_same_run,
     fingerprint,
     log_traceback,
+    missing_code_explained,
     read_history,
     read_summary,
     record_failure,
@@ -131,7 +132,8 @@ def execute(
     from .divergence import waiting_notes
     from .schedule import warmup_notes, zero_lr_notes
 
-    run = build(config, folder, ranks=ranks)
+    with missing_code_explained(folder):
+        run = build(config, folder, ranks=ranks)
     run.pause_after = pause_after
     resume_point, history, ranks_before = ranks.lead(lambda: read_past(folder))
     if ranks_before not in (None, ranks.size):

@@ -39,6 +39,27 @@ def test_a_run_and_jobs_in_workers_find_modules_of_the_working_directory(tmp_pat
     assert load_runs(tmp_path / "sweep").summaries.status.tolist() == ["finished"] * 2
 
 
+@pytest.mark.slow
+def test_a_command_in_another_folder_says_from_where_the_run_imported_its_code(trainopt, tmp_path, monkeypatch):
+    for name in ("code of mine", "elsewhere"):
+        (tmp_path / name).mkdir()
+    source = tmp_path / "code of mine"
+    (source / "mine.py").write_text(MINE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(source)
+    assert trainopt(*RUN, "optimizer._target_=mine.Halved", "run.name=one").code == 0
+    sys.modules.pop("mine")
+    sys.path.remove(str(source))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for words in (("evaluate",), ("export", "--out", "weights"), ("resume", "duration=6steps")):
+        result = trainopt(words[0], str(source / "outputs/one"), *words[1:])
+        assert result.code == 2
+        assert "there is no module mine, neither in the working directory nor among" in result.err
+        assert f"; the run imported it from {source} (mine.py): give the command in that folder" in result.err
+        assert f"export PYTHONPATH='{source}'; where the code has moved, name its new folder" in result.err
+    assert "imported it from" not in trainopt(*RUN, "optimizer._target_=mine.Halved", "run.name=two").err
+
+
 def test_a_file_of_the_working_directory_hides_no_installed_module(tmp_path, monkeypatch, trainopt):
     (tmp_path / "torchvision.py").write_text("raise ImportError('hidden')")
     (tmp_path / "random.py").write_text("raise ImportError('hidden')")
