@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records.job_table import IN_QUEUE, QUEUED, JobStatus, job_statuses, read_job_table
+from ..records.run_folder import SUMMARY
 from .scheduler import Scheduler, Task
 from .schedulers import SCHEDULERS
 from .submissions import Submission, log_path, read_submissions, submission_path
@@ -47,7 +48,8 @@ def read_table_with_queue(
     tasks = list(tasks_of(sweep))
     jobs = {job.name: job for job in table_of(sweep, planned)}
     for submission, task in tasks:
-        folders = [folder for folder in submission.tasks[task.index] if folder in jobs]
+        names = submission.tasks[task.index]
+        folders = [name for name in names if name in jobs and not has_failed_in(sweep, submission, task, jobs[name])]
         left = [folder for folder in folders if jobs[folder].state in OPEN_STATES]
         is_busy = any(jobs[folder].state == "running" for folder in folders)
         jobs |= {name: with_task(jobs[name], task, [name] == left[:1] and not is_busy) for name in folders}
@@ -58,6 +60,20 @@ def read_table_with_queue(
 def table_of(sweep: Path, planned: list[dict[str, Any]] | None) -> list[JobStatus]:
     """Returns the job table of a sweep, or that of some jobs that need no plan on disk."""
     return read_job_table(sweep) if planned is None else job_statuses(sweep, {job["folder"]: job for job in planned})
+
+
+def has_failed_in(sweep: Path, submission: Submission, task: Task, job: JobStatus) -> bool:
+    """Returns whether a job failed in a task that goes on with others: a task that waits tries all that failed again.
+
+    Args:
+        sweep: its folder.
+        submission: of the task.
+        task: in the queue.
+        job: of the task.
+    """
+    if job.state != "failed" or task.state == "pending":
+        return False
+    return (sweep / job.name / SUMMARY).stat().st_mtime >= submission_path(sweep, submission.name).stat().st_mtime
 
 
 def with_task(job: JobStatus, task: Task, is_next: bool) -> JobStatus:

@@ -117,6 +117,21 @@ def line_of(path: Path, **values: str) -> str:
     return f"echo '{''.join(row[name].ljust(width) for name, width in COLUMNS.items())}'"
 
 
+def test_a_job_that_failed_in_a_task_with_more_to_do(
+    submitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, path = submitted
+    (sweep / "a").mkdir()
+    write_json(sweep / "a" / "summary.json", {"status": "failed", "error": "the cause"})
+    use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, State="RUNNING"))
+    assert seen(sweep) == [("failed", "the cause"), ("starting", None)]
+    use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, RestartCnt="1"))
+    assert [state for state, _ in seen(sweep)] == ["requeued", "requeued"], "both are tried again"
+    use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, State="RUNNING"))
+    os.utime(path, (2e9, 2e9))
+    assert [state for state, _ in seen(sweep)] == ["starting", "queued"], "it failed before it was submitted"
+
+
 def test_what_waits_keeps_its_settings_which_is_said(
     trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
