@@ -89,7 +89,7 @@ def with_task(job: JobStatus, task: Task, is_next: bool) -> JobStatus:
         return known
     if job.state not in OPEN_STATES:
         return job
-    return replace(known, state=waiting_state(task, is_next), reason=task.reason or None)
+    return replace(known, state=waiting_state(task, is_next), reason=task.reason or None, error=None, log=None)
 
 
 def with_lost_tasks(sweep: Path, jobs: list[JobStatus]) -> Iterator[JobStatus]:

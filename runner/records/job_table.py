@@ -21,6 +21,8 @@ SEED = "seed"  # runs that differ in this key only are one method, or one trial
 QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
 IN_QUEUE = (QUEUED, "configuring", "starting", "completing", "preempted", "requeued")  # on a cluster
+KILLED_EARLY = "was killed before its first record; the same command begins it again"
+KILLED = "its process was killed, or its machine stopped; the same command continues it"
 SweepJobs = dict[Path, tuple[Path, dict[str, Any]]]  # by the job's folder: the sweep's, and the plan's entry
 STATES = (*ENDED, "running", *IN_QUEUE, "paused", "interrupted", "failed", "missing", "outdated")
 
@@ -48,7 +50,7 @@ class JobStatus:
         wall_seconds: that the run has taken.
         top1: final, on the test set, in percent.
         loss: final, on the test set.
-        error: of a failed job, or of one that was killed before its first record, in one line.
+        error: of a failed job, or of one that was killed, in one line.
         log: of a failed job.
         task: of the cluster, whose job this is, as scontrol takes it.
         node: where that task runs.
@@ -170,8 +172,8 @@ def job_status(sweep: Path, name: str, job: dict[str, Any], alive: bool) -> JobS
     has_lock_alone = not header and not summary and (folder / LOCK_FILE).exists()
     state = _state(summary.get("status"), bool(header) or has_lock_alone, is_outdated, alive)
     error = summary.get("error") if state == "failed" else None
-    if has_lock_alone and state == "interrupted":
-        error = "was killed before its first record; the same command begins it again"
+    if state == "interrupted" and summary.get("status") != state:
+        error = KILLED_EARLY if has_lock_alone else KILLED
     record = last_record(folder / METRICS_FILE)
     fraction = _fraction(header.get("duration", ""), record)
     final = summary.get("final") or {}

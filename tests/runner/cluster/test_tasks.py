@@ -126,7 +126,7 @@ def test_a_job_that_failed_in_a_task_with_more_to_do(
     use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, State="RUNNING"))
     assert seen(sweep) == [("failed", "the cause"), ("starting", None)]
     use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, RestartCnt="1"))
-    assert [state for state, _ in seen(sweep)] == ["requeued", "requeued"], "both are tried again"
+    assert seen(sweep) == [("requeued", None), ("requeued", None)], "both are tried again"
     use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, State="RUNNING"))
     os.utime(path, (2e9, 2e9))
     assert [state for state, _ in seen(sweep)] == ["starting", "queued"], "it failed before it was submitted"

@@ -16,6 +16,7 @@ from helpers.cli import exit_code, start_fork
 from helpers.fixtures import image_folders, made_up_sweep
 from helpers.runs import same_weights, summary
 from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.system.files import write_json
 from trainopt.runner.system.isolation import run_isolated
 from trainopt.runner.system.lock import this_process
 
@@ -202,6 +203,10 @@ def test_the_job_table_is_for_programs_and_for_runs_without_a_sweep(trainopt, tm
     found = json.loads(trainopt("status", "outputs", "--json").out)
     assert [(e["name"], e["state"], e["step"]) for e in found] == [("a", "done", 2), ("b", "interrupted", 2)]
     assert found[0]["top1"] == summary(tmp_path / "outputs/a")["final"]["top1"]
+    killed = "its process was killed, or its machine stopped; the same command continues it"
+    assert [e["error"] for e in found] == [None, killed]
+    write_json(tmp_path / "outputs/b/summary.json", {"status": "interrupted"})
+    assert "killed" not in trainopt("status", "outputs").out, "it was stopped and wrote its checkpoint"
     assert "nowhere: no such folder" in trainopt("status", "nowhere").err
     (tmp_path / "empty").mkdir()
     nothing = trainopt("status", "empty")
