@@ -118,9 +118,7 @@ class BenchmarkPlan:
 
     def command(self, search: Search) -> list[str]:
         """Returns the arguments of `trainopt` that run a search."""
-        folder = self._composer.config_dir
-        start = ["--config-dir", str(folder)] if folder else []
-        return [*start, "-m", *self._overrides(search)]
+        return [*self._composer.flags, "-m", *self._overrides(search)]
 
     def _overrides(self, search: Search) -> list[str]:
         launcher = self._launcher if search.trials > 1 else ["hydra/launcher=basic"]

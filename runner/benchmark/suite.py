@@ -1,5 +1,6 @@
 """The schema of a suite's file in conf/suite/: workloads, their budgets and their targets. Needs no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +92,9 @@ class Suite:
         return {i: names.index(base) for i, base in bases.items() if base is not None}
 
 
-def find_suites(config_dir: Path | None) -> dict[str, Path]:
-    """Returns the files of all suites by name: those of DIR/suite/, and the shipped ones."""
-    return find_files(SUITES, config_dir)
+def find_suites(folders: Sequence[Path] = ()) -> dict[str, Path]:
+    """Returns the files of all suites by name: those of FOLDER/suite/, and the shipped ones."""
+    return find_files(SUITES, folders)
 
 
 def read_suite(path: Path) -> Suite:

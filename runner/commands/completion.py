@@ -118,14 +118,14 @@ def studies(typed: list[str], **_: Any) -> list[str]:
     """Returns the studies that there are."""
     from ..studies.schema import ALL, find_studies
 
-    return [*find_studies(next(iter(config_folders(typed)), None)), ALL]
+    return [*find_studies(config_folders(typed)), ALL]
 
 
 def suites(typed: list[str], **_: Any) -> list[str]:
     """Returns the suites of workloads that there are."""
     from ..benchmark.suite import find_suites
 
-    return list(find_suites(next(iter(config_folders(typed)), None)))
+    return list(find_suites(config_folders(typed)))
 
 
 def paths(prefix: str, sweeps: bool, files: bool, **_: Any) -> list[str]:

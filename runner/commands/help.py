@@ -13,14 +13,13 @@ from ..config.overrides import (
     NO_CLASSES,
     OTHER_OPTIONS,
     OWN,
-    config_dir,
     config_folders,
     own_target,
     split_override,
     typed_overrides,
 )
 from ..system.errors import UserError, nearest
-from ..system.flags import existing_folder
+from ..system.flags import config_dirs, existing_folder
 
 KEYS = "keys"  # a topic beside the groups
 SWEEPERS = "hydra/sweeper"  # Hydra's group that has options of ours
@@ -51,7 +50,7 @@ trainopt compares ways of training neural networks: one command is one run.
 
   --help [GROUP|KEY|keys] this page with the keys of the typed options; or help on a group, a key, all keys
   --cfg job, --space  show only the configuration of the command; or the search space of its optimizer
-  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; default: $TRAINOPT_CONFIG_DIR
+  --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; then from $TRAINOPT_CONFIG_DIR
   GROUP._target_=module.Class   your own class, also in a module of the working directory (--help GROUP)
   --debug             show the traceback of an error
   --strict            exit with 3 if a single or a resumed run diverged (without --strict, and in sweeps: with 0)
@@ -82,10 +81,10 @@ def command(arguments: list[str], debug: bool) -> int:
     """Prints the help page for a command line, or that of a group; returns the exit code."""
     del debug
     vocabulary = Vocabulary([*config_folders(arguments), CONF])
-    folder = config_dir(arguments)
-    if folder is not None:
+    folders = config_dirs(arguments)
+    for folder in folders:
         existing_folder(folder)
-    topics = [word for word in arguments if word[:1] not in "-+~" and "=" not in word and word != folder]
+    topics = [word for word in arguments if word[:1] not in "-+~" and "=" not in word and word not in folders]
     if not topics:
         print(help_text(sections_of(arguments, vocabulary), vocabulary))
     elif topics[0] == KEYS:
@@ -132,10 +131,9 @@ def sections_of(arguments: list[str], vocabulary: Vocabulary) -> list[Section]:
     from ..config.validate import replaced_classes
     from ..search.compose import Composer
 
-    folders = config_folders(arguments)
     in_sweep = bool({"-m", "--multirun"} & {*arguments})
     overrides = list(filter(None, map(first_value, quoted_overrides(typed, in_sweep))))
-    with Composer(folders[0] if folders else None).composed(overrides) as config:
+    with Composer(config_folders(arguments)).composed(overrides) as config:
         choices, _ = option_choices(config.hydra)
         if line := wrong_choice(typed, vocabulary):
             raise UserError(line)

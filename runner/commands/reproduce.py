@@ -4,6 +4,7 @@ import shlex
 import sys
 import traceback
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..reporting.figure_style import add_style_flags, figure_style
@@ -15,7 +16,7 @@ from ..sweeps.run_job import import_once
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError, exit_code_of, reason
 from ..system.files import shown
-from ..system.flags import FlagParser, existing_folder
+from ..system.flags import FlagParser, add_config_dir, existing_folder
 from ..system.interrupt import Interrupt
 from ..system.isolation import run_isolated
 from .run import command as run
@@ -42,9 +43,7 @@ def parser() -> FlagParser:
     parser.add_argument(
         "--launcher", default="joblib", metavar="basic|joblib|…", help="how runs are started; default: joblib"
     )
-    parser.add_argument(
-        "--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of further studies and options"
-    )
+    add_config_dir(parser, existing_folder, "folder of further studies and options")
     add_style_flags(parser)
     return parser
 
@@ -99,9 +98,9 @@ def make_plans(options: Namespace) -> list[StudyPlan]:
     return [StudyPlan(s, options.scale, options.out / s.name / options.scale, composer, launcher) for s in studies]
 
 
-def select_studies(names: list[str], config_dir: Path | None, scale: str) -> list[Study]:
+def select_studies(names: list[str], folders: Sequence[Path], scale: str) -> list[Study]:
     """Returns the studies of these names, each once; of all studies, those that have the scale."""
-    paths = find_studies(config_dir)
+    paths = find_studies(folders)
     if not names:
         raise UserError(f"reproduce: which study? there are {', '.join([*paths, ALL])}")
     reject_unknown("", names, [*paths, ALL], "no such study")

@@ -67,7 +67,7 @@ def changed(
         if sign:
             raise UserError(f"{override}: must be KEY=VALUE, as duration=20epochs")
         if key == "logger":
-            with Composer(None).composed([override]) as composed:
+            with Composer().composed([override]) as composed:
                 now.logger = composed.logger
             continue
         if key in vocabulary.groups:

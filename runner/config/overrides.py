@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.errors import nearest
-from ..system.flags import FlagParser
+from ..system.flags import config_dirs
 from .options import Vocabulary, default_choices, list_groups, shipped
 
 # What is typed here for a key of these names; {} stands for the value. Text without "=" says what there is instead.
@@ -250,16 +250,8 @@ def typed_overrides(arguments: list[str]) -> list[str]:
 
 
 def config_folders(arguments: list[str]) -> list[Path]:
-    """Returns the folder that --config-dir names, in a list; an empty one where there is none."""
-    folder = config_dir(arguments)
-    return [Path(folder)] if folder is not None and Path(folder).is_dir() else []
-
-
-def config_dir(arguments: list[str]) -> str | None:
-    """Returns what is typed behind --config-dir."""
-    parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd")
-    return parser.parse_known_args(arguments)[0].config_dir
+    """Returns the folders that --config-dir names; without those that there are not."""
+    return [Path(folder) for folder in config_dirs(arguments) if Path(folder).is_dir()]
 
 
 def hint(key: str, value: str = "VALUE") -> str | None:

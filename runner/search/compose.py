@@ -1,6 +1,6 @@
 """Composes configurations of sweeps as for a command, without running it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,12 +30,17 @@ class Composer:
     """Composes what is typed behind `trainopt -m`.
 
     Args:
-        config_dir: a folder of the user's options, or None.
+        folders: of the user's options.
     """
 
-    def __init__(self, config_dir: Path | None):
-        self.config_dir = config_dir
-        self.vocabulary = Vocabulary([*([config_dir] if config_dir else []), CONF])
+    def __init__(self, folders: Sequence[Path] = ()):
+        self.folders = folders
+        self.vocabulary = Vocabulary([*folders, CONF])
+
+    @property
+    def flags(self) -> list[str]:
+        """The arguments that name the folders."""
+        return [word for folder in self.folders for word in ("--config-dir", str(folder))]
 
     @contextmanager
     def composed(self, typed: list[str]) -> Iterator[DictConfig]:
@@ -46,7 +51,7 @@ class Composer:
         """
         register_with_hydra()
         try:
-            with HydraSession(self.config_dir) as hydra:
+            with HydraSession(self.folders) as hydra:
                 yield hydra.compose_sweep(typed, with_log_configuration=False)
         except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
             raise UserError(explain(error, typed, self.vocabulary)) from error

@@ -184,8 +184,7 @@ class StudyPlan:
         write_json(self.folder / PLAN_CACHE, content)
 
     def _sweep_command(self, sweep: PlannedSweep) -> list[str]:
-        folder = self._composer.config_dir
-        return [*(["--config-dir", str(folder)] if folder else []), "-m", *sweep.overrides]
+        return [*self._composer.flags, "-m", *sweep.overrides]
 
     def _without_jobs(self, name: str, sweep: StudySweep) -> PlannedSweep:
         """Returns a sweep with its overrides, in which folders stand for {sweeps} and {data}."""

@@ -188,15 +188,19 @@ class Study:
     figures: list[StudyFigure] = field(default_factory=list)
 
 
-def find_studies(config_dir: Path | None) -> dict[str, Path]:
-    """Returns the files of all studies by name: those of DIR/study/, and the shipped ones."""
-    return find_files(STUDIES, config_dir)
+def find_studies(folders: Sequence[Path] = ()) -> dict[str, Path]:
+    """Returns the files of all studies by name: those of FOLDER/study/, and the shipped ones."""
+    return find_files(STUDIES, folders)
 
 
-def find_files(folder: str, config_dir: Path | None) -> dict[str, Path]:
-    """Returns the YAML files of a folder of conf/ by name; a user's replaces a shipped one of the same name."""
-    folders = [CONF, *([config_dir] if config_dir else [])]
-    return {path.stem: path for above in folders for path in sorted((above / folder).glob("*.yaml"))}
+def find_files(kind: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Returns the YAML files of a folder of conf/ by name; a user's replaces a shipped one of the same name.
+
+    Args:
+        kind: the name of the folder.
+        folders: of the user, the first one first.
+    """
+    return {path.stem: path for above in (CONF, *reversed(folders)) for path in sorted((above / kind).glob("*.yaml"))}
 
 
 def read_study(path: Path) -> Study:

@@ -4,20 +4,21 @@ import os
 import sys
 
 from .errors import UserError
+from .flags import config_dirs
 
 IN_TASK = "TRAINOPT_IN_TASK"  # set where a cluster's queue starts again what it ends
 LIMIT_CAME = "TRAINOPT_LIMIT_CAME"  # set where the signal ahead of the time limit came before this process began
-CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, read where --config-dir is not typed
+CONFIG_DIR = "TRAINOPT_CONFIG_DIR"  # a folder of options, searched after those of --config-dir
 
 
 def with_config_dir(arguments: list[str]) -> list[str]:
-    """Returns a command line with the folder of options that the environment names, where none is typed.
+    """Returns a command line with the folder of options that the environment names, behind those that are typed.
 
     Raises:
         UserError: there is no such folder.
     """
     folder = os.path.expanduser(os.environ.get(CONFIG_DIR, ""))
-    if not folder or any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
+    if not folder or folder in config_dirs(arguments):
         return arguments
     if not os.path.isdir(folder):
         raise UserError(f"{CONFIG_DIR}={folder}: there is no such folder")

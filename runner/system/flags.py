@@ -1,7 +1,7 @@
 """A parser of flags whose errors are errors of the user, in one line."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,24 @@ def existing_folder(text: str) -> Path:
     if not path.is_dir():
         raise UserError(f"{text}: is no folder")
     return path
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Returns what is typed behind each --config-dir."""
+    parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
+    add_config_dir(parser, str)
+    return list(parser.parse_known_args(arguments)[0].config_dir)
+
+
+def add_config_dir(parser: "FlagParser", kind: Callable[[str], Any], help_text: str | None = None) -> None:
+    """Adds --config-dir to a parser: a list of folders, which are searched in this order.
+
+    Args:
+        parser: of a command.
+        kind: takes what was typed.
+        help_text: of the flag.
+    """
+    parser.add_argument("--config-dir", "-cd", type=kind, action="append", default=[], metavar="DIR", help=help_text)
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -15,7 +15,6 @@ Each is used because Hydra's public interface has nothing for it:
 """
 
 import logging
-import os
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +41,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import UserError
-from .flags import FlagParser, existing_folder
+from .flags import FlagParser, add_config_dir, existing_folder
 
 VERSION_BASE = "1.3"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"  # by name: Hydra loads its plugins once more
@@ -70,7 +69,9 @@ def numbered_from(first: int) -> Iterator[None]:
 
 def flag_parser() -> FlagParser:
     """Returns the parser of Hydra's flags and of overrides."""
-    return FlagParser("trainopt", parents=[get_args_parser()], add_help=False)
+    parser = FlagParser("trainopt", parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    add_config_dir(parser, str)  # Hydra's takes one folder
+    return parser
 
 
 def parse_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -82,8 +83,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     flags, unknown = flag_parser().parse_known_intermixed_args(arguments)
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun: is not supported; trainopt resume RUN continues a run")
-    if flags.config_dir is not None:
-        flags.config_dir = existing_folder(flags.config_dir)
+    flags.config_dir = [existing_folder(folder) for folder in flags.config_dir]
     if flags.resolve and not flags.cfg:
         raise UserError("--resolve: goes with --cfg job")
     if flags.cfg and flags.multirun:
@@ -100,18 +100,19 @@ def starts_jobs(flags: Namespace) -> bool:
 def show(flags: Namespace, job: TaskFunction) -> None:
     """Carries out a command line that starts no job, as `--cfg job`."""
     version.setbase(VERSION_BASE)
+    flags.config_dir = next(iter(flags.config_dir), None)
     _run_hydra(flags, get_args_parser(), job, CONFIG_PATH, CONFIG_NAME)
 
 
 def hydra_options(group: str) -> list[str]:
     """Returns the options of one of Hydra's groups, as of `hydra/launcher`, with those of installed plugins."""
-    with HydraSession(None):
+    with HydraSession():
         return GlobalHydra.instance().config_loader().get_group_options(group)
 
 
 def hydra_node(overrides: list[str]) -> Any:
     """Returns Hydra's own node of the configuration of a sweep, as a dict."""
-    with HydraSession(None) as session:
+    with HydraSession() as session:
         return OmegaConf.to_container(session.compose_sweep(overrides, with_log_configuration=False).hydra)
 
 
@@ -119,18 +120,17 @@ class HydraSession:
     """Hydra with our configuration folder; while entered, it composes configurations and starts jobs.
 
     Args:
-        config_dir: a folder, which exists, that is searched before ours, or None.
+        folders: of further options, which exist; searched in this order.
         config_path: replaces our folder, if not None.
         config_name: replaces `config`, if not None.
     """
 
-    def __init__(self, config_dir: str | Path | None, config_path: str | None = None, config_name: str | None = None):
+    def __init__(self, folders: Sequence[Path] = (), config_path: str | None = None, config_name: str | None = None):
         self._config_name = config_name or CONFIG_NAME
         version.setbase(VERSION_BASE)
         self._search_path = create_automatic_config_search_path(None, __package__, config_path or CONFIG_PATH)
-        if config_dir is not None:
-            folder = os.path.abspath(config_dir)
-            self._search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+        for folder in folders:
+            self._search_path.prepend("command-line", f"file://{folder.absolute()}", SearchPathQuery(provider="schema"))
 
     def __enter__(self) -> "HydraSession":
         self._config_before = HydraConfig.instance().cfg

@@ -29,7 +29,7 @@ def plan(folder: Path, runs: int) -> float:
     typed += [f"seed=range({runs // 8})", f"hydra.sweep.dir={folder}"]
 
     def planned() -> None:
-        with Composer(None).composed(typed) as config:
+        with Composer().composed(typed) as config:
             plan_sweep(config)
 
     with contextlib.redirect_stdout(io.StringIO()):

@@ -35,12 +35,12 @@ def test_a_space_is_read_and_has_a_source_for_each_key(optimizer):
     "optimizer", ["sgd", *(pytest.param(o, marks=pytest.mark.slow) for o in WORDS.options(SPACES))]
 )
 def test_every_bound_and_choice_of_a_space_can_be_run(optimizer):
-    with Composer(None).composed(["hydra/sweeper=optuna", f"optimizer={optimizer}"]) as config:
+    with Composer().composed(["hydra/sweeper=optuna", f"optimizer={optimizer}"]) as config:
         assert first_jobs(config) == []
 
 
 def test_a_key_that_is_typed_is_not_searched():
-    with Composer(None).composed(["hydra/sweeper=optuna", "optimizer=sgd", "optimizer.momentum=0.7"]) as config:
+    with Composer().composed(["hydra/sweeper=optuna", "optimizer=sgd", "optimizer.momentum=0.7"]) as config:
         search = OptunaSweeper(**OptunaSweeper.settings(config)).new_search(config)
     assert "optimizer.momentum" not in search.space
     assert "optimizer.lr" in search.space

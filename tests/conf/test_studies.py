@@ -8,7 +8,7 @@ from trainopt.runner.studies.plan import StudyPlan
 from trainopt.runner.studies.schema import find_studies, read_study
 from trainopt.runner.sweeps import jobs
 
-STUDIES = find_studies(None)
+STUDIES = find_studies()
 SCALED = [(name, scale) for name, path in STUDIES.items() for scale in read_study(path).scales]
 
 # of many sweeps; those of all are composed below
@@ -57,7 +57,7 @@ def each_value(batch):
 
 def check(name, scale, tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINOPT_DATA", str(tmp_path))  # nothing lies there
-    plan = StudyPlan(read_study(STUDIES[name]), scale, tmp_path / "out", Composer(None), [])
+    plan = StudyPlan(read_study(STUDIES[name]), scale, tmp_path / "out", Composer(), [])
     assert plan.sweeps
     for planned in plan.sweeps.values():
         assert planned.jobs

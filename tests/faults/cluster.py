@@ -197,7 +197,7 @@ def simulate(folder: Path, runs: int, slots: int, runs_per_job: int, seed: int) 
         AssertionError: a run was lost, or a step was made twice that no lost node explains.
     """
     typed = ["model=mlp", f"duration={STEPS}steps", f"seed=range({runs})", f"hydra.sweep.dir={folder / 'sweep'}"]
-    with Composer(None).composed(typed) as config:
+    with Composer().composed(typed) as config:
         sweep = plan_sweep(config)
     jobs = read_jobs(sweep)
     settings = read_settings(["cluster.gpus=0", f"cluster.runs_per_job={runs_per_job}"], [], "slurm", SlurmSettings)

@@ -64,7 +64,7 @@ def _prepared(*typed: str) -> tuple[DictConfig, dict[str, Any]]:
 
 @cache
 def _composed(*typed: str) -> DictConfig:
-    with Composer(None).composed(list(typed)) as config:
+    with Composer().composed(list(typed)) as config:
         return config
 
 
@@ -85,7 +85,7 @@ def refusal(*typed: str) -> str:
 
 def sweep_refusal(*typed: str) -> str:
     """Returns the one line in which what is typed behind `trainopt -m` is refused before its first job begins."""
-    with pytest.raises(UserError) as error, Composer(None).composed(list(typed)) as config:
+    with pytest.raises(UserError) as error, Composer().composed(list(typed)) as config:
         first_jobs(config)
     line = str(error.value)
     assert "\n" not in line

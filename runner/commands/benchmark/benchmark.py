@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -19,7 +19,7 @@ from ...studies.schema import reject_unknown
 from ...system.display import plain_table, print_table, wide_console
 from ...system.errors import FAILED, UserError
 from ...system.files import plural, shown
-from ...system.flags import FlagParser, existing_folder
+from ...system.flags import FlagParser, add_config_dir, existing_folder
 from ...system.interrupt import Interrupt
 from ..run import command as run
 
@@ -59,9 +59,7 @@ def parser() -> FlagParser:
     parser.add_argument(
         "--launcher", default="joblib", metavar="basic|joblib|…", help="how runs are started; default: joblib"
     )
-    parser.add_argument(
-        "--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of further suites and options"
-    )
+    add_config_dir(parser, existing_folder, "folder of further suites and options")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the report; default: outputs/benchmark/SUITE"
     )
@@ -125,9 +123,9 @@ def make_plan(options: Namespace, typed: str = "") -> BenchmarkPlan:
     )
 
 
-def select_suite(name: str | None, config_dir: Path | None) -> Suite:
+def select_suite(name: str | None, folders: Sequence[Path]) -> Suite:
     """Returns the suite of a name; UserError where there is none."""
-    suites = find_suites(config_dir)
+    suites = find_suites(folders)
     if name is None or "=" in name:
         raise UserError(f"benchmark: which suite? there are {', '.join(suites)}")
     reject_unknown("benchmark: ", [name], suites, "no such suite")

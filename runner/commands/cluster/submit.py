@@ -20,7 +20,7 @@ from ...sweeps.plan_job import JobPlanner
 from ...sweeps.run_job import Job
 from ...system.errors import UserError, refuse_unwritable
 from ...system.files import shown
-from ...system.flags import FlagParser, existing_folder
+from ...system.flags import FlagParser, add_config_dir, existing_folder
 from ...system.hydra_compat import HydraSession
 from ..run import SweepResult, compose_and_run
 
@@ -32,7 +32,7 @@ def parser() -> FlagParser:
         description="Submit the runs of a sweep to a cluster; again: only those that are left and not queued.",
     )
     parser.add_argument("--to", metavar="|".join(SCHEDULERS), default="slurm", help="the scheduler; default: slurm")
-    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help="folder of your own options")
+    add_config_dir(parser, existing_folder, "folder of your own options")
     parser.add_argument("--dry-run", action="store_true", help="print the tasks and the batch script; submit nothing")
     parser.add_argument("-m", "--multirun", action="store_true", help="needed, as for a sweep on this machine")
     parser.add_argument(
@@ -52,10 +52,9 @@ def command(arguments: list[str], debug: bool) -> int:
     if not options.multirun:
         raise UserError("submit: takes a sweep, as trainopt submit -m seed=1,2; a single run is a sweep of one")
     typed, overrides = split_arguments(options.overrides)
-    folders = [] if options.config_dir is None else [options.config_dir]
     scheduler = SCHEDULERS[options.to]
-    settings = read_settings(typed, folders, options.to, scheduler.settings)
-    sweep = ["-m", *overrides, *(text for folder in folders for text in ("--config-dir", str(folder)))]
+    settings = read_settings(typed, options.config_dir, options.to, scheduler.settings)
+    sweep = ["-m", *overrides, *(text for folder in options.config_dir for text in ("--config-dir", str(folder)))]
     is_new, jobs = True, []
 
     def plan(config: DictConfig) -> Path:

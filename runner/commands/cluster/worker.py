@@ -16,13 +16,14 @@ from omegaconf import DictConfig
 from ...cluster.attempts import record_open_jobs
 from ...cluster.steps import has_several_processes, run_steps
 from ...cluster.submissions import note_search_end, read_submission
-from ...config.overrides import config_dir, config_folders
+from ...config.overrides import config_folders
 from ...records.job_table import exit_code, job_status, read_jobs
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import plan_sweep, search_digest, set_workers
 from ...sweeps.run_job import Job
 from ...system.environment import add_working_directory, set_variables
 from ...system.errors import UserError, exit_code_of
+from ...system.flags import config_dirs
 from ...system.hydra_compat import HydraSession
 from ...system.interrupt import Interrupt
 from ...system.lock import folders_being_written
@@ -44,7 +45,7 @@ def work(path: Path, index: int) -> int:
     set_variables()
     add_working_directory()
     submission, sweep = read_submission(path), path.parent.parent
-    folders, typed_folder = submission.tasks[index], config_dir(submission.arguments)
+    folders = submission.tasks[index]
     has_processes = folders and submission.scheduler == "slurm" and has_several_processes()
     job = Job(["trainopt", *submission.arguments], debug=False, launcher=os.getpid())
 
@@ -75,8 +76,9 @@ def work(path: Path, index: int) -> int:
 
     def checked() -> int:
         try:
-            if typed_folder is not None and not Path(typed_folder).is_dir():
-                raise UserError(f"--config-dir {typed_folder}: is no folder any more; trainopt submit with the new one")
+            for typed in config_dirs(submission.arguments):
+                if not Path(typed).is_dir():
+                    raise UserError(f"--config-dir {typed}: is no folder any more; trainopt submit with the new one")
             return run_on_processes() if has_processes else run()
         except UserError as error:
             record_open_jobs(path, index, error)

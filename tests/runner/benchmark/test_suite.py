@@ -26,7 +26,7 @@ def written(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("path", find_suites(None).values(), ids=find_suites(None))
+@pytest.mark.parametrize("path", find_suites().values(), ids=find_suites())
 def test_a_shipped_suite_can_be_read_and_has_a_rule_for_its_targets(path):
     suite = read_suite(path)
     assert path.read_text().startswith("#")
@@ -37,7 +37,7 @@ def test_a_suite_of_ones_own_replaces_a_shipped_one(tmp_path):
     (tmp_path / "suite").mkdir()
     (tmp_path / "suite/embedded.yaml").write_text(SMALL)
     (tmp_path / "suite/mine.yaml").write_text(SMALL)
-    suites = find_suites(tmp_path)
+    suites = find_suites([tmp_path])
     assert suites["mine"].parent == suites["embedded"].parent == tmp_path / "suite"
 
 

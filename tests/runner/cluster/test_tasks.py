@@ -143,6 +143,14 @@ def test_what_waits_keeps_its_settings_which_is_said(
     assert "task 1: mlp-digits-sgd,duration=2steps,seed=2" in dry
     assert not Path("outputs").exists()
 
+    for folder in ("lab/cluster", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lab/cluster/slurm.yaml").write_text("partition: gpu\n")
+    with monkeypatch.context() as environment:
+        environment.setenv("TRAINOPT_CONFIG_DIR", "lab")
+        dry = trainopt("submit", "--dry-run", *SWEEP, "seed=1", "--config-dir", "mine").out
+    assert "#SBATCH --partition=gpu" in dry, "the lab's settings, beside one's own options"
+
     use_programs(monkeypatch, programs, sbatch=f"cat >> {tmp_path}/scripts; echo 7", scontrol="echo MaxArraySize = 3")
     assert "submitted 2 runs in 2 tasks" in trainopt("submit", *SWEEP, "seed=1,2,3", "cluster.array_parallelism=1").out
     assert (tmp_path / "scripts").read_text().count("#SBATCH --dependency=afterany:7\n") == 1, "of the second array"

@@ -135,6 +135,11 @@ def test_the_environment_names_the_folder_of_options(trainopt, tmp_path, monkeyp
     assert "lr: 0.25" in trainopt("optimizer=ours", "--cfg", "job").out
     assert "lr: 0.5" in trainopt("optimizer=ours", "--config-dir", "mine", "--cfg", "job").out
     assert "lr: 0.5" in trainopt("--config-dir=mine", "optimizer=ours", "--cfg", "job").out
+    assert "lr: 0.25" in trainopt("-cd", "lab", "-cd", "mine", "optimizer=ours", "--cfg", "job").out, "the first one"
+    (tmp_path / "lab/optimizer/theirs.yaml").write_text("# Theirs.\n_target_: torch.optim.SGD\nlr: 0.75\n")
+    assert "lr: 0.75" in trainopt("optimizer=theirs", "--config-dir", "mine", "--cfg", "job").out
+    shown = trainopt("optimizer=theirs,ours", "-m", "--config-dir", "mine", "--help").out
+    assert "lr: 0.75" in shown
     monkeypatch.setenv("TRAINOPT_CONFIG_DIR", "nowhere")
     result = trainopt("optimizer=sgd", "--cfg", "job")
     assert (result.code, result.err) == (2, "trainopt: TRAINOPT_CONFIG_DIR=nowhere: there is no such folder\n")

@@ -367,7 +367,7 @@ def test_help_shows_the_keys_of_the_sweeper(trainopt):
 def test_a_search_has_a_folder_apart_from_that_of_the_plain_sweep():
     typed = ["model=function", "data=none", "optimizer=sgd", "duration=2steps", "seed=0"]
     plain = "outputs/sweeps/data=none,duration=2steps,model=function,optimizer=sgd,seed=0"
-    with Composer(None).composed(typed) as config:
+    with Composer().composed(typed) as config:
         assert config.hydra.sweep.dir == plain
-    with Composer(None).composed(["hydra/sweeper=lr_heuristic", *typed]) as config:
+    with Composer().composed(["hydra/sweeper=lr_heuristic", *typed]) as config:
         assert config.hydra.sweep.dir == plain.replace("sweeps/", "sweeps/lr_heuristic,")

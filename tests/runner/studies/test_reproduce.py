@@ -25,7 +25,7 @@ def one(*typed):
 def plan(tmp_path, scale="smoke"):
     """The plan of the study tiny."""
     tiny = read_study(tmp_path / "mine/study/tiny.yaml")
-    return StudyPlan(tiny, scale, tmp_path / "out", Composer(None), ["hydra/launcher=basic"])
+    return StudyPlan(tiny, scale, tmp_path / "out", Composer(), ["hydra/launcher=basic"])
 
 
 def row(out, name):

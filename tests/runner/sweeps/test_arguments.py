@@ -94,7 +94,7 @@ def test_torch_is_imported_only_where_a_class_has_to_be_asked(tmp_path, typed, i
         "import sys\n"
         "from trainopt.runner.search.compose import Composer\n"
         "from trainopt.runner.sweeps.jobs import first_jobs\n"
-        f"with Composer(None).composed(['model=mlp', '{typed}']) as config:\n"
+        f"with Composer().composed(['model=mlp', '{typed}']) as config:\n"
         "    assert len(first_jobs(config)) == 2\n"
         "print('torch' in sys.modules)\n"
     )

@@ -96,7 +96,7 @@ def differences(seed, sweeps, many):
     """The jobs of drawn sweeps whose plan depends on how it was made, and the fraction that Hydra did not compose."""
     draw, wrong, composed, number = random.Random(seed), [], 0, 0
     for _ in range(sweeps):
-        with Composer(None).composed(["seed=1,2"]) as config:
+        with Composer().composed(["seed=1,2"]) as config:
             planner = Planner(config)
             for overrides in drawn_jobs(draw, many):
                 ours, whole = outcome(planner, overrides), outcome(JobPlanner(config), overrides)
@@ -120,7 +120,7 @@ def test_plans_of_many_sweeps_do_not_depend_on_how_they_are_made():
 def test_one_job_of_each_choice_is_composed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     typed = ["model=mlp", "optimizer=sgd,adam", "schedule=cosine", "duration=2epochs,9steps", "seed=range(30)"]
-    with Composer(None).composed(typed) as config:
+    with Composer().composed(typed) as config:
         planner = Planner(config)
         jobs = [planner.plan(overrides) for overrides in combinations(config)]
     assert planner.composed == 4  # the schedule lasts as long as the run
@@ -128,7 +128,7 @@ def test_one_job_of_each_choice_is_composed(tmp_path, monkeypatch):
 
 
 def test_a_value_that_a_later_section_replaces_is_not_set():
-    with Composer(None).composed(["seed=1,2"]) as config:
+    with Composer().composed(["seed=1,2"]) as config:
         planner = Planner(config)
         for last in (1, 2):
             planner.plan([f"keep_checkpoints.last={last}", "keep_checkpoints={last: 3}"])
@@ -137,7 +137,7 @@ def test_a_value_that_a_later_section_replaces_is_not_set():
 
 def test_a_run_under_the_name_of_an_earlier_version_is_noticed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with Composer(None).composed(["model=mlp", "duration=2epoch", "seed=1,2"]) as config:
+    with Composer().composed(["model=mlp", "duration=2epoch", "seed=1,2"]) as config:
         former = Path(config.hydra.sweep.dir) / "mlp-digits-sgd,duration=2epoch,seed=2"
         former.mkdir(parents=True)
         (former / "run.yaml").write_text("damaged")
