@@ -27,6 +27,7 @@ METRICS = {
     "lowest_loss": Metric("lowest_loss.value", "lowest loss", False, ".4f"),
     "train_seconds": Metric("train_seconds", "training time (s)", False, ".1f"),
 }
+SECONDS_RULE = "Seconds depend on the machine and on what else ran on it; runs of one sweep may have run side by side."
 NON_NEGATIVE_LOSSES = {"cross_entropy", "bce", "mse"}  # of summaries; any other loss may be negative
 POSITION = ("step", "epoch")  # in `final` and `selected`
 

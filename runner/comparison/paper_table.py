@@ -7,7 +7,7 @@ from ..reporting.tables import LAYOUTS, Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
 from .figures.target import target_note
 from .methods import Comparison, Method, values_by_method
-from .metrics import AXES, cost_form
+from .metrics import AXES, SECONDS_RULE, cost_form
 from .setting import one_sample_text, setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
@@ -204,6 +204,8 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     for axis in (name.removesuffix(TARGET) for name in columns if name.endswith(TARGET)):
         rule = target_note(comparison, axis).partition(": give")[0]
         sentences.append(escape_latex(f"{rule[0].upper()}{rule[1:]}"))
+    if any("seconds" in name for name in columns):
+        sentences.append(SECONDS_RULE.removesuffix("."))
     if any(method.diverged for method in methods):
         sentences.append("A diverged run counts as a network that predicts at random")
     return ". ".join(sentences) + "."

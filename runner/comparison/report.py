@@ -13,6 +13,7 @@ from ..system.files import write_text
 from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
+from .metrics import SECONDS_RULE
 from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
@@ -86,6 +87,7 @@ def write_comparison_report(
         figures=figures,
         rule=" ".join([DIVERGED_RULE, TIMED_RULE] if comparison.is_timed else [DIVERGED_RULE]),
         cost=COST,
+        seconds=SECONDS_RULE,
         level=LEVEL,
         run_count=len(runs),
         differing=[key.removeprefix("choices.") for key in (*comparison.differing, *comparison.unnamed)],

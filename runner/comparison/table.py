@@ -19,7 +19,7 @@ from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
-from .metrics import AXES
+from .metrics import AXES, SECONDS_RULE
 from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
 from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
@@ -198,6 +198,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"{target_note(comparison, x_axis)}.", soft_wrap=True, markup=False)
     if any(m.diverged for m in comparison.methods):
         console.print(DIVERGED_RULE, soft_wrap=True)
+    if x_axis == "seconds" or comparison.metric == "train_seconds":
+        console.print(SECONDS_RULE, soft_wrap=True, markup=False)
     if comparison.is_timed:
         console.print(TIMED_RULE, soft_wrap=True, markup=False)
 
@@ -212,7 +214,9 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     parts = (setting_text, sets_text, horizon_text, last_change_text, one_search_text, selection_text, boundary_note)
     text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
-    notes = " ".join(filter(None, (f"{MEANING}.", one_sample_text(comparison), untested_text(comparison))))
+    notes = " ".join(
+        filter(None, (f"{MEANING}.", one_sample_text(comparison), untested_text(comparison), SECONDS_RULE))
+    )
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
     width = STYLE.get().table_width
     tex = paper_table(comparison, x_axis, width, columns)

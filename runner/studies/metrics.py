@@ -115,6 +115,17 @@ def read_sweeps(folders: list[Path]) -> SweepRuns:
     return SweepRuns(runs, [of_run for name, of_run in overrides.items() if name in left_out])
 
 
+def is_in_seconds(metric: MetricSpec) -> bool:
+    """Returns whether a metric is a time.
+
+    >>> is_in_seconds({"value": "best_top1.train_seconds"}), is_in_seconds({"value": "final.top1"})
+    (True, False)
+    """
+    row = metric.get("row", {})
+    names = (metric.get("value"), row.get("column"), row.get("axis"))
+    return any(str(name).endswith("seconds") for name in names)
+
+
 class NoMatchingRun(UserError):
     """A metric selects runs by values that no run of its sweep has at this scale."""
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..comparison.methods import DIVERGED_RULE
+from ..comparison.metrics import SECONDS_RULE
 from ..comparison.significance import LEVEL, MIN_SEEDS
 from ..reporting.style import SavedFigure
 from ..system.errors import UserError
 from .checkpoint_metrics import ResultCache
 from .figures import draw_study_figure, draw_table
-from .metrics import MetricReader, MetricResult, NoMatchingRun
+from .metrics import MetricReader, MetricResult, NoMatchingRun, is_in_seconds
 from .plan import SweepState
 from .provenance import Provenance, read_provenance
 from .schema import Claim, MetricSpec, Study, StudyTable
@@ -130,6 +131,7 @@ class PageBuilder:
         self.page = Page(study, scale)
         self._by_name: dict[str, MetricResult] = {}
         self._results: list[MetricResult] = []
+        self._has_seconds = False
 
     def build(self) -> Page:
         """Returns the page."""
@@ -144,6 +146,8 @@ class PageBuilder:
             page.method += f" {DIVERGED_RULE}"
         if not all(result.is_finite for result in self._results):
             page.method += f" {RANKS}"
+        if self._has_seconds:
+            page.method += f" {SECONDS_RULE}"
         if page.medians:
             page.method += f" {MEDIANS}"
         page.provenance = read_provenance(page.study, page.scale, self.folder, self.reader)
@@ -187,6 +191,7 @@ class PageBuilder:
             self.add_problem(key, error)
             result = MetricResult({}, unavailable=INVALID)
         self._results.append(result)
+        self._has_seconds |= bool(result.values) and is_in_seconds(metric)
         return result
 
     def add_problem(self, key: str, error: UserError) -> None:

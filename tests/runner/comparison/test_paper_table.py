@@ -15,12 +15,14 @@ from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table, table_cells
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.significance import methods_in_bold
+from trainopt.runner.comparison.table import show_comparison
 from trainopt.runner.comparison.tables.details import differences_from_the_best
 from trainopt.runner.comparison.tables.layout import POINTS, table_width
 from trainopt.runner.comparison.tables.noted_table import NotedTable, as_latex
 from trainopt.runner.comparison.tables.text import has_equal_p, interval_text
 from trainopt.runner.records.frames import load_runs
 from trainopt.runner.reporting.tables import LAYOUTS, latex
+from trainopt.runner.system.display import wide_console
 
 TOP1 = {"sgd": [90.0, 91.0, 92.0, 90.5], "adam": [93.0, 94.5, 94.0, 93.5], "muon": [93.5, 94.0, 94.5, 93.0]}
 
@@ -121,6 +123,20 @@ def test_the_caption_says_n_interval_test_and_correction(three):
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
     for said in ("$n = 4$", r"95\,\% interval", "a paired $t$-test", "Holm's correction for 2 tests", "Bold: the best"):
         assert said in caption
+
+
+def test_a_comparison_of_times_says_that_they_depend_on_the_machine(three, capsys):
+    rule = "Seconds depend on the machine and on what else ran on it"
+    for axis, columns, metric in (
+        ("seconds", ["final_top1", "seconds_to_target"], "final_top1"),
+        ("epochs", ["train_seconds", "p"], "train_seconds"),
+        ("epochs", ["final_top1", "epochs_to_target"], "final_top1"),
+    ):
+        comparison = compare_methods(load_runs([three]), baseline="SGD", metric=metric)
+        is_of_times = "seconds" in " ".join(columns)
+        assert (rule in paper_table(comparison, axis, 5.5, columns)) is is_of_times
+        show_comparison(comparison, axis, wide_console())
+        assert (rule in capsys.readouterr().out) is is_of_times
 
 
 def test_columns_are_chosen_and_unknown_ones_refused(trainopt, three, tmp_path):

@@ -130,6 +130,16 @@ def test_claims_stand_with_their_figures(made):
     assert "5. **✓ reproduced**: SGD ends above 79 % (a question of ours)" in text
 
 
+def test_a_claim_about_a_time_says_on_what_it_depends(made, tmp_path):
+    rule = "Seconds depend on the machine and on what else ran on it"
+    assert rule not in made[1]
+    times = {
+        name: {"sweep": "methods", "where": {"optimizer": name}, "value": "train_seconds"} for name in ("adam", "sgd")
+    }
+    claims = [Claim("Adam is faster", "table 1", "below", ["adam", "sgd"])]
+    assert rule in body(report_of(tmp_path, study_of(values=times, claims=claims))[1])
+
+
 def test_tables_stand_beside_what_was_published(made):
     text = made[1]
     assert "### Table 1: final top-1 (%)\n" in text
