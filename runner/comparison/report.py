@@ -14,7 +14,7 @@ from .differences import configs_as_text
 from .figures.target import target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import SECONDS_RULE
-from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
+from .setting import horizon_text, last_change_text, one_sample_text, seeds_text, sets_text, setting_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
 from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
@@ -66,6 +66,7 @@ def write_comparison_report(
         comparison=comparison,
         conclusion=conclusion_text(comparison),
         setting=setting_text(comparison),
+        seeds=seeds_text(comparison),
         sets=sets_text(comparison),
         selection=selection_text(comparison),
         horizon=horizon_text(comparison),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from .differences import configs_as_text
 from .methods import ACCURACY_COLUMNS, Comparison
 
 OUR_TEST_SETS = {"breast_cancer", "diabetes", "digits", "modular_addition"}  # these data come without one
+LISTED = 5  # methods, and seeds of a method, that are named
 SAMPLES = {"training_images": "training samples", "test_images": "test samples"}  # of summaries
 
 
@@ -35,6 +37,29 @@ def setting_text(comparison: Comparison) -> str:
     number = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     parts.append(f"{number} of each method")
     return f"{', '.join(parts)}."
+
+
+def seeds_text(comparison: Comparison) -> str:
+    """Returns which seeds of other methods each method lacks, in sentences; empty where all have the same."""
+    known = {seed for method in comparison.methods for seed in method.seeds}
+    lacking = [(m.label, sorted(known - {*m.seeds})) for m in comparison.methods if known - {*m.seeds}]
+    if not lacking:
+        return ""
+    parts = [f"{label} lacks {', '.join(first_of(map(str, seeds), 'more'))}" for label, seeds in lacking]
+    return (
+        f"Methods have different seeds: {'; '.join(first_of(parts, 'more methods'))}. If runs were left out for their"
+        " results, means and tests are biased."
+    )
+
+
+def first_of(texts: Iterable[str], what: str) -> list[str]:
+    """Returns the first LISTED texts, and how many more there are.
+
+    >>> first_of("abcdefg", "more")
+    ['a', 'b', 'c', 'd', 'e', '2 more']
+    """
+    texts = list(texts)
+    return [*texts[:LISTED], *([f"{len(texts) - LISTED} {what}"] if len(texts) > LISTED else [])]
 
 
 def length_text(typed: str) -> str:

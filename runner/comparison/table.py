@@ -22,7 +22,7 @@ from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import AXES, SECONDS_RULE
 from .paper_table import check_columns, paper_table
 from .report import TableSection, write_comparison_report
-from .setting import horizon_text, last_change_text, one_sample_text, sets_text, setting_text
+from .setting import horizon_text, last_change_text, one_sample_text, seeds_text, sets_text, setting_text
 from .tables.details import differences_from_the_best
 from .tables.noted_table import as_latex, as_markdown
 from .tables.text import (
@@ -184,6 +184,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     headline = f"{conclusion_text(comparison)} {selection_text(comparison)}".strip()
     console.print(headline, soft_wrap=True, markup=False)
+    if seeds := seeds_text(comparison):
+        console.print(seeds, soft_wrap=True, markup=False)
     p_value = (
         f"p: {comparison.metrics[comparison.metric].label} vs. {comparison.baseline_label}, corrected by Holm's method"
     )
@@ -211,7 +213,8 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     write_csv(comparison, out / "table.csv")
     further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
     further = [table for table in further if table.rows]
-    parts = (setting_text, sets_text, horizon_text, last_change_text, one_search_text, selection_text, boundary_note)
+    texts = (setting_text, seeds_text, sets_text, horizon_text, last_change_text)
+    parts = (*texts, one_search_text, selection_text, boundary_note)
     text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
     notes = " ".join(

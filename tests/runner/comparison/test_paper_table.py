@@ -14,6 +14,7 @@ from trainopt.runner.comparison.figures.target import distance_text, evaluation_
 from trainopt.runner.comparison.methods import compare_methods
 from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table, table_cells
 from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.setting import seeds_text
 from trainopt.runner.comparison.significance import methods_in_bold
 from trainopt.runner.comparison.table import show_comparison
 from trainopt.runner.comparison.tables.details import differences_from_the_best
@@ -123,6 +124,19 @@ def test_the_caption_says_n_interval_test_and_correction(three):
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
     for said in ("$n = 4$", r"95\,\% interval", "a paired $t$-test", "Holm's correction for 2 tests", "Bold: the best"):
         assert said in caption
+
+
+def test_seeds_that_a_method_lacks_are_named(trainopt, three, tmp_path):
+    (three / "muon0").rename(tmp_path / "left_out")
+    made_up_run(three / "adam9", 9, 93.0, choices={"optimizer": "adam"}, config={"optimizer.lr": 0.1})
+    text = "Methods have different seeds: Muon lacks 0, 9; SGD lacks 9. If runs were left out for their results, means"
+    result = trainopt("compare", str(three), "--out", "out")
+    assert text in result.out
+    for name in ("table.md", "table.tex", "report.html"):
+        assert text in (tmp_path / "out" / name).read_text()
+    (tmp_path / "left_out").rename(three / "muon0")
+    (three / "adam9").rename(tmp_path / "left_out")
+    assert seeds_text(compare_methods(load_runs([three]))) == ""
 
 
 def test_a_comparison_of_times_says_that_they_depend_on_the_machine(three, capsys):
