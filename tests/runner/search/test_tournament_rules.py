@@ -136,6 +136,19 @@ def test_final_runs_of_earlier_choices_in_the_same_folder_do_not_count(tabled, t
 
 
 @pytest.mark.slow
+def test_a_method_that_is_added_leaves_the_runs_of_the_others_as_they_are(tabled, tmp_path):
+    tables = {kind: {0.1: 1.0, 0.2: 2.0, 0.05: 3.0} for kind in "abc"}
+    assert tabled(tables).code == 0
+    earlier = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/summary.json")}
+    assert len(earlier) == 2 * 4  # three trials and a final run of each
+    result = tabled(tables, 'hydra.sweeper.methods=["+optimizer.kind=c"]')
+    assert result.code == 0, result.err
+    assert {path: path.stat().st_mtime_ns for path in earlier} == earlier
+    assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 3 * 4
+    assert [m["name"] for m in tournament_result(tmp_path)["methods"]] == [f"+optimizer.kind={k}" for k in "abc"]
+
+
+@pytest.mark.slow
 def test_a_method_without_a_rate_is_named_and_left_out(tabled, trainopt, tmp_path):
     result = tabled({"a": {0.1: 1.0, 0.01: 2.0}, "b": {}})
     assert result.code == 1
