@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..comparison.code_versions import code_obstacles, code_versions, program_obstacles
+from ..comparison.code_versions import code_obstacles, code_versions, data_checksums, program_obstacles
 from ..records.frames import flatten
 from ..records.run_folder import ENVIRONMENT
 from ..scores.aggregates import bootstrap_interval, improvement_probability, interquartile_mean, relative_speeds
@@ -152,9 +152,10 @@ def run_environments(results: Results) -> pd.DataFrame:
 def find_obstacles(environments: pd.DataFrame) -> list[str]:
     """Returns the reasons not to compare runs, from what `run_environments` returns, a line each."""
     lines = [*code_obstacles(code_versions(environments)), *program_obstacles(environments)]
-    if "data_checksum.value" in environments:
-        checksums = environments.groupby("workload", sort=False)["data_checksum.value"].nunique()
-        lines += [f"different data in {name}, though its keys are the same" for name in checksums.index[checksums > 1]]
+    checksums = data_checksums(environments)
+    if not checksums.empty:
+        counts = checksums.groupby(environments["workload"].reindex(checksums.index), sort=False).nunique()
+        lines += [f"different data in {name}, though its keys are the same" for name in counts.index[counts > 1]]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The versions of the user's code, and of the program, that runs were made with. Needs no torch."""
+"""The versions of the user's code, of the program and of the data that runs were made with. Needs no torch."""
 
 import math
 from typing import Any
@@ -61,3 +61,12 @@ def program_obstacles(environments: pd.DataFrame) -> list[str]:
             different = f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}"
             lines.append(different if what else "uncommitted changes of the program in some runs, none in others")
     return lines
+
+
+def data_checksums(environments: pd.DataFrame) -> pd.Series:
+    """Returns the checksum of the data at each start of each run that recorded one: an entry a start, by run."""
+    by_run = {}
+    for run, environment in environments.to_dict("index").items():
+        earlier = [start.get("data_checksum", {}).get("value") for start in listed(environment.get("earlier"))]
+        by_run[run] = [*earlier, environment.get("data_checksum.value")]
+    return pd.Series(by_run, dtype=object).explode().dropna()

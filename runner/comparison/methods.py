@@ -13,7 +13,7 @@ from ..records.run_folder import DONE
 from ..reporting.method_styles import method_labels
 from ..state.progress import HVP_COST
 from ..system.errors import UserError
-from .code_versions import code_obstacles, code_versions, program_obstacles
+from .code_versions import code_obstacles, code_versions, data_checksums, program_obstacles
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
 from .metrics import AXES, Metric, find_metric, metrics_of, value_bounds
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
@@ -327,9 +327,8 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
     if data or sizes:
         keys = ", ".join([key.removeprefix("choices.") for key in data] or sizes)
         obstacles.append(f"different data: {keys}")
-    checksums = runs.environments.get("data_checksum.value", pd.Series(dtype=object))
-    if not (data or sizes) and checksums.nunique() > 1:
-        of = runs.environments["data_checksum.of"].dropna().unique()
+    if not (data or sizes) and data_checksums(runs.environments).nunique() > 1:
+        of = runs.environments.get("data_checksum.of", pd.Series(dtype=object)).dropna().unique()
         obstacles.append(f"different data, though its keys are the same: {'; '.join(of)}")
     if "duration" in differing:
         lengths = runs.configs["duration"].map(str).unique()

@@ -6,6 +6,7 @@ import numpy as np
 
 from trainopt.data import ARRAY_NAMES, Arrays, Folders, ImageFiles, NoData, TorchDatasets, checksum_of, digest_of
 
+from ..system.errors import UserError
 from .evaluation_sets import AnyData
 
 FILES = 64  # at most, of each set of image files, that are looked at
@@ -27,6 +28,29 @@ def data_checksum(data: AnyData) -> dict[str, str] | None:
         of = f"the classes, the number of image files of each, and the names and sizes of {FILES} files of each set"
         return {"value": digest_of(*map(files_digest, sets)), "of": of}
     return dataset_checksum(data)
+
+
+def check_same_data(
+    place: str, former: dict[str, str] | None, present: dict[str, str] | None, sizes: tuple[int, int]
+) -> None:
+    """Refuses to go on with a run on other data than it was trained on.
+
+    Args:
+        place: where the data is read from.
+        former: as of `data_checksum`, of the run so far; None: a version that recorded none began it.
+        present: the same of the data as it is now.
+        sizes: the number of training samples so far, and now.
+    """
+    changes = []
+    if sizes[0] != sizes[1]:
+        changes.append(f"{sizes[1]} training samples, before {sizes[0]}")
+    if former is not None and present is not None and former["value"] != present["value"]:
+        changes.append(f"checksum {present['value'][:12]}, before {former['value'][:12]}, of {former['of']}")
+    if changes:
+        raise UserError(
+            f"{place}: is not the data that the run was trained on until now ({'; '.join(changes)}); put that data"
+            " back, or give run.name=NAME or hydra.run.dir=DIR for a new run"
+        )
 
 
 def files_digest(files: ImageFiles) -> str:

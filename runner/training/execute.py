@@ -126,6 +126,7 @@ def execute(
     ranks: Ranks,
 ) -> int:
     """Builds a run, trains it from the newest checkpoint if any, and writes the summary; returns the exit code."""
+    from ..data_sets.checksum import check_same_data
     from .build import build
     from .compatibility import check_change
     from .describe import count_batches, describe_run
@@ -135,8 +136,13 @@ def execute(
     with missing_code_explained(folder):
         run = build(config, folder, ranks=ranks)
     run.pause_after = pause_after
-    resume_point, history, ranks_before = ranks.lead(lambda: read_past(folder))
-    if ranks_before not in (None, ranks.size):
+    resume_point, history, former = ranks.lead(lambda: read_past(folder))
+    if resume_point.state:
+        place = config.data.get("path") or f"data={choices['data']} in {config.data.root}"
+        sizes = (resume_point.state["progress"]["epoch_size"], run.progress.epoch_size)
+        ranks.each(lambda: check_same_data(place, former.get("data_checksum"), run.data_checksum, sizes))
+    ranks_before = former.get("ranks", 1) if resume_point.state else ranks.size
+    if ranks_before != ranks.size:
         run.notes.append(
             f"the run had {ranks_before} ranks before, and has {ranks.size} from here on: the same samples in the same"
             " order, and sums over them in another"
@@ -171,14 +177,14 @@ def execute(
         return finish(run, recorder, display, folder, code, outcome)
 
 
-def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], int | None]:
-    """Returns the state that the run of a folder goes on from, what was changed in it, and its number of ranks."""
+def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], dict[str, Any]]:
+    """Returns the state that the run of a folder goes on from, what was changed in it, and its environment.json."""
     from ..records.checkpoint_files import find_resume_point
 
     metrics = folder / METRICS_FILE
     point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     history = read_history(folder) if point.state else []
-    return point, history, read_json(folder / ENVIRONMENT).get("ranks", 1) if point.state else None
+    return point, history, read_json(folder / ENVIRONMENT)
 
 
 def reopen(folder: Path, change: Change) -> None:

@@ -196,16 +196,19 @@ def test_a_target_is_what_a_quarter_of_the_trials_reach(tmp_path):
 
 
 def test_runs_that_should_not_be_compared_are_named(made_up):
-    def write(number, digest="a", checksum="1", commit="abc"):
+    def write(number, digest="a", checksum="1", commit="abc", earlier=()):
         run = made_up.plan.searches[number].folder / "run"
         run.mkdir(parents=True, exist_ok=True)
         code = [{"files": {"mine.py": digest * 8}}]
-        content = {"code": code, "data_checksum": {"value": checksum}, "commit": commit}
+        content = {"code": code, "data_checksum": {"value": checksum}, "commit": commit, "earlier": earlier}
         (run / "environment.json").write_text(json.dumps(content))
 
     for number in range(len(made_up.plan.searches)):
         write(number, checksum=made_up.plan.searches[number].workload)
     assert rank(made_up, "steps").obstacles == []
+    write(0, checksum="x", earlier=[{"data_checksum": {"value": "2"}}])
+    assert rank(made_up, "steps").obstacles == ["different data in x, though its keys are the same"]
+    write(0, checksum="x")
     write(1, digest="b", commit="def")
     ranking = rank(made_up, "steps")
     code, commits, data = ranking.obstacles

@@ -266,6 +266,14 @@ def test_data_that_differs_though_its_keys_do_not_is_an_obstacle(two):
     assert obstacle == "different data, though its keys are the same: the values"
 
 
+def test_a_run_that_went_on_with_other_data_is_an_obstacle(two):
+    """As versions did that compared no checksums."""
+    checksums = [{"data_checksum": {"value": value, "of": "the values"}} for value in "ab"]
+    made_up_run(two / "mixed", 8, environment={**checksums[1], "earlier": [{}, checksums[0]]})
+    (obstacle,) = methods(two)[0].obstacles
+    assert obstacle == "different data, though its keys are the same: the values"
+
+
 def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two):
     assert read_comparison([two]).obstacles == []
     summary = json.loads((two / "adam1/summary.json").read_text())

@@ -1,5 +1,7 @@
 """Data of the user: inputs and targets of any shape and type."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +74,25 @@ def test_float_images_are_normalised_in_their_own_unit_and_augmented(saved):
 )
 def test_what_does_not_apply_is_refused(saved, arrays, typed, line):
     assert line in refusal(*saved(**arrays), *typed)
+
+
+def test_a_run_does_not_go_on_with_other_data(saved, trainopt, tmp_path):
+    typed = [*saved(), "run.name=a", "logger=none"]
+    assert trainopt(*typed, "duration=2epochs").code == 0
+    folder, path = tmp_path / "outputs/a", tmp_path / "d.npz"
+    content = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    saved(y_test=1 - TABLE["y_test"] % 2)
+    result = trainopt("resume", "outputs/a", "duration=4epochs")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"trainopt: {path}: is not the data that the run was trained on until now (checksum ")
+    assert line.endswith("; put that data back, or give run.name=NAME or hydra.run.dir=DIR for a new run")
+    assert content == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    environment = json.loads((folder / "environment.json").read_text())
+    del environment["data_checksum"]  # as of version 0.1.0
+    (folder / "environment.json").write_text(json.dumps(environment))
+    saved(x_train=np.ones((60, 5)), y_train=np.arange(60) % 3)
+    result = trainopt("resume", "outputs/a", "duration=4epochs")
+    assert (result.code, "(60 training samples, before 40)" in result.err) == (2, True)
+    saved(y_test=1 - TABLE["y_test"] % 2)
+    assert trainopt("resume", "outputs/a", "duration=4epochs").code == 0
