@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..records.job_table import IN_QUEUE, STATES, JobStatus
+from ..records.job_table import IN_QUEUE, STATES, JobStatus, error_lines
 from ..system.errors import UserError
 from ..system.files import plural, shown
 from ..system.lock import RunLock
@@ -21,7 +21,7 @@ from .submissions import Submission, submission_path
 
 SEARCH_WORKERS = 4  # where array_parallelism is null
 LONGEST_NAME = 60  # characters of a sweep's name in the queue
-MOST_NAMED = 5  # jobs that failed before, or are outdated
+MOST_NAMED = 5  # errors of jobs that failed before; outdated jobs
 
 
 class SubmitLock(RunLock):
@@ -83,6 +83,8 @@ def submit(
             after = number if settings.array_parallelism else None
             print(f"submitted {content_of(part)}: {queue.place} {number}", flush=True)
     if is_dry:
+        if not tasks:
+            print("would submit nothing, so there is no script")
         return
     place = shlex.quote(shown(sweep))
     print(f"job table: trainopt status {place} --watch; the same command submits what is left then")
@@ -107,9 +109,9 @@ def job_tasks(sweep: Path, planned: list[dict[str, Any]], settings: ClusterSetti
         print(", ".join(f"{number[state]} {state}" for state in STATES if number[state]), end="; ")
         print("nothing else is left" if number.total() == len(jobs) else f"{len(jobs) - number.total()} left")
     tell_other_settings(sweep, jobs, settings, scheduler)
-    failed = [job for job in jobs if job.state == "failed"]
-    for job in failed[:MOST_NAMED]:
-        print(f"failed before: {job.name}: {job.error}")
+    failed = error_lines(job for job in jobs if job.state == "failed")
+    for line in failed[:MOST_NAMED]:
+        print(f"failed before: {line}")
     if failed[MOST_NAMED:]:
         print(f"failed before: {len(failed) - MOST_NAMED} more; trainopt status {shlex.quote(shown(sweep))} names them")
     left = iter([job.name for job in jobs if job.state in OPEN_STATES])
@@ -146,5 +148,5 @@ def search_tasks(sweep: Path, settings: ClusterSettings) -> list[list[str]]:
     workers = settings.array_parallelism or SEARCH_WORKERS
     present = sum(1 for _ in tasks_of(sweep))
     if present:
-        print(f"{present} workers of the search are in the queue or run")
+        print(f"{plural(present, 'worker')} of the search in the queue or running")
     return [[] for _ in range(workers - present)]

@@ -14,7 +14,7 @@ from ..records.job_table import jobs_below
 from ..records.metrics import METRICS_FILE, DamagedMetrics
 from ..records.run_folder import CONFIG, read_config
 from ..system.errors import FAILED, UserError, nearest, one_line
-from ..system.files import shown
+from ..system.files import plural, shown
 from ..system.flags import FlagParser, existing_folder
 from ..system.lock import Busy
 from ..trackers.delivery import Delivery, TrackerError
@@ -122,4 +122,4 @@ def deliver(folder: Path, tracker: Tracker) -> str:
         place = delivery.open()
         count = delivery.send()
         delivery.finish()
-    return f"{count} records to {tracker.name}: {place}"
+    return f"{plural(count, 'record')} to {tracker.name}: {place}"

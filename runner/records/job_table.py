@@ -10,7 +10,7 @@ from typing import Any
 from ..config.durations import Duration
 from ..config.renamed import with_new_overrides
 from ..system.errors import UserError
-from ..system.files import read_json, write_json
+from ..system.files import plural, read_json, shown, write_json
 from ..system.lock import LOCK_FILE, RunLock, folders_being_written, waited_for
 from .metrics import METRICS_FILE, Record, last_record
 from .run_folder import CONFIG, DONE, LOG, SUMMARY, read_config, read_summary
@@ -203,7 +203,30 @@ def count_states(jobs: list[JobStatus]) -> str:
     """Returns the number of jobs in each state, as in `3 jobs: 2 done, 1 missing`."""
     number = Counter(job.state for job in jobs)
     parts = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
-    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {parts}"
+    return f"{plural(len(jobs), 'job')}: {parts}"
+
+
+def error_lines(jobs: Iterable[JobStatus]) -> list[str]:
+    """Returns a line for each error of jobs, with the log; jobs with the same error share a line.
+
+    >>> error_lines([JobStatus(name, [], "failed", error="no memory") for name in "abc"])
+    ['3 jobs: no memory']
+    """
+    groups: dict[str, list[JobStatus]] = {}
+    for job in jobs:
+        if job.error:
+            groups.setdefault(job.error, []).append(job)
+    return [
+        f"{group[0].name if len(group) == 1 else plural(len(group), 'job')}: {error}{_log_of(group)}"
+        for error, group in groups.items()
+    ]
+
+
+def _log_of(jobs: list[JobStatus]) -> str:
+    """Returns which log jobs have; that of the first one of several; an empty text where none has one."""
+    logs = [job.log for job in jobs if job.log is not None]
+    of_first = " of the first" if len(logs) > 1 else ""
+    return f"; log{of_first}: {shown(Path(logs[0]))}" if logs else ""
 
 
 def _is_outdated(folder: Path, fingerprint: str | None, planned: str | None) -> bool:

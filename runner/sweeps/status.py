@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ..records.job_table import ENDED, JobStatus, count_states, exit_code, read_job_table
+from ..records.job_table import ENDED, JobStatus, count_states, error_lines, exit_code, read_job_table
 from ..system.display import duration_text, plain_table, print_table, value_text, wide_console
 from ..system.errors import FAILED
 from ..system.files import plural, shown
@@ -41,10 +41,8 @@ def show_job_table(jobs: list[JobStatus]) -> None:
             *([place_text(job)] if has_tasks else []),
         )
     print_table(console, table)
-    for job in jobs:
-        if job.error:
-            log = "" if job.log is None else f"; log: {shown(Path(job.log))}"
-            console.print(f"{job.name}: {job.error}{log}", markup=False, soft_wrap=True)
+    for line in error_lines(jobs):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(count_states(jobs))
 
 

@@ -173,7 +173,7 @@ def show_plan(plan: BenchmarkPlan, searches: list[Search]) -> None:
     size += f" {plural(plan.trials, 'trial')}: {plural(runs, 'run')}"
     print(f"{suite.name}: {suite.title}\nsubmissions: {names}\n{size}, in {shown(plan.folder)}", flush=True)
     if len(searches) < len(plan.searches):
-        print(f"{len(plan.searches) - len(searches)} of {len(plan.searches)} studies done", flush=True)
+        print(f"{len(plan.searches) - len(searches)} of {plural(len(plan.searches), 'study')} done", flush=True)
 
 
 def run_search(plan: BenchmarkPlan, search: Search, debug: bool) -> int:

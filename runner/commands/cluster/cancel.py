@@ -36,7 +36,7 @@ def command(arguments: list[str], debug: bool) -> int:
         sweep, typed = above, [plan["folder"], *typed]
     if not read_submissions(sweep):
         raise UserError(f"cancel: {sweep}: was not submitted to a cluster")
-    names, ended = job_names(sweep, typed), set()
+    names, ended, is_at_work = job_names(sweep, typed), set(), False
     for scheduler, in_queue in tasks_by_scheduler(sweep):
         tasks = tasks_with(sweep, names, in_queue) if names else in_queue
         if tasks and names and not scheduler.ends_single_tasks:
@@ -44,12 +44,11 @@ def command(arguments: list[str], debug: bool) -> int:
         if tasks:
             scheduler.cancel(tasks)
         ended |= {(task.name, task.index) for _, task in tasks}
+        is_at_work |= any(task.state != "pending" for _, task in tasks)
     number = len(ended)
     if number:
-        print(
-            f"cancelled {plural(number, 'task')}; waiting for the checkpoints of their runs (Ctrl-C ends the wait)",
-            flush=True,
-        )
+        waiting = "; waiting for the checkpoints of their runs (Ctrl-C ends the wait)" if is_at_work else ""
+        print(f"cancelled {plural(number, 'task')}{waiting}", flush=True)
     left = wait_for_end(sweep, ended) if number else 0
     if left:
         print(f"{plural(left, 'task')} not ended after {LONGEST_WAIT_SECONDS:.0f} s: trainopt status {shown(sweep)}")

@@ -143,7 +143,7 @@ def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
         *("cluster.gpus=0", "cluster.array_parallelism=2"),
     ]
     assert "submitted 2 workers of the search" in trainopt(tmp_path, "submit", *search)
-    assert "2 workers of the search are in the queue or run" in trainopt(tmp_path, "submit", *search)
+    assert "2 workers of the search in the queue or running" in trainopt(tmp_path, "submit", *search)
     sweep = sweep_of(tmp_path)
     assert "workers: " in trainopt(tmp_path, "status", str(sweep))
     run("scontrol", "requeue", "".join(run("squeue", "--noheader", "--array", "--format=%i").split()[:1]))

@@ -19,7 +19,7 @@ from trainopt.runner.cluster.slurm import COLUMNS, batch_script
 from trainopt.runner.cluster.submissions import Submission, log_path
 from trainopt.runner.commands.cluster import task
 from trainopt.runner.commands.cluster.worker import work
-from trainopt.runner.records.job_table import write_plan
+from trainopt.runner.records.job_table import read_jobs, write_plan
 from trainopt.runner.system.files import write_json
 
 
@@ -159,6 +159,8 @@ def test_what_waits_keeps_its_settings_which_is_said(
     use_programs(monkeypatch, programs, squeue=line_of(first), scontrol="echo MaxArraySize = 9")
     again = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.time=30")
     assert "1 queued; nothing else is left" in again.out, "of those that were typed"
+    dry = trainopt("submit", "--dry-run", *SWEEP, "seed=1", "cluster.array_parallelism=1")
+    assert (dry.code, dry.out) == (0, "1 queued; nothing else is left\nwould submit nothing, so there is no script\n")
     assert "1 in the queue with other settings (cluster.time); to change them, trainopt cancel" in again.out
     use_programs(monkeypatch, programs, sbatch="echo 'Invalid partition' >&2; exit 1")
     refused = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.partition=nowhere")
@@ -189,7 +191,28 @@ def test_one_job_is_cancelled_by_its_name_its_folder_or_what_status_shows(
         assert "cancelled 1 task" in trainopt("cancel", *typed).out
         assert (tmp_path / "cancelled").read_text() == "7_1\n"
         (tmp_path / "cancelled").unlink()
-    assert "cancelled 2 tasks" in trainopt("cancel", "sweep", "a", "b", "d").out
+    ended = trainopt("cancel", "sweep", "a", "b", "d").out
+    assert ended.startswith("cancelled 2 tasks\n"), "both only waited, so no run has a checkpoint to write"
+    (tmp_path / "cancelled").unlink()
+    asked = f"[ -e {tmp_path}/cancelled ] || {line_of(both, State='RUNNING')}"
+    use_programs(monkeypatch, tmp_path / "bin", squeue=asked)
+    assert "cancelled 1 task; waiting for the checkpoints" in trainopt("cancel", "sweep").out
+
+
+def test_jobs_with_the_same_error_share_a_line(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 7", squeue="", scontrol="")
+    assert "submitted 3 runs" in trainopt("submit", *SWEEP, "seed=1,2,3").out
+    sweep = Path("outputs/sweeps/one")
+    for job in read_jobs(sweep):
+        (sweep / job["folder"]).mkdir()
+        (sweep / job["folder"] / "log.txt").write_text("")
+        write_json(sweep / job["folder"] / "summary.json", {"status": "failed", "error": "no memory"})
+    line = f"3 jobs: no memory; log of the first: {sweep}/mlp-digits-sgd,duration=2steps,seed=1/log.txt\n"
+    assert trainopt("status", str(sweep)).out.count("no memory") == 1
+    assert line in trainopt("status", str(sweep)).out
+    assert f"failed before: {line}" in trainopt("submit", *SWEEP, "seed=1,2,3").out
 
 
 @pytest.mark.parametrize("moment", ["setup", "start"])
