@@ -1,17 +1,22 @@
 """`trainopt status SWEEP`."""
 
 import json
+import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ..cluster.queue import read_table_with_queue, workers_text
 from ..cluster.scheduler import Task
-from ..records.job_table import ENDED, IN_QUEUE, JobStatus, read_job_table
-from ..sweeps.status import show_job_table
+from ..cluster.submissions import read_submissions
+from ..records.job_table import ENDED, IN_QUEUE, OPEN_SEARCH, JobStatus, read_job_table, sweeps_below
+from ..sweeps.status import report_of, show_job_table
 from ..system.errors import UserError
+from ..system.files import read_json, shown
 from ..system.flags import FlagParser, existing_folder
+from ..system.lock import is_dead_here
 
 WATCH_SECONDS = 5.0  # between two looks
 CLEAR = "\x1b[H\x1b[2J"  # the cursor to the top left, and the screen empty
@@ -42,27 +47,82 @@ def command(arguments: list[str], debug: bool) -> int:
     if options.json:
         print(json.dumps([asdict(job) for job in jobs], indent=2))
     else:
-        show(jobs, workers)
+        show(options.sweep, jobs, workers)
     return 0
 
 
-def read_table(sweep: Path) -> tuple[list[JobStatus], list[Task], bool]:
-    """Returns the job table of a sweep, its workers, and whether what the queue knows of open jobs is missing."""
+def read_table(folder: Path) -> tuple[list[JobStatus], list[Task], bool]:
+    """Returns the job table of a sweep, its workers, and whether what the queue knows of open jobs is missing.
+
+    Args:
+        folder: of a sweep or of a run; or one above such, whose sweeps are read one after the other.
+    """
+    sweeps = sweeps_below(folder)
+    if not sweeps:
+        return read_sweep(folder)
+    table: list[JobStatus] = []
+    workers: list[Task] = []
+    is_unknown = False
+    for sweep in sweeps:
+        jobs, of_sweep = read_job_table(sweep), list[Task]()
+        has_ended = jobs and not has_open(jobs) and not (sweep / OPEN_SEARCH).exists()
+        if read_submissions(sweep) and not has_ended and not is_unknown:
+            jobs, of_sweep, is_unknown = read_sweep(sweep)
+        place = sweep.relative_to(folder)
+        table += [replace(job, name=str(place / job.name), overrides=[]) for job in jobs]
+        workers += of_sweep
+    return [*table, *read_job_table(folder, without=sweeps)], workers, is_unknown
+
+
+def has_open(jobs: list[JobStatus]) -> bool:
+    """Returns whether one of some jobs has not ended."""
+    return any(job.state not in (*ENDED, "outdated") for job in jobs)
+
+
+def read_sweep(sweep: Path) -> tuple[list[JobStatus], list[Task], bool]:
+    """Returns what `read_table` does, of a sweep or of a run."""
     try:
         return *read_table_with_queue(sweep), False
     except UserError as error:
         jobs = read_job_table(sweep)
-        is_open = any(job.state not in (*ENDED, "outdated") for job in jobs)
-        if is_open:
+        if has_open(jobs):
             print(f"trainopt: which jobs are in the queue is unknown: {error}", file=sys.stderr)
-        return jobs, [], is_open
+        return jobs, [], has_open(jobs)
 
 
-def show(jobs: list[JobStatus], workers: list[Task]) -> None:
-    """Prints the job table of a sweep, and its workers on a cluster."""
+def show(folder: Path, jobs: list[JobStatus], workers: list[Task]) -> None:
+    """Prints the job table of a sweep, its workers on a cluster, its report, and which searches have not ended."""
     show_job_table(jobs)
     if workers:
         print(workers_text(workers))
+    if is_at_work(jobs, workers):
+        return
+    searches = open_searches(folder)
+    for sweep, search in searches.items():
+        name = "the search" if sweep == folder else f"{shown(sweep)}: the search"
+        if is_dead_here(search) is not False:
+            print(f"{name} has not ended: trials are missing; {continuation(sweep, search['command'])}")
+    report = report_of(folder)
+    if report is not None and not searches:
+        print(f"result: {shown(report)}")
+
+
+def is_at_work(jobs: list[JobStatus], workers: list[Task]) -> bool:
+    """Returns whether a job or a worker runs or waits."""
+    return bool(workers) or any(job.state in ("running", *IN_QUEUE) for job in jobs)
+
+
+def open_searches(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Returns the process and the command of each search that has not ended, by its folder."""
+    sweeps = sweeps_below(folder) or [folder]
+    return {sweep: search for sweep in sweeps if (search := read_json(sweep / OPEN_SEARCH))}
+
+
+def continuation(sweep: Path, command: list[str]) -> str:
+    """Returns how a search goes on, whose command was typed here or is that of a submission."""
+    if read_submissions(sweep):
+        return "trainopt submit with the same arguments continues it"
+    return f"the same command continues it: {shlex.join(command)}"
 
 
 def watch(sweep: Path) -> int:
@@ -72,8 +132,9 @@ def watch(sweep: Path) -> int:
             jobs, workers, is_unknown = read_table(sweep)
             if sys.stdout.isatty():
                 print(CLEAR, end="")
-            show(jobs, workers)
-            if not workers and not is_unknown and not any(job.state in ("running", *IN_QUEUE) for job in jobs):
+            show(sweep, jobs, workers)
+            lives = any(is_dead_here(search) is False for search in open_searches(sweep).values())
+            if not is_at_work(jobs, workers) and not is_unknown and not lives:
                 return 0
             sys.stdout.flush()
             time.sleep(WATCH_SECONDS)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .run_folder import CONFIG, DONE, LOG, SUMMARY, read_config, read_summary
 from .run_folder import fingerprint as run_fingerprint
 
 PLAN = "sweep.json"
+OPEN_SEARCH = "search.open"  # a file beside the plan of a search that has not ended: its process and its command
 SEED = "seed"  # runs that differ in this key only are one method, or one trial
 QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
@@ -131,8 +132,20 @@ def sweep_jobs(folders: Iterable[Path]) -> SweepJobs:
     return jobs
 
 
-def read_job_table(folder: Path) -> list[JobStatus]:
+def sweeps_below(folder: Path) -> list[Path]:
+    """Returns the folders of the sweeps below a folder, if it is neither a sweep's nor a run's."""
+    if (folder / PLAN).exists() or (folder / CONFIG).exists():
+        return []
+    sweeps = {path.parent for path in folder.rglob(PLAN)}
+    return sorted(sweep for sweep in sweeps if not sweeps & {*sweep.parents})
+
+
+def read_job_table(folder: Path, without: Collection[Path] = ()) -> list[JobStatus]:
     """Returns the state of every job of a sweep, and of the runs below a folder that belong to no sweep.
+
+    Args:
+        folder: of a sweep or of a run, or one above such.
+        without: folders below it whose runs are left out.
 
     Raises:
         UserError: there is neither a sweep nor a run.
@@ -140,6 +153,8 @@ def read_job_table(folder: Path) -> list[JobStatus]:
     jobs = jobs_below(folder)
     locked = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob(LOCK_FILE))
     jobs |= {name: {} for name in locked if name not in jobs}  # of runs that have no record yet
+    if without:
+        return job_statuses(folder, {n: job for n, job in jobs.items() if not {*(folder / n).parents} & {*without}})
     if not jobs and not (folder / PLAN).exists():
         raise UserError(f"{folder}: is no sweep's or run's folder (there is no {PLAN} or {CONFIG} in it)")
     if list(jobs) == ["."]:  # a run, which has its folder's name

@@ -75,9 +75,8 @@ class LRHeuristicSweeper(SearchSweeper):
         """Returns the plan of each run of some trials, checked."""
         return plan_jobs(config, [run for search, lr in trials for run in search.overrides(lr)])
 
-    def sweep(self, arguments: list[str]) -> SearchResult | None:
+    def find_best(self) -> SearchResult | None:
         """Searches and writes the results into the sweep's folder; returns them, or None if it was stopped."""
-        del arguments
         folder = Path(self.sweep_config.hydra.sweep.dir)
         searches = self.new_searches(self.sweep_config)
         if not self.search(folder, searches):

@@ -74,11 +74,10 @@ class OptunaSweeper(SearchSweeper):
 
         return typed_search(config, self, SearchOptions(metric=MetricName.parse(self.metric), **self.options))
 
-    def sweep(self, arguments: list[str]) -> TrialSearchResult | None:
+    def find_best(self) -> TrialSearchResult | None:
         """Runs trials until there are enough; returns the result, or None if it was stopped."""
         from ..trials.report import write_trials
 
-        del arguments
         search = self.new_search(self.sweep_config)
         if search.note:
             print(search.note, flush=True)

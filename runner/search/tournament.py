@@ -225,9 +225,8 @@ class TournamentSweeper(LRHeuristicSweeper):
         methods = self.method_overrides(config)
         return TrialTuner(config, self, methods, options, self.trial_duration, self.tuning_seeds)
 
-    def sweep(self, arguments: list[str]) -> TournamentResult | None:  # type: ignore[override]
+    def find_best(self) -> TournamentResult | None:  # type: ignore[override]
         """Searches and makes the final runs; returns the methods, or None if it was stopped."""
-        del arguments
         folder = Path(self.sweep_config.hydra.sweep.dir)
         tuner = None if self.by == RULE else self.tuner(self.sweep_config)
         methods = self.tune_by_rule(folder) if tuner is None else tuner.tune()

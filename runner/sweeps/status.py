@@ -14,6 +14,7 @@ from ..system.files import plural, shown
 
 LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{4,}(?:e[+-]?\d+)?")
 LONGEST_WAIT_SECONDS = 30.0  # for jobs that were told to stop
+REPORTS = ("comparison/report.html", "report.html", "lr_heuristic.png")  # of a tournament, a search, learning rates
 STATE_COLOURS = {"done": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "outdated": "magenta"}
 
 
@@ -44,6 +45,11 @@ def show_job_table(jobs: list[JobStatus]) -> None:
     for line in error_lines(jobs):
         console.print(line, markup=False, soft_wrap=True)
     console.print(count_states(jobs))
+
+
+def report_of(sweep: Path) -> Path | None:
+    """Returns the report of a sweep's search or tournament, or its figure where a search has no report."""
+    return next((sweep / name for name in REPORTS if (sweep / name).exists()), None)
 
 
 def place_text(job: JobStatus) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.validate import check_value
-from ..records.job_table import PLAN, write_plan
-from ..system.files import read_json
+from ..records.job_table import OPEN_SEARCH, PLAN, write_plan
+from ..system.files import read_json, write_json
 from ..system.hydra_compat import numbered_from
-from ..system.lock import folders_being_written
+from ..system.lock import folders_being_written, this_process
 from .interrupt import stop_file
 
 POLL_SECONDS = 1.0  # between two looks for the end of jobs that another process runs
@@ -31,7 +32,22 @@ class SearchSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes the configuration of the sweep, and gets the launcher from Hydra."""
         self.sweep_config = config
+        self.command: list[str] = task_function.command  # type: ignore[attr-defined]  # of a Job
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Searches; returns the result, or None if it was stopped. Until then a file says that it has not ended."""
+        del arguments
+        file = Path(self.sweep_config.hydra.sweep.dir) / OPEN_SEARCH
+        write_json(file, {**this_process(), "command": self.command})
+        result = self.find_best()
+        if result is not None:
+            file.unlink(missing_ok=True)
+        return result
+
+    @abstractmethod
+    def find_best(self) -> Any:
+        """Runs trials until the search ends; returns the result, or None if it was stopped."""
 
     @classmethod
     def settings(cls, config: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import checked_jobs, has_fixed_jobs, search_digest, set_workers, write_sweep
 from ...sweeps.plan_job import JobPlanner
 from ...sweeps.run_job import Job
+from ...sweeps.status import report_of
 from ...system.errors import UserError, refuse_unwritable
 from ...system.files import shown
 from ...system.flags import FlagParser, add_config_dir, existing_folder
@@ -73,7 +74,9 @@ def command(arguments: list[str], debug: bool) -> int:
         folder = Path(config.hydra.sweep.dir)
         try:
             if not has_fixed_jobs(config) and is_search_over(folder, sweep, config):
-                print(f"the search is done; trainopt status {shlex.quote(shown(folder))} shows its trials")
+                report = report_of(folder)
+                where = "" if report is None else f"; result: {shown(report)}"
+                print(f"the search is done; trainopt status {shlex.quote(shown(folder))} shows its trials{where}")
                 return
             tell_outdated(config, folder, jobs)
             with refuse_unwritable(folder):

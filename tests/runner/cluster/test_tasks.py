@@ -1,5 +1,6 @@
 """What becomes of the tasks of a submission, with made-up programs in SLURM's place."""
 
+import json
 import os
 import signal
 import subprocess
@@ -197,6 +198,27 @@ def test_one_job_is_cancelled_by_its_name_its_folder_or_what_status_shows(
     asked = f"[ -e {tmp_path}/cancelled ] || {line_of(both, State='RUNNING')}"
     use_programs(monkeypatch, tmp_path / "bin", squeue=asked)
     assert "cancelled 1 task; waiting for the checkpoints" in trainopt("cancel", "sweep").out
+
+
+def test_the_queue_is_asked_for_all_sweeps_below_a_folder(
+    trainopt: Callable[..., Any], submitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = submitted
+    write_plan(tmp_path / "ended", [], [{"folder": "c", "overrides": [], "fingerprint": None}], 1)
+    Submission("e.1", [], [["c"]]).write(tmp_path / "ended")
+    for folder in ("ended/c", "alone"):
+        (tmp_path / folder).mkdir()
+        write_json(tmp_path / folder / "summary.json", {"status": "finished"})
+    use_programs(monkeypatch, tmp_path / "bin", squeue=f'echo "$@" >> {tmp_path}/asked; {line_of(path)}')
+    jobs = json.loads(trainopt("status", ".", "--json").out)
+    states = {job["name"]: (job["state"], job["task"]) for job in jobs}
+    waits = ("queued", "7_0")
+    assert states == {"ended/c": ("done", None), "sweep/a": waits, "sweep/b": waits, "alone": ("done", None)}
+    assert "e.1" not in (tmp_path / "asked").read_text(), "all of its jobs have ended"
+    use_programs(monkeypatch, tmp_path / "bin", squeue="echo 'Unable to contact' >&2; exit 1")
+    assert (
+        trainopt("status", ".").err == "trainopt: which jobs are in the queue is unknown: squeue: Unable to contact\n"
+    )
 
 
 def test_jobs_with_the_same_error_share_a_line(

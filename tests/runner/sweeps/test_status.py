@@ -1,9 +1,15 @@
 """The labels of jobs in the job table, and what a sweep ends with."""
 
+import subprocess
+
 import pytest
 
-from trainopt.runner.records.job_table import JobStatus, write_plan
+from trainopt.runner.cluster.submissions import Submission
+from trainopt.runner.records.job_table import OPEN_SEARCH, JobStatus, write_plan
 from trainopt.runner.sweeps.status import job_labels, show_end
+from trainopt.runner.sweeps.sweeper import SearchSweeper
+from trainopt.runner.system.files import read_json, write_json
+from trainopt.runner.system.lock import this_process
 
 
 def labels(rates: list[str], **about) -> list[str]:
@@ -23,3 +29,34 @@ def test_a_search_that_is_stopped_between_two_trials_says_how_it_goes_on(tmp_pat
     write_plan(tmp_path, [], [], 1)  # no job is open: those of the plan are done, and the next are not chosen yet
     show_end(tmp_path, ["trainopt", "-m", "seed=1,2"], is_stopped)
     assert ("the same command continues it: trainopt -m seed=1,2\n" in capsys.readouterr().out) == is_stopped
+
+
+def test_a_search_that_has_not_ended_says_so_and_how_it_goes_on(trainopt, tmp_path, monkeypatch):
+    monkeypatch.setattr(SearchSweeper, "run_jobs", lambda *_: False)  # as where it is stopped between two trials
+    command = ("-m", "hydra/sweeper=lr_heuristic", "model=mlp", "hydra.sweep.dir=sweep")
+    trainopt(*command)
+    sweep = tmp_path / "sweep"
+    write_plan(sweep, [], [], 1)
+    assert "has not ended" not in trainopt("status", "sweep").out, "its process lives"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    write_json(sweep / OPEN_SEARCH, {**read_json(sweep / OPEN_SEARCH), **this_process(), "pid": ended.pid})
+    line = "the search has not ended: trials are missing; the same command continues it: trainopt " + " ".join(command)
+    make_job(sweep / "other", {"status": "finished"})
+    for folder, said in (("sweep", f"\n{line}\n"), (".", f"\nsweep: {line}\n")):
+        write_plan(sweep, [], [{"folder": name, "overrides": [name]} for name in ("a", "b")], 1)
+        for name in ("a", "b"):
+            make_job(sweep / name, {"status": "finished"})
+        assert said in trainopt("status", folder).out
+    make_job(sweep / "a", {"status": "interrupted"})
+    Submission("s.1", [], [[]]).write(sweep)
+    assert "trials are missing; trainopt submit with the same arguments" in trainopt("status", "sweep").out
+    (sweep / "report.html").touch()
+    assert "result:" not in trainopt("status", "sweep").out
+    (sweep / OPEN_SEARCH).unlink()
+    assert "\nresult: sweep/report.html\n" in trainopt("status", "sweep").out
+
+
+def make_job(folder, summary):
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "summary.json", summary)
