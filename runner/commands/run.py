@@ -18,6 +18,7 @@ from ..config.overrides import chosen, config_folders, typed_overrides, unknown_
 from ..config.quoting import quoted_overrides
 from ..config.run_names import as_typed, option_choices
 from ..config.validate import drop_replaced_defaults
+from ..records.job_table import OPEN_SEARCH
 from ..search.compose import register_with_hydra
 from ..search.search import SearchResult, TournamentResult
 from ..search.search_report import show_searches
@@ -210,12 +211,21 @@ def report_sweep(result: SweepResult, typed: list[str]) -> int:
         UserError: it was a tournament, and its methods cannot be compared.
     """
     code = show_end(result.folder, typed, result.is_stopped)
+    try:
+        return max(code, report_outcome(result))
+    finally:
+        if result.outcome is not None:
+            (result.folder / OPEN_SEARCH).unlink(missing_ok=True)
+
+
+def report_outcome(result: SweepResult) -> int:
+    """Prints the result of the search or tournament of a sweep; returns the exit code."""
     if isinstance(result.outcome, SearchResult):
-        return max(code, show_searches(result.folder, result.outcome.searches))
+        return show_searches(result.folder, result.outcome.searches)
     if isinstance(result.outcome, TrialSearchResult):
-        return max(code, show_trials(result.folder, result.outcome))
+        return show_trials(result.folder, result.outcome)
     if isinstance(result.outcome, TournamentResult):
         from ..comparison.tournament_report import report_tournament  # imports pandas, which a run does not need
 
-        return max(code, report_tournament(result.folder, result.outcome))
-    return code
+        return report_tournament(result.folder, result.outcome)
+    return 0

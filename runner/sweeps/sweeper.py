@@ -36,14 +36,11 @@ class SearchSweeper(Sweeper):
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Searches; returns the result, or None if it was stopped. Until then a file says that it has not ended."""
+        """Searches; returns the result, or None if it was stopped. A file says that the search has not ended."""
         del arguments
         file = Path(self.sweep_config.hydra.sweep.dir) / OPEN_SEARCH
         write_json(file, {**this_process(), "command": self.command})
-        result = self.find_best()
-        if result is not None:
-            file.unlink(missing_ok=True)
-        return result
+        return self.find_best()
 
     @abstractmethod
     def find_best(self) -> Any:

@@ -15,7 +15,7 @@ import yaml
 
 from helpers.cli import exit_code, start_fork
 from helpers.runs import rows, summary, timeless, tournament_jobs, tournament_result
-from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.records.job_table import OPEN_SEARCH, read_job_table
 
 pytestmark = pytest.mark.slow  # it trains; the rules of tournaments, with a stub for training: test_tournament_rules.py
 
@@ -251,10 +251,12 @@ def test_a_tournament_that_is_killed_goes_on_and_comes_to_the_same(played, tmp_p
     kill_when(tmp_path, lambda entries: any(e.role == role and e.state == "done" for e in entries))
     before = {e.name: e.state for e in read_job_table(tmp_path / "sweep")}
     assert "missing" in before.values() or "interrupted" in before.values()
+    assert (tmp_path / "sweep" / OPEN_SEARCH).exists()
     done = [tmp_path / "sweep" / name / "metrics.jsonl" for name, state in before.items() if state == "done"]
     written = {path: path.stat().st_mtime_ns for path in done}
     exit_code(begin(tmp_path))
     assert tournament_result(tmp_path)["comparable"] is True, (tmp_path / "output").read_text()
+    assert not (tmp_path / "sweep" / OPEN_SEARCH).exists()
     assert {path: path.stat().st_mtime_ns for path in done} == written
     assert timeless(tournament_result(tmp_path)) == timeless(tournament_result(played[0]))
     assert [e.state for e in read_job_table(tmp_path / "sweep")] == ["done"] * len(read_job_table(played[0] / "sweep"))

@@ -6,6 +6,8 @@ import pytest
 
 from trainopt.runner.cluster.submissions import Submission
 from trainopt.runner.records.job_table import OPEN_SEARCH, JobStatus, write_plan
+from trainopt.runner.search.lr_heuristic import LRHeuristicSweeper
+from trainopt.runner.search.search import SearchResult
 from trainopt.runner.sweeps.status import job_labels, show_end
 from trainopt.runner.sweeps.sweeper import SearchSweeper
 from trainopt.runner.system.files import read_json, write_json
@@ -53,8 +55,13 @@ def test_a_search_that_has_not_ended_says_so_and_how_it_goes_on(trainopt, tmp_pa
     assert "trials are missing; trainopt submit with the same arguments" in trainopt("status", "sweep").out
     (sweep / "report.html").touch()
     assert "result:" not in trainopt("status", "sweep").out
-    (sweep / OPEN_SEARCH).unlink()
-    assert "\nresult: sweep/report.html\n" in trainopt("status", "sweep").out
+    monkeypatch.setattr(LRHeuristicSweeper, "find_best", lambda _: SearchResult([]))
+    trainopt(*command)
+    assert not (sweep / OPEN_SEARCH).exists()
+    write_plan(sweep, [], [], 1)
+    (sweep / "cluster/s.1.json").unlink()
+    out = trainopt("status", "sweep").out
+    assert out.endswith("\nresult: sweep/report.html\n"), out
 
 
 def make_job(folder, summary):
