@@ -164,7 +164,7 @@ OPTIONS = {
     "logger": {
         "wandb": "weights_and_biases wandblogger wandb_logger",
         "tensorboard": "tb tensorboardlogger tensorboard_logger",
-        "none": "csv off",
+        "none": "off",
     },
     "data": {
         "imagefolder": "image_folder folder custom",
@@ -179,6 +179,10 @@ OTHER_OPTIONS = {
     "optimizer": "any of timm's is optimizer=timm optimizer.name=NAME",
     "schedule": "any of torch's is schedule=torch schedule.scheduler._target_=torch.optim.lr_scheduler.CLASS",
     "metric": "any other is +metric.NAME._target_=torchmetrics.CLASS",
+    "logger": (
+        "every run, with any logger and with none, writes its metrics to RUN/metrics.jsonl; for a CSV file of them:"
+        ' pandas.read_json("RUN/metrics.jsonl", lines=True).to_csv("records.csv")'
+    ),
 }
 
 NO_CLASSES = ("experiment", "debug", "recipe")  # groups whose options name no class
