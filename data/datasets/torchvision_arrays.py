@@ -16,6 +16,14 @@ SETS = {
     "cifar10": ("CIFAR10", 10),
     "cifar100": ("CIFAR100", 100),
 }
+FILES = {  # of torchvision, below root; in messages
+    "mnist": "MNIST/raw/*-ubyte",
+    "fashion_mnist": "FashionMNIST/raw/*-ubyte",
+    "cifar10": "cifar-10-batches-py/*",
+    "cifar100": "cifar-100-python/*",
+    "svhn": "*_32x32.mat",
+}
+NO_CONNECTION = "urlopen error"  # in the text of torchvision's error
 
 
 def torchvision_arrays(name: str, root: str, download: bool = False) -> Arrays:
@@ -82,10 +90,17 @@ def _read(name: str, class_name: str, folder: Path, download: bool, **part: Any)
         data = getattr(torchvision.datasets, class_name)(str(folder), download=download, **part)
     except Exception as error:  # whatever a damaged file or a missing network raises
         text = one_line(error)
+        where = f"{name}.npz or torchvision's files ({FILES[name]})"
         if "not found" in text and not download:
             raise DataError(
-                f"{name}: not found in {folder}; put {name}.npz or torchvision's files there,"
+                f"{name}: not found in {folder}; put {where} there,"
                 " set data.root or TRAINOPT_DATA to where they are, or fetch them with data.download=true"
+            ) from error
+        if NO_CONNECTION in text:
+            raise DataError(
+                f"{name}: cannot be downloaded, there is no connection to the server ({text}); put {where} into"
+                f" {folder}: on a machine with a network, data={name} data.download=true data.root=DIR fetches these"
+                " files into DIR"
             ) from error
         raise DataError(f"{name} in {folder}: cannot be read, files may be missing or damaged ({text})") from error
     images = np.asarray(data.data)

@@ -4,6 +4,7 @@ import pickle
 import struct
 import tracemalloc
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -277,6 +278,28 @@ def test_reading_the_extra_images_takes_no_more_than_twice_their_memory(tmp_path
 def test_a_missing_set_says_how_to_get_it(tmp_path, read):
     with pytest.raises(DataError, match="not found in .*npz.*TRAINOPT_DATA.*data.download=true"):
         read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("mnist", r"MNIST/raw/\*-ubyte"),
+        ("fashion_mnist", r"FashionMNIST/raw/\*-ubyte"),
+        ("cifar10", r"cifar-10-batches-py/\*"),
+        ("cifar100", r"cifar-100-python/\*"),
+        ("svhn", r"\*_32x32.mat"),
+    ],
+)
+def test_a_download_without_a_network_says_which_files_are_to_be_brought(tmp_path, monkeypatch, name, files):
+    def refuse(*arguments, **options):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    expected = rf"^{name}: cannot be downloaded, there is no connection to the server \(.*Name or service not known"
+    expected += rf".*\); put {name}.npz or torchvision's files \({files}\) into {tmp_path}: on a machine with a"
+    expected += f" network, data={name} data.download=true data.root=DIR fetches these files into DIR$"
+    with pytest.raises(DataError, match=expected):
+        svhn(str(tmp_path), True) if name == "svhn" else torchvision_arrays(name, str(tmp_path), True)
 
 
 def test_an_npz_in_the_root_takes_precedence(tmp_path, npz):

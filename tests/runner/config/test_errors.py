@@ -53,7 +53,7 @@ CASES = [
     ("averaging=ema optimizer.no_decay=norm", "did you mean parameter_groups.no_decay=[bias,norm]?"),
     ("logger=wandb logger.mode=offline", "logger.mode: unknown key; did you mean logger.wandb.mode=offline?"),
     ("logger=wandb logger.wandb.offline=true", "did you mean logger.wandb.mode=offline?"),
-    ("logger=csv", "logger=csv: no such option; there are mlflow, none, tensorboard, trackio, wandb; every run, with any"),
+    ("logger=csv", "logger=csv: no such option; there are mlflow, none, tensorboard, trackio, wandb; every run, "),
     ("logger=csv", 'pandas.read_json("RUN/metrics.jsonl", lines=True).to_csv("records.csv")'),
     ("lr_scheduler.name=cosine", "lr_scheduler.name: unknown key; did you mean schedule=cosine?"),
     ("optimizer.name=Adam", "optimizer.name: optimizer=sgd has no such key; did you mean optimizer=adam?"),
