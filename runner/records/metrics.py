@@ -12,6 +12,7 @@ What follows the last end of line is an incomplete record: a process still write
 """
 
 import json
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
 BLOCK_BYTES = 1 << 20  # that are read at a time
-TAIL_BYTES = 16384  # of a file, in which its last record lies
+TAIL_BYTES = 16384  # of a file, in which its last record is sought first
 
 Record = dict[str, Any]
 
@@ -118,8 +119,10 @@ def last_record(path: Path) -> Record:
     """Returns the last complete record in a file; empty where there is none, or it is damaged."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            tail = file.read()
+            size, length, tail = file.seek(0, os.SEEK_END), TAIL_BYTES, b""
+            while tail.count(b"\n") < 2 and len(tail) < size:
+                file.seek(max(0, size - length))
+                tail, length = file.read(), 2 * length
     except OSError:
         return {}
     lines = tail.split(b"\n")[-2:-1]

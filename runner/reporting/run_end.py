@@ -65,10 +65,10 @@ def draw_figures(folder: Path, range_test: dict[str, Any] | None) -> None:
     from .range_test import draw_range_test
     from .trajectory import draw_trajectory
 
-    draw_learning_curves(folder, folder.name)
     draw_loss_terms(folder, folder.name)
     draw_metric_arrays(folder, folder.name)
     draw_fisher_curves(folder, folder.name)
     draw_trajectory(folder)
     if range_test:
         draw_range_test(folder, range_test)
+    draw_learning_curves(folder, folder.name)  # the last: where it is there, all are

@@ -167,8 +167,9 @@ def save_png(figure: "Figure", path: Path, title: str) -> Path:
     set_title(figure, escape_math(title))
     label_log_axes(figure)
     with missing_glyphs_ignored():
-        figure.savefig(path, dpi=DPI)
-    return path
+        temporary = path.with_name(path.name + ".tmp")
+        figure.savefig(temporary, dpi=DPI, format="png")
+    return temporary.replace(path)
 
 
 def label_log_axes(figure: "Figure") -> None:

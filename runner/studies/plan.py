@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..config.data_files import is_below, missing
-from ..config.options import CONF, NO_GROUPS, shipped
+from ..config.options import CONF, NO_GROUPS, SPACES, shipped
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, STATES, JobStatus, job_statuses, read_jobs
 from ..search.compose import Composer
@@ -267,10 +267,11 @@ def composition_files(folders: list[Path]) -> list[Path]:
     Args:
         folders: that hold options; of each only those that also conf/ has, as --config-dir may name any folder.
     """
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in NO_GROUPS]
+    others = set(NO_GROUPS) - {SPACES}
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in others]
     files = {file for folder in folders for group in groups for file in (folder / group).rglob("*.yaml")}
     runner = Path(__file__).parents[1]
-    files |= {file for package in ("config", "search", "sweeps") for file in (runner / package).glob("*.py")}
+    files |= {file for package in ("config", "search", "sweeps", "trials") for file in (runner / package).glob("*.py")}
     return sorted({*files, *CONF.glob("*.yaml"), runner / "records/run_folder.py"})
 
 

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from ..comparison.report import environment_rows
 from ..comparison.tuning.effort import add_effort
 from ..records.frames import load_runs
 from ..records.job_table import jobs_below
-from ..records.run_folder import SUMMARY
 from ..system.display import duration_text
 from ..system.errors import UserError
 from ..system.files import shown
@@ -64,7 +62,7 @@ def read_provenance(study: Study, scale: str, folder: Path, reader: MetricReader
         (["sweep", "runs", "diverged", "seeds", "total time"], []),
         (["sweep", "method", "selected", "trials", "gradients in trials"], []),
     )
-    environments, times = [], []
+    environments = []
     for name, sweep in study.sweeps.items():
         if reader.why_unavailable(name) is not None:
             continue
@@ -74,7 +72,6 @@ def read_provenance(study: Study, scale: str, folder: Path, reader: MetricReader
         provenance.commands.append(f"trainopt -m {' '.join(words)}")
         runs = reader.sweep_runs(name).runs
         environments.append(runs.environments)
-        times += [path.stat().st_mtime for run in runs.summaries.index for path in timestamped_files(Path(run))]
         provenance.sweeps[1].append(
             [
                 name,
@@ -90,8 +87,7 @@ def read_provenance(study: Study, scale: str, folder: Path, reader: MetricReader
     if environments:
         joined = pd.concat(environments)
         provenance.environment, provenance.run_count = environment_rows(joined), len(joined)
-        days = [datetime.fromtimestamp(time).date().isoformat() for time in (min(times), max(times))]
-        provenance.dates = list(dict.fromkeys(days))
+        provenance.dates = days_of(joined)
     return provenance
 
 
@@ -104,9 +100,12 @@ def shell_word(override: str, folders: Mapping[str, str]) -> str:
     return shlex.quote(override)
 
 
-def timestamped_files(run: Path) -> list[Path]:
-    """Returns the files of a run whose modification times are its begin and end."""
-    return [path for path in (run / "environment.json", run / SUMMARY) if path.exists()]
+def days_of(environments: pd.DataFrame) -> list[str]:
+    """Returns the first and the last day (UTC) on which a run was started or resumed; one where they are the same."""
+    former = [before for runs in environments.get("earlier", pd.Series(dtype=object)).dropna() for before in runs]
+    starts = [*environments.get("started", pd.Series(dtype=object)).dropna(), *(b.get("started") for b in former)]
+    days = sorted(start.partition("T")[0] for start in starts if start)
+    return list(dict.fromkeys([days[0], days[-1]])) if days else []
 
 
 def tuning_rows(name: str, folder: Path, reader: MetricReader) -> tuple[list[list[str]], list[str]]:

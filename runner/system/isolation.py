@@ -63,17 +63,21 @@ def _forwarding(numbers: tuple[int, ...]) -> Iterator[tuple[Callable[[int], None
     caught: list[int] = []
     child = 0
 
+    def send(number: int) -> None:
+        with suppress(ProcessLookupError):  # it has ended, and its end was read
+            os.kill(child, number)
+
     def set_target(pid: int) -> None:
         nonlocal child
         child = pid
         for number in caught:
-            os.kill(child, number)
+            send(number)
 
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
         caught.append(number)
         if child:
-            os.kill(child, number)
+            send(number)
 
     before = {number: signal.signal(number, forward) for number in numbers}
     try:

@@ -37,7 +37,7 @@ def show_trials(folder: Path, result: TrialSearchResult) -> int:
     table = plain_table("trial", content["metric"], *content["space"], left=0)
     for trial in best_first(content["trials"], content["direction"])[:SHOWN]:
         table.add_row(str(trial["number"]), short(trial["value"]), *(short(v) for v in trial["params"].values()))
-    print_table(console, table)
+    print_table(console, table, markup=False)
     files = f"files: {shown(folder)}/ ({', '.join([FILE, *result.files])})"
     for line in [*conclusions(content), files]:
         console.print(line, markup=False, soft_wrap=True)

@@ -228,6 +228,7 @@ def made_up_run(
     }
     (folder / "summary.json").write_text(json.dumps({**figures, **(summary or {})}))
     here = {"commit": "abc", "dirty": False, "device": "cpu", "versions": {"trainopt": "0.1.0", "torch": "2.15.0"}}
+    here["started"] = "2026-11-02T10:00:00+00:00"
     (folder / "environment.json").write_text(json.dumps({**here, **(environment or {})}))
     return folder
 

@@ -73,7 +73,9 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path):
     assert last_record(tmp_path / METRICS_FILE) == {}
 
 
-def test_the_last_record_of_a_long_file_is_found_in_its_tail(run):
+@pytest.mark.parametrize("values", [[], [0.0] * TAIL_BYTES])
+def test_the_last_record_of_a_long_file_is_found_in_its_tail(run, values):
     many = [{"kind": "train", "step": step} for step in range(TAIL_BYTES // 20)]
+    many.append({"kind": "probe", "step": 9, "eigen": values})
     (run / METRICS_FILE).write_bytes(as_lines(many))
     assert last_record(run / METRICS_FILE) == many[-1]

@@ -5,12 +5,12 @@ from trainopt.runner.studies.plan import composition_files
 
 
 def test_jobs_depend_on_options_and_on_the_code_that_composes_them(tmp_path):
-    for name in ("optimizer/slow.yaml", "optimizer/deep/slower.yaml", "study/mine.yaml", "elsewhere/other.yaml"):
+    for name in ("optimizer/slow.yaml", "optimizer/deep/slower.yaml", "space/wide.yaml", "study/mine.yaml", "x/y.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     files = composition_files([tmp_path, CONF])
     own = {str(file.relative_to(tmp_path)) for file in files if file.is_relative_to(tmp_path)}
-    assert own == {"optimizer/slow.yaml", "optimizer/deep/slower.yaml"}
+    assert own == {"optimizer/slow.yaml", "optimizer/deep/slower.yaml", "space/wide.yaml"}
     shipped = {str(file.relative_to(CONF.parent)) for file in files if file.is_relative_to(CONF.parent)}
     assert shipped >= {
         "conf/config.yaml",
@@ -22,5 +22,5 @@ def test_jobs_depend_on_options_and_on_the_code_that_composes_them(tmp_path):
         "runner/records/run_folder.py",
     }
     packages = {name.rpartition("/")[0] for name in shipped if name.endswith(".py")}
-    assert packages == {"runner/config", "runner/search", "runner/sweeps", "runner/records"}
+    assert packages == {"runner/config", "runner/search", "runner/sweeps", "runner/trials", "runner/records"}
     assert not {name for name in shipped if name.startswith("conf/study/")}
