@@ -283,7 +283,7 @@ def has_accuracies(summaries: pd.DataFrame) -> bool:
 
 
 def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None, versions: pd.DataFrame) -> list[Method]:
-    """Returns the methods, in the order of their first runs; the same run twice, of the same code, counts once.
+    """Returns the methods, in the order of their first runs; of each, one run for a seed counts.
 
     A method is the runs with the same values of these keys or, where the runs have names, with the same name.
 
@@ -299,11 +299,8 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None, ver
             runs.problems.append((run, f"is the same run as {seen[identity]}"))
             continue
         seen[identity] = run
-        if names is None:
-            values = tuple(text.at[run, key] for key in keys)
-            name = method_name(keys, values)
-        else:
-            values, name = (names[run],), names[run]
+        values = tuple(text.at[run, key] for key in keys) if names is None else (names[run],)
+        name = method_name(keys, values) if names is None else names[run]
         method = methods.setdefault(values, Method(name or "all runs", [], []))
         method.runs.append(run)
         method.seeds.append(int(runs.summaries.at[run, "seed"]))
@@ -312,6 +309,12 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None, ver
         if more:
             shown = ", ".join(key.removeprefix("choices.") for key in more[:5])
             raise UserError(f"--by: runs of {method.name} differ in more than their seed: {shown}; add a key")
+        by_seed: dict[int, str] = {}
+        for run, seed in zip(method.runs, method.seeds, strict=True):
+            if (first := by_seed.setdefault(seed, run)) != run:  # with other metrics or code
+                reason = f"is another run of {method.name} with seed {seed}, of which {first} counts"
+                runs.problems.append((run, reason))
+        method.runs, method.seeds = list(by_seed.values()), list(by_seed)
     return list(methods.values())
 
 

@@ -11,7 +11,7 @@ from ...config.overrides import split_override
 from ...records.frames import Runs
 from ...records.job_table import sweep_jobs
 from ...system.files import plural, shown
-from ..differences import CHOICES_WITH_KEYS, configs_as_text
+from ..differences import CHOICES_WITH_KEYS, configs_as_text, varied_keys
 from ..methods import Comparison, Method, gradient_equivalents
 
 
@@ -84,8 +84,9 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str], ch
 
 
 def count_points(configs: pd.DataFrame) -> int:
-    """Returns the number of trials among runs of searches: runs that differ only in their seed are of one trial."""
-    return len(configs_as_text(configs).drop(columns="seed", errors="ignore").drop_duplicates())
+    """Returns the number of trials among runs of searches: the seed makes no other trial, nor does a run's name."""
+    text = configs_as_text(configs)
+    return len({tuple(values) for values in text[varied_keys(text)].to_numpy()})
 
 
 def searched_keys(entry: dict[str, Any]) -> set[str]:

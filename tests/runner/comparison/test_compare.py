@@ -150,6 +150,17 @@ def test_what_changes_no_number_tells_no_methods_apart(two):
     assert 7 in found["optimizer=sgd"].seeds
 
 
+def test_a_seed_counts_once_though_its_second_run_measured_more(two):
+    for seed, top1 in enumerate(SGD):
+        made_up_run(two / f"with{seed}", seed, top1, config={"evaluation_sets.fog.path": "fog.npz"})
+    comparison, found = methods(two, baseline="sgd")
+    sgd = found["optimizer=sgd"]
+    assert (sgd.seeds, sgd.estimates["final_top1"].n) == ([0, 1, 2, 3], 4)
+    assert sgd.estimates["final_top1"].std == pytest.approx(np.std(SGD, ddof=1))
+    first = f"of which {shown(two / 'sgd0')} counts"
+    assert (shown(two / "with0"), f"is another run of optimizer=sgd with seed 0, {first}") in comparison.runs.problems
+
+
 def test_figures_and_verdict_are_those_computed_by_hand(two):
     comparison, found = methods(two, baseline="sgd")
     sgd, adam = found["optimizer=sgd"].estimates["final_top1"], found["optimizer=adam"].estimates["final_top1"]

@@ -35,3 +35,13 @@ def test_compare_refuses_rates_from_other_grids(trainopt, tmp_path):
     result = trainopt("compare", "runs", "--tuning", "search")
     assert result.code == 2
     assert "the learning rates were searched for with different exponents" in result.err
+
+
+def test_the_seeds_of_a_trial_are_one_trial_though_their_names_differ(tmp_path):
+    made_up_run(tmp_path / "run")
+    for lr in (0.1, 0.01):
+        for seed in range(3):
+            config = {"optimizer.lr": lr, "run.name": f"lr={lr},seed={seed}"}
+            made_up_run(tmp_path / "search" / f"{lr},{seed}", seed, config=config)
+    (method,) = read_comparison([tmp_path / "run"], [tmp_path / "search"]).methods
+    assert (method.trial_count, len(method.trials)) == (2, 6)
