@@ -98,20 +98,40 @@ def tracker_of(folder: Path, name: str, typed: list[str]) -> Tracker:
     key = f"logger.{name}"
     path = Vocabulary([CONF]).file("logger", name)
     settings: dict[str, Any] = option_content(path)[name] if path is not None else {}
-    of_run = (read_config(folder)[0].get("logger") or {}).get(name) or {}
-    settings = {**settings, **of_run}
+    of_run = settings_of_run(folder, name)
+    target = of_run.pop("_target_", None)
     for word in typed:
         if not (word.startswith(f"{key}.") and "=" in word):
             raise UserError(f"sync: {word}: only settings of the tracker can be set, as {key}.KEY=VALUE")
+    if target not in (None, settings.get("_target_")) and not any(w.startswith(f"{key}._target_=") for w in typed):
+        line = f"sync imports no class that a run's folder names; if you trust it, give {key}._target_={target}"
+        raise UserError(f"sync: --to {name}: is {target} in {shown(folder)}; {line}")
+    settings = {**settings, **of_run}
     try:
         node = OmegaConf.merge({"logger": {name: settings}}, OmegaConf.from_dotlist(typed)).logger[name]
     except OmegaConfBaseException as error:
         raise UserError(f"sync: {one_line(error)}") from error
-    target = find(node, key) if node.get("_target_") else None
-    if not (isinstance(target, type) and issubclass(target, Tracker)):
+    tracker = find(node, key) if node.get("_target_") else None
+    if not (isinstance(tracker, type) and issubclass(tracker, Tracker)):
         hint = nearest(name, TRACKERS) or f"; there are {', '.join(TRACKERS)}"
         raise UserError(f"sync: --to {name}: no such tracker{hint}")
+    OmegaConf.update(node, "_recursive_", False)
     return construct(node, key)
+
+
+def settings_of_run(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the settings of a tracker in run.yaml; UserError where they hold more than values: nobody checked them.
+
+    A `_target_` below them stays a value, as `tracker_of` constructs nothing but the tracker.
+    """
+    config: Any = OmegaConf.to_container(read_config(folder)[0])
+    loggers = config.get("logger") or {}
+    settings = loggers.get(name) or {} if isinstance(loggers, dict) else loggers
+    has_values_only = isinstance(settings, dict) and "${" not in str(settings)
+    if not has_values_only or any(str(key).startswith("_") and key != "_target_" for key in settings):
+        line = "must hold values only, no ${…} and no key such as _args_; remove them there"
+        raise UserError(f"sync: {shown(folder / CONFIG)}: logger.{name} {line}")
+    return settings
 
 
 def deliver(folder: Path, tracker: Tracker) -> str:

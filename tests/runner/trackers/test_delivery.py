@@ -192,6 +192,27 @@ def test_the_runs_of_a_folder_and_the_settings_of_a_tracker(tmp_path):
         run_folders([tmp_path / "empty"])
 
 
+def test_settings_of_a_run_run_no_code(tmp_path):
+    """A run's folder may be a stranger's."""
+    code = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": [str(tmp_path / "made")]}}
+    run = made_up_run(tmp_path / "a", config={"logger.mlflow.tags": {"x": code}})
+    assert tracker_of(run, "mlflow", []).settings["tags"] == {"x": code}
+    assert not (tmp_path / "made").exists()
+    for number, (config, message) in enumerate(
+        [
+            ({"mlflow._args_": [1]}, "logger.mlflow must hold values only, no ${…} and no key such as _args_; remove"),
+            ({"mlflow.notes": "${oc.env:HOME}"}, "logger.mlflow must hold values only"),
+            ({"mine._target_": "a.Board"}, "--to mine: is a.Board in .*; if you trust it, give logger.mine._target_="),
+            ({"mlflow._target_": "a.Board"}, "sync imports no class that a run's folder names"),
+        ]
+    ):
+        run = made_up_run(tmp_path / str(number), config={f"logger.{key}": value for key, value in config.items()})
+        with pytest.raises(UserError, match=message.replace("$", r"\$")):
+            tracker_of(run, next(iter(config)).partition(".")[0], [])
+    run = made_up_run(tmp_path / "b", config={"logger.mine._target_": "a.Board", "logger.mine.path": "p"})
+    assert tracker_of(run, "mine", [f"logger.mine._target_={Store.__module__}.Store"]).path == "p"
+
+
 def test_a_tracker_cannot_ask(run, tmp_path, monkeypatch):
     """Its question would not be seen."""
     monkeypatch.setattr(Store, "open", lambda self, page: input("key? "))
