@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison.report import environment_rows
+from ..comparison.tables.noted_table import NotedTable, as_latex, as_markdown
 from ..records.run_folder import read_summary
+from ..reporting.figure_style import STYLE
 from ..reporting.html import render
 from ..reporting.method_styles import Style, method_styles
 from ..reporting.style import (
@@ -18,9 +20,8 @@ from ..reporting.style import (
     save_figure,
     style_axes,
 )
-from ..reporting.tables import latex, markdown
 from ..scores.profiles import TAU_MAX
-from ..system.files import write_json, write_text
+from ..system.files import plural, write_json, write_text
 from .ranking import Ranking, ranking_as_json, run_environments, taus
 from .results import AXES
 
@@ -37,9 +38,12 @@ def write_report(ranking: Ranking) -> list[str]:
     """Writes all files into the folder of the benchmark; returns their names."""
     folder = ranking.results.plan.folder
     figure = draw_profiles(ranking, folder)
-    tables = [ranking_table(ranking), times_table(ranking)]
-    write_text(folder / "table.md", "\n".join(markdown(*table) for table in tables))
-    write_text(folder / "table.tex", "\n".join(latex(*table) for table in tables))
+    tables = [
+        NotedTable("ranking", "Ranking", *ranking_table(ranking), ranking_note(ranking)),
+        NotedTable("times", "Cost to the target", *times_table(ranking), times_note(ranking)),
+    ]
+    write_text(folder / "table.md", as_markdown(tables).lstrip())
+    write_text(folder / "table.tex", as_latex(tables, STYLE.get().table_width).lstrip())
     write_json(folder / "benchmark.json", ranking_as_json(ranking))
     write_text(folder / "report.html", page(ranking, tables, figure))
     figures = [path.name for path in (figure.svg, figure.png, figure.pdf)]
@@ -61,6 +65,42 @@ def ranking_table(ranking: Ranking) -> Table:
         row += [f"{score.reached} of {ranking.counted}", f"{score.interquartile_mean:.2f}"]
         rows.append([*row, "" if name == ranking.baseline else f"{score.improvement:.2f}"])
     return header, rows
+
+
+def ranking_note(ranking: Ranking) -> str:
+    """Returns what the columns of the ranking are, in sentences."""
+    studies = ranking.results.plan.effort.studies
+    coarse = ", and coarse with so few" if studies < 5 else ""
+    interval = (
+        f"The interval is a percentile bootstrap over the {studies} studies, drawn apart for each submission and"
+        f" workload{coarse}."
+        if studies > 1
+        else "With one study there is no interval."
+    )
+    return (
+        f"The score is AlgoPerf's: the integral of the performance profile over τ from 1 to {TAU_MAX:g} on a linear"
+        f" axis, divided by {TAU_MAX - 1:g}. It is 1 for who is the fastest everywhere, and depends on who takes part."
+        f" Ranked by {ranking.axis}: {COSTS[ranking.axis]}. {interval} Relative speed: the cost of the fastest"
+        " submission, by its median study, over that of a study, 0 for a miss; the mean of the middle half over"
+        " workloads and studies. P: how likely a study is faster than one of"
+        f" {ranking.labels[ranking.baseline]} on a workload drawn at random, a tie counted half."
+    )
+
+
+def times_note(ranking: Ranking) -> str:
+    """Returns what the costs are, in sentences."""
+    plan = ranking.results.plan
+    if plan.ruleset == "external":
+        rule = (
+            f"External tuning: a study has {plural(plan.trials, 'trial')}, points of the submission's search space"
+            " drawn at random, the same on every workload, and counts with the trial that reaches the target first."
+        )
+    else:
+        rule = "Self-tuning: a study is one run of the configuration as it is."
+    return (
+        f"{rule} The median over {plural(plan.effort.studies, 'study')}; a study without a hit counts as infinite. A"
+        " cost is that of the first evaluation at the target: no finer than the evaluations are apart."
+    )
 
 
 def times_table(ranking: Ranking) -> Table:
@@ -117,7 +157,7 @@ def submission_styles(ranking: Ranking) -> dict[str, Style]:
     return {name: styles[overrides] for name, overrides in names.items()}
 
 
-def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
+def page(ranking: Ranking, tables: list[NotedTable], figure: SavedFigure) -> str:
     """Returns the result page, one HTML file that needs no other."""
     plan = ranking.results.plan
     environments, count = environment(ranking)
@@ -128,12 +168,9 @@ def page(ranking: Ranking, tables: list[Table], figure: SavedFigure) -> str:
         conclusion=conclusion(ranking),
         tables=tables,
         profiles=figure,
-        missed=MISSED,
         colours={ranking.labels[name]: colour for name, (colour, _) in submission_styles(ranking).items()},
         tuned=tuned_values(ranking),
-        cost=COSTS[ranking.axis],
         samples=sample_counts(ranking),
-        tau_max=TAU_MAX,
         environment=[("command", [(plan.typed, count)]), *environments],
         run_count=count,
     )

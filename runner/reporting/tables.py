@@ -58,8 +58,8 @@ class Tex(str):
 def latex(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
-    caption: str | None = None,
-    label: str = "",
+    caption: str,
+    label: str,
     left: Collection[int] = (0,),
     layout: Layout = LAYOUTS[0],
     is_wide: bool = False,
@@ -70,8 +70,7 @@ def latex(
     Args:
         header: a cell for each column; Tex is left as it is, all other text is escaped.
         rows: of as many cells; in text, numbers get the signs and powers of mathematics.
-        caption: of a table that floats, which is made smaller where it is wider than the text (package graphicx); None:
-            the bare tabular.
+        caption: of the table, which floats, and is made smaller where it is wider than the text (package graphicx).
         label: for references to it.
         left: numbers of the columns that are left-aligned.
         layout: its letters, and the space between its columns.
@@ -90,8 +89,6 @@ def latex(
     heads = map(stacked_head, header, alignment) if layout.is_stacked else map(escape_latex, header)
     start = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
     tabular = f"{start}{line(heads)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}"
-    if caption is None:
-        return f"{tabular}\n"
     fitted = f"\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{tabular}%\n}}"
     texts = f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n\\smallskip"
     head = "% needs \\usepackage{array,booktabs,graphicx}\n"
@@ -143,7 +140,7 @@ def escape_latex(text: str) -> str:
         return text
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     special |= {c: "\\" + c for c in "&%$#_{}"}
-    special |= {"β": r"$\beta$", "ε": r"$\epsilon$", "₁": "$_1$", "₂": "$_2$"}
+    special |= {"β": r"$\beta$", "ε": r"$\epsilon$", "τ": r"$\tau$", "₁": "$_1$", "₂": "$_2$"}
     special |= {"<": "$<$", ">": "$>$", "|": "$|$", "–": "--"}
     parts = text.split("--")  # which would be a dash
     return "-{}-".join("".join(special.get(c, c) for c in part) for part in parts)

@@ -13,6 +13,9 @@ from trainopt.runner.benchmark.report import conclusion, ranking_table, times_ta
 from trainopt.runner.benchmark.results import Results, TrialResult, add_records, find_target
 from trainopt.runner.benchmark.submissions import Submission
 from trainopt.runner.benchmark.suite import Effort, Suite, Workload
+from trainopt.runner.comparison.tables.layout import table_width
+from trainopt.runner.reporting.figure_style import figure_style
+from trainopt.runner.reporting.tables import LAYOUTS
 from trainopt.runner.system.errors import UserError
 
 UP = Workload("up", [], "validation_top1", "maximize", 90.0)
@@ -120,6 +123,11 @@ def test_the_files(made_up):
     assert times_table(ranking)[0] == ["steps to the target", "The b", "The a"]
     assert times_table(ranking)[1] == [["x", "30", "10"], ["y", "20", "missed"]]
     page = (made_up.plan.folder / "report.html").read_text()
+    assert "over τ from 1 to 4 on a linear axis, divided by 3." in page
+    assert "External tuning: a study has 2 trials" in page
+    text = (made_up.plan.folder / "table.md").read_text()
+    assert text.startswith("## Ranking\n\n| submission | score (steps) | 95 % interval of the score |")
+    assert "a study has 2 trials, points of the submission's search space" in text
     assert "Made up" in page
     assert "The b has the highest score, 0.667 in steps, before The a" in page
     assert 'alt="Fraction of workloads within τ times the fastest: The b; The a"' in page
@@ -127,6 +135,23 @@ def test_the_files(made_up):
     assert "trainopt benchmark mine" in page
     assert faults(page) == []
     assert ranking_as_json(ranking)["unfinished"] == []
+
+
+@pytest.mark.parametrize(("style", "width"), [("notebook", 5.5), ("paper", 3.3)])
+def test_the_tables_for_a_paper_fit_its_column_or_span_the_page(made_up, style, width):
+    ranking = rank(made_up, "steps")
+    with figure_style(style):
+        write_report(ranking)
+    first, second = (made_up.plan.folder / "table.tex").read_text().split("\n\n")
+    assert (
+        r"\caption{Ranking. The score is AlgoPerf's: the integral of the performance profile over $\tau$ from" in first
+    )
+    assert r"\label{tab:ranking}" in first
+    assert r"95 \% interval\\of the score" in first
+    assert (r"\begin{table*}" in first) is (table_width(*ranking_table(ranking), LAYOUTS[-1]) > width)
+    assert r"\caption{Cost to the target. External tuning: a study has 2 trials" in second
+    assert r"\begin{table}" in second
+    assert r"x & 30 & 10 \\" in second
 
 
 def test_a_workload_that_refuses_a_submission_is_a_miss_and_no_unfinished_work(made_up):
