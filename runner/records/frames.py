@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..system.files import read_json, shown
 from .job_table import jobs_below
-from .metrics import EVALUATIONS_FILE, METRICS_FILE, DamagedMetrics, record_blocks
+from .metrics import EVALUATIONS_FILE, METRICS_FILE, VOID, DamagedMetrics, record_blocks
 from .run_folder import CONFIG, ENVIRONMENT, SUMMARY, load_config, read_summary
 
 REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
@@ -202,7 +202,7 @@ def read_header(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str,
 def read_frame(path: Path) -> pd.DataFrame:
     """Returns the records in a run's metrics.jsonl or evaluations.jsonl; RunError if the file is damaged."""
     try:
-        return joined([pd.DataFrame(records) for records in record_blocks(path)])
+        return joined([pd.DataFrame([r for r in records if r["kind"] != VOID]) for records in record_blocks(path)])
     except OSError as error:
         raise RunError(f"{path.name} is missing or cannot be read") from error
     except DamagedMetrics as error:

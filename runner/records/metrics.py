@@ -7,6 +7,7 @@ A record is a line that holds a JSON object with at least `kind` and `step`:
     probe               what the diagnostic named `probe` measured at an update
     control             what the batch-size control decided after an update
     event               what the regularizer named `regularizer` did after an update
+    void                none of these any more: in a run that was made longer, the record of its former end
 
 What follows the last end of line is an incomplete record: a process still writes it, or was killed meanwhile.
 """
@@ -17,10 +18,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..system.files import json_line
+
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` writes it; holds evaluations only
 BLOCK_BYTES = 1 << 20  # that are read at a time
 TAIL_BYTES = 16384  # of a file, in which its last record is sought first
+VOID = "void"  # the kind of records that do not count
 
 Record = dict[str, Any]
 
@@ -34,14 +38,14 @@ def read_metrics(folder: Path, *kinds: str) -> list[Record]:
 
     Args:
         folder: the run's.
-        kinds: of the records; none: all of them.
+        kinds: of the records; none: all that count.
 
     Raises:
         OSError: the file cannot be read.
         DamagedMetrics: it is damaged, or its last record is incomplete.
     """
     records = read_records(folder / METRICS_FILE)
-    return [record for record in records if record["kind"] in kinds] if kinds else records
+    return [record for record in records if (record["kind"] in kinds if kinds else record["kind"] != VOID)]
 
 
 def read_records(path: Path) -> list[Record]:
@@ -97,20 +101,23 @@ def owner_of(value: str, metrics: Collection[str]) -> str | None:
     return value if value in metrics else next((name for name in metrics if value.startswith(f"{name}_")), None)
 
 
-def blank_record(path: Path, kind: str, step: int) -> None:
-    """Puts spaces in the place of the record of a kind at the last step of a file; nothing where there is none.
+def void_record(path: Path, kind: str, step: int) -> None:
+    """Makes the record of a kind at the last step of a file one that does not count; nothing where there is none.
 
-    The file keeps its length, to which checkpoints refer; JSON allows the spaces before the record that follows.
+    The file keeps its length, to which checkpoints refer, and the records their numbers, by which trackers know them.
     """
     end = path.stat().st_size
     with open(path, "r+b") as file:
         for line in reversed(file.readlines()):
-            record = json.loads(line)
+            text = line.decode()
+            if text.isspace():  # version 0.2.0 put spaces there; killed then, it left them without an end of line
+                text = json_line({"kind": kind, "step": step}).rjust(len(line) - 1) + "\n"
+            record = json.loads(text)
             if record["step"] != step:
                 return
             if record["kind"] == kind:
                 file.seek(end - len(line))
-                file.write(b" " * len(line))
+                file.write(text.replace(f'"{kind}"', f'"{VOID}"'.ljust(len(kind) + 2), 1).encode())
                 return
             end -= len(line)
 

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from ..records.job_table import sweep_jobs
 from ..records.logger import AXIS_KEYS, curve_values
-from ..records.metrics import METRICS_FILE, Record, parse_records
+from ..records.metrics import METRICS_FILE, VOID, Record, parse_records
 from ..records.run_folder import CONFIG, SUMMARY, load_config, read_summary
 from ..system.errors import one_line
 from ..system.files import json_text, read_json, write_json
@@ -66,7 +66,7 @@ class Unread:
             if not records:
                 return []
             self._offset += size
-            numbered = [pair for pair in enumerate(records, self.number) if pair[0] >= self._skip]
+            numbered = [(n, r) for n, r in enumerate(records, self.number) if n >= self._skip and r["kind"] != VOID]
             self.number += len(records)
         return numbered
 

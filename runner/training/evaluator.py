@@ -7,7 +7,7 @@ from typing import Any
 
 from ..averaging.averaged_weights import evaluate_all
 from ..config.durations import Duration
-from ..records.metrics import read_metrics
+from ..records.metrics import VOID, read_metrics
 from ..regularizers.regularizers import Regularizers
 from ..state.checkpoint import numbers, unsaved
 from ..state.evaluation import Abandoned
@@ -127,7 +127,7 @@ def has_come(every: str, progress: Progress, drop_last: bool, folder: Path) -> b
     reached, numerator, denominator = progress.measured(every)
     before = reached - 1
     if Duration.parse(every).unit == "epochs":
-        size = 0 if progress.repeat else read_metrics(folder, "train")[-1]["batch_size"]
+        size = 0 if progress.repeat else read_metrics(folder, "train", VOID)[-1]["batch_size"]
         rest = progress.epoch_size % size if size and drop_last and progress.offset == 0 else 0
         before = reached - size - rest
     return reached * denominator // numerator > before * denominator // numerator

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..distributed.launch import joined_ranks
 from ..distributed.ranks import Ranks
 from ..records.changes import Change, update_plan
-from ..records.metrics import METRICS_FILE, blank_record
+from ..records.metrics import METRICS_FILE, void_record
 from ..records.run_folder import (
     CONFIG,
     DONE,
@@ -282,7 +282,7 @@ def resume(
         raise UserError(f"{path}: does not fit this run ({one_line(error)[:160]})") from error
     recorder.resume(resume_point.state)
     if run.ranks.leads and history and only_its_end_logged(run, history[-1], folder):
-        blank_record(folder / METRICS_FILE, "train", run.progress.step)
+        void_record(folder / METRICS_FILE, "train", run.progress.step)
     display.say(f"continuing from step {run.progress.step} ({resume_point.name})")
 
 

@@ -18,9 +18,9 @@ TIMES = ("train_seconds", "wall_seconds", "seconds", "peak_memory_bytes")
 
 
 def rows(folder: Path, kind: str | None = None) -> list[dict]:
-    """Returns the records in metrics.jsonl, all or those of a kind."""
+    """Returns the records in metrics.jsonl, all that count or those of a kind."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in lines if kind in (None, row["kind"])]
+    return [row for row in lines if (row["kind"] == kind if kind else row["kind"] != "void")]
 
 
 def timeless(value):

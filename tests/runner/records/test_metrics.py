@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from trainopt.runner.records.frames import read_frame
 from trainopt.runner.records.metrics import (
     METRICS_FILE,
     TAIL_BYTES,
@@ -11,6 +12,7 @@ from trainopt.runner.records.metrics import (
     last_record,
     parse_records,
     read_metrics,
+    void_record,
 )
 
 RECORDS = [{"kind": kind, "step": step} for step in (1, 2) for kind in ("train", "test")]
@@ -79,3 +81,20 @@ def test_the_last_record_of_a_long_file_is_found_in_its_tail(run, values):
     many.append({"kind": "probe", "step": 9, "eigen": values})
     (run / METRICS_FILE).write_bytes(as_lines(many))
     assert last_record(run / METRICS_FILE) == many[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (as_lines(RECORDS), [*RECORDS[:2], RECORDS[3]]),
+        (as_lines(RECORDS[:2]) + b" " * 40, RECORDS[:2]),  # as version 0.2.0 left a record when it was killed
+    ],
+)
+def test_a_void_record_keeps_its_place_and_does_not_count(tmp_path, content, left):
+    path = tmp_path / METRICS_FILE
+    path.write_bytes(content)
+    void_record(path, "train", 2)
+    void_record(path, "train", 2)
+    assert path.stat().st_size == len(content)
+    assert read_metrics(tmp_path) == read_frame(path).to_dict("records") == left
+    assert len(parse_records(path.read_bytes(), METRICS_FILE)[0]) == len(left) + 1

@@ -11,6 +11,7 @@ from helpers.runs import rows
 from trainopt.runner import Tracker
 from trainopt.runner.commands.sync import run_folders, tracker_of
 from trainopt.runner.records.logger import curve_values
+from trainopt.runner.records.metrics import void_record
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.trackers.delivery import Delivery, TrackerError
 
@@ -109,6 +110,22 @@ def test_each_record_is_sent_once_and_again_only_what_is_new(run, tmp_path, cls)
     check(run, tracker)
     assert tracker.content()["ends"] == [["finished", 90.0]] * 2
     assert not (run / "store.lock").exists()
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_record_that_became_void_is_not_sent_and_moves_no_other(run, tmp_path, is_sent):
+    tracker = AtOnce(tmp_path / "store")
+    numbers = list(range(9))
+    if is_sent:
+        deliver(run, tracker)
+    else:
+        numbers.remove(7)
+    void_record(run / "metrics.jsonl", "train", 40)
+    append(run, 50)
+    append(run, 60)
+    deliver(run, tracker)
+    assert [number for number, *_ in tracker.content()["rows"]] == [*numbers, 9, 10]
+    assert deliver(run, tracker) is None
 
 
 def test_a_new_summary_alone_is_sent(run, tmp_path):
