@@ -7,7 +7,7 @@ import numpy as np
 
 from ..config.overrides import split_override
 from ..records.job_table import ENDED, SEED
-from ..records.metrics import METRICS_FILE, Record, read_metrics
+from ..records.metrics import METRICS_FILE, Record, parse_records, read_metrics
 from ..records.run_folder import read_summary
 from ..system.errors import UserError
 from ..system.files import shown
@@ -54,11 +54,15 @@ def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
         refusal = summary["error"] if summary.get("refused") else ""
         result = TrialResult(job["folder"], state, point, dict.fromkeys(AXES, inf), refusal=refusal)
         result.error = summary.get("error") or ""
-        if (folder / METRICS_FILE).exists():
+        path = folder / METRICS_FILE
+        if path.exists():
             try:
-                records = read_metrics(folder)
+                if state in ENDED:
+                    records = read_metrics(folder)
+                else:  # the last record may be incomplete
+                    records, _ = parse_records(path.read_bytes(), path.name)
             except (OSError, ValueError) as error:
-                raise UserError(f"{shown(folder / METRICS_FILE)}: is damaged; remove the folder") from error
+                raise UserError(f"{shown(path)}: is damaged; remove the folder") from error
             add_records(result, records, workload)
         results.append(result)
     return results

@@ -6,11 +6,12 @@ from math import inf, nan
 import numpy as np
 import pytest
 
+from helpers.fixtures import made_up_sweep
 from helpers.pages import faults, violations
 from trainopt.runner.benchmark.plan import Search
 from trainopt.runner.benchmark.ranking import rank, ranking_as_json
 from trainopt.runner.benchmark.report import conclusion, ranking_table, times_table, write_report
-from trainopt.runner.benchmark.results import Results, TrialResult, add_records, find_target
+from trainopt.runner.benchmark.results import Results, TrialResult, add_records, find_target, read_trials
 from trainopt.runner.benchmark.submissions import Submission
 from trainopt.runner.benchmark.suite import Effort, Suite, Workload
 from trainopt.runner.comparison.tables.layout import table_width
@@ -35,6 +36,22 @@ def result(rows, workload):
     trial = TrialResult("run", "done", [], dict.fromkeys(("gradients", "steps", "seconds"), inf))
     add_records(trial, rows, workload)
     return trial
+
+
+def test_a_killed_trial_may_end_with_an_incomplete_record_and_a_finished_one_may_not(tmp_path):
+    sweep = made_up_sweep(tmp_path / "sweep", [{"status": "finished"}, {"seed": 1, "status": "running"}])
+    search = Search("w", Submission("sgd", ()), 0, sweep, trials=2, overrides=[], options=[])
+    finished, killed = sorted(sweep.glob("*/metrics.jsonl"))
+    with open(killed, "a") as file:
+        file.write('{"kind": "te')
+    workload = Workload("w", [], "test_top1", "maximize")
+    assert [(trial.state, trial.steps) for trial in read_trials(search, workload)] == [
+        ("done", 40),
+        ("interrupted", 40),
+    ]
+    finished.write_bytes(killed.read_bytes())
+    with pytest.raises(UserError, match=r"seed=0/metrics.jsonl: is damaged; remove the folder"):
+        read_trials(search, workload)
 
 
 def test_the_cost_is_that_of_the_first_evaluation_at_the_target():
