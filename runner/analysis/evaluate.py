@@ -50,6 +50,8 @@ def rebuild_run(folder: Path, device: str | None, display: Display, train_images
     config, _ = read_config(folder)
     if device is not None:
         config.device = device
+    if config.model.weights != "pretrained" and config.model.get("trainable") != "last_layer":
+        config.model.weights = None  # the checkpoint has all weights; the file may be gone
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         display.say(f"note: on a CPU, precision={config.precision} is evaluated in float32")
         config.precision = "float32"

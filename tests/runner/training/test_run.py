@@ -208,6 +208,17 @@ def test_evaluate_gives_the_figures_of_the_run(trainopt, tmp_path):
     assert f"its record of step {final['step']}, {last['kind']}, has top1 99.5 instead of " in edited.err
 
 
+def test_a_run_is_evaluated_and_exported_without_the_file_that_its_weights_began_with(trainopt, tmp_path):
+    trainopt(*MLP_RUN)
+    file = (tmp_path / "outputs/a/checkpoints/last.pt").rename(tmp_path / "first.pt")
+    trainopt(*MLP_RUN, "run.name=b", f"model.weights={file}")
+    result = trainopt("evaluate", "outputs/b")
+    file.unlink()
+    without = trainopt("evaluate", "outputs/b")
+    assert (without.code, without.out) == (0, result.out)
+    assert trainopt("export", "outputs/b", "--out", "exported").code == 0
+
+
 def test_plain_lines_in_a_pipe_and_the_same_in_the_log(trainopt, tmp_path):
     result = trainopt(*MLP_RUN)
     assert "\x1b" not in result.out
