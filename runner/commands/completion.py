@@ -22,6 +22,7 @@ from ..config.validate import alternatives, leaves
 from ..records.changes import CHANGEABLE
 from ..records.job_table import PLAN
 from ..records.run_folder import CONFIG, read_config
+from ..reporting.figure_style import add_style_flags
 from ..system.environment import with_config_dir
 from ..system.errors import UserError, nearest
 from ..system.flags import FlagParser, existing_folder, existing_path
@@ -60,6 +61,7 @@ def complete(commands: Mapping[str, str]) -> None:
         parser = flag_parser()
         for flag in ("--debug", "--strict", "--space"):
             parser.add_argument(flag, action="store_true")
+        add_style_flags(parser)
         first = [] if typed else list(commands)
         if {"--help", "-h"} & {*typed}:
             first = topics_of(Vocabulary([*config_folders(line), CONF]))

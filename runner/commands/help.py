@@ -53,6 +53,7 @@ trainopt compares ways of training neural networks: one command is one run.
   --config-dir DIR    read further options from DIR/GROUP/OPTION.yaml; then from $TRAINOPT_CONFIG_DIR
   GROUP._target_=module.Class   your own class, also in a module of the working directory (--help GROUP)
   --debug             show the traceback of an error
+  --style paper|slides, --width 84mm   size and fonts of the figures of a search (and of compare, benchmark, reproduce)
   --strict            exit with 3 if a single or a resumed run diverged (without --strict, and in sweeps: with 0)
   --version, --hydra-help   show the version; or Hydra's own flags
   -sc install=SHELL   completion: eval "$(trainopt -sc install=bash)" in ~/.bashrc, zsh alike; fish: … | source

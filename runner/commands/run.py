@@ -4,6 +4,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..config.quoting import quoted_overrides
 from ..config.run_names import as_typed, option_choices
 from ..config.validate import drop_replaced_defaults
 from ..records.job_table import OPEN_SEARCH
+from ..reporting.figure_style import add_style_flags, figure_style
 from ..search.compose import register_with_hydra
 from ..search.search import SearchResult, TournamentResult
 from ..search.search_report import show_searches
@@ -28,6 +30,7 @@ from ..sweeps.run_job import Job
 from ..sweeps.status import show_end
 from ..system.environment import launched_size
 from ..system.errors import FULL_DISK, UserError, cannot_write, one_line
+from ..system.flags import FlagParser
 from ..system.hydra_compat import HydraSession, RunMode, parse_arguments, parse_overrides, show, starts_jobs
 from ..trials.declared import declared_overrides, space_file
 from ..trials.result import TrialSearchResult, show_trials
@@ -59,10 +62,21 @@ def command(arguments: list[str], debug: bool) -> int:
     arguments = [argument for argument in arguments if argument not in (STRICT, SPACE)]
     if shows_space:
         return show_space(arguments)
-    with SweepInterrupt() as interrupt:
+    style, arguments = split_style(arguments)
+    with style, SweepInterrupt() as interrupt:
         result = compose_and_run(arguments, job, interrupt)
         code = result if isinstance(result, int) else report_sweep(result, typed)
         return interrupt.code if interrupt.signal else code
+
+
+def split_style(arguments: list[str]) -> tuple[AbstractContextManager[None], list[str]]:
+    """Returns the style of the figures that a command line asks for, to be entered, and its other arguments."""
+    parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
+    add_style_flags(parser)
+    options, others = parser.parse_known_args(arguments)
+    if others == arguments:
+        return nullcontext(), arguments
+    return figure_style(options.style, options.width), others
 
 
 def reject_undecodable(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from ..reporting.figure_style import legend_width, points
+from ..reporting.figure_style import LEGEND_WIDTH, legend_width, points
 from ..reporting.method_styles import key_label
 from ..reporting.style import (
     PALETTE,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NAME = "search_{}"
 BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
-COLUMNS = 3
+COLUMNS = 3  # in the style `notebook`
 LONG = 5  # letters of a choice, from which on names of choices stand upright
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # so that lines do not cross them
 
@@ -86,9 +86,10 @@ def draw_history(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
 
 def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
     """Draws the metric vs. each key that was searched; later trials are darker, the best one has a ring."""
-    rows = math.ceil(len(study.space) / COLUMNS)
+    columns = min(max(1, COLUMNS * legend_width() // LEGEND_WIDTH), COLUMNS, len(study.space))
+    rows = math.ceil(len(study.space) / columns)
     figure = new_figure(ROW_HEIGHT * rows + 0.4)
-    panels = figure.subplots(rows, min(COLUMNS, len(study.space)), squeeze=False, sharey=True)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     values = _values(trials)
     best = _best(study, values)
     for axis, (key, distribution) in zip(panels.flat, study.space.items(), strict=False):
@@ -102,7 +103,7 @@ def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
             s=points(4.2) ** 2,
         )
         axis.plot(places[best], values[best], "o", color=BEST, markersize=points(10), fillstyle="none")
-        _key_axis(axis.xaxis, axis.set_xscale, distribution)
+        _key_axis(axis, distribution)
         axis.set_xlabel(escape_math(key_label(key)))
     for axis in panels.flat[len(study.space) :]:
         axis.set_axis_off()
@@ -193,13 +194,20 @@ def _metric_axis(axis: "Axes", study: SearchStudy, values: np.ndarray) -> None:
     style_axes(axis)
 
 
-def _key_axis(axis: Any, set_scale: Callable[[str], Any], distribution: BaseDistribution) -> None:
+def _key_axis(axis: "Axes", distribution: BaseDistribution) -> None:
+    """Lets the x axis of a panel show all values of a key that may be chosen."""
     if isinstance(distribution, CategoricalDistribution):
         labels = [escape_math(str(choice)) for choice in distribution.choices]
         is_long = max(map(len, labels)) > LONG
-        axis.set_ticks(range(len(labels)), labels, rotation=90 if is_long else 0)
-    elif distribution.log:
-        set_scale("log")
+        axis.set_xticks(range(len(labels)), labels, rotation=90 if is_long else 0)
+        low, high = 0, len(labels) - 1
+    else:
+        bounds: Any = distribution
+        low, high = bounds.low, bounds.high
+        if bounds.log:
+            axis.set_xscale("log")
+    axis.update_datalim([(low, 0.0), (high, 0.0)], updatey=False)
+    axis.autoscale_view()
 
 
 def _places(distribution: BaseDistribution, values: list[Any]) -> list[float]:

@@ -126,6 +126,7 @@ def test_bash(shell):
         "trainopt --help averag": "averaging averaging._target_ averaging.batch_norm_batches averaging.decay"
         " averaging.every averaging.over averaging.start averaging.warmup averaging= averaging._target_=",
         "trainopt --sp": "--space ",
+        "trainopt -m --style p": "paper ",
         "trainopt --config-dir nowhere nonsense": "",
         "trainopt hydra/sweeper=nonsense hydra.sweeper.": "",
     }

@@ -11,11 +11,15 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from PIL import Image
 
 from helpers.cli import exit_code, forked, start_fork, sweep_refusal
 from helpers.pages import faults
 from helpers.placed import TRAINING, made_steps, place_of, point_key, strike, write_placed
+from trainopt.runner.commands.run import split_style
 from trainopt.runner.records.job_table import read_job_table
+from trainopt.runner.reporting.figure_style import STYLE
+from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import accept_sweeper
 from trainopt.runner.trials import result
 
@@ -81,6 +85,22 @@ def test_a_search_prunes_and_takes_more_trials(there):
     page = (there / "sweep/report.html").read_text()
     assert faults(page) == []
     assert page.count("<figure") == len(list((there / "sweep").glob("search_*.png")))
+    steps = made_steps(there)
+    for style, width in (((), 864), (("--style", "paper", "--width=84mm"), 992)):
+        assert forked(*command, "hydra.sweeper.n_trials=7", *style, folder=there) == 0
+        with Image.open(there / "sweep/search_history.png") as image:
+            assert image.size[0] == width
+    assert made_steps(there) == steps
+
+
+def test_the_style_of_figures_may_stand_anywhere_and_is_no_flag_of_hydra():
+    style, others = split_style(["-m", "--width", "84mm", "seed=0,1", "--style=paper", "--cfg", "job"])
+    assert others == ["-m", "seed=0,1", "--cfg", "job"]
+    with style:
+        assert (STYLE.get().font_size, round(STYLE.get().width, 2)) == (8, 3.31)
+    assert split_style(others)[1] == others
+    with pytest.raises(UserError, match="--width 3: must be a length with its unit"):
+        split_style(["--width", "3"])
 
 
 @pytest.mark.slow
