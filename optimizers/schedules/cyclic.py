@@ -5,7 +5,7 @@ from math import cos, floor, pi
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, ProgressSchedule, first_initial_lr
+from .base import Progress, ProgressSchedule, absolute_reference
 
 MODES = ("triangular", "triangular2", "exp_range")
 WINDOWS = {
@@ -35,7 +35,8 @@ class Cyclic(ProgressSchedule):
         parabolic     1 - (1 - x)^2, Welch's window
         sinusoidal    (1 - cos(pi x)) / 2, Hann's window
 
-    `base_lr` and `max_lr` are for the first parameter group; the learning rates of the others keep their ratio to it.
+    `base_lr` and `max_lr` are for parameter groups with the optimizer's learning rate; those of others keep their ratio
+    to it.
 
     Unlike torch's CyclicLR it does not change the momentum, so that it works with any optimizer, and its state is
     plain numbers.
@@ -82,7 +83,8 @@ class Cyclic(ProgressSchedule):
         gamma: float = 0.99994,
         gamma_every: str = "1steps",
     ):
-        self.max_lr = first_initial_lr(optimizer) if max_lr is None else max_lr
+        self.reference_lr = absolute_reference(optimizer, base_lr, max_lr)
+        self.max_lr = self.reference_lr if max_lr is None else max_lr
         self.base_lr = self.max_lr / 4 if base_lr is None else base_lr
         if not 0 <= self.base_lr < self.max_lr:
             raise ValueError(f"base_lr={self.base_lr}: must be below max_lr={self.max_lr}, and not below 0")

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, ProgressSchedule, first_initial_lr
+from .base import Progress, ProgressSchedule, absolute_reference
 
 ANNEALING = {
     "cos": lambda start, end, s: end + (start - end) / 2 * (1 + cos(pi * s)),
@@ -24,8 +24,8 @@ class OneCycle(ProgressSchedule):
         the rest               max_lr to lr1 / final_div_factor    base_momentum to max_momentum
 
     and with `three_phase` the fall from max_lr to lr1 takes as long as the rise, before a third phase from lr1 to
-    lr1 / final_div_factor at max_momentum. `max_lr` is for the first parameter group; the learning rates of the others
-    keep their ratio to it.
+    lr1 / final_div_factor at max_momentum. `max_lr` is for parameter groups with the optimizer's learning rate; those
+    of others keep their ratio to it.
 
     Args:
         optimizer: its learning rates are set, and its `momentum`, or the first of its `betas`.
@@ -73,7 +73,8 @@ class OneCycle(ProgressSchedule):
                 f"cycle_momentum=true: {type(optimizer).__name__} has no momentum; give schedule.cycle_momentum=false"
             )
         self.over = over
-        self.max_lr = first_initial_lr(optimizer) if max_lr is None else max_lr
+        self.reference_lr = absolute_reference(optimizer, max_lr)
+        self.max_lr = self.reference_lr if max_lr is None else max_lr
         self.anneal = ANNEALING[anneal_strategy]
         first_lr = self.max_lr / div_factor
         last_lr = first_lr / final_div_factor

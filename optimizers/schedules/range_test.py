@@ -3,7 +3,7 @@
 from torch.optim import Optimizer
 
 from ..arguments import check_choice
-from .base import Progress, ProgressSchedule
+from .base import Progress, ProgressSchedule, absolute_reference
 
 MODES = ("linear", "exponential")
 
@@ -17,7 +17,8 @@ class RangeTest(ProgressSchedule):
         linear        lr = base_lr + (max_lr - base_lr) * s      as in both papers
         exponential   lr = base_lr * (max_lr / base_lr)^s        every order of magnitude gets as many steps
 
-    `base_lr` and `max_lr` are for the first parameter group; the learning rates of the others keep their ratio to it.
+    `base_lr` and `max_lr` are for parameter groups with the optimizer's learning rate; those of others keep their ratio
+    to it.
 
     Args:
         optimizer: its learning rates are set.
@@ -67,6 +68,7 @@ class RangeTest(ProgressSchedule):
         check_choice("mode", mode, MODES)
         if mode == "exponential" and base_lr == 0:
             raise ValueError("base_lr=0: must be > 0 with mode=exponential; give another base_lr, or mode=linear")
+        self.reference_lr = absolute_reference(optimizer, base_lr, max_lr)
         self.over = over
         self.base_lr = base_lr
         self.max_lr = max_lr

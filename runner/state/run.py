@@ -148,6 +148,7 @@ class Run:
     compiled: bool = False
     cuda_graph: bool | str = False  # whether passes are replayed as CUDA graphs: always, never, or `auto`
     range_test: str | None = None  # its duration, where the run is a learning-rate range test
+    main_group: int = 0  # index of the parameter group whose learning rate is recorded
     pause_after: int | None = None  # times `evaluate_every`, after which a search decides whether it goes on
     notes: list[str] = field(default_factory=list)  # printed at the start
     code_changes: list[dict[str, Any]] = field(default_factory=list)  # of the user's code: {step, files}
@@ -159,7 +160,7 @@ class Run:
     @cached_property
     def update(self) -> ScaledUpdate:
         """What makes an update, and knows the learning rate of the last one."""
-        return ScaledUpdate(self.optimizer, self.batching, self.progress, self.scaling)
+        return ScaledUpdate(self.optimizer, self.batching, self.progress, self.scaling, self.main_group)
 
     @property
     def cycles(self) -> int:

@@ -25,15 +25,21 @@ class ScaledUpdate:
         batching: f is its `lr_factor`, the factor its `repeat_lr_factor`.
         progress: r is its `repeat`.
         scaling: of the loss, which makes the updates of the optimizer; None: the optimizer makes them.
+        main_group: the index of the parameter group whose learning rate is `lr`.
 
     Attributes:
         step: makes an update with a closure. Where the factors are 1 it is the optimizer's own `step`, at no cost.
     """
 
     def __init__(
-        self, optimizer: Optimizer, batching: Batching, progress: Progress, scaling: LossScaling | None = None
+        self,
+        optimizer: Optimizer,
+        batching: Batching,
+        progress: Progress,
+        scaling: LossScaling | None = None,
+        main_group: int = 0,
     ):
-        self._optimizer, self._batching, self._progress = optimizer, batching, progress
+        self._optimizer, self._batching, self._progress, self._main_group = optimizer, batching, progress, main_group
         self._is_scaled = batching.repeat_lr_factor != 1 or batching.changes_lr is not None
         self._scale = 1.0
         self._update: Callable[[Any], Any] = step_without_record(optimizer) if scaling is None else scaling.step
@@ -47,8 +53,8 @@ class ScaledUpdate:
 
     @property
     def lr(self) -> Any:
-        """Learning rate of the last update, in the first group; None where the optimizer has none."""
-        group = self._optimizer.param_groups[0]
+        """Learning rate of the last update, in the main group; None where the optimizer has none."""
+        group = self._optimizer.param_groups[self._main_group]
         lr = group["lr"] * self._scale if self._is_scaled else group.get("lr")
         return lr.item() if isinstance(lr, Tensor) else lr  # timm's Adafactor leaves a tensor there
 
@@ -72,3 +78,9 @@ def scale_of_next(batching: Batching, progress: Progress) -> float:
         return scale
     begun = Position(progress.epoch, progress.offset, 0, progress.step - progress.repeat)
     return scale * batching.lr_factor(begun, progress.epoch_size)
+
+
+def main_group(optimizer: Optimizer) -> int:
+    """Returns the index of the first parameter group with the optimizer's own learning rate; 0 where there is none."""
+    lr = getattr(optimizer, "defaults", {}).get("lr")
+    return next((i for i, group in enumerate(optimizer.param_groups) if group.get("lr") == lr), 0)

@@ -182,9 +182,7 @@ def build_run(
     selection = select(metrics, config.selection_metric)
     early_stopping = EarlyStopping(**config.early_stopping, selection=selection)
     early_stopping.watch(optimizer)
-    schedule, range_test = build_schedule(config, optimizer, progress, directions(metrics))
-    if range_test:
-        problem.notes.append(f"a range test, which takes {range_test}: it writes a row a step, and no best.pt")
+    schedule, range_test, main = build_schedule(config, optimizer, progress, directions(metrics), problem.notes)
     batching = build_batching(config, schedule)
     forward = compiled(network, config.compile, problem.notes) if config.compile else network
     autocast = AUTOCAST.get(config.precision)
@@ -220,6 +218,7 @@ def build_run(
         compiled=bool(config.compile),
         cuda_graph=config.cuda_graph,
         range_test=range_test,
+        main_group=main,
         notes=problem.notes,
         decisions=problem.decisions,
         data_checksum=problem.checksum,

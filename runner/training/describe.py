@@ -56,7 +56,7 @@ def _count_images(run: Run) -> str:
 
 def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -> str:
     name = config.optimizer.get("_target_", "").rpartition(".")[2]
-    lr = run.optimizer.param_groups[0].get("lr")
+    lr = run.optimizer.param_groups[run.main_group].get("lr")
     at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"

@@ -14,6 +14,7 @@ from ..config.durations import Duration
 from ..config.instantiate import construct, find, takes
 from ..config.options import COMMON
 from ..state.progress import Progress
+from ..state.update_scale import main_group
 from ..system.errors import UserError
 
 LOOKS = 50  # at the learning rates to come
@@ -32,9 +33,9 @@ def check_sets_lr(config: DictConfig, optimizer: Optimizer) -> None:
 
 
 def build_schedule(
-    config: DictConfig, optimizer: Optimizer, progress: Progress, directions: Mapping[str, bool]
-) -> tuple[Schedule, str | None]:
-    """Returns the schedule, and the duration of a range test, or None where it is none.
+    config: DictConfig, optimizer: Optimizer, progress: Progress, directions: Mapping[str, bool], notes: list[str]
+) -> tuple[Schedule, str | None, int]:
+    """Returns the schedule, the duration of a range test, or None where it is none, and the `main_group`.
 
     A class with an argument `warmup` gets it; for others warm-up is done here.
 
@@ -43,11 +44,13 @@ def build_schedule(
         optimizer: of the run.
         progress: of the run.
         directions: whether higher is better, for each metric of an evaluation that has a direction.
+        notes: gets one on a range test.
 
     Raises:
         UserError: it cannot be built, or not for this optimizer.
     """
     check_sets_lr(config, optimizer)
+    main = main_group(optimizer)  # a schedule changes the learning rates
     node = config.schedule
     offered = {"optimizer": optimizer, "progress": progress, "directions": directions}
     plugin = construct(node, "schedule", common=COMMON["schedule"], **offered)
@@ -55,10 +58,12 @@ def build_schedule(
     over = schedule.over if schedule.is_range_test else None
     if over is not None and not Duration.is_valid(over):
         raise UserError(f"schedule: {type(schedule).__name__}.over is {over!r}, and must be a duration, as in 5epochs")
+    if over:
+        notes.append(f"a range test, which takes {over}: it writes a row a step, and no best.pt")
     if node.warmup is None or takes(node._target_, "warmup"):
-        return schedule, over
+        return schedule, over, main
     try:
-        return WarmUp(schedule, optimizer, progress, node.warmup, node.warmup_from), over
+        return WarmUp(schedule, optimizer, progress, node.warmup, node.warmup_from), over, main
     except ValueError as error:
         raise UserError(f"schedule.warmup={node.warmup}: {error}") from error
 

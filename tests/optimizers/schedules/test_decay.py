@@ -104,6 +104,17 @@ def test_one_cycle_is_torchs(over, per_epoch, anneal_strategy, three_phase, pct_
     assert set(walk.rates(ours, 3)) == {walk.optimizer.param_groups[0]["lr"]}
 
 
+@pytest.mark.parametrize("lrs", [[0.125, 0.25, 0.5], [2.0, 0.5]])
+def test_the_highest_rate_of_one_cycle_is_for_groups_with_the_optimizers_own(lrs):
+    walk, torchs = Walk(4, lrs=lrs), Walk(4, lrs=lrs)
+    options = {"anneal_strategy": "linear", "cycle_momentum": False}
+    ours = OneCycle(walk.optimizer, walk.progress, f"{N}steps", max_lr=0.1, pct_start=0.25, **options)
+    highest = [0.1 * lr / 0.5 for lr in lrs]
+    peer = lr_scheduler.OneCycleLR(torchs.optimizer, highest, N + 1, pct_start=(0.25 * N + 1) / (N + 1), **options)
+    for mine, theirs in zip(walk.rates(ours, N, None), torchs.rates(peer, N, None), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-10)
+
+
 def test_one_cycle_may_leave_the_momentum_alone():
     walk = Walk(4)
     OneCycle(walk.optimizer, walk.progress, "9steps", max_lr=2.0, cycle_momentum=False)

@@ -317,8 +317,44 @@ def test_what_cannot_be_is_refused_and_leaves_the_rates_alone(make, message):
 
 def test_a_ratio_to_a_rate_of_zero_is_refused():
     walk = Walk(lrs=[0.0, 0.1])
-    with pytest.raises(ValueError, match="lr is 0 in the first parameter group and 0.1 in another"):
+    walk.optimizer.defaults["lr"] = 0.0
+    with pytest.raises(ValueError, match="lr is 0, and 0.1 in a parameter group"):
         Cyclic(walk.optimizer, walk.progress, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("lrs", [[0.125, 0.25, 0.5], [2.0, 0.5], [0.0, 0.5], [0.05, 0.1]])
+@pytest.mark.parametrize("base_lr", [0.001, None])
+def test_absolute_rates_are_for_groups_with_the_optimizers_own(lrs, base_lr):
+    """As torch's schedules have it whose bounds are given for each group; the optimizer's own rate is 0.5."""
+    low = 0.1 / 4 if base_lr is None else base_lr
+    factors = [lr / 0.5 for lr in lrs]
+    walk, torchs = Walk(lrs=lrs), Walk(lrs=lrs)
+    schedule = Cyclic(walk.optimizer, walk.progress, base_lr, 0.1, "6steps")
+    bounds = [low * f for f in factors], [0.1 * f for f in factors]
+    peer = lr_scheduler.CyclicLR(torchs.optimizer, *bounds, 6, cycle_momentum=False)
+    for mine, theirs in zip(walk.rates(schedule, 14, None), torchs.rates(peer, 14, None), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-12)
+    walk = Walk(lrs=lrs)
+    ends = walk.rates(RangeTest(walk.optimizer, walk.progress, "4steps", 0.01, 1.0), 5, None)
+    assert ends[0] == pytest.approx([0.01 * f for f in factors], rel=1e-12)
+    assert ends[-1] == pytest.approx(factors, rel=1e-12)
+
+
+def test_one_bound_of_two_is_for_groups_with_the_optimizers_own_rate():
+    walk = Walk(lrs=[0.05, 0.5])
+    rates = walk.rates(Cyclic(walk.optimizer, walk.progress, base_lr=0.1, step_up="4steps"), 9, None)
+    assert [rates[0], rates[4]] == [pytest.approx([0.01, 0.1]), pytest.approx([0.05, 0.5])]
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_rates():
+    """There the bounds were for the first group; the state said nothing of it."""
+    walk = Walk(lrs=[0.25, 0.5])
+    schedule = Cyclic(walk.optimizer, walk.progress, 0.1, 0.9, "3steps")
+    state = schedule.state_dict()
+    del state["reference_lr"]
+    schedule.load_state_dict(state)
+    walk.rates(schedule, 3)
+    assert [group["lr"] for group in walk.optimizer.param_groups] == pytest.approx([0.9, 1.8])
 
 
 @pytest.mark.parametrize("name", ["cyclic", "warm-up"])

@@ -67,6 +67,14 @@ def test_rows_hold_the_rates_of_three_cycles_with_any_optimizer(trained, optimiz
     assert lrs(folder) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("schedule", ["constant schedule.warmup=2steps", "range_test", "one_cycle schedule.max_lr=0.2"])
+def test_rows_hold_the_rate_of_layers_with_the_optimizers_own(trained, schedule):
+    options = (*RUN, "optimizer.lr=0.3", f"schedule={schedule.split()[0]}", *schedule.split()[1:], "duration=4steps")
+    folder = trained(*options, name="plain")
+    layered = trained(*options, "parameter_groups.layer_decay=0.5", name="layered")
+    assert lrs(layered) == lrs(folder)
+
+
 def test_durations_in_epochs_and_a_period_that_is_the_runs(trained):
     period = "schedule.period=${duration}"
     folder = trained(*RUN, "schedule=cosine_restarts", period, "optimizer.lr=0.2", "duration=3epochs")
