@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..records.run_folder import LOG
+from ..records.run_folder import DONE, LOG, read_summary
 from ..system.display import Display
 from ..system.environment import IN_TASK
 from ..system.files import shown
@@ -54,6 +54,17 @@ def report_end(display: Display, summary: dict[str, Any], folder: Path) -> None:
 
         for line in report_bounds(range_test):
             display.say(line)
+
+
+def report_interrupt(display: Display, folder: Path) -> None:
+    """Prints how a run goes on that a signal ended before its first step, or after its last one."""
+    status = read_summary(folder).get("status")
+    if status in DONE:
+        display.say(f"interrupted; the run is {status}, and the same command shows its result")
+    elif any((folder / "checkpoints").glob("*.pt")):
+        report_end(display, {"status": "interrupted"}, folder)
+    else:
+        display.say("interrupted before the first step; the same command starts it again")
 
 
 def draw_figures(folder: Path, range_test: dict[str, Any] | None) -> None:

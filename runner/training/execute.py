@@ -28,7 +28,7 @@ from ..records.run_folder import (
     record_failure,
     summary_if_done,
 )
-from ..reporting.run_end import report_end, report_failure
+from ..reporting.run_end import report_end, report_failure, report_interrupt
 from ..system.display import Display
 from ..system.environment import launched_rank, launched_size
 from ..system.errors import FAILED, USER_ERROR, UserError, interrupted_code, one_line, reason, refuse_unwritable
@@ -90,7 +90,7 @@ def start(
                 return 0
             return execute(config, choices, folder, command, display, interrupt, debug, change, pause_after, ranks)
     except KeyboardInterrupt as stop:
-        display.say("interrupted before the first step; the same command starts it again")
+        report_interrupt(display, folder)
         return interrupted_code(stop)
     except UserError:
         raise
@@ -174,7 +174,7 @@ def execute(
         display.show_start(describe_run(config, choices, run, folder), run.notes)
         with of_all_ranks(run, interrupt) as shared_interrupt:
             code, outcome = run_training(run, recorder, display, folder, shared_interrupt, debug)
-        return finish(run, recorder, display, folder, code, outcome)
+        return finish(run, recorder, display, folder, interrupt, code, outcome)
 
 
 def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], dict[str, Any]]:
@@ -307,7 +307,7 @@ def of_all_ranks(run: "Run", interrupt: Interrupt) -> Iterator[Interrupt]:
 def run_training(
     run: "Run", recorder: "Recorder", display: Display, folder: Path, interrupt: Interrupt, debug: bool
 ) -> tuple[int, dict[str, Any]]:
-    """Trains a run; returns the exit code, and how it ended, for the summary."""
+    """Trains a run; returns the exit code, and how it ended, for the summary. The interrupt stays patient."""
     from trainopt.data import DataError
 
     from .divergence import Diverged, are_finite
@@ -319,7 +319,10 @@ def run_training(
             train(run, recorder, display, interrupt)
     except FloatingPointError as error:  # Diverged is one; an optimizer raises another, instead of an update
         if are_finite(run.network.parameters()):
-            recorder.checkpoint()
+            try:
+                recorder.checkpoint()
+            except OSError as full:  # as on a full disk: the run has diverged all the same
+                display.say(f"note: the last checkpoint cannot be written: {reason(full)}")
         values = error.values if isinstance(error, Diverged) else {"gradient_norm": "nan"}
         end = {"step": run.progress.step, "epoch": run.progress.epochs, **values}
         return 0, {"status": "diverged", "diverged_at": end}
@@ -343,8 +346,6 @@ def run_training(
         with suppress(Exception):  # writing the rows that wait may be what failed
             recorder.flush()
         return FAILED, {"status": "failed", "error": reason(cause)}
-    finally:
-        interrupt.patient = False
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
     if run.is_paused and not (run.is_over or run.early_stopping.ends):
@@ -354,10 +355,19 @@ def run_training(
     return 0, outcome if early is None else {**outcome, "stopped_because": early}
 
 
-def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, code: int, outcome: dict[str, Any]) -> int:
+def finish(
+    run: "Run",
+    recorder: "Recorder",
+    display: Display,
+    folder: Path,
+    interrupt: Interrupt,
+    code: int,
+    outcome: dict[str, Any],
+) -> int:
     """Writes the summary of a run and reports its end; returns the exit code.
 
     Raises:
+        KeyboardInterrupt: a signal came after the training; the summary is written.
         UserError: data that cannot be read ended it.
     """
     if not run.ranks.leads:
@@ -372,6 +382,10 @@ def finish(run: "Run", recorder: "Recorder", display: Display, folder: Path, cod
     except OSError as error:
         print(f"trainopt: the summary cannot be written: {reason(error)}", file=sys.stderr)
         return FAILED
+    finally:
+        interrupt.patient = False
+    if interrupt.signal and code < 128:
+        raise KeyboardInterrupt(interrupt.signal)
     if code == USER_ERROR:
         last_step = recorder.store.last_step
         after = "" if last_step is None else f"; once this is mended, the same command goes on from step {last_step}"

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP: the step is finished, a checkpoint written, and the way on is said."""
 
+import errno
 import itertools
 import os
 import signal
@@ -178,3 +179,51 @@ def test_before_the_training_begins_a_signal_ends_it_at_once(tmp_path, number):
     assert forked(*command, folder=tmp_path, before=slow_data) == 128 + number
     assert time.monotonic() - began < 20
     assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_signal_after_the_last_step_leaves_a_finished_run(tmp_path):
+    def signal_at_the_end() -> None:
+        from trainopt.runner.training import execute
+
+        run_training = execute.run_training
+
+        def run_and_send(*args):
+            outcome = run_training(*args)
+            send(signal.SIGTERM)()
+            return outcome
+
+        execute.run_training = run_and_send
+
+    assert forked(*HERE, folder=tmp_path, before=signal_at_the_end) == 143
+    assert (summary(tmp_path)["status"], summary(tmp_path)["steps"]) == ("finished", 30)
+    said = (tmp_path / "output").read_text()
+    assert "interrupted; the run is finished, and the same command shows its result" in said
+    assert forked(*HERE, folder=tmp_path) == 0
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_signal_while_a_checkpoint_is_read_says_how_the_run_goes_on(tmp_path):
+    def signal_at_the_start() -> None:
+        from trainopt.runner.training import execute
+
+        execute.resume = lambda *args: send(signal.SIGTERM)()
+
+    assert forked(*HERE, folder=tmp_path, before=at_step(7, send(signal.SIGTERM))) == 143
+    assert forked(*HERE, folder=tmp_path, before=signal_at_the_start) == 143
+    said = (tmp_path / "output").read_text()
+    assert said.count("interrupted; go on from the last checkpoint with: trainopt resume .") == 2
+    assert "before the first step" not in said
+
+
+def test_a_run_that_diverges_on_a_full_disk_has_diverged(tmp_path):
+    def full_disk() -> None:
+        from trainopt.runner.records.checkpoint_files import CheckpointStore
+
+        def write(self, state):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        CheckpointStore.write = write
+
+    assert forked(*HERE, "optimizer.lr=1e15", folder=tmp_path, before=full_disk) == 0
+    assert summary(tmp_path)["status"] == "diverged"
+    assert "note: the last checkpoint cannot be written: No space left on device" in (tmp_path / "output").read_text()
