@@ -95,17 +95,19 @@ class Delivery:
         self._lock = DeliveryLock(folder, tracker.name)
 
     def __enter__(self) -> "Delivery":
-        self._lock.__enter__()
-        content = read_json(self._path)
-        self._id = content.get("id") or secrets.token_hex(6)
-        self._started = content.get("started") or (self._folder / CONFIG).stat().st_mtime
-        self._destinations = content.get("sent", {})
-        state = self._destinations.get(self._tracker.destination, {})
-        self._sent = state.get("rows", 0)  # rows that the tracker has
-        self._in_doubt = self._sending = state.get("sending") or 0  # rows before this number may have been sent, too
-        self._summary = state.get("summary")
-        self._unread = Unread(self._folder, self._sent)
-        self._rows = self._read()
+        with contextlib.ExitStack() as stack:  # an error while files are read releases the lock
+            stack.enter_context(self._lock)
+            content = read_json(self._path)
+            self._id = content.get("id") or secrets.token_hex(6)
+            self._started = content.get("started") or (self._folder / CONFIG).stat().st_mtime
+            self._destinations = content.get("sent", {})
+            state = self._destinations.get(self._tracker.destination, {})
+            self._sent = state.get("rows", 0)  # rows that the tracker has
+            self._in_doubt = self._sending = state.get("sending") or 0  # rows below it may have been sent, too
+            self._summary = state.get("summary")
+            self._unread = Unread(self._folder, self._sent)
+            self._rows = self._read()
+            stack.pop_all()
         return self
 
     def __exit__(

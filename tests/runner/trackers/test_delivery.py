@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 
 import pytest
 
@@ -11,7 +12,7 @@ from helpers.runs import rows
 from trainopt.runner import Tracker
 from trainopt.runner.commands.sync import run_folders, tracker_of
 from trainopt.runner.records.logger import curve_values
-from trainopt.runner.records.metrics import void_record
+from trainopt.runner.records.metrics import DamagedMetrics, void_record
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.trackers.delivery import Delivery, TrackerError
 
@@ -126,6 +127,15 @@ def test_a_record_that_became_void_is_not_sent_and_moves_no_other(run, tmp_path,
     deliver(run, tracker)
     assert [number for number, *_ in tracker.content()["rows"]] == [*numbers, 9, 10]
     assert deliver(run, tracker) is None
+
+
+def test_records_that_cannot_be_read_leave_no_lock(run, tmp_path):
+    (run / "metrics.jsonl").write_text("{\n")
+    threads = threading.active_count()
+    with pytest.raises(DamagedMetrics):
+        deliver(run, Store(tmp_path / "store"))
+    assert not (run / "store.lock").exists()
+    assert threading.active_count() == threads
 
 
 def test_a_new_summary_alone_is_sent(run, tmp_path):
