@@ -118,6 +118,10 @@ class SecondOrderOptimizer(CheckedOptimizer):
     grad_scale: Tensor | None
     found_inf: Tensor
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what copies have; of torch's optimizers, these are state, groups and defaults only."""
+        return super().__getstate__() | ({} if self.shard.is_whole else {"shard": self.shard})
+
     def loss_scale(self, closure: Callable[..., Any] | None) -> float | None:
         """Returns the factor that a GradScaler multiplied the loss by; None: it found a gradient that is not finite.
 
@@ -139,10 +143,14 @@ class SecondOrderOptimizer(CheckedOptimizer):
         return None if float(self.found_inf) > 0 else float(self.grad_scale)
 
     def decays(self, params: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Returns the parameters that decay, each with what it changes by: -lr * weight_decay times itself."""
+        """Returns the parameters that decay, each with what it changes by: -lr * weight_decay times itself.
+
+        Args:
+            params: of which these are; one may be among them several times.
+        """
         decayed = [group for group in self.param_groups if group["weight_decay"] != 0]
         factor_of = {p: -group["lr"] * group["weight_decay"] for group in decayed for p in group["params"]}
-        return [(p, factor_of[p] * p) for p in params if p in factor_of]
+        return [(p, factor_of[p] * p) for p in dict.fromkeys(params) if p in factor_of]
 
     def release_graphs(self) -> None:
         """Detaches the gradients in `.grad` from their graph, which holds the parameters, which hold the gradients."""

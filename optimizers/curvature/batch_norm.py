@@ -124,10 +124,11 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 def _backward(g: Tensor, x: Tensor, gamma: Tensor | None, mean: Tensor, r: Tensor, eps: float) -> tuple:
     """Returns gamma r (g - mean(g) - x^ mean(g x^)), sum(g x^) and sum(g)."""
+    gamma = torch.ones_like(r) if gamma is None else gamma  # the kernels of GPUs take their outputs' type from it
     return aten.native_batch_norm_backward(g, x, gamma, None, None, mean, r, True, eps, [True, True, True])
 
 
 def _product_sums(a: Tensor, b: Tensor, center: Tensor, eps: float) -> Tensor:
     """Returns the sums over a channel of a (b - center), in one pass."""
     one = torch.ones_like(center)
-    return aten.native_batch_norm_backward(a, b, None, None, None, center, one, True, eps, [False, True, False])[1]
+    return aten.native_batch_norm_backward(a, b, one, None, None, center, one, True, eps, [False, True, False])[1]

@@ -201,11 +201,14 @@ class Curvature:
         Args:
             on_device: the number stays on the device; for a whole batch.
         """
-        derivatives = grad(self._loss_with_graph, [call.value for call in self._losses], retain_graph=True)
+        values = [call.value for call in self._losses]
+        derivatives = grad(self._loss_with_graph, values, retain_graph=True, allow_unused=True)
         factors = []
         for call, derivative, z in zip(self._losses, derivatives, self._copies, strict=True):
+            if derivative is None:
+                continue  # a value that is no part of the loss, but only shown
             is_softmax = call.function is F.cross_entropy
-            samples = 1 if is_softmax and z.dim() == 1 else len(z)
+            samples = 1 if z.dim() == (1 if is_softmax else 0) else len(z)
             outputs = (z.numel() // z.shape[0 if z.dim() == 1 else 1]) if is_softmax else z.numel()
             mean = derivative.mean() if derivative.numel() else torch.zeros_like(derivative.sum())
             factors.append(samples * number(mean, on_device) / (outputs if call.is_mean else 1))

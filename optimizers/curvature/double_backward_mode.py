@@ -186,7 +186,7 @@ def _relu(
     if _is_supported_activation(mode, x):
         return PiecewiseLinear.apply(x, aten.relu, _relu_slope, inplace)
     if not inplace and _is_supported(x):
-        return x * (x.detach() > 0).to(x.dtype)  # through a product autograd sends no zeros back
+        return torch.where(x.detach() <= 0, 0.0, x)  # through this autograd sends no zeros back
     return func(*call)
 
 

@@ -19,12 +19,14 @@ class FixedInfo(NamedTuple):
         residual: ||b - A x||_2 at the end.
         is_negative: whether a direction d had d A d <= 0.
         products: how many of the products entered the result.
+        curvature: d A d of the last of these; it is not finite where that ended the iterations.
     """
 
     iterations: Tensor
     residual: Tensor
     is_negative: Tensor
     products: Tensor
+    curvature: Tensor
 
 
 @torch.no_grad()
@@ -49,12 +51,12 @@ def fixed_conjugate_gradient(
     d = first = z.clone()
     limit = tol * squares.sqrt() if relative else tol
     is_on = rr.sqrt() > limit
-    iterations, products = torch.zeros_like(rr), torch.zeros_like(rr)
+    iterations, products, curvature = torch.zeros_like(rr), torch.zeros_like(rr), torch.zeros_like(rr)
     is_negative = torch.zeros_like(is_on)
     for k in range(max_iter):
         Ad = in_full_precision(product(d.to(dtype)))
         dAd = d.dot(Ad).double()
-        products = products + is_on
+        products, curvature = products + is_on, torch.where(is_on, dAd, curvature)
         is_positive = (dAd > 0) & (dAd < math.inf)
         ends, goes_on = is_on & ~is_positive, is_on & is_positive
         is_negative = is_negative | (is_on & (dAd <= 0))
@@ -71,4 +73,4 @@ def fixed_conjugate_gradient(
         d = torch.where(goes_on, add_scaled(z, d, rz / previous, torch.empty_like(z)), d)
         iterations = iterations + goes_on
         is_on = goes_on & (rr.sqrt() > limit)
-    return x.to(dtype), FixedInfo(iterations, rr.sqrt(), is_negative, products)
+    return x.to(dtype), FixedInfo(iterations, rr.sqrt(), is_negative, products, curvature)

@@ -75,7 +75,8 @@ class EHNewton(SecondOrderOptimizer):
         momentum: the fraction of the last step that is added to this one.
         adapt_damping: Levenberg-Marquardt: tau * 2/3 where the loss fell by more than 3/4 of the quadratic model's
             prediction, tau * 3/2 where by less than 1/4; costs a forward pass and a quadratic form. Any direction of
-            descent is then feasible (g.p <= 0): a growing tau would turn every step into gradient descent.
+            descent is then feasible (g.p <= 0): a growing tau would turn every step into gradient descent. It stays
+            between 1e-10 and 1e10, unless it began outside.
         backtracking: how often the step may be halved until L(w + lr p) <= L(w) + 1e-4 lr g.p, a forward pass each.
         preconditioner: M, the metric of conjugate gradients, whose first direction is -M^-1 g. "none": M = I.
             "diagonal": Adam's second moments (see `Diagonal`). "kronecker": K-FAC's factors of each linear and
@@ -183,7 +184,8 @@ class EHNewton(SecondOrderOptimizer):
         """Makes a step; returns the loss, or None without a closure.
 
         Raises:
-            FloatingPointError: the gradient is not finite; weights and state are as they were.
+            FloatingPointError: the gradient or the curvature is not finite; weights are as they were, and so is the
+                state, but for K-FAC's factors.
         """
         self.check_step()
         scale = self.loss_scale(closure)
@@ -250,8 +252,9 @@ class EHNewton(SecondOrderOptimizer):
         of_factors, of_subspace = (
             1 + max((of_param.get(name, 0) for of_param in self.state.values()), default=0) for name in COUNTS
         )
-        every = self.defaults["subspace_every"]
-        is_of_batch = self.defaults["preconditioner"] == "kronecker" and follows_batch(of_factors)
+        options = self.param_groups[0]
+        every = options["subspace_every"]
+        is_of_batch = options["preconditioner"] == "kronecker" and follows_batch(of_factors)
         return is_of_batch or (every > 1 and computes_curvature(of_subspace, every))
 
     def check_parameters(self, params: list[Tensor]) -> None:
@@ -261,7 +264,7 @@ class EHNewton(SecondOrderOptimizer):
     @property
     def needs_loss_function(self) -> bool:
         """Whether the closure must call a loss function of torch.nn.functional on a network's outputs."""
-        return self.defaults["curvature"] == "gauss_newton"
+        return self.param_groups[0]["curvature"] == "gauss_newton"
 
 
 def conflict(options: dict[str, Any]) -> str | None:

@@ -83,7 +83,7 @@ class CurvatureEstimate:
         Q, trace, device = model.Q, on(model.Q.device, model.trace), self._param.device
         old = self._state[NAME][:2].double().to(Q.device) if NAME in self._state else Q.new_tensor([1.0, 0.0])
         kappa_and_rho = old if self.is_used else self._mean(old, Q, -on(Q.device, model.slope) * trace)
-        c = model.coefficients[: len(Q)]
+        c = model.coefficients[: len(Q)].to(Q.device)
         sigma = (c @ Q @ c / trace).to(device) * on(device, factor).square()
         sigma = sigma.nan_to_num(0.0, 0.0, 0.0)  # a trace of 0: no curvature
         store(self._state, NAME, torch.cat([kappa_and_rho.to(device), sigma.view(1)]).to(self._param.dtype))

@@ -11,6 +11,7 @@ from ..curvature.double_backward_mode import FastDoubleBackward
 from ..vectors import flatten
 
 SUFFICIENT_DECREASE = 1e-4  # c of Armijo's condition
+DAMPING = 1e-10, 1e10  # between which it is adapted
 FORWARD_COST = 1 / 3  # of a pass, in gradients
 
 
@@ -83,7 +84,9 @@ class Guard:
             ratio = actual / predicted if predicted < 0 else 0.0
             scale = 2 / 3 if ratio > 0.75 else 3 / 2 if not ratio >= 0.25 else 1.0
             for group in {id(g): g for g in groups}.values():
-                group["damping"] *= scale
+                tau = group["damping"]
+                least, most = min(tau, DAMPING[0]), max(tau, DAMPING[1])
+                group["damping"] = min(max(scale * tau, least), most)
             self.report |= {"reduction_ratio": ratio, "damping": groups[0]["damping"]}
         return factor
 

@@ -104,8 +104,9 @@ class Linearization:
         calls_backward = mode.loss_of_backward is not None
         classifiers = recorder.classifiers(loss, mode.outputs) if recorder and not calls_backward else None
         if classifiers is None:
-            # rows of a part of the batch do not make its gradient
-            self.linear_calls = self.layers.linear_calls if self.layers and self._shard.is_whole else []
+            # rows of a part of the batch do not make its gradient, nor do they make one that was clipped
+            has_rows = self.layers is not None and self._shard.is_whole and not calls_backward
+            self.linear_calls = self.layers.linear_calls if self.layers and has_rows else []
             edges = [call.outputs for call in self.linear_calls]
             gradient_of = {p: p.grad for p in trained} if calls_backward else None  # as they were clipped
             if calls_backward:

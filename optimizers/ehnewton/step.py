@@ -41,6 +41,7 @@ from .subspace import damping_gram, minimize_in_subspace
 
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
+NOT_FINITE = "the gradient is not finite, or the curvature along it"
 
 System = Curvature | SoftmaxSystem
 
@@ -137,7 +138,7 @@ class Step:
         """Computes p for each system, with the feasibility test.
 
         Raises:
-            FloatingPointError: g.p is not finite, so g is not, or too large for its type; nothing was changed.
+            FloatingPointError: g.p or a curvature is not finite, or too large for its type; no weights were changed.
         """
         systems: Sequence[System] = self.closed_form
         if self.curvature is not None:
@@ -193,9 +194,12 @@ class Step:
             start = self._start(parts)
             p, info = conjugate_gradient_flat(product, b, *limits, start, preconditioner, self.on_device)
             found = Solution.of(unflatten(p, parts), info)
+            if info.reason == "not_finite":
+                raise FloatingPointError(NOT_FINITE)
         else:
             p, fixed = fixed_conjugate_gradient(product, b, *limits, preconditioner)
-            found = Solution(unflatten(p, parts), *fixed)
+            found = Solution(unflatten(p, parts), fixed.iterations, fixed.residual, fixed.is_negative, fixed.products)
+            self._must_be_finite(fixed.curvature, NOT_FINITE)
         for k in range(options["cg_max_iter"] + 2):  # with a start and negative curvature there are two more
             self.cost = choose(found.products > k, self.cost + cost_of_product, self.cost)
         slope = -number(b.dot(p), self.on_device)
@@ -238,6 +242,7 @@ class Step:
             iterations = choose(is_converged, 0.0, 1.0)
             if form is not None:
                 dAd = number(form(), self.on_device) + total(squares, self._damping(groups))
+                self._must_be_finite(choose(is_converged, 0.0, dAd), NOT_FINITE)
                 factor = quotient(gd, dAd, 1.0)
                 iterations = choose(opposite(dAd > 0), 0.0, iterations)
                 is_negative = (dAd <= 0) & opposite(is_converged)

@@ -192,7 +192,7 @@ class BatchNorm(LayerCall):
         one_sample = (t.reshape(1, samples * channels, -1) for t in (dy, x))
         mask = [False, self.weight is not None, self.bias is not None]
         _, of_weight, of_bias = aten.native_batch_norm_backward(
-            *one_sample, None, None, None, mean, scale, True, 0.0, mask
+            *one_sample, torch.ones_like(scale), None, None, mean, scale, True, 0.0, mask
         )
         for param, sums in ((self.weight, of_weight), (self.bias, of_bias)):
             if param is not None:

@@ -18,6 +18,7 @@ FIRST_UPDATES = 10  # factors are updated in each of the first steps, then every
 UPDATE_EVERY = 10
 FIRST_INVERSES = (1, 2, 4, 7)  # steps with new inverses, then every so many
 INVERT_EVERY = 20
+PI = 1e-6, 1e6  # the least and the largest; beyond, inverses would overflow in float32
 
 
 class Kronecker:
@@ -93,7 +94,7 @@ class Kronecker:
             damping: of each of the curvature's parameters, > 0.
 
         Raises:
-            FloatingPointError: the factors are not finite; the state is as it was.
+            FloatingPointError: the factors are not finite, and the state is as it was; or one of them is singular.
         """
         roots = {id(value): root(value) for value in damping}
         self._gamma = {p: roots[id(value)] for p, value in zip(self._params, damping, strict=True)}
@@ -204,10 +205,14 @@ def follows_batch(step: int) -> bool:
 
 
 def trace_ratio(A: Tensor, G: Tensor) -> float:
-    """Returns pi = sqrt((tr A / dim A) / (tr G / dim G)), with which both parts of the damping weigh the same."""
-    smallest = torch.finfo(A.dtype).tiny ** 0.5
-    of_inputs, of_outputs = float(A.trace()) / len(A) + smallest, float(G.trace()) / len(G) + smallest
-    return math.sqrt(of_inputs / of_outputs)
+    """Returns pi = sqrt((tr A / dim A) / (tr G / dim G)), with which both parts of the damping weigh the same.
+
+    It is 1 where a factor is 0, as that of a layer before weights that are 0, and not outside of PI.
+    """
+    of_inputs, of_outputs = float(A.trace()) / len(A), float(G.trace()) / len(G)
+    if of_inputs == 0 or of_outputs == 0:
+        return 1.0
+    return min(max(math.sqrt(of_inputs / of_outputs), PI[0]), PI[1])
 
 
 def batch_factors(

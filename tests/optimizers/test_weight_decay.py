@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.references import TARGETS, classifier, error, flat, numbers, step
-from trainopt.optimizers import AdaptiveNesterov, EHNewton, Newton
+from trainopt.optimizers import L2, AdaptiveNesterov, EHNewton, Newton
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,25 @@ def test_weight_decay_is_that_of_adamw_beside_the_step(kind, options):
             torch.testing.assert_close(p.detach(), e - (lr * 0.3 * b if is_decayed else 0), rtol=1e-12, atol=1e-14)
 
 
-def test_weight_decay_of_a_linear_classifier_is_that_of_the_general_form():
-    """The closed form of EHNewton, with momentum and without."""
-    for momentum in (0.0, 0.9):
-        both = []
-        for scale in (1.0, torch.ones(())):  # a product with a tensor is no linear classifier's loss
-            torch.manual_seed(0)
-            layer = nn.Linear(5, 3).double()
-            optimizer = EHNewton(layer.parameters(), lr=0.5, momentum=momentum, weight_decay=0.2, cg_max_iter=3)
-            for _ in range(3):
-                optimizer.step(lambda s=scale, m=layer: F.cross_entropy(s * m(numbers(8, 5)), TARGETS))
-            both.append(flat(layer.parameters()))
-        assert error(*both) < 1e-9
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("features", [5, 400])  # fewer than samples, and more: coordinates in the span of features
+@pytest.mark.parametrize("penalty", [L2(0.0), L2(0.01)])
+def test_weight_decay_of_a_linear_classifier_is_that_of_the_general_form(momentum, features, penalty):
+    both = []
+    for is_plain in (True, False):  # a product with a tensor is no linear classifier's loss
+        torch.manual_seed(0)
+        layer = nn.Linear(features, 3).double()
+        optimizer = EHNewton(layer.parameters(), lr=0.5, momentum=momentum, weight_decay=0.2, cg_max_iter=5)
+
+        def loss(is_plain=is_plain, m=layer):
+            z = m(numbers(8, features))
+            return F.cross_entropy(z if is_plain else torch.ones(()) * z, TARGETS) + penalty([m.weight])
+
+        for _ in range(3):
+            optimizer.step(loss)
+        assert ("closed form" in (optimizer.reason_to_read() or "")) == is_plain
+        both.append(flat(layer.parameters()))
+    assert error(*both) < 1e-9
 
 
 def test_the_weight_decay_of_newton_ends_where_both_pulls_are_equal():

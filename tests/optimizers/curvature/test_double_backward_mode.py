@@ -287,3 +287,12 @@ def test_a_linear_layer_of_one_output_without_a_dimension_for_it():
     (actual,) = hessian_vector_product(loss, [out], [numbers(5, seed=1)])
     expected = torch.autograd.functional.hessian(lambda w: ((x @ w) ** 3).sum(), out.detach()) @ numbers(5, seed=1)
     assert error(actual, expected) < 1e-10
+
+
+@pytest.mark.parametrize("quadratic_form", [False, True])
+def test_relu_of_special_numbers_is_that_of_torch(quadratic_form):
+    inf, nan = float("inf"), float("nan")
+    x = torch.tensor([[-inf, -2.0, -0.0, 0.0, 3.0, inf, nan]], requires_grad=True)
+    with FastDoubleBackward(quadratic_form=quadratic_form):
+        y = F.relu(x)
+    torch.testing.assert_close(y, F.relu(x), rtol=0, atol=0, equal_nan=True)
