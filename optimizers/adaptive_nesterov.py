@@ -1,6 +1,7 @@
 """Nesterov momentum whose learning rate is Polyak's step size."""
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -116,6 +117,9 @@ class AdaptiveNesterov(CheckedOptimizer):
 
         Args:
             closure: clears the gradients, computes the loss (a scalar), calls `backward` and returns the loss.
+
+        Raises:
+            FloatingPointError: loss or gradient is not finite; parameters and state are as they were.
         """
         if closure is None:
             raise ValueError(f"AdaptiveNesterov.step: needs a closure, {WHY_A_CLOSURE}")
@@ -174,6 +178,9 @@ class AdaptiveNesterov(CheckedOptimizer):
 
     def _learning_rate(self, loss: float, grad_norm_sq: float) -> float:
         """Returns eta, and sets `last_step`."""
+        for name, value in (("loss", loss), ("squared norm of the gradient", grad_norm_sq)):
+            if not isfinite(value):
+                raise FloatingPointError(f"the {name} is {value}")
         gamma, f, lr_bounds, norm_bounds = (self.param_groups[0][name] for name in SHARED)
         divisor = clip(grad_norm_sq, norm_bounds)
         unclipped = gamma * abs(loss - f) / divisor if divisor != 0 else 0.0  # without a gradient, no step along it

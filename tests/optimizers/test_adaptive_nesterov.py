@@ -149,6 +149,28 @@ def test_a_closure_that_raises_leaves_weights_and_state_bit_for_bit():
     assert equal(before, [w.data, late.data, optimizer.state_dict()])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_leaves_all_as_it_was_and_the_next_step_is_made(part, value):
+    w, plain = weight(), weight()
+    optimizers = [AdaptiveNesterov([p]) for p in (w, plain)]
+
+    def broken():
+        loss = closure_for(optimizers[0], lambda: loss_of(w))()
+        if part == "gradient":
+            w.grad[1] = value
+        return loss if part == "gradient" else loss.detach() * 0 + value
+
+    for step in range(3):
+        if step > 0:
+            with pytest.raises(FloatingPointError, match=f"{part} is {value}"):
+                optimizers[0].step(broken)
+        for optimizer, p in zip(optimizers, (w, plain), strict=True):
+            optimizer.step(closure_for(optimizer, lambda p=p: loss_of(p)))
+        assert torch.equal(w, plain)
+    assert equal(optimizers[0].state_dict(), optimizers[1].state_dict())
+
+
 def test_the_weights_are_moved_from_theta_and_not_from_the_look_ahead():
     """Float32, where theta - alpha v + alpha v is not theta."""
     torch.manual_seed(0)
