@@ -5,7 +5,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class DamagedFile(WeightsError):
 def load_weights(network: nn.Module, path: str, exclude: Sequence[str] = ()) -> None:
     """Loads a network's weights from a file.
 
-    The file is .safetensors, or .pt, .pth or .th with or without a level such as `state_dict` and a prefix such as
+    The file is .safetensors, or .pt, .pth or .th with or without a level such as `state_dict` and prefixes such as
     `module.` on every name. Of a run's checkpoint with averaged weights, these are loaded. Only tensors and plain
     values are ever unpickled. The file may contain weights of layers that the network's attribute `parts_left_out`
     names; they are ignored.
@@ -44,8 +44,9 @@ def load_weights(network: nn.Module, path: str, exclude: Sequence[str] = ()) -> 
     if not file.is_file():
         raise WeightsError(f"{file}: no such file; model.weights takes null, pretrained or a file")
     ignored = tuple(f"{layer}." for layer in (*exclude, *getattr(network, "parts_left_out", ())))
-    loaded = {n: value for n, value in _read(file).items() if not n.startswith(ignored)}
-    expected = {n: value for n, value in network.state_dict().items() if not n.startswith(ignored)}
+    weights = network.state_dict()
+    loaded = {n: value for n, value in _without_prefixes(_read(file), weights).items() if not n.startswith(ignored)}
+    expected = {n: value for n, value in weights.items() if not n.startswith(ignored)}
     missing = [n for n in expected if n not in loaded and not n.endswith("num_batches_tracked")]
     unknown = [n for n in loaded if n not in expected]
     shapes = [
@@ -121,7 +122,14 @@ def _read(file: Path) -> dict[str, Tensor]:
             content = content[level]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{file}: holds no weights; a dict of names and tensors is needed")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return content
+
+
+def _without_prefixes(content: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """Returns weights without prefixes that all their names have, as long as no name is a known one."""
+    while content.keys().isdisjoint(known):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None)
+        if prefix is None:
+            break
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
     return content

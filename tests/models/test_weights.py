@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from trainopt.data import InMemory, torchvision_arrays
 from trainopt.models import MLP, ResNet, WeightsError, load_weights
@@ -30,6 +31,8 @@ def renamed(state, prefix):
         ("w.pth", lambda s: {"state_dict": s, "epoch": 3}),
         ("w.th", lambda s: {"state_dict": renamed(s, "module."), "best_prec1": 91.7}),
         ("w.pt", lambda s: {"model": renamed(s, "_orig_mod.")}),
+        ("w.pt", lambda s: renamed(s, "_orig_mod.module.")),  # of a compiled DDP network
+        ("w.pt", lambda s: renamed(s, "module._orig_mod.")),  # of a DDP network whose module is compiled
         ("w.pt", lambda s: {k: v for k, v in s.items() if "num_batches" not in k}),
     ],
 )
@@ -38,6 +41,14 @@ def test_weights_load_from_every_usual_form(tmp_path, name, form):
     torch.save(form(theirs.state_dict()), tmp_path / name)
     load_weights(ours, str(tmp_path / name))
     assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda n: n, nn.DataParallel, lambda n: torch.compile(nn.DataParallel(n))])
+def test_a_network_whose_own_names_begin_like_a_prefix_gets_its_weights(tmp_path, wrap):
+    theirs, ours = nn.DataParallel(nn.Linear(2, 3)), nn.DataParallel(nn.Linear(2, 3))
+    torch.save(wrap(theirs).state_dict(), tmp_path / "w.pt")
+    load_weights(ours, str(tmp_path / "w.pt"))
+    assert torch.equal(theirs.module.weight, ours.module.weight)
 
 
 def test_weights_load_from_safetensors(tmp_path):
