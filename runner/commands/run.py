@@ -136,7 +136,7 @@ def compose_and_run(
                 raise UserError("-m: a sweep starts its runs itself, and torchrun starts one; type trainopt -m …")
             if not sweeps:
                 raise UserError("this is a sweep, not one run; type trainopt -m …")
-            interrupt.sweep = plan(config)
+            interrupt.token, interrupt.sweep = job.token, plan(config)
             outcome = (launch or HydraSession.sweep)(hydra, config, job)
     except KeyboardInterrupt:
         if interrupt.sweep is None:
@@ -152,7 +152,7 @@ def compose_and_run(
             text = cannot_write(error, interrupt.sweep)
         print(f"trainopt: the launcher stopped: {text}", file=sys.stderr)
         is_stopped = True
-    stop_file(interrupt.sweep, job.launcher).unlink(missing_ok=True)
+    stop_file(interrupt.sweep, job.token).unlink(missing_ok=True)
     return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))
 
 

@@ -22,9 +22,11 @@ class SweepInterrupt(Interrupt):
 
     Attributes:
         sweep: the folder of the sweep; None until it is planned, and for a single run.
+        token: as of `stop_file`; set with the folder.
     """
 
     sweep: Path | None = None
+    token: str = ""
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         sweep = self.sweep
@@ -33,13 +35,18 @@ class SweepInterrupt(Interrupt):
         super()._handle(number, frame)
         if first and sweep is not None:  # and no KeyboardInterrupt was raised above
             with suppress(OSError):
-                stop_file(sweep, os.getpid()).touch()
-            threading.Thread(target=_stop_jobs, args=(sweep,), daemon=True).start()
+                stop_file(sweep, self.token).touch()
+            threading.Thread(target=_stop_jobs, args=(sweep, self.token), daemon=True).start()
 
 
-def stop_file(sweep: Path, launcher: int) -> Path:
-    """Returns the file whose existence says that a launching process starts no further job of a sweep."""
-    return sweep / f"stopped-{launcher}"
+def stop_file(sweep: Path, token: str) -> Path:
+    """Returns the file whose existence says that a launching process starts no further job of a sweep.
+
+    Args:
+        sweep: its folder.
+        token: of the launching process, on whichever machine: numbers of processes come again, and this file may stay.
+    """
+    return sweep / f"stopped-{token}"
 
 
 def running_jobs(sweep: Path) -> list[int]:
@@ -72,10 +79,10 @@ def parent_of(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[1])
 
 
-def _stop_jobs(sweep: Path) -> None:
+def _stop_jobs(sweep: Path, token: str) -> None:
     """Sends SIGTERM to every running job once, also to those that begin later, until the stop file is removed."""
     stopped: set[int] = set()
-    while stop_file(sweep, os.getpid()).exists():
+    while stop_file(sweep, token).exists():
         for pid in set(running_jobs(sweep)) - stopped:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from secrets import token_hex
 from signal import Signals
 from typing import IO, Any
 
@@ -55,12 +56,14 @@ class Job:
         debug: whether tracebacks are shown.
         launcher: the number of the process in which it was typed.
         strict: whether a single run that diverged has an exit code of its own.
+        token: of the launching process, as of `stop_file`.
     """
 
     command: list[str]
     debug: bool
     launcher: int
     strict: bool = False
+    token: str = field(default_factory=lambda: token_hex(8))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         protect_streams()  # of a worker process, which unpickles this
@@ -158,7 +161,8 @@ class Job:
         if summary is not None:
             print(f"already {summary['status']}: {name}", flush=True)
             return 0
-        if stop_file(sweep, self.launcher).exists():
+        if stop_file(sweep, self.token).exists():
+            print(f"not started, as the sweep was stopped: {name}", flush=True)
             return FAILED
         import_once()
         from ..devices.packing import shared_machine

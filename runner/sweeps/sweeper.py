@@ -1,6 +1,5 @@
 """What sweepers that search have in common: their arguments, and running the jobs of a sweep that has a plan."""
 
-import os
 import time
 from abc import abstractmethod
 from pathlib import Path
@@ -33,6 +32,7 @@ class SearchSweeper(Sweeper):
         """Takes the configuration of the sweep, and gets the launcher from Hydra."""
         self.sweep_config = config
         self.command: list[str] = task_function.command  # type: ignore[attr-defined]  # of a Job
+        self.token: str = task_function.token  # type: ignore[attr-defined]
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -60,7 +60,7 @@ class SearchSweeper(Sweeper):
 
         Jobs that another process runs, as when the same command is typed twice, are waited for.
         """
-        is_stopped = stop_file(folder, os.getpid()).exists
+        is_stopped = stop_file(folder, self.token).exists
         jobs = [job for job in jobs if job["folder"] not in self.ended]
         self.ended |= {job["folder"] for job in jobs}
         while jobs and not is_stopped():

@@ -149,6 +149,20 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher
     assert [e.state for e in job_table(tmp_path)] == ["done"] * 3
 
 
+def test_only_the_stop_file_of_a_launcher_itself_stops_it(trainopt, tmp_path, monkeypatch):
+    """That of a launcher that was killed stays, also where the next one is the process of the same number."""
+    monkeypatch.setattr("trainopt.runner.sweeps.run_job.token_hex", lambda size: "a")
+    command = ("-m", "model=mlp", "duration=2steps", "seed=0,1", "logger=none", "hydra.sweep.dir=sweep")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/stopped-a").touch()
+    result = trainopt(*command)
+    assert "not started, as the sweep was stopped: mlp-digits-sgd,duration=2steps,seed=1\n" in result.out
+    assert [entry.state for entry in job_table(tmp_path)] == ["missing"] * 2
+    (tmp_path / f"sweep/stopped-{os.getpid()}").touch()
+    assert trainopt(*command).code == 0
+    assert [entry.state for entry in job_table(tmp_path)] == ["done"] * 2
+
+
 def job_table(folder: Path) -> list:
     """The sweep's, or nothing while there is none."""
     return read_job_table(folder / "sweep") if (folder / "sweep/sweep.json").exists() else []
