@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ..config.data_files import missing
+from ..config.quoting import literal
 from ..records.job_table import ENDED, PLAN, job_statuses, read_jobs
 from ..search.compose import Composer
-from ..studies.plan import data_root, hydra_value
+from ..studies.plan import data_root
 from ..sweeps.jobs import check_planned, first_jobs, plan_jobs
 from ..sweeps.plan_job import JobPlanner
 from ..system.errors import UserError
@@ -159,7 +160,7 @@ class BenchmarkPlan:
     def _search(self, name: str, workload: Workload, submission: Submission, study: int) -> Search:
         folder = self.folder / "sweeps" / name / submission.folder / f"{self.ruleset}-{study}"
         overrides = [*self.suite.overrides, *workload.overrides, *self.common, *submission.overrides, f"seed={study}"]
-        options = [f"hydra.sweep.dir={hydra_value(str(folder))}"]
+        options = [f"hydra.sweep.dir={literal(str(folder))}"]
         if self.ruleset == "external":
             options += ["hydra/sweeper=optuna", "hydra.sweeper.sampler=random", f"hydra.sweeper.seed={study}"]
             options += [f"hydra.sweeper.n_trials={self.trials}", f"hydra.sweeper.metric={workload.metric}"]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..config.quoting import literal
 from ..records.job_table import ENDED, job_status
 from ..records.run_folder import record_failure
 from ..system.errors import UserError
@@ -41,7 +42,7 @@ def run_steps(sweep: Path, jobs: list[dict[str, Any]], options: list[str], inter
         if job_status(sweep, job["folder"], job, alive=False).state in ENDED:
             continue
         folder = sweep / job["folder"]
-        typed = [*job["overrides"], *options, f'hydra.run.dir="{folder.resolve()}"']
+        typed = [*job["overrides"], *options, f"hydra.run.dir={literal(str(folder.resolve()))}"]
         code = run_step([sys.executable, "-u", "-m", PROGRAM, *typed], interrupt)
         begun = job_status(sweep, job["folder"], job, alive=False).state != "missing"
         if code and not interrupt.signal and not begun:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..system.errors import UserError
 from ..system.hydra_compat import parse_override
 from .options import shipped
 from .overrides import split_override
+from .validate import yaml_text
 
 HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # a number on its own or in a list, and not a part of a word
@@ -100,6 +102,25 @@ def is_path(value: str) -> bool:
 def in_quotes(value: str) -> str:
     """Returns a text in the quotes of Hydra's grammar."""
     return QuotedString(value, Quote.double).with_quotes()
+
+
+def literal(value: Any) -> str:
+    """Returns a value as Hydra's grammar has it; a text is in quotes where it would be read as something else.
+
+    >>> print(literal("a/last.pt"), literal("42"), literal(["x,y", 0.1, None]))
+    a/last.pt "42" ["x,y",0.1,null]
+    """
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(element)}" for key, element in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if not isinstance(value, str):
+        return yaml_text(value)
+    try:
+        is_read_as_text = parse_override(f"key=[{value}]").value() == [value]
+    except HydraException:
+        is_read_as_text = False
+    return value if is_read_as_text else in_quotes(value)
 
 
 def must_be_quoted(start: str, value: str) -> str:

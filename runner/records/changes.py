@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.durations import Duration
+from ..config.overrides import split_override
+from ..config.quoting import literal
 from ..config.validate import leaves, yaml_text
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
@@ -103,7 +105,7 @@ def check_what_follows(change: Change) -> None:
 
 def update_plan(folder: Path, change: Change) -> None:
     """Lets the plan of the sweep that a run is a job of, if any, say what the run now is."""
-    for sweep, job in sweep_jobs([folder.absolute()]).values():
+    for sweep, job in sweep_jobs([folder.resolve()]).values():
         with waited_for(partial(PlanLock, sweep)):
             plan = read_json(sweep / PLAN)
             for entry in plan["jobs"]:
@@ -115,14 +117,25 @@ def update_plan(folder: Path, change: Change) -> None:
 
 def changed_job(job: dict[str, Any], change: Change) -> dict[str, Any]:
     """Returns what a change makes another in the plan's entry of a job."""
-    config = change.config
-    typed = [text for text in job["overrides"] if text.partition("=")[0].lstrip("+") not in change.before]
-    added = [f"{key}={yaml_text(OmegaConf.select(config, key))}" for key in change.before]
-    return {"overrides": [*typed, *added], "fingerprint": fingerprint(config), "duration": config.duration}
+    values = dict(leaves(change.config))
+    loggers, former = set(change.config.logger or ()), set(change.former.logger or ())
+    other_loggers = ["logger", *(f"logger.{name}" for name in loggers ^ former)] if loggers != former else []
+
+    def is_of_others(key: str) -> bool:
+        """Returns whether a key chooses loggers, or is of one that is chosen or left out with the change."""
+        return key in other_loggers or key.startswith(tuple(f"{name}." for name in other_loggers[1:]))
+
+    typed = [(*split_override(text)[:2], text) for text in job["overrides"]]
+    signs = {key: sign for sign, key, _ in typed}
+    kept = [text for _, key, text in typed if key not in change.before and not is_of_others(key)]
+    chosen = [f"logger=[{','.join(sorted(loggers))}]"] if other_loggers else []
+    changed = [key for key in change.before if key in values and not is_of_others(key)]
+    overrides = [*kept, *chosen, *(f"{signs.get(key, '')}{key}={literal(values[key])}" for key in changed)]
+    return {"overrides": overrides, "fingerprint": fingerprint(change.config), "duration": change.config.duration}
 
 
 def check_plan(folder: Path) -> None:
     """Refuses to change a trial of a search: trials are compared with one another."""
-    for sweep, job in sweep_jobs([folder.absolute()]).values():
+    for sweep, job in sweep_jobs([folder.resolve()]).values():
         if is_trial(job):
             raise UserError(f"{folder}: is a trial of the search in {sweep}, whose trials must stay alike")

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from ..config.data_files import is_below, missing
 from ..config.options import CONF, NO_GROUPS, SPACES, shipped
 from ..config.overrides import split_override
+from ..config.quoting import literal
 from ..records.job_table import ENDED, STATES, JobStatus, job_statuses, read_jobs
 from ..search.compose import Composer
 from ..sweeps.jobs import first_jobs, has_fixed_jobs
@@ -22,7 +23,7 @@ from ..system.files import plural, read_json, write_json
 from .schema import Study, StudySweep
 
 PLAN_CACHE = "plan.json"  # the composed jobs, in the folder of a study at a scale
-UNQUOTED = re.compile(r"[\w/.+@%: -]*")  # needs no quotes in a value, and may stand in quotes
+UNQUOTED = re.compile(r"[\w/.+@%: -]*")  # may stand in quotes and without, in a value
 RESERVED = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra.launcher")  # keys that no study may set
 
 
@@ -206,7 +207,7 @@ class StudyPlan:
             overrides.append(override)
         folder = sweeps / name
         after = [other for other in sweep.after if other in self.sweeps]
-        return PlannedSweep(name, folder, after, [*overrides, f"hydra.sweep.dir={hydra_value(str(folder))}"])
+        return PlannedSweep(name, folder, after, [*overrides, f"hydra.sweep.dir={literal(str(folder))}"])
 
     def _add_jobs(self, sweep: PlannedSweep, cached: dict[str, Any]) -> None:
         """Adds its jobs to a sweep: the cached ones if nothing that they depend on has changed."""
@@ -278,12 +279,3 @@ def composition_files(folders: list[Path]) -> list[Path]:
 def digest(content: Any) -> str:
     """Returns a hash of JSON content, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def hydra_value(text: str) -> str:
-    """Returns a text as a value on Hydra's command line, in quotes if it needs them.
-
-    >>> print(hydra_value("it's, here"))
-    'it\\'s, here'
-    """
-    return text if UNQUOTED.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders
 from ..config.prepare import prepare
+from ..config.quoting import literal
 from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
 from ..provenance.environment import code_version
 from ..records.job_table import PLAN, job_status, sweep_jobs
@@ -195,7 +196,7 @@ class Job:
 
         settings = HydraConfig.get()
         options = [f"--config-dir={path}" for path in config_folders(self.command[1:])] + ["--debug"] * self.debug
-        place = f'hydra.run.dir="{folder.resolve()}"'
+        place = f"hydra.run.dir={literal(str(folder.resolve()))}"
         typed = [*as_typed(settings.overrides.task), "devices_per_job=1", place, *options]
         code = run_processes(count, typed, files, quiet)
         if (

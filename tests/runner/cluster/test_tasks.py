@@ -13,15 +13,19 @@ from typing import Any
 import pytest
 
 from helpers.clusters import use_programs
+from trainopt.runner.cluster import steps
 from trainopt.runner.cluster.attempts import MOST_FRUITLESS, note_time_limit
 from trainopt.runner.cluster.queue import read_table_with_queue
 from trainopt.runner.cluster.settings import SlurmSettings, read_settings
 from trainopt.runner.cluster.slurm import COLUMNS, batch_script
+from trainopt.runner.cluster.steps import run_steps
 from trainopt.runner.cluster.submissions import Submission, log_path
 from trainopt.runner.commands.cluster import task
 from trainopt.runner.commands.cluster.worker import work
 from trainopt.runner.records.job_table import read_jobs, write_plan
 from trainopt.runner.system.files import write_json
+from trainopt.runner.system.hydra_compat import parse_override
+from trainopt.runner.system.interrupt import Interrupt
 
 
 @pytest.fixture
@@ -258,3 +262,11 @@ def test_a_signal_before_python_handles_it_is_not_lost(
         _, printed = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, printed
     assert (tmp_path / "asked").read_text() == "requeue 7_0\n"
+
+
+def test_a_folder_with_quotes_is_a_folder_of_steps(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(steps, "run_step", lambda command, interrupt: commands.append(command) or 0)
+    run_steps(tmp_path / 'a "b"', [{"folder": "c", "overrides": ["seed=1"]}], [], Interrupt())
+    ((*_, seed, place),) = commands
+    assert (seed, parse_override(place).value()) == ("seed=1", str(tmp_path / 'a "b"/c'))

@@ -7,6 +7,8 @@ import pytest
 from helpers.cli import prepared
 from helpers.runs import check_same_run, rows, stop_at, summary, train_run
 from trainopt.runner.commands.resume import changed
+from trainopt.runner.config.validate import leaves
+from trainopt.runner.records.changes import changed_job
 from trainopt.runner.records.run_folder import fingerprint, read_config, read_history
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.training import execute
@@ -188,3 +190,35 @@ def test_a_trial_of_a_search_stays_as_long_as_the_others(trained, tmp_path):
     job = {"folder": "a", "overrides": [], "fingerprint": "", "search": {}}
     (folder.parent / "sweep.json").write_text(json.dumps({"jobs": [job]}))
     assert "is a trial of the search" in resumed(folder, "duration=3epochs")
+    (tmp_path / "latest").symlink_to(folder)
+    assert "is a trial of the search" in resumed(tmp_path / "latest", "duration=3epochs")
+
+
+def test_the_plan_knows_a_job_that_is_resumed_by_a_link(trained, tmp_path):
+    folder = trained(*SHORT.split(), name="s/a")
+    job = {"folder": "a", "overrides": SHORT.split(), "fingerprint": ""}
+    (folder.parent / "sweep.json").write_text(json.dumps({"jobs": [job]}))
+    (tmp_path / "latest").symlink_to(folder)
+    assert resumed(tmp_path / "latest", "duration=3epochs") == ""
+    (planned,) = json.loads((folder.parent / "sweep.json").read_text())["jobs"]
+    assert (planned["duration"], planned["fingerprint"]) == ("3epochs", summary(folder)["fingerprint"])
+
+
+def test_hydra_reads_what_the_plan_has_of_a_changed_job(trained):
+    job = {"overrides": [*SHORT.split(), "++data.root=other"]}
+    folder = trained(*SHORT.split())
+    config, choices = read_config(folder)
+    for overrides in (
+        ["logger=[tensorboard,wandb]", "data.root=a, b=1"],
+        ["logger.wandb.project=42", "logger.wandb.tags=['x,y',z]", "logger.wandb.notes='null'"],
+        ["logger=[wandb,mlflow]"],  # W&B has its defaults again
+        ["logger=none", "data.root='1e5'", "keep_checkpoints.last=3"],
+    ):
+        config, change = changed(folder, config, choices, overrides)
+        job = changed_job(job, change)
+        values = dict(leaves(prepared(*job["overrides"])[0]))
+        assert values == dict(leaves(config)) | {"run.name": values["run.name"]}
+    assert [text for text in job["overrides"] if text.startswith(("logger", "++data"))] == [
+        "logger=[none]",
+        '++data.root="1e5"',
+    ]

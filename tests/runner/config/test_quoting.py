@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from helpers.cli import refusal, sweep_refusal
-from trainopt.runner.config.quoting import quoted_overrides
+from trainopt.runner.config.quoting import literal, quoted_overrides
 from trainopt.runner.config.run_names import former_run_name, former_sweep_name, run_name, sweep_name
 from trainopt.runner.system.errors import UserError
 from trainopt.runner.system.hydra_compat import parse_override
@@ -18,6 +18,11 @@ NAMES = ("a,b=1,[2]/last.pt", 'it\'s & "ü" {x}.npz', "a b.npz", "#;!<>^`~", "42
 def test_a_text_is_taken_as_it_is(key, value):
     (typed,) = quoted_overrides([f"{key}={value}"], in_sweep=False)
     assert parse_override(typed).value() == value
+
+
+@pytest.mark.parametrize("value", [*NAMES, "", "null", "it's", 'a"b', "a,b", ["a,b", 1, None, 0.1], {"a": "x,y"}])
+def test_a_value_is_written_as_hydra_reads_it(value):
+    assert parse_override(f"key={literal(value)}").value() == value
 
 
 def test_the_path_of_a_further_test_set_is_no_number():

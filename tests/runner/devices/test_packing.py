@@ -12,11 +12,13 @@ import torch
 from omegaconf import OmegaConf
 
 from helpers.runs import rows
-from trainopt.runner.devices import packing
+from trainopt.runner.devices import packing, torchrun
 from trainopt.runner.devices.packing import check_share, default_workers, free_gpus, shared_machine
+from trainopt.runner.sweeps import run_job
 from trainopt.runner.sweeps.jobs import set_workers
+from trainopt.runner.sweeps.run_job import Job
 from trainopt.runner.system.errors import UserError
-from trainopt.runner.system.hydra_compat import BASIC_SWEEPER
+from trainopt.runner.system.hydra_compat import BASIC_SWEEPER, parse_override
 
 FORK = multiprocessing.get_context("fork")
 
@@ -233,3 +235,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(machine, trainopt,
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert result.err.startswith(f"trainopt: {line}")
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_folder_with_quotes_is_a_folder_of_a_job_on_several_gpus(tmp_path, monkeypatch):
+    commands = []
+    settings = OmegaConf.create({"overrides": {"task": ["seed=1"]}})
+    monkeypatch.setattr(run_job.HydraConfig, "get", lambda: settings)
+    monkeypatch.setattr(torchrun, "run_processes", lambda count, typed, files, quiet: commands.append(typed) or 0)
+    assert Job(["trainopt"], False, 1)._run_on_gpus(2, tmp_path / 'a "b"', [], True) == 0
+    ((seed, _, place),) = commands
+    assert (seed, parse_override(place).value()) == ("seed=1", str(tmp_path / 'a "b"'))
