@@ -153,6 +153,9 @@ def test_a_search_runs_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
     assert len(json.loads((sweep / "search.json").read_text())["trials"]) == 6
     again = trainopt(tmp_path, "submit", *search)
     assert "the search is done; trainopt status" in again
+    report = f"result: {sweep.relative_to(tmp_path)}/report.html\n"
+    assert report in again
+    assert trainopt(tmp_path, "status", str(sweep)).endswith(report)
     assert "submitted" not in again
 
 
