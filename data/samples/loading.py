@@ -80,9 +80,19 @@ def threads(number: int) -> Iterator[None]:
 
 
 def collated(items: list[Any]) -> Any:
-    """Returns a batch, or the first error among its items."""
+    """Returns a batch, or an error: the first among its items, or that shared memory is full."""
     error = next((item for item in items if isinstance(item, DataError)), None)
-    return default_collate(items) if error is None else error
+    if error is not None:
+        return error
+    try:
+        return default_collate(items)
+    except RuntimeError as failure:
+        if "shared memory" not in str(failure):
+            raise
+        return DataError(
+            "batches of the processes that read samples do not fit into shared memory (/dev/shm); for a container give"
+            " docker run --ipc=host (or --shm-size=8g), or set data.workers=0"
+        )
 
 
 def _leave_group(worker: int) -> None:

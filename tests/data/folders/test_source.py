@@ -151,6 +151,15 @@ def test_a_damaged_file_ends_an_epoch_with_one_short_line_that_begins_with_its_n
     assert len(str(error.value)) < len(str(path)) + 80
 
 
+def test_full_shared_memory_as_of_a_container_ends_an_epoch_with_one_line(images, monkeypatch):
+    def collate(items):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_7>: No space left on device (28)")
+
+    monkeypatch.setattr(loading, "default_collate", collate)
+    with pytest.raises(DataError, match=r"shared memory .*docker run --ipc=host .* or set data\.workers=0"):
+        some_batches(images, workers=2)
+
+
 def test_files_that_cannot_be_read_are_found_by_a_check_and_can_be_left_out(images):
     damaged = images / "train" / "dog" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:3000])
