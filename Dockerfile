@@ -1,14 +1,15 @@
 # docker build -t trainopt .
-# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/outputs:/work/outputs" trainopt optimizer=adam
-# Data: -v FOLDER:/work/data. With GPUs: --gpus all (torch from PyPI brings its CUDA libraries). Without --user, files in
-# outputs/ belong to root. --ipc=host gives processes that read images more shared memory than Docker's 64 MB.
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" trainopt optimizer=adam
+# Runs are written to outputs/ of the present folder, and your own code is read from there. Without --user, files belong to root.
+# Data sets: -v FOLDER:/data. With GPUs: --gpus all (torch from PyPI brings its CUDA libraries). Processes that read images need
+# more shared memory than Docker's 64 MB: --ipc=host.
 FROM python:3.11-slim
-# for compile=true
+# g++ for compile=true, git for the commit of your code
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ git && rm -rf /var/lib/apt/lists/*
 COPY . /source
 RUN pip install --no-cache-dir '/source[optimizers,optuna,metrics,trackers]' && rm -rf /source
 # a home that every user may write
-ENV HOME=/tmp TRAINOPT_DATA=/work/data
+ENV HOME=/tmp TRAINOPT_DATA=/data
 WORKDIR /work
 ENTRYPOINT ["trainopt"]
