@@ -77,7 +77,7 @@ def kind_of(network: nn.Module, name: str) -> str | None:
     module = network.get_submodule(layer)
     if isinstance(module, NORMS) or "Norm" in type(module).__name__:  # those of timm derive from none of torch's
         return "norm"
-    return "bias" if last == "bias" else None
+    return "bias" if last.endswith("bias") or last.startswith("bias_") else None  # in_proj_bias, bias_ih_l0
 
 
 def layer_depths(network: nn.Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -67,6 +67,17 @@ def test_a_run_in_groups_is_a_plain_loop_in_groups(trained, option, groups):
     assert all(torch.equal(mine[name], value) for name, value in expected.items())
     one_group = trained_plainly(groups=lambda network: network.parameters())
     assert not all(torch.equal(mine[name], value) for name, value in one_group.items())
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.MultiheadAttention(4, 2), lambda: nn.LSTM(4, 4, 2, bidirectional=True)])
+def test_biases_of_attention_and_of_recurrent_layers_have_no_decay_as_in_timm(layer):
+    network = nn.ModuleList([layer(), nn.LayerNorm(4), nn.Linear(4, 2)])
+    theirs = param_groups_weight_decay(network, 0.5)[0]
+    groups = parameter_groups(network, no_decay=["bias", "norm"])
+    mine = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    assert theirs["weight_decay"] == 0
+    assert mine == {id(p) for p in theirs["params"]}
+    assert len(mine) >= 5
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
