@@ -202,10 +202,8 @@ class TrialSearch:
         slots = max(1, workers // len(self.runs))
         active = [self._begin(trial) for trial in adopt_orphans(self.folder, self.study, searcher)]
         while True:
-            while len(active) < slots and failed:
-                active.append(self._begin(self.study.ask(searcher, failed.pop(0))))
-            while len(active) < slots and len(self.study.trials()) < self.options.n_trials:
-                active.append(self._begin(self.study.ask(searcher)))
+            while len(active) < slots and (trial := self.study.next_trial(searcher, self.options.n_trials, failed)):
+                active.append(self._begin(trial))
             if not active:
                 return True
             if not self._run_to_rungs(active):

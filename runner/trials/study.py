@@ -15,7 +15,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from ..records.job_table import PlanLock
 from ..system.errors import UserError
+from ..system.lock import waited_for
 from .space import Space, as_text
 
 JOURNAL = "search.journal"
@@ -71,7 +73,7 @@ class SearchStudy:
     """
 
     def __init__(self, folder: Path, settings: StudySettings, space: Space, name: str = STUDY_NAME):
-        self.settings, self.space = settings, space
+        self.settings, self.space, self._folder = settings, space, folder
         with quiet():
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self._study = optuna.create_study(
@@ -110,6 +112,24 @@ class SearchStudy:
             template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, **state)
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
             return self.trial(trial_id)
+
+    def next_trial(self, searcher: str, number: int, failed: list[FrozenTrial]) -> Trial | None:
+        """Returns a trial that failed, to be tried again, or else a new one; None where there are enough.
+
+        One process at a time does so: another one could ask between the count and the new trial.
+
+        Args:
+            searcher: the process that runs it.
+            number: of the trials that are enough.
+            failed: trials that are tried again, unless another process has begun to; those that are dealt with go.
+        """
+        with waited_for(lambda: PlanLock(self._folder)):
+            trials = self.trials()
+            while failed:
+                retry = failed.pop(0)
+                if any(trial.number == retry.number for trial in trials):
+                    return self.ask(searcher, retry)
+            return self.ask(searcher) if len(trials) < number else None
 
     def trial(self, trial_id: int) -> Trial:
         """Returns a running trial; what it lacks is sampled."""

@@ -2,6 +2,9 @@
 
 import math
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -59,6 +62,23 @@ def test_another_seed_tries_other_points(tmp_path):
     first = SearchStudy(tmp_path, settings(), SPACE).ask("me").params
     (tmp_path / "b").mkdir()
     assert SearchStudy(tmp_path / "b", settings(seed=1), SPACE).ask("me").params != first
+
+
+def test_searchers_at_a_time_ask_for_as_many_trials_as_one(tmp_path, monkeypatch):
+    ask, begun = SearchStudy.ask, threading.Barrier(4)
+    monkeypatch.setattr(SearchStudy, "ask", lambda *words: time.sleep(0.02) or ask(*words))
+    study = SearchStudy(tmp_path, settings(), SPACE)
+    study.tell(study.ask("me"), TrialState.FAIL)
+
+    def work(searcher: int) -> int:
+        own = SearchStudy(tmp_path, settings(), SPACE)
+        failed = own.trials()
+        begun.wait()
+        return len(list(iter(lambda: own.next_trial(str(searcher), 6, failed), None)))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(work, range(4))) == 6  # one of them the other trial, again
+    assert len(study.trials()) == 6
 
 
 def test_a_trial_that_failed_is_tried_again_with_its_values_and_counts_once(tmp_path):
