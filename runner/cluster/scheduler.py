@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from ..system.errors import UserError
 from .settings import ClusterSettings
 from .submissions import Submission
 
@@ -34,6 +35,10 @@ class Task:
     node: str
     restarts: int
     is_preempted: bool
+
+
+class NoAnswer(UserError):
+    """A scheduler did not answer in time; it may have done what it was asked for, or do it later."""
 
 
 class Scheduler(ABC, Generic[Settings]):
@@ -89,6 +94,7 @@ class Scheduler(ABC, Generic[Settings]):
 
         Raises:
             UserError: the scheduler refuses it.
+            NoAnswer: nobody knows whether it took them.
         """
 
     @abstractmethod

@@ -5,12 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ..system.environment import IN_TASK, LIMIT_CAME
 from ..system.errors import UserError, one_line
-from .scheduler import Scheduler, Task
+from .scheduler import NoAnswer, Scheduler, Task
 from .settings import SlurmSettings
 from .submissions import Submission, log_path
 
@@ -35,6 +36,7 @@ TIMEOUT_SECONDS = 60.0
 QUEUE_SECONDS = 20.0  # of squeue, which only reads
 OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
+NO_REPLY = "timed out on send/recv"  # of a controller under load, which may have taken a job nevertheless
 SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
 # SIGUSR2, ahead of the time limit, may come before Python handles it: env holds it back until then. It is ignored for
 # the milliseconds until env runs; and until Python does, where coreutils is older than 8.31, whose env cannot hold it.
@@ -74,7 +76,13 @@ class Slurm(Scheduler[SlurmSettings]):
         """Submits an array; returns the number of its job."""
         dependencies = [settings.extra.get("dependency"), f"afterany:{after}" if after else None]
         extra = {**settings.extra, "dependency": ",".join(filter(None, dependencies)) or None}
-        return sbatch(batch_script(path, submission, replace(settings, extra=extra), self.module))
+        try:
+            return sbatch(batch_script(path, submission, replace(settings, extra=extra), self.module))
+        except NoAnswer:
+            with suppress(UserError):
+                for task in tasks_in_queue([submission.name]):
+                    return task.id.partition("_")[0]
+            raise
 
     def tasks(self, sweep: Path, submissions: list[Submission]) -> list[Task]:
         """Returns the tasks of arrays that wait or run."""
@@ -100,12 +108,14 @@ def sbatch(script: str, *options: str) -> str:
 
     Raises:
         UserError: SLURM refuses it.
+        NoAnswer: as of `run`.
     """
     try:
         return run(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
     except UserError as error:
-        hint = "; cluster.gpus=0 asks for no GPU" if NO_GPUS in str(error) else ""
-        raise UserError(f"{error}{hint}") from error
+        if NO_GPUS not in str(error):
+            raise
+        raise UserError(f"{error}; cluster.gpus=0 asks for no GPU") from error
 
 
 def tasks_in_queue(names: list[str]) -> list[Task]:
@@ -158,7 +168,8 @@ def run(command: list[str], text: str | None = None) -> str:
         text: that it reads.
 
     Raises:
-        UserError: it is missing, fails, or does not answer.
+        UserError: it is missing, or fails.
+        NoAnswer: it, or SLURM's controller, does not answer in time.
     """
     try:
         result = subprocess.run(
@@ -173,10 +184,11 @@ def run(command: list[str], text: str | None = None) -> str:
     except FileNotFoundError as error:
         raise UserError(f"{command[0]} is not on this machine; type the command on a machine with SLURM") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{command[0]} does not answer; SLURM's controller may be down, try again") from error
+        raise NoAnswer(f"{command[0]} does not answer; SLURM's controller may be down, try again") from error
     if result.returncode:
         said = result.stderr.strip() or result.stdout.strip()
-        raise UserError(f"{command[0]}: {one_line(said).removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
+        error_class = NoAnswer if NO_REPLY in said else UserError
+        raise error_class(f"{command[0]}: {one_line(said).removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
     return result.stdout
 
 

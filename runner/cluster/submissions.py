@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..system.files import read_json, write_json
+from ..system.errors import UserError
+from ..system.files import read_json, shown, write_json
 
 FOLDER = "cluster"
 
@@ -79,8 +80,12 @@ def log_path(path: Path, index: int | str) -> Path:
 
 
 def read_submission(path: Path) -> Submission:
-    """Returns the submission in a file."""
-    return Submission(**read_json(path))
+    """Returns the submission in a file; UserError where it is gone or damaged."""
+    try:
+        return Submission(**read_json(path))
+    except TypeError as error:
+        line = "is gone, or no submission of trainopt; remove it and submit again"
+        raise UserError(f"{shown(path)}: {line}") from error
 
 
 def read_submissions(sweep: Path) -> list[Submission]:

@@ -15,6 +15,7 @@ from ..system.errors import UserError
 from ..system.files import plural, shown
 from ..system.lock import RunLock
 from .queue import OPEN_STATES, read_table_with_queue, tasks_of
+from .scheduler import NoAnswer
 from .schedulers import SCHEDULERS
 from .settings import CLUSTERS, ClusterSettings
 from .submissions import Submission, submission_path
@@ -77,6 +78,9 @@ def submit(
             submission.write(sweep)
             try:
                 number = queue.submit(path, submission, settings, after)
+            except NoAnswer as error:  # its tasks read the file
+                status = f"trainopt status {shlex.quote(shown(sweep))}"
+                raise UserError(f"{error}; {status} shows tasks that it took, which are not submitted twice") from error
             except UserError:
                 path.unlink()
                 raise

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from helpers.clusters import use_programs
+from trainopt.runner.cluster import slurm
 from trainopt.runner.cluster.queue import tasks_of, with_task
 from trainopt.runner.cluster.ray import note_ended, read_ended
+from trainopt.runner.cluster.scheduler import NoAnswer
 from trainopt.runner.cluster.settings import RaySettings, SlurmSettings, split_arguments
 from trainopt.runner.cluster.settings import read_settings as settings_of
 from trainopt.runner.cluster.slurm import COLUMNS, batch_script, check_processes, read_task
-from trainopt.runner.cluster.submissions import Submission, read_submissions
+from trainopt.runner.cluster.submissions import Submission, read_submission, read_submissions
 from trainopt.runner.records.job_table import JobStatus
 from trainopt.runner.system.errors import UserError
 
@@ -114,8 +116,11 @@ def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message
 
 def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
     submission = Submission("a.1", ["-m", "seed=1,2"], [["one", "two"], []])
-    submission.write(tmp_path)
+    path = submission.write(tmp_path)
     assert read_submissions(tmp_path) == [submission]
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"a\.1\.json: is gone, or no submission of trainopt; remove it"):
+        read_submission(path)
     assert read_submissions(tmp_path / "elsewhere") == []
 
 
@@ -181,6 +186,32 @@ def test_which_tasks_have_ended_is_noted_beside_the_submission(tmp_path: Path) -
     assert read_ended(path) == {0, 1}
     assert read_submissions(tmp_path)[0].scheduler == "ray"
     assert list(tasks_of(tmp_path)) == [], "nobody is asked for tasks that have ended"
+
+
+def test_a_submission_that_slurm_may_have_taken_is_kept(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1"
+    programs = tmp_path / "bin"
+    use_programs(monkeypatch, programs, sbatch=silent, squeue="", scontrol="")
+    command = ("submit", "-m", "model=mlp", "seed=1,2", "cluster.gpus=0", "hydra.sweep.dir=a")
+    result = trainopt(*command)
+    assert result.code == 2
+    assert "operation; trainopt status a shows tasks that it took, which are not submitted twice" in result.err
+    (first,) = read_submissions(tmp_path / "a")
+
+    columns = "".join(f"%-{width}s" for width in slurm.COLUMNS.values())
+    lines = "; ".join(f"printf '{columns}\\n' $name 7 {index} PENDING None '' 0 N/A" for index in (0, 1))
+    queue = f'for word; do case $word in --name=*) name="${{word#--name=}}"; esac; done; {lines}'
+    use_programs(monkeypatch, programs, squeue=queue)
+    assert "2 queued; nothing else is left" in trainopt(*command).out
+    assert read_submissions(tmp_path / "a") == [first]
+    result = trainopt(*command[:-1], "hydra.sweep.dir=b")
+    assert (result.code, "submitted 2 runs in 2 tasks: SLURM job 7" in result.out) == (0, True)
+
+    monkeypatch.setattr(slurm, "TIMEOUT_SECONDS", 0.01)
+    with pytest.raises(NoAnswer, match="sleep does not answer"):
+        slurm.run(["sleep", "9"])
 
 
 def test_a_refused_submission_leaves_nothing(
