@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -87,10 +88,9 @@ class FolderSource:
         if augmentation.crop_padding:
             raise ValueError("augmentation.crop_padding: is for data sets in memory; folders of images have data.scale")
         transforms = augmentation.image_transforms(mean)
-        transform = create_transform(
+        create = partial(
+            create_transform,
             data.size,
-            is_training=is_training,
-            separate=bool(transforms),
             scale=data.scale,
             ratio=data.ratio,
             hflip=augmentation.flip,
@@ -100,12 +100,18 @@ class FolderSource:
             mean=tuple(mean),
             std=tuple(std),
         )
+        of_evaluation = create(is_training=False)
+        transform = create(is_training=True, separate=bool(transforms)) if is_training else of_evaluation
+        crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
+        if is_training and not crops:
+            first = transform[0] if transforms else transform
+            first.transforms[:1] = of_evaluation.transforms[:2]  # its resize and central crop
         if transforms:
             crop, jitter, normalise = transform
             of_pixels = v2.PILToTensor(), ImageTransforms(transforms, data.input_shape), v2.ToPILImage()
             transform = v2.Compose([crop, jitter, *of_pixels, normalise])
         self.images = _Images(files, indices, transform, seed, data.white)
-        crops = (*data.scale, *data.ratio) != (1, 1, 1, 1)
+        self._ordered = _Images(files, indices, of_evaluation, seed, data.white)
         self.is_random = is_training and (crops or augmentation.is_random or data.color_jitter > 0)
         self.targets = torch.from_numpy(np.asarray(files.targets)[indices])
         self.workers, self.device = data.workers, device
@@ -120,7 +126,7 @@ class FolderSource:
 
     def digest(self) -> str:
         """Returns a digest of what the inputs of `ordered` depend on: files (names, sizes, times) and the transform."""
-        images, entries = self.images, []
+        images, entries = self._ordered, []
         for index in images.indices:
             path, _ = images.files.samples[index]
             stat = os.stat(path)
@@ -139,18 +145,19 @@ class FolderSource:
             self.augmentation, seed, epoch, generator, len(self), self.image_size, self.num_classes, self.device
         )
         spans, ahead = tee(spans)
-        loaded = self._load([(epoch, i) for i in order[start:stop]] for start, stop in ahead)
+        loaded = self._load(self.images, ([(epoch, i) for i in order[start:stop]] for start, stop in ahead))
         for (start, _), (images, labels) in zip(spans, loaded, strict=True):
             yield augment(images, labels, start)
 
     def ordered(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the images in order, without augmentation: batches first, first + every and so on."""
         starts = range(first * batch_size, len(self), every * batch_size)
-        return self._load([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
+        keys = ([(0, i) for i in range(s, min(s + batch_size, len(self)))] for s in starts)
+        return self._load(self._ordered, keys)
 
-    def _load(self, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _load(self, dataset: _Images, keys: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
         loaded = load(
-            self.images,
+            dataset,
             self.workers,
             batch_sampler=keys,  # keys are (epoch, index); iterated once
             collate_fn=collated,

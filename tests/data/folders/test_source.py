@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 
 from helpers.fixtures import image_folders
 from trainopt.data import Augmentation, Constant, DataError, FolderSource, Position, batches, image_folder
 from trainopt.data.folders import survey
 from trainopt.data.samples import loading
 from trainopt.data.sources.mixup import draw_mixup
+from trainopt.data.sources.order import epoch_generator
 from trainopt.runner.system.isolation import run_isolated
 
 
@@ -127,6 +129,36 @@ def test_evaluation_sees_every_image_once(images):
     ((second, labels),) = source(images, workers=0, augmentation=None).ordered(4, first=1, every=3)
     assert torch.equal(second, inputs[1])
     assert torch.equal(labels, targets[1])
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("transforms", [[], [torch.nn.Identity()]])
+def test_without_random_crops_training_has_the_crop_of_evaluations(images, flip, transforms):
+    """Timm's transform of evaluations is the truth."""
+    data = image_folder(str(images), size=24, workers=0, scale=[1, 1], ratio=[1, 1])
+    augmentation = Augmentation(flip=flip, transforms=transforms)
+    mean, std = [0.5] * 3, [0.25] * 3
+    training = FolderSource(data, data.train, np.arange(10), mean, std, augmentation, 3, torch.device("cpu"))
+    evaluation = create_transform(24, is_training=False, crop_pct=0.875, interpolation="bilinear", mean=mean, std=std)
+    expected = torch.stack([evaluation(Image.open(path)) for path, _ in data.train.samples])
+    order = torch.randperm(10, generator=epoch_generator(3, 1))
+    ((inputs, _),) = training.epoch(3, 1, [(0, 10)])
+    assert torch.equal(inputs, expected[order].flip(3) if flip else expected[order])
+    ((inputs, _),) = training.ordered(10)
+    assert torch.equal(inputs, expected)
+    assert training.is_random == bool(flip or transforms)
+
+
+def test_training_images_in_order_are_without_augmentation(images):
+    """As evaluations would have them, also where training crops and flips at random."""
+    data = image_folder(str(images), size=24, workers=0)
+    sources = [
+        FolderSource(data, data.train, np.arange(10), [0.5] * 3, [0.25] * 3, augmentation, 3, torch.device("cpu"))
+        for augmentation in (AUGMENTATION, None)
+    ]
+    assert sources[0].digest() == sources[1].digest()
+    for (mine, _), (expected, _) in zip(*(source.ordered(4) for source in sources), strict=True):
+        assert torch.equal(mine, expected)
 
 
 def test_missing_and_damaged_folders_are_named(images, tmp_path):
