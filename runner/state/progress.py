@@ -37,6 +37,7 @@ class Progress:
     samples_passed: int = 0  # as `samples`, but a batch that is reused counts once
     nanoseconds: int = 0  # of the clock `train`, where the run ends by it
     evaluation_due: bool = True  # at this step: before the first, or where a signal ended an evaluation early
+    checkpoint_due: bool = False  # at this step, by checkpoint_every: after an evaluation
 
     @property
     def epochs(self) -> float:
@@ -92,9 +93,8 @@ class Progress:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all counts; without the time of a run that does not end by it."""
-        state = asdict(self)
-        return state if self.nanoseconds else {name: value for name, value in state.items() if name != "nanoseconds"}
+        """Returns all counts; without the time of a run that does not end by it, and a checkpoint that is not due."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("nanoseconds", "checkpoint_due")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Sets all counts."""

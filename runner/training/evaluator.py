@@ -53,15 +53,18 @@ class Evaluator:
         Raises:
             Diverged: a weight is not finite; such weights are neither evaluated nor written.
         """
-        if "evaluate" in due:
-            check_weights(self._run.network.parameters())
-            self._evaluate()
         run = self._run
+        run.progress.checkpoint_due |= "checkpoint" in due
+        if "evaluate" in due:
+            check_weights(run.network.parameters())
+            self._evaluate()
         ends = run.is_over or run.is_paused or self._early_stopping.ends or self._is_interrupted()
-        if "checkpoint" in due or ends or self._recorder.cycle_ended:
+        if run.progress.checkpoint_due or ends or self._recorder.cycle_ended:
             if "evaluate" not in due:
-                check_weights(self._run.network.parameters())
-            self._recorder.checkpoint(scheduled="checkpoint" in due)
+                check_weights(run.network.parameters())
+            scheduled = run.progress.checkpoint_due and not run.progress.evaluation_due  # or again, after it
+            run.progress.checkpoint_due &= not scheduled
+            self._recorder.checkpoint(scheduled)
             self._look_at_optimizer()
         return ends
 

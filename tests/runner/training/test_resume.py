@@ -1,13 +1,17 @@
 """A run that is interrupted and resumed is the run that was not: rows, summary and all state, bit for bit."""
 
 import json
+import os
 import shutil
 import signal
 
 import pytest
+import torch
 
+from helpers.cli import forked
 from helpers.fixtures import FISHER, lines_of, reference_run
 from helpers.runs import check_same_run, rows, stop_at, summary, timeless, train_run
+from trainopt.runner.state.recorder import Recorder
 
 RUN = "duration=7steps log_every=2steps evaluate_every=0.7epochs checkpoint_every=1000steps logger=none device=cpu"
 IMAGES = "data.limit=64"
@@ -202,6 +206,29 @@ def test_stopped_and_resumed_it_is_the_run_that_was_not(trained, tmp_path, monke
     check_same_run(parts, whole)
     if name.startswith("sizes"):
         assert len({row["batch_size"] for row in rows(whole, "train")}) > 1
+
+
+def test_killed_between_best_and_last_a_kept_checkpoint_is_written_by_the_next_start(trained, tmp_path):
+    typed = f"{RUN} {IMAGES} {MLP} evaluate_every=2steps checkpoint_every=2steps keep_checkpoints.every=1".split()
+    whole, parts = trained(*typed, name="whole"), tmp_path / "parts"
+
+    def die_before_last() -> None:
+        checkpoint = Recorder.checkpoint
+
+        def checkpoint_or_die(self, scheduled=False):
+            if self._run.progress.step == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            checkpoint(self, scheduled)
+
+        Recorder.checkpoint = checkpoint_or_die
+
+    assert forked(*typed, "hydra.run.dir=parts", folder=tmp_path, before=die_before_last) == -signal.SIGKILL
+    assert torch.load(parts / "checkpoints/best.pt", weights_only=True)["progress"]["step"] == 2
+    assert train_run(parts, *typed) == 0
+    files = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (parts, whole)]
+    assert files[0] == files[1]
+    assert "step-00000002.pt" in files[0]
+    check_same_run(parts, whole)
 
 
 def test_rows_after_the_checkpoint_are_written_anew(trainopt, tmp_path, monkeypatch):
