@@ -28,7 +28,8 @@ class OneCycle(ProgressSchedule):
     of others keep their ratio to it.
 
     Args:
-        optimizer: its learning rates are set, and its `momentum`, or the first of its `betas`.
+        optimizer: its learning rates are set, and its `momentum` and the first of its `betas`; beside `betas`, a
+            `momentum` of 0 stays.
         progress: of the run.
         over: a duration.
         max_lr: the peak; None: the optimizer's learning rate.
@@ -87,6 +88,7 @@ class OneCycle(ProgressSchedule):
             ends.insert(2, 2 * pct_start)
         self.ends, self.lrs, self.momenta = ends, lrs, momenta
         self.cycle_momentum = cycle_momentum
+        self.sets_momentum = ["betas" not in g or g.get("momentum", 0) != 0 for g in optimizer.param_groups]
         super().__init__(optimizer, progress)
 
     def value(self, values: list[float]) -> float:
@@ -104,9 +106,9 @@ class OneCycle(ProgressSchedule):
         """Returns the current learning rate of each group, and sets the groups' momentum."""
         if self.cycle_momentum:
             momentum = self.value(self.momenta)
-            for group in self.optimizer.param_groups:
+            for group, sets_momentum in zip(self.optimizer.param_groups, self.sets_momentum, strict=True):
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
-                else:
+                if sets_momentum:  # timm's Muon has both
                     group["momentum"] = momentum
         return super().get_lr()

@@ -4,10 +4,11 @@ from math import cos, pi, sqrt
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from helpers.walk import Walk
-from trainopt.optimizers import Cosine, Linear, OneCycle, Polynomial, WarmupStableDecay
+from trainopt.optimizers import Cosine, Linear, OneCycle, Polynomial, WarmupStableDecay, timm_optimizer
 
 LENGTHS = [("24steps", 4), ("6epochs", 4), ("2.4epochs", 10)]  # 24 steps, at so many an epoch
 N = 24
@@ -102,6 +103,29 @@ def test_one_cycle_is_torchs(over, per_epoch, anneal_strategy, three_phase, pct_
             else:
                 assert group["momentum"] == pytest.approx(other["momentum"], rel=1e-12)
     assert set(walk.rates(ours, 3)) == {walk.optimizer.param_groups[0]["lr"]}
+
+
+def test_one_cycle_sets_the_momentum_of_muon_and_the_betas_of_its_fallback():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    walk, torchs = Walk(4), Walk(4, optimizer=lambda groups, lr: torch.optim.SGD(groups, lr, 0.9))
+    walk.optimizer = timm_optimizer(network.parameters(), network, "muon", lr=0.5)
+    walk.parameters = list(network.parameters())
+    ours = OneCycle(walk.optimizer, walk.progress, f"{N}steps", pct_start=0.25, base_momentum=0.0)
+    pct_start = (0.25 * N + 1) / (N + 1)
+    peer = lr_scheduler.OneCycleLR(torchs.optimizer, 0.5, N + 1, pct_start=pct_start, base_momentum=0.0)
+    for _ in range(N):
+        expected = torchs.optimizer.param_groups[0]["momentum"]
+        for group in walk.optimizer.param_groups:
+            assert [group["momentum"], group["betas"][0]] == pytest.approx([expected] * 2, abs=1e-12)
+        walk.rates(ours, 1)
+        torchs.rates(peer, 1)
+
+
+def test_one_cycle_leaves_a_momentum_of_0_beside_betas():
+    walk = Walk(4, optimizer=torch.optim.Adam)
+    walk.optimizer.param_groups[0]["momentum"] = 0.0  # as Dash of pytorch_optimizer has it
+    walk.rates(OneCycle(walk.optimizer, walk.progress, "9steps"), 4)
+    assert walk.optimizer.param_groups[0]["momentum"] == 0
 
 
 @pytest.mark.parametrize("lrs", [[0.125, 0.25, 0.5], [2.0, 0.5]])
