@@ -118,6 +118,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return read_json(folder / SUMMARY)
 
 
+def read_former_environment(folder: Path) -> dict[str, Any]:
+    """Returns the environment.json of a run that goes on.
+
+    The checksum of its data is left out where an image that cannot be read ended the run: its repair changes the size.
+    """
+    environment = read_json(folder / ENVIRONMENT)
+    if "cannot be read as an image" in (read_summary(folder).get("error") or ""):
+        environment.pop("data_checksum", None)
+    return environment
+
+
 def wait_until_begun(folder: Path, look_seconds: float = 0.2) -> None:
     """Waits while a living process prepares the run of a folder; then there is a run.yaml, or the run failed."""
     while not (folder / CONFIG).exists() and is_being_written(folder):

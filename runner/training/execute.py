@@ -23,6 +23,7 @@ from ..records.run_folder import (
     fingerprint,
     log_traceback,
     missing_code_explained,
+    read_former_environment,
     read_history,
     read_summary,
     record_failure,
@@ -32,7 +33,7 @@ from ..reporting.run_end import report_end, report_failure, report_interrupt
 from ..system.display import Display
 from ..system.environment import launched_rank, launched_size
 from ..system.errors import FAILED, USER_ERROR, UserError, interrupted_code, one_line, reason, refuse_unwritable
-from ..system.files import read_json, shown, write_json, write_text
+from ..system.files import shown, write_json, write_text
 from ..system.interrupt import Interrupt
 from ..system.lock import RunLock
 
@@ -184,7 +185,7 @@ def read_past(folder: Path) -> tuple["ResumePoint", list[dict[str, Any]], dict[s
     metrics = folder / METRICS_FILE
     point = find_resume_point(folder / "checkpoints", metrics.stat().st_size if metrics.exists() else 0)
     history = read_history(folder) if point.state else []
-    return point, history, read_json(folder / ENVIRONMENT)
+    return point, history, read_former_environment(folder)
 
 
 def reopen(folder: Path, change: Change) -> None:
@@ -227,7 +228,7 @@ def write_header(
         present["data"] = run.decisions
     if run.data_checksum is not None:
         present["data_checksum"] = run.data_checksum
-    before = {} if resumed_at is None else read_json(folder / ENVIRONMENT)
+    before = {} if resumed_at is None else read_former_environment(folder)
     if before:  # a run that goes on elsewhere keeps where it was
         present["earlier"] = [*before.pop("earlier", []), before]
         run.code_changes = code_changes([*present["earlier"], present])

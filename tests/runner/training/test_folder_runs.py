@@ -38,6 +38,8 @@ def test_a_damaged_file_ends_a_run_with_its_name_and_the_run_can_go_on(finished,
     assert summary(tmp_path / "outputs/a")["status"] == "failed"
     (images / "train/dog/2.png").write_bytes(whole)
     assert finished(*RUN).code == 0
+    (earlier,) = read_json(tmp_path / "outputs/a/environment.json")["earlier"]
+    assert "data_checksum" not in earlier  # compare would take the repaired file for other data
     assert finished(*RUN, "run.name=whole").code == 0
     check_same_run(tmp_path / "outputs/a", tmp_path / "outputs/whole")
 
