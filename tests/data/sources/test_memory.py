@@ -1,10 +1,13 @@
 """Images in memory: pixels as a plain implementation computes them, and orders that depend on (seed, epoch) alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from trainopt.data import Augmentation, InMemory
+from trainopt.data.sources.devices import to_device
 from trainopt.data.sources.order import epoch_generator
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
@@ -67,6 +70,13 @@ def test_other_seeds_and_epochs_give_other_orders():
     assert torch.equal(order(3, 1), order(3, 1))
     assert not torch.equal(order(3, 1), order(3, 2))
     assert not torch.equal(order(3, 1), order(4, 1))
+
+
+@pytest.mark.parametrize(("here", "device"), [("cuda:0", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu:0")])
+def test_a_batch_that_is_on_the_device_stays_as_it_is(here, device):
+    """A tensor on `cuda` says that it is on `cuda:0`; a copy would pin it, which is for tensors of the host alone."""
+    batch = SimpleNamespace(device=torch.device(here)), torch.zeros(2)
+    assert to_device(*batch, torch.device(device)) == batch
 
 
 def test_batches_leave_the_global_generator_alone():
