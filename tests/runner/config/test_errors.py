@@ -284,6 +284,20 @@ def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
     assert "did you mean optimizer.lr?" in trainopt("--config-dir", "mine", "optimizer.lrr=1").err
 
 
+@pytest.mark.parametrize("command", ["--cfg job", "-m", "--space", "benchmark embedded --dry-run"])
+def test_an_option_that_would_not_be_read_is_refused(trainopt, tmp_path, command):
+    """As a copy of conf/ in which a file was changed; what is as ours may stay."""
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    mine = tmp_path / "mine/optimizer/adam.yaml"
+    mine.write_bytes((CONF / "optimizer/adam.yaml").read_bytes())
+    words = (*command.split(), "--config-dir", "mine")
+    assert "is an option" not in trainopt(*words, "optimizer=adam,sgd", "no.such=1").err
+    mine.write_text("lr: 0.5\n")
+    result = trainopt(*words, "optimizer=adam")
+    assert result.code == 2
+    assert "mine/optimizer/adam.yaml: optimizer=adam is an option of trainopt, which would be read" in result.err
+
+
 def test_a_name_that_is_missing_is_named_as_it_is_typed(trainopt):
     result = trainopt("model=mlp", "run.name=???")
     assert result.code == 2
