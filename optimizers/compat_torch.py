@@ -197,3 +197,8 @@ def advice_for_second_derivative(error: RuntimeError) -> str | None:
             " loss inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
         )
     return f"torch has no second derivative of this loss: that of {missing[1]} is not implemented"
+
+
+def pass_over_step(optimizer: Any) -> None:
+    """Tells torch that an update was left out on purpose: its schedulers warn if none came before their first step."""
+    optimizer._opt_called = True

@@ -16,6 +16,7 @@ from helpers.cli import forked
 from helpers.runs import train_run
 from trainopt.runner import cli
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS looks once, and later tests are deterministic
 torch.set_num_threads(1)  # tests run beside each other
 gc.disable()  # until all tests are collected: what they share, the modules above all, stays
 

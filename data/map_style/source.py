@@ -14,7 +14,7 @@ from ..digests import digest_of
 from ..errors import DataError
 from ..samples.loading import collated, load
 from ..sources.augmentation import Augmentation, BatchAugmentation
-from ..sources.devices import storage_device
+from ..sources.devices import moved, storage_device
 from ..sources.order import epoch_generator
 from .datasets import Sample, TorchDatasets, tensors_of
 from .samples import Samples
@@ -125,7 +125,7 @@ class DatasetSource:
         if self.tensors is not None:
             inputs, targets = self.tensors
             for indices in batches:
-                chosen = indices.to(inputs.device)
+                chosen = moved(indices, inputs.device)
                 yield self._finished(inputs.index_select(0, chosen), targets.index_select(0, chosen))
             return
         loaded = load(

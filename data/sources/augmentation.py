@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .cutmix import cutmix, draw_cutmix
 from .cutout import Cutout
+from .devices import moved
 from .erasing import RandomErasing
 from .mixup import batch_generator, draw_mixup, mixup
 
@@ -137,10 +138,10 @@ class BatchAugmentation:
             self.erasing(images, start)
         if options.cutmix and (not options.mixup or self._prefers_cutmix(start)):
             box, partner = draw_cutmix(options.cutmix, self.seed, self.epoch, start, count, self.size)
-            return cutmix(images, labels, self.num_classes, box, partner.to(labels.device))
+            return cutmix(images, labels, self.num_classes, box, moved(partner, labels.device))
         if options.mixup:
             weight, partner = draw_mixup(options.mixup, self.seed, self.epoch, start, count)
-            return mixup(images, labels, self.num_classes, weight, partner.to(labels.device))
+            return mixup(images, labels, self.num_classes, weight, moved(partner, labels.device))
         return images, labels
 
     def _prefers_cutmix(self, start: int) -> bool:

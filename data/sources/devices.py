@@ -19,8 +19,12 @@ def storage_device(values: Tensor, device: torch.device) -> torch.device:
 
 def to_device(inputs: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns a batch on a device; a copy does not wait for the device."""
-    here = inputs.device
+    return moved(inputs, device), moved(targets, device)
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """Returns values on a device; a copy does not wait for the device."""
+    here = values.device
     if here.type == device.type and (device.index is None or here.index in (None, device.index)):  # cuda may be cuda:0
-        return inputs, targets
-    inputs, targets = (part.contiguous().pin_memory().to(device, non_blocking=True) for part in (inputs, targets))
-    return inputs, targets
+        return values
+    return values.contiguous().pin_memory().to(device, non_blocking=True)

@@ -163,6 +163,8 @@ class Group(Ranks):
         """Turns an error of torch.distributed into a RankError."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RankError(
                 "the connection to another rank was lost: it was killed, or did not answer within"

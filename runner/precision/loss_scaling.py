@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainopt.optimizers import Optimizer
+from trainopt.optimizers.compat_torch import pass_over_step
 
 SMALLEST_SCALE = 2.0**-14  # gradients that overflow with it are not finite whatever the scale
 
@@ -60,7 +61,9 @@ class LossScaling:
         result = self._scaler.step(self._optimizer, loss)
         self._scaler.update()
         before, self.scale = self.scale, self._scaler.get_scale()
-        self.skipped_steps += self.scale < before
+        if self.scale < before:
+            self.skipped_steps += 1
+            pass_over_step(self._optimizer)
         return result
 
     def report(self) -> dict[str, Any]:

@@ -12,7 +12,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` names; UserError where there is none."""
+    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` names; UserError where there is none.
+
+    A GPU becomes the current one, as pinned memory and the like are of that.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto" and count:
         return torch.device("cuda", torch.cuda.current_device())
@@ -26,6 +29,7 @@ def choose_device(name: str) -> torch.device:
     index = int(number) if number else torch.cuda.current_device()
     if index >= count:
         raise UserError(f"device={name}: there are only cuda:0 to cuda:{count - 1}")
+    torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 

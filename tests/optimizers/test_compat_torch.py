@@ -78,6 +78,13 @@ def saved_batch_statistics():
     assert compat_torch.saved_batch_statistics(y.exp()) is None
 
 
+def pass_over_step():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    compat_torch.pass_over_step(optimizer)
+    scheduler.step()  # its warning would be an error here
+
+
 def softmax_backward():
     P, R = numbers(3, 4).softmax(1), numbers(3, 4, seed=1)
     expected = P * (R - (P * R).sum(1, keepdim=True))
@@ -203,6 +210,7 @@ def frames_of(step):
         is_transformed,
         attention_in_parts,
         saved_batch_statistics,
+        pass_over_step,
         softmax_backward,
         record_non_finite,
         step_without_record,

@@ -1,7 +1,9 @@
 """CUDA graphs: work that a GPU repeats without the host, on the same memory."""
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
@@ -54,15 +56,11 @@ class CudaCapture(Capture):
         """
         present = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(present)
-        mode = torch.cuda.get_sync_debug_mode()
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
                 function()
-            torch.cuda.set_sync_debug_mode("error")
-            try:
+            with waiting_refused():
                 function()
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
         present.wait_stream(self._stream)
 
     def record(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
@@ -71,3 +69,21 @@ class CudaCapture(Capture):
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             result = function()
         return result, graph.replay
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """While entered, what waits for a GPU raises RuntimeError."""
+    mode = torch.cuda.get_sync_debug_mode()
+    try:
+        set_sync_debug_mode("error")
+        yield
+    finally:
+        set_sync_debug_mode(mode)
+
+
+def set_sync_debug_mode(mode: int | str) -> None:
+    """Sets torch's mode without its warning, once in a process, that this is a prototype."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)

@@ -75,7 +75,7 @@ def test_other_seeds_and_epochs_give_other_orders():
 @pytest.mark.parametrize(("here", "device"), [("cuda:0", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu:0")])
 def test_a_batch_that_is_on_the_device_stays_as_it_is(here, device):
     """A tensor on `cuda` says that it is on `cuda:0`; a copy would pin it, which is for tensors of the host alone."""
-    batch = SimpleNamespace(device=torch.device(here)), torch.zeros(2)
+    batch = SimpleNamespace(device=torch.device(here)), SimpleNamespace(device=torch.device(here))
     assert to_device(*batch, torch.device(device)) == batch
 
 

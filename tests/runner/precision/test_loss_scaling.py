@@ -119,3 +119,13 @@ def test_what_has_gradients_of_its_own_is_refused(on_cpu):
     run = (*RUN, "precision=fp16")
     assert refusal(*run, "optimizer=ehnewton") == f"precision=fp16: EHNewton {message}"
     assert refusal(*run, "probe=[taylor]") == f"precision=fp16: probe.taylor {message}"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "torch"])
+def test_a_schedule_is_at_ease_with_a_first_update_that_was_skipped(on_cpu, trained, monkeypatch, schedule):
+    """Torch's schedulers warn where no update came before their step; here a warning is an error."""
+    monkeypatch.setattr(build, "LossScaling", partial(LossScaling, init_scale=2.0**24))
+    name = "schedule.scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR"
+    options = (name, "+schedule.scheduler.T_max=6", "schedule.per=step") if schedule == "torch" else ()
+    folder = trained(*FP16, f"schedule={schedule}", *options)
+    assert rows(folder, "train")[0]["skipped_steps"] == 1

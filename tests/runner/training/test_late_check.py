@@ -1,5 +1,6 @@
 """Losses and gradients that are read some steps after their update, as on a GPU: the same run, and no reads between."""
 
+from contextlib import ExitStack
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from trainopt.optimizers.ehnewton import estimate, step
 from trainopt.optimizers.preconditioners import kronecker
 from trainopt.runner.training import divergence, loop
 from trainopt.runner.training.divergence import DeferredCheck, FiniteCheck, finite_check, reason_to_wait
+from trainopt.runner.training.graphs.capture import waiting_refused
 
 MLP = ("model=mlp", "model.hidden=[8]", "data.limit=100", "batching.size=25", "logger=[]", "log_every=4steps")
 CONVNET = ("model=resnet8", "data.limit=60", "batching.size=20", "logger=[]", "log_every=4steps")
@@ -220,13 +222,13 @@ def test_between_two_records_replayed_steps_of_ehnewton_read_nothing(
     ids=["adam", "kit", "ehnewton"],
 )
 def test_between_two_records_no_step_waits_for_a_gpu(trained, between_records, options):
-    seen = []
+    seen, refused = [], ExitStack()
 
     def begin(run):
-        torch.cuda.set_sync_debug_mode("error")
+        refused.enter_context(waiting_refused())
 
     def end():
-        torch.cuda.set_sync_debug_mode("default")
+        refused.close()
         seen.append(True)
 
     between_records(begin, end)
