@@ -110,7 +110,7 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
         if (
             weight in self._params
             and inputs.dim() == 2
-            and len(inputs) > 0
+            and (len(inputs) > 0 or not self._shard.is_whole)  # a process may have no part of a small batch
             and not inputs.requires_grad
             and (bias is None or bias.shape == logits.shape[1:])
             and all(t.dtype == weight.dtype and t.dtype in DTYPES for t in tensors)

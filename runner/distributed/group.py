@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainopt.optimizers.vectors import flatten, unflatten
+
 from ..system.environment import local_rank
 from ..system.errors import UserError
 from .ranks import TIMEOUT, RankError, Ranks, describe_error, for_others
@@ -124,12 +126,15 @@ class Group(Ranks):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def broadcast(self, tensors: list[Tensor]) -> None:
-        """Sets tensors to those of rank 0."""
+        """Sets tensors to those of rank 0, by one message for each type."""
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor)
         with self._connection(), torch.no_grad():
-            for tensor in tensors:
-                values = tensor.contiguous()
-                dist.broadcast(values, 0)
-                tensor.copy_(values)
+            for alike in by_type.values():
+                flat = flatten(alike)
+                dist.broadcast(flat, 0)
+                torch._foreach_copy_(alike, unflatten(flat, alike))
 
     def all_reduce_later(self, flat: Tensor) -> Callable[[], None]:
         """Begins to add up a tensor over the processes, in place; returns what waits for the end of that."""
