@@ -204,6 +204,7 @@ def test_the_plan_knows_a_job_that_is_resumed_by_a_link(trained, tmp_path):
     assert (planned["duration"], planned["fingerprint"]) == ("3epochs", summary(folder)["fingerprint"])
 
 
+@pytest.mark.slow
 def test_hydra_reads_what_the_plan_has_of_a_changed_job(trained):
     job = {"overrides": [*SHORT.split(), "++data.root=other"]}
     folder = trained(*SHORT.split())

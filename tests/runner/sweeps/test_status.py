@@ -33,6 +33,7 @@ def test_a_search_that_is_stopped_between_two_trials_says_how_it_goes_on(tmp_pat
     assert ("the same command continues it: trainopt -m seed=1,2\n" in capsys.readouterr().out) == is_stopped
 
 
+@pytest.mark.slow
 def test_a_search_that_has_not_ended_says_so_and_how_it_goes_on(trainopt, tmp_path, monkeypatch):
     monkeypatch.setattr(SearchSweeper, "run_jobs", lambda *_: False)  # as where it is stopped between two trials
     command = ("-m", "hydra/sweeper=lr_heuristic", "model=mlp", "hydra.sweep.dir=sweep")

@@ -149,6 +149,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(finished, tmp_path, launcher
     assert [e.state for e in job_table(tmp_path)] == ["done"] * 3
 
 
+@pytest.mark.slow
 def test_only_the_stop_file_of_a_launcher_itself_stops_it(trainopt, tmp_path, monkeypatch):
     """That of a launcher that was killed stays, also where the next one is the process of the same number."""
     monkeypatch.setattr("trainopt.runner.sweeps.run_job.token_hex", lambda size: "a")

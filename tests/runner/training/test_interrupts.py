@@ -181,6 +181,7 @@ def test_before_the_training_begins_a_signal_ends_it_at_once(tmp_path, number):
     assert not folder.exists() or not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_step_leaves_a_finished_run(tmp_path):
     def signal_at_the_end() -> None:
         from trainopt.runner.training import execute
