@@ -34,6 +34,7 @@ from .tables.text import (
     conclusion_text,
     deviation_text,
     estimate_text,
+    forced_text,
     interval_text,
     mean_text,
     target_text,
@@ -214,7 +215,7 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
     further = [table for table in further if table.rows]
     texts = (setting_text, seeds_text, sets_text, horizon_text, last_change_text)
-    parts = (*texts, one_search_text, selection_text, boundary_note)
+    parts = (forced_text, *texts, one_search_text, selection_text, boundary_note)
     text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
     notes = " ".join(

@@ -18,6 +18,12 @@ EQUAL_P = (
 )
 
 
+def forced_text(comparison: Comparison) -> str:
+    """Returns the reasons not to compare the runs, in a sentence; empty where there are none."""
+    reasons = "; ".join(comparison.obstacles)
+    return f"Warning: these runs should not be compared as they are: {reasons}." if reasons else ""
+
+
 def has_equal_p(comparison: Comparison) -> bool:
     """Returns whether two tests have the same corrected p, below 1, from different ones."""
     tests = [m.verdict for m in comparison.methods if m.verdict and m.verdict.has_p_value and m.verdict.adjusted < 1]

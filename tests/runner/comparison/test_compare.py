@@ -307,6 +307,9 @@ def test_obstacles_are_refused_unless_forced(trainopt, two):
     assert forced.code == 0
     assert "warning: different data: data" in forced.out
     assert "left out: runs/more: is still running, or was killed" in forced.out
+    warning = "Warning: these runs should not be compared as they are: different data: data; unequal tuning effort: "
+    assert Path("outputs/comparison/table.md").read_text().startswith(warning)
+    assert rf"\caption{{{warning}" in Path("outputs/comparison/table.tex").read_text()
 
 
 def test_unequal_tuning_effort_is_shown_and_an_obstacle(two, tmp_path, capsys):
