@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.explain import explain
-from ..config.options import CONF, Vocabulary, refuse_hidden_options
+from ..config.options import CONF, Vocabulary
 from ..config.overrides import chosen, config_folders, typed_overrides, unknown_flag
 from ..config.quoting import quoted_overrides
 from ..config.run_names import as_typed, option_choices
@@ -157,7 +157,7 @@ def compose_and_run(
 
 
 def read_flags(arguments: list[str]) -> Namespace:
-    """Returns a command line as Hydra reads it; UserError for a flag that does not exist, or an option not read."""
+    """Returns a command line as Hydra reads it; UserError for a flag that there is not."""
     flags, unknown = parse_arguments(arguments)
     if unknown:
         flag, _, value = unknown[0].partition("=")
@@ -166,7 +166,6 @@ def read_flags(arguments: list[str]) -> Namespace:
         vocabulary = Vocabulary([*config_folders(arguments), CONF])
         keys = vocabulary.keys(chosen(typed_overrides(arguments), vocabulary))
         raise UserError(unknown_flag(flag, value, [*vocabulary.groups, *keys]))
-    refuse_hidden_options(flags.config_dir)
     return flags
 
 

@@ -1,6 +1,6 @@
 """The words that the YAML files on disk offer: groups, their options, and the keys of each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf, _utils
-
-from ..system.errors import UserError
 
 CONF = Path(str(files("trainopt.conf")))
 # folders that are no groups of options of a run
@@ -132,16 +130,6 @@ class Vocabulary:
                 if path is not None and key in option_content(path):
                     holders.append(option)
         return holders
-
-
-def refuse_hidden_options(folders: Iterable[Path]) -> None:
-    """Raises UserError if a folder given with --config-dir has an option that we have, too: Hydra would read ours."""
-    groups = [group.name for group in CONF.iterdir() if group.is_dir() and group.name not in NO_GROUPS]
-    for path, top in ((p, folder) for folder in folders for group in groups for p in (folder / group).rglob("*.yaml")):
-        name = path.relative_to(top)
-        if (CONF / name).is_file() and (CONF / name).read_bytes() != path.read_bytes():
-            choice = f"{name.parts[0]}={name.relative_to(name.parts[0]).with_suffix('')}"
-            raise UserError(f"{path}: {choice} is an option of trainopt, which would be read; give yours another name")
 
 
 def default_choices() -> dict[str, Any]:

@@ -45,7 +45,9 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
 
 
 def check_files(choices: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Raises UserError for a file of the user's options without keys, or with a number that no float can be.
+    """Raises UserError for a file of the user's options that is not read, or has no keys or a number no float can be.
+
+    Hydra reads our option where both have the name.
 
     Args:
         choices: the option of each group, or the options.
@@ -53,6 +55,9 @@ def check_files(choices: Mapping[str, Any], vocabulary: Vocabulary) -> None:
     """
     for path in vocabulary.files_of(choices):
         if CONF not in path.parents:
+            name = next(path.relative_to(folder) for folder in vocabulary.folders if path.is_relative_to(folder))
+            if (CONF / name).is_file() and (CONF / name).read_bytes() != path.read_bytes():
+                raise UserError(f"{path}: trainopt has an option of this name, which is read instead; rename yours")
             if not read(path):
                 raise UserError(no_keys(path))
             for line in path.read_text(encoding="utf-8").splitlines():

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..config.explain import explain
-from ..config.options import CONF, Vocabulary, refuse_hidden_options
+from ..config.options import CONF, Vocabulary
 from ..config.run_names import register_resolvers
 from ..system.errors import UserError
 from ..system.hydra_compat import HydraSession, accept_sweeper
@@ -34,7 +34,6 @@ class Composer:
     """
 
     def __init__(self, folders: Sequence[Path] = ()):
-        refuse_hidden_options(folders)
         self.folders = folders
         self.vocabulary = Vocabulary([*folders, CONF])
 

@@ -284,18 +284,18 @@ def test_broken_yaml_is_named_with_file_and_line(trainopt, tmp_path):
     assert "did you mean optimizer.lr?" in trainopt("--config-dir", "mine", "optimizer.lrr=1").err
 
 
-@pytest.mark.parametrize("command", ["--cfg job", "-m", "--space", "benchmark embedded --dry-run"])
+@pytest.mark.parametrize("command", ["", "-m seed=1", "benchmark embedded --dry-run"])
 def test_an_option_that_would_not_be_read_is_refused(trainopt, tmp_path, command):
-    """As a copy of conf/ in which a file was changed; what is as ours may stay."""
+    """As a copy of conf/ in which a file was changed; what is as ours may stay, and what is not chosen."""
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     mine = tmp_path / "mine/optimizer/adam.yaml"
-    mine.write_bytes((CONF / "optimizer/adam.yaml").read_bytes())
     words = (*command.split(), "--config-dir", "mine")
-    assert "is an option" not in trainopt(*words, "optimizer=adam,sgd", "no.such=1").err
-    mine.write_text("lr: 0.5\n")
-    result = trainopt(*words, "optimizer=adam")
-    assert result.code == 2
-    assert "mine/optimizer/adam.yaml: optimizer=adam is an option of trainopt, which would be read" in result.err
+    for text, option, is_refused in ((None, "adam", False), ("lr: 0.5\n", "sgd", False), ("lr: 0.5\n", "adam", True)):
+        mine.write_text(text or (CONF / "optimizer/adam.yaml").read_text())
+        result = trainopt(*words, f"optimizer={option}", *([] if is_refused else ["no.such=1"]))
+        assert result.code == 2
+        line = "mine/optimizer/adam.yaml: trainopt has an option of this name, which is read instead; rename yours"
+        assert (line in result.err) == is_refused
 
 
 def test_a_name_that_is_missing_is_named_as_it_is_typed(trainopt):
