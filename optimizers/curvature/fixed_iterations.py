@@ -19,7 +19,7 @@ class FixedInfo(NamedTuple):
         residual: ||b - A x||_2 at the end.
         is_negative: whether a direction d had d A d <= 0.
         products: how many of the products entered the result.
-        curvature: d A d of the last of these; it is not finite where that ended the iterations.
+        curvature: d A d of the first of these, 0 where there was none.
     """
 
     iterations: Tensor
@@ -51,18 +51,20 @@ def fixed_conjugate_gradient(
     d = first = z.clone()
     limit = tol * squares.sqrt() if relative else tol
     is_on = rr.sqrt() > limit
-    iterations, products, curvature = torch.zeros_like(rr), torch.zeros_like(rr), torch.zeros_like(rr)
+    iterations, products = torch.zeros_like(rr), torch.zeros_like(rr)
+    curvature = torch.zeros_like(rr)
     is_negative = torch.zeros_like(is_on)
     for k in range(max_iter):
         Ad = in_full_precision(product(d.to(dtype)))
         dAd = d.dot(Ad).double()
-        products, curvature = products + is_on, torch.where(is_on, dAd, curvature)
+        products = products + is_on
         is_positive = (dAd > 0) & (dAd < math.inf)
         ends, goes_on = is_on & ~is_positive, is_on & is_positive
         is_negative = is_negative | (is_on & (dAd <= 0))
         alpha = rz / dAd
         x_next, r_next = add_scaled(x, d, alpha, torch.empty_like(x)), add_scaled(r, Ad, -alpha, torch.empty_like(r))
         if k == 0:  # x is M^-1 b where it ends here
+            curvature = torch.where(is_on, dAd, curvature)
             x, r = torch.where(ends, first, x), torch.where(ends, b - Ad, r)
             rr = torch.where(ends, r.dot(r).double(), rr)
         x, r = torch.where(goes_on, x_next, x), torch.where(goes_on, r_next, r)

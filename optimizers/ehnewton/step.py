@@ -194,7 +194,7 @@ class Step:
             start = self._start(parts)
             p, info = conjugate_gradient_flat(product, b, *limits, start, preconditioner, self.on_device)
             found = Solution.of(unflatten(p, parts), info)
-            if info.reason == "not_finite":
+            if info.reason == "not_finite" and info.iterations == 0:  # later ones leave what was found
                 raise FloatingPointError(NOT_FINITE)
         else:
             p, fixed = fixed_conjugate_gradient(product, b, *limits, preconditioner)
