@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..comparison.code_versions import code_obstacles, code_versions, data_checksums, program_obstacles
+from ..comparison.read import disagreements
 from ..records.frames import flatten
 from ..records.run_folder import ENVIRONMENT
 from ..scores.aggregates import bootstrap_interval, improvement_probability, interquartile_mean, relative_speeds
@@ -52,7 +54,8 @@ class Ranking:
         unfinished: a line for each search that lacks trials.
         failures: a line for each search of which some trials failed, which count as misses.
         refusals: a line for each workload that cannot be trained with a submission, which counts as a miss.
-        obstacles: a line for each reason not to compare the runs: other code, another version, other data.
+        obstacles: a line for each reason not to compare the runs: other code, another version, other data, a summary
+            that its records do not have.
     """
 
     results: Results
@@ -110,6 +113,7 @@ def rank(results: Results, axis: str) -> Ranking:
     labels = ranking.labels
     ranking.refusals = [f"{w}, {labels[name]}: {reason}" for (w, name), reason in results.refusals().items()]
     ranking.failures, ranking.obstacles = results.failures(), find_obstacles(run_environments(results))
+    ranking.obstacles += disagreements(list(run_folders(results)))
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
 
@@ -139,13 +143,21 @@ def rank(results: Results, axis: str) -> Ranking:
     return ranking
 
 
+def run_folders(results: Results) -> dict[Path, str]:
+    """Returns the workload of each run, by its folder."""
+    return {
+        search.folder / trial.run: search.workload
+        for search in results.plan.searches
+        for trial in results.study(search.workload, search.submission.name, search.study)
+    }
+
+
 def run_environments(results: Results) -> pd.DataFrame:
     """Returns environment.json of each run, a row each, with the workload in a column."""
-    rows = {}
-    for search in results.plan.searches:
-        for trial in results.study(search.workload, search.submission.name, search.study):
-            folder = search.folder / trial.run
-            rows[shown(folder)] = {**dict(flatten(read_json(folder / ENVIRONMENT))), "workload": search.workload}
+    rows = {
+        shown(folder): {**dict(flatten(read_json(folder / ENVIRONMENT))), "workload": workload}
+        for folder, workload in run_folders(results).items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..system.errors import UserError
 from ..system.files import plural, shown
 from .code_versions import code_obstacles, code_versions
 from .methods import Comparison, compare_methods, exclusion_reason
+from .metrics import POSITION, direction
 from .setting import last_change
 from .thin_records import thin_records
 from .tuning.chosen import final_value
@@ -52,8 +54,8 @@ def read_comparison(
 
     def thinned(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
         run = records["run"].iloc[0] if len(records) else ""
-        if values := disagreement(records, summary):
-            disagreeing.append(f"{run} has other final values in summary.json than in metrics.jsonl: {values}")
+        if difference := disagreement(records, summary):
+            disagreeing.append(f"{run} {difference}")
         if (search := searches.get(names.get(run, ""))) is not None:
             search_values[run] = final_value(records, search)
         return thin_records(records, summary["best_on"], options.get("target"))
@@ -90,26 +92,60 @@ def read_comparison(
     return comparison
 
 
+def disagreements(folders: list[Path]) -> list[str]:
+    """Returns a line for each finished run whose summary has other values than its records."""
+    lines = []
+
+    def checked(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+        if difference := disagreement(records, summary):
+            lines.append(f"{records['run'].iloc[0]} {difference}")
+        return without_records(records, summary)
+
+    load_folders(folders, thin=checked)
+    return lines
+
+
 def disagreement(records: pd.DataFrame, summary: dict[str, Any]) -> str:
-    """Returns the final values of a finished run's summary that its records do not have, in words; empty: none.
+    """Returns the values of a finished run's summary that its records do not have, in words; empty: none.
 
     Args:
         records: of its metrics.jsonl.
         summary: of the run.
     """
-    final = summary.get("final")
-    if summary["status"] != "finished" or not final or records.empty:
+    if summary["status"] != "finished" or records.empty:
         return ""
-    at_end = records[records["step"] == summary["steps"]].drop_duplicates("kind", keep="last").set_index("kind")
-    sets = {"test": final, **{name: values for name, values in final.items() if isinstance(values, dict)}}
-    return ", ".join(
-        f"{kind} {name} {value:.4g} and {at_end.at[kind, name]:.4g}"
-        for kind, values in sets.items()
-        for name, value in values.items()
-        if kind in at_end.index and name in at_end and name not in ("step", "epoch")
-        if isinstance(value, int | float) and isinstance(at_end.at[kind, name], int | float)
-        if not math.isclose(value, at_end.at[kind, name], rel_tol=1e-9)
-    )
+    differing = [
+        f"{name} {value:.4g} and {recorded:.4g}"
+        for name, value, recorded in recorded_values(records, summary)
+        if isinstance(value, Real) and isinstance(recorded, Real)
+        if not math.isclose(value, recorded, rel_tol=1e-9)
+    ]
+    return f"has other values in summary.json than in metrics.jsonl: {', '.join(differing)}" if differing else ""
+
+
+def recorded_values(records: pd.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (name, value in the summary, value in the records) of the results of a run."""
+    best = summary.get("best") or {}
+    for key, step in (("final", summary["steps"]), ("selected", best.get("step"))):
+        of_test = summary.get(key) or {}
+        at_step = records[records["step"] == step].drop_duplicates("kind", keep="last").set_index("kind")
+        sets = {"test": of_test, **{kind: values for kind, values in of_test.items() if isinstance(values, dict)}}
+        for kind, values in sets.items():
+            for name in values:
+                if kind in at_step.index and name in at_step and name not in POSITION:
+                    yield f"{key} {kind} {name}", values[name], at_step.at[kind, name]
+    rows = records[records["kind"] == summary["best_on"]]
+    for key, name in (("best", best.get("metric", "")), ("best_top1", "top1"), ("lowest_loss", "loss")):
+        more_is_better = direction(name, summary.get("metrics") or {}) if name in rows else None
+        if more_is_better is None or not summary.get(key):
+            continue
+        values = pd.to_numeric(rows[name], errors="coerce").dropna()
+        if values.empty:
+            continue
+        at_best = values.idxmax() if more_is_better else values.idxmin()
+        yield f"{key} {name}", summary[key].get("value"), values[at_best]
+        if key == "best":
+            yield "best step", best.get("step"), rows.at[at_best, "step"]
 
 
 def without_records(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:

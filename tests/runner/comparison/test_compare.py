@@ -285,14 +285,28 @@ def test_a_run_that_went_on_with_other_data_is_an_obstacle(two):
     assert obstacle == "different data, though its keys are the same: the values"
 
 
-def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two):
-    assert read_comparison([two]).obstacles == []
+@pytest.mark.parametrize(
+    ("edited", "values"),
+    [
+        ({"final": {"top1": 99.5, "fog": {"top1": 1.0}}}, f"final test top1 99.5 and {ADAM[1]:.4g}"),
+        ({"selected": {"step": 40, "top1": 99.5}}, f"selected test top1 99.5 and {ADAM[1]:.4g}"),
+        ({"best": {"metric": "top1", "value": 99.5, "step": 40}}, f"best top1 99.5 and {ADAM[1]:.4g}"),
+        ({"best": {"metric": "top1", "value": ADAM[1], "step": 35}}, "best step 35 and 40"),
+        ({"best_top1": {"value": 99.5}}, f"best_top1 top1 99.5 and {ADAM[1]:.4g}"),
+        ({"lowest_loss": {"value": 0.001}}, "lowest_loss loss 0.001 and 0.3"),
+    ],
+)
+def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two, edited, values):
     summary = json.loads((two / "adam1/summary.json").read_text())
-    summary["final"] |= {"top1": 99.5, "fog": {"top1": 1.0}}
+    summary |= {"best": {"metric": "top1", "value": ADAM[1], "step": 40}}
+    summary |= {"selected": {"step": 40, "top1": ADAM[1]}}
+    (two / "adam1/summary.json").write_text(json.dumps(summary))
+    assert read_comparison([two]).obstacles == []
+    for key, entries in edited.items():
+        summary[key] |= entries
     (two / "adam1/summary.json").write_text(json.dumps(summary))
     (obstacle,) = read_comparison([two]).obstacles
-    values = f"test top1 99.5 and {ADAM[1]:.4g}"
-    assert obstacle == f"{shown(two / 'adam1')} has other final values in summary.json than in metrics.jsonl: {values}"
+    assert obstacle == f"{shown(two / 'adam1')} has other values in summary.json than in metrics.jsonl: {values}"
 
 
 def test_obstacles_are_refused_unless_forced(trainopt, two):
