@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..records.job_table import IN_QUEUE, QUEUED, JobStatus, job_statuses, read_job_table
+from ..records.job_table import IN_QUEUE, OPEN_SEARCH, QUEUED, JobStatus, job_statuses, read_job_table
 from ..records.run_folder import SUMMARY
 from .scheduler import Scheduler, Task
 from .schedulers import SCHEDULERS
-from .submissions import Submission, log_path, read_submissions, submission_path
+from .submissions import Submission, log_path, read_submissions, search_end_path, submission_path
 
 OPEN_STATES = ("missing", "interrupted", "failed", "paused")  # of a job that its task begins, or goes on with
 
@@ -103,18 +103,47 @@ def with_lost_tasks(sweep: Path, jobs: list[JobStatus]) -> Iterator[JobStatus]:
 
 def with_lost_task(sweep: Path, job: JobStatus, submission: Submission, index: int) -> JobStatus:
     """Returns a job that has not begun, as failed if its task has ended and was not cancelled."""
-    path = submission_path(sweep, submission.name)
-    log = log_path(path, index)
-    if not log.exists() or SCHEDULERS[submission.scheduler].was_cancelled(path, index):
+    log = lost_log(sweep, submission, index)
+    if log is None:
         return job
-    error = f"its task ended before the run began: {last_line(log).removeprefix('trainopt: ')}"
+    error = f"its task ended before the run began: {last_line(log)}"
     return replace(job, state="failed", error=error, log=str(log))
 
 
+def lost_workers(sweep: Path, workers: list[Task]) -> list[JobStatus]:
+    """Returns the workers of a search that has not ended which ended since it was last submitted, as failed jobs.
+
+    Args:
+        sweep: its folder.
+        workers: those that wait or run.
+    """
+    submissions = read_submissions(sweep) if (sweep / OPEN_SEARCH).exists() else []
+    latest = max((submission_path(sweep, one.name).stat().st_mtime for one in submissions), default=0.0)
+    present = {(task.name, task.index) for task in workers}
+    lost = []
+    for submission in submissions:
+        if search_end_path(submission_path(sweep, submission.name)).exists():
+            continue
+        for index, names in enumerate(submission.tasks):
+            log = None if names or (submission.name, index) in present else lost_log(sweep, submission, index)
+            if log is not None and log.stat().st_mtime >= latest:
+                error = f"ended before the search did: {last_line(log)}"
+                lost.append(JobStatus(f"worker {index}", [], "failed", error=error, log=str(log)))
+    return lost
+
+
+def lost_log(sweep: Path, submission: Submission, index: int) -> Path | None:
+    """Returns the log of a task that has left the queue, if it began and was not cancelled."""
+    path = submission_path(sweep, submission.name)
+    log = log_path(path, index)
+    return log if log.exists() and not SCHEDULERS[submission.scheduler].was_cancelled(path, index) else None
+
+
 def last_line(log: Path) -> str:
-    """Returns the last line of a log that is not empty."""
+    """Returns the last line of a log that is not empty, without the program's name."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+    return last.removeprefix("trainopt: ")
 
 
 def waiting_state(task: Task, is_next: bool) -> str:

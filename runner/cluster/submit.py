@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..records.job_table import IN_QUEUE, STATES, JobStatus, error_lines
+from ..records.job_table import IN_QUEUE, OPEN_SEARCH, STATES, JobStatus, error_lines
 from ..system.errors import UserError
-from ..system.files import plural, shown
+from ..system.files import plural, shown, write_json
 from ..system.lock import RunLock
-from .queue import OPEN_STATES, read_table_with_queue, tasks_of
+from .queue import OPEN_STATES, lost_workers, read_table_with_queue, tasks_of
 from .scheduler import NoAnswer
 from .schedulers import SCHEDULERS
 from .settings import CLUSTERS, ClusterSettings
@@ -76,6 +76,10 @@ def submit(
                 print("\n".join(f"task {index}: {name}" for index, names in enumerate(part) for name in names))
                 continue
             submission.write(sweep)
+            search = sweep / OPEN_SEARCH
+            begins_search = is_search and not search.exists()
+            if begins_search:  # a worker may end before it can say so
+                write_json(search, {"command": ["trainopt", *arguments]})
             try:
                 number = queue.submit(path, submission, settings, after)
             except NoAnswer as error:  # its tasks read the file
@@ -83,6 +87,8 @@ def submit(
                 raise UserError(f"{error}; {status} shows tasks that it took, which are not submitted twice") from error
             except UserError:
                 path.unlink()
+                if begins_search:
+                    search.unlink(missing_ok=True)
                 raise
             after = number if settings.array_parallelism else None
             print(f"submitted {content_of(part)}: {queue.place} {number}", flush=True)
@@ -113,13 +119,17 @@ def job_tasks(sweep: Path, planned: list[dict[str, Any]], settings: ClusterSetti
         print(", ".join(f"{number[state]} {state}" for state in STATES if number[state]), end="; ")
         print("nothing else is left" if number.total() == len(jobs) else f"{len(jobs) - number.total()} left")
     tell_other_settings(sweep, jobs, settings, scheduler)
-    failed = error_lines(job for job in jobs if job.state == "failed")
-    for line in failed[:MOST_NAMED]:
-        print(f"failed before: {line}")
-    if failed[MOST_NAMED:]:
-        print(f"failed before: {len(failed) - MOST_NAMED} more; trainopt status {shlex.quote(shown(sweep))} names them")
+    tell_failed(sweep, error_lines(job for job in jobs if job.state == "failed"))
     left = iter([job.name for job in jobs if job.state in OPEN_STATES])
     return list(iter(lambda: list(islice(left, settings.runs_per_job)), []))
+
+
+def tell_failed(sweep: Path, lines: list[str]) -> None:
+    """Prints the errors of jobs or workers that failed before."""
+    for line in lines[:MOST_NAMED]:
+        print(f"failed before: {line}")
+    if lines[MOST_NAMED:]:
+        print(f"failed before: {len(lines) - MOST_NAMED} more; trainopt status {shlex.quote(shown(sweep))} names them")
 
 
 def tell_other_settings(sweep: Path, jobs: list[JobStatus], settings: ClusterSettings, scheduler: str) -> None:
@@ -148,9 +158,10 @@ def tell_other_settings(sweep: Path, jobs: list[JobStatus], settings: ClusterSet
 
 
 def search_tasks(sweep: Path, settings: ClusterSettings) -> list[list[str]]:
-    """Returns an empty list for each worker that a search lacks; prints how many it has."""
+    """Returns an empty list for each worker that a search lacks; prints how many it has, and which failed before."""
     workers = settings.array_parallelism or SEARCH_WORKERS
-    present = sum(1 for _ in tasks_of(sweep))
+    present = [task for _, task in tasks_of(sweep)]
     if present:
-        print(f"{plural(present, 'worker')} of the search in the queue or running")
-    return [[] for _ in range(workers - present)]
+        print(f"{plural(len(present), 'worker')} of the search in the queue or running")
+    tell_failed(sweep, error_lines(lost_workers(sweep, present), "worker"))
+    return [[] for _ in range(workers - len(present))]

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..cluster.queue import read_table_with_queue, workers_text
+from ..cluster.queue import lost_workers, read_table_with_queue, workers_text
 from ..cluster.scheduler import Task
 from ..cluster.submissions import read_submissions
-from ..records.job_table import ENDED, IN_QUEUE, OPEN_SEARCH, JobStatus, read_job_table, sweeps_below
+from ..records.job_table import ENDED, IN_QUEUE, OPEN_SEARCH, JobStatus, error_lines, read_job_table, sweeps_below
 from ..sweeps.status import report_of, show_job_table
 from ..system.errors import UserError
 from ..system.files import read_json, shown
@@ -43,11 +43,11 @@ def command(arguments: list[str], debug: bool) -> int:
         if options.json:
             raise UserError("status: --watch and --json: give one of the two")
         return watch(options.sweep)
-    jobs, workers, _ = read_table(options.sweep)
+    jobs, workers, is_unknown = read_table(options.sweep)
     if options.json:
         print(json.dumps([asdict(job) for job in jobs], indent=2))
     else:
-        show(options.sweep, jobs, workers)
+        show(options.sweep, jobs, workers, is_unknown)
     return 0
 
 
@@ -85,19 +85,30 @@ def read_sweep(sweep: Path) -> tuple[list[JobStatus], list[Task], bool]:
         return *read_table_with_queue(sweep), False
     except UserError as error:
         jobs = read_job_table(sweep)
-        if has_open(jobs):
+        is_open = has_open(jobs) or (sweep / OPEN_SEARCH).exists()
+        if is_open:
             print(f"trainopt: which jobs are in the queue is unknown: {error}", file=sys.stderr)
-        return jobs, [], has_open(jobs)
+        return jobs, [], is_open
 
 
-def show(folder: Path, jobs: list[JobStatus], workers: list[Task]) -> None:
-    """Prints the job table of a sweep, its workers on a cluster, its report, and which searches have not ended."""
+def show(folder: Path, jobs: list[JobStatus], workers: list[Task], is_unknown: bool) -> None:
+    """Prints the job table of a sweep, its workers on a cluster, its report, and which searches have not ended.
+
+    Args:
+        folder: of the sweep, or one above such.
+        jobs: the job table.
+        workers: that wait or run.
+        is_unknown: whether what the queue knows is missing.
+    """
     show_job_table(jobs)
     if workers:
         print(workers_text(workers))
+    searches = open_searches(folder)
+    lost = [] if is_unknown else [worker for sweep in searches for worker in lost_workers(sweep, workers)]
+    for line in error_lines(lost, "worker"):
+        print(line)
     if is_at_work(jobs, workers):
         return
-    searches = open_searches(folder)
     for sweep, search in searches.items():
         name = "the search" if sweep == folder else f"{shown(sweep)}: the search"
         if is_dead_here(search) is not False:
@@ -132,7 +143,7 @@ def watch(sweep: Path) -> int:
             jobs, workers, is_unknown = read_table(sweep)
             if sys.stdout.isatty():
                 print(CLEAR, end="")
-            show(sweep, jobs, workers)
+            show(sweep, jobs, workers, is_unknown)
             lives = any(is_dead_here(search) is False for search in open_searches(sweep).values())
             if not is_at_work(jobs, workers) and not is_unknown and not lives:
                 return 0

@@ -17,7 +17,7 @@ from .run_folder import CONFIG, DONE, LOG, SUMMARY, read_config, read_summary
 from .run_folder import fingerprint as run_fingerprint
 
 PLAN = "sweep.json"
-OPEN_SEARCH = "search.open"  # a file beside the plan of a search that has not ended: its process and its command
+OPEN_SEARCH = "search.open"  # a file beside the plan of a search that has not ended: its command, and its process
 SEED = "seed"  # runs that differ in this key only are one method, or one trial
 QUEUED = "queued"
 ENDED = ("done", "diverged", "pruned")
@@ -221,8 +221,12 @@ def count_states(jobs: list[JobStatus]) -> str:
     return f"{plural(len(jobs), 'job')}: {parts}"
 
 
-def error_lines(jobs: Iterable[JobStatus]) -> list[str]:
+def error_lines(jobs: Iterable[JobStatus], noun: str = "job") -> list[str]:
     """Returns a line for each error of jobs, with the log; jobs with the same error share a line.
+
+    Args:
+        jobs: that have errors, or none; or the workers of a search.
+        noun: what one of them is called.
 
     >>> error_lines([JobStatus(name, [], "failed", error="no memory") for name in "abc"])
     ['3 jobs: no memory']
@@ -232,7 +236,7 @@ def error_lines(jobs: Iterable[JobStatus]) -> list[str]:
         if job.error:
             groups.setdefault(job.error, []).append(job)
     return [
-        f"{group[0].name if len(group) == 1 else plural(len(group), 'job')}: {error}{_log_of(group)}"
+        f"{group[0].name if len(group) == 1 else plural(len(group), noun)}: {error}{_log_of(group)}"
         for error, group in groups.items()
     ]
 

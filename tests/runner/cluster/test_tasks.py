@@ -270,3 +270,54 @@ def test_a_folder_with_quotes_is_a_folder_of_steps(tmp_path, monkeypatch):
     run_steps(tmp_path / 'a "b"', [{"folder": "c", "overrides": ["seed=1"]}], [], Interrupt())
     ((*_, seed, place),) = commands
     assert (seed, parse_override(place).value()) == ("seed=1", str(tmp_path / 'a "b"/c'))
+
+
+@pytest.mark.parametrize(
+    ("search", "table"),
+    [
+        ("optuna hydra.sweeper.n_trials=2 optimizer.lr=tag(log,interval(1e-3,1))", "0 jobs: "),
+        pytest.param(
+            "tournament optimizer=sgd,adam hydra.sweeper.exponents=[1,2] hydra.sweeper.factors=[]"
+            " hydra.sweeper.steps=1 hydra.sweeper.over_last=1",
+            "4 jobs: 4 missing\n",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_search_whose_workers_end_before_its_first_trial_says_why(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str, table: str
+) -> None:
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 'bad account' >&2; exit 1", squeue="", scontrol="")
+    typed = (*f"hydra/sweeper={search}".split(), "hydra.sweep.dir=one", "cluster.array_parallelism=2")
+    command = ("submit", *SWEEP, *typed)
+    assert trainopt(*command).code == 2
+    assert not Path("one").exists(), "nothing was submitted"
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 7")
+    assert "submitted 2 workers of the search: SLURM job 7" in trainopt(*command).out
+    (path,) = Path("one/cluster").glob("*.json")
+    open_line = "the search has not ended: trials are missing; trainopt submit with the same arguments continues it\n"
+    out = trainopt("status", "one").out
+    assert table in out
+    assert out.endswith(f"\n{open_line}"), "of workers that were cancelled while they waited"
+
+    for index in (0, 1):
+        log_path(path, index).write_text("trainopt: cluster.setup: false: ended the task with code 1\n")
+    use_programs(monkeypatch, tmp_path / "bin", squeue=line_of(path, ArrayTaskID="1", State="RUNNING"))
+    reason = "ended before the search did: cluster.setup: false: ended the task with code 1; log"
+    out = trainopt("status", "one").out
+    assert out.endswith(f"workers: 7_1 running\nworker 0: {reason}: {log_path(path, 0)}\n"), out
+    use_programs(monkeypatch, tmp_path / "bin", squeue="")
+    line = f"2 workers: {reason} of the first: {log_path(path, 0)}\n"
+    assert trainopt("status", "one").out.endswith(f"\n{line}{open_line}")
+    log_path(path, 1).write_text("*** JOB 7 ON n4 CANCELLED AT 2026-01-02T03:04:05 ***\n")
+    assert f"\nworker 0: {reason}: {log_path(path, 0)}\n{open_line}" in trainopt("status", "one").out
+    use_programs(monkeypatch, tmp_path / "bin", squeue="echo 'Unable to contact' >&2; exit 1")
+    status = trainopt("status", "one")
+    assert status.err == "trainopt: which jobs are in the queue is unknown: squeue: Unable to contact\n"
+    assert "worker" not in status.out, "it may wait or run"
+
+    use_programs(monkeypatch, tmp_path / "bin", squeue="")
+    os.utime(log_path(path, 0), (1e9, 1e9))
+    assert "worker" not in trainopt("status", "one").out, "it was submitted again since"
+    os.utime(log_path(path, 0))
+    assert f"failed before: worker 0: {reason}: {log_path(path, 0)}\nsubmitted 2" in trainopt(*command).out
