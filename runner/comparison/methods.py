@@ -47,6 +47,7 @@ class Method:
         trials: folders of the runs of its searches.
         trial_count: of its searches: a trial has a run for each of its seeds, and trials of one point share theirs.
         trial_gradients: cost of the trials, in gradient equivalents.
+        is_tuned: whether it is known that a search chose any of its values.
         tuned_keys: the keys that the trials searched.
         verdict: against the baseline, on the selected metric; None for the baseline.
     """
@@ -62,6 +63,7 @@ class Method:
     trials: list[str] = field(default_factory=list)
     trial_count: int = 0
     trial_gradients: int = 0
+    is_tuned: bool = False
     tuned_keys: set[str] = field(default_factory=set)
     verdict: Verdict | None = None
 

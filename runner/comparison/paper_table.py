@@ -12,7 +12,7 @@ from .setting import one_sample_text, seeds_text, setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
 from .tables.text import EQUAL_P, forced_text, has_equal_p, interval_of_difference, interval_of_effect, with_decimals
-from .tuning.tables import one_search_text, selection_text
+from .tuning.tables import one_search_text, selection_text, tuned_text
 
 TARGET = "_to_target"
 TEST_COLUMNS = {
@@ -176,7 +176,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     if counts[-1] >= MIN_SEEDS:
         few = f"; from {MIN_SEEDS} seeds on" if counts[0] < MIN_SEEDS else ""
         text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$, not cut at impossible values{few})"
-    makers = (forced_text, setting_text, seeds_text, one_search_text, selection_text)
+    makers = (forced_text, setting_text, seeds_text, one_search_text, tuned_text, selection_text)
     settings = [make(comparison) for make in makers]
     sentences = [*(escape_latex(setting.removesuffix(".")) for setting in settings if setting), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]

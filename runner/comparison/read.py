@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..records.frames import load_folders, run_folders
-from ..records.job_table import ENDED, SweepJobs, is_trial, sweep_jobs
+from ..records.job_table import ENDED, SweepJobs, is_trial, read_jobs, sweep_jobs
 from ..search.tuning_budget import FINAL, TRIAL, Entrant, methods_without_lr, read_entrants, unequal_budget
 from ..system.errors import UserError
 from ..system.files import plural, shown
@@ -87,6 +87,9 @@ def read_comparison(
     elif trials or tuning:
         folders = list(dict.fromkeys([*run_folders(tuning), *trials]))
         add_effort(comparison, load_folders(folders, progress=progress, thin=without_records))
+    tuned = tuned_runs(entrants)
+    for method in comparison.methods:
+        method.is_tuned = not tuned.isdisjoint(method.runs) or bool(tuning and method.trial_count)
     durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
     comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison
@@ -176,6 +179,13 @@ def competing_folders(folders: list[Path], jobs: SweepJobs, entrants: dict[Path,
         sweep = next(iter(jobs.values()))[0]
         raise UserError(f"{shown(sweep)}: holds only trials of a search; --tuning {shown(sweep)} counts their cost")
     return competing
+
+
+def tuned_runs(entrants: dict[Path, Entrant]) -> set[str]:
+    """Returns the final runs of tournaments whose plan has trials of the method; the trials need not be read."""
+    sweeps = {entrant.sweep for entrant in entrants.values()}
+    tried = {(sweep, job["method"]) for sweep in sweeps for job in read_jobs(sweep) if job.get("role") == TRIAL}
+    return {shown(folder) for folder, e in entrants.items() if e.role == FINAL and (e.sweep, e.method) in tried}
 
 
 def searches_left_out(jobs: SweepJobs) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from .setting import horizon_text, last_change_text, one_sample_text, seeds_text
 from .significance import LEVEL
 from .tables.details import all_runs, all_trials, differences_from_the_best
 from .tables.text import EQUAL_P, MEANING, conclusion_text, has_equal_p, untested_text
-from .tuning.tables import boundary_note, one_search_text, selection_text, tuning_tables
+from .tuning.tables import boundary_note, one_search_text, selection_text, tuned_text, tuning_tables
 
 ENVIRONMENT = (
     *("commit", "dirty", "device", "gpu", "cuda", "cpu", "cores", "memory_bytes", "threads", "platform"),
@@ -81,6 +81,7 @@ def write_comparison_report(
         tuning=tuning_tables(comparison),
         details=[part for part in (all_runs(comparison), all_trials(comparison)) if part.rows],
         one_search=one_search_text(comparison),
+        tuned=tuned_text(comparison),
         boundary=boundary_note(comparison),
         searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",

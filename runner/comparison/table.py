@@ -42,7 +42,7 @@ from .tables.text import (
     verdict_cells,
 )
 from .tuning.expected_best import draw_expected_best
-from .tuning.tables import boundary_note, one_search_text, selection_text, tuning_tables
+from .tuning.tables import boundary_note, one_search_text, selection_text, tuned_text, tuning_tables
 
 TERMINAL_METRICS = ("final_top1", "final_loss", "train_seconds")  # the files have all
 REPORT, FORMATS = "report.html", (".html", ".csv", ".md", ".tex", ".pdf", ".svg", ".png")
@@ -185,8 +185,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     headline = f"{conclusion_text(comparison)} {selection_text(comparison)}".strip()
     console.print(headline, soft_wrap=True, markup=False)
-    if seeds := seeds_text(comparison):
-        console.print(seeds, soft_wrap=True, markup=False)
+    for text in filter(None, (seeds_text(comparison), tuned_text(comparison))):
+        console.print(text, soft_wrap=True, markup=False)
     p_value = (
         f"p: {comparison.metrics[comparison.metric].label} vs. {comparison.baseline_label}, corrected by Holm's method"
     )
@@ -215,7 +215,7 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
     further = [differences_from_the_best(comparison)] + (tuning_tables(comparison) if comparison.searches else [])
     further = [table for table in further if table.rows]
     texts = (setting_text, seeds_text, sets_text, horizon_text, last_change_text)
-    parts = (forced_text, *texts, one_search_text, selection_text, boundary_note)
+    parts = (forced_text, *texts, one_search_text, tuned_text, selection_text, boundary_note)
     text = " ".join(filter(None, (make(comparison) for make in parts)))
     table = markdown(*comparison_table(comparison, axes, comparison.metrics))
     notes = " ".join(

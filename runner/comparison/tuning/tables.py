@@ -10,7 +10,7 @@ from ...system.files import plural
 from ...trials.boundary import choice_components
 from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
-from ..setting import length_text, percent, split_text
+from ..setting import first_of, length_text, percent, split_text
 from ..tables.noted_table import NotedTable, short
 from .chosen import chosen_values
 from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
@@ -137,6 +137,15 @@ def one_search_text(comparison: Comparison) -> str:
         f"Each method was tuned by one search of {number}: another search may choose other values, which"
         " intervals and tests over seeds do not show."
     )
+
+
+def tuned_text(comparison: Comparison) -> str:
+    """Returns which methods were tuned and which were not, in a sentence; empty where all were, or none."""
+    tuned, untuned = ([m.label for m in comparison.methods if m.is_tuned is is_tuned] for is_tuned in (True, False))
+    if not tuned or not untuned:
+        return ""
+    hint = "" if comparison.searches else " (no search is known; --tuning SWEEP names one)"
+    return f"Tuned: {', '.join(first_of(tuned, 'more'))}; not tuned: {', '.join(first_of(untuned, 'more'))}{hint}."
 
 
 def selection_text(comparison: Comparison) -> str:

@@ -16,7 +16,13 @@ from trainopt.runner.comparison.setting import last_change
 from trainopt.runner.comparison.tables.details import all_runs, all_trials
 from trainopt.runner.comparison.tables.noted_table import as_latex, as_markdown
 from trainopt.runner.comparison.tuning.expected_best import best_after, draw_expected_best, expected_best
-from trainopt.runner.comparison.tuning.tables import boundary_note, one_search_text, selection_text, tuning_tables
+from trainopt.runner.comparison.tuning.tables import (
+    boundary_note,
+    one_search_text,
+    selection_text,
+    tuned_text,
+    tuning_tables,
+)
 from trainopt.runner.system.errors import UserError
 
 SPACES = {"sgd": "tag(log,interval(0.001,1.0))", "adam": "choice(0.001,0.01,0.1)"}
@@ -121,6 +127,21 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         == as_latex(list(tables.values()), 5.5).count("\\caption")
         == 5
     )
+
+
+def test_tuned_and_untuned_methods_are_named(trainopt, tmp_path):
+    sweep = tournament(tmp_path)
+    assert tuned_text(read_comparison([sweep])) == "Tuned: SGD, Adam; not tuned: Lion."
+    finals = [str(path) for path in sorted(sweep.glob("adam-final-*"))]
+    assert tuned_text(read_comparison(map(Path, finals))) == ""
+    for seed in (1, 2, 3):
+        made_up_run(tmp_path / "plain" / str(seed), seed, 80.0, config={"data.validation": 0.0})
+    assert tuned_text(read_comparison([tmp_path / "plain"])) == ""
+    line = "Tuned: Adam; not tuned: SGD (no search is known; --tuning SWEEP names one)."
+    assert line in trainopt("compare", *finals, "plain").out
+    for name in ("table.md", "report.html"):
+        assert line in (tmp_path / "outputs/comparison" / name).read_text()
+    assert line[:-1] in (tmp_path / "outputs/comparison/table.tex").read_text().replace("-{}-", "--")
 
 
 def test_the_change_at_the_end_is_between_the_last_two_evaluations():
