@@ -1,4 +1,4 @@
-"""The versions of the user's code, of the program and of the data that runs were made with. Needs no torch."""
+"""The versions of the user's code, of the program, of torch and of the data of runs. Needs no torch."""
 
 import math
 from typing import Any
@@ -61,6 +61,16 @@ def program_obstacles(environments: pd.DataFrame) -> list[str]:
             different = f"different {what} of the program: {', '.join(str(v)[:12] for v in values)}"
             lines.append(different if what else "uncommitted changes of the program in some runs, none in others")
     return lines
+
+
+def environment_text(environments: pd.DataFrame) -> str:
+    """Returns that runs differ in torch's version or the number of threads, in a sentence; empty where they do not."""
+    parts = []
+    for column, name in {"versions.torch": "version of torch", "threads": "number of threads"}.items():
+        values = environments[column].dropna().unique() if column in environments else []
+        texts = [value if isinstance(value, str) else f"{value:g}" for value in sorted(values)]
+        parts += [f"{name} ({', '.join(texts)})"] if len(texts) > 1 else []
+    return f"Runs differ in {' and '.join(parts)}: their results may do so, too." if parts else ""
 
 
 def data_checksums(environments: pd.DataFrame) -> pd.Series:

@@ -14,6 +14,7 @@ from ..reporting.tables import markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import plural, shown, write_text
+from .code_versions import environment_text
 from .figures.arrays import draw_array_figures
 from .figures.curves import draw_comparison_figures
 from .figures.fisher import draw_fisher_figures
@@ -185,7 +186,8 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(f"The methods differ in more than --by says: {keys}.", soft_wrap=True, markup=False)
     headline = f"{conclusion_text(comparison)} {selection_text(comparison)}".strip()
     console.print(headline, soft_wrap=True, markup=False)
-    for text in filter(None, (seeds_text(comparison), tuned_text(comparison))):
+    environments = comparison.runs.environments.reindex(run for m in comparison.methods for run in m.runs)
+    for text in filter(None, (seeds_text(comparison), tuned_text(comparison), environment_text(environments))):
         console.print(text, soft_wrap=True, markup=False)
     p_value = (
         f"p: {comparison.metrics[comparison.metric].label} vs. {comparison.baseline_label}, corrected by Holm's method"

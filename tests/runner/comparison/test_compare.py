@@ -228,6 +228,15 @@ def test_a_loss_that_was_not_finite_is_no_figure(two):
     assert found["optimizer=sgd"].estimates["final_top1"].mean == np.mean(SGD)
 
 
+def test_other_versions_of_torch_and_numbers_of_threads_are_named(trainopt, two):
+    assert "Runs differ" not in trainopt("compare", str(two)).out
+    for seed, (version, threads) in enumerate([("2.15.0", 4), ("2.14.1", 16), ("2.14.1", None)]):
+        environment = {"versions": {"torch": version}, "threads": threads}
+        made_up_run(two / f"x{seed}", seed, 80.0 + seed**2, choices={"optimizer": "x"}, environment=environment)
+    differ = "Runs differ in version of torch (2.14.1, 2.15.0) and number of threads (4, 16): "
+    assert differ in trainopt("compare", str(two), "--force").out
+
+
 def test_what_cannot_be_used_is_named_and_the_rest_compared(two):
     (two / "sgd0/summary.json").unlink()
     text = (two / "sgd1/metrics.jsonl").read_text()
