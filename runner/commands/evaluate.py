@@ -1,5 +1,6 @@
 """`trainopt evaluate RUN|CHECKPOINT …`: one checkpoint on a run's evaluation sets, or several as an ensemble."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import fmean
@@ -93,6 +94,7 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         rebuild_run,
         warn_of_other_records,
     )
+    from ..comparison.read import disagreements
     from ..records.checkpoint_files import holds_average
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
@@ -103,6 +105,8 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
     warn_of_other_records(folder, run.progress.step, rows)
+    for line in disagreements([folder]):
+        print(f"warning: {line}", file=sys.stderr)
     step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
     images = {kind: len(source) for kind, source in run.evaluation_sets.items()}
     if as_json:

@@ -200,6 +200,12 @@ def test_evaluate_gives_the_figures_of_the_run(trainopt, tmp_path):
     assert trainopt("evaluate", "outputs/a", "--checkpoint", "best").code == 0
     assert trainopt("evaluate", "outputs/a", "--checkpoint", "outputs/a/checkpoints/last.pt").out == result.out
     assert "no such checkpoint" in trainopt("evaluate", "outputs/a", "--checkpoint", "nowhere.pt").err
+    path = tmp_path / "outputs/a/summary.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"selected": content["selected"] | {"top1": 99.5}}))
+    other = trainopt("evaluate", "outputs/a")
+    assert other.out == result.out
+    assert "outputs/a has other values in summary.json than in metrics.jsonl: selected test top1 99.5 and " in other.err
     records = tmp_path / "outputs/a/metrics.jsonl"
     *others, last = (json.loads(line) for line in records.read_text().splitlines())
     records.write_text("".join(json.dumps(row) + "\n" for row in (*others, last | {"top1": 99.5})))
