@@ -154,6 +154,7 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
     vocabulary = Vocabulary([*folders, CONF])
     node: dict[str, Any] = dict(shipped(f"{CLUSTERS}/{scheduler}.yaml"))
     overrides = [parsed(text) for text in typed]
+    files: dict[str, str] = {}  # what messages about keys that were not typed begin with
     for option in (scheduler, *(str(value) for key, value in overrides if key == CLUSTERS)):
         path = vocabulary.file(CLUSTERS, option)
         if path is None:
@@ -162,12 +163,14 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
         content = settings_in(path)
         check_value(f"{path}: extra", content.get("extra", {}), f"{CLUSTERS}.extra")
         node |= {**content, "extra": {**node["extra"], **content.get("extra", {})}}
+        files |= dict.fromkeys(content, f"{path}: ")
     for key, value in overrides:
         name, _, below = key.removeprefix(f"{CLUSTERS}.").partition(".")
         if name == "extra" and (below or isinstance(value, dict)):  # as Hydra merges a section
             node["extra"] = {**node["extra"], **({below: value} if below else value)}
         elif key != CLUSTERS:
             node[key.removeprefix(f"{CLUSTERS}.")] = value
+            files.pop(key.removeprefix(f"{CLUSTERS}."), None)
     keys = list(kind.__dataclass_fields__)
     for key, value in node.items():
         if key not in keys:
@@ -177,8 +180,8 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
                 or nearest(f"{CLUSTERS}.{key}", [f"{CLUSTERS}.{name}" for name in keys])
                 or f"; with --to {scheduler} there are {', '.join(keys)}; others: {CLUSTERS}.extra={{{key}: VALUE}}"
             )
-            raise UserError(f"{CLUSTERS}.{key}: no such key{hint}")
-        check_value(f"{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")
+            raise UserError(f"{files.get(key, '')}{CLUSTERS}.{key}: no such key{hint}")
+        check_value(f"{files.get(key, '')}{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")
     texts: dict[str, Any] = {key: str(node[key]) for key in ("time", "memory") if node.get(key) is not None}
     return kind(**(node | texts))
 

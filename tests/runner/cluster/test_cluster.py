@@ -104,6 +104,8 @@ def test_options_of_sbatch_are_added_to_those_of_the_lab(tmp_path: Path) -> None
         (b"- gpus\n", "bad.yaml: holds no keys"),
         (b"# \xff\n", "bad.yaml: is no text in UTF-8"),
         (b"extra: [exclusive]\n", "bad.yaml: extra=.*: must be a section"),
+        (b"partiton: gpu\n", r"^/.*bad.yaml: cluster.partiton: no such key; did you mean cluster.partition"),
+        (b"cpus: many\n", r"^/.*bad.yaml: cluster.cpus=many: must be"),
         (b"memory: 16\n", "cluster.memory=16: is in megabytes without a unit; write 16G"),
     ],
 )
@@ -112,6 +114,9 @@ def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message
     (tmp_path / "cluster" / "bad.yaml").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_settings(["cluster=bad"], [tmp_path])
+    with pytest.raises(UserError, match=r"^cluster.cpus=few: must be"):
+        (tmp_path / "cluster" / "bad.yaml").write_text("cpus: 2\n")
+        read_settings(["cluster=bad", "cluster.cpus=few"], [tmp_path])
 
 
 def test_submissions_are_read_as_they_were_written(tmp_path: Path) -> None:
