@@ -38,6 +38,12 @@ OLD_ARRAY_LIMIT = 1001  # SLURM's default
 NO_GPUS = "Invalid generic resource"
 NO_REPLY = "timed out on send/recv"  # of a controller under load, which may have taken a job nevertheless
 SETUP_END = """trap 'echo "trainopt: cluster.setup: $BASH_COMMAND: ended the task with code $?" >&2' EXIT"""
+# At the time limit SIGTERM comes; it also does where a task is cancelled or preempted, which SLURM notes in the log.
+SETUP_LIMIT = (
+    f"""trap 'trap - EXIT; [ -z "${{{LIMIT_CAME}:-}}" ] || """
+    """echo "trainopt: cluster.setup: $BASH_COMMAND: the time limit came; give it a longer cluster.time" >&2; """
+    """exit 143' TERM"""
+)
 # SIGUSR2, ahead of the time limit, may come before Python handles it: env holds it back until then. It is ignored for
 # the milliseconds until env runs; and until Python does, where coreutils is older than 8.31, whose env cannot hold it.
 HOLD = ("trap '' USR2", "hold='env --default-signal=USR2 --block-signal=USR2'; $hold true 2>/dev/null || hold=")
@@ -253,6 +259,7 @@ def batch_script(path: Path, submission: Submission, settings: SlurmSettings, mo
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}",
         "set -e",
         SETUP_END,
+        SETUP_LIMIT,
     ]
     return "\n".join(["#!/bin/bash", *lines, *settings.setup, *HOLD, f"exec $hold {command}"]) + "\n"
 

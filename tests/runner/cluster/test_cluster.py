@@ -114,8 +114,8 @@ def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message
     (tmp_path / "cluster" / "bad.yaml").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_settings(["cluster=bad"], [tmp_path])
+    (tmp_path / "cluster" / "bad.yaml").write_text("cpus: 2\n")
     with pytest.raises(UserError, match=r"^cluster.cpus=few: must be"):
-        (tmp_path / "cluster" / "bad.yaml").write_text("cpus: 2\n")
         read_settings(["cluster=bad", "cluster.cpus=few"], [tmp_path])
 
 

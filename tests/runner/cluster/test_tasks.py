@@ -89,6 +89,23 @@ def test_a_line_of_setup_that_fails_ends_the_task(tmp_path: Path, line: str, cod
         assert ended.stderr.splitlines()[-1] == f"trainopt: cluster.setup: {line}: ended the task with code {code}"
 
 
+@pytest.mark.parametrize("is_limit", [True, False])
+def test_a_time_limit_that_comes_during_setup_is_named(tmp_path: Path, is_limit: bool) -> None:
+    settings = read_settings([f"cluster.setup=['touch {tmp_path}/begun','sleep 9']"], [], "slurm", SlurmSettings)
+    script = batch_script(tmp_path / "a.1.json", Submission("a.1", [], [["one"]]), settings, "module")
+    with subprocess.Popen(["bash", "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.001)
+        time.sleep(0.1)  # until the next line
+        if is_limit:
+            process.send_signal(signal.SIGUSR2)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    line = "trainopt: cluster.setup: sleep 9: the time limit came; give it a longer cluster.time"
+    assert printed.strip().endswith(line) if is_limit else "trainopt" not in printed
+
+
 def test_a_job_refuses_options_that_changed_since_it_was_submitted(
     trainopt: Callable[..., Any], submitted: tuple[Path, Path], tmp_path: Path
 ) -> None:
