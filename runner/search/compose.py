@@ -13,6 +13,7 @@ from ..config.explain import explain
 from ..config.options import CONF, Vocabulary
 from ..config.run_names import register_resolvers
 from ..system.errors import UserError
+from ..system.flags import config_dir_flags
 from ..system.hydra_compat import HydraSession, accept_sweeper
 from .lr_heuristic import LRHeuristicSweeper
 from .optuna_sweeper import OptunaSweeper
@@ -40,7 +41,7 @@ class Composer:
     @property
     def flags(self) -> list[str]:
         """The arguments that name the folders."""
-        return [word for folder in self.folders for word in ("--config-dir", str(folder))]
+        return config_dir_flags(self.folders)
 
     @contextmanager
     def composed(self, typed: list[str]) -> Iterator[DictConfig]:

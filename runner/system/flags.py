@@ -1,7 +1,7 @@
 """A parser of flags whose errors are errors of the user, in one line."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,11 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     parser = FlagParser("trainopt", add_help=False, allow_abbrev=False)
     add_config_dir(parser, str)
     return list(parser.parse_known_args(arguments)[0].config_dir)
+
+
+def config_dir_flags(folders: Iterable[Path]) -> list[str]:
+    """Returns the arguments that name folders of options."""
+    return [word for folder in folders for word in ("--config-dir", str(folder))]
 
 
 def add_config_dir(parser: "FlagParser", kind: Callable[[str], Any], help_text: str | None = None) -> None:

@@ -21,7 +21,7 @@ from ...sweeps.run_job import Job
 from ...sweeps.status import report_of
 from ...system.errors import UserError, refuse_unwritable
 from ...system.files import shown
-from ...system.flags import FlagParser, add_config_dir, existing_folder
+from ...system.flags import FlagParser, add_config_dir, config_dir_flags, existing_folder
 from ...system.hydra_compat import HydraSession
 from ..run import SweepResult, compose_and_run
 
@@ -55,7 +55,7 @@ def command(arguments: list[str], debug: bool) -> int:
     typed, overrides = split_arguments(options.overrides)
     scheduler = SCHEDULERS[options.to]
     settings = read_settings(typed, options.config_dir, options.to, scheduler.settings)
-    sweep = ["-m", *overrides, *(text for folder in options.config_dir for text in ("--config-dir", str(folder)))]
+    sweep = ["-m", *overrides, *config_dir_flags(options.config_dir)]
     is_new, jobs = True, []
 
     def plan(config: DictConfig) -> Path:

@@ -179,5 +179,7 @@ def test_the_estimate_follows_its_matrix_to_a_gpu():
             Q = torch.empty(2, 2, dtype=torch.float64, device="cuda")
         except RuntimeError:
             pytest.skip("this torch has no tensors of a GPU that is not there")
-        estimate = CurvatureEstimate(torch.empty(3, device="cuda"), {}, 5)
+        state = {}
+        estimate = CurvatureEstimate(torch.empty(3, device="cuda"), state, 5)
         estimate.update(Model(Q, -1.0, 2.0, torch.zeros(2, dtype=torch.float64)), 1.0)
+    assert state["subspace_curvature"].device.type == "cuda"
