@@ -187,6 +187,9 @@ def _composition(error: Exception, overrides: list[str], vocabulary: Vocabulary)
         renamed = new_key(key, vocabulary.keys(choices))
         if renamed:
             return f"{key}: is now {renamed}"
+        not_taken = None if sign == "~" else _not_taken(key, choices, overrides, vocabulary)
+        if not_taken is not None:
+            return not_taken
         if "No match in the defaults list" in text or text.startswith("Could not override"):
             return _unknown(key, value, choices, overrides, vocabulary)
         for pattern, line in LINES.items():
@@ -196,6 +199,22 @@ def _composition(error: Exception, overrides: list[str], vocabulary: Vocabulary)
             return f"{override}: there is nothing to delete{nearest(key, vocabulary.keys(choices))}"
         return f"{override}: {text}"
     return text
+
+
+def _not_taken(key: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str | None:
+    """Returns the line about a key of a group that the class of the user's own does not take; None where it may."""
+    group, _, name = key.rpartition(".")
+    target = next((value for _, k, value in map(split_override, overrides) if k == f"{group}._target_"), None)
+    if target is None or group not in vocabulary.groups or name in ("_target_", *vocabulary.common_keys(group)):
+        return None
+    from .instantiate import arguments_of, takes_any  # imports torch
+
+    arguments, known = arguments_of(target, group), vocabulary.keys(choices)
+    if name in arguments or takes_any(target):
+        return None
+    keys = [f"{group}.{argument}" for argument in arguments]
+    right = ", ".join(k if k in known else f"+{k}" for k in keys) or "none"
+    return f"{key}: {target} takes no {name}; its arguments are {right}"
 
 
 def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:

@@ -213,6 +213,11 @@ def arguments_of(target: str, section: str) -> dict[str, str]:
     }
 
 
+def takes_any(target: str) -> bool:
+    """Returns whether the class or function of that dotted name takes arguments of any name."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(get_object(target)).parameters.values())
+
+
 def takes(target: str, argument: str) -> bool:
     """Returns whether the class or function of that dotted name has an argument."""
     return argument in inspect.signature(get_object(target)).parameters

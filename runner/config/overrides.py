@@ -258,8 +258,13 @@ def config_folders(arguments: list[str]) -> list[Path]:
     return [Path(folder) for folder in config_dirs(arguments) if Path(folder).is_dir()]
 
 
-def hint(key: str, value: str = "VALUE") -> str | None:
+def hint(key: str, value: str = "VALUE", known: Sequence[str] | None = None) -> str | None:
     """Returns what is typed here for a key that other programs have; None where the key is unknown there, too.
+
+    Args:
+        key: as typed.
+        value: as typed.
+        known: the keys that the section of the key has; None: any.
 
     >>> hint("trainer.max_epochs", "3"), hint("batch-size")
     ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
@@ -278,8 +283,9 @@ def hint(key: str, value: str = "VALUE") -> str | None:
     here = KEY_OF_NAME.get(name.partition(".")[0].lower().replace("-", "_"))
     if here is None:
         return None
-    if here.partition("=")[0] == key:  # the key is right, but not for a class of the user's
-        return None
+    right = here.partition("=")[0]
+    if right == key or (known is not None and right.rpartition(".")[0] == section and right not in known):
+        return None  # a class of the user's does not take it
     group = here.removesuffix("={}")
     has_classes = group in default_choices() and group != "model"  # networks of timm have dots in their names
     if has_classes and is_dotted(value):

@@ -285,7 +285,7 @@ def unknown_key(key: str, known: list[str], value: str = "VALUE") -> str:
         return f"{key}: is now {renamed}"
     shown = [k for k in known if not k.endswith("._target_")]
     all_known = f"; known are {', '.join(shown)}" if shown else ""
-    return f"{key}: unknown key{hint(key, value) or nearest(key, shown) or all_known}"
+    return f"{key}: unknown key{hint(key, value, known) or nearest(key, shown) or all_known}"
 
 
 def satisfies(value: Any, rule: str) -> bool:

@@ -51,6 +51,7 @@ from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
+from .closure import CALLING
 from .compatibility import check_data, check_run, check_takes_inputs
 from .graphs.choice import check_graphs
 from .graphs.compilation import compiled
@@ -329,8 +330,7 @@ def check_step(optimizer: Any) -> None:
         if callable(step):
             signature(step).bind(None)
     except TypeError as error:
-        name = type(optimizer).__name__
-        raise UserError(f"optimizer: {name}.step takes no closure ({error}); write step(self, closure=None)") from error
+        raise UserError(f"optimizer: {type(optimizer).__name__}.step takes no closure ({error}); {CALLING}") from error
     except ValueError:  # a signature that Python cannot tell
         return
 

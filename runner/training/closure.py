@@ -12,6 +12,8 @@ from ..state.objective import Output
 from ..state.run import Run
 from .divergence import Diverged, FiniteCheck
 
+CALLING = "begin step(self, closure) with: with torch.enable_grad(): loss = closure()"
+
 
 class TrainingClosure:
     """Returns the loss of the current batch, with gradients in place unless the optimizer needs the graph.

@@ -1,6 +1,7 @@
 """The training loop: one function, to be read from top to bottom."""
 
 from contextlib import closing
+from traceback import walk_tb
 
 from ..probes.probes import Probes
 from ..regularizers.regularizers import Regularizers
@@ -8,9 +9,10 @@ from ..state.checkpoint import check_state
 from ..state.recorder import Recorder, SilentRecorder
 from ..state.run import Run
 from ..system.display import Display
+from ..system.errors import UserError, one_line
 from ..system.interrupt import Interrupt
 from .batch_control import BatchController
-from .closure import TrainingClosure
+from .closure import CALLING, TrainingClosure
 from .divergence import NoticedLate, finite_check
 from .evaluator import Evaluator
 from .graphs.beside import batches_of
@@ -28,7 +30,7 @@ def train(run: Run, recorder: Recorder, display: Display, interrupt: Interrupt) 
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite, and the update was not made; or a weight is not.
-        RuntimeError: the optimizer made its first step without a gradient.
+        UserError: the optimizer made its first step without a gradient.
         TypeError: a checkpoint cannot hold the optimizer's state.
     """
     check = finite_check(run)
@@ -62,9 +64,10 @@ def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interr
         for batch in batches_of(run):
             closure.batch = batch
             probes.before_step(batch)
-            update.step(closure)
             if progress.step == 0:
-                check_first_step(run)
+                make_first_step(run, closure)
+            else:
+                update.step(closure)
             progress.advance(batch)
             progress.count_products(optimizer.last_step)
             if run.averaged is not None:
@@ -87,10 +90,18 @@ def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interr
                 check.keep("evaluate" in due)
 
 
-def check_first_step(run: Run) -> None:
-    """Refuses an optimizer whose first step made no gradients, or left a state that checkpoints cannot hold."""
+def make_first_step(run: Run, closure: TrainingClosure) -> None:
+    """Makes the first step; refuses an optimizer that makes no gradients, or a state that checkpoints cannot hold."""
+    without_gradients = f"optimizer: {type(run.optimizer).__name__}.step {NO_GRADIENTS}"
+    try:
+        run.update.step(closure)
+    except (AttributeError, TypeError) as error:  # as of p.grad.sign()
+        in_closure = any(frame.f_locals.get("self") is closure for frame, _ in walk_tb(error.__traceback__))
+        if run.progress.gradients > 0 or in_closure or "NoneType" not in str(error):
+            raise
+        raise UserError(f"{without_gradients} ({one_line(error)}); {CALLING}") from error
     if run.progress.gradients == 0:
-        raise RuntimeError(f"{type(run.optimizer).__name__}.step {NO_GRADIENTS}")
+        raise UserError(f"{without_gradients}; {CALLING}")
     check_state(run.optimizer)
 
 

@@ -167,9 +167,18 @@ CASES = [
     ("batching._target_=abc", "batching._target_=abc: is no class or function"),
     (
         "optimizer._target_=torch.optim.Adagrad optimizer.betas=1",
-        "for a class of your own write +optimizer.betas=",
+        "optimizer.betas: torch.optim.Adagrad takes no betas; its arguments are optimizer.lr, +optimizer.lr_decay, ",
+    ),
+    (
+        "optimizer._target_=torch.optim.Adagrad +optimizer.momentum=0.9",
+        "optimizer.momentum: torch.optim.Adagrad takes no momentum; its arguments are optimizer.lr, ",
+    ),
+    (
+        "optimizer._target_=torch.optim.Adagrad optimizer.lr_decay=1",
+        "for a class of your own write +optimizer.lr_decay=",
     ),
     ("optimizer._target_=torch.optim.Adagrad +optimizer.betas=1", "optimizer.betas: unknown key; known are "),
+    ("optimizer._target_=torch.optim.LBFGS +optimizer.wd=1", "optimizer.wd: unknown key; known are optimizer.lr, "),
     # what is no configuration at all
     ("optimizer=[sgd", "optimizer=[sgd: cannot be read as key=value"),
     ("data.root=${nothing.here}", "Interpolation key 'nothing.here' not found"),

@@ -73,18 +73,55 @@ class Idle(torch.optim.SGD):
         """Does nothing."""
 
 
+class Blind(torch.optim.SGD):
+    """An optimizer whose step takes gradients for given."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Goes along the sign of the gradient."""
+        for p in self.param_groups[0]["params"]:
+            p.sub_(p.grad.sign())
+
+
 def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(trainopt, tmp_path, monkeypatch):
     import helpers.fixtures
 
     monkeypatch.setattr(helpers.fixtures, "Idle", Idle, raising=False)
+    monkeypatch.setattr(helpers.fixtures, "Blind", Blind, raising=False)
     run = ("model=mlp", "data.limit=40", "duration=3steps", "logger=none", "run.name=idle")
     result = trainopt(*run, "optimizer._target_=helpers.fixtures.Idle")
-    assert result.code == 1
-    assert "Idle.step does not call the closure, which makes gradients" in result.err
+    assert result.code == 2
+    right = "begin step(self, closure) with: with torch.enable_grad(): loss = closure()\n"
+    assert "optimizer: Idle.step does not call the closure, which makes gradients" in result.err
+    assert result.err.endswith(right)
     assert summary(tmp_path / "outputs/idle")["steps"] == 0
+    result = trainopt(*run[:-1], "run.name=blind", "optimizer._target_=helpers.fixtures.Blind")
+    assert result.code == 2
+    assert result.err.startswith("trainopt: optimizer: Blind.step does not call the closure, which makes gradients")
+    assert result.err.endswith(f" ('NoneType' object has no attribute 'sign'); {right}")
     monkeypatch.setattr(Idle, "step", torch.optim.SGD.step)
     assert trainopt(*run, "optimizer._target_=helpers.fixtures.Idle").code == 0
     assert summary(tmp_path / "outputs/idle")["gradients"] == 3
+
+
+class Lost(torch.nn.Linear):
+    """A network that uses what is not there while it is trained."""
+
+    def __init__(self, num_classes):
+        super().__init__(64, num_classes)
+
+    def forward(self, images):
+        """Returns the logits."""
+        return super().forward(images.flatten(1)) + (None.shift if self.training else 0)
+
+
+def test_an_error_of_the_network_is_not_one_of_the_optimizer(trainopt, monkeypatch):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, "Lost", Lost, raising=False)
+    result = trainopt("model._target_=helpers.fixtures.Lost", "data.limit=40", "duration=3steps", "logger=none")
+    assert result.code == 1
+    assert "the run failed: AttributeError: 'NoneType' object has no attribute 'shift'" in result.err
 
 
 class Alone(torch.optim.SGD):
@@ -100,7 +137,7 @@ def test_an_optimizer_whose_step_takes_no_closure_is_refused(trainopt, monkeypat
     monkeypatch.setattr(helpers.fixtures, "Alone", Alone, raising=False)
     result = trainopt("model=mlp", "optimizer._target_=helpers.fixtures.Alone")
     assert result.code == 2
-    assert "optimizer: Alone.step takes no closure (too many positional arguments); write step(self, " in result.err
+    assert "optimizer: Alone.step takes no closure (too many positional arguments); begin step(self, clos" in result.err
 
 
 class Forgetful(torch.optim.SGD):
