@@ -105,14 +105,14 @@ def test_an_optimizer_that_does_not_call_the_closure_fails_at_its_first_step(tra
 
 
 class Lost(torch.nn.Linear):
-    """A network that uses what is not there while it is trained."""
+    """A network that uses what is not there when it is trained."""
 
     def __init__(self, num_classes):
         super().__init__(64, num_classes)
 
     def forward(self, images):
         """Returns the logits."""
-        return super().forward(images.flatten(1)) + (None.shift if self.training else 0)
+        return super().forward(images.flatten(1)) + (None.shift if torch.is_grad_enabled() else 0)
 
 
 def test_an_error_of_the_network_is_not_one_of_the_optimizer(trainopt, monkeypatch):
