@@ -80,10 +80,10 @@ def ranking_note(ranking: Ranking) -> str:
     return (
         f"The score is AlgoPerf's: the integral of the performance profile over τ from 1 to {TAU_MAX:g} on a linear"
         f" axis, divided by {TAU_MAX - 1:g}. It is 1 for a submission that is the fastest on every workload, and"
-        f" depends on which submissions take part. Ranked by {ranking.axis}: {COSTS[ranking.axis]}. {interval} Relative speed:"
-        " the cost of the fastest submission, by its median study, over that of a study, 0 for a miss; IQM: the mean of"
-        " the middle half over workloads that are not held out and studies. P: how likely a study is faster than one of"
-        f" {ranking.labels[ranking.baseline]} on such a workload drawn at random, a tie counted half."
+        f" depends on which submissions take part. Ranked by {ranking.axis}: {COSTS[ranking.axis]}. {interval} Relative"
+        " speed: the cost of the fastest submission, by its median study, over that of a study, 0 for a miss; IQM: the"
+        " mean of the middle half over workloads that are not held out and studies. P: how likely a study is faster"
+        f" than one of {ranking.labels[ranking.baseline]} on such a workload drawn at random, a tie counted half."
     )
 
 
