@@ -37,7 +37,13 @@ class Convolution(LayerCall):
         shape: of the weights, (O, C / groups, ...).
         stride, padding, dilation: per dimension.
         groups: their number.
+
+    Attributes:
+        returns_sum: whether the forms are those of rows alone, and return the sum of the weights' rows, which is the
+            gradient of the weights.
     """
+
+    returns_sum = False
 
     def __init__(
         self,
@@ -75,7 +81,7 @@ class Convolution(LayerCall):
         if all(s == 1 for s in self.stride):
             names.insert(0 if self._suits_shifts(x, dy) else 1, "shifted")
         forms = {name: self._by_rows(x, dy, block, name) for name in names}
-        if self.groups > 1:
+        if self.groups > 1 or self.returns_sum:
             return forms
 
         def by_pairs(total: GramAccumulator) -> None:
@@ -100,13 +106,40 @@ class Convolution(LayerCall):
         return ["groups", "unfold"] if groups_first else ["unfold", "groups"]
 
     def _by_rows(self, x: Tensor, dy: Tensor, block: int, name: str) -> Form:
-        def form(total: GramAccumulator) -> None:
+        def form(total: GramAccumulator) -> Tensor | None:
+            sums = []
             for rows in self._weight_rows(x, dy, block, name):
+                if self.returns_sum:
+                    sums.append(rows.new_ones(len(rows)) @ rows)  # faster than a sum over the first dimension
                 total.add(rows)
             if self.bias is not None:
                 total.add(dy.flatten(2).sum(2))
+            return self._sum_of_rows(sums, name) if sums else None
 
         return form
+
+    def has_few_pairs(self, outputs: Tensor) -> bool:
+        """Returns whether the comparison of pairs is the form of the table."""
+        return next(iter(self.forms(self.inputs, outputs))) == "pairs"
+
+    def weight_gradient(self, dy: Tensor) -> Tensor:
+        """Returns the gradient of the weights, computed without rows."""
+        dtype = torch.promote_types(self.inputs.dtype, dy.dtype)
+        x, no_margin = self.inputs.to(dtype), [0] * (dy.dim() - 2)
+        options = (self.stride, self.padding, self.dilation, False, no_margin, self.groups, [False, True, False])
+        return aten.convolution_backward(dy.to(dtype), x, x.new_empty(self.shape), None, *options)[1]
+
+    def _sum_of_rows(self, sums: list[Tensor], name: str) -> Tensor:
+        """Returns the gradient of the weights from sums of what `_weight_rows` yields."""
+        if name != "shifted":
+            return torch.cat(sums).view(self.shape)
+        lines, taps, width = self.shape[2], self.shape[3:].numel(), self.shape[1]
+        parts = []
+        for first in range(0, len(sums), lines):
+            groups = 1 if self.groups == 1 else sums[first].numel() * self.groups // (taps * width * self.shape[0])
+            by_line = torch.stack(sums[first : first + lines]).view(lines, groups, taps, -1, width)
+            parts.append(by_line.permute(1, 3, 4, 0, 2).flatten(0, 1))
+        return torch.cat(parts).reshape(self.shape)
 
     def _weight_rows(self, x: Tensor, dy: Tensor, block: int, name: str) -> Iterator[Tensor]:
         """Yields the rows (B, columns) of the weights, of as many output channels or groups as fit into a block."""

@@ -4,6 +4,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .accumulator import GramAccumulator
 from .layers import Form
@@ -29,8 +30,8 @@ class FormBenchmark:
     def __init__(self) -> None:
         self._timings: dict[str, dict[str, Any]] = {}  # by layer: `batches`, and the least `seconds` by form
 
-    def add(self, total: GramAccumulator, layer: str, forms: dict[str, Form]) -> None:
-        """Adds a layer's term.
+    def add(self, total: GramAccumulator, layer: str, forms: dict[str, Form]) -> Tensor | None:
+        """Adds a layer's term; returns what the form returns.
 
         Args:
             total: the sum.
@@ -38,7 +39,7 @@ class FormBenchmark:
             forms: by name, first the one that counts while all are timed.
         """
         chosen = next(iter(forms)) if len(forms) == 1 else self._choose(total, layer, forms)
-        forms[chosen](total)
+        return forms[chosen](total)
 
     def _choose(self, total: GramAccumulator, layer: str, forms: dict[str, Form]) -> str:
         """Returns the name of the form to use; times all of them on the first batches."""

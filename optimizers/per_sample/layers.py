@@ -14,7 +14,8 @@ from .accumulator import GramAccumulator
 
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
-Form = Callable[[GramAccumulator], None]  # adds rows times their transpose
+# adds rows times their transpose; returns the sum of the weights' rows, where the call says so
+Form = Callable[[GramAccumulator], Tensor | None]
 
 BLOCK = 3 * 2**20  # entries of rows that are in memory at a time
 FEW = 8  # times the multiplications of rows, up to which comparing pairs of positions may be the faster form

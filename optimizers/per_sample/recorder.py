@@ -5,6 +5,8 @@
 While `GramRecorder` records, each layer's call in the network's forward pass registers a hook on its output. When the
 backward pass reaches the hook, the layer's term of G is computed from its input and the gradient of its output, and
 both are released. So J is never in memory as a whole, and the step computes the same numbers as without.
+
+Or the step takes the gradients of convolutions from there, as sums of rows, in place of computing them a second time.
 """
 
 from collections import Counter
@@ -19,12 +21,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ..compat_torch import attention_in_parts, base_of
-from ..functional_signatures import SIGNATURES
+from ..functional_signatures import SIGNATURES, ConvolutionArguments
 from ..shard import WHOLE, Shard
 from .accumulator import GramAccumulator
+from .convolution import Convolution
 from .form_benchmark import FormBenchmark
 from .functional import CALLS, LAYERS, PARAMETERS, projection
 from .layers import BLOCK, LayerCall
+from .shared_gradient import SharedGradient
 
 Key = tuple[int, int]  # of a parameter, or of a part of it that is used as one: its id and its offset
 
@@ -54,13 +58,20 @@ class GramRecorder:
             same pass gives the same bits.
         shard: the part of the batch that the passes are of. G is that of the whole batch: inputs of layers and
             gradients at their outputs are gathered, one layer after another.
+        share_gradients: the caller's backward pass takes the gradients of convolutions' weights from their rows. They
+            are the same up to rounding, and cannot be differentiated. Not for a part of a batch.
 
     Raises:
         ValueError: a trained parameter is one of another layer.
     """
 
     def __init__(
-        self, network: nn.Module, block: int = BLOCK, benchmark: FormBenchmark | None = None, shard: Shard = WHOLE
+        self,
+        network: nn.Module,
+        block: int = BLOCK,
+        benchmark: FormBenchmark | None = None,
+        shard: Shard = WHOLE,
+        share_gradients: bool = False,
     ):
         for name, module in network.named_modules():
             trained = {n for n, p in module.named_parameters(recurse=False) if p.requires_grad}
@@ -73,6 +84,7 @@ class GramRecorder:
                 )
         self._network = network
         self._block, self._benchmark, self._shard = block, benchmark, shard
+        self._share_gradients = share_gradients
         self._hooks: list[RemovableHandle] = []
         self._modes: list[_LayerCallMode] = []
         self._last_pass: _Pass | None = None
@@ -137,7 +149,8 @@ class GramRecorder:
     def _enter(self, network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         inputs = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
         samples = 0 if inputs is None else len(inputs)
-        mode = _LayerCallMode(_Pass(samples, self._block, self._benchmark, self._accept, self._ends, self._shard))
+        forward_pass = _Pass(samples, self._block, self._benchmark, self._accept, self._ends, self._shard)
+        mode = _LayerCallMode(forward_pass, self._share_gradients and self._ends is None)
         self._modes.append(mode)
         mode.__enter__()
 
@@ -154,18 +167,23 @@ class GramRecorder:
 class _LayerCallMode(TorchFunctionMode):
     """A context that gives calls of layers to a `_Pass`."""
 
-    def __init__(self, forward_pass: "_Pass"):
+    def __init__(self, forward_pass: "_Pass", share_gradients: bool):
         super().__init__()
-        self._pass = forward_pass
+        self._pass, self._share_gradients = forward_pass, share_gradients
         self._calls = CALLS
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
+        if func not in self._calls:
+            return func(*args, **kwargs)
+        arguments = SIGNATURES[func](*args, **kwargs)
+        if self._share_gradients and self._pass.is_convolution(arguments):
+            return self._pass.convolve(func, arguments)
         outputs = func(*args, **kwargs)
-        if func in self._calls and outputs.requires_grad:
-            self._pass.record(self._calls[func](outputs, SIGNATURES[func](*args, **kwargs)), outputs)
+        if outputs.requires_grad:
+            self._pass.record(self._calls[func](outputs, arguments), outputs)
         return outputs
 
     def _attention(self, query: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -220,6 +238,32 @@ class _Pass:
         elif params:
             self._is_complete = False  # what follows may depend on trained parameters through this call alone
 
+    def is_convolution(self, arguments: Any) -> bool:
+        """Returns whether these are the arguments of a convolution with trained weights and the whole batch."""
+        if not (isinstance(arguments, ConvolutionArguments) and torch.is_grad_enabled()):
+            return False
+        x, weight = arguments.input, arguments.weight
+        return weight.requires_grad and weight.is_leaf and x.dim() == weight.dim() and len(x) == self.samples
+
+    def convolve(self, func: Callable[..., Tensor], arguments: ConvolutionArguments) -> Tensor:
+        """Returns the outputs of a convolution, and records its call; its weights get their gradient from the rows."""
+        inputs, weight = arguments.input, arguments.weight
+        outputs = func(*arguments._replace(weight=weight.detach()))
+        self.uses.update(map(_key, CALLS[func](outputs, arguments).parameters()))
+        arguments = arguments._replace(input=weight)  # the inputs are not to be kept after the backward pass
+        pending = [True]  # empty once the rows were recorded
+
+        def gradient_of(x: Tensor, dy: Tensor) -> Tensor:
+            call, gradient = CALLS[func](dy, arguments._replace(input=x)), None
+            assert isinstance(call, Convolution)
+            if pending and self._accept(self):
+                pending.clear()
+                call.returns_sum = not call.has_few_pairs(dy)
+                gradient = self._record_gradient(call, dy)
+            return call.weight_gradient(dy) if gradient is None else gradient
+
+        return SharedGradient.apply(outputs, weight, inputs.detach(), gradient_of)
+
     def gram(self) -> Tensor:
         """Returns G."""
         assert self._accumulator is not None  # as a gradient was recorded
@@ -229,12 +273,11 @@ class _Pass:
         self._shared = {}
         return self._accumulator.total() * len(self._accumulator.matrix) ** 2
 
-    def _record_gradient(self, call: LayerCall, dy: Tensor) -> None:
-        """Adds a call's term of G."""
+    def _record_gradient(self, call: LayerCall, dy: Tensor) -> Tensor | None:
+        """Adds a call's term of G; returns the sum of its weights' rows, where the call says so."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(dy.device.type):
             with torch.no_grad(), torch.autocast(dy.device.type, enabled=False):
-                self._record_gradient(call, dy)
-            return
+                return self._record_gradient(call, dy)
         if self._accumulator is None:
             dtype = torch.promote_types(torch.promote_types(dy.dtype, call.inputs.dtype), torch.float32)
             self._accumulator = GramAccumulator(self._shard.span(self.samples)[1], dtype, dy.device)
@@ -242,16 +285,14 @@ class _Pass:
         x = call.inputs = self._shard.gather(call.inputs)
         if x.dtype is not dtype or dy.dtype is not dtype:
             x, dy = x.to(dtype), dy.to(dtype)
-        self._add(self._accumulator, call, x, dy)
+        return self._add(self._accumulator, call, x, dy)
 
-    def _add(self, total: GramAccumulator, call: LayerCall, x: Tensor, dy: Tensor) -> None:
+    def _add(self, total: GramAccumulator, call: LayerCall, x: Tensor, dy: Tensor) -> Tensor | None:
         if all(self.uses[_key(p)] == 1 for p in call.parameters()):
             forms = call.forms(x, dy, self._block)
             if self._benchmark is None:
-                next(iter(forms.values()))(total)
-            else:
-                self._benchmark.add(total, call.describe(x, dy), forms)
-            return
+                return next(iter(forms.values()))(total)
+            return self._benchmark.add(total, call.describe(x, dy), forms)
         blocks: dict[Key, list[Tensor]] = {}
         for param, rows in call.rows(x, dy, self._block):
             if self.uses[_key(param)] == 1:
@@ -264,6 +305,7 @@ class _Pass:
                     rows.add_(more)
             else:
                 self._shared[key] = new
+        return None
 
 
 def _key(param: Tensor) -> Key:

@@ -105,8 +105,11 @@ ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {  # by the class, as in RENAMED_AR
         "optimizer.weight_decay": 0.0,
     },
     "optimizers.Newton": {"optimizer.weight_decay": 0.0},
-    "runner.probes.FisherProbe": {"probe.fisher.benchmark": False},
-    "runner.probes.GradientNoiseProbe": {"probe.gradient_noise.benchmark": False},
+    "runner.probes.FisherProbe": {"probe.fisher.benchmark": False, "probe.fisher.share_gradients": False},
+    "runner.probes.GradientNoiseProbe": {
+        "probe.gradient_noise.benchmark": False,
+        "probe.gradient_noise.share_gradients": False,
+    },
     "data.image_folder": {"data.test": None, "data.check": False, "data.on_error": "stop", "data.max_value": None},
 }
 

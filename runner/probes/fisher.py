@@ -43,6 +43,7 @@ class FisherProbe(Probe):
             smallest.
         spectrum: also write all singular values into the row, as `spectrum`, including zeros.
         benchmark: choose each layer's form of computation by timing; see `StepGram`.
+        share_gradients: the step takes gradients from the measurement; see `StepGram`.
 
     Attributes:
         last: the values of the last row, with its `step`; empty before the first.
@@ -62,12 +63,14 @@ class FisherProbe(Probe):
         zero_below: float = 1e-4,
         spectrum: bool = False,
         benchmark: bool = False,
+        share_gradients: bool = False,
     ):
         check_rows(rows)
         if not 0 <= zero_below < 1:
             raise ValueError(f"zero_below={zero_below}: must be in [0, 1)")
         self.every, self.each_epoch, self.rows = every, each_epoch, rows
-        self.zero_below, self.spectrum, self.benchmark = zero_below, spectrum, benchmark
+        self.zero_below, self.spectrum = zero_below, spectrum
+        self.benchmark, self.share_gradients = benchmark, share_gradients
         self.last: dict[str, Any] = {}
         self.gram: Tensor | None = None
         self._conditions, self._sum_of_conditions = 0, 0.0
@@ -75,7 +78,7 @@ class FisherProbe(Probe):
 
     def attach(self, run: Run) -> None:
         """Prepares the recording; ValueError where the network has no per-sample gradients."""
-        self._step_gram = StepGram.of(run, self.rows, self.benchmark)
+        self._step_gram = StepGram.of(run, self.rows, benchmark=self.benchmark, share_gradients=self.share_gradients)
         self.records_step = self._step_gram.records_step
 
     def before_step(self, run: Run, batch: Batch) -> None:

@@ -44,6 +44,7 @@ class GradientNoiseProbe(Probe):
         rows: "batch" or "own_loss"; without batch norm the two differ in cost only.
         smoothing: weight of the past in the moving averages, in [0, 1).
         benchmark: choose each layer's form of computation by timing; see `StepGram`.
+        share_gradients: the step takes gradients from the measurement; see `StepGram`.
 
     Attributes:
         last: the values of the last row, with its `step`; empty before the first.
@@ -61,19 +62,20 @@ class GradientNoiseProbe(Probe):
         rows: str = "batch",
         smoothing: float = 0.9,
         benchmark: bool = False,
+        share_gradients: bool = False,
     ):
         check_rows(rows)
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing={smoothing}: must be in [0, 1)")
         self.every, self.each_epoch, self.rows, self.smoothing = every, each_epoch, rows, smoothing
-        self.benchmark = benchmark
+        self.benchmark, self.share_gradients = benchmark, share_gradients
         self.last: dict[str, Any] = {}
         self._variance = self._norm_sq = 0.0  # averages that begin at 0: both are biased by the same factor
         self._previous: list[Tensor | None] = []  # gradients of the step before
 
     def attach(self, run: Run) -> None:
         """Prepares the recording; ValueError where the network has no per-sample gradients."""
-        self._step_gram = StepGram.of(run, self.rows, self.benchmark)
+        self._step_gram = StepGram.of(run, self.rows, benchmark=self.benchmark, share_gradients=self.share_gradients)
         self.records_step = self._step_gram.records_step
         self._params = [p for p in run.network.parameters() if p.requires_grad]
 

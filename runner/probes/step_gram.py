@@ -36,16 +36,18 @@ class StepGram:
         rows: "batch" or "own_loss".
         benchmark: time the forms of each layer on the first two matrices, and use the fastest from then on; otherwise
             a fixed table of shapes says the form.
+        share_gradients: the step takes the gradients of convolutions' weights from the rows.
 
     Attributes:
         records_step: whether it records the step's own pass.
+        options: `benchmark` and `share_gradients`.
 
     Raises:
-        ValueError: the network is a test function, or has a layer without per-sample gradients; or `benchmark` is not
-            for this run.
+        ValueError: the network is a test function, or has a layer without per-sample gradients; or `benchmark` or
+            `share_gradients` is not for this run.
     """
 
-    def __init__(self, run: Run, rows: str, benchmark: bool = False):
+    def __init__(self, run: Run, rows: str, benchmark: bool = False, share_gradients: bool = False):
         if run.objective.returns_loss:
             raise ValueError("measures per-sample gradients, and a test function has no samples; leave it out")
         if rows == "own_loss" and not run.objective.loss.gives_samples:
@@ -67,33 +69,43 @@ class StepGram:
                 )
             if run.batch_norm == "local":
                 raise ValueError("batch_norm=local: a row depends on one process's part of the batch; give global")
-        self._recorder = GramRecorder(self._network, benchmark=self._forms, shard=run.shard)
+        self.options = {"benchmark": benchmark, "share_gradients": share_gradients}
+        self._recorder = GramRecorder(
+            self._network, benchmark=self._forms, shard=run.shard, share_gradients=share_gradients
+        )
         self._observation = ExitStack()  # of the objective, until the step's first pass is recorded
         self._is_recording = False
         self._step: int | None = None
         self._gram: Tensor | None = None
         in_parts = run.gradient.accumulation_steps > 1
         self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled or in_parts)
+        if share_gradients and not (self.records_step and run.shard.is_whole):
+            raise ValueError(
+                "share_gradients=true: only where the probe measures the step's own pass: not with rows=own_loss,"
+                " compile=true, accumulation_steps, several processes, or an optimizer that differentiates the"
+                " gradient; give false"
+            )
 
     @classmethod
-    def of(cls, run: Run, rows: str, benchmark: bool) -> "StepGram":
+    def of(cls, run: Run, rows: str, **options: bool) -> "StepGram":
         """Returns the object that the probes of a run share.
 
+        Args:
+            run: as of the class.
+            rows: as of the class.
+            options: `benchmark` and `share_gradients`.
+
         Raises:
-            ValueError: another probe that shares it has another `benchmark`.
+            ValueError: another probe that shares it has other options.
         """
         if rows not in run.step_grams:
-            run.step_grams[rows] = cls(run, rows, benchmark)
+            run.step_grams[rows] = cls(run, rows, **options)
         shared = run.step_grams[rows]
-        if benchmark != shared.is_benchmarked:
-            one, other = (str(b).lower() for b in (benchmark, not benchmark))
-            raise ValueError(f"benchmark={one}: another probe with rows={rows} has {other}; give both the same")
+        for name, value in options.items():
+            if value != shared.options[name]:
+                one, other = (str(b).lower() for b in (value, not value))
+                raise ValueError(f"{name}={one}: another probe with rows={rows} has {other}; give both the same")
         return shared
-
-    @property
-    def is_benchmarked(self) -> bool:
-        """Whether the forms are timed."""
-        return self._forms is not None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns `forms`, what was timed; nothing where the table says the forms."""

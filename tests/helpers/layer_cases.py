@@ -81,6 +81,21 @@ CASES = {
 }
 
 
+class Twice(nn.Module):
+    """Layers that are used more than once."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.norm = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.linear = nn.Linear(16, 16)
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(torch.tanh(self.first(x))))
+        x = self.norm(self.conv(torch.tanh(x))).mean((2, 3))
+        return self.last(self.linear(torch.tanh(self.linear(x))))
+
+
 def case(name, train=True):
     """A network in float64 with weights that are not special, inputs and targets."""
     torch.manual_seed(0)

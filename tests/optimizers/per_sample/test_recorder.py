@@ -10,27 +10,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 from helpers.layer_cases import SAMPLES as B
-from helpers.layer_cases import case
+from helpers.layer_cases import Twice, case
 from helpers.references import close, expected_gram, numbers, rows_of
 from trainopt.models import ResNet
 from trainopt.optimizers import gradient_gram
 from trainopt.optimizers.per_sample.gram import own_loss_gram
 from trainopt.optimizers.per_sample.recorder import GramRecorder
-
-
-class Twice(nn.Module):
-    """Layers that are used more than once."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.conv, self.norm = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
-        self.linear = nn.Linear(16, 16)
-        self.last = nn.Linear(16, 4)
-
-    def forward(self, x):
-        x = self.norm(self.conv(torch.tanh(self.first(x))))
-        x = self.norm(self.conv(torch.tanh(x))).mean((2, 3))
-        return self.last(self.linear(torch.tanh(self.linear(x))))
 
 
 def test_rows_of_shared_weights_add_up_before_they_are_multiplied():

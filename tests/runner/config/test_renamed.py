@@ -88,8 +88,9 @@ def test_the_first_names_are_those_before_all_changes():
 
 def test_a_later_argument_of_a_probe_changes_no_fingerprint_and_is_filled_in():
     target = "trainopt.runner.probes.FisherProbe"
-    values = {"probe.fisher._target_": target, "probe.fisher.benchmark": False}
-    assert "probe.fisher.benchmark" not in with_first_names(dict(values))
+    added = {"benchmark": False, "share_gradients": False}
+    values = {"probe.fisher._target_": target} | {f"probe.fisher.{name}": value for name, value in added.items()}
+    assert with_first_names(dict(values)).keys() == {"probe.fisher._target_"}
     assert with_first_names({**values, "probe.fisher.benchmark": True})["probe.fisher.benchmark"]
     content, _ = with_new_names({"probe": {"fisher": {"_target_": target}, "mine": {"_target_": target}}}, {})
-    assert content["probe"] == {"fisher": {"_target_": target, "benchmark": False}, "mine": {"_target_": target}}
+    assert content["probe"] == {"fisher": {"_target_": target, **added}, "mine": {"_target_": target}}

@@ -304,6 +304,27 @@ def test_forms_chosen_by_timing_are_those_of_the_run_that_goes_on(trained, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", [(), ("batching=norm_test", "optimizer=adaptive_nesterov")], ids=["sgd", "norm test"])
+def test_a_step_that_takes_gradients_from_the_probe_is_the_step_up_to_rounding(trained, tmp_path, monkeypatch, case):
+    command = ("model=resnet8", "data.limit=80", "batching.size=16", "duration=6steps", "logger=none", *FISHER, *case)
+    command = (*command, "log_every=1steps", "checkpoint_every=1steps", "probe.fisher.every=2steps")
+    plain = trained(*command, name="plain")
+    command = (*command, "probe.fisher.share_gradients=true")
+    one = trained(*command, name="whole")
+    for key in ("trace", "mean_gradient_norm_sq", "c_k"):
+        values, expected = ([row[key] for row in rows(folder, "probe")] for folder in (one, plain))
+        assert len(values) == 3
+        assert values[0] == expected[0]  # of the same weights
+        assert values != expected
+        assert values == pytest.approx(expected, rel=1e-3)
+    stop_at(monkeypatch, 3)
+    assert train_run(tmp_path / "outputs/parts", *command) == 128 + signal.SIGINT
+    other = trained(*command, name="parts")
+    assert timeless(rows(one)) == timeless(rows(other))
+    assert equal(*(torch.load(f / "checkpoints/last.pt", weights_only=True)["model"] for f in (one, other)))
+
+
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_picture_and_the_help_page_come_by_themselves(trainopt, tmp_path):
     result = trainopt("model=mlp", "duration=30steps", "probe=[fisher]", "logger=none", "hydra.run.dir=run")
@@ -347,6 +368,17 @@ class Scaled(nn.Module):
         (
             "model=mlp probe=[fisher,gradient_noise] probe.fisher.benchmark=true",
             "probe.gradient_noise: benchmark=false: another probe with rows=batch has true; give both the same",
+        ),
+        (
+            "model=mlp probe=[fisher,gradient_noise] probe.gradient_noise.share_gradients=true",
+            "probe.gradient_noise: share_gradients=true: another probe with rows=batch has false; give both the same",
+        ),
+        *(
+            (f"model=mlp probe.fisher.share_gradients=true {option}", "probe.fisher: share_gradients=true: only where")
+            for option in (
+                *("probe.fisher.rows=own_loss", "optimizer=ehnewton", "compile=true"),
+                "gradient.accumulation_steps=2",
+            )
         ),
         ("model=function data=none", "probe.fisher: measures per-sample gradients, and a test function has no"),
         ("model=mlp model._target_=own_layer_network.Scaled", "probe.fisher: the network (Scaled): per-sample"),

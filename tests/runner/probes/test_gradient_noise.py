@@ -15,7 +15,7 @@ NOISE = ("probe=[gradient_noise]", "probe.gradient_noise.every=1steps")
 class Given:
     """Matrices in the place of those of a run's steps."""
 
-    records_step, is_benchmarked = False, False
+    records_step, options = False, {"benchmark": False, "share_gradients": False}
 
     def __init__(self, grams):
         self._grams = iter(grams)
