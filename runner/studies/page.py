@@ -29,7 +29,7 @@ METHOD = (
     " lies beyond, and else undecided. A published value is reproduced if it lies in our confidence interval, widened"
     " by the study's tolerance and by half of the value's own confidence interval, and else contradicted."
 )
-RANKS = "A run that never reaches a level counts as later than all others, and tests are then on ranks."
+RANKS = "A run that never reaches a level counts as later than all others, and the t-test is then made on ranks."
 MEDIANS = (
     "Medians are over seeds, with the lowest and the highest value in parentheses; without them, of one run. A run that"
     " misses the level counts as infinite, and a ratio of 0.00 is one to such a median. A learning rate that is named"
