@@ -54,7 +54,7 @@ NOT_RUN = {  # sections with blocks marked `sh`, and what runs their commands el
     "docs/trackers.md: # Trackers: W&B, MLflow, Trackio": "needs accounts; the clients without: tests/runner/trackers",
     "docs/tune_and_compare.md: From runs to a conclusion": "run below, where the runs of docs/quickstart.md are",
     "docs/tune_and_compare.md: A fair tournament": "as docs/quickstart.md, whose commands are run",
-    "docs/workloads.md: # Small workloads beside images": "half a minute; the networks: tests/models/networks",
+    "docs/workloads.md: # Small workloads, not only of images": "half a minute; the networks: tests/models/networks",
     "docs/workloads.md: Ten optimizers on four of them": "minutes; a small tournament: tests/runner/search",
 }
 RUN_AFTER = {"docs/quickstart.md: Compare": "docs/tune_and_compare.md: From runs to a conclusion"}  # with its runs
