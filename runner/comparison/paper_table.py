@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from ..reporting.tables import LAYOUTS, Tex, escape_latex, latex
 from ..system.errors import UserError, nearest
-from .figures.target import target_note
+from .figures.target import target_limits, target_rule
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, SECONDS_RULE, cost_form
 from .setting import one_sample_text, seeds_text, setting_text
 from .significance import LEVEL, MIN_SEEDS, Estimate, half_width, methods_in_bold
 from .tables.layout import fitting_layout, table_width
+from .tables.noted_table import FOR_TEXT
 from .tables.text import EQUAL_P, forced_text, has_equal_p, interval_of_difference, interval_of_effect, with_decimals
 from .tuning.tables import one_search_text, selection_text, tuned_text
 
@@ -24,6 +25,7 @@ TEST_COLUMNS = {
 }
 COUNT_COLUMNS = {"n": Tex("$n$"), "diverged": "diverged", "tuning_trials": "trials", "tuning_gradients": "gradients"}
 FIRST = ("p", "difference", "diverged", "n", "interval", TARGET, "final_loss")  # in a narrow table, after the metric
+BOLD_RULE = "Bold type: each mean is tested against the best as differences are, each metric by itself."
 TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
 
 
@@ -77,9 +79,10 @@ def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence
         notes.append(
             f"% needs {needed:.2g} in, more than {width:.3g} in: spans the page, and shrinks where that is narrower"
         )
+    notes.append(f"{FOR_TEXT}{escape_latex(details)}" if (details := caption_details(comparison, columns)) else "")
     text = Tex(caption(comparison, columns))
     table = latex(header, rows, text, "tab:comparison", layout=layout or LAYOUTS[-1], is_wide=layout is None)
-    return "".join(f"{note}\n" for note in notes) + table
+    return "".join(f"{note}\n" for note in notes if note) + table
 
 
 def fitting_columns(comparison: Comparison, names: Sequence[str], width: float) -> list[str]:
@@ -176,8 +179,7 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
     if counts[-1] >= MIN_SEEDS:
         few = f"; from {MIN_SEEDS} seeds on" if counts[0] < MIN_SEEDS else ""
         text += f" $\\pm$ half of its 95\\,\\% interval (Student's $t$, not cut at impossible values{few})"
-    makers = (forced_text, setting_text, seeds_text, one_search_text, tuned_text, selection_text)
-    settings = [make(comparison) for make in makers]
+    settings = [make(comparison) for make in (forced_text, setting_text, seeds_text, tuned_text)]
     sentences = [*(escape_latex(setting.removesuffix(".")) for setting in settings if setting), text]
     tests = [method.verdict for method in methods if method.verdict and method.verdict.has_p_value]
     if tests and set(columns) & set(TEST_COLUMNS):
@@ -190,23 +192,31 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
             + ("; the interval beside a difference is its own, not corrected" if "interval" in columns else "")
             + ("; intervals of $g$ by the noncentral $t$ distribution" if "effect_interval" in columns else "")
         )
-        if any(name in comparison.metrics or name.endswith(TARGET) for name in columns if name != comparison.metric):
-            sentences.append("No other column is tested against the baseline")
-        if sample := one_sample_text(comparison):
-            sentences.append(sample.removesuffix("."))
         if has_equal_p(comparison):
             sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
-        sentences.append(
-            "Bold: the best mean of a metric, and those that do not differ significantly from it (tested against the"
-            f" best in the same way, each metric by itself, $p \\ge {LEVEL:g}$); where no method does, the best mean"
-            " alone"
-        )
-    for axis in (name.removesuffix(TARGET) for name in columns if name.endswith(TARGET)):
-        rule = target_note(comparison, axis).partition(": give")[0]
+        others = f", and those that do not differ significantly from it ($p \\ge {LEVEL:g}$), unless no method does"
+        sentences.append(f"Bold: the best mean of a metric{others if counts[-1] >= MIN_SEEDS else ''}")
+    if axes := target_axes(columns):
+        rule = target_rule(comparison, ", ".join(axes))
         sentences.append(escape_latex(f"{rule[0].upper()}{rule[1:]}"))
     if any("seconds" in name for name in columns):
         sentences.append(SECONDS_RULE.removesuffix("."))
     if any(method.diverged for method in methods):
         sentences.append("A diverged run counts as a network that predicts at random")
     return ". ".join(sentences) + "."
+
+
+def caption_details(comparison: Comparison, columns: Sequence[str]) -> str:
+    """Returns what the numbers of a table do not show, in sentences; empty where there is nothing to say."""
+    sentences = [one_search_text(comparison), selection_text(comparison)]
+    if any(method.verdict and method.verdict.has_p_value for method in comparison.methods):
+        tested = f"Only {comparison.metrics[comparison.metric].label} is tested against the baseline."
+        sentences += [tested, one_sample_text(comparison), BOLD_RULE]
+    sentences += [f"A{target_limits(comparison, axis).partition(': give')[0][1:]}." for axis in target_axes(columns)]
+    return " ".join(filter(None, sentences))
+
+
+def target_axes(columns: Sequence[str]) -> list[str]:
+    """Returns the axes of those columns that are costs to the target."""
+    return [name.removesuffix(TARGET) for name in columns if name.endswith(TARGET)]

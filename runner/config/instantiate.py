@@ -17,6 +17,7 @@ from trainopt.models import WeightsError
 
 from ..provenance.user_code import note_imports
 from ..system.errors import MissingModule, UserError, nearest, one_line
+from .options import shipped_option
 from .renamed import RENAMED_TARGETS
 from .validate import check_rule, rule_of, unknown_key, yaml_text
 
@@ -211,6 +212,14 @@ def arguments_of(target: str, section: str) -> dict[str, str]:
         for p in parameters[1 if section == "optimizer" else 0 :]
         if p.kind in NAMED
     }
+
+
+def own_defaults(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the defaults in the signature of a run's optimizer as text; None where it is an option of ours."""
+    if shipped_option("optimizer", str(choices["optimizer"])):
+        return None
+    arguments = arguments_of(config.optimizer["_target_"], "optimizer")
+    return {"optimizer": {name: default for name, default in arguments.items() if default != "???"}}
 
 
 def takes_any(target: str) -> bool:

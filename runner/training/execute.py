@@ -213,6 +213,7 @@ def write_header(
 
     Where a run goes on, from step `resumed_at`, with other code of the user's, its notes and its summary say so.
     """
+    from ..config.instantiate import own_defaults
     from ..provenance.environment import environment
     from ..provenance.user_code import code_changes, differing_files, targets_of
 
@@ -220,14 +221,14 @@ def write_header(
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True) + OmegaConf.to_yaml(header))
     present = environment(run.device, command, targets_of(OmegaConf.to_container(config, resolve=True)))
     present["step"] = resumed_at or 0
-    if run.ranks.size > 1:
-        present["ranks"] = run.ranks.size
-    if run.features is not None:
-        present["features"] = run.features
-    if run.decisions is not None:
-        present["data"] = run.decisions
-    if run.data_checksum is not None:
-        present["data_checksum"] = run.data_checksum
+    further = {
+        "defaults": own_defaults(config, choices),
+        "ranks": run.ranks.size if run.ranks.size > 1 else None,
+        "features": run.features,
+        "data": run.decisions,
+        "data_checksum": run.data_checksum,
+    }
+    present |= {name: value for name, value in further.items() if value is not None}
     before = {} if resumed_at is None else read_former_environment(folder)
     if before:  # a run that goes on elsewhere keeps where it was
         present["earlier"] = [*before.pop("earlier", []), before]

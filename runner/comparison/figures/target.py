@@ -35,14 +35,23 @@ def evaluation_distance(comparison: Comparison, axis: str) -> float:
 
 def target_note(comparison: Comparison, axis: str) -> str:
     """Returns what the cost to reach the target is, and how exact it can be."""
+    return f"{target_rule(comparison, axis)}; {target_limits(comparison, axis)}"
+
+
+def target_rule(comparison: Comparison, axis: str) -> str:
+    """Returns what the cost to reach the target is."""
     rule = " (the highest that every run reached which did not diverge, rounded down)"
     rule = rule if comparison.has_usual_target else ""
     sets = " or ".join(sorted(comparison.runs.summaries["best_on"].dropna().unique()))
     return (
         f"{axis} to {comparison.target:g} %{rule}: until the first evaluation with at least this top-1 accuracy on the"
-        f" {sets} set, below which a run may fall again; mean over the runs that reached it;"
-        f" {distance_text(comparison, axis)}"
+        f" {sets} set; mean over the runs that reached it"
     )
+
+
+def target_limits(comparison: Comparison, axis: str) -> str:
+    """Returns how exact the cost to reach the target can be."""
+    return f"a run may fall below the target again; {distance_text(comparison, axis)}"
 
 
 def distance_text(comparison: Comparison, axis: str) -> str:

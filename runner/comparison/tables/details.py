@@ -8,9 +8,12 @@ from .noted_table import NotedTable, short
 from .text import TEST_HEADER, verdict_cells
 
 BEST = (
-    "Each method against the one that turned out to have the best mean. The table for papers has the best in bold, and"
-    " those that do not differ significantly from it, unless no method does. Each interval is of the difference of the"
+    "Each method against the one that turned out to have the best mean. Each interval is of the difference of the"
     " means, not corrected for their number; p is corrected by Holm's method, * below 0.05."
+)
+IN_BOLD = (
+    "The table for papers has the best in bold, and those that do not differ significantly from it, unless no method"
+    " does."
 )
 RUNS = "Values of single runs; table.csv has the estimates with all digits."
 TRIALS = "Trials in their order, with the metric by which they were compared."
@@ -35,7 +38,7 @@ def differences_from_the_best(comparison: Comparison) -> NotedTable:
                 elif verdict is not None:
                     rows.append([method.label, *verdict_cells(verdict, metric.form)])
     header = ["method", *TEST_HEADER]
-    return NotedTable("best", f"Differences from the best: {metric.label}", header, rows, BEST)
+    return NotedTable("best", f"Differences from the best: {metric.label}", header, rows, BEST, details=IN_BOLD)
 
 
 def all_runs(comparison: Comparison) -> NotedTable:

@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ...reporting.tables import LAYOUTS, latex, markdown
+from ...reporting.tables import LAYOUTS, escape_latex, latex, markdown
 from .layout import fitting_layout, wrapped_columns
 
+FOR_TEXT = "% for the text: "  # begins a comment of table.tex
 NARROW = 4.0  # inches, below which a column is one of two on the page
 
 
@@ -17,9 +18,10 @@ class NotedTable(NamedTuple):
         title: what it shows, in a few words.
         header: a cell for each column.
         rows: of as many cells; the first column is a name.
-        note: what its cells mean, in sentences.
+        note: what its cells mean, in sentences; the caption in a paper.
         hint: which files and options say more, in sentences; not in a paper.
         left: numbers of the columns that hold text, and are left-aligned.
+        details: how its values came about, and what they do not show, in sentences; for the text of a paper.
     """
 
     key: str
@@ -29,18 +31,21 @@ class NotedTable(NamedTuple):
     note: str
     hint: str = ""
     left: Collection[int] = (0,)
+    details: str = ""
 
 
 def as_markdown(tables: list[NotedTable]) -> str:
     """Returns tables in Markdown, each with its title and its note."""
     parts = (
-        f"\n## {t.title}\n\n{markdown(t.header, t.rows, t.left)}\n{f'{t.note} {t.hint}'.strip()}\n" for t in tables
+        f"\n## {t.title}\n\n{markdown(t.header, t.rows, t.left)}\n"
+        f"{' '.join(filter(None, (t.note, t.details, t.hint)))}\n"
+        for t in tables
     )
     return "".join(parts)
 
 
 def as_latex(tables: list[NotedTable], width: float) -> str:
-    """Returns tables in LaTeX, each with its note as the caption.
+    """Returns tables in LaTeX, each with its note as the caption, and its details in a comment.
 
     Args:
         tables: those that do not fit into the width are as wide as the page.
@@ -52,7 +57,8 @@ def as_latex(tables: list[NotedTable], width: float) -> str:
         layout, is_wide = fitting or LAYOUTS[-1], fitting is None
         page = 2 * width if width < NARROW else width
         wrapped = wrapped_columns(t.header, t.rows, t.left, page) if is_wide else {}
-        texts.append(latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide, wrapped))
+        texts.append(f"{FOR_TEXT}{escape_latex(t.details)}\n" if t.details else "")
+        texts[-1] += latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide, wrapped)
     return "".join(f"\n{text}" for text in texts)
 
 

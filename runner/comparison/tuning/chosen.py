@@ -16,11 +16,11 @@ CHOSEN = (
     "The best of several trials is partly lucky: on average, its value is too good an estimate for other seeds. Final"
     " runs have the same values of the keys and other seeds, and nothing is chosen among them."
 )
-SAME = " The difference is the mean of the final runs minus the value of the trial: above 0, the trial was too good."
-OTHER = (
-    " Final runs train on the samples that trials held out too and have no {metric}: how much too good that of the"
-    " chosen trial is cannot be known. Instead, the table compares the loss on the test set, by which no trial was"
-    " chosen. Final runs have more training samples than the trial, and so more steps in an epoch."
+SAME = "The difference is the mean of the final runs minus the value of the trial: above 0, the trial was too good."
+OTHER = "The loss is that on the test set, by which no trial was chosen: final runs have no {metric}."
+UNKNOWN = (
+    " Final runs train on the samples that trials held out, too: how much too good the {metric} of the chosen trial is"
+    " cannot be known. Final runs have more training samples than the trial, and so more steps in an epoch."
 )
 LONGER = " Final runs are longer than the trial, which changes their values, too: the difference is not of luck alone."
 
@@ -50,11 +50,17 @@ def chosen_values(comparison: Comparison) -> NotedTable:
         rows.append([method.label, number_text(trial, ".4g"), *means, number_text(difference, "+.3g")])
     if first is None:
         return NotedTable("chosen", "", [], [], "")
-    final_duration = str(comparison.runs.configs.loc[comparison.methods[0].runs[0], "duration"])
-    note = CHOSEN + (SAME if is_same else OTHER.format(metric=first.metric))
-    note += LONGER if first.duration != final_duration else ""
+    note = (SAME if is_same else OTHER.format(metric=first.metric)) + (LONGER if length_differs(comparison) else "")
+    details = CHOSEN + ("" if is_same else UNKNOWN.format(metric=first.metric))
     header = ["method", f"{metric} of the chosen trial", "mean of the final runs", MEAN_INTERVAL, "difference"]
-    return NotedTable("chosen", f"Chosen trials and final runs: {metric}", header, rows, note)
+    return NotedTable("chosen", f"Chosen trials and final runs: {metric}", header, rows, note, details=details)
+
+
+def length_differs(comparison: Comparison) -> bool:
+    """Returns whether final runs have another duration than the trials, and other numbers of steps."""
+    search = next(iter(comparison.searches.values()))
+    final_duration = str(comparison.runs.configs.loc[comparison.methods[0].runs[0], "duration"])
+    return search.duration != final_duration and search.chosen_steps != comparison.runs.summaries["steps"].max()
 
 
 def number_text(number: float, form: str) -> str:

@@ -77,9 +77,12 @@ def add_trials(comparison: Comparison, trials: Runs, methods: dict[str, str], ch
         chosen = [shown(run) for run in search.chosen_runs]
         change = pd.Series([changes.get(run) for run in chosen], dtype=float).mean()
         search = replace(search, chosen_change=float(change))
-        losses = trials.summaries.reindex(chosen).get("final.loss")
+        summaries = trials.summaries.reindex(chosen)
+        losses, steps = summaries.get("final.loss"), summaries.get("steps")
         if losses is not None and losses.notna().any():
             search = replace(search, chosen_test_loss=float(losses.mean()))
+        if steps is not None and steps.notna().any():
+            search = replace(search, chosen_steps=float(steps.max()))
         comparison.searches[method.name] = search
 
 

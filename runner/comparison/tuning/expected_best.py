@@ -27,9 +27,11 @@ EXPECTED = "line: expected best of n trials drawn from all trials of the method;
 IN_ORDER = "best of the first n trials, in their order"
 ESTIMATE = (
     "The expected lowest value of n trials drawn at random with replacement from all trials of the method"
-    " (Dodge et al. 2019, section 3), with its standard deviation (SD); a band of one SD may lie below all trials. The"
-    " estimate needs trials that are independent and identically distributed; near the number of trials it is biased,"
-    " mostly upwards (Tang et al. 2020)."
+    " (Dodge et al. 2019, section 3), with its standard deviation (SD)."
+)
+ESTIMATE_LIMITS = (
+    "A band of one SD may lie below all trials. The estimate needs trials that are independent and identically"
+    " distributed; near the number of trials it is biased, mostly upwards (Tang et al. 2020)."
 )
 ORDER_TEXT = "Trials of this search are not independent: the lowest value of the first n, in the order of the trials."
 WORST = "A trial that diverged or failed counts as the highest finite value of all methods."

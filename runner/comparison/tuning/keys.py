@@ -8,6 +8,7 @@ from ..methods import Comparison, Method
 from ..tables.noted_table import short
 from .searches import MethodSearch, Trial
 
+DEFAULTS = "defaults."  # of environment.json
 MANY_TRIALS = 8  # finished, from which on the best quarter is shown
 BEST_QUARTER = "in the best quarter"
 COVERED_TRIALS = 32  # finished, from which on a quarter can cover much of a range
@@ -18,11 +19,23 @@ FEW = f" With fewer than {MANY_TRIALS} finished trials nothing can be said about
 
 
 def default_value(comparison: Comparison, method: Method, key: str) -> str:
-    """Returns the default of a key as text: that of the YAML of the method's option; empty where ours has none."""
-    group, _, name = key.lstrip("+").partition(".")
+    """Returns the default of a key as text: of the YAML of our option, or of the user's optimizer; empty for others."""
+    key = key.lstrip("+")
+    group, _, name = key.partition(".")
     option = configs_as_text(comparison.runs.configs).get(f"choices.{group}", {}).get(method.runs[0], "")
     content = shipped_option(group, option)
-    return typed_text(content[name]) if name in content else ""
+    return typed_text(content[name]) if name in content else own_defaults(comparison, method).get(key, "")
+
+
+def own_defaults(comparison: Comparison, method: Method) -> dict[str, str]:
+    """Returns the defaults in the signature of an optimizer of the user's, as text; none of an option of ours.
+
+    They are in the run's environment.json: to import the class would be to run code that a run's folder names.
+    """
+    recorded = comparison.runs.environments.loc[method.runs[0]]
+    keys = [str(column) for column in recorded.index if str(column).startswith(DEFAULTS)]
+    values = {key.removeprefix(DEFAULTS): typed_text(recorded[key]) for key in keys}
+    return {key: value for key, value in values.items() if value}
 
 
 def default_trial(comparison: Comparison, method: Method) -> float:

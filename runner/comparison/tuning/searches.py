@@ -49,6 +49,7 @@ class MethodSearch:
         over_last: of the rule: steps at the end of a run, whose mean training loss is the metric; None: of no rule.
         chosen_runs: folders of the runs of the chosen trial.
         chosen_test_loss: of the chosen trial, a mean over its seeds; None: not known.
+        chosen_steps: the number of steps of the chosen trial; None: not known.
         chosen_change: of the metric of the chosen trial between its last two evaluations, a mean over its seeds.
     """
 
@@ -66,6 +67,7 @@ class MethodSearch:
     over_last: int | None = None
     chosen_runs: tuple[Path, ...] = ()
     chosen_test_loss: float | None = None
+    chosen_steps: float | None = None
     chosen_change: float = math.nan
 
     @property

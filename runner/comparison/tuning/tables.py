@@ -4,6 +4,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 
 from ...reporting.method_styles import key_label
 from ...system.files import plural
@@ -12,8 +13,8 @@ from ..differences import configs_as_text, varied_keys
 from ..methods import Comparison
 from ..setting import first_of, length_text, percent, split_text
 from ..tables.noted_table import NotedTable, short
-from .chosen import chosen_values
-from .expected_best import ESTIMATE, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
+from .chosen import chosen_values, length_differs
+from .expected_best import ESTIMATE, ESTIMATE_LIMITS, ORDER_TEXT, WORST, best_after, trial_counts, worst_value
 from .keys import (
     BEST_QUARTER,
     CHANCE,
@@ -23,6 +24,7 @@ from .keys import (
     QUARTER,
     default_trial,
     default_value,
+    own_defaults,
     values_of_the_best,
 )
 from .searches import MethodSearch
@@ -33,12 +35,12 @@ KINDS = {
     "tpe": "a tree-structured Parzen estimator (TPE)",
     "rule": "the learning-rate rule of Zorca 2020 (section 4.3.2)",
 }
-BOUNDARY = (
-    "At a boundary: within 5 % of an end of the range (of its logarithm where it is logarithmic), the lowest or highest"
-    " of several numbers, or the lowest or highest value that the rule tried; a better value may lie beyond it. 0 as"
-    " the lowest is no boundary."
+BOUNDARY = "At a boundary: close to an end of what was searched; a better value may lie beyond it."
+CLOSE = (
+    "Close is within 5 % of the range (of its logarithm where it is logarithmic), the lowest or highest of several"
+    " numbers, or the lowest or highest value that the rule tried; 0 as the lowest is no boundary."
 )
-DEFAULT = "Default values are those of conf/optimizer/NAME.yaml."
+DEFAULT = "Default values are those of conf/optimizer/NAME.yaml, and of the signature of your own classes."
 GAIN = "The gap between the best and the median trial shows what tuning gained{drawn}."
 METHODS_AT_DEFAULTS = (
     "hydra.sweeper.methods takes methods with the default values, too: they have no trials, and final runs beside the"
@@ -76,8 +78,8 @@ def tuned_values(comparison: Comparison) -> NotedTable:
         rows = [row[:5] + row[6:] for row in rows]
     counts = [len([v for v in search.values if math.isfinite(v)]) for search in comparison.searches.values()]
     spread = COVERED if min(counts, default=0) >= COVERED_TRIALS else CHANCE
-    note = BOUNDARY + (QUARTER + spread if any(best.values()) else FEW)
-    return NotedTable("tuned", "Tuned values", header, rows, note, DEFAULT, range(len(header)))
+    note, details = (BOUNDARY + QUARTER, CLOSE + spread) if any(best.values()) else (BOUNDARY, CLOSE + FEW)
+    return NotedTable("tuned", "Tuned values", header, rows, note, DEFAULT, range(len(header)), details)
 
 
 def range_text(typed: str) -> str:
@@ -193,6 +195,8 @@ def margin_texts(comparison: Comparison) -> list[str]:
 
 def budget(comparison: Comparison) -> NotedTable:
     """Returns the number of trials of each method, how they ended, and the metric of the best one."""
+    if not comparison.searches:
+        return NotedTable("budget", "", [], [], "")
     states = list(dict.fromkeys(state for search in comparison.searches.values() for state in search.states))
     metrics = dict.fromkeys(search.metric for search in comparison.searches.values())
     at_defaults = {m.name: default_trial(comparison, m) for m in comparison.methods if m.name in comparison.searches}
@@ -214,15 +218,12 @@ def budget(comparison: Comparison) -> NotedTable:
     hint = METHODS_AT_DEFAULTS
     if any(search.sampler_seed is not None for search in comparison.searches.values()):
         hint = f"{SOURCES} {METHODS_AT_DEFAULTS}"
-    return NotedTable(
-        "budget", "Tuning budget", header, rows if comparison.searches else [], budget_note(comparison), hint
-    )
+    note, details = budget_note(comparison), budget_details(comparison)
+    return NotedTable("budget", "Tuning budget", header, rows, note, hint, details=details)
 
 
 def budget_note(comparison: Comparison) -> str:
     """Returns how the searches worked, in sentences."""
-    if not comparison.searches:
-        return ""
     search = next(iter(comparison.searches.values()))
     seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {', '.join(map(str, search.seeds))}"
     final = comparison.runs.configs.loc[comparison.methods[0].runs[0]]
@@ -232,8 +233,16 @@ def budget_note(comparison: Comparison) -> str:
         f" {search.metric}{'' if search.kind == 'rule' else ' after their last step'}"
         f"{', a mean over the seeds' if len(search.seeds) > 1 else ''}."
     ]
-    if search.duration != final["duration"]:
+    if length_differs(comparison):
         parts.append("What is best after the one duration need not be best after the other.")
+    return " ".join(parts)
+
+
+def budget_details(comparison: Comparison) -> str:
+    """Returns what the searches share and hold out, and what they show and do not show, in sentences."""
+    search = next(iter(comparison.searches.values()))
+    final = comparison.runs.configs.loc[comparison.methods[0].runs[0]]
+    parts = []
     if search.sampler_seed is not None:
         parts.append(
             f"The sampler of every method has seed {search.sampler_seed}: as far as the keys of two spaces are, in"
@@ -270,17 +279,21 @@ def best_of_trials(comparison: Comparison) -> NotedTable:
             cells = [expected_text(*best_after(search, n, worst_value(searches))) for n in ns]
             rows.append([method.label, *cells, *("" for _ in counts[len(ns) :])])
     kinds = {search.kind for search in searches.values()}
-    note = f"{ESTIMATE if kinds == {'random'} else ORDER_TEXT} {WORST}"
+    note, details = (ESTIMATE, f"{ESTIMATE_LIMITS} {WORST}") if kinds == {"random"} else (ORDER_TEXT, WORST)
     header = ["method", *(f"{n} trial{'s' if n > 1 else ''}" for n in counts)]
     metric = next(iter(searches.values())).metric if searches else ""
     best = "Expected best" if kinds == {"random"} else "Best"
-    return NotedTable("trials", f"{best} {metric} of so many trials", header, rows, note)
+    return NotedTable("trials", f"{best} {metric} of so many trials", header, rows, note, details=details)
 
 
 def untuned_values(comparison: Comparison) -> NotedTable:
     """Returns the keys that differ between the methods and that were not searched for all of them."""
     methods = comparison.methods
     text = configs_as_text(comparison.runs.configs).loc[[method.runs[0] for method in methods]]
+    for method in methods:
+        for key, value in own_defaults(comparison, method).items():
+            row = text[key] if key in text else pd.Series("", text.index)
+            text[key] = row.mask((row.index == method.runs[0]) & (row == ""), value)
     rows = []
     for key in varied_keys(text):
         if key.startswith("choices.") or key.endswith("_target_"):

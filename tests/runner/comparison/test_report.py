@@ -233,7 +233,7 @@ def test_the_report_says_all_there_is_to_say(made):
     assert "<b>" not in text
     for said in (
         "is better than",
-        "below which a run may fall again; mean over the runs that reached it; evaluations are up to 1 epoch apart",
+        "mean over the runs that reached it; a run may fall below the target again; evaluations are up to 1 epoch",
         "different data: data.size",
         "is still running",
         "A diverged run counts as",

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,15 +94,15 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         ["SGD", "optimizer.lr", "0.0011", "0.1", "0.001 to 1.0, logarithmic", "yes"],
         ["Adam", "optimizer.lr", "0.1", "0.001", "one of 0.001, 0.01, 0.1", "yes"],
     ]
-    assert "With fewer than 8 finished trials" in tables["tuned"].note
+    assert "With fewer than 8 finished trials" in tables["tuned"].details
     assert [row[:-1] for row in tables["budget"].rows] == [
         ["SGD", "4", "3", "1", "0.5", "0.8"],
         ["Adam", "4", "4", "0", "0.3", "0.5"],
         ["Lion", "0", "", "", "", ""],
     ]
+    for text in ("random search", "run of 2 epochs with seed 0"):
+        assert text in tables["budget"].note
     for text in (
-        "random search",
-        "run of 2 epochs with seed 0",
         "has seed 7",
         "hold out 10 % of the training set",
         "between the best and the median trial",
@@ -109,7 +110,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         "higher validation loss than the best: SGD by 0.2, Adam by 0.1.",
         "Nothing of Lion",
     ):
-        assert text in tables["budget"].note
+        assert text in tables["budget"].details
     assert tables["untuned"].rows == [
         ["optimizer.lr", "tuned", "tuned", "0.3"],
         ["optimizer.eps", "", "1e-08", ""],
@@ -127,6 +128,51 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
         == as_latex(list(tables.values()), 5.5).count("\\caption")
         == 5
     )
+
+
+def test_captions_are_short_and_what_they_leave_out_is_a_comment(trainopt, tmp_path):
+    tournament(tmp_path)
+    assert trainopt("compare", "sweep").code == 0
+    text, other = ((tmp_path / "outputs/comparison" / name).read_text() for name in ("table.tex", "table.md"))
+    captions = re.findall(r"^\\caption\{(.*)\}$", text, re.MULTILINE)
+    assert len(captions) == 6
+    assert max(map(len, captions)) < 800
+    assert max(map(len, captions[1:])) < 300
+    details = " ".join(re.findall(r"^% for the text: (.*)$", text, re.MULTILINE))
+    for said in (
+        "another search may choose other values",
+        "Close is within 5",
+        "The sampler of every method has seed 7",
+        "The best of several trials is partly lucky",
+        "near the number of trials it is biased",
+    ):
+        assert said in details
+        assert said in other
+        assert not any(said in caption for caption in captions)
+    assert "A run may fall below the target again" in details
+
+
+@pytest.mark.parametrize(("steps", "is_longer"), [(40, False), (20, True)])
+def test_final_runs_are_longer_if_they_have_more_steps(tmp_path, steps, is_longer):
+    sweep = tournament(tmp_path)
+    for run in ("sgd-1", "adam-3"):  # the chosen trials: 2 epochs; final runs are 4 epochs, 40 steps
+        summary = json.loads((sweep / run / "summary.json").read_text())
+        (sweep / run / "summary.json").write_text(json.dumps(summary | {"steps": steps}))
+    tables = {table.key: table for table in tuning_tables(read_comparison([sweep]))}
+    assert ("Final runs are longer than the trial" in tables["chosen"].note) is is_longer
+    assert ("best after the one duration" in tables["budget"].note) is is_longer
+
+
+def test_defaults_of_an_optimizer_of_ones_own_are_those_of_its_signature(tmp_path):
+    sweep = tournament(tmp_path)
+    for path in (*sweep.glob("adam-*/run.yaml"), sweep / "sweep.json"):
+        path.write_text(path.read_text().replace("optimizer: adam", "optimizer: mine.Sign"))
+    for folder in sweep.glob("adam-*"):
+        content = {"defaults": {"optimizer": {"lr": "0.2", "beta": "0.5"}}}
+        (folder / "environment.json").write_text(json.dumps(content))
+    tables = {table.key: table for table in tuning_tables(read_comparison([sweep]))}
+    assert tables["tuned"].rows[1][1:4] == ["optimizer.lr", "0.1", "0.2"]
+    assert ["optimizer.beta", "", "0.5", ""] in tables["untuned"].rows
 
 
 def test_tuned_and_untuned_methods_are_named(trainopt, tmp_path):
@@ -195,7 +241,7 @@ def test_a_trial_at_the_default_values_is_shown_and_the_best_quarter_of_enough_t
     row = dict(zip(tables["budget"].header, tables["budget"].rows[0], strict=True))
     assert row["default values"] == "0.9"  # of lr=0.1
     assert "A trial of SGD (validation loss 0.9) had the default values of all searched keys, none of Adam had." in (
-        tables["budget"].note
+        tables["budget"].details
     )
     assert row["median"] == f"{np.median(values):.4g}"
 

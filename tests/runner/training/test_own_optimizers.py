@@ -1,5 +1,6 @@
 """Optimizers of the user: no change here is needed for them, and what is wrong with one is told."""
 
+import json
 import random
 
 import torch
@@ -33,6 +34,8 @@ def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, 
     row = rows(tmp_path / "outputs/a", "train")[-1]
     assert row["lr"] == 0.003  # the class's own, not that of SGD's YAML
     assert (row["power"], row["hvps"]) == (1.0, 24)
+    environment = json.loads((tmp_path / "outputs/a/environment.json").read_text())
+    assert environment["defaults"] == {"optimizer": {"lr": "0.003", "power": "1.0"}}
     assert trainopt("--config-dir", "mine", "optimizer=sign", "duration=2steps", "run.name=b").code == 0
     assert rows(tmp_path / "outputs/b", "train")[-1]["lr"] == 0.002
     wrong = trainopt("--config-dir", "mine", "optimizer=sign", "+optimizer.powr=3", "run.name=c")
