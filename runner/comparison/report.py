@@ -11,7 +11,7 @@ from ..reporting.method_styles import method_styles
 from ..reporting.style import SavedFigure
 from ..system.files import write_text
 from .differences import configs_as_text
-from .figures.target import target_note
+from .figures.target import bars_text, target_note
 from .methods import COST, DIVERGED_RULE, TIMED_RULE, Comparison
 from .metrics import SECONDS_RULE
 from .setting import horizon_text, last_change_text, one_sample_text, seeds_text, sets_text, setting_text
@@ -85,6 +85,7 @@ def write_comparison_report(
         boundary=boundary_note(comparison),
         searches=search_figures(comparison),
         target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
+        bars=bars_text(comparison, x_axis),
         colours={m.label: styles[m.name][0] for m in comparison.methods},
         figures=figures,
         rule=" ".join([DIVERGED_RULE, TIMED_RULE] if comparison.is_timed else [DIVERGED_RULE]),

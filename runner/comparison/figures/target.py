@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import method_styles
-from ...reporting.style import LINES, escape_math, new_figure, set_note, style_axes
+from ...reporting.style import LINES, escape_math, new_figure, style_axes
 from ..methods import COST, Comparison, first_at_target, has_single_runs, selection_rows
 from ..metrics import AXES
 from ..significance import MIN_SEEDS
@@ -42,11 +42,25 @@ def target_rule(comparison: Comparison, axis: str) -> str:
     """Returns what the cost to reach the target is."""
     rule = " (the highest that every run reached which did not diverge, rounded down)"
     rule = rule if comparison.has_usual_target else ""
-    sets = " or ".join(sorted(comparison.runs.summaries["best_on"].dropna().unique()))
     return (
         f"{axis} to {comparison.target:g} %{rule}: until the first evaluation with at least this top-1 accuracy on the"
-        f" {sets} set; mean over the runs that reached it"
+        f" {target_sets(comparison)} set; mean over the runs that reached it"
     )
+
+
+def target_sets(comparison: Comparison) -> str:
+    """Returns on which sets the target is."""
+    return " or ".join(sorted(comparison.runs.summaries["best_on"].dropna().unique()))
+
+
+def bars_text(comparison: Comparison, axis: str) -> str:
+    """Returns what the bars of the figure are, in a sentence; empty where no run reached the target."""
+    if not any(method.to_target[axis].n for method in comparison.methods):
+        return ""
+    if has_single_runs(comparison.methods):
+        return "In the figure, a bar is one run."
+    whisker = f"a whisker its 95 % interval, from {MIN_SEEDS} runs on"
+    return f"In the figure, a bar is the mean over the runs that reached it, {whisker}."
 
 
 def target_limits(comparison: Comparison, axis: str) -> str:
@@ -74,7 +88,7 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     width = round(0.4 * legend_width())
     names = ["\n".join(textwrap.wrap(m.label, width)) for m in methods]
     longest = max(name.count("\n") + 1 for name in names)
-    figure = new_figure(0.3, 1.3 + max(0.5, 0.18 * longest) * len(methods))
+    figure = new_figure(0.3, 0.7 + max(0.5, 0.18 * longest) * len(methods))
     axes = figure.subplots()
     styles = method_styles(m.name for m in methods)
     for y, method in enumerate(methods):
@@ -98,9 +112,7 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     axes.set_xlim(left=0)
     style_axes(axes)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(UNITS[axis])
-    note = f"bar: mean over the runs that reached it; whisker: its 95 % interval, from {MIN_SEEDS} runs on"
-    note = "bar: one run" if has_single_runs(methods) else note
+    label = f"{UNITS[axis]} to {comparison.target:g} % {target_sets(comparison)} top-1 accuracy"
     beside = max(len(line) for name in names for line in name.splitlines())
-    set_note(axes, f"{note}\n{distance_text(comparison, axis)}", beside)
+    axes.set_xlabel("\n".join(textwrap.wrap(label, legend_width() - beside)))
     return figure

@@ -157,7 +157,9 @@ def test_every_axis_can_be_drawn(made, x_axis):
         label = UNITS[x_axis]
         if x_axis == "seconds" and name != "time_to_target":
             label += MEAN_TIME
-        assert figure.axes[-1].get_xlabel() == label
+        label += " to 90 % test top-1 accuracy" if name == "time_to_target" else ""
+        assert figure.axes[-1].get_xlabel().replace("\n", " ") == label
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [""]  # what the bars are is in the report
 
 
 def test_curves_that_cover_each_other_have_dashes_that_take_turns(made):
@@ -234,6 +236,7 @@ def test_the_report_says_all_there_is_to_say(made):
     for said in (
         "is better than",
         "mean over the runs that reached it; a run may fall below the target again; evaluations are up to 1 epoch",
+        "In the figure, a bar is the mean over the runs that reached it, a whisker its 95 % interval",
         "different data: data.size",
         "is still running",
         "A diverged run counts as",
