@@ -1,6 +1,5 @@
 """What tests run with: a line for each option, folders of runs that no training made, a probe that measures nothing."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -15,6 +14,9 @@ from PIL import Image
 from torch import nn
 
 from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
+from trainopt.runner.config.renamed import with_new_names
+from trainopt.runner.records.frames import flatten
+from trainopt.runner.records.run_folder import fingerprint_of
 
 # what an option needs beside its choice; {reference} is the folder of a run with the fisher probe
 NEEDS = {
@@ -204,9 +206,11 @@ def made_up_run(
             place = place.setdefault(part, {})
         place[last] = value
     chosen = {"model": "mlp", "data": "digits", "optimizer": "sgd", **(choices or {})}
-    fingerprint = hashlib.sha256(json.dumps([content, chosen], sort_keys=True).encode()).hexdigest()[:16]
-    content |= {"choices": chosen, "fingerprint": fingerprint}
-    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+    for group in chosen.keys() - {"experiment", "logger"}:  # a chosen class is a part of the fingerprint
+        content.setdefault(group, {})["_target_"] = f"made_up.{chosen[group]}"
+    content, chosen = with_new_names(content, chosen)
+    fingerprint = fingerprint_of(dict(flatten(content)))
+    (folder / "run.yaml").write_text(yaml.safe_dump({**content, "choices": chosen, "fingerprint": fingerprint}))
     where = {"step": 10 * (len(curve) - 1), "epoch": float(len(curve) - 1)}
     last = {**where, "train_seconds": seconds * (len(curve) - 1)}
     figures = {
