@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..comparison.code_versions import code_obstacles, code_versions, data_checksums, program_obstacles
-from ..comparison.read import disagreements
-from ..records.frames import flatten
-from ..records.run_folder import ENVIRONMENT
+from ..records.run_folder import ENVIRONMENT, flatten
 from ..scores.aggregates import bootstrap_interval, improvement_probability, interquartile_mean, relative_speeds
 from ..scores.profiles import TAU_MAX, benchmark_score, median_times, performance_ratios, profile
 from ..system.files import read_json, shown
@@ -55,7 +52,7 @@ class Ranking:
         failures: a line for each search of which some trials failed, which count as misses.
         refusals: a line for each workload that cannot be trained with a submission, which counts as a miss.
         obstacles: a line for each reason not to compare the runs: other code, another version, other data, a summary
-            that its records do not have.
+            that its records or its configuration do not have.
     """
 
     results: Results
@@ -113,7 +110,7 @@ def rank(results: Results, axis: str) -> Ranking:
     labels = ranking.labels
     ranking.refusals = [f"{w}, {labels[name]}: {reason}" for (w, name), reason in results.refusals().items()]
     ranking.failures, ranking.obstacles = results.failures(), find_obstacles(run_environments(results))
-    ranking.obstacles += disagreements(list(run_folders(results)))
+    ranking.obstacles += results.inconsistencies()
     held_out = plan.suite.held_out
     counted = [i for i in range(len(plan.suite.workloads)) if i not in held_out]
 
@@ -143,21 +140,13 @@ def rank(results: Results, axis: str) -> Ranking:
     return ranking
 
 
-def run_folders(results: Results) -> dict[Path, str]:
-    """Returns the workload of each run, by its folder."""
-    return {
-        search.folder / trial.run: search.workload
-        for search in results.plan.searches
-        for trial in results.study(search.workload, search.submission.name, search.study)
-    }
-
-
 def run_environments(results: Results) -> pd.DataFrame:
     """Returns environment.json of each run, a row each, with the workload in a column."""
-    rows = {
-        shown(folder): {**dict(flatten(read_json(folder / ENVIRONMENT))), "workload": workload}
-        for folder, workload in run_folders(results).items()
-    }
+    rows = {}
+    for search in results.plan.searches:
+        for trial in results.study(search.workload, search.submission.name, search.study):
+            folder = search.folder / trial.run
+            rows[shown(folder)] = {**dict(flatten(read_json(folder / ENVIRONMENT))), "workload": search.workload}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

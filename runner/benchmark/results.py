@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass, field
 from math import ceil, inf, isfinite
+from pathlib import Path
 
 import numpy as np
 
 from ..config.overrides import split_override
+from ..records.consistency import inconsistency
 from ..records.job_table import ENDED, SEED
 from ..records.metrics import METRICS_FILE, Record, parse_records, read_metrics
-from ..records.run_folder import read_summary
+from ..records.run_folder import CONFIG, ENVIRONMENT, flatten, load_config, read_summary
 from ..system.errors import UserError
-from ..system.files import shown
+from ..system.files import read_json, shown
 from .plan import BenchmarkPlan, Search
 from .suite import Workload
 
@@ -32,6 +34,7 @@ class TrialResult:
         curve: (step, metric) of the evaluations; a metric that is not finite is left out.
         steps: of the whole run.
         error: of a run that failed, in one line.
+        inconsistency: a line that says in which the files of the run do not agree; empty: they agree.
     """
 
     run: str
@@ -42,6 +45,7 @@ class TrialResult:
     steps: int = 0
     refusal: str = ""
     error: str = ""
+    inconsistency: str = ""
 
 
 def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
@@ -64,8 +68,21 @@ def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
             except (OSError, ValueError) as error:
                 raise UserError(f"{shown(path)}: is damaged; remove the folder") from error
             add_records(result, records, workload)
+            if state in ENDED:
+                result.inconsistency = inconsistency_of(folder, records)
         results.append(result)
     return results
+
+
+def inconsistency_of(folder: Path, records: list[Record]) -> str:
+    """Returns a line that says in which the files of a run that has ended do not agree; empty: they agree."""
+    try:
+        config, _ = load_config(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(folder / CONFIG)}: is damaged; remove the folder") from error
+    environment = read_json(folder / ENVIRONMENT)
+    text = inconsistency(read_summary(folder), dict(flatten(config)), environment, records)
+    return f"{shown(folder)} {text}" if text else ""
 
 
 def add_records(result: TrialResult, records: list[Record], workload: Workload) -> None:
@@ -166,6 +183,10 @@ class Results:
                 where = f"{search.workload}, {search.submission.label}, study {search.study}"
                 lines.append(f"{where}: of {len(states)} trials {len(rest)} {rest[0]}")
         return lines
+
+    def inconsistencies(self) -> list[str]:
+        """Returns a line for each run whose files do not agree."""
+        return [trial.inconsistency for trials in self.trials.values() for trial in trials if trial.inconsistency]
 
     def failures(self) -> list[str]:
         """Returns a line for each search of whose trials some failed, but not all."""

@@ -94,8 +94,8 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         rebuild_run,
         warn_of_other_records,
     )
-    from ..comparison.read import disagreements
     from ..records.checkpoint_files import holds_average
+    from ..records.frames import load_folders
 
     path = checkpoint_path(folder, which) if which in ("best", "last") else Path(which)
     state = read_state(path)
@@ -105,7 +105,7 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
     warn_of_other_records(folder, run.progress.step, rows)
-    for line in disagreements([folder]):
+    for line in load_folders([folder]).inconsistencies.values():
         print(f"warning: {line}", file=sys.stderr)
     step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
     images = {kind: len(source) for kind, source in run.evaluation_sets.items()}

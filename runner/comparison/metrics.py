@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Any, NamedTuple
 
-from ..records.metrics import owner_of
+from ..records.metrics import POSITION, direction
 from ..system.display import metric_form
 from ..system.errors import UserError, nearest
 
@@ -29,7 +29,6 @@ METRICS = {
 }
 SECONDS_RULE = "Seconds depend on the machine and on what else ran on it; runs of one sweep may have run side by side."
 NON_NEGATIVE_LOSSES = {"cross_entropy", "bce", "mse"}  # of summaries; any other loss may be negative
-POSITION = ("step", "epoch")  # in `final` and `selected`
 
 
 def metrics_of(
@@ -86,18 +85,6 @@ def value_bounds(label: str, losses: Iterable[str]) -> tuple[float, float]:
         return 0.0, 100.0
     is_loss = "loss" in label.split() and NON_NEGATIVE_LOSSES.issuperset(losses)
     return 0.0 if is_loss or label.endswith((" (s)", "rmse")) else -inf, inf
-
-
-def direction(name: str, directions: Mapping[str, Any]) -> bool | None:
-    """Returns whether more of a value is better; None where that is not known.
-
-    A value `NAME_key` of a metric that returns several has the direction of NAME.
-    """
-    if name in ("loss", "top1", "top5"):
-        return name != "loss"
-    owner = owner_of(name, directions)
-    value = None if owner is None else directions[owner]
-    return None if value is None else bool(value)
 
 
 def find_metric(name: str, metrics: Mapping[str, Metric]) -> str:

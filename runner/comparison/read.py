@@ -1,9 +1,7 @@
 """From folders to a comparison: the runs that compete, and the searches that tuned them."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from ..system.errors import UserError
 from ..system.files import plural, shown
 from .code_versions import code_obstacles, code_versions
 from .methods import Comparison, compare_methods, exclusion_reason
-from .metrics import POSITION, direction
 from .setting import last_change
 from .thin_records import thin_records
 from .tuning.chosen import final_value
@@ -50,12 +47,9 @@ def read_comparison(
     names = {shown(folder): entrants[folder].method for folder in competing} if by_plan else {}
     searches, problems = read_searches(entrants.values()) if by_plan else ({}, [])
     search_values: dict[str, float] = {}
-    disagreeing: list[str] = []
 
     def thinned(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
         run = records["run"].iloc[0] if len(records) else ""
-        if difference := disagreement(records, summary):
-            disagreeing.append(f"{run} {difference}")
         if (search := searches.get(names.get(run, ""))) is not None:
             search_values[run] = final_value(records, search)
         return thin_records(records, summary["best_on"], options.get("target"))
@@ -64,7 +58,7 @@ def read_comparison(
     runs.problems += searches_left_out(jobs)
     comparison = compare_methods(runs, names=names if by_plan else None, **options)
     comparison.searches, comparison.search_values = searches, search_values
-    comparison.obstacles += disagreeing
+    comparison.obstacles += runs.inconsistencies.values()
     runs.problems += [*methods_without_lr(entrants.values()), *problems]
     trials = {folder: e.method for folder, e in entrants.items() if e.role == TRIAL}
     if by_plan:
@@ -81,74 +75,21 @@ def read_comparison(
 
         trial_runs = load_folders(list(trials), progress=progress, thin=measured)
         add_trials(comparison, trial_runs, methods, changes)
+        comparison.obstacles += trial_runs.inconsistencies.values()
         final = code_versions(runs.environments)
         both = code_versions(pd.concat([runs.environments, trial_runs.environments]))
         comparison.obstacles += code_obstacles(both.drop(columns=final.columns))
     elif trials or tuning:
         folders = list(dict.fromkeys([*run_folders(tuning), *trials]))
-        add_effort(comparison, load_folders(folders, progress=progress, thin=without_records))
+        trial_runs = load_folders(folders, progress=progress, thin=without_records)
+        add_effort(comparison, trial_runs)
+        comparison.obstacles += trial_runs.inconsistencies.values()
     tuned = tuned_runs(entrants)
     for method in comparison.methods:
         method.is_tuned = not tuned.isdisjoint(method.runs) or bool(tuning and method.trial_count)
     durations_differ = "duration" in (*comparison.differing, *comparison.unnamed)
     comparison.obstacles += unequal_budget(entrants.values(), durations_differ)
     return comparison
-
-
-def disagreements(folders: list[Path]) -> list[str]:
-    """Returns a line for each finished run whose summary has other values than its records."""
-    lines = []
-
-    def checked(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
-        if difference := disagreement(records, summary):
-            lines.append(f"{records['run'].iloc[0]} {difference}")
-        return without_records(records, summary)
-
-    load_folders(folders, thin=checked)
-    return lines
-
-
-def disagreement(records: pd.DataFrame, summary: dict[str, Any]) -> str:
-    """Returns the values of a finished run's summary that its records do not have, in words; empty: none.
-
-    Args:
-        records: of its metrics.jsonl.
-        summary: of the run.
-    """
-    if summary["status"] != "finished" or records.empty:
-        return ""
-    differing = [
-        f"{name} {value:.4g} and {recorded:.4g}"
-        for name, value, recorded in recorded_values(records, summary)
-        if isinstance(value, Real) and isinstance(recorded, Real)
-        if not math.isclose(value, recorded, rel_tol=1e-9)
-    ]
-    return f"has other values in summary.json than in metrics.jsonl: {', '.join(differing)}" if differing else ""
-
-
-def recorded_values(records: pd.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (name, value in the summary, value in the records) of the results of a run."""
-    best = summary.get("best") or {}
-    for key, step in (("final", summary["steps"]), ("selected", best.get("step"))):
-        of_test = summary.get(key) or {}
-        at_step = records[records["step"] == step].drop_duplicates("kind", keep="last").set_index("kind")
-        sets = {"test": of_test, **{kind: values for kind, values in of_test.items() if isinstance(values, dict)}}
-        for kind, values in sets.items():
-            for name in values:
-                if kind in at_step.index and name in at_step and name not in POSITION:
-                    yield f"{key} {kind} {name}", values[name], at_step.at[kind, name]
-    rows = records[records["kind"] == summary["best_on"]]
-    for key, name in (("best", best.get("metric", "")), ("best_top1", "top1"), ("lowest_loss", "loss")):
-        more_is_better = direction(name, summary.get("metrics") or {}) if name in rows else None
-        if more_is_better is None or not summary.get(key):
-            continue
-        values = pd.to_numeric(rows[name], errors="coerce").dropna()
-        if values.empty:
-            continue
-        at_best = values.idxmax() if more_is_better else values.idxmin()
-        yield f"{key} {name}", summary[key].get("value"), values[at_best]
-        if key == "best":
-            yield "best step", best.get("step"), rows.at[at_best, "step"]
 
 
 def without_records(records: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:

@@ -61,8 +61,8 @@ def versions(targets: Iterable[str]) -> dict[str, str | None]:
     others = sorted({*suppliers} - {PACKAGE, CELL, *PACKAGES, *sys.stdlib_module_names})
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
-        **{name: _version(name) or getattr(sys.modules.get(name), "__version__", None) for name in others},
+        **{name: installed_version(name) for name in PACKAGES},
+        **{name: installed_version(name) or getattr(sys.modules.get(name), "__version__", None) for name in others},
     }
 
 
@@ -80,7 +80,8 @@ def code_version() -> dict[str, Any]:
 
 
 @cache
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Returns the version of an installed distribution; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

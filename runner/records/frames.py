@@ -1,16 +1,17 @@
 """Runs as pandas frames. Needs no torch."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..system.files import read_json, shown
+from .consistency import NO_EVALUATIONS, inconsistency
 from .job_table import jobs_below
-from .metrics import EVALUATIONS_FILE, METRICS_FILE, VOID, DamagedMetrics, record_blocks
-from .run_folder import CONFIG, ENVIRONMENT, SUMMARY, load_config, read_summary
+from .metrics import EVALUATIONS_FILE, METRICS_FILE, VOID, DamagedMetrics, Record, record_blocks
+from .run_folder import CONFIG, ENVIRONMENT, SUMMARY, flatten, load_config, read_summary
 
 REQUIRED = ("status", "fingerprint", "steps", "gradients", "hvps", "train_seconds", "seed", "best_on", "classes")
 
@@ -62,6 +63,7 @@ class Runs:
         environments: a row for each run.
         metrics: a row for each record of all runs, with a column `run`.
         problems: (folder, reason) of each run that was left out.
+        inconsistencies: a line for each run whose files do not agree, by run.
     """
 
     summaries: pd.DataFrame
@@ -69,6 +71,7 @@ class Runs:
     environments: pd.DataFrame
     metrics: pd.DataFrame
     problems: list[tuple[str, str]]
+    inconsistencies: dict[str, str] = field(default_factory=dict)
 
 
 def load_run(path: str | Path) -> LoadedRun:
@@ -114,7 +117,7 @@ def load_folders(
         thin: returns for the records of a run and its summary those that are needed.
     """
     summaries, configs, environments, parts = {}, {}, {}, []
-    problems = []
+    problems, inconsistencies = [], {}
     for folder in progress(folders):
         name = shown(folder)
         try:
@@ -126,6 +129,8 @@ def load_folders(
         except RunError as error:
             problems.append((name, str(error)))
             continue
+        if text := inconsistency(summary, config, environment, evaluations_in(records)):
+            inconsistencies[name] = f"{name} {text}"
         parts.append(thin(records.assign(run=name), summary))
         summaries[name] = dict(flatten(with_selected(summary, records)))
         configs[name] = {**config, **{f"choices.{group}": option for group, option in choices.items()}}
@@ -134,7 +139,15 @@ def load_folders(
     def frame(by_run: dict[str, dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame.from_dict(by_run, orient="index")
 
-    return Runs(frame(summaries), frame_of_values(configs), frame(environments), joined(parts), problems)
+    configurations = frame_of_values(configs)
+    return Runs(frame(summaries), configurations, frame(environments), joined(parts), problems, inconsistencies)
+
+
+def evaluations_in(records: pd.DataFrame) -> list[Record]:
+    """Returns the evaluations among the records of a run."""
+    if records.empty:
+        return []
+    return records[~records["kind"].isin(NO_EVALUATIONS)].to_dict("records")
 
 
 def with_selected(summary: dict[str, Any], records: pd.DataFrame) -> dict[str, Any]:
@@ -207,16 +220,3 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise RunError(f"{path.name} is missing or cannot be read") from error
     except DamagedMetrics as error:
         raise RunError(str(error)) from error
-
-
-def flatten(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yields (dotted key, value) of nested dicts; lists stay values.
-
-    >>> dict(flatten({"final": {"top1": 90.0}, "seed": 0}))
-    {'final.top1': 90.0, 'seed': 0}
-    """
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

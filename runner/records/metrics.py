@@ -14,7 +14,7 @@ What follows the last end of line is an incomplete record: a process still write
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ EVALUATIONS_FILE = "evaluations.jsonl"  # `trainopt evaluate RUN --follow` write
 BLOCK_BYTES = 1 << 20  # that are read at a time
 TAIL_BYTES = 16384  # of a file, in which its last record is sought first
 VOID = "void"  # the kind of records that do not count
+POSITION = ("step", "epoch")  # in `final` and `selected` of summaries
 
 Record = dict[str, Any]
 
@@ -99,6 +100,18 @@ def owner_of(value: str, metrics: Collection[str]) -> str | None:
         metrics: names of metrics.
     """
     return value if value in metrics else next((name for name in metrics if value.startswith(f"{name}_")), None)
+
+
+def direction(name: str, directions: Mapping[str, Any]) -> bool | None:
+    """Returns whether more of a value is better; None where that is not known.
+
+    A value `NAME_key` of a metric that returns several has the direction of NAME.
+    """
+    if name in ("loss", "top1", "top5"):
+        return name != "loss"
+    owner = owner_of(name, directions)
+    value = None if owner is None else directions[owner]
+    return None if value is None else bool(value)
 
 
 def void_record(path: Path, kind: str, step: int) -> None:

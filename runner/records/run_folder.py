@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,19 @@ def load_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{CONFIG} is damaged") from error
     return with_new_names(content, choices)
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yields (dotted key, value) of nested dicts; lists stay values.
+
+    >>> dict(flatten({"final": {"top1": 90.0}, "seed": 0}))
+    {'final.top1': 90.0, 'seed': 0}
+    """
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -174,6 +174,8 @@ class MetricReader:
     def read(self, metric: MetricSpec) -> MetricResult:
         """Returns the values of a metric; none of runs that used several versions of a file of the user's.
 
+        There are none either if the files of any run of the sweeps do not agree: its configuration may have changed.
+
         Args:
             metric: `sweep`, one or a list whose runs count together; `where`, values by key; one of SOURCES; `best`, a
                 key whose value is chosen, as of `best`; `over`, parts of another metric, as of `ratio`.
@@ -187,6 +189,9 @@ class MetricReader:
         sweeps = [sweep for sweep, why in reasons.items() if why is None]
         if not sweeps:
             return MetricResult({}, unavailable="; ".join(dict.fromkeys(filter(None, reasons.values()))))
+        if differing := [*self.sweep_runs(*sweeps).runs.inconsistencies.values()]:
+            more = f"; the files of {plural(len(differing) - 1, 'other run')} do not agree either"
+            return MetricResult({}, unavailable=differing[0] + (more if len(differing) > 1 else ""))
         if "best" in metric:
             return self.best(sweeps, metric)
         where = metric.get("where", {})

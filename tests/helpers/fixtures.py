@@ -15,8 +15,7 @@ from torch import nn
 
 from trainopt.runner.config.options import CONF, Vocabulary, list_groups, read
 from trainopt.runner.config.renamed import with_new_names
-from trainopt.runner.records.frames import flatten
-from trainopt.runner.records.run_folder import fingerprint_of
+from trainopt.runner.records.run_folder import fingerprint_of, flatten
 
 # what an option needs beside its choice; {reference} is the folder of a run with the fisher probe
 NEEDS = {
@@ -171,7 +170,7 @@ def made_up_run(
     Args:
         folder: where.
         seed: of the run.
-        top1: final accuracy, in percent; the best one too.
+        top1: final accuracy, in percent, where no curve is given.
         loss: final loss; the lowest one too.
         curve: top-1 at each evaluation, 10 steps (1 epoch, 100 samples, 10 gradients) apart; default: five points
             up to `top1`.
@@ -187,6 +186,7 @@ def made_up_run(
     """
     folder.mkdir(parents=True)
     curve = curve or [10.0, top1 / 2, top1 * 0.8, top1 * 0.9, top1]
+    top1 = curve[-1]
     rows = []
     for epoch, value in enumerate(curve):
         counts = {"step": 10 * epoch, "epoch": float(epoch), "samples": 100 * epoch, "gradients": 10 * epoch}

@@ -6,7 +6,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from helpers.fixtures import made_up_run, made_up_sweep
+from helpers.fixtures import made_up_sweep
 from helpers.pages import faults, violations
 from trainopt.runner.benchmark.plan import Search
 from trainopt.runner.benchmark.ranking import rank, ranking_as_json
@@ -264,14 +264,26 @@ def test_runs_that_should_not_be_compared_are_named(made_up):
     assert faults(page) == []
 
 
-def test_a_summary_that_its_records_do_not_have_is_named(made_up, monkeypatch, tmp_path):
+def test_a_run_whose_files_do_not_agree_is_named(made_up, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    folder = made_up.plan.searches[0].folder / "run"
-    made_up_run(folder, 0, 80.0)
-    assert rank(made_up, "steps").obstacles == []
-    summary = json.loads((folder / "summary.json").read_text())
+    search = made_up.plan.searches[0]
+    made_up_sweep(search.folder, [{"top1": 80.0}])
+    (run,) = (path.parent for path in search.folder.glob("*/run.yaml"))
+
+    def obstacles():
+        made_up.trials["x", "a", 0] = read_trials(search, Workload("x", [], "test_top1", "maximize"))
+        return rank(made_up, "steps").obstacles
+
+    assert obstacles() == []
+    summary = json.loads((run / "summary.json").read_text())
     summary["best_top1"]["value"] = 99.5
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (line,) = rank(made_up, "steps").obstacles
+    (run / "summary.json").write_text(json.dumps(summary))
     values = "best_top1 top1 99.5 and 80"
-    assert line == f"x-a-0/run has other values in summary.json than in metrics.jsonl: {values}"
+    line = f"{run.relative_to(tmp_path)} has other values in summary.json than in metrics.jsonl: {values}"
+    assert obstacles() == [line]
+    (run / "metrics.jsonl").unlink()  # has been read
+    assert rank(made_up, "steps").obstacles == [line]
+    (run / "run.yaml").write_text("a: [")
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"run.yaml: is damaged; remove the folder"):
+        obstacles()

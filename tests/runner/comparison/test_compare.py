@@ -303,6 +303,9 @@ def test_a_run_that_went_on_with_other_data_is_an_obstacle(two):
         ({"best": {"metric": "top1", "value": ADAM[1], "step": 35}}, "best step 35 and 40"),
         ({"best_top1": {"value": 99.5}}, f"best_top1 top1 99.5 and {ADAM[1]:.4g}"),
         ({"lowest_loss": {"value": 0.001}}, "lowest_loss loss 0.001 and 0.3"),
+        ({"train_seconds": 7.9}, "train_seconds 7.9 and 8"),
+        ({"train_seconds": 9.5}, "train_seconds 9.5 and 8"),
+        ({"hvps": 4}, "hvps 4 and 0"),
     ],
 )
 def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two, edited, values):
@@ -311,11 +314,28 @@ def test_a_summary_that_its_records_do_not_have_is_an_obstacle(two, edited, valu
     summary |= {"selected": {"step": 40, "top1": ADAM[1]}}
     (two / "adam1/summary.json").write_text(json.dumps(summary))
     assert read_comparison([two]).obstacles == []
-    for key, entries in edited.items():
-        summary[key] |= entries
+    for key, entry in edited.items():
+        summary[key] = {**summary[key], **entry} if isinstance(entry, dict) else entry
     (two / "adam1/summary.json").write_text(json.dumps(summary))
     (obstacle,) = read_comparison([two]).obstacles
     assert obstacle == f"{shown(two / 'adam1')} has other values in summary.json than in metrics.jsonl: {values}"
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_configuration_that_was_changed_after_the_run_is_an_obstacle(two, status):
+    made_up_run(two / "other", 9, status=status, config={"data.root": "here"})
+    path = two / "other/run.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("root: here", "root: there"))  # has no effect
+    assert read_comparison([two]).obstacles == []
+    path.write_text(text.replace("lr: 0.1", "lr: 0.2"))
+    (obstacle,) = read_comparison([two]).obstacles
+    changed = "has another configuration in run.yaml than it ran with, by the fingerprint in summary.json"
+    assert obstacle == f"{shown(two / 'other')} {changed}"
+    (two / "search").mkdir()
+    (two / "other").rename(two / "search/trial")
+    obstacles = read_comparison([two / "sgd0"], [two / "search"]).obstacles
+    assert f"{shown(two / 'search/trial')} {changed}" in obstacles
 
 
 def test_obstacles_are_refused_unless_forced(trainopt, two):

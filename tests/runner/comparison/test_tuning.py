@@ -40,8 +40,11 @@ def test_the_expected_best_is_that_of_all_draws_with_replacement(values, n):
     assert deviation == pytest.approx(np.std(lowest), rel=1e-7, abs=1e-7)
 
 
-def tournament(folder: Path, sampler: str = "random") -> Path:
-    """A tournament of two methods that were searched, and one of which nothing was; as its sweeper leaves it."""
+def tournament(folder: Path, sampler: str = "random", **planned: str) -> Path:
+    """A tournament of two methods that were searched, and one of which nothing was; as its sweeper leaves it.
+
+    `planned` are keys of all runs that are in the plan, too.
+    """
     sweep, jobs = folder / "sweep", []
     for optimizer in ("sgd", "adam", "lion"):
         choices = {"optimizer": optimizer}
@@ -49,19 +52,19 @@ def tournament(folder: Path, sampler: str = "random") -> Path:
         values = VALUES.get(optimizer, [])
         settings = {"search": sampler, "selection": "validation_loss", "duration": "2epochs", "seeds": 1}
         for number in range(len(values)):
-            config = {"optimizer.lr": 0.01 * (number + 1), "optimizer.eps": 1e-8}
+            config = {"optimizer.lr": 0.01 * (number + 1), "optimizer.eps": 1e-8, **planned}
             made_up_run(sweep / f"{optimizer}-{number}", 0, choices=choices, config=config)
             trial = {"role": "trial", "search": settings, "trial": number, "searched": ["optimizer.lr"]}
             overrides = [f"optimizer={optimizer}", "data.validation=0.1", "seed=0"]
-            jobs.append({"folder": f"{optimizer}-{number}", "overrides": overrides} | trial | searched)
+            jobs.append({"folder": f"{optimizer}-{number}", "overrides": overrides} | trial | searched | planned)
         for seed in (1, 2, 3):
-            config = {"optimizer.lr": CHOSEN.get(optimizer, 0.3), "data.validation": 0.0}
+            config = {"optimizer.lr": CHOSEN.get(optimizer, 0.3), "data.validation": 0.0, **planned}
             config |= {"optimizer.eps": 1e-8} if optimizer == "adam" else {}
             made_up_run(sweep / f"{optimizer}-final-{seed}", seed, 90.0 + seed, choices=choices, config=config)
             overrides = [f"optimizer={optimizer}", f"seed={seed}"]
             overrides += [f"optimizer.lr={CHOSEN[optimizer]}"] if values else []
             final = {"role": "final", "trials": len(values)} if values else {"role": "final"}
-            jobs.append({"folder": f"{optimizer}-final-{seed}", "overrides": overrides} | final | searched)
+            jobs.append({"folder": f"{optimizer}-final-{seed}", "overrides": overrides} | final | searched | planned)
         if values:
             write_search(sweep / f"searches/optimizer={optimizer}", optimizer, sampler)
     plan = {"overrides": [], "workers": 1, "jobs": jobs}
@@ -267,19 +270,16 @@ def test_trials_of_one_point_share_a_run_and_count_each(tmp_path):
 
 
 def test_runs_that_end_by_the_clock_have_equal_budgets_and_other_numbers_of_steps(tmp_path):
-    sweep = tournament(tmp_path)
-    for number, folder in enumerate(
-        sorted(path for path in sweep.iterdir() if path.is_dir() and path.name != "searches")
-    ):
-        summary = folder / "summary.json"
-        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"steps": 40 + number}))
-    assert any("final runs did" in line for line in read_comparison([sweep]).obstacles)
-    for path in [sweep / "sweep.json", *sweep.glob("*/run.yaml")]:
-        text = path.read_text().replace('"method": ', '"duration": "10min", "method": ')
-        path.write_text(text.replace("duration: 4epochs", "duration: 10min"))
-    comparison = read_comparison([sweep])
-    assert comparison.obstacles == []
-    assert comparison.is_timed
+    def obstacles_of(sweep: Path) -> list[str]:
+        for number, folder in enumerate(sorted(path.parent for path in sweep.glob("*/run.yaml"))):
+            for path in (folder / "summary.json", folder / "metrics.jsonl"):
+                path.write_text(re.sub(r'("steps?": )40\b', rf"\g<1>{40 + number}", path.read_text()))
+        return read_comparison([sweep]).obstacles
+
+    assert any("final runs did" in line for line in obstacles_of(tournament(tmp_path / "epochs")))
+    timed = tournament(tmp_path / "minutes", duration="10min")
+    assert obstacles_of(timed) == []
+    assert read_comparison([timed]).is_timed
 
 
 @pytest.mark.draws

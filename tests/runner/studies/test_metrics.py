@@ -15,6 +15,7 @@ from trainopt.runner.studies.metrics import MetricReader
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.schema import Scale, Study, StudySweep
 from trainopt.runner.system.errors import UserError
+from trainopt.runner.system.files import shown
 
 ADAM = {"choices": {"optimizer": "adam"}, "config": {"optimizer.lr": 0.001}}
 SGD = {"choices": {"optimizer": "sgd"}, "config": {"optimizer.lr": 0.1}}
@@ -36,7 +37,7 @@ def read(folder, where=None, state="done", reason=None, **source):
 @pytest.fixture
 def two_methods(tmp_path):
     """Adam with seeds 0 to 2, SGD with seeds 0 and 1."""
-    runs = [{**ADAM, "seed": seed, "curve": CURVE, "top1": 75.0 + seed} for seed in range(3)]
+    runs = [{**ADAM, "seed": seed, "curve": CURVE, "loss": 0.3 + 0.25 * seed} for seed in range(3)]
     runs += [{**SGD, "seed": seed, "top1": 60.0, "loss": 0.5} for seed in range(2)]
     made_up_sweep(tmp_path / "methods", runs)
     return tmp_path
@@ -45,7 +46,8 @@ def two_methods(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values"),
     [
-        ("final.top1", {0: 75.0, 1: 76.0, 2: 77.0}),
+        ("final.top1", {0: 75.0, 1: 75.0, 2: 75.0}),
+        ("final.loss", {0: 0.3, 1: 0.55, 2: 0.8}),
         ("best_top1.value", {0: 80.0, 1: 80.0, 2: 80.0}),
         ("best_top1.epoch", {0: 4.0, 1: 4.0, 2: 4.0}),
         ("best_top5.value", {0: 99.0, 1: 99.0, 2: 99.0}),
@@ -130,6 +132,20 @@ def test_runs_of_several_versions_of_a_file_have_no_metric(tmp_path):
     later = read(tmp_path, {"optimizer": "adam", "seed": 1}, value="final.top1")
     assert later.unavailable == unavailable  # other metrics of the study have runs of the other version
     assert read(tmp_path, {"optimizer": "sgd"}, value="final.top1").values == {0: 90.0, 1: 90.0, 2: 90.0}
+
+
+def test_a_sweep_with_runs_whose_files_do_not_agree_has_no_metric(tmp_path):
+    made_up_sweep(tmp_path / "methods", [{**ADAM, "seed": 0}, {**SGD, "seed": 0}, {**SGD, "seed": 1}])
+    paths = sorted(tmp_path.glob("methods/*adam*/run.yaml"))
+    paths[0].write_text(paths[0].read_text().replace("seed: 0", "seed: 1"))
+    (run,) = (shown(path.parent) for path in paths)
+    line = f"{run} has another configuration in run.yaml than it ran with, by the fingerprint in summary.json"
+    for where in ({"optimizer": "adam"}, {"optimizer": "sgd"}):
+        assert read(tmp_path, where, value="final.top1").unavailable == line
+    other = "; the files of 1 other run do not agree either"
+    path = next(tmp_path.glob("methods/*sgd*/summary.json"))
+    path.write_text(path.read_text().replace('"top1": 90.0', '"top1": 99.0'))
+    assert read(tmp_path, {"optimizer": "sgd"}, value="final.top1").unavailable == f"{line}{other}"
 
 
 def test_trials_of_a_search_are_no_runs_of_a_figure(tmp_path):
