@@ -30,7 +30,7 @@ trainopt compares ways of training neural networks: one command is one run.
 
   trainopt [group=option] [key=value] …   one run; the same command again continues it or shows its result
   trainopt -m key=a,b …                   a sweep: a run for each combination; hydra/launcher=joblib: several at a time
-  trainopt status SWEEP [--json|--watch]   the state of each job of a sweep; --watch: kept up to date
+  trainopt status SWEEP … [--json|--watch]   the state of each job of sweeps; --watch: kept up to date
   trainopt compare RUN|SWEEP … [--out DIR]   methods over seeds: table, significance test, curves, report
   trainopt -m experiment=tournament optimizer=a,b …   compare methods, each tuned with the same effort
 

@@ -1,4 +1,4 @@
-"""`trainopt status SWEEP`."""
+"""`trainopt status SWEEP …`."""
 
 import json
 import shlex
@@ -11,12 +11,13 @@ from typing import Any
 from ..cluster.queue import lost_workers, read_table_with_queue, workers_text
 from ..cluster.scheduler import Task
 from ..cluster.submissions import read_submissions
-from ..records.job_table import ENDED, IN_QUEUE, OPEN_SEARCH, JobStatus, error_lines, read_job_table, sweeps_below
+from ..records.job_table import ENDED, IN_QUEUE, OPEN_SEARCH, PLAN, JobStatus, error_lines, read_job_table, sweeps_below
+from ..records.run_folder import CONFIG, SUMMARY
 from ..sweeps.status import report_of, show_job_table
 from ..system.errors import UserError
 from ..system.files import read_json, shown
 from ..system.flags import FlagParser, existing_folder
-from ..system.lock import is_dead_here
+from ..system.lock import LOCK_FILE, is_dead_here
 
 WATCH_SECONDS = 5.0  # between two looks
 CLEAR = "\x1b[H\x1b[2J"  # the cursor to the top left, and the screen empty
@@ -24,9 +25,13 @@ CLEAR = "\x1b[H\x1b[2J"  # the cursor to the top left, and the screen empty
 
 def parser() -> FlagParser:
     """Returns the parser of the command's arguments."""
-    parser = FlagParser("trainopt status", description="Show the state of each job of a sweep.")
+    parser = FlagParser("trainopt status", description="Show the state of each job of a sweep, or of several.")
     parser.add_argument(
-        "sweep", type=existing_folder, metavar="SWEEP", help="folder of a sweep or of a run, or a folder above runs"
+        "folders",
+        type=existing_folder,
+        nargs="+",
+        metavar="SWEEP",
+        help="folder of a sweep or of a run, or a folder above runs",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     parser.add_argument(
@@ -36,19 +41,36 @@ def parser() -> FlagParser:
 
 
 def command(arguments: list[str], debug: bool) -> int:
-    """`trainopt status SWEEP`."""
+    """`trainopt status SWEEP …`."""
     del debug
     options = parser().parse_args(arguments)
+    folders = list(dict.fromkeys(options.folders))
     if options.watch:
         if options.json:
             raise UserError("status: --watch and --json: give one of the two")
-        return watch(options.sweep)
-    jobs, workers, is_unknown = read_table(options.sweep)
+        return watch(folders)
+    jobs, workers, is_unknown = read_tables(folders)
     if options.json:
         print(json.dumps([asdict(job) for job in jobs], indent=2))
     else:
-        show(options.sweep, jobs, workers, is_unknown)
+        show(folders, jobs, workers, is_unknown)
     return 0
+
+
+def read_tables(folders: list[Path]) -> tuple[list[JobStatus], list[Task], bool]:
+    """Returns what `read_table` does, of one folder or of several; of several, jobs are named with theirs."""
+    if len(folders) == 1:
+        return read_table(folders[0])
+    table: list[JobStatus] = []
+    workers: list[Task] = []
+    is_unknown = False
+    for folder in folders:
+        jobs, of_folder, is_unknown_here = read_table(folder)
+        is_run = not (folder / PLAN).exists() and any((folder / name).exists() for name in (CONFIG, SUMMARY, LOCK_FILE))
+        table += [replace(job, name=str(folder if is_run else folder / job.name), overrides=[]) for job in jobs]
+        workers += of_folder
+        is_unknown |= is_unknown_here
+    return table, workers, is_unknown
 
 
 def read_table(folder: Path) -> tuple[list[JobStatus], list[Task], bool]:
@@ -91,11 +113,11 @@ def read_sweep(sweep: Path) -> tuple[list[JobStatus], list[Task], bool]:
         return jobs, [], is_open
 
 
-def show(folder: Path, jobs: list[JobStatus], workers: list[Task], is_unknown: bool) -> None:
-    """Prints the job table of a sweep, its workers on a cluster, its report, and which searches have not ended.
+def show(folders: list[Path], jobs: list[JobStatus], workers: list[Task], is_unknown: bool) -> None:
+    """Prints a job table, the workers on a cluster, reports, and which searches have not ended.
 
     Args:
-        folder: of the sweep, or one above such.
+        folders: of sweeps, or above such.
         jobs: the job table.
         workers: that wait or run.
         is_unknown: whether what the queue knows is missing.
@@ -103,19 +125,20 @@ def show(folder: Path, jobs: list[JobStatus], workers: list[Task], is_unknown: b
     show_job_table(jobs)
     if workers:
         print(workers_text(workers))
-    searches = open_searches(folder)
+    searches = open_searches(folders)
     lost = [] if is_unknown else [worker for sweep in searches for worker in lost_workers(sweep, workers)]
     for line in error_lines(lost, "worker"):
         print(line)
     if is_at_work(jobs, workers):
         return
     for sweep, search in searches.items():
-        name = "the search" if sweep == folder else f"{shown(sweep)}: the search"
+        name = "the search" if [sweep] == folders else f"{shown(sweep)}: the search"
         if is_dead_here(search) is not False:
             print(f"{name} has not ended: trials are missing; {continuation(sweep, search['command'])}")
-    report = report_of(folder)
-    if report is not None and not searches:
-        print(f"result: {shown(report)}")
+    for folder in folders:
+        report = report_of(folder)
+        if report is not None and not open_searches([folder]):
+            print(f"result: {shown(report)}")
 
 
 def is_at_work(jobs: list[JobStatus], workers: list[Task]) -> bool:
@@ -123,9 +146,9 @@ def is_at_work(jobs: list[JobStatus], workers: list[Task]) -> bool:
     return bool(workers) or any(job.state in ("running", *IN_QUEUE) for job in jobs)
 
 
-def open_searches(folder: Path) -> dict[Path, dict[str, Any]]:
-    """Returns the process and the command of each search that has not ended, by its folder."""
-    sweeps = sweeps_below(folder) or [folder]
+def open_searches(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+    """Returns the process and the command of each search in folders that has not ended, by its folder."""
+    sweeps = [sweep for folder in folders for sweep in sweeps_below(folder) or [folder]]
     return {sweep: search for sweep in sweeps if (search := read_json(sweep / OPEN_SEARCH))}
 
 
@@ -136,15 +159,15 @@ def continuation(sweep: Path, command: list[str]) -> str:
     return f"the same command continues it: {shlex.join(command)}"
 
 
-def watch(sweep: Path) -> int:
-    """Shows the job table of a sweep again and again, until no job runs or waits; returns the exit code."""
+def watch(folders: list[Path]) -> int:
+    """Shows the job table of sweeps again and again, until no job runs or waits; returns the exit code."""
     try:
         while True:
-            jobs, workers, is_unknown = read_table(sweep)
+            jobs, workers, is_unknown = read_tables(folders)
             if sys.stdout.isatty():
                 print(CLEAR, end="")
-            show(sweep, jobs, workers, is_unknown)
-            lives = any(is_dead_here(search) is False for search in open_searches(sweep).values())
+            show(folders, jobs, workers, is_unknown)
+            lives = any(is_dead_here(search) is False for search in open_searches(folders).values())
             if not is_at_work(jobs, workers) and not is_unknown and not lives:
                 return 0
             sys.stdout.flush()

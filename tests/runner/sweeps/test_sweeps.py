@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from helpers.cli import exit_code, start_fork
-from helpers.fixtures import image_folders, made_up_sweep
+from helpers.fixtures import image_folders, made_up_run, made_up_sweep
 from helpers.runs import same_weights, summary
 from trainopt.runner.records.job_table import read_job_table
 from trainopt.runner.system.files import write_json
@@ -227,6 +227,28 @@ def test_the_job_table_is_for_programs_and_for_runs_without_a_sweep(trainopt, tm
     nothing = trainopt("status", "empty")
     assert nothing.code == 2
     assert "empty: is no sweep's or run's folder" in nothing.err
+
+
+def test_several_sweeps_and_runs_have_one_job_table(trainopt, tmp_path):
+    for sweep, top1 in (("one", 80.0), ("two", 90.0)):
+        made_up_sweep(tmp_path / sweep, [{"seed": 0, "top1": top1}, {"seed": 1, "status": "missing"}])
+        (tmp_path / sweep / "report.html").touch()
+    made_up_run(tmp_path / "run")
+    result = trainopt("status", "one", "two", "run", "one")
+    lines = result.out.splitlines()
+    assert [line.split()[:2] for line in lines[1:6]] == [
+        ["one/seed=0", "done"],
+        ["one/seed=1", "missing"],
+        ["two/seed=0", "done"],
+        ["two/seed=1", "missing"],
+        ["run", "done"],
+    ]
+    assert lines[6:] == ["5 jobs: 3 done, 2 missing", "result: one/report.html", "result: two/report.html"]
+    found = json.loads(trainopt("status", "--json", "one", "run").out)
+    assert [job["name"] for job in found] == ["one/seed=0", "one/seed=1", "run"]
+    alone = json.loads(trainopt("status", "--json", "one").out)
+    assert [job["name"] for job in alone] == ["seed=0", "seed=1"]
+    assert "nowhere: no such folder" in trainopt("status", "one", "nowhere").err
 
 
 def test_a_run_that_was_killed_before_its_first_record_is_said(trainopt, tmp_path):
