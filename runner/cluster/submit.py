@@ -22,7 +22,7 @@ from .submissions import Submission, submission_path
 
 SEARCH_WORKERS = 4  # where array_parallelism is null
 LONGEST_NAME = 60  # characters of a sweep's name in the queue
-MOST_NAMED = 5  # errors of jobs that failed before; outdated jobs
+MOST_NAMED = 5  # errors of jobs that failed before
 
 
 class SubmitLock(RunLock):

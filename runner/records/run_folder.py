@@ -149,7 +149,16 @@ def wait_until_begun(folder: Path, look_seconds: float = 0.2) -> None:
 
 
 class OtherRun(UserError):
-    """A folder holds another run; the text names what differs."""
+    """A folder holds another run.
+
+    Args:
+        difference: what differs, after the folder.
+        advice: what to do where a single run was typed.
+    """
+
+    def __init__(self, difference: str, advice: str = ""):
+        super().__init__(f"{difference}; {advice}" if advice else difference)
+        self.difference = difference
 
 
 def check_same_run(folder: Path, config: DictConfig) -> None:
@@ -160,8 +169,8 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
         shown = [f"{key} ({value_text(theirs, key)} there, {value_text(ours, key)} here)" for key in differ[:5]]
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise OtherRun(
-            f"{folder}: holds a run with another configuration: {', '.join(shown)}{more};"
-            " give run.name=NAME or hydra.run.dir=DIR for a new one, or remove it"
+            f"{folder}: holds a run with another configuration: {', '.join(shown)}{more}",
+            "give run.name=NAME or hydra.run.dir=DIR for a new one, or remove it",
         )
 
 
@@ -231,8 +240,8 @@ def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     if changed:
         raise OtherRun(
             f"{folder}: holds a {summary['status']} run of other code: {', '.join(changed)}"
-            f" {'has' if len(changed) == 1 else 'have'} changed since;"
-            " give run.name=NAME, hydra.run.dir=DIR or (a sweep) hydra.sweep.dir=DIR for the present code, or remove it"
+            f" {'has' if len(changed) == 1 else 'have'} changed since",
+            "give run.name=NAME, hydra.run.dir=DIR or (a sweep) hydra.sweep.dir=DIR for the present code, or remove it",
         )
     return summary
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ...cluster.schedulers import SCHEDULERS
 from ...cluster.settings import read_settings, split_arguments
 from ...cluster.submissions import FOLDER, is_search_done, read_submissions
-from ...cluster.submit import MOST_NAMED, submit
+from ...cluster.submit import submit
 from ...records.job_table import ENDED, PLAN, job_statuses, read_job_table
 from ...records.run_folder import OtherRun, remove_if_empty
 from ...sweeps.interrupt import SweepInterrupt
@@ -56,7 +56,7 @@ def command(arguments: list[str], debug: bool) -> int:
     scheduler = SCHEDULERS[options.to]
     settings = read_settings(typed, options.config_dir, options.to, scheduler.settings)
     sweep = ["-m", *overrides, *config_dir_flags(options.config_dir)]
-    is_new, jobs = True, []
+    is_new, jobs, outdated = True, [], ""
 
     def plan(config: DictConfig) -> Path:
         nonlocal is_new, jobs
@@ -70,6 +70,7 @@ def command(arguments: list[str], debug: bool) -> int:
         return write_sweep(config, jobs)
 
     def launch(hydra: HydraSession, config: DictConfig, job: Job) -> None:
+        nonlocal outdated
         del hydra, job
         folder = Path(config.hydra.sweep.dir)
         try:
@@ -78,7 +79,7 @@ def command(arguments: list[str], debug: bool) -> int:
                 where = "" if report is None else f"; result: {shown(report)}"
                 print(f"the search is done; trainopt status {shlex.quote(shown(folder))} shows its trials{where}")
                 return
-            tell_outdated(config, folder, jobs)
+            outdated = outdated_text(config, folder, jobs)
             with refuse_unwritable(folder):
                 submit(folder, jobs, sweep, settings, not has_fixed_jobs(config), options.to, options.dry_run)
         except UserError:
@@ -89,7 +90,9 @@ def command(arguments: list[str], debug: bool) -> int:
     job = Job(["trainopt", *sweep], debug, os.getpid())
     with SweepInterrupt() as interrupt:
         result = compose_and_run(sweep, job, interrupt, plan=plan, launch=launch)
-        has_failed = isinstance(result, SweepResult) and result.is_stopped
+        if outdated:
+            print(f"trainopt: {outdated}", file=sys.stderr)
+        has_failed = (isinstance(result, SweepResult) and result.is_stopped) or bool(outdated)
         return interrupt.code if interrupt.signal else int(has_failed)
 
 
@@ -107,8 +110,8 @@ def remove_plan(sweep: Path) -> None:
             remove_if_empty(folder.resolve())
 
 
-def tell_outdated(config: DictConfig, sweep: Path, jobs: list[dict[str, Any]]) -> None:
-    """Prints which keys of jobs differ from those of the runs in their folders, which are left as they are.
+def outdated_text(config: DictConfig, sweep: Path, jobs: list[dict[str, Any]]) -> str:
+    """Returns a line on jobs whose folders hold other runs, which are left as they are; empty: there are none.
 
     Args:
         config: of the sweep.
@@ -116,8 +119,19 @@ def tell_outdated(config: DictConfig, sweep: Path, jobs: list[dict[str, Any]]) -
         jobs: their entries in the plan.
     """
     states = job_statuses(sweep, {job["folder"]: job for job in jobs})
-    for job in [job for job in states if job.state == "outdated"][:MOST_NAMED]:
-        try:
-            JobPlanner(config).check_same_run(sweep / job.name, job.overrides)
-        except OtherRun as error:
-            print(f"outdated: {error}", file=sys.stderr)
+    outdated = [job for job in states if job.state == "outdated"]
+    if not outdated:
+        return ""
+    first = outdated[0]
+    try:
+        JobPlanner(config).check_same_run(sweep / first.name, first.overrides)
+        difference = f"{sweep / first.name}: holds another run"
+    except OtherRun as error:
+        difference = error.difference
+    if len(outdated) == 1:
+        text, folders = "a job is outdated:", "the folder"
+    else:
+        status = f"trainopt status {shlex.quote(shown(sweep))}"
+        text, folders = f"{len(outdated)} jobs are outdated ({status} names them), as", "their folders"
+    again = f"remove {folders} and submit again, or give hydra.sweep.dir=DIR for a new sweep"
+    return f"{text} {difference}; {again}"

@@ -77,7 +77,7 @@ def test_disturbed_sweep_is_completed(cluster: RayCluster, tmp_path: Path) -> No
 
     text = (tmp_path / "counted.py").read_text()
     (tmp_path / "counted.py").write_text(text.replace("self.kind == 11", "False"))
-    again = trainopt(tmp_path, "submit", "--to", "ray", *sweep)
+    again = trainopt(tmp_path, "submit", "--to", "ray", *sweep, code=1)
     assert "11 outdated; 1 left" in again  # the edited code is not that of the others
     assert "submitted 1 run in 1 task" in again
     wait_until(lambda: table(tmp_path)["11"]["state"] == "done", START_SECONDS)

@@ -95,7 +95,7 @@ def test_disturbed_sweep_is_completed(slurm: Slurm, tmp_path: Path) -> None:
 
     text = (tmp_path / "counted.py").read_text()
     (tmp_path / "counted.py").write_text(text.replace("self.kind == 11", "False"))
-    again = trainopt(tmp_path, "submit", *sweep, *SETTINGS)
+    again = trainopt(tmp_path, "submit", *sweep, *SETTINGS, code=1)
     assert "11 outdated; 1 left" in again  # the edited code is not that of the others
     assert "submitted 1 run in 1 task" in again
     wait_until(lambda: table(tmp_path)["11"]["state"] == "done", 180)

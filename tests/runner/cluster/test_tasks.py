@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +241,35 @@ def test_the_queue_is_asked_for_all_sweeps_below_a_folder(
     assert (
         trainopt("status", ".").err == "trainopt: which jobs are in the queue is unknown: squeue: Unable to contact\n"
     )
+
+
+@pytest.mark.slow
+def test_outdated_jobs_are_left_and_named_and_the_others_submitted(
+    trainopt: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 7", squeue="", scontrol="")
+    option = tmp_path / "mine" / "optimizer" / "ours.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.1\n")
+    sweep = Path("outputs/sweeps/one")
+    command = (*SWEEP, "optimizer=ours", "logger=none", "--config-dir", "mine")
+    assert trainopt(*(word for word in command if word != "cluster.gpus=0"), "seed=1,2").code == 0
+    option.write_text("_target_: torch.optim.SGD\nlr: 0.3\n")
+    first, second = (sweep / job["folder"] for job in read_jobs(sweep))
+    differs = f"{first}: holds a run with another configuration: optimizer.lr (0.1 there, 0.3 here)"
+    end = "and submit again, or give hydra.sweep.dir=DIR for a new sweep\n"
+    result = trainopt("submit", *command, "seed=1,2,3")
+    assert result.code == 1
+    assert "2 outdated; 1 left\nsubmitted 1 run in 1 task" in result.out
+    status = f"trainopt status {sweep} names them"
+    assert result.err == f"trainopt: 2 jobs are outdated ({status}), as {differs}; remove their folders {end}"
+    shutil.rmtree(second)
+    result = trainopt("submit", "--dry-run", *command, "seed=1,2")
+    assert (result.code, result.err) == (1, f"trainopt: a job is outdated: {differs}; remove the folder {end}")
+    shutil.rmtree(first)
+    result = trainopt("submit", *command, "seed=1,2")
+    assert (result.code, result.err) == (0, "")
+    assert "submitted 2 runs" in result.out
 
 
 def test_jobs_with_the_same_error_share_a_line(
