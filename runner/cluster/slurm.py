@@ -174,7 +174,7 @@ def run(command: list[str], text: str | None = None) -> str:
         text: that it reads.
 
     Raises:
-        UserError: it is missing, or fails.
+        UserError: it is missing, or fails; each of its errors has a line.
         NoAnswer: it, or SLURM's controller, does not answer in time.
     """
     try:
@@ -192,9 +192,10 @@ def run(command: list[str], text: str | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise NoAnswer(f"{command[0]} does not answer; SLURM's controller may be down, try again") from error
     if result.returncode:
-        said = result.stderr.strip() or result.stdout.strip()
+        said = result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}"
         error_class = NoAnswer if NO_REPLY in said else UserError
-        raise error_class(f"{command[0]}: {one_line(said).removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
+        lines = [one_line(line).removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in said.splitlines()]
+        raise error_class("\n".join(f"{command[0]}: {line}" for line in filter(None, lines)))
     return result.stdout
 
 

@@ -18,7 +18,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # errors of writing, which name no fil
 class UserError(Exception):
     """An error that the user can correct; its text is one line that says what would be right.
 
-    The command line prints it without a traceback and ends with exit code 2.
+    Several errors of another program have a line each. The command line prints them without a traceback and ends with
+    exit code 2.
     """
 
 
@@ -38,7 +39,7 @@ def report_error(error: UserError, debug: bool) -> int:
     """Prints an error, with `debug` after its traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
-    print(f"trainopt: {error}", file=sys.stderr)
+    print(*(f"trainopt: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     return USER_ERROR
 
 

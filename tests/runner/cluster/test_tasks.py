@@ -188,6 +188,11 @@ def test_what_waits_keeps_its_settings_which_is_said(
     use_programs(monkeypatch, programs, sbatch="echo 'Invalid partition' >&2; exit 1")
     refused = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.partition=nowhere")
     assert (refused.code, refused.err) == (2, "trainopt: sbatch: Invalid partition\n")
+    said = ("sbatch: error: no partition: a", "", "sbatch: error: Batch job submission failed: Invalid partition")
+    use_programs(monkeypatch, programs, sbatch=f"printf '{'|'.join(said)}' | tr '|' '\\n' >&2; exit 1")
+    refused = trainopt("submit", *SWEEP, "seed=1", "cluster.array_parallelism=1", "cluster.partition=a")
+    lines = ("no partition: a", "Batch job submission failed: Invalid partition")
+    assert refused.err == "".join(f"trainopt: sbatch: {line}\n" for line in lines)
 
     use_programs(monkeypatch, programs, squeue="echo 'Unable to contact' >&2; exit 1")
     status = trainopt("status", "outputs/sweeps/one")
