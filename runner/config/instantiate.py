@@ -155,6 +155,15 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
     return target
 
 
+def lacks_module(error: BaseException | None) -> bool:
+    """Returns whether an error of `find` comes from a package that is not installed here."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and not is_installed(str(error.name).partition(".")[0]):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def reason_of(error: Exception) -> str:
     """Returns an error in brackets."""
     return f" ({one_line(error)[:200]})"

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ...cluster.imports import check_imports
 from ...cluster.schedulers import SCHEDULERS
 from ...cluster.settings import read_settings, split_arguments
 from ...cluster.submissions import FOLDER, is_search_done, read_submissions
@@ -64,6 +65,7 @@ def command(arguments: list[str], debug: bool) -> int:
         folder = Path(config.hydra.sweep.dir)
         is_new = not (folder / PLAN).exists()
         jobs = checked_jobs(config)
+        check_imports(config, settings.setup)
         if options.dry_run:
             set_workers(config)
             return folder

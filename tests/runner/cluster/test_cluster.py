@@ -237,3 +237,52 @@ def test_a_refused_submission_leaves_nothing(
     assert refused.code == 2
     assert refused.err.startswith("trainopt: b: cannot be written (No space left on device); hydra.run.dir=DIR or")
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != programs]
+
+
+ADVICE = "; cluster.setup=['export PYTHONPATH=FOLDER'] says where nodes find a module that is only there\n"
+IMPORTING = ("submit", "-m", "model=mlp", "duration=2steps", "cluster.gpus=0", "hydra.sweep.dir=one")
+
+
+@pytest.fixture
+def own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue, modules of the user's, and an option of theirs."""
+    use_programs(monkeypatch, tmp_path / "bin", sbatch="echo 7", squeue="", scontrol="")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_classes.py").write_text("from torch.optim import SGD\n")
+    (tmp_path / "needs_more.py").write_text("import nowhere_installed\n")
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "bad.yaml").write_text("_target_: nosuch.Class\nlr: 0.1\n")
+
+
+@pytest.mark.usefixtures("own_classes")
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["optimizer._target_=nosuch.Class"],
+        ["optimizer._target_='nosuch.Class',own_classes.SGD"],
+        ["--config-dir", "mine", "optimizer=sgd,bad"],
+        [
+            *("hydra/sweeper=tournament", "hydra.sweeper.steps=2", "hydra.sweeper.over_last=1"),
+            'hydra.sweeper.methods=["optimizer=adam","optimizer._target_=nosuch.Class"]',
+        ],
+    ],
+)
+def test_a_class_that_cannot_be_imported_is_not_queued(trainopt: Callable[..., Any], typed: list[str]) -> None:
+    result = trainopt(*IMPORTING, *typed)
+    assert result.code == 2
+    assert "optimizer._target_=nosuch.Class: cannot be imported; there is no module nosuch" in result.err
+    assert result.err.endswith(ADVICE)
+    assert not Path("one").exists()
+
+
+@pytest.mark.usefixtures("own_classes")
+def test_a_module_that_only_nodes_may_have_needs_a_setup(trainopt: Callable[..., Any]) -> None:
+    setup = "cluster.setup=['export PYTHONPATH=/nodes']"
+    result = trainopt(*IMPORTING, "optimizer._target_=own_classes.SDG", setup)
+    assert (result.code, Path("one").exists()) == (2, False)
+    assert "optimizer._target_=own_classes.SDG: cannot be imported; did you mean own_classes.SGD?" in result.err
+    assert trainopt(*IMPORTING, "optimizer._target_=needs_more.Class").err.endswith(ADVICE)
+    result = trainopt(*IMPORTING, "optimizer._target_=needs_more.Class", setup)
+    assert (result.code, "SLURM job 7" in result.out) == (0, True)
+    assert "note: optimizer._target_=needs_more.Class: cannot be imported" in result.err
+    assert "cluster.setup must make it known to the tasks\n" in result.err
