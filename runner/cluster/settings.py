@@ -1,5 +1,6 @@
 """What a task on the cluster asks for: conf/cluster/SCHEDULER.yaml, and what was typed as cluster.KEY=VALUE."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +203,15 @@ def settings_in(path: Path) -> dict[str, Any]:
     if not isinstance(texts, dict):
         raise UserError(f"{path}: holds no keys; write lines as in gpus: 1")
     return {**content, **({"time": texts["time"]} if content.get("time") is not None else {})}
+
+
+def value_text(value: Any) -> str:
+    """Returns a value as a file has it, in one line.
+
+    >>> value_text("a100:1"), value_text(["module load cuda"]), value_text({"qos": "long"})
+    ('a100:1', '[module load cuda]', '{qos: long}')
+    """
+    return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf)).removesuffix("...\n").strip()
 
 
 def parsed(text: str) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ from ..config.overrides import (
     typed_overrides,
 )
 from ..system.errors import UserError, nearest
+from ..system.files import shown
 from ..system.flags import config_dirs, existing_folder
 
 KEYS = "keys"  # a topic beside the groups
@@ -93,7 +94,7 @@ def command(arguments: list[str], debug: bool) -> int:
     elif topics[0] in (*vocabulary.groups, SWEEPERS):
         print(group_text(topics[0], vocabulary))
     elif topics[0].partition(".")[0] == CLUSTERS:
-        print("\n".join(cluster_lines()))
+        print("\n".join(cluster_lines(vocabulary)))
     elif lines := option_key_lines(topics[0], vocabulary):
         print("\n".join(lines))
     elif topics[0].partition(".")[0] in shipped("config.yaml"):
@@ -275,14 +276,23 @@ def key_lines() -> list[str]:
     return _indented(_without(rest, "defaults"))
 
 
-def cluster_lines() -> list[str]:
-    """Returns what a task on a cluster asks for: the keys for each scheduler, with their values and comments."""
+def cluster_lines(vocabulary: Vocabulary) -> list[str]:
+    """Returns what a task on a cluster asks for: the keys for each scheduler, with their values and comments.
+
+    A value is that of the first folder of options whose file for the scheduler has the key.
+    """
+    from ..cluster.settings import settings_in, value_text  # imports Hydra
+
     lines = []
     for path in sorted((CONF / CLUSTERS).glob("*.yaml")):
-        lines += [
-            f"{CLUSTERS}.KEY=VALUE of trainopt submit --to {path.stem}:",
-            *_indented(read_option(path).splitlines()),
-        ]
+        first = vocabulary.file(CLUSTERS, path.stem) or path
+        own = {} if first == path else settings_in(first)
+        source = f"; from {shown(first)}: {', '.join(own)}" if own else ""
+        lines.append(f"{CLUSTERS}.KEY=VALUE of trainopt submit --to {path.stem}{source}:")
+        for line in _indented(read_option(path).splitlines()):
+            key, comment = line.partition(":")[0], line.partition(" # ")[2]
+            value = own.get(key.strip())
+            lines.append(line if key.strip() not in own else f"{key}: {value_text(value)} # {comment}")
     return lines
 
 

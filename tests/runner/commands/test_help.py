@@ -103,6 +103,26 @@ def test_help_about_a_group_explains_its_options_and_about_keys_all_of_them(trai
     assert "slow  Slowly." in trainopt("--config-dir", "mine", "--help", "optimizer").out
 
 
+def test_help_about_the_cluster_has_the_values_of_the_lab(trainopt, tmp_path, monkeypatch):
+    (tmp_path / "lab/cluster").mkdir(parents=True)
+    text = "gpus: a100:1 # ours\ntime: 4:00:00\nextra: {qos: long}\nsetup:\n- module load cuda\n"
+    (tmp_path / "lab/cluster/slurm.yaml").write_text(text)
+    monkeypatch.setenv("TRAINOPT_CONFIG_DIR", str(tmp_path / "lab"))
+    shown = trainopt("--help", "cluster").out
+    monkeypatch.delenv("TRAINOPT_CONFIG_DIR")
+    assert trainopt("--help", "cluster", "--config-dir", "lab").out == shown
+    assert "--to slurm; from lab/cluster/slurm.yaml: gpus, time, extra, setup:\n" in shown
+    for line in (
+        "gpus: a100:1 # GPUs of",
+        "time: '4:00:00' # time",
+        "extra: {qos: long} # ",
+        "setup: [module load cuda]",
+    ):
+        assert f"\n  {line}" in shown
+    assert "\n  gpus: 1 # GPUs of a task; 0" in shown.partition("--to slurm")[0]  # of Ray
+    assert "\n  grace: 120 # " in shown
+
+
 def test_help_about_a_key_of_an_option_is_that_of_each_option_that_has_it(trainopt, tmp_path):
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     (tmp_path / "mine/optimizer/slow.yaml").write_text("_target_: mine.Slow\n# How slow.\nmomentum: 0.5\nlr: 1\n")
