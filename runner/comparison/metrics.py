@@ -50,7 +50,7 @@ def metrics_of(
     for column in columns:
         first, _, name = column.partition(".")
         kind, _, of_set = name.rpartition(".")
-        if first not in starts or name in POSITION or column in [metric.column for metric in METRICS.values()]:
+        if first not in starts or name in ("", *POSITION) or column in [metric.column for metric in METRICS.values()]:
             continue
         label, form, unit = metric_form(of_set)
         start = f"{first} {kind}" if kind else starts[first]

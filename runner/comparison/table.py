@@ -234,21 +234,25 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Writes all estimates as numbers, a row for each method: mean, std, n, low and high of each metric."""
+    """Writes all estimates as numbers, a row for each method: mean, std, n, low and high of each recorded metric.
+
+    Columns without a value in any row are left out.
+    """
     parts = ("mean", "std", "n", "low", "high")
     header = ["method", "label", "runs", "diverged", "seeds"]
-    header += [f"{name}_{part}" for name in comparison.metrics for part in parts]
+    header += [f"{name}_{part}" for name in comparison.recorded for part in parts]
     header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
     header += ["tuning_trials", "tuning_gradients", "tested", *VERDICT_COLUMNS.values(), "test"]
+    rows = []
+    for m in comparison.methods:
+        estimates = [getattr(m.estimates[name], part) for name in comparison.recorded for part in parts]
+        costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
+        v = m.verdict
+        verdict = [getattr(v, part, "") for part in VERDICT_COLUMNS] + [v.kind if v else "baseline"]
+        start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
+        effort = [m.trial_count, m.trial_gradients]
+        row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, comparison.metric, *verdict]
+        rows.append(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    columns = [(name, *cells) for name, *cells in zip(header, *rows, strict=True) if any(c != "" for c in cells)]
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for m in comparison.methods:
-            estimates = [getattr(m.estimates[name], part) for name in comparison.metrics for part in parts]
-            costs = [getattr(m.to_target[axis], part) for axis in AXES for part in parts]
-            v = m.verdict
-            verdict = [getattr(v, part, "") for part in VERDICT_COLUMNS] + [v.kind if v else "baseline"]
-            start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
-            effort = [m.trial_count, m.trial_gradients]
-            row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, comparison.metric, *verdict]
-            writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
+        csv.writer(file).writerows(zip(*columns, strict=True))

@@ -17,7 +17,7 @@ from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.figures.curves import comparison_figures
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.read import read_comparison
-from trainopt.runner.comparison.table import comparison_table, show_comparison
+from trainopt.runner.comparison.table import comparison_table, show_comparison, write_csv
 from trainopt.runner.comparison.tables.text import conclusion_text
 from trainopt.runner.records.frames import RunError
 from trainopt.runner.system.display import wide_console
@@ -441,6 +441,20 @@ def test_tables_are_written(trainopt, two, tmp_path):
     half = stats.t.ppf(0.975, 3) * stats.sem(ADAM)
     assert rf"Adam & \textbf{{93.75}} $\pm$ {half:.2f} &" in tex
     assert len({line.count("&") for line in tex.splitlines() if line.endswith(r"\\")}) == 1
+
+
+def test_columns_without_values_are_left_out(tmp_path):
+    for optimizer in ("sgd", "adam"):
+        summary = {"selected": None}  # as of runs without a validation set
+        made_up_run(tmp_path / optimizer, choices={"optimizer": optimizer}, summary=summary)
+    comparison = compare_methods(load_runs([tmp_path]), baseline="sgd")
+    assert "selected_" not in comparison.metrics
+    write_csv(comparison, tmp_path / "table.csv")
+    with open(tmp_path / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {"final_top1_mean", "final_top1_n", "difference", "test"} <= set(rows[0])
+    assert not [name for name in rows[0] if name.startswith(("selected_", "p", "effect"))]
+    assert all(any(row[name] for row in rows) for name in rows[0])
 
 
 def test_real_runs_compare(trained):
