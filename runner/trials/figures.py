@@ -36,6 +36,7 @@ NAME = "search_{}"
 BEST, OTHERS = PALETTE[1], PALETTE[0]
 ROW_HEIGHT = 2.6  # of the panels of keys, in inches
 COLUMNS = 3  # in the style `notebook`
+MARGIN = 0.1  # of the panels of keys, for the ring
 LONG = 5  # letters of a choice, from which on names of choices stand upright
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # so that lines do not cross them
 
@@ -102,7 +103,9 @@ def draw_slices(study: SearchStudy, trials: list[FrozenTrial]) -> "Figure":
             vmin=-len(trials) / 2,
             s=points(4.2) ** 2,
         )
-        axis.plot(places[best], values[best], "o", color=BEST, markersize=points(10), fillstyle="none")
+        ring = {"markersize": points(10), "fillstyle": "none", "clip_on": False, "zorder": 3}
+        axis.plot(places[best], values[best], "o", color=BEST, **ring)
+        axis.margins(MARGIN)
         _key_axis(axis, distribution)
         axis.set_xlabel(escape_math(key_label(key)))
     for axis in panels.flat[len(study.space) :]:
