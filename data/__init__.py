@@ -22,7 +22,7 @@ from .datasets.splits import bootstrap, class_balanced, split
 from .datasets.synthetic import synthetic
 from .datasets.torchvision_arrays import svhn, torchvision_arrays
 from .digests import checksum_of, digest_of
-from .errors import DataError, listed
+from .errors import DamagedImage, DataError, listed
 from .folders.image_folder import Folders, folder_arrays, image_folder, with_test_images
 from .folders.layout import ImageFiles, missing_test_set
 from .folders.source import FolderSource
@@ -44,6 +44,7 @@ __all__ = [
     "BatchUse",
     "Batching",
     "Constant",
+    "DamagedImage",
     "DataError",
     "DataSet",
     "DatasetSource",

@@ -7,6 +7,10 @@ class DataError(Exception):
     """Data is missing, damaged or of the wrong form; the text is one line that says what would be right."""
 
 
+class DamagedImage(DataError):
+    """An image file cannot be read as an image."""
+
+
 def one_line(text: object) -> str:
     """Folds a message to one line.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import DataError, one_line
+from ..errors import DamagedImage, DataError, one_line
 
 FLOAT = "F"  # Pillow's mode of float images; those of integers with more than 8 bits begin with I
 WHITES = (255, 1023, 4095, 16383, 65535)  # largest values of 8, 10, 12, 14 and 16 bits
@@ -139,11 +139,11 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         what = "of an unknown format" if Path(path).stat().st_size else "empty"
-        raise DataError(f"{path}: cannot be read as an image (the file is {what})") from error
+        raise DamagedImage(f"{path}: cannot be read as an image (the file is {what})") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read as an image ({error.strerror or one_line(error)})") from error
+        raise DamagedImage(f"{path}: cannot be read as an image ({error.strerror or one_line(error)})") from error
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{path}: cannot be read as an image ({one_line(error)[:160]})") from error
+        raise DamagedImage(f"{path}: cannot be read as an image ({one_line(error)[:160]})") from error
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -154,9 +154,9 @@ def _values(image: Image.Image, path: str) -> np.ndarray:
     """Returns the pixels (H, W) float64 of an image with more than 8 bits."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
-        raise DataError(f"{path}: cannot be read as an image (it has pixels that are nan or infinite)")
+        raise DamagedImage(f"{path}: cannot be read as an image (it has pixels that are nan or infinite)")
     if values.min() < 0:
-        raise DataError(f"{path}: cannot be read as an image (it has values below 0, {values.min():g}; 0 is black)")
+        raise DamagedImage(f"{path}: cannot be read as an image (it has values below 0, {values.min():g}; 0 is black)")
     return values
 
 

@@ -14,7 +14,7 @@ from trainopt.optimizers.vectors import flatten, unflatten
 
 from ..system.environment import local_rank
 from ..system.errors import UserError
-from .ranks import TIMEOUT, RankError, Ranks, describe_error, for_others
+from .ranks import TIMEOUT, RankError, Ranks, describe_error, for_others, kind_of
 
 Result = TypeVar("Result")
 
@@ -152,7 +152,8 @@ class Group(Ranks):
         if isinstance(error, RankError):
             return
         with suppress(RuntimeError):  # the store may be gone
-            self._store.compare_set(ERROR, "", f"rank {self.rank}: {describe_error(error)}")
+            text = f"rank {self.rank}: {describe_error(error)}"
+            self._store.compare_set(ERROR, "", f"{kind_of(error)} {text}")
 
     def cause(self, error: Exception) -> Exception:
         """Returns the error of another process, where `error` is that the connection to it was lost; else `error`."""
@@ -160,7 +161,8 @@ class Group(Ranks):
             return error
         with suppress(RuntimeError):  # also where there is no message in time
             self._store.wait([ERROR], LAST_WORDS)
-            return RankError(self._store.get(ERROR).decode())
+            kind, _, text = self._store.get(ERROR).decode().partition(" ")
+            return RankError(text, kind)
         return error
 
     @contextmanager

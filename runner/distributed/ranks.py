@@ -15,7 +15,16 @@ TIMEOUT = timedelta(minutes=10)  # that a process waits for the others, as torch
 
 
 class RankError(RuntimeError):
-    """Another process of the run failed, or the connection to it was lost."""
+    """Another process of the run failed, or the connection to it was lost.
+
+    Args:
+        text: of the error.
+        kind: the name of the class of the other process's error; empty: the connection was lost.
+    """
+
+    def __init__(self, text: str, kind: str = ""):
+        super().__init__(text)
+        self.kind = kind
 
 
 class Ranks:
@@ -88,6 +97,11 @@ def shard_of(start: int, stop: int, rank: int, size: int) -> tuple[int, int]:
     return start + count * rank // size, start + count * (rank + 1) // size
 
 
+def kind_of(error: Exception) -> str:
+    """Returns the name of the class of an error; of a RankError, that of the other process's error."""
+    return error.kind if isinstance(error, RankError) else type(error).__name__
+
+
 def describe_error(error: Exception) -> str:
     """Returns an error as a line."""
     return str(error) if isinstance(error, UserError | RankError) else f"{type(error).__name__}: {one_line(error)}"
@@ -98,4 +112,4 @@ def for_others(error: Exception, rank: int) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, f"rank {rank}: {error.strerror}", error.filename)
     text = f"rank {rank}: {describe_error(error)}"
-    return UserError(text) if isinstance(error, UserError) else RankError(text)
+    return UserError(text) if isinstance(error, UserError) else RankError(text, kind_of(error))

@@ -137,7 +137,7 @@ def read_former_environment(folder: Path) -> dict[str, Any]:
     The checksum of its data is left out where an image that cannot be read ended the run: its repair changes the size.
     """
     environment = read_json(folder / ENVIRONMENT)
-    if "cannot be read as an image" in (read_summary(folder).get("error") or ""):
+    if read_summary(folder).get("damaged_image"):
         environment.pop("data_checksum", None)
     return environment
 
@@ -287,6 +287,16 @@ def record_failure(folder: Path, error: Exception, refused: bool = False) -> Non
         log_traceback(folder, error)
         outcome = {"status": "failed", "error": reason(error), "refused": refused}
         write_json(folder / SUMMARY, {**read_summary(folder), **outcome})
+
+
+def failure(text: str, kind: str) -> dict[str, Any]:
+    """Returns what an error that ended a training leaves in the summary of the run.
+
+    Args:
+        text: of the error, in one line.
+        kind: the name of its class.
+    """
+    return {"status": "failed", "error": text, **({"damaged_image": True} if kind == "DamagedImage" else {})}
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..distributed.launch import joined_ranks
-from ..distributed.ranks import Ranks
+from ..distributed.ranks import Ranks, kind_of
 from ..records.changes import Change, update_plan
 from ..records.metrics import METRICS_FILE, void_record
 from ..records.run_folder import (
@@ -20,6 +20,7 @@ from ..records.run_folder import (
     LOG,
     SUMMARY,
     check_same_run,
+    failure,
     fingerprint,
     log_traceback,
     missing_code_explained,
@@ -334,7 +335,7 @@ def run_training(
         run.ranks.fail(error)
         with suppress(Exception):  # writing the rows that wait may be what failed
             recorder.flush()
-        return USER_ERROR, {"status": "failed", "error": str(error)}
+        return USER_ERROR, failure(str(error), kind_of(error))
     except Exception as raised:  # noqa: BLE001 - whatever ends a run is recorded
         cause = run.ranks.cause(raised)
         run.ranks.fail(cause)
@@ -347,7 +348,7 @@ def run_training(
             traceback.print_exc()
         with suppress(Exception):  # writing the rows that wait may be what failed
             recorder.flush()
-        return FAILED, {"status": "failed", "error": reason(cause)}
+        return FAILED, failure(reason(cause), kind_of(cause))
     if interrupt.signal:
         return interrupt.code, {"status": "interrupted"}
     if run.is_paused and not (run.is_over or run.early_stopping.ends):
@@ -388,12 +389,11 @@ def finish(
         interrupt.patient = False
     if interrupt.signal and code < 128:
         raise KeyboardInterrupt(interrupt.signal)
+    last_step = recorder.store.last_step
     if code == USER_ERROR:
-        last_step = recorder.store.last_step
         after = "" if last_step is None else f"; once this is mended, the same command goes on from step {last_step}"
         raise UserError(f"{outcome['error']}{after}")
     report_end(display, summary, folder)
-    if outcome["status"] == "failed" and recorder.store.last_step is not None:
-        step = recorder.store.last_step
-        print(f"trainopt: once the cause is removed, the same command goes on from step {step}", file=sys.stderr)
+    if outcome["status"] == "failed" and last_step is not None:
+        print(f"trainopt: once the cause is removed, the same command goes on from step {last_step}", file=sys.stderr)
     return code

@@ -6,8 +6,10 @@ from PIL import Image
 
 from helpers.cli import built, refusal
 from helpers.fixtures import image_folders
+from helpers.ranks import run_ranks
 from helpers.runs import check_same_run, summary
-from trainopt.runner.system.files import read_json
+from trainopt.runner.records.run_folder import read_former_environment
+from trainopt.runner.system.files import read_json, write_json
 
 RUN = ["model=mlp", "model.hidden=[4]", "data=imagefolder", "data.path=images", "data.size=8", "logger=none"]
 RUN += ["data.workers=0", "batching.size=4", "duration=3epochs", "run.name=a"]
@@ -36,6 +38,7 @@ def test_a_damaged_file_ends_a_run_with_its_name_and_the_run_can_go_on(finished,
     assert last.startswith("trainopt: images/train/dog/2.png: cannot be read as an image (")
     assert "Traceback" not in result.out
     assert summary(tmp_path / "outputs/a")["status"] == "failed"
+    assert summary(tmp_path / "outputs/a")["damaged_image"]
     (images / "train/dog/2.png").write_bytes(whole)
     assert finished(*RUN).code == 0
     (earlier,) = read_json(tmp_path / "outputs/a/environment.json")["earlier"]
@@ -104,3 +107,19 @@ def test_a_path_that_is_missing_is_explained_by_the_option_that_needs_it():
 def test_keys_of_folders_are_checked(images):
     assert "data.on_error=retry: must be one of stop, skip" in refusal(*RUN, "data.on_error=retry")
     assert "data.max_value=0: must be a number > 0 or null" in refusal(*RUN, "data.max_value=0")
+
+
+@pytest.mark.slow
+def test_a_damaged_file_that_another_rank_reads_is_known_too(tmp_path, images):
+    cut(images / "train/dog/2.png")
+    line = " ".join(RUN[:-1]).replace("data.path=images", f"data.path={images}")
+    assert run_ranks(2, f"{line} device=cpu", tmp_path / "run") == [1, 2]
+    result = summary(tmp_path / "run")
+    assert result["error"].startswith("RankError: rank 1: DamagedImage: ")
+    assert result["damaged_image"]
+
+
+def test_an_error_with_the_same_words_leaves_the_checksum_of_the_data(tmp_path):
+    write_json(tmp_path / "environment.json", {"data_checksum": {"value": "a"}})
+    write_json(tmp_path / "summary.json", {"status": "failed", "error": "an.onnx: cannot be read as an image"})
+    assert "data_checksum" in read_former_environment(tmp_path)
