@@ -28,7 +28,7 @@ ALLOWED = {
         *("runner.commands", "runner.cluster", "runner.sweeps", "runner.records", "runner.config", "runner.system"),
     },
     "runner.commands.benchmark": {
-        *("runner.commands", "runner.benchmark", "runner.search", "runner.studies", "runner.reporting"),
+        *("runner.commands", "runner.benchmark", "runner.search", "runner.reporting", "runner.config"),
         "runner.system",
     },
     "runner.commands": {

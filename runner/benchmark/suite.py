@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..config.forms.object_files import find_files, read_file, reject_unknown
 from ..config.options import SUITES
-from ..studies.schema import find_files, read_file, reject_unknown
 from ..system.errors import UserError
 
 KINDS = ("validation", "test")  # of records that have a metric

@@ -7,11 +7,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..config.forms.object_files import reject_unknown
 from ..reporting.figure_style import add_style_flags, figure_style
 from ..search.compose import Composer
 from ..studies.cost import expected_not_run, show_plan
 from ..studies.plan import PlannedSweep, StudyPlan, SweepState
-from ..studies.schema import ALL, SCALES, Study, find_studies, read_study, reject_unknown
+from ..studies.schema import ALL, SCALES, Study, find_studies, read_study
 from ..sweeps.run_job import import_once
 from ..system.display import wide_console
 from ..system.errors import FAILED, UserError, exit_code_of, reason

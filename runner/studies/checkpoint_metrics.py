@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ..config.forms.object_files import parse, require_keys
 from ..records.frames import load_run
 from ..system.errors import UserError
 from ..system.files import json_text, read_json, write_json
-from .schema import parse, require_keys
 
 ABBREVIATED = {  # keys that may be named without the part that holds them
     "ensemble": ("loss", "top1", "top5"),

@@ -13,6 +13,7 @@ from ..comparison.figures.point_styles import RATE, point_legend, point_styles, 
 from ..comparison.methods import Comparison, compare_methods, has_single_runs
 from ..comparison.metrics import AXES, METRICS
 from ..comparison.significance import Estimate
+from ..config.forms.object_files import require_keys
 from ..reporting.figure_style import points
 from ..reporting.fisher_curves import CUMULATIVE, PER_STEP
 from ..reporting.method_styles import name_parts
@@ -31,7 +32,7 @@ from ..reporting.style import (
 from ..system.errors import UserError, nearest
 from .metrics import MetricReader, MetricResult
 from .record_metrics import parse_position
-from .schema import StudyFigure, StudyTable, is_number, require_keys
+from .schema import StudyFigure, StudyTable, is_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

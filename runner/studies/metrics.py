@@ -15,6 +15,7 @@ from ..comparison.differences import configs_as_text, differing_keys, selected_k
 from ..comparison.methods import exclusion_reason, with_derived_metrics
 from ..comparison.metrics import METRICS
 from ..comparison.significance import Estimate, estimate
+from ..config.forms.object_files import parse
 from ..config.overrides import split_override
 from ..records.frames import Runs, load_folders
 from ..records.job_table import is_trial, jobs_below
@@ -25,7 +26,7 @@ from ..system.files import plural, shown
 from .checkpoint_metrics import ResultCache, ensemble_values, landscape_values
 from .plan import SweepState
 from .record_metrics import record_values, summary_values
-from .schema import SOURCES, MetricSpec, Study, denominator, parse, sweeps_of
+from .schema import SOURCES, MetricSpec, Study, denominator, sweeps_of
 
 SeedValues = dict[int, float]  # by seed
 

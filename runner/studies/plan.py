@@ -272,7 +272,7 @@ def composition_files(folders: list[Path]) -> list[Path]:
     groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in others]
     files = {file for folder in folders for group in groups for file in (folder / group).rglob("*.yaml")}
     runner = Path(__file__).parents[1]
-    files |= {file for package in ("config", "search", "sweeps", "trials") for file in (runner / package).glob("*.py")}
+    files |= {file for package in ("config", "search", "sweeps", "trials") for file in (runner / package).rglob("*.py")}
     return sorted({*files, *CONF.glob("*.yaml"), runner / "records/run_folder.py"})
 
 

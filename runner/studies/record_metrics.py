@@ -8,9 +8,9 @@ import pandas as pd
 
 from ..comparison.metrics import AXES
 from ..config.durations import Duration
+from ..config.forms.object_files import parse, require_keys
 from ..records.frames import Runs
 from ..system.errors import UserError, nearest
-from .schema import parse, require_keys
 
 AGGREGATES: dict[str, Callable[[pd.Series], float]] = {
     "last": lambda values: values.iloc[-1],

@@ -13,9 +13,9 @@ from ...benchmark.plan import RULESETS, BenchmarkPlan, Search
 from ...benchmark.results import AXES, find_target, read_results, read_trials
 from ...benchmark.submissions import labelled, read_words
 from ...benchmark.suite import Effort, Suite, find_suites, read_suite
+from ...config.forms.object_files import reject_unknown
 from ...reporting.figure_style import add_style_flags, figure_style
 from ...search.compose import Composer
-from ...studies.schema import reject_unknown
 from ...system.display import plain_table, print_table, wide_console
 from ...system.errors import FAILED, UserError
 from ...system.files import plural, shown

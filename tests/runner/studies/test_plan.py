@@ -22,5 +22,6 @@ def test_jobs_depend_on_options_and_on_the_code_that_composes_them(tmp_path):
         "runner/records/run_folder.py",
     }
     packages = {name.rpartition("/")[0] for name in shipped if name.endswith(".py")}
-    assert packages == {"runner/config", "runner/search", "runner/sweeps", "runner/trials", "runner/records"}
+    config = {"runner/config", "runner/config/forms"}
+    assert packages == {*config, "runner/search", "runner/sweeps", "runner/trials", "runner/records"}
     assert not {name for name in shipped if name.startswith("conf/study/")}

@@ -1,0 +1,4 @@
+"""What YAML files may hold: studies and suites as dataclasses.
+
+May import what config may.
+"""
