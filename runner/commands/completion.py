@@ -16,9 +16,10 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
+from ..config.forms.rules import alternatives
 from ..config.options import CLUSTERS, CONF, Vocabulary, dotted, list_groups, shipped
 from ..config.overrides import chosen, config_folders, split_override, typed_overrides
-from ..config.validate import alternatives, leaves
+from ..config.validate import leaves
 from ..records.changes import CHANGEABLE
 from ..records.job_table import PLAN
 from ..records.run_folder import CONFIG, read_config

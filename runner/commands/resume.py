@@ -6,10 +6,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..config.forms.rules import number_for
 from ..config.options import CONF, Vocabulary, shipped
 from ..config.overrides import split_override
 from ..config.quoting import quoted
-from ..config.validate import check_value, leaves, number_for, unknown_key
+from ..config.validate import check_value, leaves, unknown_key
 from ..records.changes import CHANGEABLE, WHAT_MAY_CHANGE, Change, change_of, check_plan
 from ..records.job_table import PLAN
 from ..records.run_folder import read_config, strict_code

@@ -17,9 +17,10 @@ from trainopt.models import WeightsError
 
 from ..provenance.user_code import note_imports
 from ..system.errors import MissingModule, UserError, nearest, one_line
+from .forms.rules import check_rule, rule_of, yaml_text
 from .options import shipped_option
 from .renamed import RENAMED_TARGETS
-from .validate import check_rule, rule_of, unknown_key, yaml_text
+from .validate import unknown_key
 
 PACKAGE = __package__.partition(".")[0]
 EXTRAS = {"torchmetrics": "metrics", "schedulefree": "optimizers"}  # of this package, by the package that one brings

@@ -13,9 +13,9 @@ from hydra.errors import HydraException
 
 from ..system.errors import UserError
 from ..system.hydra_compat import parse_override
+from .forms.rules import yaml_text
 from .options import shipped
 from .overrides import split_override
-from .validate import yaml_text
 
 HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # a number on its own or in a list, and not a part of a word

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.durations import Duration
+from ..config.forms.rules import yaml_text
 from ..config.overrides import split_override
 from ..config.quoting import literal
-from ..config.validate import leaves, yaml_text
+from ..config.validate import leaves
 from ..system.errors import UserError
 from ..system.files import read_json, write_json
 from ..system.lock import waited_for

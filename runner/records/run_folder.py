@@ -15,9 +15,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.durations import usual_durations
+from ..config.forms.rules import yaml_text
 from ..config.options import YamlLoader
 from ..config.renamed import with_first_names, with_new_names
-from ..config.validate import leaves, yaml_text
+from ..config.validate import leaves
 from ..provenance.user_code import changed_files
 from ..system.errors import DIVERGED, MissingModule, UserError, reason
 from ..system.files import read_json, write_json

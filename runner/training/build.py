@@ -30,9 +30,9 @@ from trainopt.optimizers.libraries.trial import tried
 from ..averaging.build import build_averaging
 from ..config.contracts import complete, complete_each
 from ..config.durations import Duration
+from ..config.forms.rules import RULE_OF_TYPE, check_rule, satisfies
 from ..config.instantiate import construct, construct_each, find, takes
 from ..config.options import COMMON, shipped
-from ..config.validate import RULE_OF_TYPE, check_rule, satisfies
 from ..data_sets.checks import check_targets
 from ..data_sets.checksum import data_checksum
 from ..data_sets.sets import build_sets, load_data

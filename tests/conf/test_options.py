@@ -15,6 +15,7 @@ from hydra.utils import get_object
 import trainopt.optimizers
 from helpers.cli import built, prepared
 from helpers.fixtures import image_folders, probe_of, reference_run
+from trainopt.runner.config.forms.rules import rule_of
 from trainopt.runner.config.options import (
     CLUSTERS,
     CONF,
@@ -27,7 +28,6 @@ from trainopt.runner.config.options import (
     option_content,
     read,
 )
-from trainopt.runner.config.validate import rule_of
 
 # what `build` gives to a class by the name of the argument
 OFFERED = {

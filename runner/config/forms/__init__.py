@@ -1,4 +1,4 @@
-"""What YAML files may hold: studies and suites as dataclasses.
+"""What YAML files may hold: the rules of values, and studies and suites as dataclasses.
 
 May import what config may.
 """

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from trainopt.optimizers import L2
 from trainopt.runner.config.durations import Duration
+from trainopt.runner.config.forms.rules import satisfies
 from trainopt.runner.config.run_names import MAX_BYTES, run_name
-from trainopt.runner.config.validate import satisfies
 from trainopt.runner.metrics.accuracy import accuracies
 from trainopt.runner.metrics.build import default_metrics
 from trainopt.runner.objectives import CrossEntropy
