@@ -41,7 +41,8 @@ def show_job_table(jobs: list[JobStatus]) -> None:
             *([job.role or ""] if has_roles else []),
             *([place_text(job)] if has_tasks else []),
         )
-    print_table(console, table)
+    if jobs:
+        print_table(console, table)
     for line in error_lines(jobs):
         console.print(line, markup=False, soft_wrap=True)
     console.print(count_states(jobs))

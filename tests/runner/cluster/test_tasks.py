@@ -327,7 +327,7 @@ def test_a_folder_with_quotes_is_a_folder_of_steps(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("search", "table"),
     [
-        ("optuna hydra.sweeper.n_trials=2 optimizer.lr=tag(log,interval(1e-3,1))", "0 jobs: "),
+        ("optuna hydra.sweeper.n_trials=2 optimizer.lr=tag(log,interval(1e-3,1))", "no job has begun\n"),
         pytest.param(
             "tournament optimizer=sgd,adam hydra.sweeper.exponents=[1,2] hydra.sweeper.factors=[]"
             " hydra.sweeper.steps=1 hydra.sweeper.over_last=1",

@@ -30,7 +30,9 @@ def test_numbers_that_a_search_drew_have_four_digits_where_these_tell_jobs_apart
 def test_a_search_that_is_stopped_between_two_trials_says_how_it_goes_on(tmp_path, capsys, is_stopped):
     write_plan(tmp_path, [], [], 1)  # no job is open: those of the plan are done, and the next are not chosen yet
     show_end(tmp_path, ["trainopt", "-m", "seed=1,2"], is_stopped)
-    assert ("the same command continues it: trainopt -m seed=1,2\n" in capsys.readouterr().out) == is_stopped
+    out = capsys.readouterr().out
+    assert ("the same command continues it: trainopt -m seed=1,2\n" in out) == is_stopped
+    assert out.startswith("no job has begun\n"), "and no table without rows"
 
 
 @pytest.mark.slow
