@@ -150,7 +150,8 @@ def compose_and_run(
         text = one_line(error)[:300]
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             text = cannot_write(error, interrupt.sweep)
-        print(f"trainopt: the launcher stopped: {text}", file=sys.stderr)
+        if not interrupt.signal:  # otherwise the error follows from that
+            print(f"trainopt: the launcher stopped: {text}", file=sys.stderr)
         is_stopped = True
     stop_file(interrupt.sweep, job.token).unlink(missing_ok=True)
     return SweepResult(interrupt.sweep, outcome, is_stopped or bool(interrupt.signal))

@@ -215,7 +215,7 @@ def exit_code(jobs: Iterable[JobStatus]) -> int:
 
 
 def count_states(jobs: list[JobStatus]) -> str:
-    """Returns the number of jobs in each state, as in `3 jobs: 2 done, 1 missing`; of a search there may be none yet."""
+    """Returns the number of jobs in each state, as in `3 jobs: 2 done, 1 missing`; a search may have none yet."""
     if not jobs:
         return "no job has begun"
     number = Counter(job.state for job in jobs)

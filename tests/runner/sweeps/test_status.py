@@ -1,6 +1,9 @@
 """The labels of jobs in the job table, and what a sweep ends with."""
 
+import os
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -11,6 +14,7 @@ from trainopt.runner.search.search import SearchResult
 from trainopt.runner.sweeps.status import job_labels, show_end
 from trainopt.runner.sweeps.sweeper import SearchSweeper
 from trainopt.runner.system.files import read_json, write_json
+from trainopt.runner.system.hydra_compat import HydraSession
 from trainopt.runner.system.lock import this_process
 
 
@@ -33,6 +37,21 @@ def test_a_search_that_is_stopped_between_two_trials_says_how_it_goes_on(tmp_pat
     out = capsys.readouterr().out
     assert ("the same command continues it: trainopt -m seed=1,2\n" in out) == is_stopped
     assert out.startswith("no job has begun\n"), "and no table without rows"
+
+
+def test_an_error_that_ctrl_c_makes_in_a_library_is_no_reason(trainopt, monkeypatch):
+    def stop(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise RuntimeError from None  # as of a lock that was being released
+
+    monkeypatch.setattr(HydraSession, "sweep", stop)
+    result = trainopt("-m", "hydra/sweeper=tournament", "optimizer=sgd,adam", "model=mlp")
+    assert result.code == 130
+    assert result.err == ""
+    assert "10 jobs: 10 missing\nthe same command continues it: " in result.out
 
 
 @pytest.mark.slow
