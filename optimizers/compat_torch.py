@@ -60,10 +60,10 @@ def saved_batch_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
     return None if means is None or scales is None else (means, scales)
 
 
-def softmax_backward_(gradient: Tensor, probabilities: Tensor) -> Tensor:
-    """Returns P * (R - rowsum(P * R)), written over R = `gradient`, by the kernel of softmax's backward pass."""
+def softmax_backward(gradient: Tensor, probabilities: Tensor, out: Tensor) -> Tensor:
+    """Writes P * (R - rowsum(P * R)) of R = `gradient` to `out`, which may be R, by the kernel of softmax."""
     kernel: Callable[..., Tensor] = torch.ops.aten._softmax_backward_data.out
-    return kernel(gradient, probabilities, 1, gradient.dtype, grad_input=gradient)
+    return kernel(gradient, probabilities, 1, gradient.dtype, grad_input=out)
 
 
 def record_non_finite(gradients: list[Tensor], found: Tensor, one: Tensor) -> None:

@@ -87,6 +87,72 @@ def conjugate_gradient(
     return unflatten(x, b), info
 
 
+def conjugate_gradient_in_metric(
+    product: Callable[[Tensor, Tensor], Callable[[], Tensor]],
+    metric: Callable[[Tensor, Tensor], Callable[[], None]],
+    b: Tensor,
+    max_iter: int,
+    tol: float,
+    relative: bool,
+) -> tuple[Tensor, Tensor, CGInfo]:
+    """Solves A x = b from x = 0 for an A that is symmetric and positive definite in an inner product <u, M v>.
+
+    Where A v is cheap once M v is there, an iteration costs one product with M. A direction of negative curvature ends
+    the iterations as in `conjugate_gradient`. M may be singular; residuals below the root of the rounding error, in
+    units of b, are then not known.
+
+    Args:
+        product: gets d and M d, (n,) each, and returns what computes A d whenever they have changed.
+        metric: gets r and M r, and returns what writes M r whenever r has changed.
+        b: (n,); it is overwritten.
+        max_iter: the largest number of iterations. The residual after an only one is not computed, to save a product
+            with M: it is reported as before.
+        tol: as in `conjugate_gradient`, with norms in the inner product.
+        relative: likewise.
+
+    Returns:
+        x, M x and a CGInfo.
+    """
+    r, Mr = b, torch.empty_like(b)
+    measure = metric(r, Mr)
+    measure()
+    rr = float(r.dot(Mr))
+    limit = tol * math.sqrt(rr) if relative else tol
+    if not math.sqrt(rr) > limit or max_iter == 0:
+        reason = "not_finite" if math.isnan(rr) else "converged" if math.sqrt(rr) <= limit else "max_iter"
+        return r.zero_(), Mr.zero_(), CGInfo(0, math.sqrt(rr), reason, 0)
+    x = d = r if max_iter == 1 else r.clone()
+    Md = Mr if max_iter == 1 else Mr.clone()
+    multiply = product(d, Md)
+    iterations, reason = 0, "max_iter"
+    for products in range(1, max_iter + 1):
+        Ad = multiply()
+        dAd = float(Md.dot(Ad))
+        if not 0 < dAd < math.inf:
+            reason = "negative_curvature" if dAd <= 0 else "not_finite"
+            if iterations == 0:
+                x = d.clone()
+                r.sub_(Ad)
+                measure()
+                rr = max(float(r.dot(Mr)), 0.0)
+            break
+        iterations, alpha = products, rr / dAd
+        if max_iter == 1:
+            return d.mul_(alpha), Md.mul_(alpha), CGInfo(1, math.sqrt(rr), reason, 1)
+        x = d * alpha if iterations == 1 else x.add_(d, alpha=alpha)
+        r.sub_(Ad, alpha=alpha)
+        measure()
+        previous, rr = rr, max(float(r.dot(Mr)), 0.0)
+        if not math.sqrt(rr) > limit:
+            reason = "not_finite" if math.isnan(rr) else "converged"
+            break
+        torch.add(r, d, alpha=rr / previous, out=d)
+        torch.add(Mr, Md, alpha=rr / previous, out=Md)
+    r.copy_(x)
+    measure()
+    return x, Mr, CGInfo(iterations, math.sqrt(rr), reason, products)
+
+
 def conjugate_gradient_flat(
     product: Callable[[Tensor], Tensor],
     b: Tensor,

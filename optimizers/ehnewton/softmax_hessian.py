@@ -1,13 +1,14 @@
 """The curvature of linear softmax classifiers in closed form, in the span of the features of a batch."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..compat_torch import softmax_backward_
-from ..vectors import flatten
+from ..compat_torch import softmax_backward
+from ..vectors import unflatten
 from .softmax_recorder import Classifier
 
 
@@ -21,50 +22,70 @@ class LinearSoftmax:
         R = X V^T + 1 v^T                           the derivative of Z along (V, v)
         S = scale * P * (R - rowsum(P * R))         the product is (S^T X + decay V, S^T 1)
 
-    All that conjugate gradients reach from 0 is of the form V = U Q + u N: the rows of Q (n, D) are an
-    orthonormal basis of those of X = L Q, and N is the part of W that is orthogonal to them, W - W Q^T Q, scaled
-    to length 1. So (U, u, v) are coordinates in which inner products, norms and damping are the same as for
-    (V, v), and the formulas hold with L in place of X: a product takes 2 n^2 C multiplications instead of
-    2 n D C, and no gradient of W is ever formed. Where the batch is too large for that to be less, L = X, Q = 1.
+    All that conjugate gradients reach from 0 is of the form V = A^T X + t W, so that (A, v, t) are coordinates of
+    (V, v): G, G^T 1 and `decay` those of the gradient, S + decay A, S^T 1 and decay t those of a product. With
+    K = X X^T and Y = X W^T, the inner product of (A, v, t) and (A', v', t') is that of (A, v, t) and
+
+        metric(A', v', t') = (K A' + t' Y, v', <Y, A'> + t' |W|^2)
+
+    and R = K A + t Y + 1 v^T is there once the metric of (A, v, t) is. So an iteration takes a single matrix product of
+    n^2 C multiplications instead of 4 n D C, and no gradient of W is ever formed. Where the batch is too large for
+    that to be less, the coordinates are (V^T, v) themselves, and the metric is 1.
 
     A Gauss-Newton matrix equals the Hessian here. Several classifiers are independent blocks. Costs are in gradients,
     by counting the multiplications of matrix products: a gradient takes 2 n D C, for Z and for G^T X (the product that
-    changes W replaces the latter). Computing L and Q, and converting between V and U, is counted once, in `cost`.
+    changes W replaces the latter). Computing K, and the metric of the gradient, is counted once, in `cost`.
 
     Args:
         classifiers: from `SoftmaxHeadRecorder`.
-        iterations: the largest number of products; 1 stands for one `quadratic_form`.
+        iterations: the largest number of products; of one, the metric of what is left is not needed.
 
     Attributes:
         params: the parameter that each part of the coordinates belongs to.
         gradient: of the loss, in coordinates.
-        like: tensors of the shapes of coordinates.
         multiplications: of a gradient.
-        cost, cost_of_product, cost_of_quadratic_form: in gradients.
+        cost, cost_of_product: in gradients.
+        squares: of each part of the last solution, the inner product with its metric.
     """
 
     def __init__(self, classifiers: Sequence[Classifier], iterations: int):
-        self._blocks = [_Block(classifier, iterations) for classifier in classifiers]
+        self._blocks = [_block_of(classifier, iterations) for classifier in classifiers]
         self.params = [p for block in self._blocks for p in block.params]
-        self.gradient = self.like = [g for block in self._blocks for g in block.gradient]
+        self.gradient = [g for block in self._blocks for g in block.gradient]
         self._sizes = [sum(g.numel() for g in block.gradient) for block in self._blocks]
-        self._product = self.gradient[0].new_empty(sum(self._sizes))
-        self._products = self._product.split(self._sizes)
+        self.squares: list[float] = []
         self.multiplications = sum(block.of_gradient for block in self._blocks)
-        self.cost = sum(block.of_basis for block in self._blocks) / self.multiplications
+        self.cost = sum(block.of_metric for block in self._blocks) / self.multiplications
         self.cost_of_product = sum(block.of_product for block in self._blocks) / self.multiplications
-        self.cost_of_quadratic_form = self.cost_of_product / 2
 
-    def matvec_flat(self, vector: Tensor, free_graph: bool = False) -> Tensor:
-        """Returns H v, in memory that the next product overwrites."""
-        for block, part, result in zip(self._blocks, vector.split(self._sizes), self._products, strict=True):
-            block.matvec(part, result)
-        return self._product
+    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], None]:
+        """Returns what writes the metric of coordinates, both of one dimension, whenever these have changed."""
+        parts = (t.split(self._sizes) for t in (vector, result))
+        writers = [block.metric(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
 
-    def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
-        """Returns v H v, a scalar."""
-        parts = flatten(vectors).split(self._sizes)
-        return torch.stack([block.quadratic_form(v) for block, v in zip(self._blocks, parts, strict=True)]).sum()
+        def write() -> None:
+            for one in writers:
+                one()
+
+        return write
+
+    def product(self, vector: Tensor, metric: Tensor) -> Callable[[], Tensor]:
+        """Returns what computes the coordinates of H v whenever v has changed, in memory that it overwrites.
+
+        Args:
+            vector: the coordinates of v, of one dimension.
+            metric: of them.
+        """
+        result = torch.empty_like(vector)
+        parts = (t.split(self._sizes) for t in (vector, metric, result))
+        writers = [block.product(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
+
+        def write() -> Tensor:
+            for one in writers:
+                one()
+            return result
+
+        return write
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns vectors in coordinates as vectors by parameter."""
@@ -75,6 +96,11 @@ class LinearSoftmax:
         for block, parts in self._by_block(vectors):
             block.add_to_parameters(parts)
 
+    def inner_products(self, vectors: Sequence[Tensor], metric: Tensor) -> list[float]:
+        """Returns for each part of coordinates the inner product with others, of which `metric` is the metric."""
+        others = unflatten(metric, self.gradient)
+        return [float(v.reshape(-1).dot(other.reshape(-1))) for v, other in zip(vectors, others, strict=True)]
+
     def _by_block(self, vectors: Sequence[Tensor]) -> list[tuple["_Block", Sequence[Tensor]]]:
         """Returns each classifier with its part of vectors."""
         pairs, first = [], 0
@@ -84,127 +110,178 @@ class LinearSoftmax:
         return pairs
 
 
-class _Basis(NamedTuple):
-    """X = L Q with Q = `rows`, or Q = `inverse` `rows` with L's inverse; None is 1. `cost` in multiplications."""
+class _Block(ABC):
+    """One classifier. Its coordinates lie one after another: a matrix (m, C); v (C,) of a bias; further ones.
 
-    L: Tensor
-    rows: Tensor | None
-    inverse: Tensor | None
-    cost: float
+    Args:
+        classifier: from `SoftmaxHeadRecorder`.
+        matrix: the first coordinates of the gradient.
 
-
-def _basis(X: Tensor) -> _Basis:
-    """Returns L from Cholesky's decomposition of X X^T, or where rows are nearly dependent, from QR of X^T."""
-    n, D = X.shape
-    K = X @ X.t()
-    L, failed = torch.linalg.cholesky_ex(K)
-    cost = n * n * (D + 2 * n / 3)
-    least = n * torch.finfo(X.dtype).eps * K.diagonal().max()
-    if bool((failed == 0) & (L.diagonal().square().min() > least)):
-        one = torch.eye(n, dtype=X.dtype, device=X.device)
-        return _Basis(L, X, torch.linalg.solve_triangular(L, one, upper=False), cost)  # its products are faster
-    Q, R = torch.linalg.qr(X.t())
-    return _Basis(R.t(), Q.t(), None, cost + 2 * n * n * D)
-
-
-class _Block:
-    """One classifier. Its coordinates: U^T (m, C); v (C,) of a bias; u (1,), where there is decay and Q is not 1.
-
-    U^T and v lie side by side, a matrix that [L, 1] multiplies.
+    Attributes:
+        params: the parameter that each part belongs to.
+        gradient: in coordinates.
+        of_gradient, of_metric, of_product: multiplications, by which the system counts its costs.
     """
 
-    def __init__(self, classifier: Classifier, iterations: int):
-        X, self.W, G, self.decay = classifier.inputs, classifier.weight, classifier.gradient, classifier.decay
-        (n, D), C = X.shape, len(self.W)
-        products = iterations if iterations > 1 else 1 / 2
-        conversions = n * n * C * (3 if self.decay else 2)  # between V and U
-        self.of_gradient = self.of_product = 2 * n * D * C  # multiplications
-        self.of_basis, self.basis = 0.0, _Basis(X, None, None, 0.0)
-        if n < D and n * n * (D + 2 * n / 3 + 2 * C * products) + conversions < self.of_product * products:
-            self.basis = _basis(X)
-            self.of_basis, self.of_product = self.basis.cost + conversions, 2 * n * n * C
+    of_metric = of_product = 0.0
+
+    def __init__(self, classifier: Classifier, matrix: Tensor):
+        self.X, self.W, self.decay = classifier.inputs, classifier.weight, classifier.decay
         self.P, self.scale = torch.softmax(classifier.logits, 1), classifier.scale
-        self.R = torch.empty_like(self.P)
-        L, m = self.basis.L, self.basis.L.shape[1]
         self.bias = classifier.bias if classifier.trains_bias else None
-        # L^T in memory, as matrix products with rows of n numbers are faster than with rows of n + 1
-        columns = L.t().contiguous() if self.bias is None else torch.cat([L.t(), L.new_ones(1, n)])
-        self.L = columns.t()
-        # multiplies S, which is without the scale
-        self.weighted = columns * (self.scale.t() if isinstance(self.scale, Tensor) else self.scale)
-        self.size_of_weights, self.size_of_both = m * C, len(columns) * C
-        gradient = columns @ G
-        self.params, self.gradient = [self.W], [gradient[:m]]
+        self.of_gradient = 2 * self.X.numel() * len(self.W)
+        self.params, self.gradient = [self.W], [matrix]
         if self.bias is not None:
+            self.one = matrix.new_ones(len(self.X))
             self.params.append(self.bias)
-            self.gradient.append(gradient[m])
-        if self.decay:
-            self._add_decay(classifier)
+            self.gradient.append(classifier.gradient.sum(0))
 
-    def _add_decay(self, classifier: Classifier) -> None:
-        """Adds the coordinates of decay * W to the gradient."""
-        _, rows, inverse, _ = self.basis
-        if rows is None:
-            self.W_in_basis = self.W.t()
-        elif inverse is not None:
-            scores = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
-            self.W_in_basis = inverse @ scores
-        else:
-            self.W_in_basis = rows @ self.W.t()
-        self.gradient[0].add_(self.W_in_basis, alpha=self.decay)
-        if rows is not None:
-            # the length of the part of W that is orthogonal to Q
-            self.orthogonal = max(classifier.squares - float(self.W_in_basis.square().sum()), 0.0) ** 0.5
-            self.params.append(self.W)
-            self.gradient.append(self.W.new_full((1,), self.decay * self.orthogonal))
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Returns the parts of coordinates."""
+        return unflatten(vector, self.gradient)
 
-    def _logit_tangents(self, vector: Tensor) -> Tensor:
-        """Returns R."""
-        return torch.mm(self.L, vector[: self.size_of_both].view(-1, self.P.shape[1]), out=self.R)
+    @abstractmethod
+    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes the metric of coordinates."""
 
-    def matvec(self, vector: Tensor, result: Tensor) -> None:
-        """Writes H v, both of one dimension."""
-        S = softmax_backward_(self._logit_tangents(vector), self.P)  # without the scale
-        torch.mm(self.weighted, S, out=result[: self.size_of_both].view(-1, self.P.shape[1]))
-        if self.decay:
-            result[: self.size_of_weights].add_(vector[: self.size_of_weights], alpha=self.decay)
-            torch.mul(vector[self.size_of_both :], self.decay, out=result[self.size_of_both :])
+    @abstractmethod
+    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes H v."""
 
-    def quadratic_form(self, vector: Tensor) -> Tensor:
-        """Returns v H v for v of one dimension."""
-        R = self._logit_tangents(vector)
-        S = softmax_backward_(R.clone(), self.P).mul_(self.scale)
-        total = R.view(-1).dot(S.view(-1))
-        if self.decay:
-            for part in (vector[: self.size_of_weights], vector[self.size_of_both :]):
-                total = total + self.decay * part.dot(part)
-        return total
-
-    def _split(self, vectors: Sequence[Tensor]) -> tuple[Tensor, float]:
-        """Returns A and t of V = A^T rows + t W."""
-        A, t = vectors[0], 0.0
-        if self.decay and self.basis.rows is not None and self.orthogonal > 0:
-            t = float(vectors[-1]) / self.orthogonal
-            A = A.sub(self.W_in_basis, alpha=t)
-        return A if self.basis.inverse is None else self.basis.inverse.t() @ A, t
-
-    def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    @abstractmethod
+    def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V and v."""
-        A, t = self._split(vectors)
-        V = A.t() if self.basis.rows is None else A.t() @ self.basis.rows
-        by_parameter = {self.W: V.add_(self.W, alpha=t) if t else V}
-        if self.bias is not None:
-            by_parameter[self.bias] = vectors[1]
-        return by_parameter
 
-    def add_to_parameters(self, vectors: Sequence[Tensor]) -> None:
+    @abstractmethod
+    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
         """Adds V and v to W and b, without forming V."""
-        A, t = self._split(vectors)
-        if t:
-            self.W.add_(self.W, alpha=t)
-        if self.basis.rows is None:
-            self.W.add_(A.t())
-        else:
-            self.W.addmm_(A.t(), self.basis.rows)
+
+
+class _InSpan(_Block):
+    """Coordinates A (n, C), v, and t (1,) where there is decay."""
+
+    def __init__(self, classifier: Classifier, K: Tensor):
+        super().__init__(classifier, classifier.gradient)
+        self.K = K
+        if self.decay:
+            self.Y = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
+            self.squares = classifier.squares
+            self.params.append(self.W)
+            self.gradient.append(self.W.new_full((1,), self.decay))
+
+    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes (K A + t Y, v, <Y, A> + t |W|^2)."""
+        (A, *rest), (KA, *rest_of_result) = self.split(vector), self.split(result)
+
+        def write() -> None:
+            torch.mm(self.K, A, out=KA)
+            if self.bias is not None:
+                rest_of_result[0].copy_(rest[0])
+            if self.decay:
+                torch.add(self.Y.view(-1).dot(A.view(-1)), rest[-1], alpha=self.squares, out=rest_of_result[-1])
+                KA.addcmul_(self.Y, rest[-1])
+
+        return write
+
+    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes (S + decay A, S^T 1, decay t)."""
+        (A, *rest), (S, *rest_of_result), KA = self.split(vector), self.split(result), self.split(metric)[0]
+        R = torch.empty_like(KA) if self.bias is not None else KA
+
+        def write() -> None:
+            if self.bias is not None:
+                torch.add(KA, rest[0], out=R)
+            softmax_backward(R, self.P, out=S).mul_(self.scale)
+            if self.bias is not None:
+                torch.mv(S.t(), self.one, out=rest_of_result[0])
+            if self.decay:
+                S.add_(A, alpha=self.decay)
+                torch.mul(rest[-1], self.decay, out=rest_of_result[-1])
+
+        return write
+
+    def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Returns V = A^T X + t W and v."""
+        V = parts[0].t() @ self.X
+        if self.decay:
+            V.addcmul_(self.W, parts[-1])
+        return {self.W: V} if self.bias is None else {self.W: V, self.bias: parts[1]}
+
+    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
+        """Adds V and v to W and b, without forming V."""
+        if self.decay:
+            self.W.addcmul_(self.W, parts[-1])
+        self.W.addmm_(parts[0].t(), self.X)
         if self.bias is not None:
-            self.bias.add_(vectors[1])
+            self.bias.add_(parts[1])
+
+
+class _OfWeights(_Block):
+    """Coordinates V^T (D, C) and v, whose metric is 1."""
+
+    def __init__(self, classifier: Classifier):
+        gradient = classifier.inputs.t() @ classifier.gradient
+        if classifier.decay:
+            gradient.add_(classifier.weight.t(), alpha=classifier.decay)
+        super().__init__(classifier, gradient)
+
+    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what copies the coordinates."""
+        return partial(result.copy_, vector)
+
+    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes (X^T S + decay V^T, S^T 1)."""
+        (V, *rest), (product, *rest_of_result) = self.split(vector), self.split(result)
+        S = torch.empty_like(self.P)
+
+        def write() -> None:
+            torch.mm(self.X, V, out=S)
+            if self.bias is not None:
+                S.add_(rest[0])
+            softmax_backward(S, self.P, out=S).mul_(self.scale)
+            torch.mm(self.X.t(), S, out=product)
+            if self.bias is not None:
+                torch.mv(S.t(), self.one, out=rest_of_result[0])
+            if self.decay:
+                product.add_(V, alpha=self.decay)
+
+        return write
+
+    def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Returns V and v."""
+        V = parts[0].t()
+        return {self.W: V} if self.bias is None else {self.W: V, self.bias: parts[1]}
+
+    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
+        """Adds V and v to W and b."""
+        self.W.add_(parts[0].t())
+        if self.bias is not None:
+            self.bias.add_(parts[1])
+
+
+def _block_of(classifier: Classifier, iterations: int) -> _Block:
+    """Returns the coordinates that take fewer multiplications; of rows that are nearly dependent, those of weights.
+
+    K has the square of the rows' condition, and rounding would end what they leave of it.
+    """
+    X = classifier.inputs
+    (n, D), C = X.shape, len(classifier.weight)
+    # of one iteration, a quadratic form is needed, and no metric but that of the gradient
+    of_metric, of_product = float(n * n * (D + C)), float(n * n * C if iterations > 1 else 0)
+    of_product_of_weights = float(2 * n * D * C if iterations > 1 else n * D * C)
+    if of_metric + iterations * of_product < iterations * of_product_of_weights:
+        K = X @ X.t()
+        if iterations <= 1 or _is_regular(K):
+            block: _Block = _InSpan(classifier, K)
+            block.of_metric, block.of_product = of_metric, of_product
+            return block
+    block = _OfWeights(classifier)
+    block.of_product = of_product_of_weights
+    return block
+
+
+def _is_regular(K: Tensor) -> bool:
+    """Returns whether a positive semidefinite matrix has its full rank beyond rounding errors."""
+    L, failed = torch.linalg.cholesky_ex(K)
+    least = len(K) * torch.finfo(K.dtype).eps * K.diagonal().max()
+    return bool((failed == 0) & (L.diagonal().square().min() > least))

@@ -61,7 +61,7 @@ def softmax_systems(classifiers: Sequence[Classifier], iterations: int, by_param
 
     Args:
         classifiers: from `SoftmaxHeadRecorder`.
-        iterations: the largest number of products with each; 1 stands for one `quadratic_form`.
+        iterations: the largest number of products with each.
         by_parameter: one system for each weight and for each bias, as if the Hessian were block-diagonal.
     """
     if not by_parameter:
@@ -76,5 +76,6 @@ def softmax_systems(classifiers: Sequence[Classifier], iterations: int, by_param
         fraction = system.multiplications / total
         system.cost *= fraction
         system.cost_of_product *= fraction
-        system.cost_of_quadratic_form *= fraction
+        if isinstance(system, BiasSystem):
+            system.cost_of_quadratic_form *= fraction
     return systems

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checked import SecondOrderOptimizer, check_types
-from ..curvature.conjugate_gradient import conjugate_gradient_flat
+from ..curvature.conjugate_gradient import conjugate_gradient_flat, conjugate_gradient_in_metric
 from ..curvature.curvature import Curvature
 from ..curvature.fixed_iterations import fixed_conjugate_gradient
 from ..preconditioners.diagonal import Diagonal
@@ -35,7 +35,8 @@ from .estimate import CurvatureEstimate, Model
 from .guard import Guard
 from .linearization import Linearization, is_guarded, is_one_iteration
 from .recording import RecordedStep
-from .softmax_systems import SoftmaxSystem
+from .softmax_hessian import LinearSoftmax
+from .softmax_systems import BiasSystem, SoftmaxSystem
 from .solution import Condition, Minimized, Solution, report_of
 from .subspace import damping_gram, minimize_in_subspace
 
@@ -43,7 +44,7 @@ DEVICES = ("cuda",)  # types of devices on which a step computes with numbers th
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
 NOT_FINITE = "the gradient is not finite, or the curvature along it"
 
-System = Curvature | SoftmaxSystem
+System = Curvature | BiasSystem
 
 
 class Step:
@@ -140,13 +141,12 @@ class Step:
         Raises:
             FloatingPointError: g.p or a curvature is not finite, or too large for its type; no weights were changed.
         """
-        systems: Sequence[System] = self.closed_form
+        systems: Sequence[System | LinearSoftmax] = self.closed_form
         if self.curvature is not None:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
-        solve = self._solve_by_one_iteration if is_one_iteration(self.options) else partial(partial, self._solve)
         # one iteration is begun for all systems before the first ends, so that their curvatures share a reduction
-        ends = [solve(system, [self.group_of[p] for p in system.params]) for system in systems if system.params]
+        ends = [self._begin(system, [self.group_of[p] for p in system.params]) for system in systems if system.params]
         solutions = [end() for end in ends]
         if self.has_subspace:
             solutions = [self._in_subspace(s, self.curvature) for s in solutions if self.curvature is not None]
@@ -169,6 +169,43 @@ class Step:
             self.finite.append(value)
         elif not math.isfinite(value):
             raise FloatingPointError(message.format(float(value)))
+
+    def _begin(self, system: System | LinearSoftmax, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
+        """Returns what returns the solution of a system."""
+        if isinstance(system, LinearSoftmax):
+            return partial(self._solve_in_span, system, groups)
+        if is_one_iteration(self.options):
+            return self._solve_by_one_iteration(system, groups)
+        return partial(self._solve, system, groups)
+
+    def _solve_in_span(self, system: LinearSoftmax, groups: list[dict[str, Any]]) -> Solution:
+        """Returns the solution in the coordinates of linear classifiers; sets the `squares` of their system."""
+        options, parts = self.options, system.gradient
+        damping = per_element(parts, self._damping(groups))
+
+        def product(v: Tensor, Mv: Tensor) -> Callable[[], Tensor]:
+            multiply = system.product(v, Mv)
+
+            def damped() -> Tensor:
+                result = multiply()
+                return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
+
+            return damped
+
+        limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
+        p, Mp, info = conjugate_gradient_in_metric(product, system.metric, flatten(parts).neg_(), *limits)
+        if info.reason == "not_finite" and info.iterations == 0:
+            raise FloatingPointError(NOT_FINITE)
+        self.cost += system.cost_of_product * info.products
+        slope = sum(system.inner_products(parts, Mp))
+        is_fallback = not slope <= -self._threshold(groups)
+        if is_fallback:
+            p = flatten(parts).neg_()
+            system.metric(p, Mp)()
+            slope = sum(system.inner_products(parts, Mp))
+        found = unflatten(p, parts)
+        system.squares = system.inner_products(found, Mp)
+        return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback)
 
     def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
         options, parts = self.options, system.like
@@ -350,7 +387,7 @@ class Step:
                 store(self.state[param], "momentum_buffer", part if factor == 1 else factor * part)
             if self.has_subspace:
                 store(self.state[param], "last_step", part if factor == 1 else factor * part)
-        norm = factor * self._norm(change)
+        norm = factor * (self._norm_in_span(change) if self.closed_form else self._norm(change))
         if self.estimate is not None and self.model is not None:
             self.estimate.update(self.model, quotient(norm, length, 0.0))
         self.numbers += [norm, self.cost, *(self.minimized or ())]
@@ -366,6 +403,17 @@ class Step:
 
     def _norm(self, parts: list[Tensor]) -> Scalar:
         return number(torch.stack(torch._foreach_norm(parts)).norm(), self.on_device) if parts else 0.0
+
+    def _norm_in_span(self, change: list[Tensor]) -> float:
+        """Returns the length of a change in the coordinates of linear classifiers."""
+        squares = 0.0
+        for system, parts in self._by_system(change):
+            if isinstance(system, LinearSoftmax):
+                rates = [float(self.group_of[p]["lr"]) for p in system.params]
+                squares += sum(lr * lr * square for lr, square in zip(rates, system.squares, strict=True))
+            else:
+                squares += float(parts[0].dot(parts[0]))
+        return math.sqrt(squares)
 
     def _stacked(self, values: Sequence[Scalar]) -> Tensor:
         """Returns numbers (n,) on the device, in float64."""

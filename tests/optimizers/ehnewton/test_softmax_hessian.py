@@ -232,19 +232,22 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_are(features, 
 @pytest.mark.parametrize("features", [60, 12])
 def test_in_single_precision_it_is_as_near_the_truth_as_the_general_way(features, iterations):
     """Features as a network's: not negative, with a large common part."""
-    inputs, targets = (numbers(16, features) + 2).relu(), torch.arange(16) % CLASSES
+    targets = torch.arange(16) % CLASSES
 
     def loss(logits):
         return F.cross_entropy(logits[0], targets)
 
-    exact = Problem(Classifiers((features,)), [inputs], loss)
-    expected = torch.from_numpy(truth(exact, TAU, iterations)[0])
+    def distances(seed):
+        """Of the closed form from the truth, and of the general way."""
+        inputs = (numbers(16, features, seed=seed) + 2).relu()
+        exact = Problem(Classifiers((features,)), [inputs], loss)
+        expected = torch.from_numpy(truth(exact, TAU, iterations)[0])
+        for hidden in (False, True):
+            single = Problem(Classifiers((features,), hidden=hidden).float(), [inputs.float()], loss)
+            yield error(stepped(single, cg_max_iter=iterations)[0], expected)
 
-    def distance(hidden):
-        single = Problem(Classifiers((features,), hidden=hidden).float(), [inputs.float()], loss)
-        return error(stepped(single, cg_max_iter=iterations)[0], expected)
-
-    assert distance(hidden=False) < 2 * distance(hidden=True) + 1e-6
+    closed, general = np.median([tuple(distances(seed)) for seed in range(7)], axis=0)
+    assert closed < 1.5 * general + 1e-6
 
 
 @pytest.mark.parametrize("iterations", [1, 20])
@@ -317,8 +320,8 @@ def test_a_step_costs_what_its_products_multiply(iterations):
     optimizer = EHNewton(case.params, cg_max_iter=iterations, cg_tol=0.0)
     optimizer.step(case.closure)
     gradient = 2 * n * D * C
-    gram, factor, ways = n * n * D, 2 * n**3 / 3, 2 * n * n * C  # the factor and its inverse
-    expected = (gram + factor + ways) / gradient + (n / D) * (iterations if iterations > 1 else 1 / 2)
+    products = 1 + (iterations if iterations > 1 else 0)  # with X X^T
+    expected = (n * n * D + products * n * n * C) / gradient
     rows_pay = expected < (iterations if iterations > 1 else 1 / 2)
     assert rows_pay == (iterations > 1)
     cost = optimizer.last_step["gradient_equivalents"]
