@@ -94,6 +94,7 @@ def conjugate_gradient_in_metric(
     max_iter: int,
     tol: float,
     relative: bool,
+    unit: float = 1.0,
 ) -> tuple[Tensor, Tensor, CGInfo]:
     """Solves A x = b from x = 0 for an A that is symmetric and positive definite in an inner product <u, M v>.
 
@@ -102,13 +103,13 @@ def conjugate_gradient_in_metric(
     units of b, are then not known.
 
     Args:
-        product: gets d and M d, (n,) each, and returns what computes A d whenever they have changed.
+        product: gets d and M d, (n,) each, and returns what computes A d / unit whenever they have changed.
         metric: gets r and M r, and returns what writes M r whenever r has changed.
         b: (n,); it is overwritten.
-        max_iter: the largest number of iterations. The residual after an only one is not computed, to save a product
-            with M: it is reported as before.
+        max_iter: the largest number of iterations.
         tol: as in `conjugate_gradient`, with norms in the inner product.
         relative: likewise.
+        unit: a factor of A that `product` leaves out.
 
     Returns:
         x, M x and a CGInfo.
@@ -121,26 +122,24 @@ def conjugate_gradient_in_metric(
     if not math.sqrt(rr) > limit or max_iter == 0:
         reason = "not_finite" if math.isnan(rr) else "converged" if math.sqrt(rr) <= limit else "max_iter"
         return r.zero_(), Mr.zero_(), CGInfo(0, math.sqrt(rr), reason, 0)
-    x = d = r if max_iter == 1 else r.clone()
-    Md = Mr if max_iter == 1 else Mr.clone()
+    x = d = r.clone()
+    Md = Mr.clone()
     multiply = product(d, Md)
     iterations, reason = 0, "max_iter"
     for products in range(1, max_iter + 1):
         Ad = multiply()
-        dAd = float(Md.dot(Ad))
+        dAd = unit * float(Md.dot(Ad))
         if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
                 x = d.clone()
-                r.sub_(Ad)
+                r.sub_(Ad, alpha=unit)
                 measure()
                 rr = max(float(r.dot(Mr)), 0.0)
             break
         iterations, alpha = products, rr / dAd
-        if max_iter == 1:
-            return d.mul_(alpha), Md.mul_(alpha), CGInfo(1, math.sqrt(rr), reason, 1)
         x = d * alpha if iterations == 1 else x.add_(d, alpha=alpha)
-        r.sub_(Ad, alpha=alpha)
+        r.sub_(Ad, alpha=alpha * unit)
         measure()
         previous, rr = rr, max(float(r.dot(Mr)), 0.0)
         if not math.sqrt(rr) > limit:
@@ -151,6 +150,34 @@ def conjugate_gradient_in_metric(
     r.copy_(x)
     measure()
     return x, Mr, CGInfo(iterations, math.sqrt(rr), reason, products)
+
+
+def first_iterate_in_metric(
+    quadratic_form: Callable[[Tensor, Tensor], float],
+    metric: Callable[[Tensor, Tensor], Callable[[], None]],
+    b: Tensor,
+    tol: float,
+    relative: bool,
+) -> tuple[Tensor, Tensor, CGInfo]:
+    """Returns what `conjugate_gradient_in_metric` with max_iter=1 does, but for the residual: it is that before.
+
+    Args:
+        quadratic_form: returns <b, M A b> from b and M b.
+        metric: as there.
+        b: (n,); it is overwritten.
+        tol: as there.
+        relative: as there.
+    """
+    Mb = torch.empty_like(b)
+    metric(b, Mb)()
+    bb = float(b.dot(Mb))
+    norm = math.sqrt(bb)
+    if not norm > (tol * norm if relative else tol):
+        return b.zero_(), Mb.zero_(), CGInfo(0, norm, "not_finite" if math.isnan(norm) else "converged", 0)
+    bAb = quadratic_form(b, Mb)
+    if not 0 < bAb < math.inf:
+        return b, Mb, CGInfo(0, norm, "negative_curvature" if bAb <= 0 else "not_finite", 1)
+    return b.mul_(bb / bAb), Mb.mul_(bb / bAb), CGInfo(1, norm, "max_iter", 1)
 
 
 def conjugate_gradient_flat(

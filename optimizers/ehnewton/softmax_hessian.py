@@ -45,7 +45,7 @@ class LinearSoftmax:
         gradient: of the loss, in coordinates.
         multiplications: of a gradient.
         cost, cost_of_product: in gradients.
-        squares: of each part of the last solution, the inner product with its metric.
+        unit: the scale of the first classifier, if it is a number: a factor that `product` leaves out.
     """
 
     def __init__(self, classifiers: Sequence[Classifier], iterations: int):
@@ -53,7 +53,8 @@ class LinearSoftmax:
         self.params = [p for block in self._blocks for p in block.params]
         self.gradient = [g for block in self._blocks for g in block.gradient]
         self._sizes = [sum(g.numel() for g in block.gradient) for block in self._blocks]
-        self.squares: list[float] = []
+        scale = classifiers[0].scale
+        self.unit = scale if isinstance(scale, float) and scale > 0 else 1.0
         self.multiplications = sum(block.of_gradient for block in self._blocks)
         self.cost = sum(block.of_metric for block in self._blocks) / self.multiplications
         self.cost_of_product = sum(block.of_product for block in self._blocks) / self.multiplications
@@ -70,7 +71,7 @@ class LinearSoftmax:
         return write
 
     def product(self, vector: Tensor, metric: Tensor) -> Callable[[], Tensor]:
-        """Returns what computes the coordinates of H v whenever v has changed, in memory that it overwrites.
+        """Returns what computes the coordinates of H v / unit whenever v has changed, in memory that it overwrites.
 
         Args:
             vector: the coordinates of v, of one dimension.
@@ -78,7 +79,7 @@ class LinearSoftmax:
         """
         result = torch.empty_like(vector)
         parts = (t.split(self._sizes) for t in (vector, metric, result))
-        writers = [block.product(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
+        writers = [block.product(self.unit, *of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
 
         def write() -> Tensor:
             for one in writers:
@@ -86,6 +87,16 @@ class LinearSoftmax:
             return result
 
         return write
+
+    def quadratic_form(self, vector: Tensor, metric: Tensor) -> float:
+        """Returns v H v.
+
+        Args:
+            vector: the coordinates of v, of one dimension.
+            metric: of them.
+        """
+        parts = (t.split(self._sizes) for t in (vector, metric))
+        return sum(block.quadratic_form(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True))
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns vectors in coordinates as vectors by parameter."""
@@ -127,7 +138,7 @@ class _Block(ABC):
 
     def __init__(self, classifier: Classifier, matrix: Tensor):
         self.X, self.W, self.decay = classifier.inputs, classifier.weight, classifier.decay
-        self.P, self.scale = torch.softmax(classifier.logits, 1), classifier.scale
+        self.P, self.scale = classifier.probabilities, classifier.scale
         self.bias = classifier.bias if classifier.trains_bias else None
         self.of_gradient = 2 * self.X.numel() * len(self.W)
         self.params, self.gradient = [self.W], [matrix]
@@ -145,8 +156,28 @@ class _Block(ABC):
         """Returns what writes the metric of coordinates."""
 
     @abstractmethod
-    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes H v."""
+    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes H v / unit."""
+
+    @abstractmethod
+    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
+        """Returns R."""
+
+    def quadratic_form(self, vector: Tensor, metric: Tensor) -> float:
+        """Returns v H v = sum S * R + decay |V|^2."""
+        R = self.tangent(vector, metric)
+        S = softmax_backward(R, self.P, out=torch.empty_like(R))
+        self.apply_scale(S, 1.0)
+        value = float(R.view(-1).dot(S.view(-1)))
+        if self.decay:
+            all_parts = zip(self.params, self.split(vector), self.split(metric), strict=True)
+            value += self.decay * sum(float((v * m).sum()) for p, v, m in all_parts if p is self.W)
+        return value
+
+    def apply_scale(self, S: Tensor, unit: float) -> None:
+        """Multiplies S by scale / unit."""
+        if isinstance(self.scale, Tensor) or self.scale != unit:
+            S.mul_(self.scale / unit)
 
     @abstractmethod
     def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
@@ -183,22 +214,27 @@ class _InSpan(_Block):
 
         return write
 
-    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes (S + decay A, S^T 1, decay t)."""
+    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes (S + decay A, S^T 1, decay t) / unit."""
         (A, *rest), (S, *rest_of_result), KA = self.split(vector), self.split(result), self.split(metric)[0]
         R = torch.empty_like(KA) if self.bias is not None else KA
 
         def write() -> None:
             if self.bias is not None:
                 torch.add(KA, rest[0], out=R)
-            softmax_backward(R, self.P, out=S).mul_(self.scale)
+            self.apply_scale(softmax_backward(R, self.P, out=S), unit)
             if self.bias is not None:
                 torch.mv(S.t(), self.one, out=rest_of_result[0])
             if self.decay:
-                S.add_(A, alpha=self.decay)
-                torch.mul(rest[-1], self.decay, out=rest_of_result[-1])
+                S.add_(A, alpha=self.decay / unit)
+                torch.mul(rest[-1], self.decay / unit, out=rest_of_result[-1])
 
         return write
+
+    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
+        """Returns R = K A + t Y + 1 v^T."""
+        KA = self.split(metric)[0]
+        return KA if self.bias is None else KA + self.split(vector)[1]
 
     def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V = A^T X + t W and v."""
@@ -229,8 +265,8 @@ class _OfWeights(_Block):
         """Returns what copies the coordinates."""
         return partial(result.copy_, vector)
 
-    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes (X^T S + decay V^T, S^T 1)."""
+    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
+        """Returns what writes (X^T S + decay V^T, S^T 1) / unit."""
         (V, *rest), (product, *rest_of_result) = self.split(vector), self.split(result)
         S = torch.empty_like(self.P)
 
@@ -238,14 +274,19 @@ class _OfWeights(_Block):
             torch.mm(self.X, V, out=S)
             if self.bias is not None:
                 S.add_(rest[0])
-            softmax_backward(S, self.P, out=S).mul_(self.scale)
+            self.apply_scale(softmax_backward(S, self.P, out=S), unit)
             torch.mm(self.X.t(), S, out=product)
             if self.bias is not None:
                 torch.mv(S.t(), self.one, out=rest_of_result[0])
             if self.decay:
-                product.add_(V, alpha=self.decay)
+                product.add_(V, alpha=self.decay / unit)
 
         return write
+
+    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
+        """Returns R = X V^T + 1 v^T."""
+        V, *rest = self.split(vector)
+        return torch.addmm(rest[0], self.X, V) if rest else self.X @ V
 
     def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V and v."""

@@ -27,6 +27,7 @@ class Classifier(NamedTuple):
         bias: b (C,), or None.
         trains_bias: whether b is trained.
         logits: Z = X W^T + b (n, C).
+        probabilities: P = softmax(Z).
         gradient: dL/dZ (n, C).
         scale: the factor of each row's cross-entropy in the loss, a number or (n, 1).
         decay: the factor of sum W^2 / 2 in the loss.
@@ -38,6 +39,7 @@ class Classifier(NamedTuple):
     bias: Tensor | None
     trains_bias: bool
     logits: Tensor
+    probabilities: Tensor
     gradient: Tensor
     scale: Tensor | float
     decay: float
@@ -158,6 +160,8 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
             return None
         if any(not one.targets.is_floating_point() and bool((one.targets == one.ignore_index).any()) for one in losses):
             return None
+        if loss.grad_fn is losses[0].edge.node and (classifier := self._plain_classifier(losses[0], layers[0])):
+            return [classifier]
         copy_of = {id(logits): copy for logits, copy in copies}
         logits = [copy_of.get(id(one.logits), one.logits) for one in losses]
         edges = [*(one.edge for one in losses), *(one.edge for one in squares)]
@@ -174,6 +178,7 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
                 layer.bias,
                 layer.bias in self._params,
                 layer.logits.detach(),
+                torch.softmax(layer.logits.detach(), 1),
                 gradient.detach(),  # type: ignore[union-attr]
                 _scale(one, factor),
                 sum(2 * float(factor) for end, factor in decays if end.weight is layer.weight),
@@ -184,6 +189,21 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
             )
         ]
         return here if self._shard.is_whole else [_gathered(classifier, self._shard) for classifier in here]
+
+    def _plain_classifier(self, loss: _Loss, layer: _Layer) -> Classifier | None:
+        """Returns the classifier where the whole loss is its cross-entropy with classes; None with options, or a shard.
+
+        Its gradient, scale * (P - [class]), needs no backward pass.
+        """
+        if loss.targets.is_floating_point() or loss.label_smoothing or not self._shard.is_whole:
+            return None
+        logits = layer.logits.detach()
+        probabilities, scale = torch.softmax(logits, 1), 1 / len(logits) if loss.is_mean else 1.0
+        gradient = probabilities.scatter_add(1, loss.targets[:, None], logits.new_full((len(logits), 1), -1.0))
+        gradient.mul_(scale)
+        trains_bias = layer.bias in self._params
+        bound = layer.inputs, layer.weight, layer.bias, trains_bias, logits, probabilities, gradient
+        return Classifier(*bound, scale, decay=0.0, squares=0.0)
 
 
 def _numbers(factors: Sequence[Tensor]) -> list[Tensor | float]:
@@ -209,7 +229,14 @@ def _gathered(classifier: Classifier, shard: Shard) -> Classifier:
     decay = float(rows[is_mark, 0].sum())
     X, Z, G, scale, _ = rows[~is_mark].split([X.shape[1], Z.shape[1], Z.shape[1], 1, 1], 1)
     inputs, logits, gradient = X.contiguous(), Z.contiguous(), G.contiguous()
-    return classifier._replace(inputs=inputs, logits=logits, gradient=gradient, scale=scale.contiguous(), decay=decay)
+    return classifier._replace(
+        inputs=inputs,
+        logits=logits,
+        probabilities=torch.softmax(logits, 1),
+        gradient=gradient,
+        scale=scale.contiguous(),
+        decay=decay,
+    )
 
 
 def _reached_ends(loss: Tensor, ends: set[Node], params: set[Tensor]) -> set[Node]:

@@ -1,12 +1,16 @@
 """The systems of equations that a step solves for linear softmax classifiers: one for all, or one a parameter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..curvature.conjugate_gradient import conjugate_gradient_in_metric, first_iterate_in_metric
+from ..scalars import Scalar
+from ..vectors import flatten, per_element, unflatten
 from .softmax_hessian import LinearSoftmax
 from .softmax_recorder import Classifier
+from .solution import NOT_FINITE, Solution
 
 
 class BiasSystem:
@@ -28,7 +32,7 @@ class BiasSystem:
     def __init__(self, classifier: Classifier, bias: Tensor):
         self.params = [bias]
         self.gradient = self.like = [classifier.gradient.sum(0)]
-        self._P = torch.softmax(classifier.logits, 1)
+        self._P = classifier.probabilities
         self._scaled = self._P * classifier.scale
         self._diagonal = self._scaled.sum(0)
         n, C = self._P.shape
@@ -79,3 +83,53 @@ def softmax_systems(classifiers: Sequence[Classifier], iterations: int, by_param
         if isinstance(system, BiasSystem):
             system.cost_of_quadratic_form *= fraction
     return systems
+
+
+""
+
+
+def solve_in_span(
+    system: LinearSoftmax, dampings: Sequence[Scalar], options: Mapping[str, Any], threshold: float
+) -> Solution:
+    """Returns the solution of a system in its coordinates.
+
+    Args:
+        system: at the current weights.
+        dampings: of each part of the coordinates.
+        options: of EHNewton.
+        threshold: the least -g.p that is feasible.
+
+    Raises:
+        FloatingPointError: the gradient is not finite, or the curvature along it.
+    """
+    parts = system.gradient
+    damping = per_element(parts, dampings)
+    scaled_damping = damping / system.unit
+
+    def product(v: Tensor, Mv: Tensor) -> Callable[[], Tensor]:
+        multiply = system.product(v, Mv)
+        if isinstance(scaled_damping, Tensor):
+            return lambda: multiply().addcmul_(v, scaled_damping)
+        return lambda: multiply().add_(v, alpha=scaled_damping)
+
+    def quadratic_form(v: Tensor, Mv: Tensor) -> float:
+        of_damping = Mv.dot(damping * v) if isinstance(damping, Tensor) else damping * Mv.dot(v)
+        return system.quadratic_form(v, Mv) + float(of_damping)
+
+    b, tol = flatten(parts).neg_(), (options["cg_tol"], options["cg_tol_relative"])
+    if options["cg_max_iter"] == 1:
+        p, Mp, info = first_iterate_in_metric(quadratic_form, system.metric, b, *tol)
+    else:
+        limits = options["cg_max_iter"], *tol
+        p, Mp, info = conjugate_gradient_in_metric(product, system.metric, b, *limits, system.unit)
+    if info.reason == "not_finite" and info.iterations == 0:
+        raise FloatingPointError(NOT_FINITE)
+    slope = sum(system.inner_products(parts, Mp))
+    is_fallback = not slope <= -threshold
+    if is_fallback:
+        p = flatten(parts).neg_()
+        system.metric(p, Mp)()
+        slope = sum(system.inner_products(parts, Mp))
+    found = unflatten(p, parts)
+    squares = system.inner_products(found, Mp)
+    return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback, squares=squares)

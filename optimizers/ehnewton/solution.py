@@ -9,6 +9,8 @@ from torch import Tensor
 from ..curvature.conjugate_gradient import CGInfo
 from ..scalars import Scalar
 
+NOT_FINITE = "the gradient is not finite, or the curvature along it"
+
 Condition = bool | Tensor
 
 
@@ -23,6 +25,7 @@ class Solution(NamedTuple):
         products: with the matrix, or quadratic forms.
         slope: g.p.
         is_fallback: whether p is -g, as the feasibility test failed.
+        squares: the squared length of each part of p, where that is in coordinates.
     """
 
     p: list[Tensor]
@@ -32,6 +35,7 @@ class Solution(NamedTuple):
     products: Scalar
     slope: Scalar = 0.0
     is_fallback: Condition = False
+    squares: Sequence[float] = ()
 
     @classmethod
     def of(cls, p: list[Tensor], info: CGInfo) -> "Solution":
@@ -52,7 +56,7 @@ class Minimized(NamedTuple):
     beta: Scalar
 
 
-LENGTH = len(Solution._fields) - 2  # of `Solution.numbers`
+LENGTH = len(Solution._fields) - 3  # of `Solution.numbers`
 
 
 def report_of(numbers: Sequence[float], systems: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checked import SecondOrderOptimizer, check_types
-from ..curvature.conjugate_gradient import conjugate_gradient_flat, conjugate_gradient_in_metric
+from ..curvature.conjugate_gradient import conjugate_gradient_flat
 from ..curvature.curvature import Curvature
 from ..curvature.fixed_iterations import fixed_conjugate_gradient
 from ..preconditioners.diagonal import Diagonal
@@ -36,13 +36,12 @@ from .guard import Guard
 from .linearization import Linearization, is_guarded, is_one_iteration
 from .recording import RecordedStep
 from .softmax_hessian import LinearSoftmax
-from .softmax_systems import BiasSystem, SoftmaxSystem
-from .solution import Condition, Minimized, Solution, report_of
+from .softmax_systems import BiasSystem, SoftmaxSystem, solve_in_span
+from .solution import NOT_FINITE, Condition, Minimized, Solution, report_of
 from .subspace import damping_gram, minimize_in_subspace
 
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
-NOT_FINITE = "the gradient is not finite, or the curvature along it"
 
 System = Curvature | BiasSystem
 
@@ -153,6 +152,8 @@ class Step:
         slope = sum(solution.slope for solution in solutions)
         self._must_be_finite(slope, "the gradient is not finite (its product with the direction is {})")
         self.p = [part for solution in solutions for part in solution.p]
+        if self.closed_form:
+            self.squares = [s for one in solutions for s in one.squares or [float(part.dot(part)) for part in one.p]]
         if self.options["warm_start"] > 0:
             for param, part in zip(self.params, self.p, strict=True):
                 store(self.state[param], "direction", part)
@@ -173,39 +174,12 @@ class Step:
     def _begin(self, system: System | LinearSoftmax, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
         """Returns what returns the solution of a system."""
         if isinstance(system, LinearSoftmax):
-            return partial(self._solve_in_span, system, groups)
+            solution = solve_in_span(system, self._damping(groups), self.options, float(self._threshold(groups)))
+            self.cost += system.cost_of_product * float(solution.products)
+            return lambda: solution
         if is_one_iteration(self.options):
             return self._solve_by_one_iteration(system, groups)
         return partial(self._solve, system, groups)
-
-    def _solve_in_span(self, system: LinearSoftmax, groups: list[dict[str, Any]]) -> Solution:
-        """Returns the solution in the coordinates of linear classifiers; sets the `squares` of their system."""
-        options, parts = self.options, system.gradient
-        damping = per_element(parts, self._damping(groups))
-
-        def product(v: Tensor, Mv: Tensor) -> Callable[[], Tensor]:
-            multiply = system.product(v, Mv)
-
-            def damped() -> Tensor:
-                result = multiply()
-                return result.addcmul_(v, damping) if isinstance(damping, Tensor) else result.add_(v, alpha=damping)
-
-            return damped
-
-        limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
-        p, Mp, info = conjugate_gradient_in_metric(product, system.metric, flatten(parts).neg_(), *limits)
-        if info.reason == "not_finite" and info.iterations == 0:
-            raise FloatingPointError(NOT_FINITE)
-        self.cost += system.cost_of_product * info.products
-        slope = sum(system.inner_products(parts, Mp))
-        is_fallback = not slope <= -self._threshold(groups)
-        if is_fallback:
-            p = flatten(parts).neg_()
-            system.metric(p, Mp)()
-            slope = sum(system.inner_products(parts, Mp))
-        found = unflatten(p, parts)
-        system.squares = system.inner_products(found, Mp)
-        return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback)
 
     def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
         options, parts = self.options, system.like
@@ -228,7 +202,9 @@ class Step:
         metric = self.preconditioner
         preconditioner = None if metric is None else lambda v: flatten(metric.solve(unflatten(v, parts)))
         if self.reads:
-            start = self._start(parts)
+            factor, start = options["warm_start"], None  # of the last direction
+            if factor > 0 and all("direction" in self.state[p] for p in parts):
+                start = flatten([self.state[p]["direction"] for p in parts]).mul_(factor)
             p, info = conjugate_gradient_flat(product, b, *limits, start, preconditioner, self.on_device)
             found = Solution.of(unflatten(p, parts), info)
             if info.reason == "not_finite" and info.iterations == 0:  # later ones leave what was found
@@ -355,13 +331,6 @@ class Step:
         is_plain = options["preconditioner"] == options["subspace"] == "none" and not options["adapt_damping"]
         return smallest(self._damping(groups)) if is_plain else 0.0
 
-    def _start(self, params: Sequence[Tensor]) -> Tensor | None:
-        """Returns the start of conjugate gradients from the last direction; None is 0."""
-        factor = self.options["warm_start"]
-        if factor == 0 or not all("direction" in self.state[p] for p in params):
-            return None
-        return flatten([self.state[p]["direction"] for p in params]).mul_(factor)
-
     def move(self) -> None:
         """Changes the weights: the step times lr, with momentum, and with backtracking where that is asked for."""
         change = self.p
@@ -387,7 +356,7 @@ class Step:
                 store(self.state[param], "momentum_buffer", part if factor == 1 else factor * part)
             if self.has_subspace:
                 store(self.state[param], "last_step", part if factor == 1 else factor * part)
-        norm = factor * (self._norm_in_span(change) if self.closed_form else self._norm(change))
+        norm = factor * self._norm(change)
         if self.estimate is not None and self.model is not None:
             self.estimate.update(self.model, quotient(norm, length, 0.0))
         self.numbers += [norm, self.cost, *(self.minimized or ())]
@@ -402,18 +371,10 @@ class Step:
                 param.grad.detach_()  # type: ignore[union-attr]
 
     def _norm(self, parts: list[Tensor]) -> Scalar:
+        """Returns the length of a change, which is in coordinates where there is a closed form."""
+        if self.closed_form:
+            return math.sqrt(sum(float(g["lr"]) ** 2 * s for g, s in zip(self.groups, self.squares, strict=True)))
         return number(torch.stack(torch._foreach_norm(parts)).norm(), self.on_device) if parts else 0.0
-
-    def _norm_in_span(self, change: list[Tensor]) -> float:
-        """Returns the length of a change in the coordinates of linear classifiers."""
-        squares = 0.0
-        for system, parts in self._by_system(change):
-            if isinstance(system, LinearSoftmax):
-                rates = [float(self.group_of[p]["lr"]) for p in system.params]
-                squares += sum(lr * lr * square for lr, square in zip(rates, system.squares, strict=True))
-            else:
-                squares += float(parts[0].dot(parts[0]))
-        return math.sqrt(squares)
 
     def _stacked(self, values: Sequence[Scalar]) -> Tensor:
         """Returns numbers (n,) on the device, in float64."""

@@ -7,7 +7,7 @@ import torch
 
 from helpers.references import close, numbers
 from trainopt.optimizers import conjugate_gradient
-from trainopt.optimizers.curvature.conjugate_gradient import conjugate_gradient_in_metric
+from trainopt.optimizers.curvature.conjugate_gradient import conjugate_gradient_in_metric, first_iterate_in_metric
 
 ROWS = numbers(7, 5)
 DEPENDENT = torch.cat([ROWS[:3], ROWS[:1] - 2 * ROWS[1:2], torch.zeros(1, 5), ROWS[:2]]).double()
@@ -15,6 +15,7 @@ FACTORS = {"independent": numbers(5, 9, seed=1), "dependent": DEPENDENT}
 CURVATURE = numbers(7, 7, seed=2)
 B = numbers(7, seed=3)
 TAU = 0.3
+UNIT = 0.25  # of products
 
 
 def system(rows, sign=1.0, tau=TAU):
@@ -24,7 +25,7 @@ def system(rows, sign=1.0, tau=TAU):
     M = L @ L.T
 
     def product(d, Md):
-        return lambda: S @ Md + tau * d
+        return lambda: (S @ Md + tau * d) / UNIT
 
     def metric(r, Mr):
         return lambda: torch.mv(M, r, out=Mr)
@@ -37,7 +38,7 @@ def solved(rows, sign=1.0, tau=TAU, **limits):
     parts, A = system(rows, sign, tau)
     L, b = FACTORS[rows], parts[-1].clone()
     options = {"max_iter": 20, "tol": 1e-10, "relative": False, **limits}
-    x, Mx, info = conjugate_gradient_in_metric(*parts, **options)
+    x, Mx, info = conjugate_gradient_in_metric(*parts, **options, unit=UNIT)
     close(Mx, L @ L.T @ x)
     expected = conjugate_gradient(lambda v: [A @ v[0]], [L.T @ b], **options)
     return L.T @ x, info, expected[0][0], expected[1], torch.linalg.vector_norm(L.T @ b)
@@ -50,7 +51,7 @@ def check_report(info, expected):
 
 
 @pytest.mark.parametrize("rows", FACTORS)
-@pytest.mark.parametrize("iterations", [2, 3, 4])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4])
 def test_each_iterate_is_that_of_the_vectors(rows, iterations):
     x, info, expected, of_expected, _ = solved(rows, max_iter=iterations, tol=0.0)
     close(x, expected)
@@ -67,10 +68,19 @@ def test_it_stops_where_the_tolerance_says(rows, relative):
 
 
 @pytest.mark.parametrize("rows", FACTORS)
-def test_the_residual_after_an_only_iteration_is_that_before(rows):
-    x, info, expected, of_expected, norm = solved(rows, max_iter=1)
-    close(x, expected)
-    check_report(info, of_expected._replace(residual=float(norm)))
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("tol", [0.0, 1e9])
+def test_the_first_iterate_is_there_by_a_quadratic_form(rows, sign, tol):
+    (product, metric, b), _ = system(rows, sign)
+    L = FACTORS[rows]
+    norm = float((L.T @ b).norm())
+    x, info, *_ = solved(rows, sign, max_iter=1, tol=tol)
+    first, M_first, of_first = first_iterate_in_metric(
+        lambda v, Mv: UNIT * float(Mv.dot(product(v, Mv)())), metric, b, tol, relative=False
+    )
+    close(L.T @ first, x)
+    close(M_first, L @ x)
+    check_report(of_first, info._replace(residual=norm))
 
 
 def test_what_is_solved_by_nothing_is_zero():
@@ -102,5 +112,5 @@ def test_negative_curvature_later_keeps_what_was_reached():
 def test_what_is_not_finite_is_told(value):
     (product, metric, b), _ = system("independent")
     b[1] = value
-    _, _, info = conjugate_gradient_in_metric(product, metric, b, 20, 1e-5, False)
+    _, _, info = conjugate_gradient_in_metric(product, metric, b, 20, 1e-5, False, UNIT)
     assert (info.iterations, info.reason) == (0, "not_finite")
