@@ -17,7 +17,10 @@ def flatten(parts: Sequence[Tensor]) -> Tensor:
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Returns views of a vector in the shapes of `like`."""
-    return [part.view(tensor.shape) for part, tensor in zip(vector.split([t.numel() for t in like]), like, strict=True)]
+    return [
+        part.view(tensor.shape)
+        for part, tensor in zip(vector.split_with_sizes([t.numel() for t in like]), like, strict=True)
+    ]
 
 
 def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
