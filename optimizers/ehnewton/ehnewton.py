@@ -202,7 +202,7 @@ class EHNewton(SecondOrderOptimizer):
 
     def _make(self, step: Step) -> None:
         step.solve()
-        decays = self.decays(step.params)
+        decays = self.decays(step.trained)
         step.move()
         for p, change in decays:
             p.add_(change)

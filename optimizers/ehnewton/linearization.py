@@ -32,6 +32,7 @@ class Linearization:
         reads: as of `Step`.
         share: of the batch, which the curvature is of.
         has_products: whether vectors are multiplied by the curvature.
+        is_one_group: whether all parameters have the same options.
 
     Attributes:
         closure: None also where that of the arguments has computed the gradients in `.grad`.
@@ -53,9 +54,11 @@ class Linearization:
         reads: bool,
         share: float,
         has_products: bool,
+        is_one_group: bool,
     ):
         self._options, self._shard, self._loss_scale = options, shard, loss_scale
         self._reads, self._share, self._has_products = reads, share, has_products
+        self._is_one_group = is_one_group
         self.closure, self.cost = closure, 0.0
         self.loss: Tensor | None = None
         self.layers = LayerRecorder(trained) if options["preconditioner"] == "kronecker" else None
@@ -113,7 +116,9 @@ class Linearization:
                 self._check_no_second_call()
                 self.cost += BACKWARD_COST
             return Curvature.of_loss(loss, mode, trained, kind, edges, self._shard, gradient_of, self._has_products)
-        self.closed_form = softmax_systems(classifiers, options["cg_max_iter"], options["blocks"] == "parameter")
+        self.closed_form = softmax_systems(
+            classifiers, options["cg_max_iter"], options["blocks"] == "parameter", self._is_one_group
+        )
         self.cost += sum(system.cost for system in self.closed_form)
         return None
 

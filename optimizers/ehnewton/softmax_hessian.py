@@ -29,8 +29,9 @@ class LinearSoftmax:
         metric(A', v', t') = (K A' + t' Y, v', <Y, A'> + t' |W|^2)
 
     and R = K A + t Y + 1 v^T is there once the metric of (A, v, t) is. So an iteration takes a single matrix product of
-    n^2 C multiplications instead of 4 n D C, and no gradient of W is ever formed. Where the batch is too large for
-    that to be less, the coordinates are (V^T, v) themselves, and the metric is 1.
+    n^2 C multiplications instead of 4 n D C, and no gradient of W is ever formed. Without decay, and if W and b share
+    damping and rate, A alone is enough: v = A^T 1, and K + 1 takes the place of K. Where the batch is too large for
+    this to be less, the coordinates are (V^T, v) themselves, and the metric is 1.
 
     A Gauss-Newton matrix equals the Hessian here. Several classifiers are independent blocks. Costs are in gradients,
     by counting the multiplications of matrix products: a gradient takes 2 n D C, for Z and for G^T X (the product that
@@ -39,18 +40,21 @@ class LinearSoftmax:
     Args:
         classifiers: from `SoftmaxHeadRecorder`.
         iterations: the largest number of products; of one, the metric of what is left is not needed.
+        is_one_group: whether all parameters have the same options.
 
     Attributes:
         params: the parameter that each part of the coordinates belongs to.
+        trained: the parameters that a step changes.
         gradient: of the loss, in coordinates.
         multiplications: of a gradient.
         cost, cost_of_product: in gradients.
         unit: the scale of the first classifier, if it is a number: a factor that `product` leaves out.
     """
 
-    def __init__(self, classifiers: Sequence[Classifier], iterations: int):
-        self._blocks = [_block_of(classifier, iterations) for classifier in classifiers]
+    def __init__(self, classifiers: Sequence[Classifier], iterations: int, is_one_group: bool):
+        self._blocks = [_block_of(classifier, iterations, is_one_group) for classifier in classifiers]
         self.params = [p for block in self._blocks for p in block.params]
+        self.trained = [p for block in self._blocks for p in (block.W, block.bias) if p is not None]
         self.gradient = [g for block in self._blocks for g in block.gradient]
         self._sizes = [sum(g.numel() for g in block.gradient) for block in self._blocks]
         scale = classifiers[0].scale
@@ -127,6 +131,7 @@ class _Block(ABC):
     Args:
         classifier: from `SoftmaxHeadRecorder`.
         matrix: the first coordinates of the gradient.
+        has_v: whether v is among the coordinates of a trained bias.
 
     Attributes:
         params: the parameter that each part belongs to.
@@ -136,13 +141,14 @@ class _Block(ABC):
 
     of_metric = of_product = 0.0
 
-    def __init__(self, classifier: Classifier, matrix: Tensor):
+    def __init__(self, classifier: Classifier, matrix: Tensor, has_v: bool = True):
         self.X, self.W, self.decay = classifier.inputs, classifier.weight, classifier.decay
         self.P, self.scale = classifier.probabilities, classifier.scale
         self.bias = classifier.bias if classifier.trains_bias else None
         self.of_gradient = 2 * self.X.numel() * len(self.W)
         self.params, self.gradient = [self.W], [matrix]
-        if self.bias is not None:
+        self.has_v = has_v and self.bias is not None
+        if self.has_v and self.bias is not None:
             self.one = matrix.new_ones(len(self.X))
             self.params.append(self.bias)
             self.gradient.append(classifier.gradient.sum(0))
@@ -189,11 +195,11 @@ class _Block(ABC):
 
 
 class _InSpan(_Block):
-    """Coordinates A (n, C), v, and t (1,) where there is decay."""
+    """Coordinates A (n, C), v where A does not give it, and t (1,) where there is decay."""
 
-    def __init__(self, classifier: Classifier, K: Tensor):
-        super().__init__(classifier, classifier.gradient)
-        self.K = K
+    def __init__(self, classifier: Classifier, K: Tensor, is_one_group: bool):
+        super().__init__(classifier, classifier.gradient, has_v=bool(classifier.decay) or not is_one_group)
+        self.K = K + 1 if self.bias is not None and not self.has_v else K
         if self.decay:
             self.Y = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
             self.squares = classifier.squares
@@ -206,7 +212,7 @@ class _InSpan(_Block):
 
         def write() -> None:
             torch.mm(self.K, A, out=KA)
-            if self.bias is not None:
+            if self.has_v:
                 rest_of_result[0].copy_(rest[0])
             if self.decay:
                 torch.add(self.Y.view(-1).dot(A.view(-1)), rest[-1], alpha=self.squares, out=rest_of_result[-1])
@@ -217,13 +223,13 @@ class _InSpan(_Block):
     def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
         """Returns what writes (S + decay A, S^T 1, decay t) / unit."""
         (A, *rest), (S, *rest_of_result), KA = self.split(vector), self.split(result), self.split(metric)[0]
-        R = torch.empty_like(KA) if self.bias is not None else KA
+        R = torch.empty_like(KA) if self.has_v else KA
 
         def write() -> None:
-            if self.bias is not None:
+            if self.has_v:
                 torch.add(KA, rest[0], out=R)
             self.apply_scale(softmax_backward(R, self.P, out=S), unit)
-            if self.bias is not None:
+            if self.has_v:
                 torch.mv(S.t(), self.one, out=rest_of_result[0])
             if self.decay:
                 S.add_(A, alpha=self.decay / unit)
@@ -234,14 +240,14 @@ class _InSpan(_Block):
     def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
         """Returns R = K A + t Y + 1 v^T."""
         KA = self.split(metric)[0]
-        return KA if self.bias is None else KA + self.split(vector)[1]
+        return KA + self.split(vector)[1] if self.has_v else KA
 
     def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V = A^T X + t W and v."""
         V = parts[0].t() @ self.X
         if self.decay:
             V.addcmul_(self.W, parts[-1])
-        return {self.W: V} if self.bias is None else {self.W: V, self.bias: parts[1]}
+        return {self.W: V} if self.bias is None else {self.W: V, self.bias: self._change_of_bias(parts)}
 
     def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
         """Adds V and v to W and b, without forming V."""
@@ -249,7 +255,11 @@ class _InSpan(_Block):
             self.W.addcmul_(self.W, parts[-1])
         self.W.addmm_(parts[0].t(), self.X)
         if self.bias is not None:
-            self.bias.add_(parts[1])
+            self.bias.add_(self._change_of_bias(parts))
+
+    def _change_of_bias(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns v."""
+        return parts[1] if self.has_v else parts[0].sum(0)
 
 
 class _OfWeights(_Block):
@@ -300,7 +310,7 @@ class _OfWeights(_Block):
             self.bias.add_(parts[1])
 
 
-def _block_of(classifier: Classifier, iterations: int) -> _Block:
+def _block_of(classifier: Classifier, iterations: int, is_one_group: bool) -> _Block:
     """Returns the coordinates that take fewer multiplications; of rows that are nearly dependent, those of weights.
 
     K has the square of the rows' condition, and rounding would end what they leave of it.
@@ -313,7 +323,7 @@ def _block_of(classifier: Classifier, iterations: int) -> _Block:
     if of_metric + iterations * of_product < iterations * of_product_of_weights:
         K = X @ X.t()
         if iterations <= 1 or _is_regular(K):
-            block: _Block = _InSpan(classifier, K)
+            block: _Block = _InSpan(classifier, K, is_one_group)
             block.of_metric, block.of_product = of_metric, of_product
             return block
     block = _OfWeights(classifier)

@@ -24,13 +24,13 @@ class BiasSystem:
         bias: the classifier's.
 
     Attributes:
-        params, gradient, like: one tensor each, the bias and dL/db.
+        params, trained, gradient, like: one tensor each, the bias and dL/db.
         multiplications: of a gradient of this classifier, for Z and for G^T X.
         cost, cost_of_product, cost_of_quadratic_form: in such gradients.
     """
 
     def __init__(self, classifier: Classifier, bias: Tensor):
-        self.params = [bias]
+        self.params = self.trained = [bias]
         self.gradient = self.like = [classifier.gradient.sum(0)]
         self._P = classifier.probabilities
         self._scaled = self._P * classifier.scale
@@ -60,19 +60,22 @@ class BiasSystem:
 SoftmaxSystem = LinearSoftmax | BiasSystem
 
 
-def softmax_systems(classifiers: Sequence[Classifier], iterations: int, by_parameter: bool) -> list[SoftmaxSystem]:
+def softmax_systems(
+    classifiers: Sequence[Classifier], iterations: int, by_parameter: bool, is_one_group: bool
+) -> list[SoftmaxSystem]:
     """Returns the systems; their costs are in gradients of the whole loss.
 
     Args:
         classifiers: from `SoftmaxHeadRecorder`.
         iterations: the largest number of products with each.
         by_parameter: one system for each weight and for each bias, as if the Hessian were block-diagonal.
+        is_one_group: whether all parameters have the same options.
     """
     if not by_parameter:
-        return [LinearSoftmax(classifiers, iterations)]
+        return [LinearSoftmax(classifiers, iterations, is_one_group)]
     systems: list[SoftmaxSystem] = []
     for classifier in classifiers:
-        systems.append(LinearSoftmax([classifier._replace(trains_bias=False)], iterations))
+        systems.append(LinearSoftmax([classifier._replace(trains_bias=False)], iterations, is_one_group))
         if classifier.trains_bias and classifier.bias is not None:
             systems.append(BiasSystem(classifier, classifier.bias))
     total = sum(system.multiplications for system in systems if isinstance(system, LinearSoftmax))

@@ -62,6 +62,7 @@ class Step:
         report: what becomes `last_step`; empty where no number is read.
         numbers: what the report is made of, by `report_of`.
         systems: their number.
+        trained: the parameters that it changes.
         finite: numbers that were not read; the step is of no use where one is not finite.
     """
 
@@ -91,13 +92,15 @@ class Step:
         is_computed = self.estimate is None or not self.estimate.is_used
         has_products = is_computed or not is_one_iteration(self.options) or self.options["adapt_damping"]
         self.share = self.options["curvature_share"] if has_products else 1.0
-        at = Linearization(self.options, closure, trained, self.shard, loss_scale, reads, self.share, has_products)
+        what = self.options, closure, trained, self.shard, loss_scale, reads, self.share, has_products
+        at = Linearization(*what, is_one_group=len(optimizer.param_groups) == 1)
         self.closure, self.loss, self.curvature, self.closed_form = at.closure, at.loss, at.curvature, at.closed_form
         self.layers, self.linear_calls = at.layers, at.linear_calls
         self.cost: Scalar = at.cost
         self.has_closed_form = bool(self.closed_form)
         self.params = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.params]
-        check_types(self.params, self.options)
+        self.trained = self.curvature.params if self.curvature else [p for s in self.closed_form for p in s.trained]
+        check_types(self.trained, self.options)
         self.groups = [self.group_of[p] for p in self.params]
         is_own = self.closure is not None and self.shard.is_whole and not self.closed_form and not self.is_guarded
         self.on_device = is_own and bool(self.params) and (self.params[0].device.type in DEVICES or not reads)
@@ -349,8 +352,11 @@ class Step:
         if guard is not None and self.curvature is not None and self.loss is not None and change:
             factor = guard.move(self.curvature, float(self.loss), change, self.groups)
             self.cost += guard.cost
-        else:
-            self._move_plainly(change)
+        elif self.closed_form:
+            for system, parts in self._by_system(change):
+                system.add_to_parameters(parts)
+        elif change:
+            torch._foreach_add_(self.params, change)
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0:
                 store(self.state[param], "momentum_buffer", part if factor == 1 else factor * part)
@@ -384,14 +390,6 @@ class Step:
         """Returns what the step has computed, where it has read nothing."""
         loss = cast(Tensor, self.loss)
         return RecordedStep(loss, self._stacked([loss, *self.finite]), self._stacked(self.numbers), self.systems)
-
-    def _move_plainly(self, change: list[Tensor]) -> None:
-        """Moves along `change`."""
-        if self.closed_form:
-            for system, parts in self._by_system(change):
-                system.add_to_parameters(parts)
-        elif change:
-            torch._foreach_add_(self.params, change)
 
     def _by_system(self, change: list[Tensor]) -> list[tuple[SoftmaxSystem, list[Tensor]]]:
         """Returns each system of the closed form with its part of a change."""
