@@ -35,7 +35,8 @@ class LinearSoftmax:
 
     A Gauss-Newton matrix equals the Hessian here. Several classifiers are independent blocks. Costs are in gradients,
     by counting the multiplications of matrix products: a gradient takes 2 n D C, for Z and for G^T X (the product that
-    changes W replaces the latter). Computing K, and the metric of the gradient, is counted once, in `cost`.
+    changes W replaces the latter). Computing K, and the metrics of the gradient and of the solution, is counted once,
+    in `cost`.
 
     Args:
         classifiers: from `SoftmaxHeadRecorder`.
@@ -317,8 +318,9 @@ def _block_of(classifier: Classifier, iterations: int, is_one_group: bool) -> _B
     """
     X = classifier.inputs
     (n, D), C = X.shape, len(classifier.weight)
-    # of one iteration, a quadratic form is needed, and no metric but that of the gradient
-    of_metric, of_product = float(n * n * (D + C)), float(n * n * C if iterations > 1 else 0)
+    # of one iteration, a quadratic form is needed, and no metric but that of the gradient; of more, also the solution's
+    of_metric = float(n * n * (D + (2 * C if iterations > 1 else C)))
+    of_product = float(n * n * C if iterations > 1 else 0)
     of_product_of_weights = float(2 * n * D * C if iterations > 1 else n * D * C)
     if of_metric + iterations * of_product < iterations * of_product_of_weights:
         K = X @ X.t()

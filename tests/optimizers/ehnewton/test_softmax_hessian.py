@@ -320,7 +320,7 @@ def test_a_step_costs_what_its_products_multiply(iterations):
     optimizer = EHNewton(case.params, cg_max_iter=iterations, cg_tol=0.0)
     optimizer.step(case.closure)
     gradient = 2 * n * D * C
-    products = 1 + (iterations if iterations > 1 else 0)  # with X X^T
+    products = iterations + 2 if iterations > 1 else 1  # with X X^T
     expected = (n * n * D + products * n * n * C) / gradient
     rows_pay = expected < (iterations if iterations > 1 else 1 / 2)
     assert rows_pay == (iterations > 1)
