@@ -106,7 +106,7 @@ def test_wandb_offline_has_every_record_the_configuration_and_the_summary(tmp_pa
     page = kinds["run"].run
     config = {item.key: json.loads(item.value_json) for item in page.config.update}
     assert (page.project, page.display_name, page.run_group, page.notes) == ("mine", run.name, "tuning", "try")
-    assert (list(page.tags), config["optimizer"], config["choices"]["model"]) == (["a"], {"lr": 0.2}, "mlp")
+    assert (list(page.tags), config["optimizer"]["lr"], config["choices"]["model"]) == (["a"], 0.2, "mlp")
     assert config["environment"]["commit"] == "abc"
     values = {
         item.key or item.nested_key[0]: json.loads(item.value_json)
