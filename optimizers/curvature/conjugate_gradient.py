@@ -153,7 +153,7 @@ def conjugate_gradient_in_metric(
 
 
 def first_iterate_in_metric(
-    quadratic_form: Callable[[Tensor, Tensor], float],
+    quadratic_form: Callable[[Tensor, Tensor, float], float],
     metric: Callable[[Tensor, Tensor], Callable[[], None]],
     b: Tensor,
     tol: float,
@@ -162,7 +162,7 @@ def first_iterate_in_metric(
     """Returns what `conjugate_gradient_in_metric` with max_iter=1 does, but for the residual: it is that before.
 
     Args:
-        quadratic_form: returns <b, M A b> from b and M b.
+        quadratic_form: returns <b, M A b> from b, M b and <b, M b>.
         metric: as there.
         b: (n,); it is overwritten.
         tol: as there.
@@ -174,7 +174,7 @@ def first_iterate_in_metric(
     norm = math.sqrt(bb)
     if not norm > (tol * norm if relative else tol):
         return b.zero_(), Mb.zero_(), CGInfo(0, norm, "not_finite" if math.isnan(norm) else "converged", 0)
-    bAb = quadratic_form(b, Mb)
+    bAb = quadratic_form(b, Mb, bb)
     if not 0 < bAb < math.inf:
         return b, Mb, CGInfo(0, norm, "negative_curvature" if bAb <= 0 else "not_finite", 1)
     return b.mul_(bb / bAb), Mb.mul_(bb / bAb), CGInfo(1, norm, "max_iter", 1)

@@ -174,8 +174,9 @@ class _Block(ABC):
         """Returns v H v = sum S * R + decay |V|^2."""
         R = self.tangent(vector, metric)
         S = softmax_backward(R, self.P, out=torch.empty_like(R))
-        self.apply_scale(S, 1.0)
-        value = float(R.view(-1).dot(S.view(-1)))
+        if isinstance(self.scale, Tensor):
+            S.mul_(self.scale)
+        value = float(R.view(-1).dot(S.view(-1))) * (1.0 if isinstance(self.scale, Tensor) else self.scale)
         if self.decay:
             all_parts = zip(self.params, self.split(vector), self.split(metric), strict=True)
             value += self.decay * sum(float((v * m).sum()) for p, v, m in all_parts if p is self.W)

@@ -199,8 +199,8 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
             return None
         logits = layer.logits.detach()
         probabilities, scale = torch.softmax(logits, 1), 1 / len(logits) if loss.is_mean else 1.0
-        gradient = probabilities.scatter_add(1, loss.targets[:, None], logits.new_full((len(logits), 1), -1.0))
-        gradient.mul_(scale)
+        gradient = probabilities * scale
+        gradient.scatter_add_(1, loss.targets[:, None], logits.new_full((len(logits), 1), -scale))
         trains_bias = layer.bias in self._params
         bound = layer.inputs, layer.weight, layer.bias, trains_bias, logits, probabilities, gradient
         return Classifier(*bound, scale, decay=0.0, squares=0.0)

@@ -1,5 +1,6 @@
 """The systems of equations that a step solves for linear softmax classifiers: one for all, or one a parameter."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -115,24 +116,28 @@ def solve_in_span(
             return lambda: multiply().addcmul_(v, scaled_damping)
         return lambda: multiply().add_(v, alpha=scaled_damping)
 
-    def quadratic_form(v: Tensor, Mv: Tensor) -> float:
-        of_damping = Mv.dot(damping * v) if isinstance(damping, Tensor) else damping * Mv.dot(v)
-        return system.quadratic_form(v, Mv) + float(of_damping)
+    def quadratic_form(v: Tensor, Mv: Tensor, square: float) -> float:
+        of_damping = float(Mv.dot(damping * v)) if isinstance(damping, Tensor) else damping * square
+        return system.quadratic_form(v, Mv) + of_damping
 
     b, tol = flatten(parts).neg_(), (options["cg_tol"], options["cg_tol_relative"])
-    if options["cg_max_iter"] == 1:
+    is_first = options["cg_max_iter"] == 1
+    if is_first:
         p, Mp, info = first_iterate_in_metric(quadratic_form, system.metric, b, *tol)
     else:
         limits = options["cg_max_iter"], *tol
         p, Mp, info = conjugate_gradient_in_metric(product, system.metric, b, *limits, system.unit)
     if info.reason == "not_finite" and info.iterations == 0:
         raise FloatingPointError(NOT_FINITE)
-    slope = sum(system.inner_products(parts, Mp))
+    found = unflatten(p, parts)
+    squares = system.inner_products(found, Mp)
+    # a multiple of b has the slope -|p| |b|, and the residual is |b|
+    slope = -math.sqrt(sum(squares)) * info.residual if is_first else sum(system.inner_products(parts, Mp))
     is_fallback = not slope <= -threshold
     if is_fallback:
         p = flatten(parts).neg_()
         system.metric(p, Mp)()
-        slope = sum(system.inner_products(parts, Mp))
-    found = unflatten(p, parts)
-    squares = system.inner_products(found, Mp)
+        found = unflatten(p, parts)
+        squares = system.inner_products(found, Mp)
+        slope = -sum(squares)
     return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback, squares=squares)

@@ -76,7 +76,7 @@ def test_the_first_iterate_is_there_by_a_quadratic_form(rows, sign, tol):
     norm = float((L.T @ b).norm())
     x, info, *_ = solved(rows, sign, max_iter=1, tol=tol)
     first, M_first, of_first = first_iterate_in_metric(
-        lambda v, Mv: UNIT * float(Mv.dot(product(v, Mv)())), metric, b, tol, relative=False
+        lambda v, Mv, _: UNIT * float(Mv.dot(product(v, Mv)())), metric, b, tol, relative=False
     )
     close(L.T @ first, x)
     close(M_first, L @ x)
