@@ -109,8 +109,10 @@ def compare_with_baseline(method: Mapping[int, float], baseline: Mapping[int, fl
         kind, spread = "Welch", max(np.ptp(a), np.ptp(b))
     negligible = ROUNDING_ERROR * max(map(abs, [*a, *b]))
     if spread <= negligible:  # rounded values can agree in every digit: without spread there is no test
-        same = abs(difference) <= negligible
-        return Verdict(kind if same else "no spread over the seeds", difference, 1.0 if same else math.nan, effect)
+        if abs(difference) <= negligible:
+            return Verdict(kind, difference, 1.0, effect)
+        reason = "the same difference for every seed" if kind == "paired" else "no spread over the seeds"
+        return Verdict(reason, difference, math.nan, effect)
     result = stats.ttest_rel(a, [baseline[seed] for seed in method]) if kind == "paired" else None
     if result is None:
         result = stats.ttest_ind(a, b, equal_var=False)

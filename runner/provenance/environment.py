@@ -70,13 +70,15 @@ def versions(targets: Iterable[str]) -> dict[str, str | None]:
 def code_version() -> dict[str, Any]:
     """Returns `commit` and `dirty` of the checkout that this program runs from; None outside a checkout.
 
-    Of the first call: what this process runs is what it has imported.
+    `dirty` is about the program's own folders: other files there, as those of the user, change nothing in it. Of the
+    first call: what this process runs is what it has imported.
     """
     here = Path(__file__).resolve().parent
+    program = [str(here.parents[1] / folder) for folder in ("conf", "data", "models", "optimizers", "runner")]
     tracked = git(here, "ls-files", "--error-unmatch", Path(__file__).name)
     if tracked is None:  # installed below somebody else's checkout, or git is not there
         return {"commit": None, "dirty": None}
-    return {"commit": git(here, "rev-parse", "HEAD"), "dirty": bool(git(here, "status", "--porcelain"))}
+    return {"commit": git(here, "rev-parse", "HEAD"), "dirty": bool(git(here, "status", "--porcelain", "--", *program))}
 
 
 @cache

@@ -46,7 +46,7 @@ class RunLock:
 
     name = LOCK_FILE
     busy = "is being written"  # the message of `Busy`, with the advice
-    advice = "wait for it, or give run.name=LOCK_FILE for another folder"
+    advice = "wait for it, or give run.name=NAME for another folder"
 
     def __init__(self, folder: Path):
         self.path = folder / self.name

@@ -12,8 +12,7 @@ BEST = (
     " means, not corrected for their number; p is corrected by Holm's method, * below 0.05."
 )
 IN_BOLD = (
-    "The table for papers has the best in bold, and those that do not differ significantly from it, unless no method"
-    " does."
+    "The table for papers has the best in bold, and those that do not differ significantly from it, where others do."
 )
 RUNS = "Values of single runs; table.csv has the estimates with all digits."
 TRIALS = "Trials in their order, with the metric by which they were compared."

@@ -89,7 +89,7 @@ def test_ties_are_no_difference_and_no_spread_no_proof():
     tied = compare_with_baseline(by_seed([90, 90, 91]), by_seed([90, 90, 91]))
     assert (tied.p, tied.difference) == (1.0, 0.0)
     constant = compare_with_baseline(by_seed([91, 91, 92]), by_seed([90, 90, 91]))
-    assert constant.kind == "no spread over the seeds"
+    assert constant.kind == "the same difference for every seed"
     assert not constant.has_p_value
     flat = compare_with_baseline({5: 91.0, 6: 91.0, 7: 91.0}, by_seed([90, 90, 90]))
     assert flat.kind == "no spread over the seeds"
