@@ -117,7 +117,7 @@ def conjugate_gradient_in_metric(
     r, Mr = b, torch.empty_like(b)
     measure = metric(r, Mr)
     measure()
-    rr = float(r.dot(Mr))
+    rr = max(float(r.dot(Mr)), 0.0)  # not below 0 by rounding; nan stays
     limit = tol * math.sqrt(rr) if relative else tol
     if not math.sqrt(rr) > limit or max_iter == 0:
         reason = "not_finite" if math.isnan(rr) else "converged" if math.sqrt(rr) <= limit else "max_iter"
@@ -170,7 +170,7 @@ def first_iterate_in_metric(
     """
     Mb = torch.empty_like(b)
     metric(b, Mb)()
-    bb = float(b.dot(Mb))
+    bb = max(float(b.dot(Mb)), 0.0)  # not below 0 by rounding; nan stays
     norm = math.sqrt(bb)
     if not norm > (tol * norm if relative else tol):
         return b.zero_(), Mb.zero_(), CGInfo(0, norm, "not_finite" if math.isnan(norm) else "converged", 0)

@@ -113,7 +113,10 @@ class LinearSoftmax:
             block.add_to_parameters(parts)
 
     def inner_products(self, vectors: Sequence[Tensor], metric: Tensor) -> list[float]:
-        """Returns for each part of coordinates the inner product with others, of which `metric` is the metric."""
+        """Returns for each part of coordinates the inner product with others, of which `metric` is the metric.
+
+        That of a vector with itself may be below 0 by rounding.
+        """
         others = unflatten(metric, self.gradient)
         return [float(v.reshape(-1).dot(other.reshape(-1))) for v, other in zip(vectors, others, strict=True)]
 

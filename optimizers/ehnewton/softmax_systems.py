@@ -132,7 +132,7 @@ def solve_in_span(
     found = unflatten(p, parts)
     squares = system.inner_products(found, Mp)
     # a multiple of b has the slope -|p| |b|, and the residual is |b|
-    slope = -math.sqrt(sum(squares)) * info.residual if is_first else sum(system.inner_products(parts, Mp))
+    slope = -math.sqrt(max(sum(squares), 0.0)) * info.residual if is_first else sum(system.inner_products(parts, Mp))
     is_fallback = not slope <= -threshold
     if is_fallback:
         p = flatten(parts).neg_()

@@ -379,7 +379,8 @@ class Step:
     def _norm(self, parts: list[Tensor]) -> Scalar:
         """Returns the length of a change, which is in coordinates where there is a closed form."""
         if self.closed_form:
-            return math.sqrt(sum(float(g["lr"]) ** 2 * s for g, s in zip(self.groups, self.squares, strict=True)))
+            square = sum(float(g["lr"]) ** 2 * s for g, s in zip(self.groups, self.squares, strict=True))
+            return math.sqrt(max(square, 0.0))
         return number(torch.stack(torch._foreach_norm(parts)).norm(), self.on_device) if parts else 0.0
 
     def _stacked(self, values: Sequence[Scalar]) -> Tensor:

@@ -207,6 +207,20 @@ def test_rows_that_depend_on_each_other_are_no_trouble(iterations):
 
 
 @pytest.mark.usefixtures("only_closed_form")
+@pytest.mark.parametrize("iterations", [1, 20])
+def test_gradients_that_cancel_out_make_no_step(iterations):
+    """The features of each class add up to zero, and classes are as likely: so is the gradient, but for rounding."""
+    for seed in range(10):
+        a, b = numbers(2, 8, 256, seed=seed).float().unbind()
+        inputs, targets = torch.cat([a, b, -a - b]), torch.arange(8).repeat(3)
+        layer = nn.Linear(256, 64, bias=False)
+        nn.init.zeros_(layer.weight)
+        optimizer = EHNewton(layer.parameters(), damping=TAU, cg_max_iter=iterations)
+        optimizer.step(lambda layer=layer, x=inputs, y=targets: F.cross_entropy(layer(x), y))
+        assert layer.weight.abs().max() < 1e-5
+
+
+@pytest.mark.usefixtures("only_closed_form")
 def test_of_inputs_that_are_all_zero_only_the_bias_learns():
     case = problem()
     case.inputs[0].zero_()
