@@ -116,37 +116,37 @@ def conjugate_gradient_in_metric(
     """
     r, Mr = b, torch.empty_like(b)
     measure = metric(r, Mr)
-    measure()
-    rr = max(float(r.dot(Mr)), 0.0)  # not below 0 by rounding; nan stays
+
+    def square() -> float:
+        """Writes M r, and returns <r, M r>: not below 0 by rounding; nan stays."""
+        measure()
+        return max(float(r.dot(Mr)), 0.0)
+
+    rr = square()
     limit = tol * math.sqrt(rr) if relative else tol
-    if not math.sqrt(rr) > limit or max_iter == 0:
-        reason = "not_finite" if math.isnan(rr) else "converged" if math.sqrt(rr) <= limit else "max_iter"
-        return r.zero_(), Mr.zero_(), CGInfo(0, math.sqrt(rr), reason, 0)
-    x = d = r.clone()
-    Md = Mr.clone()
+    x, d, Md = torch.zeros_like(b), r.clone(), Mr.clone()
     multiply = product(d, Md)
-    iterations, reason = 0, "max_iter"
-    for products in range(1, max_iter + 1):
+    iterations = products = 0
+    while math.sqrt(rr) > limit and iterations < max_iter:
         Ad = multiply()
+        products += 1
         dAd = unit * float(Md.dot(Ad))
         if not 0 < dAd < math.inf:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
             if iterations == 0:
-                x = d.clone()
+                x.copy_(d)
                 r.sub_(Ad, alpha=unit)
-                measure()
-                rr = max(float(r.dot(Mr)), 0.0)
+                rr = square()
             break
-        iterations, alpha = products, rr / dAd
-        x = d * alpha if iterations == 1 else x.add_(d, alpha=alpha)
+        alpha = rr / dAd
+        x.add_(d, alpha=alpha)
         r.sub_(Ad, alpha=alpha * unit)
-        measure()
-        previous, rr = rr, max(float(r.dot(Mr)), 0.0)
-        if not math.sqrt(rr) > limit:
-            reason = "not_finite" if math.isnan(rr) else "converged"
-            break
+        previous, rr = rr, square()
         torch.add(r, d, alpha=rr / previous, out=d)
         torch.add(Mr, Md, alpha=rr / previous, out=Md)
+        iterations += 1
+    else:
+        reason = _reason(rr, limit)
     r.copy_(x)
     measure()
     return x, Mr, CGInfo(iterations, math.sqrt(rr), reason, products)
@@ -234,5 +234,10 @@ def conjugate_gradient_flat(
         add_scaled(z, d, rz / previous, out=d)
         iterations += 1
     else:
-        reason = "not_finite" if math.isnan(rr) else "converged" if root(rr) <= limit else "max_iter"
+        reason = _reason(rr, limit)
     return x.to(dtype), CGInfo(iterations, root(rr), reason, products)  # type: ignore[arg-type]
+
+
+def _reason(rr: Scalar, limit: Scalar) -> str:
+    """Returns why iterations ended that were not broken off."""
+    return "not_finite" if math.isnan(rr) else "converged" if root(rr) <= limit else "max_iter"

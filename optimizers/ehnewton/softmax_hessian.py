@@ -170,33 +170,47 @@ class _Block(ABC):
         """Returns what writes H v / unit."""
 
     @abstractmethod
-    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
-        """Returns R."""
+    def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
+        """Returns R, in `out` unless it is there already."""
+
+    @abstractmethod
+    def change_of_weights(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns V."""
+
+    @abstractmethod
+    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
+        """Adds V to W, without forming V."""
+
+    def change_of_bias(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns v of a trained bias."""
+        return parts[1] if self.has_v else parts[0].sum(0)
+
+    def loss_tangent(self, R: Tensor, out: Tensor, unit: float) -> Tensor:
+        """Returns S / unit, written to `out`, which may be R."""
+        S = softmax_backward(R, self.P, out=out)
+        return S.mul_(self.scale / unit) if isinstance(self.scale, Tensor) or self.scale != unit else S
 
     def quadratic_form(self, vector: Tensor, metric: Tensor) -> float:
         """Returns v H v = sum S * R + decay |V|^2."""
-        R = self.tangent(vector, metric)
-        S = softmax_backward(R, self.P, out=torch.empty_like(R))
-        if isinstance(self.scale, Tensor):
-            S.mul_(self.scale)
-        value = float(R.view(-1).dot(S.view(-1))) * (1.0 if isinstance(self.scale, Tensor) else self.scale)
+        parts, metrics = self.split(vector), self.split(metric)
+        R = self.tangent(parts, metrics, torch.empty_like(self.P))
+        unit = 1.0 if isinstance(self.scale, Tensor) else self.scale
+        value = unit * float(R.view(-1).dot(self.loss_tangent(R, torch.empty_like(R), unit).view(-1)))
         if self.decay:
-            all_parts = zip(self.params, self.split(vector), self.split(metric), strict=True)
+            all_parts = zip(self.params, parts, metrics, strict=True)
             value += self.decay * sum(float((v * m).sum()) for p, v, m in all_parts if p is self.W)
         return value
 
-    def apply_scale(self, S: Tensor, unit: float) -> None:
-        """Multiplies S by scale / unit."""
-        if isinstance(self.scale, Tensor) or self.scale != unit:
-            S.mul_(self.scale / unit)
-
-    @abstractmethod
     def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns V and v."""
+        V = self.change_of_weights(parts)
+        return {self.W: V} if self.bias is None else {self.W: V, self.bias: self.change_of_bias(parts)}
 
-    @abstractmethod
     def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
         """Adds V and v to W and b, without forming V."""
+        self.add_to_weights(parts)
+        if self.bias is not None:
+            self.bias.add_(self.change_of_bias(parts))
 
 
 class _InSpan(_Block):
@@ -227,44 +241,33 @@ class _InSpan(_Block):
 
     def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
         """Returns what writes (S + decay A, S^T 1, decay t) / unit."""
-        (A, *rest), (S, *rest_of_result), KA = self.split(vector), self.split(result), self.split(metric)[0]
-        R = torch.empty_like(KA) if self.has_v else KA
+        parts, metrics, (S, *rest) = self.split(vector), self.split(metric), self.split(result)
+        R = torch.empty_like(self.P)
 
         def write() -> None:
+            self.loss_tangent(self.tangent(parts, metrics, R), S, unit)
             if self.has_v:
-                torch.add(KA, rest[0], out=R)
-            self.apply_scale(softmax_backward(R, self.P, out=S), unit)
-            if self.has_v:
-                torch.mv(S.t(), self.one, out=rest_of_result[0])
+                torch.mv(S.t(), self.one, out=rest[0])
             if self.decay:
-                S.add_(A, alpha=self.decay / unit)
-                torch.mul(rest[-1], self.decay / unit, out=rest_of_result[-1])
+                S.add_(parts[0], alpha=self.decay / unit)
+                torch.mul(parts[-1], self.decay / unit, out=rest[-1])
 
         return write
 
-    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
+    def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
         """Returns R = K A + t Y + 1 v^T."""
-        KA = self.split(metric)[0]
-        return KA + self.split(vector)[1] if self.has_v else KA
+        return torch.add(metrics[0], parts[1], out=out) if self.has_v else metrics[0]
 
-    def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Returns V = A^T X + t W and v."""
+    def change_of_weights(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns V = A^T X + t W."""
         V = parts[0].t() @ self.X
-        if self.decay:
-            V.addcmul_(self.W, parts[-1])
-        return {self.W: V} if self.bias is None else {self.W: V, self.bias: self._change_of_bias(parts)}
+        return V.addcmul_(self.W, parts[-1]) if self.decay else V
 
-    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
-        """Adds V and v to W and b, without forming V."""
+    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
+        """Adds V to W, without forming V."""
         if self.decay:
             self.W.addcmul_(self.W, parts[-1])
         self.W.addmm_(parts[0].t(), self.X)
-        if self.bias is not None:
-            self.bias.add_(self._change_of_bias(parts))
-
-    def _change_of_bias(self, parts: Sequence[Tensor]) -> Tensor:
-        """Returns v."""
-        return parts[1] if self.has_v else parts[0].sum(0)
 
 
 class _OfWeights(_Block):
@@ -282,37 +285,31 @@ class _OfWeights(_Block):
 
     def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
         """Returns what writes (X^T S + decay V^T, S^T 1) / unit."""
-        (V, *rest), (product, *rest_of_result) = self.split(vector), self.split(result)
-        S = torch.empty_like(self.P)
+        parts, (first, *rest) = self.split(vector), self.split(result)
+        R = torch.empty_like(self.P)
 
         def write() -> None:
-            torch.mm(self.X, V, out=S)
-            if self.bias is not None:
-                S.add_(rest[0])
-            self.apply_scale(softmax_backward(S, self.P, out=S), unit)
-            torch.mm(self.X.t(), S, out=product)
-            if self.bias is not None:
-                torch.mv(S.t(), self.one, out=rest_of_result[0])
+            S = self.loss_tangent(self.tangent(parts, parts, R), R, unit)
+            torch.mm(self.X.t(), S, out=first)
+            if self.has_v:
+                torch.mv(S.t(), self.one, out=rest[0])
             if self.decay:
-                product.add_(V, alpha=self.decay / unit)
+                first.add_(parts[0], alpha=self.decay / unit)
 
         return write
 
-    def tangent(self, vector: Tensor, metric: Tensor) -> Tensor:
+    def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
         """Returns R = X V^T + 1 v^T."""
-        V, *rest = self.split(vector)
-        return torch.addmm(rest[0], self.X, V) if rest else self.X @ V
+        R = torch.mm(self.X, parts[0], out=out)
+        return R.add_(parts[1]) if self.has_v else R
 
-    def to_parameters(self, parts: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """Returns V and v."""
-        V = parts[0].t()
-        return {self.W: V} if self.bias is None else {self.W: V, self.bias: parts[1]}
+    def change_of_weights(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns V."""
+        return parts[0].t()
 
-    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
-        """Adds V and v to W and b."""
+    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
+        """Adds V to W."""
         self.W.add_(parts[0].t())
-        if self.bias is not None:
-            self.bias.add_(parts[1])
 
 
 def _block_of(classifier: Classifier, iterations: int, is_one_group: bool) -> _Block:

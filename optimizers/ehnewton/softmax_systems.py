@@ -89,9 +89,6 @@ def softmax_systems(
     return systems
 
 
-""
-
-
 def solve_in_span(
     system: LinearSoftmax, dampings: Sequence[Scalar], options: Mapping[str, Any], threshold: float
 ) -> Solution:

@@ -14,7 +14,7 @@ from .accumulator import GramAccumulator
 
 aten = torch.ops.aten
 Rows = tuple[Tensor, Tensor]  # a parameter, and some or all columns of its rows (B, columns)
-# adds rows times their transpose; returns the sum of the weights' rows, where the call says so
+# adds rows times their transpose; returns the sum of the weights' rows if the call has `returns_sum`
 Form = Callable[[GramAccumulator], Tensor | None]
 
 BLOCK = 3 * 2**20  # entries of rows that are in memory at a time

@@ -274,7 +274,7 @@ class _Pass:
         return self._accumulator.total() * len(self._accumulator.matrix) ** 2
 
     def _record_gradient(self, call: LayerCall, dy: Tensor) -> Tensor | None:
-        """Adds a call's term of G; returns the sum of its weights' rows, where the call says so."""
+        """Adds a call's term of G; returns the sum of its weights' rows if it has `returns_sum`."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(dy.device.type):
             with torch.no_grad(), torch.autocast(dy.device.type, enabled=False):
                 return self._record_gradient(call, dy)
