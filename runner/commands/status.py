@@ -137,7 +137,7 @@ def show(folders: list[Path], jobs: list[JobStatus], workers: list[Task], is_unk
             print(f"{name} has not ended: trials are missing; {continuation(sweep, search['command'])}")
     for folder in folders:
         report = report_of(folder)
-        if report is not None and not open_searches([folder]):
+        if report is not None and not any(sweep.is_relative_to(folder) for sweep in searches):
             print(f"result: {shown(report)}")
 
 

@@ -4,13 +4,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ...system.errors import UserError, nearest, one_line
 from ..options import CONF, read
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {  # of the file: how a message names one, and Python's types for it
     str: ("text", (str,)),
@@ -22,7 +25,7 @@ TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {  # of the file: how a message
     list: ("a list", ()),
 }
 
-Content = TypeVar("Content")
+Content = TypeVar("Content", bound="DataclassInstance")
 
 
 def find_files(kind: str, folders: Sequence[Path]) -> dict[str, Path]:
@@ -55,7 +58,7 @@ def read_file(
         raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}") from error
     try:
         check_content(content)
-        names = [one.name for one in fields(kind) if one.name != "name"]  # type: ignore[arg-type]
+        names = [one.name for one in fields(kind) if one.name != "name"]
         reject_unknown("", content, names)
         result: Content = parse("", {**content, "name": path.stem}, kind)
         check(result)
