@@ -181,7 +181,7 @@ class Follower:
         counts = self.run.progress.counts()
         start = {**counts, "train_seconds": state["clocks"]["train"], "checkpoint": path.name}
         self.evaluations.append([{"kind": kind, **start, **scalars(values)} for kind, values in metrics.items()])
-        self.display.show_evaluation(metrics, {}, counts, self.run.selection.metric)
+        self.display.show_evaluation(metrics, None, counts, self.run.selection.metric)
 
 
 def file_id(path: Path) -> FileId | None:

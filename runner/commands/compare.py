@@ -27,7 +27,9 @@ def parser() -> FlagParser:
         "--by", metavar="KEY,KEY", help="keys that define a method; default: all that differ, except the seed"
     )
     parser.add_argument(
-        "--baseline", metavar="METHOD", help="name of the baseline, or a part of it; default: the first method"
+        "--baseline",
+        metavar="METHOD",
+        help="name of the baseline, or a part of it; default: the first method, as SGD of optimizer=sgd,adam",
     )
     parser.add_argument(
         "--metric",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.options import COMMON, dotted, following_groups, shipped_option
+from ..config.options import COMMON, component_of, dotted, following_groups, shipped_option
 from ..records.run_folder import KEYS_WITHOUT_EFFECT
 from ..system.errors import UserError, nearest
 
@@ -38,7 +38,8 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
     """Returns the keys in which methods differ: choices, and keys that do not follow from these alone.
 
     That Adam's learning rate is not SGD's follows from `optimizer=adam`, and is no key of its own. Duration and batch
-    size follow from no optimizer: they are keys wherever they differ.
+    size follow from no optimizer: they are keys wherever they differ. The keys of a diagnostic or a regularizer that
+    some runs lack follow from its class.
     """
     text = configs_as_text(configs)
     varied = varied_keys(text)
@@ -47,6 +48,9 @@ def differing_keys(configs: pd.DataFrame) -> list[str]:
 
     def differs(key: str) -> bool:
         causes = [choice for choice in choices if follows_from(key, choice, text, recipes)]
+        component = component_of(key)
+        if component and key != f"{component}._target_" in varied:
+            causes.append(f"{component}._target_")
         return not causes or bool((text.groupby(causes, sort=False)[key].nunique() > 1).any())
 
     return [*choices, *(key for key in varied if key not in choices and differs(key))]
@@ -107,9 +111,14 @@ def method_name(keys: list[str], values: Iterable[str]) -> str:
     'optimizer=timm optimizer.name=adopt'
     >>> method_name(["choices.optimizer", "optimizer.name"], ["lion", "lion"])
     'optimizer=lion'
+    >>> method_name(["probe.fisher._target_"], [""]), method_name([], [])
+    ('without probe.fisher', 'all runs')
     """
     pairs = dict(zip((key.removeprefix("choices.") for key in keys), values, strict=True))
     repeated = {
         key for key, value in pairs.items() if pairs.get(key.removesuffix(".name")) == value and key.endswith(".name")
     }
-    return " ".join(f"{key}={value}" for key, value in pairs.items() if value and key not in repeated)
+    name = " ".join(f"{key}={value}" for key, value in pairs.items() if value and key not in repeated)
+    if name or not pairs:
+        return name or "all runs"
+    return f"without {', '.join(dict.fromkeys(component_of(key) or key for key in pairs))}"

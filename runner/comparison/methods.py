@@ -303,7 +303,7 @@ def group_runs(runs: Runs, keys: list[str], names: Mapping[str, str] | None, ver
         seen[identity] = run
         values = tuple(text.at[run, key] for key in keys) if names is None else (names[run],)
         name = method_name(keys, values) if names is None else names[run]
-        method = methods.setdefault(values, Method(name or "all runs", [], []))
+        method = methods.setdefault(values, Method(name, [], []))
         method.runs.append(run)
         method.seeds.append(int(runs.summaries.at[run, "seed"]))
     for method in methods.values():

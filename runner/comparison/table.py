@@ -91,7 +91,8 @@ def report_comparison(
         remaining = sorted(name for name, changed in files_in(out).items() if earlier.get(name) == changed)
     except OSError as error:
         raise UserError(f"{shown(out)}: cannot be written ({error.strerror}); give --out DIR") from error
-    console.print(f"files: {shown(out)}/ (report.html, table.csv, .md, .tex, figures as PDF, SVG and PNG)")
+    files = "report.html, table.csv, .md, .tex, figures as PDF, SVG and PNG"
+    console.print(f"files: {shown(out)}/ ({files})", markup=False, soft_wrap=True)
     if earlier:
         text = f"{shown(out)}/ held an earlier comparison, whose files were replaced; --out DIR keeps both"
         left = f"; of it remain {', '.join(remaining)}" if remaining else ""

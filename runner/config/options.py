@@ -149,6 +149,16 @@ def list_groups() -> set[str]:
     return {group for group, choice in default_choices().items() if isinstance(choice, list)}
 
 
+def component_of(key: str) -> str:
+    """Returns the diagnostic, the regularizer or another of several options of a group that a key is of; or nothing.
+
+    >>> component_of("probe.fisher.every"), component_of("optimizer.lr")
+    ('probe.fisher', '')
+    """
+    group, *rest = key.split(".")
+    return f"{group}.{rest[0]}" if len(rest) > 1 and group in list_groups() else ""
+
+
 def dotted(prefix: str, value: Any) -> list[str]:
     """Returns the dotted keys of a value, each after a prefix.
 

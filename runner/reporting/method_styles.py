@@ -8,7 +8,8 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from ..config.options import shipped
+from ..config.durations import SECONDS
+from ..config.options import component_of, shipped
 from ..system.errors import UserError, nearest
 from .style import COLOURS, LINE_STYLES, LINES, PALETTE
 
@@ -16,6 +17,7 @@ FILE = "labels.yaml"  # of conf/
 GROUPS = ("optimizer", "model", "data")  # an option of these is written without the name of its group
 LABELLED_KEYS = {"batching.size": "batch size", "batching.persistency": "batch reuse"}  # others by their last part
 WORDS = {"lr": "learning rate", "betas": "β₁, β₂", "eps": "ε", "iter": "iterations", "cg": "CG", "l2": "L2"}  # of keys
+DURATION = re.compile(rf"^([\d.]+)(steps|epochs|{'|'.join(SECONDS)})$")
 Style = tuple[str, Any]  # a colour and a line style of matplotlib
 
 
@@ -107,6 +109,8 @@ def label_of(
     """
     parts = name_parts(name)
     texts: dict[str, str] = {key: part_label(key, value) for key, value in parts.items()}
+    if "=" not in name:  # it says which keys its runs lack
+        texts = dict.fromkeys(parts, "") | {next(iter(parts)): name}
     for key in parts:
         owner, _, last = key.rpartition(".")
         if last in ("name", "_target_") and owner in parts:  # it says more than the option
@@ -124,6 +128,8 @@ def part_label(key: str, value: str) -> str:
 
     >>> part_label("model", "resnet20"), part_label("optimizer.weight_decay", "0.01"), part_label("averaging", "ema")
     ('ResNet-20', 'weight decay 0.01', 'averaging ema')
+    >>> part_label("probe.fisher._target_", "trainopt.runner.probes.FisherProbe"), part_label("duration", "90steps")
+    ('probe fisher', 'duration 90 steps')
     """
     if not value:
         return key
@@ -131,11 +137,12 @@ def part_label(key: str, value: str) -> str:
     if key in GROUPS:
         return str(shipped(FILE)[key].get(value, {}).get("label", value.rpartition(".")[2]))
     if last == "_target_":
-        return value.rpartition(".")[2]
+        return component_of(key).replace(".", " ") or value.rpartition(".")[2]
     if key.startswith("code."):  # a file, and the version of it
         return f"{key.removeprefix('code.')} {value}"
     if last == "name" and owner in GROUPS:
         return value
+    value = DURATION.sub(r"\1 \2", value)
     return f"{LABELLED_KEYS.get(key, last.replace('_', ' '))} {value}"
 
 

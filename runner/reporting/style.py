@@ -216,6 +216,8 @@ def needs_log_scale(values: np.ndarray) -> bool:
 def fit_percentages(axis: "Axes", lines: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bool:
     """Ends an axis of percentages at the values after the first step; those before it would take most of its length.
 
+    A line with a single value after the first step is shown whole.
+
     Args:
         axis: of the panel.
         lines: for each, x (0 before the first step), and its lowest and highest values at each.
@@ -224,7 +226,8 @@ def fit_percentages(axis: "Axes", lines: Iterable[tuple[np.ndarray, np.ndarray, 
         Whether a point is off the axis.
     """
     lines = [tuple(part[np.isfinite(low + high)] for part in (x, low, high)) for x, low, high in lines]
-    after = [(low[x > 0], high[x > 0]) for x, low, high in lines if (x > 0).any()]
+    parts = [(x > 0 if (x > 0).sum() > 1 else x >= 0, low, high) for x, low, high in lines if (x > 0).any()]
+    after = [(low[is_shown], high[is_shown]) for is_shown, low, high in parts]
     if not after:
         return False
     low, high = min(np.min(values) for values, _ in after), max(np.max(values) for _, values in after)
@@ -236,7 +239,8 @@ def fit_percentages(axis: "Axes", lines: Iterable[tuple[np.ndarray, np.ndarray, 
 def plot_set(axis: "Axes", kind: str, x: np.ndarray, values: np.ndarray) -> None:
     """Draws a line of `train` (batches, smoothed), `validation` or `test` (evaluations) in the set's colour."""
     if kind == "train":
-        plot_smoothed(axis, x, values, SET_COLOURS[kind], label="train (batches, running mean)")
+        label = "batches, running mean" if len(x) >= SMOOTHED_FROM else "single batches"
+        plot_smoothed(axis, x, values, SET_COLOURS[kind], label=f"train ({label})")
     else:
         marker = "o" if len(x) < MARKER_LIMIT else None
         axis.plot(x, values, color=SET_COLOURS[kind], marker=marker, markersize=3, label=kind)

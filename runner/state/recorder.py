@@ -43,7 +43,7 @@ class Recorder:
         metrics: the file that rows are appended to, in place of the folder's.
 
     Attributes:
-        last_train_row: the last row about a step; after a resume, only its `total` until there is another.
+        last_loss: that of the step before the last evaluation, of its batch; None before the first step.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Recorder:
         metrics: Any = None,
     ):
         self.store = store
-        self.last_train_row: dict[str, Any] = {}
+        self.last_loss: float | None = None
         self._run = run
         self._folder = folder
         self._fingerprint = fingerprint
@@ -85,7 +85,6 @@ class Recorder:
                 classes); or what a network that returns its loss reports, which is added as it is.
             targets: of the batch.
         """
-        self.last_train_row = row
         if isinstance(output, dict):
             row.update(output)
         elif self._run.num_classes is not None and output.dim() == 2:
@@ -177,7 +176,7 @@ class Recorder:
         record = {
             **self._best,
             "metrics_bytes": self._metrics.tell(),
-            "train_loss": self.last_train_row.get("total"),
+            "train_loss": self.last_loss,
             "kept": list(self._steps_kept),
             "cycles_kept": self._cycles_kept if self._at_restarts else None,
         }
@@ -194,8 +193,7 @@ class Recorder:
             former = self._best["best_top1" if metric == "top1" else "lowest_loss"]
             self._best["best"] = former and {"metric": metric, **former}
         self._steps_kept = list(record["kept"])
-        if record.get("train_loss") is not None:
-            self.last_train_row = {"total": record["train_loss"]}
+        self.last_loss = record.get("train_loss")
         if self._at_restarts:  # a run that kept no ends of cycles so far begins with the next
             cycles_kept = record.get("cycles_kept")
             self._cycles_kept = self._run.cycles if cycles_kept is None else cycles_kept

@@ -61,7 +61,7 @@ class Display:
         """Prints lines or tables to both; a log that cannot be written, as on a full disk, is passed over."""
         for console in filter(None, (self.console, self._log)):
             with suppress(OSError) if console is self._log else nullcontext():
-                if isinstance(what[0], Table) and what[0].show_header:
+                if isinstance(what[0], Table) and (what[0].show_header or not console.is_terminal):
                     print_table(console, what[0], markup=False)
                 else:
                     console.print(*what, soft_wrap=isinstance(what[0], str), markup=False)
@@ -112,15 +112,15 @@ class Display:
         self._bar.update(self._task, completed=elapsed, description=text, refresh=True)
 
     def show_evaluation(
-        self, rows: dict[str, dict[str, Any]], train_row: dict[str, Any], counts: dict[str, Any], selected: str = "top1"
+        self, rows: dict[str, dict[str, Any]], loss: float | None, counts: dict[str, Any], selected: str = "top1"
     ) -> None:
-        """Prints an evaluation in one line, with the metric that selects the best weights."""
+        """Prints an evaluation in one line, with the last batch's loss and the metric that selects the best weights."""
         if all(set(row) <= {"loss", "theta"} for row in rows.values()):  # a function of its parameters alone
             self.say(f"step {counts['step']:6d}  value {rows['test']['loss']:.6g}")
             return
         parts = [f"epoch {counts['epoch']:6.2f}  step {counts['step']:6d}"]
-        if train_row:
-            parts.append(f"batch loss {train_row['total']:.4f}")
+        if loss is not None:
+            parts.append(f"batch loss {loss:.4f}")
         for kind, row in rows.items():
             metrics = [f"{label} {row[name]:{form}}{unit}" for name, label, form, unit in shown_metrics(row, selected)]
             parts.append("  ".join([f"{kind} loss {row['loss']:.4f}", *metrics]))

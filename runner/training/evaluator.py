@@ -95,8 +95,8 @@ class Evaluator:
             run.schedule.after_evaluation(rows)
             self._regularizers.after_evaluation(rows)
             self._recorder.keep_best()
-            last, counts = self._recorder.last_train_row, run.progress.counts()
-            self._display.show_evaluation(rows, last, counts, run.selection.metric)
+            loss, counts = self._recorder.last_loss, run.progress.counts()
+            self._display.show_evaluation(rows, loss, counts, run.selection.metric)
 
     def _is_interrupted(self) -> bool:
         self._interrupt.agree()

@@ -79,6 +79,8 @@ def make_steps(run: Run, recorder: Recorder, display: Display, interrupt: Interr
             due = evaluator.due()
             if due:
                 check.wait()
+            if "evaluate" in due:
+                recorder.last_loss = check.value
             if "log" in due:
                 log_step(run, closure, regularizers, recorder, display)
             schedule.step()

@@ -117,6 +117,21 @@ def test_the_diagnostics_that_an_option_needs_follow_from_it(tmp_path):
     assert set(methods(tmp_path)[1]) == {"batching=growth_control", "batching=constant"}
 
 
+def test_a_diagnostic_or_a_regularizer_that_some_runs_lack_is_named_once(tmp_path):
+    l2 = {"regularizer.l2._target_": "l2_penalty", "regularizer.l2.strength": 0.1, "regularizer.l2.decay": True}
+    made_up_run(tmp_path / "a", config=l2)
+    made_up_run(tmp_path / "b")
+    comparison, by_name = methods(tmp_path)
+    assert set(by_name) == {"regularizer.l2._target_=l2_penalty", "without regularizer.l2"}
+    assert {method.label for method in comparison.methods} == {"regularizer l2", "without regularizer.l2"}
+    made_up_run(tmp_path / "c", config=l2 | {"regularizer.l2.strength": 0.2})
+    assert {method.label for method in methods(tmp_path)[0].methods} == {
+        "regularizer l2, strength 0.1",
+        "regularizer l2, strength 0.2",
+        "without regularizer.l2",
+    }
+
+
 def test_what_changes_no_number_tells_no_methods_apart(two):
     made_up_run(two / "quiet", 7, 90.0, choices={"logger": "none"}, config={"checkpoint_every": "2epochs"})
     _, found = methods(two)

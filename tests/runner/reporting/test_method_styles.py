@@ -114,6 +114,10 @@ def test_labels_are_those_of_papers():
     assert list(method_labels(twice).values()) == twice
     renamed = method_labels([*same, "optimizer=adam schedule=linear"], ["optimizer=adam schedule=linear:ours"])
     assert list(renamed.values()) == ["SGD, schedule cosine", "Adam, schedule cosine", "ours"]
+    probes = ["probe.fisher._target_=a.FisherProbe probe.fisher.every=10steps", "without probe.fisher"]
+    assert list(method_labels(probes).values()) == ["probe fisher, every 10 steps", "without probe.fisher"]
+    assert list(method_labels(probes, ["without probe.fisher:plain"]).values())[1] == "plain"
+    assert method_labels(["all runs"]) == {"all runs": "all runs"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,8 @@ def test_the_point_before_the_first_step_does_not_take_the_axis():
     x, accuracy = np.array([0.0, 1.0, 2.0]), np.array([10.0, 95.0, 97.0])
     assert fit_percentages(axis, [(x, accuracy, accuracy)])
     assert axis.get_ylim() == pytest.approx((94.9, 97.1))
+    assert not fit_percentages(axis, [(x[:2], accuracy[:2], accuracy[:2])])  # a point alone makes no line
+    assert axis.get_ylim()[0] < 10
     lost = np.array([10.0, np.nan, np.nan])  # of a run that diverged
     assert not fit_percentages(axis, [(x, lost, lost)])
     assert not fit_percentages(axis, [(x[1:], accuracy[1:], accuracy[1:])])

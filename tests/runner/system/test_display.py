@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from helpers.runs import stop_at
+from helpers.runs import rows, stop_at
 from trainopt.runner.reporting.style import MARGINS, plot_set, save_png
 from trainopt.runner.system.display import LONG_TABLE, Display, plain_table, print_table
 
@@ -91,6 +91,15 @@ def test_long_titles_are_broken(tmp_path):
     assert figure.subplotpars.top < MARGINS["top"]
 
 
+def test_the_loss_beside_an_evaluation_is_that_of_its_step(finished, tmp_path):
+    words = ("model=mlp", "data.limit=60", "batching.size=10", "duration=7steps", "evaluate_every=3steps")
+    every, few = (finished(*words, "logger=none", f"run.name={n}", f"log_every={n}steps") for n in (1, 5))
+    losses = {row["step"]: row["total"] for row in rows(tmp_path / "outputs/1") if row["kind"] == "train"}
+    for out in (every.out, few.out):
+        shown = dict(re.findall(r"step +(\d+)  batch loss ([\d.]+)", out))
+        assert shown == {str(step): f"{losses[step]:.4f}" for step in (3, 6, 7)}
+
+
 def test_a_resumed_run_shows_the_training_loss_at_once(finished, monkeypatch):
     words = ("model=mlp", "model.hidden=[4]", "data.limit=60", "batching.size=10", "run.name=a", "log_every=2steps")
     words += ("duration=6steps", "evaluate_every=3steps", "logger=none")
@@ -113,3 +122,10 @@ def test_a_long_table_is_printed_as_rich_prints_it():
         print_it(console, table)
         texts.append(console.file.getvalue().splitlines())
     assert texts[0] == texts[1]
+
+
+def test_the_start_is_not_folded_where_the_output_is_no_terminal():
+    display = Display(Console(file=io.StringIO(), width=40))
+    display.show_start([("folder", "outputs/" + LONG), ("data", "digits")], [])
+    lines = display.console.file.getvalue().splitlines()
+    assert [" ".join(line.split()) for line in lines] == [f"folder outputs/{LONG}", "data digits"]
