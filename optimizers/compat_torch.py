@@ -62,8 +62,7 @@ def saved_batch_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def softmax_backward(gradient: Tensor, probabilities: Tensor, out: Tensor) -> Tensor:
     """Writes P * (R - rowsum(P * R)) of R = `gradient` to `out`, which may be R, by the kernel of softmax."""
-    kernel: Callable[..., Tensor] = torch.ops.aten._softmax_backward_data.out
-    return kernel(gradient, probabilities, 1, gradient.dtype, grad_input=out)
+    return torch._softmax_backward_data(gradient, probabilities, 1, gradient.dtype, grad_input=out)
 
 
 def record_non_finite(gradients: list[Tensor], found: Tensor, one: Tensor) -> None:

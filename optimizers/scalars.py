@@ -13,9 +13,9 @@ from torch import Tensor
 Scalar = float | Tensor
 
 
-def number(tensor: Tensor, on_device: bool) -> Scalar:
+def number(value: Scalar, on_device: bool) -> Scalar:
     """Returns a tensor of one element as a number, which is read if it is one of the host."""
-    return tensor.detach().double() if on_device else float(tensor)
+    return value.detach().double() if on_device and isinstance(value, Tensor) else float(value)
 
 
 def numbers(values: Tensor, on_device: bool) -> Tensor | list[float]:

@@ -17,10 +17,8 @@ def flatten(parts: Sequence[Tensor]) -> Tensor:
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Returns views of a vector in the shapes of `like`."""
-    return [
-        part.view(tensor.shape)
-        for part, tensor in zip(vector.split_with_sizes([t.numel() for t in like]), like, strict=True)
-    ]
+    parts = vector.split_with_sizes([tensor.numel() for tensor in like])
+    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
 
 
 def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -30,6 +28,15 @@ def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     tensor(32., dtype=torch.float64)
     """
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).double().sum()
+
+
+def inner_products(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[float]:
+    """Returns the inner product of each pair of tensors.
+
+    >>> inner_products([torch.tensor([1.0, 2.0]), torch.tensor([3.0])], [torch.tensor([4.0, 5.0]), torch.tensor([6.0])])
+    [14.0, 18.0]
+    """
+    return [float(torch.dot(x.flatten(), y.flatten())) for x, y in zip(a, b, strict=True)]
 
 
 def in_full_precision(tensor: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def conjugate_gradient(
 
 
 def conjugate_gradient_in_metric(
-    product: Callable[[Tensor, Tensor], Callable[[], Tensor]],
+    product: Callable[[Tensor, Tensor, Tensor], Callable[[], None]],
     metric: Callable[[Tensor, Tensor], Callable[[], None]],
     b: Tensor,
     max_iter: int,
@@ -103,9 +103,9 @@ def conjugate_gradient_in_metric(
     units of b, are then not known.
 
     Args:
-        product: gets d and M d, (n,) each, and returns what computes A d / unit whenever they have changed.
+        product: gets d, M d and A d, (n,) each, and returns what writes A d / unit whenever d and M d have changed.
         metric: gets r and M r, and returns what writes M r whenever r has changed.
-        b: (n,); it is overwritten.
+        b: (n,).
         max_iter: the largest number of iterations.
         tol: as in `conjugate_gradient`, with norms in the inner product.
         relative: likewise.
@@ -114,7 +114,7 @@ def conjugate_gradient_in_metric(
     Returns:
         x, M x and a CGInfo.
     """
-    r, Mr = b, torch.empty_like(b)
+    r, Mr = b.clone(), torch.empty_like(b)
     measure = metric(r, Mr)
 
     def square() -> float:
@@ -124,24 +124,22 @@ def conjugate_gradient_in_metric(
 
     rr = square()
     limit = tol * math.sqrt(rr) if relative else tol
-    x, d, Md = torch.zeros_like(b), r.clone(), Mr.clone()
-    multiply = product(d, Md)
+    x, d, Md, Ad = torch.zeros_like(b), r.clone(), Mr.clone(), torch.empty_like(b)
+    multiply = product(d, Md, Ad)
     iterations = products = 0
     while math.sqrt(rr) > limit and iterations < max_iter:
-        Ad = multiply()
+        multiply()
         products += 1
         dAd = unit * float(Md.dot(Ad))
-        if not 0 < dAd < math.inf:
+        is_positive = 0 < dAd < math.inf
+        if is_positive or iterations == 0:
+            alpha = rr / dAd if is_positive else 1.0
+            x.add_(d, alpha=alpha)
+            r.sub_(Ad, alpha=alpha * unit)
+            previous, rr = rr, square()
+        if not is_positive:
             reason = "negative_curvature" if dAd <= 0 else "not_finite"
-            if iterations == 0:
-                x.copy_(d)
-                r.sub_(Ad, alpha=unit)
-                rr = square()
             break
-        alpha = rr / dAd
-        x.add_(d, alpha=alpha)
-        r.sub_(Ad, alpha=alpha * unit)
-        previous, rr = rr, square()
         torch.add(r, d, alpha=rr / previous, out=d)
         torch.add(Mr, Md, alpha=rr / previous, out=Md)
         iterations += 1
@@ -150,34 +148,6 @@ def conjugate_gradient_in_metric(
     r.copy_(x)
     measure()
     return x, Mr, CGInfo(iterations, math.sqrt(rr), reason, products)
-
-
-def first_iterate_in_metric(
-    quadratic_form: Callable[[Tensor, Tensor, float], float],
-    metric: Callable[[Tensor, Tensor], Callable[[], None]],
-    b: Tensor,
-    tol: float,
-    relative: bool,
-) -> tuple[Tensor, Tensor, CGInfo]:
-    """Returns what `conjugate_gradient_in_metric` with max_iter=1 does, but for the residual: it is that before.
-
-    Args:
-        quadratic_form: returns <b, M A b> from b, M b and <b, M b>.
-        metric: as there.
-        b: (n,); it is overwritten.
-        tol: as there.
-        relative: as there.
-    """
-    Mb = torch.empty_like(b)
-    metric(b, Mb)()
-    bb = max(float(b.dot(Mb)), 0.0)  # not below 0 by rounding; nan stays
-    norm = math.sqrt(bb)
-    if not norm > (tol * norm if relative else tol):
-        return b.zero_(), Mb.zero_(), CGInfo(0, norm, "not_finite" if math.isnan(norm) else "converged", 0)
-    bAb = quadratic_form(b, Mb, bb)
-    if not 0 < bAb < math.inf:
-        return b, Mb, CGInfo(0, norm, "negative_curvature" if bAb <= 0 else "not_finite", 1)
-    return b.mul_(bb / bAb), Mb.mul_(bb / bAb), CGInfo(1, norm, "max_iter", 1)
 
 
 def conjugate_gradient_flat(

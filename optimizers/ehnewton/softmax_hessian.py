@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class LinearSoftmax:
         trained: the parameters that a step changes.
         gradient: of the loss, in coordinates.
         multiplications: of a gradient.
-        cost, cost_of_product: in gradients.
+        cost, cost_of_product, cost_of_quadratic_form: in gradients.
         unit: the scale of the first classifier, if it is a number: a factor that `product` leaves out.
     """
 
@@ -57,51 +57,54 @@ class LinearSoftmax:
         self.params = [p for block in self._blocks for p in block.params]
         self.trained = [p for block in self._blocks for p in (block.W, block.bias) if p is not None]
         self.gradient = [g for block in self._blocks for g in block.gradient]
-        self._sizes = [sum(g.numel() for g in block.gradient) for block in self._blocks]
         scale = classifiers[0].scale
         self.unit = scale if isinstance(scale, float) and scale > 0 else 1.0
         self.multiplications = sum(block.of_gradient for block in self._blocks)
         self.cost = sum(block.of_metric for block in self._blocks) / self.multiplications
         self.cost_of_product = sum(block.of_product for block in self._blocks) / self.multiplications
+        self.cost_of_quadratic_form = self.cost_of_product  # as they are counted for one iteration
 
     def metric(self, vector: Tensor, result: Tensor) -> Callable[[], None]:
         """Returns what writes the metric of coordinates, both of one dimension, whenever these have changed."""
-        parts = (t.split(self._sizes) for t in (vector, result))
-        writers = [block.metric(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
+        by_block = self._by_block(unflatten(vector, self.gradient), unflatten(result, self.gradient))
 
         def write() -> None:
-            for one in writers:
-                one()
+            for block, parts, metrics in by_block:
+                block.write_metric(parts, metrics)
 
         return write
 
-    def product(self, vector: Tensor, metric: Tensor) -> Callable[[], Tensor]:
-        """Returns what computes the coordinates of H v / unit whenever v has changed, in memory that it overwrites.
+    def product(self, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], None]:
+        """Returns what writes the coordinates of H v / unit whenever v has changed.
 
         Args:
             vector: the coordinates of v, of one dimension.
             metric: of them.
+            result: where they are written.
         """
-        result = torch.empty_like(vector)
-        parts = (t.split(self._sizes) for t in (vector, metric, result))
-        writers = [block.product(self.unit, *of_block) for block, *of_block in zip(self._blocks, *parts, strict=True)]
+        by_block = self._by_block(*(unflatten(v, self.gradient) for v in (vector, metric, result)))
 
-        def write() -> Tensor:
-            for one in writers:
-                one()
-            return result
+        def write() -> None:
+            for block, parts, metrics, results in by_block:
+                block.write_product(self.unit, parts, metrics, results)
 
         return write
 
-    def quadratic_form(self, vector: Tensor, metric: Tensor) -> float:
+    def metrics_of_gradient(self) -> list[Tensor]:
+        """Returns the metric of the gradient, in parts."""
+        result = [torch.empty_like(g) for g in self.gradient]
+        for block, parts, metrics in self._by_block(self.gradient, result):
+            block.write_metric(parts, metrics)
+        return result
+
+    def quadratic_form(self, vectors: Sequence[Tensor], metrics: Sequence[Tensor]) -> float:
         """Returns v H v.
 
         Args:
-            vector: the coordinates of v, of one dimension.
-            metric: of them.
+            vectors: the coordinates of v, in parts.
+            metrics: of them.
         """
-        parts = (t.split(self._sizes) for t in (vector, metric))
-        return sum(block.quadratic_form(*of_block) for block, *of_block in zip(self._blocks, *parts, strict=True))
+        return sum(block.quadratic_form(*parts) for block, *parts in self._by_block(vectors, metrics))
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns vectors in coordinates as vectors by parameter."""
@@ -112,21 +115,14 @@ class LinearSoftmax:
         for block, parts in self._by_block(vectors):
             block.add_to_parameters(parts)
 
-    def inner_products(self, vectors: Sequence[Tensor], metric: Tensor) -> list[float]:
-        """Returns for each part of coordinates the inner product with others, of which `metric` is the metric.
-
-        That of a vector with itself may be below 0 by rounding.
-        """
-        others = unflatten(metric, self.gradient)
-        return [float(v.reshape(-1).dot(other.reshape(-1))) for v, other in zip(vectors, others, strict=True)]
-
-    def _by_block(self, vectors: Sequence[Tensor]) -> list[tuple["_Block", Sequence[Tensor]]]:
-        """Returns each classifier with its part of vectors."""
-        pairs, first = [], 0
+    def _by_block(self, *vectors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+        """Returns each classifier with its part of each vector."""
+        rows, first = [], 0
         for block in self._blocks:
-            pairs.append((block, vectors[first : first + len(block.params)]))
-            first += len(block.params)
-        return pairs
+            end = first + len(block.params)
+            rows.append((block, *(parts[first:end] for parts in vectors)))
+            first = end
+        return rows
 
 
 class _Block(ABC):
@@ -157,17 +153,15 @@ class _Block(ABC):
             self.params.append(self.bias)
             self.gradient.append(classifier.gradient.sum(0))
 
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """Returns the parts of coordinates."""
-        return unflatten(vector, self.gradient)
+    @abstractmethod
+    def write_metric(self, parts: Sequence[Tensor], metrics: Sequence[Tensor]) -> None:
+        """Writes the metric of coordinates."""
 
     @abstractmethod
-    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes the metric of coordinates."""
-
-    @abstractmethod
-    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes H v / unit."""
+    def write_product(
+        self, unit: float, parts: Sequence[Tensor], metrics: Sequence[Tensor], result: Sequence[Tensor]
+    ) -> None:
+        """Writes H v / unit."""
 
     @abstractmethod
     def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -190,9 +184,8 @@ class _Block(ABC):
         S = softmax_backward(R, self.P, out=out)
         return S.mul_(self.scale / unit) if isinstance(self.scale, Tensor) or self.scale != unit else S
 
-    def quadratic_form(self, vector: Tensor, metric: Tensor) -> float:
+    def quadratic_form(self, parts: Sequence[Tensor], metrics: Sequence[Tensor]) -> float:
         """Returns v H v = sum S * R + decay |V|^2."""
-        parts, metrics = self.split(vector), self.split(metric)
         R = self.tangent(parts, metrics, torch.empty_like(self.P))
         unit = 1.0 if isinstance(self.scale, Tensor) else self.scale
         value = unit * float(R.view(-1).dot(self.loss_tangent(R, torch.empty_like(R), unit).view(-1)))
@@ -218,41 +211,33 @@ class _InSpan(_Block):
 
     def __init__(self, classifier: Classifier, K: Tensor, is_one_group: bool):
         super().__init__(classifier, classifier.gradient, has_v=bool(classifier.decay) or not is_one_group)
-        self.K = K + 1 if self.bias is not None and not self.has_v else K
+        self.K = K.add_(1) if self.bias is not None and not self.has_v else K
         if self.decay:
             self.Y = classifier.logits if classifier.bias is None else classifier.logits - classifier.bias
             self.squares = classifier.squares
             self.params.append(self.W)
             self.gradient.append(self.W.new_full((1,), self.decay))
 
-    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes (K A + t Y, v, <Y, A> + t |W|^2)."""
-        (A, *rest), (KA, *rest_of_result) = self.split(vector), self.split(result)
+    def write_metric(self, parts: Sequence[Tensor], metrics: Sequence[Tensor]) -> None:
+        """Writes (K A + t Y, v, <Y, A> + t |W|^2)."""
+        A, KA = parts[0], metrics[0]
+        torch.mm(self.K, A, out=KA)
+        if self.has_v:
+            metrics[1].copy_(parts[1])
+        if self.decay:
+            torch.add(self.Y.view(-1).dot(A.view(-1)), parts[-1], alpha=self.squares, out=metrics[-1])
+            KA.addcmul_(self.Y, parts[-1])
 
-        def write() -> None:
-            torch.mm(self.K, A, out=KA)
-            if self.has_v:
-                rest_of_result[0].copy_(rest[0])
-            if self.decay:
-                torch.add(self.Y.view(-1).dot(A.view(-1)), rest[-1], alpha=self.squares, out=rest_of_result[-1])
-                KA.addcmul_(self.Y, rest[-1])
-
-        return write
-
-    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes (S + decay A, S^T 1, decay t) / unit."""
-        parts, metrics, (S, *rest) = self.split(vector), self.split(metric), self.split(result)
-        R = torch.empty_like(self.P)
-
-        def write() -> None:
-            self.loss_tangent(self.tangent(parts, metrics, R), S, unit)
-            if self.has_v:
-                torch.mv(S.t(), self.one, out=rest[0])
-            if self.decay:
-                S.add_(parts[0], alpha=self.decay / unit)
-                torch.mul(parts[-1], self.decay / unit, out=rest[-1])
-
-        return write
+    def write_product(
+        self, unit: float, parts: Sequence[Tensor], metrics: Sequence[Tensor], result: Sequence[Tensor]
+    ) -> None:
+        """Writes (S + decay A, S^T 1, decay t) / unit."""
+        S = self.loss_tangent(self.tangent(parts, metrics, result[0]), result[0], unit)
+        if self.has_v:
+            torch.mv(S.t(), self.one, out=result[1])
+        if self.decay:
+            S.add_(parts[0], alpha=self.decay / unit)
+            torch.mul(parts[-1], self.decay / unit, out=result[-1])
 
     def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
         """Returns R = K A + t Y + 1 v^T."""
@@ -278,25 +263,23 @@ class _OfWeights(_Block):
         if classifier.decay:
             gradient.add_(classifier.weight.t(), alpha=classifier.decay)
         super().__init__(classifier, gradient)
+        self.R = torch.empty_like(self.P)
 
-    def metric(self, vector: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what copies the coordinates."""
-        return partial(result.copy_, vector)
+    def write_metric(self, parts: Sequence[Tensor], metrics: Sequence[Tensor]) -> None:
+        """Copies the coordinates."""
+        for part, metric in zip(parts, metrics, strict=True):
+            metric.copy_(part)
 
-    def product(self, unit: float, vector: Tensor, metric: Tensor, result: Tensor) -> Callable[[], object]:
-        """Returns what writes (X^T S + decay V^T, S^T 1) / unit."""
-        parts, (first, *rest) = self.split(vector), self.split(result)
-        R = torch.empty_like(self.P)
-
-        def write() -> None:
-            S = self.loss_tangent(self.tangent(parts, parts, R), R, unit)
-            torch.mm(self.X.t(), S, out=first)
-            if self.has_v:
-                torch.mv(S.t(), self.one, out=rest[0])
-            if self.decay:
-                first.add_(parts[0], alpha=self.decay / unit)
-
-        return write
+    def write_product(
+        self, unit: float, parts: Sequence[Tensor], metrics: Sequence[Tensor], result: Sequence[Tensor]
+    ) -> None:
+        """Writes (X^T S + decay V^T, S^T 1) / unit."""
+        S = self.loss_tangent(self.tangent(parts, metrics, self.R), self.R, unit)
+        torch.mm(self.X.t(), S, out=result[0])
+        if self.has_v:
+            torch.mv(S.t(), self.one, out=result[1])
+        if self.decay:
+            result[0].add_(parts[0], alpha=self.decay / unit)
 
     def tangent(self, parts: Sequence[Tensor], metrics: Sequence[Tensor], out: Tensor) -> Tensor:
         """Returns R = X V^T + 1 v^T."""

@@ -158,7 +158,7 @@ class SoftmaxHeadRecorder(TorchFunctionMode):
             return None
         if not {one.weight for one in squares} <= {layer.weight for layer in layers}:
             return None
-        if any(not one.targets.is_floating_point() and bool((one.targets == one.ignore_index).any()) for one in losses):
+        if any(not one.targets.is_floating_point() and one.ignore_index in one.targets.tolist() for one in losses):
             return None
         if loss.grad_fn is losses[0].edge.node and (classifier := self._plain_classifier(losses[0], layers[0])):
             return [classifier]

@@ -1,14 +1,13 @@
 """The systems of equations that a step solves for linear softmax classifiers: one for all, or one a parameter."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ..curvature.conjugate_gradient import conjugate_gradient_in_metric, first_iterate_in_metric
+from ..curvature.conjugate_gradient import conjugate_gradient_in_metric
 from ..scalars import Scalar
-from ..vectors import flatten, per_element, unflatten
+from ..vectors import flatten, inner_products, per_element, unflatten
 from .softmax_hessian import LinearSoftmax
 from .softmax_recorder import Classifier
 from .solution import NOT_FINITE, Solution
@@ -45,7 +44,7 @@ class BiasSystem:
         """Returns H v."""
         return (self._diagonal * vector).sub_(self._scaled.t() @ (self._P @ vector))
 
-    def quadratic_form(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Tensor:
+    def quadratic_form(self, vectors: Sequence[Tensor]) -> Tensor:
         """Returns v H v, a scalar."""
         return vectors[0].dot(self.matvec_flat(vectors[0]))
 
@@ -84,15 +83,14 @@ def softmax_systems(
         fraction = system.multiplications / total
         system.cost *= fraction
         system.cost_of_product *= fraction
-        if isinstance(system, BiasSystem):
-            system.cost_of_quadratic_form *= fraction
+        system.cost_of_quadratic_form *= fraction
     return systems
 
 
 def solve_in_span(
     system: LinearSoftmax, dampings: Sequence[Scalar], options: Mapping[str, Any], threshold: float
 ) -> Solution:
-    """Returns the solution of a system in its coordinates.
+    """Returns the solution of a system in its coordinates, by several iterations.
 
     Args:
         system: at the current weights.
@@ -107,34 +105,27 @@ def solve_in_span(
     damping = per_element(parts, dampings)
     scaled_damping = damping / system.unit
 
-    def product(v: Tensor, Mv: Tensor) -> Callable[[], Tensor]:
-        multiply = system.product(v, Mv)
-        if isinstance(scaled_damping, Tensor):
-            return lambda: multiply().addcmul_(v, scaled_damping)
-        return lambda: multiply().add_(v, alpha=scaled_damping)
+    def product(v: Tensor, Mv: Tensor, Av: Tensor) -> Callable[[], None]:
+        multiply = system.product(v, Mv, Av)
 
-    def quadratic_form(v: Tensor, Mv: Tensor, square: float) -> float:
-        of_damping = float(Mv.dot(damping * v)) if isinstance(damping, Tensor) else damping * square
-        return system.quadratic_form(v, Mv) + of_damping
+        def write() -> None:
+            multiply()
+            if isinstance(scaled_damping, Tensor):
+                Av.addcmul_(v, scaled_damping)
+            else:
+                Av.add_(v, alpha=scaled_damping)
 
-    b, tol = flatten(parts).neg_(), (options["cg_tol"], options["cg_tol_relative"])
-    is_first = options["cg_max_iter"] == 1
-    if is_first:
-        p, Mp, info = first_iterate_in_metric(quadratic_form, system.metric, b, *tol)
-    else:
-        limits = options["cg_max_iter"], *tol
-        p, Mp, info = conjugate_gradient_in_metric(product, system.metric, b, *limits, system.unit)
+        return write
+
+    limits = options["cg_max_iter"], options["cg_tol"], options["cg_tol_relative"]
+    p, Mp, info = conjugate_gradient_in_metric(product, system.metric, flatten(parts).neg_(), *limits, system.unit)
     if info.reason == "not_finite" and info.iterations == 0:
         raise FloatingPointError(NOT_FINITE)
-    found = unflatten(p, parts)
-    squares = system.inner_products(found, Mp)
-    # a multiple of b has the slope -|p| |b|, and the residual is |b|
-    slope = -math.sqrt(max(sum(squares), 0.0)) * info.residual if is_first else sum(system.inner_products(parts, Mp))
+    found, metrics = unflatten(p, parts), unflatten(Mp, parts)
+    slope = sum(inner_products(parts, metrics))
     is_fallback = not slope <= -threshold
     if is_fallback:
-        p = flatten(parts).neg_()
-        system.metric(p, Mp)()
-        found = unflatten(p, parts)
-        squares = system.inner_products(found, Mp)
-        slope = -sum(squares)
+        found, metrics = [-g for g in parts], [-m for m in system.metrics_of_gradient()]
+        slope = sum(inner_products(parts, metrics))
+    squares = inner_products(found, metrics)
     return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback, squares=squares)

@@ -25,7 +25,7 @@ class Solution(NamedTuple):
         products: with the matrix, or quadratic forms.
         slope: g.p.
         is_fallback: whether p is -g, as the feasibility test failed.
-        squares: the squared length of each part of p, where that is in coordinates.
+        squares: the squared length of each part of p, where there is a closed form; empty: the parts have it.
     """
 
     p: list[Tensor]
@@ -35,7 +35,7 @@ class Solution(NamedTuple):
     products: Scalar
     slope: Scalar = 0.0
     is_fallback: Condition = False
-    squares: Sequence[float] = ()
+    squares: Sequence[Scalar] = ()
 
     @classmethod
     def of(cls, p: list[Tensor], info: CGInfo) -> "Solution":

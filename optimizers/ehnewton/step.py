@@ -30,7 +30,7 @@ from ..scalars import (
     store,
     total,
 )
-from ..vectors import flatten, inner_product, per_element, unflatten
+from ..vectors import flatten, inner_product, inner_products, per_element, unflatten
 from .estimate import CurvatureEstimate, Model
 from .guard import Guard
 from .linearization import Linearization, is_guarded, is_one_iteration
@@ -176,12 +176,12 @@ class Step:
 
     def _begin(self, system: System | LinearSoftmax, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
         """Returns what returns the solution of a system."""
+        if is_one_iteration(self.options):
+            return self._solve_by_one_iteration(system, groups)
         if isinstance(system, LinearSoftmax):
             solution = solve_in_span(system, self._damping(groups), self.options, float(self._threshold(groups)))
             self.cost += system.cost_of_product * float(solution.products)
             return lambda: solution
-        if is_one_iteration(self.options):
-            return self._solve_by_one_iteration(system, groups)
         return partial(self._solve, system, groups)
 
     def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
@@ -226,14 +226,21 @@ class Step:
             slope = choose(is_fallback, -number(b.dot(plain), self.on_device), slope)
         return found._replace(p=unflatten(p, parts), slope=slope, is_fallback=is_fallback)
 
-    def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
+    def _solve_by_one_iteration(
+        self, system: System | LinearSoftmax, groups: list[dict[str, Any]]
+    ) -> Callable[[], Solution]:
         """Returns what returns the first iterate of conjugate gradients, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
 
         Where the step's length follows from the model in a subspace, it is -d.
         """
         g, options = system.gradient, self.options
-        squares = numbers(torch.stack(torch._foreach_norm(g)).double().square(), self.on_device)
-        gg = total(squares)
+        if isinstance(system, LinearSoftmax):
+            metrics = system.metrics_of_gradient()
+            squares: Tensor | list[float] = inner_products(g, metrics)
+            gg: Scalar = max(sum(squares), 0.0)  # not below 0 by rounding; nan stays
+        else:
+            squares = numbers(torch.stack(torch._foreach_norm(g)).double().square(), self.on_device)
+            gg = total(squares)
         d, gd = g, gg
         if self.preconditioner is not None:
             d = self.preconditioner.solve_gradient(g)
@@ -241,13 +248,16 @@ class Step:
             squares = numbers(torch.stack(torch._foreach_norm(d)).double().square(), self.on_device)
         norm = root(gg)
         is_converged = norm <= options["cg_tol"] * (norm if options["cg_tol_relative"] else 1.0)
-        form: Callable[[], Tensor] | None = None
+        form: Callable[[], Scalar] | None = None
         if not self.has_subspace and (self.on_device or not is_converged):
             cost = self.cost + self.share * system.cost_of_quadratic_form
             self.cost = choose(is_converged, self.cost, cost)
-            form = partial(system.quadratic_form, d, self.frees_graph)
-            if isinstance(system, Curvature):
+            if isinstance(system, LinearSoftmax):
+                form = partial(system.quadratic_form, d, metrics)
+            elif isinstance(system, Curvature):
                 form = system.quadratic_form_later(d, self.frees_graph)
+            else:
+                form = partial(system.quadratic_form, d)
         if not self.is_guarded and not self.has_subspace:
             system.gradient = []
 
@@ -267,7 +277,8 @@ class Step:
             is_fallback = opposite(-factor * gd <= -self._threshold(groups))
             factor = choose(is_fallback, 1.0, factor)
             p = scaled(d, -factor)
-            return Solution(p, iterations, norm, is_negative, products, -factor * gd, is_fallback)
+            of_p = [factor * factor * s for s in squares] if self.closed_form else ()
+            return Solution(p, iterations, norm, is_negative, products, -factor * gd, is_fallback, of_p)
 
         return solution
 
