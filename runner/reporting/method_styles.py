@@ -109,7 +109,7 @@ def label_of(
     """
     parts = name_parts(name)
     texts: dict[str, str] = {key: part_label(key, value) for key, value in parts.items()}
-    if "=" not in name:  # it says which keys its runs lack
+    if name and "=" not in name:  # it says which keys its runs lack
         texts = dict.fromkeys(parts, "") | {next(iter(parts)): name}
     for key in parts:
         owner, _, last = key.rpartition(".")
