@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..records.metrics import read_metrics
-from .style import PALETTE, needs_log_scale, plot_smoothed, save_png, style_axes
+from .style import PALETTE, SMOOTHED_FROM, needs_log_scale, plot_smoothed, save_png, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,11 @@ def fisher_figure(folder: Path) -> "Figure | None":
         if finite.any() and needs_log_scale(values[finite]):
             axes[0].set_yscale("log")
         axes[0].set_ylabel(label)
-    grid[0, 0].set_title("faint: single steps; solid: running mean", fontsize=9, loc="left")
+    note = "$c_k$, $l_k$: condition and energy of the gradients of a measured step"
+    if len(records) >= SMOOTHED_FROM:
+        note += " (faint; solid: running mean)"
+    note += "\n$\\bar{C}_K$: mean of $c_k$ so far; $L_K$: estimated sum of $l_k$ over all steps so far"
+    grid[0, 0].set_title(note, fontsize=9, loc="left")
     for axis, x_name in zip(grid[-1], ("epoch", "step"), strict=True):
         axis.set_xlabel(x_name)
     return figure

@@ -196,10 +196,18 @@ def test_a_run_leaves_its_measures_over_epochs_and_steps(tmp_path):
     axes = fisher_figure(tmp_path / "run").axes
     assert [axis.get_ylabel() for axis in axes[::2]] == ["$c_k$", "$l_k$", r"$\bar{C}_K$", "$L_K$"]
     assert [axis.get_xlabel() for axis in axes[-2:]] == ["epoch", "step"]
+    assert "measured step (faint; solid: running mean)\n" in axes[0].get_title(loc="left")
     for axis, places in zip(axes[-2:], (np.arange(1, 41) / 2, 5 * np.arange(1, 41)), strict=True):
         (line,) = axis.get_lines()
         assert line.get_xdata() == pytest.approx(places)
         assert line.get_ydata() == pytest.approx(5 * (np.arange(1, 41) / 40) ** 0.5)
+
+
+def test_few_measured_steps_have_no_running_mean_in_the_note(tmp_path):
+    fisher_run(tmp_path / "run", [16], 30.0, 5.0)
+    path = tmp_path / "run/metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert "of a measured step\n" in fisher_figure(tmp_path / "run").axes[0].get_title(loc="left")
 
 
 @pytest.mark.slow
