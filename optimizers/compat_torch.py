@@ -6,7 +6,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -172,10 +172,9 @@ def twice_differentiable() -> Iterator[None]:
     """A context in which attention takes the kernel with a second derivative, and what was compiled runs as written."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with ExitStack() as contexts:
-        contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
-            contexts.enter_context(torch.compiler.set_stance("force_eager"))
+    # where dynamo is not imported, nothing is compiled, and importing it takes seconds
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with eager, sdpa_kernel(SDPBackend.MATH):
         yield
 
 

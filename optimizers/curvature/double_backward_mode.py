@@ -1,7 +1,6 @@
 """The mode in which a loss is computed so that its gradient is differentiated with few passes over memory."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,16 +78,16 @@ class FastDoubleBackward(BackwardRecorder):
         self.keep_statistics, self.shares_batch = keep_statistics, shares_batch
         self.request = BackwardRequest()
         self.losses: list[LossCall] = []
-        self._contexts = ExitStack()
+        self._context = twice_differentiable()
 
     def __enter__(self) -> "FastDoubleBackward":
-        self._contexts.enter_context(twice_differentiable())
+        self._context.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._contexts.close()
+        self._context.__exit__(*error)
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}

@@ -12,6 +12,16 @@ from ..vectors import unflatten
 from .softmax_recorder import Classifier
 
 
+def by_owner(owners: Sequence[Any], *vectors: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Returns each owner of `params` with its parts of each vector, which has one for each of these in their order."""
+    rows, first = [], 0
+    for owner in owners:
+        end = first + len(owner.params)
+        rows.append((owner, *(vector[first:end] for vector in vectors)))
+        first = end
+    return rows
+
+
 class LinearSoftmax:
     """The gradient of a loss, and products with its Hessian, where the weights are those of linear classifiers.
 
@@ -110,19 +120,13 @@ class LinearSoftmax:
         """Returns vectors in coordinates as vectors by parameter."""
         return {p: v for block, parts in self._by_block(vectors) for p, v in block.to_parameters(parts).items()}
 
-    def add_to_parameters(self, vectors: Sequence[Tensor]) -> None:
-        """Adds vectors in coordinates to the parameters."""
-        for block, parts in self._by_block(vectors):
-            block.add_to_parameters(parts)
+    def add_to_parameters(self, vectors: Sequence[Tensor], factors: Sequence[float]) -> None:
+        """Adds vectors in coordinates to the parameters, each part times its factor (all of a weight: the same)."""
+        for block, parts, of_parts in self._by_block(vectors, factors):
+            block.add_to_parameters(parts, of_parts)
 
-    def _by_block(self, *vectors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
-        """Returns each classifier with its part of each vector."""
-        rows, first = [], 0
-        for block in self._blocks:
-            end = first + len(block.params)
-            rows.append((block, *(parts[first:end] for parts in vectors)))
-            first = end
-        return rows
+    def _by_block(self, *vectors: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return by_owner(self._blocks, *vectors)
 
 
 class _Block(ABC):
@@ -172,8 +176,8 @@ class _Block(ABC):
         """Returns V."""
 
     @abstractmethod
-    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
-        """Adds V to W, without forming V."""
+    def add_to_weights(self, parts: Sequence[Tensor], factor: float) -> None:
+        """Adds V times a factor to W, without forming V."""
 
     def change_of_bias(self, parts: Sequence[Tensor]) -> Tensor:
         """Returns v of a trained bias."""
@@ -199,11 +203,11 @@ class _Block(ABC):
         V = self.change_of_weights(parts)
         return {self.W: V} if self.bias is None else {self.W: V, self.bias: self.change_of_bias(parts)}
 
-    def add_to_parameters(self, parts: Sequence[Tensor]) -> None:
-        """Adds V and v to W and b, without forming V."""
-        self.add_to_weights(parts)
+    def add_to_parameters(self, parts: Sequence[Tensor], factors: Sequence[float]) -> None:
+        """Adds V and v, times the factors of their parts, to W and b, without forming V."""
+        self.add_to_weights(parts, factors[0])
         if self.bias is not None:
-            self.bias.add_(self.change_of_bias(parts))
+            self.bias.add_(self.change_of_bias(parts), alpha=factors[int(self.has_v)])
 
 
 class _InSpan(_Block):
@@ -248,11 +252,11 @@ class _InSpan(_Block):
         V = parts[0].t() @ self.X
         return V.addcmul_(self.W, parts[-1]) if self.decay else V
 
-    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
-        """Adds V to W, without forming V."""
+    def add_to_weights(self, parts: Sequence[Tensor], factor: float) -> None:
+        """Adds V times a factor to W, without forming V."""
         if self.decay:
-            self.W.addcmul_(self.W, parts[-1])
-        self.W.addmm_(parts[0].t(), self.X)
+            self.W.addcmul_(self.W, parts[-1], value=factor)
+        self.W.addmm_(parts[0].t(), self.X, alpha=factor)
 
 
 class _OfWeights(_Block):
@@ -290,9 +294,9 @@ class _OfWeights(_Block):
         """Returns V."""
         return parts[0].t()
 
-    def add_to_weights(self, parts: Sequence[Tensor]) -> None:
-        """Adds V to W."""
-        self.W.add_(parts[0].t())
+    def add_to_weights(self, parts: Sequence[Tensor], factor: float) -> None:
+        """Adds V times a factor to W."""
+        self.W.add_(parts[0].t(), alpha=factor)
 
 
 def _block_of(classifier: Classifier, iterations: int, is_one_group: bool) -> _Block:

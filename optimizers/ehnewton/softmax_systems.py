@@ -52,9 +52,9 @@ class BiasSystem:
         """Returns a vector by parameter."""
         return {self.params[0]: vectors[0]}
 
-    def add_to_parameters(self, vectors: Sequence[Tensor]) -> None:
-        """Adds a vector to the bias."""
-        self.params[0].add_(vectors[0])
+    def add_to_parameters(self, vectors: Sequence[Tensor], factors: Sequence[float]) -> None:
+        """Adds a vector times a factor to the bias."""
+        self.params[0].add_(vectors[0], alpha=factors[0])
 
 
 SoftmaxSystem = LinearSoftmax | BiasSystem

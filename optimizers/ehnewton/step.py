@@ -35,8 +35,8 @@ from .estimate import CurvatureEstimate, Model
 from .guard import Guard
 from .linearization import Linearization, is_guarded, is_one_iteration
 from .recording import RecordedStep
-from .softmax_hessian import LinearSoftmax
-from .softmax_systems import BiasSystem, SoftmaxSystem, solve_in_span
+from .softmax_hessian import LinearSoftmax, by_owner
+from .softmax_systems import BiasSystem, solve_in_span
 from .solution import NOT_FINITE, Condition, Minimized, Solution, report_of
 from .subspace import damping_gram, minimize_in_subspace
 
@@ -349,13 +349,13 @@ class Step:
         """Changes the weights: the step times lr, with momentum, and with backtracking where that is asked for."""
         change = self.p
         length = self._norm(change) if self.estimate is not None else 0.0
-        if change:
-            scale_each_(change, [group["lr"] for group in self.groups])
         if self.closed_form and any(group["momentum"] > 0 for group in self.groups):
-            by_system = self._by_system(change)
+            by_system = by_owner(self.closed_form, change)
             changes = {p: v for system, parts in by_system for p, v in system.to_parameters(parts).items()}
             self.closed_form, self.params, change = [], list(changes), list(changes.values())
             self.groups = [self.group_of[p] for p in self.params]
+        if change and not self.closed_form:
+            scale_each_(change, [group["lr"] for group in self.groups])
         for param, group, part in zip(self.params, self.groups, change, strict=True):
             if group["momentum"] > 0 and "momentum_buffer" in self.state[param]:
                 part.add_(self.state[param]["momentum_buffer"], alpha=group["momentum"])
@@ -364,8 +364,9 @@ class Step:
             factor = guard.move(self.curvature, float(self.loss), change, self.groups)
             self.cost += guard.cost
         elif self.closed_form:
-            for system, parts in self._by_system(change):
-                system.add_to_parameters(parts)
+            rates = [float(group["lr"]) for group in self.groups]
+            for system, *parts in by_owner(self.closed_form, change, rates):
+                system.add_to_parameters(*parts)
         elif change:
             torch._foreach_add_(self.params, change)
         for param, group, part in zip(self.params, self.groups, change, strict=True):
@@ -402,8 +403,3 @@ class Step:
         """Returns what the step has computed, where it has read nothing."""
         loss = cast(Tensor, self.loss)
         return RecordedStep(loss, self._stacked([loss, *self.finite]), self._stacked(self.numbers), self.systems)
-
-    def _by_system(self, change: list[Tensor]) -> list[tuple[SoftmaxSystem, list[Tensor]]]:
-        """Returns each system of the closed form with its part of a change."""
-        parts = iter(change)
-        return [(system, [next(parts) for _ in system.params]) for system in self.closed_form]
