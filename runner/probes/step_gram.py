@@ -77,14 +77,18 @@ class StepGram:
         self._is_recording = False
         self._step: int | None = None
         self._gram: Tensor | None = None
-        in_parts = run.gradient.accumulation_steps > 1
-        self.records_step = rows == "batch" and not (run.optimizer.needs_graph or run.compiled or in_parts)
-        if share_gradients and not (self.records_step and run.shard.is_whole):
-            raise ValueError(
-                "share_gradients=true: only where the probe measures the step's own pass: not with rows=own_loss,"
-                " compile=true, accumulation_steps, several processes, or an optimizer that differentiates the"
-                " gradient; give false"
-            )
+        has_own_passes = {
+            "rows=own_loss": rows != "batch",
+            "an optimizer that differentiates the gradient": run.optimizer.needs_graph,
+            "compile": run.compiled,
+            "gradient.accumulation_steps": run.gradient.accumulation_steps > 1,
+        }
+        self.records_step = not any(has_own_passes.values())
+        if share_gradients and not self.records_step:
+            reason = next(what for what, holds in has_own_passes.items() if holds)
+            raise ValueError(f"share_gradients=true: with {reason} the step's own pass is not measured; give false")
+        if share_gradients and not run.shard.is_whole:
+            raise ValueError("share_gradients=true: several processes train the run; give false")
 
     @classmethod
     def of(cls, run: Run, rows: str, **options: bool) -> "StepGram":

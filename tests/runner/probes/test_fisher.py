@@ -374,10 +374,15 @@ class Scaled(nn.Module):
             "probe.gradient_noise: share_gradients=true: another probe with rows=batch has false; give both the same",
         ),
         *(
-            (f"model=mlp probe.fisher.share_gradients=true {option}", "probe.fisher: share_gradients=true: only where")
-            for option in (
-                *("probe.fisher.rows=own_loss", "optimizer=ehnewton", "compile=true"),
-                "gradient.accumulation_steps=2",
+            (
+                f"model=mlp probe.fisher.share_gradients=true {option}",
+                f"probe.fisher: share_gradients=true: with {reason} the step's own pass is not measured; give false",
+            )
+            for option, reason in (
+                ("probe.fisher.rows=own_loss", "rows=own_loss"),
+                ("optimizer=ehnewton", "an optimizer that differentiates the gradient"),
+                ("compile=true", "compile"),
+                ("gradient.accumulation_steps=2", "gradient.accumulation_steps"),
             )
         ),
         ("model=function data=none", "probe.fisher: measures per-sample gradients, and a test function has no"),
