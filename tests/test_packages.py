@@ -6,13 +6,13 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from helpers import ROOT
-
-PACKAGES = ("conf", "data", "models", "optimizers", "runner")
+from trainopt.runner.provenance.environment import FOLDERS
 
 # What each package may import, besides itself. "x" stands for x and all below it where that is not listed itself.
 # Whatever an entry names stands below it in this table, so there is no circle and no import upwards.
@@ -170,7 +170,7 @@ MOST_AT_THE_TOP = 3  # of runner/
 
 def modules_in(root: Path) -> dict[str, Path]:
     """Every module of the packages below `root`, by its dotted name."""
-    paths = (path for name in PACKAGES for path in sorted((root / name).rglob("*.py")))
+    paths = (path for name in FOLDERS for path in sorted((root / name).rglob("*.py")))
     return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
@@ -312,7 +312,7 @@ def test_one_package_of_the_library_does_not_import_another(made_up):
 
 
 def test_folders_stay_small_and_say_what_they_are():
-    for package in PACKAGES:
+    for package in FOLDERS:
         for folder in [ROOT / package, *(p for p in (ROOT / package).rglob("*") if list(p.glob("*.py")))]:
             files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
             assert len(files) <= MOST_FILES, folder
@@ -321,13 +321,18 @@ def test_folders_stay_small_and_say_what_they_are():
     assert len(list((ROOT / "runner").glob("*.py"))) <= MOST_AT_THE_TOP
 
 
+def test_the_folders_of_the_program_are_those_that_are_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert settings["package-dir"] == {f"trainopt.{folder}": folder for folder in FOLDERS}
+
+
 def test_only_one_place_calls_instantiate():
     users = [p.name for p in (ROOT / "runner").rglob("*.py") if "hydra.utils" in p.read_text()]
     assert users == ["instantiate.py"]
 
 
 def all_modules():
-    for name in PACKAGES:
+    for name in FOLDERS:
         package = importlib.import_module(f"trainopt.{name}")
         yield f"trainopt.{name}"
         yield from (module.name for module in pkgutil.walk_packages(package.__path__, f"trainopt.{name}."))

@@ -10,8 +10,8 @@ import zipfile
 import pytest
 
 from helpers import ROOT
+from trainopt.runner.provenance.environment import FOLDERS
 
-PACKAGES = ("conf", "data", "models", "optimizers", "runner")
 SUFFIXES = (".py", ".yaml", ".jinja", ".typed")
 
 
@@ -60,7 +60,7 @@ def test_the_sdist_builds_the_same_wheel_and_holds_what_contributors_need(source
 @pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("trainopt-")}
-    files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES}
+    files = {path for package in FOLDERS for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES}
     assert names == {f"trainopt/{path.relative_to(ROOT)}" for path in files}
 
 

@@ -16,6 +16,7 @@ from .user_code import CELL, PACKAGE, modules_of, root_of, used_code
 if TYPE_CHECKING:  # the command line starts without torch
     import torch
 
+FOLDERS = ("conf", "data", "models", "optimizers", "runner")  # of this program, below the checkout
 PACKAGES = ("trainopt", "torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 SUPPLIERS = ("pytorch_optimizer", "schedulefree", "torchmetrics", "datasets")  # recorded where they are imported
 
@@ -74,7 +75,7 @@ def code_version() -> dict[str, Any]:
     first call: what this process runs is what it has imported.
     """
     here = Path(__file__).resolve().parent
-    program = [str(here.parents[1] / folder) for folder in ("conf", "data", "models", "optimizers", "runner")]
+    program = [str(here.parents[1] / folder) for folder in FOLDERS]
     tracked = git(here, "ls-files", "--error-unmatch", Path(__file__).name)
     if tracked is None:  # installed below somebody else's checkout, or git is not there
         return {"commit": None, "dirty": None}

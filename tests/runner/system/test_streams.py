@@ -13,9 +13,9 @@ from helpers import ROOT
 from helpers.cli import forked
 from helpers.fixtures import made_up_run
 from helpers.runs import rows, summary
+from trainopt.runner.provenance.environment import FOLDERS
 
 COMPARE = pytest.param("compare .", marks=pytest.mark.slow)
-FOLDERS = ("conf", "data", "models", "optimizers", "runner")
 EXAMPLES = "open(a)\nopen(a, 'rb')\np.open('w')\np.read_text()\nopen(a, encoding='utf-8')"
 RUN = ("model=mlp", "duration=3steps", "logger=none", "hydra.run.dir=run")
 
