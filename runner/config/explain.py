@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf.errors import OmegaConfBaseException
 
 from ..system.errors import cannot_write, nearest, one_line
-from .options import Vocabulary, default_choices, list_groups, option_content, read
+from .options import CONF, Vocabulary, default_choices, list_groups, option_content, read
 from .overrides import (
     NO_CLASSES,
     OTHER_OPTIONS,
@@ -204,17 +204,26 @@ def _composition(error: Exception, overrides: list[str], vocabulary: Vocabulary)
 def _not_taken(key: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str | None:
     """Returns the line about a key of a group that the class of the user's own does not take; None where it may."""
     group, _, name = key.rpartition(".")
-    target = next((value for _, k, value in map(split_override, overrides) if k == f"{group}._target_"), None)
-    if target is None or group not in vocabulary.groups or name in ("_target_", *vocabulary.common_keys(group)):
+    target = _own_class(group, choices, overrides, vocabulary)
+    if target is None or name in ("_target_", *vocabulary.common_keys(group)):
         return None
     from .instantiate import arguments_of, takes_any  # imports torch
 
     arguments, known = arguments_of(target, group), vocabulary.keys(choices)
     if name in arguments or takes_any(target):
         return None
-    keys = [f"{group}.{argument}" for argument in arguments]
-    right = ", ".join(k if k in known else f"+{k}" for k in keys) or "none"
-    return f"{key}: {target} takes no {name}; its arguments are {right}"
+    keys = [k if k in known else f"+{k}" for k in (f"{group}.{argument}" for argument in arguments)]
+    right = nearest(key, keys) or f"; its arguments are {', '.join(keys) or 'none'}"
+    return f"{key}: {target} takes no {name}{right}"
+
+
+def _own_class(group: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str | None:
+    """Returns the class that is typed for a group, or that an option of the user's own names; None where none is."""
+    if group not in vocabulary.groups or group in list_groups():
+        return None
+    typed = next((value for _, key, value in map(split_override, overrides) if key == f"{group}._target_"), None)
+    path = vocabulary.file(group, str(choices.get(group)))
+    return typed if typed or path is None or CONF in path.parents else option_content(path).get("_target_")
 
 
 def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str], vocabulary: Vocabulary) -> str:
@@ -228,8 +237,8 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
     if group in vocabulary.groups and name:
         if group in list_groups() and name == "_target_":
             return f"{key}: one of your own has a name; write {own_target(group, value)}"
-        if any(split_override(o)[1] == f"{group}._target_" for o in overrides):
-            return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}=VALUE"
+        if _own_class(group, choices, overrides, vocabulary):
+            return f"{key}: is no key of {group}={choices.get(group)}; for a class of your own write +{key}={value}"
         of_group = [k for k in known if k.startswith(f"{group}.")]
         option, choice = name.partition(".")[0], choices[group]
         if group in list_groups() and option not in (choice, *choice):

@@ -4,8 +4,11 @@ import inspect
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.errors import HydraException
@@ -15,14 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from trainopt.data import DataError
 from trainopt.models import WeightsError
 
-from ..provenance.user_code import note_imports
+from ..provenance.user_code import is_own_file, note_imports
 from ..system.errors import MissingModule, UserError, nearest, one_line
+from ..system.files import shown
 from .forms.rules import check_rule, rule_of, yaml_text
 from .options import shipped_option
 from .renamed import RENAMED_TARGETS
+from .run_names import typed_keys
 from .validate import unknown_key
 
 PACKAGE = __package__.partition(".")[0]
+MOST_NAMED = 10  # names of a module
 EXTRAS = {"torchmetrics": "metrics", "schedulefree": "optimizers"}  # of this package, by the package that one brings
 logging.getLogger(get_object.__module__).addFilter(lambda record: False)  # it logs what `find` says in one line
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -84,13 +90,13 @@ def checked_arguments(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in keys:
             if key not in names or key in objects:
-                known = [f"{section}.{name}" for name in names if name not in objects]
+                known = typed_keys(f"{section}.{name}" for name in names if name not in objects)
                 raise UserError(unknown_key(f"{section}.{key}", known))
     for name in names:
         needed = parameters[name].default is inspect.Parameter.empty and parameters[name].kind in NAMED
         if needed and name not in keys and name not in objects:
-            line = f"{section}.{name} is missing: {node['_target_']} needs it; give it as +{section}.{name}=VALUE"
-            raise UserError(line)
+            (key,) = typed_keys([f"{section}.{name}"])
+            raise UserError(f"{section}.{name} is missing: {node['_target_']} needs it; give it as {key}=VALUE")
     check_types(target, node, keys, section)
     return keys, names, objects
 
@@ -142,16 +148,17 @@ def find(node: DictConfig, section: str) -> Callable[..., Any]:
         if package in EXTRAS and not is_installed(package):
             line = f"{package} is not installed; pip install 'trainopt[{EXTRAS[package]}]'"
             raise UserError(f"{section}._target_={name}: {line}") from error
+        line = f"{section}._target_={name}: cannot be imported"
         if not is_installed(package):
-            line = f"there is no module {package}, neither in the working directory nor among the installed packages"
-            raise MissingModule(f"{section}._target_={name}: cannot be imported; {line}", package) from error
-        near = nearest(name.rpartition(".")[2], public_names(name.rpartition(".")[0]))
-        raise UserError(f"{section}._target_={name}: cannot be imported{near or reason_of(error)}") from error
+            raise MissingModule(f"{line}; {no_module(name)}", package) from error
+        raise UserError(f"{line}; {import_failure(name, error)}") from error
     except SystemExit as error:
         line = "importing it ends the program; what it runs as a program belongs below if __name__ == '__main__'"
         raise UserError(f"{section}._target_={name}: cannot be imported: {line}") from error
     if not callable(target):
-        raise UserError(f"{section}._target_={name}: is no class or function")
+        inside = [f"{name}.{n}" for n in own_names(target)] if isinstance(target, ModuleType) else []
+        right = f"; it is a module, which has {', '.join(inside)}" if inside else ""
+        raise UserError(f"{section}._target_={name}: is no class or function{right}")
     note_imports(name)
     return target
 
@@ -165,15 +172,54 @@ def lacks_module(error: BaseException | None) -> bool:
     return False
 
 
-def reason_of(error: Exception) -> str:
-    """Returns an error in brackets."""
-    return f" ({one_line(error)[:200]})"
+def no_module(name: str) -> str:
+    """Returns the line that says that the module of a class is not there, and where it would be found."""
+    package, _, rest = name.partition(".")
+    if not package or not rest:
+        return f"a class or function is typed with its module, as mine.{rest or package or 'NAME'} of mine.py"
+    line = f"there is no module {package}, neither in the working directory nor among the installed packages"
+    here = [path.stem for path in Path.cwd().glob("*.py")]
+    return f"{line}{nearest(package, here) or f'; {package}.py belongs into {Path.cwd()} or a folder of PYTHONPATH'}"
 
 
-def public_names(module: str) -> list[str]:
-    """Returns the dotted public names of a module that is imported; none of another."""
-    names = vars(sys.modules[module]) if module in sys.modules else ()
-    return [f"{module}.{name}" for name in names if not name.startswith("_")]
+def import_failure(name: str, error: Exception) -> str:
+    """Returns why a class of a module that is there cannot be imported, and what would be right.
+
+    Args:
+        name: of the class, with its module.
+        error: of Hydra; its cause was raised on the way to the class.
+    """
+    cause = error.__cause__
+    if cause is None:
+        return one_line(error)
+    if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
+        parent, _, part = str(cause.name).rpartition(".")
+        module = sys.modules[parent]
+        own = own_names(module)
+        near = nearest(part, [f"{parent}.{n}" for n in vars(module) if not n.startswith("_")])
+        there = f"; it has {', '.join(own)}" if 0 < len(own) <= MOST_NAMED else ""
+        return f"{place_of(module)} has no {part}{near or there}"
+    frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(cause.__traceback__)]
+    places = [(path, line) for path, line in frames if is_own_file(path)]
+    if isinstance(cause, SyntaxError):
+        places = [(Path(str(cause.filename)), cause.lineno)]
+    if not places:
+        return one_line(cause)
+    text = one_line(cause.msg if isinstance(cause, SyntaxError) else cause)[:200]
+    path, line = places[-1]
+    return f"its import raises {type(cause).__name__}: {text} ({shown(path)}, line {line})"
+
+
+def place_of(module: ModuleType) -> str:
+    """Returns the name of a module with its file."""
+    file = getattr(module, "__file__", None)
+    return f"{module.__name__} ({shown(Path(file))})" if file else module.__name__
+
+
+def own_names(module: ModuleType) -> list[str]:
+    """Returns the public classes and functions that a module defines."""
+    members = vars(module).items()
+    return [n for n, value in members if n[:1] != "_" and getattr(value, "__module__", None) == module.__name__]
 
 
 def is_installed(package: str) -> bool:

@@ -264,7 +264,7 @@ def hint(key: str, value: str = "VALUE", known: Sequence[str] | None = None) -> 
     Args:
         key: as typed.
         value: as typed.
-        known: the keys that the section of the key has; None: any.
+        known: the keys that the section of the key has, with a plus where they are typed with one; None: any.
 
     >>> hint("trainer.max_epochs", "3"), hint("batch-size")
     ('; did you mean duration=3epochs?', '; did you mean batching.size=VALUE?')
@@ -284,7 +284,9 @@ def hint(key: str, value: str = "VALUE", known: Sequence[str] | None = None) -> 
     if here is None:
         return None
     right = here.partition("=")[0]
-    if right == key or (known is not None and right.rpartition(".")[0] == section and right not in known):
+    if known is not None and f"+{right}" in known:
+        here = f"+{here}"
+    elif right == key or (known is not None and right.rpartition(".")[0] == section and right not in known):
         return None  # a class of the user's does not take it
     group = here.removesuffix("={}")
     has_classes = group in default_choices() and group != "model"  # networks of timm have dots in their names

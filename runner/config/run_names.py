@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from .durations import Duration, usual_durations
 from .options import CONF, Vocabulary, following_groups, list_groups
+from .overrides import chosen
 from .validate import choices_with_classes
 
 LEADING_GROUPS = ("model", "data", "optimizer")
@@ -46,6 +47,16 @@ def option_choices(hydra: Any) -> tuple[dict[str, Any], Vocabulary]:
     choices = {str(group): option for group, option in hydra.runtime.choices.items()}
     left_out = {group for group in choices if group.startswith("hydra/")} | set(following_groups()) | list_groups()
     return {k: v for k, v in choices.items() if k not in left_out}, Vocabulary([*folders, CONF])
+
+
+def typed_keys(keys: Iterable[str]) -> list[str]:
+    """Returns the keys of a class as they are typed: with a plus where the chosen options do not have them."""
+    if not HydraConfig.initialized():
+        return list(keys)
+    choices, vocabulary = option_choices(HydraConfig.get())
+    typed = as_typed(HydraConfig.get().overrides.task)
+    known = vocabulary.keys(chosen(typed, vocabulary) | choices)
+    return [key if key in known else f"+{key}" for key in keys]
 
 
 def run_name(choices: dict[str, Any], overrides: list[str]) -> str:

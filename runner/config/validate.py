@@ -223,7 +223,7 @@ def unknown_key(key: str, known: list[str], value: str = "VALUE") -> str:
 
     Args:
         key: as typed.
-        known: the keys that there are.
+        known: the keys that there are, with a plus where they are typed with one.
         value: as typed.
     """
     renamed = new_key(key, known)

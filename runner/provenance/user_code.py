@@ -155,10 +155,15 @@ def root_of(module: ModuleType) -> Path | None:
     if file is None or name.partition(".")[0] == PACKAGE:
         return None
     path = Path(file)
-    if not INSTALLED.isdisjoint(path.parts) or path.is_relative_to(STANDARD_LIBRARY):
+    if not is_own_file(path):
         return None
     depth = name.count(".") + (path.stem == "__init__")
     return path.parents[min(depth, len(path.parents) - 1)]
+
+
+def is_own_file(path: Path) -> bool:
+    """Returns whether a path is that of a file, and of none of an installed package or of Python."""
+    return path.is_absolute() and INSTALLED.isdisjoint(path.parts) and not path.is_relative_to(STANDARD_LIBRARY)
 
 
 def file_of(module: ModuleType) -> str | None:

@@ -242,7 +242,7 @@ def summary_if_done(folder: Path, config: DictConfig) -> dict[str, Any] | None:
         raise OtherRun(
             f"{folder}: holds a {summary['status']} run of other code: {', '.join(changed)}"
             f" {'has' if len(changed) == 1 else 'have'} changed since",
-            "give run.name=NAME, hydra.run.dir=DIR or (a sweep) hydra.sweep.dir=DIR for the present code, or remove it",
+            "give run.name=NAME or hydra.run.dir=DIR for the present code, or remove it",
         )
     return summary
 

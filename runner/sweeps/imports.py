@@ -1,19 +1,54 @@
-"""Whether the user's classes of a sweep can be imported, before its jobs wait in a queue."""
+"""Whether the user's classes of a sweep can be imported, before its first job begins or waits in a queue."""
 
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.options import CONF, Vocabulary, option_content
 from ..config.run_names import as_typed, option_choices
-from ..system.errors import UserError
+from ..records.job_table import ENDED, job_statuses
+from ..system.errors import USER_ERROR, UserError
 from ..system.hydra_compat import parse_overrides
+from ..system.isolation import run_isolated
 
 
-def check_imports(config: DictConfig, setup: Sequence[str]) -> None:
+def check_imports_here(config: DictConfig, jobs: list[dict[str, Any]]) -> None:
+    """Refuses a sweep on this machine with a class that cannot be imported, where jobs are left to run.
+
+    Another process imports the classes: each job does it itself, with its own seed, which a module may draw from.
+
+    Args:
+        config: of the sweep.
+        jobs: entries of its plan; empty where they follow from results.
+
+    Raises:
+        UserError: a class cannot be imported.
+    """
+    if not classes_of(config):
+        return
+    states = {job.state for job in job_statuses(Path(config.hydra.sweep.dir), {job["folder"]: job for job in jobs})}
+    if jobs and states <= {*ENDED, "outdated"}:
+        return
+    import_module("trainopt.runner.config.instantiate")  # for all jobs: it imports torch
+
+    def work() -> int:
+        try:
+            check_imports(config)
+        except UserError:
+            return USER_ERROR
+        return 0
+
+    if run_isolated(work) == USER_ERROR:  # where the import kills the process, the jobs say so
+        check_imports(config)
+
+
+def check_imports(config: DictConfig, setup: Sequence[str] | None = None) -> None:
     """Refuses a sweep with a class that cannot be imported.
 
     Lines of bash that tasks run first may make modules known that are not there before: then one that lacks a module
@@ -21,25 +56,30 @@ def check_imports(config: DictConfig, setup: Sequence[str]) -> None:
 
     Args:
         config: of the sweep.
-        setup: these lines.
+        setup: these lines; None: its jobs run on this machine.
 
     Raises:
         UserError: a class cannot be imported.
     """
-    typed = [*as_typed(config.hydra.overrides.task)]
-    typed += [word for method in config.hydra.sweeper.get("methods") or () for word in shlex.split(method)]
-    for section, target in dict.fromkeys(typed_classes(typed, option_choices(config.hydra)[1])):
+    for section, target in classes_of(config):
         from ..config.instantiate import find, lacks_module  # imports torch
 
         try:
             find(OmegaConf.create({"_target_": target}), section)
         except UserError as error:
-            if not lacks_module(error):
+            if setup is None or not lacks_module(error):
                 raise
             if not setup:
                 line = "cluster.setup=['export PYTHONPATH=FOLDER'] says where nodes find a module that is only there"
                 raise UserError(f"{error}; {line}") from error
             print(f"note: {error}; cluster.setup must make it known to the tasks", file=sys.stderr)
+
+
+def classes_of(config: DictConfig) -> list[tuple[str, str]]:
+    """Returns (section, dotted name) of each class that a sweep or a method of its tournament names, each once."""
+    typed = [*as_typed(config.hydra.overrides.task)]
+    typed += [word for method in config.hydra.sweeper.get("methods") or () for word in shlex.split(method)]
+    return list(dict.fromkeys(typed_classes(typed, option_choices(config.hydra)[1])))
 
 
 def typed_classes(typed: list[str], vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ..records.run_folder import moved_text
 from ..system.errors import UserError, refuse_unwritable
 from ..system.files import shown
 from ..system.hydra_compat import BASIC_SWEEPER, parse_overrides, product, sweeper_class
+from .imports import check_imports_here
 from .plan_job import JobPlanner, without_hydra
 
 ANNOUNCED_FROM = 50  # jobs; Hydra composes about 15 configurations a second
@@ -26,7 +27,9 @@ def plan_sweep(config: DictConfig) -> Path:
     Raises:
         UserError: a job cannot be run as it was typed.
     """
-    return write_sweep(config, checked_jobs(config))
+    jobs = checked_jobs(config)
+    check_imports_here(config, jobs)
+    return write_sweep(config, jobs)
 
 
 def write_sweep(config: DictConfig, jobs: list[dict[str, Any]]) -> Path:

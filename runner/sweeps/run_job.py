@@ -158,7 +158,11 @@ class Job:
         planned: dict[str, Any] = next((job for job in jobs if job["folder"] == name), {})
         self._check_planned(config, sweep, folder, planned)
         pause_after = planned.get("pause_after")
-        summary = summary_if_done(folder, config)
+        try:
+            summary = summary_if_done(folder, config)
+        except OtherRun as error:
+            again = "remove the folder and give the same command again, or give hydra.sweep.dir=DIR for a new sweep"
+            raise OtherRun(error.difference, again) from error
         if summary is not None:
             print(f"already {summary['status']}: {name}", flush=True)
             return 0

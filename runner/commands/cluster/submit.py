@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ...cluster.imports import check_imports
 from ...cluster.schedulers import SCHEDULERS
 from ...cluster.settings import read_settings, split_arguments
 from ...cluster.submissions import FOLDER, is_search_done, read_submissions
 from ...cluster.submit import submit
 from ...records.job_table import ENDED, PLAN, job_statuses, read_job_table
 from ...records.run_folder import OtherRun, remove_if_empty
+from ...sweeps.imports import check_imports
 from ...sweeps.interrupt import SweepInterrupt
 from ...sweeps.jobs import checked_jobs, has_fixed_jobs, search_digest, set_workers, write_sweep
 from ...sweeps.plan_job import JobPlanner

@@ -280,7 +280,8 @@ def test_a_module_that_only_nodes_may_have_needs_a_setup(trainopt: Callable[...,
     setup = "cluster.setup=['export PYTHONPATH=/nodes']"
     result = trainopt(*IMPORTING, "optimizer._target_=own_classes.SDG", setup)
     assert (result.code, Path("one").exists()) == (2, False)
-    assert "optimizer._target_=own_classes.SDG: cannot be imported; did you mean own_classes.SGD?" in result.err
+    assert "optimizer._target_=own_classes.SDG: cannot be imported; own_classes (own_classes.py) has no" in result.err
+    assert "SDG; did you mean own_classes.SGD?" in result.err
     assert trainopt(*IMPORTING, "optimizer._target_=needs_more.Class").err.endswith(ADVICE)
     result = trainopt(*IMPORTING, "optimizer._target_=needs_more.Class", setup)
     assert (result.code, "SLURM job 7" in result.out) == (0, True)

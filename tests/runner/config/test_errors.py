@@ -165,6 +165,7 @@ CASES = [
     ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:N"),
     ("optimizer._target_=nowhere.Adam", "optimizer._target_=nowhere.Adam: cannot be imported"),
     ("batching._target_=abc", "batching._target_=abc: is no class or function"),
+    ("batching._target_=Mine", "a class or function is typed with its module, as mine.Mine of mine.py"),
     (
         "optimizer._target_=torch.optim.Adagrad optimizer.betas=1",
         "optimizer.betas: torch.optim.Adagrad takes no betas; its arguments are optimizer.lr, +optimizer.lr_decay, ",
@@ -175,7 +176,7 @@ CASES = [
     ),
     (
         "optimizer._target_=torch.optim.Adagrad optimizer.lr_decay=1",
-        "for a class of your own write +optimizer.lr_decay=",
+        "for a class of your own write +optimizer.lr_decay=1",
     ),
     ("optimizer._target_=torch.optim.Adagrad +optimizer.betas=1", "optimizer.betas: unknown key; known are "),
     ("optimizer._target_=torch.optim.LBFGS +optimizer.wd=1", "optimizer.wd: unknown key; known are optimizer.lr, "),

@@ -212,7 +212,9 @@ def test_jobs_of_other_code_are_outdated(project, finished):
     assert finished(*sweep, "seed=0,1").code == 0
     momentum = project / "package_of_mine" / "momentum.py"
     momentum.write_text("VALUE = 0.5\n")
-    assert finished(*sweep, "seed=0,1,2").code == 1
+    outdated = finished(*sweep, "seed=0,1,2")
+    assert (outdated.code, "run.name" in outdated.out) == (1, False)
+    assert "changed since; remove the folder and give the same command again, or give hydra.sweep.dir=D" in outdated.out
     states = json.loads(finished("status", "sweep", "--json").out)
     assert [job["state"] for job in states] == ["outdated", "outdated", "done"]
     codes = load_runs(project / "sweep").environments["code"]
