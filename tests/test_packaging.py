@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from email import message_from_bytes
 
 import pytest
 
@@ -62,6 +63,21 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("trainopt-")}
     files = {path for package in FOLDERS for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES}
     assert names == {f"trainopt/{path.relative_to(ROOT)}" for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repository", ["someone/trainopt", None])
+def test_in_a_workflow_the_package_is_linked_to_its_repository(source, tmp_path, monkeypatch, repository):
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://git.example")
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    if repository:
+        monkeypatch.setenv("GITHUB_REPOSITORY", repository)
+    files = zipfile.ZipFile(build(source, tmp_path, "--wheel"))
+    (name,) = (name for name in files.namelist() if name.endswith("/METADATA"))
+    links = message_from_bytes(files.read(name)).get_all("Project-URL", [])
+    address = "https://git.example/someone/trainopt"
+    expected = [f"Repository, {address}", f"Issues, {address}/issues", f"Changelog, {address}/blob/main/CHANGELOG.md"]
+    assert links == (expected if repository else [])
 
 
 @pytest.mark.slow
