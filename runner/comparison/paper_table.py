@@ -195,8 +195,9 @@ def caption(comparison: Comparison, columns: Sequence[str]) -> str:
         if has_equal_p(comparison):
             sentences.append(EQUAL_P.format(p="$p$"))
     if len(methods) > 1 and any(name in comparison.metrics for name in columns):
-        others = f", and those that do not differ significantly from it ($p \\ge {LEVEL:g}$), where others do"
-        sentences.append(f"Bold: the best mean of a metric{others if counts[-1] >= MIN_SEEDS else ''}")
+        others = f" and each that does not differ significantly from it ($p \\ge {LEVEL:g}$)"
+        tested = f"{others}; none where no method differs"
+        sentences.append(f"Bold: the best mean of a metric{tested if counts[-1] >= MIN_SEEDS else ', without a test'}")
     if axes := target_axes(columns):
         rule = target_rule(comparison, ", ".join(axes))
         sentences.append(escape_latex(f"{rule[0].upper()}{rule[1:]}"))

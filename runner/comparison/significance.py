@@ -147,17 +147,17 @@ def compare_with_the_best(
 
 
 def methods_in_bold(values: Mapping[str, Mapping[int, float]], more_is_better: bool) -> set[str]:
-    """Returns the method with the best mean, and those that do not differ significantly from it, unless all are so.
+    """Returns the method with the best mean, and those that do not differ significantly from it; none where all are so.
 
-    Without a test, or where no method differs, a method belongs to them only if its mean is the same. The arguments are
-    those of `compare_with_the_best`.
+    Without a test, a method belongs to them only if its mean is the same. The arguments are those of
+    `compare_with_the_best`.
     """
     best, verdicts = compare_with_the_best(values, more_is_better)
     if best is None:
         return set()
     same = {name for name, v in verdicts.items() if v.difference == 0}
     alike = same | {name for name, v in verdicts.items() if v.has_p_value and v.adjusted >= LEVEL}
-    return {best} | (same if len(alike) + 1 == len(values) else alike)
+    return set() if len(alike) + 1 == len(values) else {best} | alike
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
