@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..comparison.metrics import AXES, METRICS
+from ..comparison.metrics import AXES, METRICS, Target
 from ..reporting.figure_style import add_style_flags, figure_style
 from ..system.display import wide_console
 from ..system.flags import FlagParser, existing_folder
@@ -38,7 +38,11 @@ def parser() -> FlagParser:
         " or what the runs select by, or final_loss",
     )
     parser.add_argument(
-        "--target", type=float, metavar="PERCENT", help="accuracy in percent; the cost to reach it is reported"
+        "--target",
+        type=Target.parse,
+        metavar="PERCENT|METRIC=VALUE",
+        help="the cost to reach it is reported: an accuracy in percent, or METRIC=VALUE with loss (of evaluations),"
+        " training_loss or raw_training_loss (of probe=[training_loss]), or train_loss (of single batches)",
     )
     parser.add_argument("--x", default="epochs", choices=tuple(AXES), help="x axis of curves; default: epochs")
     parser.renamed = {"--against": "--x"}

@@ -15,7 +15,14 @@ from ..state.progress import HVP_COST
 from ..system.errors import UserError
 from .code_versions import code_obstacles, code_versions, data_checksums, program_obstacles
 from .differences import configs_as_text, differing_keys, method_name, selected_keys, varied_keys
-from .metrics import AXES, Metric, find_metric, metrics_of, value_bounds
+from .metrics import AXES, Metric, Target, find_metric, metrics_of, value_bounds
+from .records.target_records import (
+    check_target,
+    converged_runs,
+    first_at_target,
+    gradient_equivalents,
+    selection_rows,
+)
 from .significance import Estimate, Verdict, compare_with_baseline, estimate, holm
 from .tuning.searches import MethodSearch
 
@@ -87,7 +94,7 @@ class Comparison:
         baseline: the name of the method that the others are compared with.
         metric: the name of the metric that is tested.
         metrics: all metrics that the runs have, by name.
-        target: top-1 accuracy (%), to which the cost is measured.
+        target: to which the cost is measured; None: the runs have no accuracies, and none was asked for.
         has_usual_target: whether that is the highest that every run reached.
         differing: the keys in which the methods differ and that name them.
         unnamed: further keys in which they differ, where they are named by `--by`.
@@ -103,7 +110,7 @@ class Comparison:
     baseline: str
     metric: str
     metrics: dict[str, Metric]
-    target: float
+    target: Target | None
     differing: list[str]
     unnamed: list[str]
     obstacles: list[str]
@@ -117,11 +124,6 @@ class Comparison:
     def baseline_label(self) -> str:
         """The label of the baseline."""
         return next(method.label for method in self.methods if method.name == self.baseline)
-
-    @property
-    def has_accuracies(self) -> bool:
-        """Whether any of the runs has accuracies: those of test functions have none."""
-        return has_accuracies(self.runs.summaries)
 
     @property
     def is_timed(self) -> bool:
@@ -147,7 +149,7 @@ def compare_methods(
     by: list[str] | None = None,
     baseline: str | None = None,
     metric: str | None = None,
-    target: float | None = None,
+    target: Target | None = None,
     names: Mapping[str, str] | None = None,
     renames: Sequence[str] = (),
 ) -> Comparison:
@@ -159,12 +161,13 @@ def compare_methods(
         baseline: a method's name or a part of it that no other has; None: the first method.
         metric: the name of a metric, as of `metrics_of`; None: final_top1, or where the runs have no accuracies the
             final value of the metric that selects their best weights, or final_loss.
-        target: top-1 accuracy in percent; None: the highest that every run that did not diverge reached.
+        target: None: the highest top-1 accuracy that every run that did not diverge reached.
         names: the method of each run, where the plan of a tournament says so; `by` is then None.
         renames: labels of methods, as of `method_labels`.
 
     Raises:
-        UserError: there are no runs; or a key, a baseline or a metric does not exist; or as `method_labels`.
+        UserError: there are no runs; or a key, a baseline or a metric does not exist; or as `method_labels` and
+            `check_target`.
     """
     if runs.summaries.empty:
         raise UserError("compare: none of the folders holds a run that has ended")
@@ -181,11 +184,12 @@ def compare_methods(
     obstacles = [*find_obstacles(runs, all_differing, metric), *code_obstacles(versions)]
     labels = method_labels((method.name for method in methods), renames)
     has_usual_target = target is None
-    if target is None:
-        converged = runs.summaries[runs.summaries["status"] != "diverged"]
-        lowest = converged["best_top1.value"].min()
-        target = 0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10
-    at_target = first_at_target(runs, target)
+    if target is not None:
+        check_target(runs, target)
+    elif has_accuracies(runs.summaries):
+        lowest = runs.summaries.loc[converged_runs(runs), "best_top1.value"].min()
+        target = Target(0.0 if math.isnan(lowest) else math.floor(10 * lowest) / 10)
+    at_target = pd.DataFrame(columns=list(AXES.values())) if target is None else first_at_target(runs, target)
     recorded = metrics_with_values(runs.summaries, metrics)
     losses = losses_of(runs.summaries)
     lengths = runs.metrics.groupby("run")[list(AXES.values())].max()
@@ -346,27 +350,6 @@ def find_obstacles(runs: Runs, differing: list[str], metric: str) -> list[str]:
             f"{metric} is of different losses ({losses[0].removeprefix('choices.')}); give another --metric"
         )
     return [*obstacles, *program_obstacles(runs.environments)]
-
-
-def gradient_equivalents(counts: pd.DataFrame) -> pd.Series:
-    """Returns the cost of gradients and Hessian-vector products together, in gradient evaluations."""
-    by_counts = counts["gradients"] + HVP_COST * counts["hvps"]
-    return counts["gradient_equivalents"].fillna(by_counts) if "gradient_equivalents" in counts else by_counts
-
-
-def selection_rows(runs: Runs) -> pd.DataFrame:
-    """Returns the evaluations that best metrics come from: on the validation set, or else on the test set."""
-    kind = runs.metrics["run"].map(runs.summaries["best_on"])
-    return runs.metrics[runs.metrics["kind"] == kind]
-
-
-def first_at_target(runs: Runs, target: float) -> pd.DataFrame:
-    """Returns the first evaluation of each run with an accuracy of at least `target` (top-1, percent)."""
-    rows = selection_rows(runs)
-    rows = rows.reindex(columns=dict.fromkeys([*rows, "top1"]))
-    converged = runs.summaries.index[runs.summaries["status"] != "diverged"]
-    at_target = rows[(rows["top1"] >= target) & rows["run"].isin(converged)]
-    return at_target.drop_duplicates("run").set_index("run")[list(AXES.values())]
 
 
 def find_baseline(methods: list[Method], name: str | None) -> Method:

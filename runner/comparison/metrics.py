@@ -1,7 +1,8 @@
-"""The metrics by which runs are compared, and the axes of their curves. Needs no pandas."""
+"""The metrics by which runs are compared, their targets, and the axes of their curves. Needs no pandas."""
 
 from collections.abc import Iterable, Mapping
-from math import inf
+from dataclasses import dataclass
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 from ..records.metrics import POSITION, direction
@@ -90,6 +91,8 @@ def value_bounds(label: str, losses: Iterable[str]) -> tuple[float, float]:
 def find_metric(name: str, metrics: Mapping[str, Metric]) -> str:
     """Returns the name of a metric: as it is, or of its final value; UserError where there is none."""
     names = [candidate for candidate in (name, f"final_{name}") if candidate in metrics]
+    if not names and name in TARGETS:
+        raise UserError(f"--metric {name}: is in no summary; --target {name}=VALUE compares the cost to reach a value")
     if not names:
         known = ", ".join(metrics)
         raise UserError(f"--metric {name}: no such metric{nearest(name, metrics)}; there are {known}")
@@ -104,6 +107,87 @@ AXES = {
     "gradients": "gradient_equivalents",
     "seconds": "train_seconds",
 }
+
+
+PROBE = "training_loss"  # the name of the diagnostic whose loss may be a target
+
+
+class TargetMetric(NamedTuple):
+    """A metric that may have a target: where its values are.
+
+    Attributes:
+        kind: of the records that have it; None: evaluations on the set that best values come from.
+        column: of the records.
+        label: of it.
+        records: what one of the records is called.
+        needs: what a run has none of that has no such records.
+        interval: the key that says how far the records are apart.
+    """
+
+    kind: str | None
+    column: str
+    label: str
+    records: str
+    needs: str
+    interval: str
+
+
+_PROBED = f"records of probe=[{PROBE}], which measures this loss"
+TARGETS = {
+    "top1": TargetMetric(None, "top1", "top-1 accuracy", "evaluation", "accuracy", "evaluate_every"),
+    "loss": TargetMetric(None, "loss", "loss", "evaluation", "evaluations", "evaluate_every"),
+    "train_loss": TargetMetric("train", "total", "batch loss", "training record", "training records", "log_every"),
+    "training_loss": TargetMetric("probe", "loss", "training loss", "measurement", _PROBED, f"probe.{PROBE}.every"),
+    "raw_training_loss": TargetMetric(
+        *("probe", "raw_loss", "raw training loss", "measurement"),
+        f"{_PROBED} of the weights themselves, with averaging",
+        f"probe.{PROBE}.every",
+    ),
+}  # what --target may be of
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value to which the cost is compared.
+
+    Attributes:
+        value: an accuracy in percent, to be reached from below, or a loss, from above.
+        metric: one of TARGETS.
+    """
+
+    value: float
+    metric: str = "top1"
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Reads an accuracy in percent, or METRIC=VALUE; UserError where it is none.
+
+        >>> str(Target.parse("97.5")), str(Target.parse("training_loss=0.00086"))
+        ('97.5 %', 'training loss 0.00086')
+        """
+        metric, is_named, number = text.rpartition("=")
+        metric = metric if is_named else "top1"
+        if metric not in TARGETS:
+            known = ", ".join(TARGETS)
+            raise UserError(f"--target {text}: {metric}: no such metric{nearest(metric, TARGETS)}; there are {known}")
+        try:
+            value = float(number.removesuffix("%") if metric == "top1" else number)
+        except ValueError:
+            value = nan
+        if metric == "top1" and not 0 < value <= 100:
+            raise UserError(f"--target {text}: must be an accuracy in percent, or a loss as loss=0.05")
+        if not isfinite(value):
+            raise UserError(f"--target {text}: must be a number, as {metric}=0.05")
+        return cls(value, metric)
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether it is reached from below."""
+        return self.metric == "top1"
+
+    def __str__(self) -> str:
+        """Returns the value with its unit, or behind the name of the loss."""
+        return f"{self.value:g} %" if self.metric == "top1" else f"{TARGETS[self.metric].label} {self.value:g}"
 
 
 def cost_form(axis: str) -> str:

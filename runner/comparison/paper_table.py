@@ -31,7 +31,7 @@ TEST_NAMES = {"paired": "a paired $t$-test", "Welch": "Welch's $t$-test"}
 
 def column_names(comparison: Comparison) -> list[str]:
     """Returns the names of the columns that a table may have."""
-    costs = [f"{axis}{TARGET}" for axis in AXES] if comparison.has_accuracies else []
+    costs = [f"{axis}{TARGET}" for axis in AXES] if comparison.target is not None else []
     return [*comparison.recorded, *TEST_COLUMNS, *costs, *COUNT_COLUMNS]
 
 
@@ -113,7 +113,7 @@ def column_header(comparison: Comparison, name: str) -> str:
     if name in comparison.metrics:
         return comparison.metrics[name].label
     if name.endswith(TARGET):
-        return f"{name.removesuffix(TARGET)} to {comparison.target:g} %"
+        return f"{name.removesuffix(TARGET)} to {comparison.target}"
     return (TEST_COLUMNS | COUNT_COLUMNS)[name]
 
 

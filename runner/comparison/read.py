@@ -14,8 +14,8 @@ from ..system.errors import UserError
 from ..system.files import plural, shown
 from .code_versions import code_obstacles, code_versions
 from .methods import Comparison, compare_methods, exclusion_reason
+from .records.thin_records import thin_records
 from .setting import last_change
-from .thin_records import thin_records
 from .tuning.chosen import final_value
 from .tuning.effort import add_effort, add_trials
 from .tuning.searches import read_searches

@@ -84,7 +84,7 @@ def write_comparison_report(
         tuned=tuned_text(comparison),
         boundary=boundary_note(comparison),
         searches=search_figures(comparison),
-        target=target_note(comparison, x_axis) if comparison.has_accuracies else "",
+        target=target_note(comparison, x_axis) if comparison.target is not None else "",
         bars=bars_text(comparison, x_axis),
         colours={m.label: styles[m.name][0] for m in comparison.methods},
         figures=figures,

@@ -147,12 +147,12 @@ def table_sections(comparison: Comparison, axes: Iterable[str], metrics: Iterabl
         axes: those of AXES for which the cost to reach the target is shown.
         metrics: those that have a column besides the tested one.
     """
-    axes = list(axes) if comparison.has_accuracies else []
+    axes = [] if comparison.target is None else list(axes)
     tested, known, recorded = comparison.metric, comparison.metrics, comparison.recorded
     others = [name for name in metrics if name != tested and name in recorded]
     results = ["method", "runs", "diverged", known[tested].label, "SD", MEAN_INTERVAL]
     results += TEST_HEADER
-    costs = ["method", *(f"{axis} to {comparison.target:g} %" for axis in axes), "tuning trials", "tuning gradients"]
+    costs = ["method", *(f"{axis} to {comparison.target}" for axis in axes), "tuning trials", "tuning gradients"]
     sections = [
         TableSection("Results", results, []),
         TableSection("Further metrics", ["method", *(known[name].label for name in others)], []),
@@ -200,7 +200,7 @@ def show_comparison(comparison: Comparison, x_axis: str, console: Console) -> No
         console.print(sample, soft_wrap=True, markup=False)
     if untested := untested_text(comparison):
         console.print(untested, soft_wrap=True, markup=False)
-    if comparison.has_accuracies:
+    if comparison.target is not None:
         console.print(f"{target_note(comparison, x_axis)}.", soft_wrap=True, markup=False)
     if any(m.diverged for m in comparison.methods):
         console.print(DIVERGED_RULE, soft_wrap=True)
@@ -242,7 +242,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     parts = ("mean", "std", "n", "low", "high")
     header = ["method", "label", "runs", "diverged", "seeds"]
     header += [f"{name}_{part}" for name in comparison.recorded for part in parts]
-    header += ["target", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
+    header += ["target", "target_metric", "reached", *(f"{axis}_to_target_{part}" for axis in AXES for part in parts)]
     header += ["tuning_trials", "tuning_gradients", "tested", *VERDICT_COLUMNS.values(), "test"]
     rows = []
     for m in comparison.methods:
@@ -252,7 +252,8 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         verdict = [getattr(v, part, "") for part in VERDICT_COLUMNS] + [v.kind if v else "baseline"]
         start = [m.name, m.label, len(m.runs), m.diverged, " ".join(map(str, m.seeds))]
         effort = [m.trial_count, m.trial_gradients]
-        row = [*start, *estimates, comparison.target, m.reached, *costs, *effort, comparison.metric, *verdict]
+        target = ["", ""] if comparison.target is None else [comparison.target.value, comparison.target.metric]
+        row = [*start, *estimates, *target, m.reached, *costs, *effort, comparison.metric, *verdict]
         rows.append(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
     columns = [(name, *cells) for name, *cells in zip(header, *rows, strict=True) if any(c != "" for c in cells)]
     with open(path, "w", encoding="utf-8", newline="") as file:

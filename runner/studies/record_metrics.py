@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..comparison.metrics import AXES
+from ..comparison.records.target_records import reaching
 from ..config.durations import Duration
 from ..config.forms.object_files import parse, require_keys
 from ..records.frames import Runs
@@ -115,8 +116,8 @@ def reducer(query: dict[str, Any], reduction: str) -> Callable[[pd.DataFrame], f
     level = parse(f"row: {reduction}", query[reduction], float)
 
     def first_reached(records: pd.DataFrame) -> float:
-        is_reached = records["number"] >= level if reduction == "reach" else records["number"] <= level
-        return records.loc[is_reached, AXES[axis]].iloc[0] if is_reached.any() else math.inf
+        reached = reaching(records, level, more_is_better=reduction == "reach")
+        return math.inf if reached.empty else reached[AXES[axis]].iloc[0]
 
     return first_reached
 

@@ -29,7 +29,7 @@ from ...reporting.style import (
 )
 from ..methods import Comparison, Method, has_single_runs, selected_metric
 from ..metrics import AXES
-from ..thin_records import CURVE_POINT, even_indices
+from ..records.thin_records import CURVE_POINT, even_indices
 from .target import UNITS, draw_target_costs
 
 SINGLE = "one run of each method"
@@ -95,8 +95,9 @@ def comparison_figures(comparison: Comparison, x_axis: str) -> Iterator[tuple[st
         if panels and not (name == "lr" and are_constant(panels)):
             figure = draw_curve_panels(panels, comparison.methods, x_axis, from_start=name != "end")
             yield name, f"{title} vs. {x_axis}", figure
-    if any(method.to_target[x_axis].n for method in comparison.methods):
-        title = f"{x_axis.capitalize()} to {comparison.target:g} % top-1 accuracy"
+    if comparison.target is not None and any(method.to_target[x_axis].n for method in comparison.methods):
+        accuracy = " top-1 accuracy" if comparison.target.more_is_better else ""
+        title = f"{x_axis.capitalize()} to {comparison.target}{accuracy}"
         yield "time_to_target", title, draw_target_costs(comparison, x_axis)
 
 

@@ -25,7 +25,7 @@ from ...reporting.style import (
 )
 from ..differences import configs_as_text
 from ..methods import Comparison, Method, has_single_runs
-from ..thin_records import EPOCH_FRACTIONS
+from ..records.thin_records import EPOCH_FRACTIONS
 from .point_labels import PointLabels, write_labels
 from .point_styles import RATE, PointStyle, point_legend, point_styles, rest_of_label
 

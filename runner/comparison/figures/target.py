@@ -1,4 +1,4 @@
-"""The cost to reach the target accuracy: what the numbers are, how exact they can be, and a bar for each method."""
+"""The cost to reach the target: what the numbers are, how exact they can be, and a bar for each method."""
 
 import textwrap
 
@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import method_styles
 from ...reporting.style import LINES, escape_math, new_figure, style_axes
-from ..methods import COST, Comparison, first_at_target, has_single_runs, selection_rows
-from ..metrics import AXES
+from ..methods import COST, Comparison, has_single_runs
+from ..metrics import AXES, TARGETS, Target
+from ..records.target_records import first_at_target, selection_kinds, target_rows
 from ..significance import MIN_SEEDS
 
 UNITS = {axis: axis for axis in AXES} | {"gradients": f"gradients ({COST})", "seconds": "training time (s)"}
@@ -17,20 +18,27 @@ HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of bars, i
 
 
 def evaluation_distance(comparison: Comparison, axis: str) -> float:
-    """Returns how far the evaluations that reached the target are from the ones before them, at most.
+    """Returns how far the records that reached the target are from the ones before them, at most.
 
     Args:
         comparison: the methods and their runs.
         axis: one of AXES, in whose unit the distance is.
     """
     column = AXES[axis]
-    reached = first_at_target(comparison.runs, comparison.target)[column]
+    runs, target = comparison.runs, target_of(comparison)
+    reached = first_at_target(runs, target)[column]
     if reached.empty:
         return 0.0
-    rows = selection_rows(comparison.runs)
+    rows = target_rows(runs.metrics, selection_kinds(runs), target.metric)
     rows = rows[rows["run"].isin(reached.index)]
     before = rows[rows[column] < rows["run"].map(reached)].groupby("run")[column].max()
     return float((reached - before.reindex(reached.index).fillna(reached)).max())
+
+
+def target_of(comparison: Comparison) -> Target:
+    """Returns the target of a comparison that has one."""
+    assert comparison.target is not None
+    return comparison.target
 
 
 def target_note(comparison: Comparison, axis: str) -> str:
@@ -42,9 +50,13 @@ def target_rule(comparison: Comparison, axis: str) -> str:
     """Returns what the cost to reach the target is."""
     rule = " (the highest that every run reached which did not diverge, rounded down)"
     rule = rule if comparison.has_usual_target else ""
+    target = target_of(comparison)
+    metric = TARGETS[target.metric]
+    place = f" on the {target_sets(comparison)} set" if metric.kind is None else ""
+    limit = "at least" if target.more_is_better else "at most"
     return (
-        f"{axis} to {comparison.target:g} %{rule}: until the first evaluation with at least this top-1 accuracy on the"
-        f" {target_sets(comparison)} set; mean over the runs that reached it"
+        f"{axis} to {target}{rule}: until the first {metric.records} with {limit} this {metric.label}{place}; mean over"
+        " the runs that reached it"
     )
 
 
@@ -65,20 +77,24 @@ def bars_text(comparison: Comparison, axis: str) -> str:
 
 def target_limits(comparison: Comparison, axis: str) -> str:
     """Returns how exact the cost to reach the target can be."""
-    return f"a run may fall below the target again; {distance_text(comparison, axis)}"
+    later = "fall below" if target_of(comparison).more_is_better else "rise above"
+    return f"a run may {later} the target again; {distance_text(comparison, axis)}"
 
 
 def distance_text(comparison: Comparison, axis: str) -> str:
-    """Returns how far evaluations are apart, or why that means nothing, and where it is too coarse for the costs."""
+    """Returns how far the records are apart, or why that means nothing, and where it is too coarse for the costs."""
     distance = evaluation_distance(comparison, axis)
     means = [method.to_target[axis].mean for method in comparison.methods if method.to_target[axis].n]
     if not means:
         return "no run reached it"
+    target = target_of(comparison)
+    metric = TARGETS[target.metric]
     if distance == 0:
-        return "the runs reached it at their first evaluation: give a higher --target"
-    text = f"evaluations are up to {distance:,.3g} {axis.removesuffix('s') if distance == 1 else axis} apart"
+        other = "higher" if target.more_is_better else "lower"
+        return f"the runs reached it at their first {metric.records}: give a {other} --target"
+    text = f"{metric.records}s are up to {distance:,.3g} {axis.removesuffix('s') if distance == 1 else axis} apart"
     if distance > COARSE * min(means):
-        text += ", too coarse to tell methods apart that differ by less: give a smaller evaluate_every"
+        text += f", too coarse to tell methods apart that differ by less: give a smaller {metric.interval}"
     return text
 
 
@@ -112,7 +128,11 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     axes.set_xlim(left=0)
     style_axes(axes)
     axes.grid(visible=False, axis="y")
-    label = f"{UNITS[axis]} to {comparison.target:g} % {target_sets(comparison)} top-1 accuracy"
+    target, sets = target_of(comparison), target_sets(comparison)
+    if target.more_is_better:
+        label = f"{UNITS[axis]} to {target} {sets} top-1 accuracy"
+    else:
+        label = f"{UNITS[axis]} to {f'{sets} ' if TARGETS[target.metric].kind is None else ''}{target}"
     beside = max(len(line) for name in names for line in name.splitlines())
     axes.set_xlabel("\n".join(textwrap.wrap(label, legend_width() - beside)))
     return figure

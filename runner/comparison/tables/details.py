@@ -12,8 +12,8 @@ BEST = (
     " means, not corrected for their number; p is corrected by Holm's method, * below 0.05."
 )
 IN_BOLD = (
-    "The table for papers has in bold the best and each that does not differ significantly from it; none where no method"
-    " differs."
+    "The table for papers has in bold the best and each that does not differ significantly from it; none where no"
+    " method differs."
 )
 RUNS = "Values of single runs; table.csv has the estimates with all digits."
 TRIALS = "Trials in their order, with the metric by which they were compared."

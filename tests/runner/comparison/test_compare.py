@@ -1,6 +1,7 @@
 """From synthetic runs, whose metrics are known, to a table and a verdict."""
 
 import csv
+import json
 import math
 import re
 import shutil
@@ -14,6 +15,8 @@ from helpers.comparisons import ADAM, SGD, methods
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.figures.curves import comparison_figures
+from trainopt.runner.comparison.figures.target import draw_target_costs
+from trainopt.runner.comparison.metrics import Target
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.table import show_comparison, write_csv
 from trainopt.runner.comparison.tables.text import conclusion_text
@@ -175,15 +178,73 @@ def test_the_way_to_a_target_is_counted_on_every_axis(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / f"a{seed}", seed, curve=[10.0, 50.0, 70.0, 90.0], hvps=5)
     made_up_run(tmp_path / "a2", 2, top1=60.0, curve=[10.0, 30.0, 50.0, 60.0], hvps=5)
-    _, found = methods(tmp_path, target=70.0)
+    _, found = methods(tmp_path, target=Target(70.0))
     (method,) = found.values()
     assert method.reached == 2
     means = {axis: e.mean for axis, e in method.to_target.items()}
     # a Hessian-vector product counts as two gradients
     assert means == {"steps": 20, "epochs": 2, "samples": 200, "gradients": 20 + 2 * 10, "seconds": 4}
     comparison, found = methods(tmp_path)
-    assert comparison.target == 60.0  # what all of them reached
+    assert comparison.target == Target(60.0)  # what all of them reached
     assert next(iter(found.values())).reached == 3
+
+
+def test_the_way_to_a_loss_is_counted_too(trainopt, two):
+    for run in sorted(two.iterdir()):  # a measurement after each training record, with half of its loss
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for row in [row for row in rows if row["kind"] == "train"]:
+            measured = {"kind": "probe", "probe": "training_loss", "loss": row["total"] / 2}
+            rows.append({key: row[key] for key in row if key not in ("total", "cross_entropy", "top1")} | measured)
+        rows.append({**rows[0], "kind": "probe", "probe": "another", "loss": 0.0})
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # evaluations: 1.1, 0.6, 0.43, 0.35, 0.3; training records: 3, 1.5, 1, 0.75
+    for metric, value, steps in (("loss", 0.45, 20), ("train_loss", 1.5, 20), ("training_loss", 0.5, 30)):
+        _, found = methods(two, target=Target(value, metric))
+        assert [(m.to_target["steps"].mean, m.reached) for m in found.values()] == [(steps, 4)] * 2
+    typed = ("compare", str(two), "--x", "steps", "--out", "out", "--target")
+    result = trainopt(*typed, "training_loss=0.5")
+    assert "steps to training loss 0.5: until the first measurement with at most this training loss; mean" in result.out
+    with open(two.parent / "out/table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["target"], row["target_metric"], row["steps_to_target_mean"]) for row in rows} == {
+        ("0.5", "training_loss", "30.0")
+    }
+    assert "Steps to training loss 0.5: until" in (two.parent / "out/table.tex").read_text()
+    titles = {
+        name: title for name, title, _ in comparison_figures(methods(two, target=Target(0.45, "loss"))[0], "steps")
+    }
+    assert titles["time_to_target"] == "Steps to loss 0.45"
+    label = draw_target_costs(methods(two, target=Target(0.45, "loss"))[0], "steps").axes[0].get_xlabel()
+    assert label == "steps to test loss 0.45"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("0.00086", "is an accuracy in percent, and guessing reaches 10 %; for a loss give --target loss=0.00086"),
+        ("loss=5%", "must be a number, as loss=0.05"),
+        ("200", "must be an accuracy in percent, or a loss as loss=0.05"),
+        ("los=1", "los: no such metric; did you mean loss?; there are top1, loss, train_loss, training_loss,"),
+        ("training_loss=1", "adam0 has no records of probe=[training_loss], which measures this loss"),
+    ],
+)
+def test_a_target_that_cannot_be_meant_is_refused(trainopt, two, target, message):
+    result = trainopt("compare", str(two), f"--target={target}")
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_an_accuracy_is_no_target_of_runs_without_one(tmp_path):
+    made_up_run(tmp_path / "a", summary={"final": {"loss": 0.3, "top1": None, "top5": None}, "best_top1": None})
+    rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("top1")
+    (tmp_path / "a/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"--target 90: is an accuracy in percent, and .*a has none"):
+        methods(tmp_path, target=Target(90.0))
+    assert methods(tmp_path)[0].target is None
+    assert methods(tmp_path, target=Target(0.45, "loss"))[0].methods[0].to_target["steps"].mean == 20
 
 
 def test_a_diverged_run_counts_as_one_that_knows_nothing(two):
@@ -198,7 +259,7 @@ def test_a_diverged_run_counts_as_one_that_knows_nothing(two):
         config={"optimizer.lr": 0.001},
         summary=nothing,
     )
-    _, found = methods(two, baseline="sgd", target=20.0)
+    _, found = methods(two, baseline="sgd", target=Target(20.0))
     adam = found["optimizer=adam"]
     assert adam.diverged == 1
     assert adam.estimates["final_top1"].mean == pytest.approx(np.mean([*ADAM[:3], 10.0]))

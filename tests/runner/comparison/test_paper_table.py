@@ -12,6 +12,7 @@ from scipy import stats
 from helpers.fixtures import made_up_run
 from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods
+from trainopt.runner.comparison.metrics import Target
 from trainopt.runner.comparison.paper_table import column_names, default_columns, paper_table, table_cells
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.setting import seeds_text
@@ -44,7 +45,7 @@ def rows_of(text):
 
 
 def test_a_line_has_the_mean_and_half_of_its_interval_and_the_test(three):
-    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=Target(91.0))
     rows = rows_of(paper_table(comparison, "steps", 7.0))
     assert list(rows) == ["Adam", "Muon", "SGD"]
     half = stats.t.interval(0.95, 3, np.mean(TOP1["sgd"]), stats.sem(TOP1["sgd"]))[1] - np.mean(TOP1["sgd"])
@@ -122,11 +123,19 @@ def test_the_caption_says_n_interval_test_and_correction(three):
     comparison = compare_methods(load_runs([three]), baseline="SGD")
     text = paper_table(comparison, "epochs", 5.5)
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
-    for said in ("$n = 4$", r"95\,\% interval", "a paired $t$-test", "Holm's correction for 2 tests", "none where no method differs"):
+    for said in (
+        "$n = 4$",
+        r"95\,\% interval",
+        "a paired $t$-test",
+        "Holm's correction for 2 tests",
+        "none where no method differs",
+    ):
         assert said in caption
     for folder in three.glob("*[23]"):
         shutil.rmtree(folder)
-    assert "Bold: the best mean of a metric, without a test." in paper_table(compare_methods(load_runs([three])), "epochs", 5.5)
+    assert "Bold: the best mean of a metric, without a test." in paper_table(
+        compare_methods(load_runs([three])), "epochs", 5.5
+    )
 
 
 def test_seeds_that_a_method_lacks_are_named(trainopt, three, tmp_path):
@@ -187,25 +196,25 @@ def test_labels_and_a_style_are_asked_for(trainopt, three, tmp_path):
 def test_how_coarse_evaluations_are_is_said(tmp_path):
     for seed in range(2):
         made_up_run(tmp_path / "a" / str(seed), seed, curve=[10.0, 80.0, 85.0, 90.0])
-    quick = compare_methods(load_runs([tmp_path / "a"]), target=80.0)
+    quick = compare_methods(load_runs([tmp_path / "a"]), target=Target(80.0))
     assert evaluation_distance(quick, "steps") == 10
     assert distance_text(quick, "steps").startswith("evaluations are up to 10 steps apart, too coarse")
-    late = compare_methods(load_runs([tmp_path / "a"]), target=90.0)
+    late = compare_methods(load_runs([tmp_path / "a"]), target=Target(90.0))
     assert "too coarse" in distance_text(late, "epochs")
     for seed in range(2):
         made_up_run(tmp_path / "b" / str(seed), seed, curve=[10.0 * n for n in range(1, 9)])
-    fine = compare_methods(load_runs([tmp_path / "b"]), target=70.0)
+    fine = compare_methods(load_runs([tmp_path / "b"]), target=Target(70.0))
     assert distance_text(fine, "epochs") == "evaluations are up to 1 epoch apart"
-    never = compare_methods(load_runs([tmp_path / "b"]), target=99.0)
+    never = compare_methods(load_runs([tmp_path / "b"]), target=Target(99.0))
     assert distance_text(never, "epochs") == "no run reached it"
-    at_once = compare_methods(load_runs([tmp_path / "b"]), target=5.0)
+    at_once = compare_methods(load_runs([tmp_path / "b"]), target=Target(10.0))
     assert distance_text(at_once, "steps").startswith("the runs reached it at their first evaluation")
 
 
 def test_no_interval_of_a_cost_is_longer_than_the_runs(tmp_path):
     for seed, curve in enumerate(([10.0, 80.0, 85.0, 90.0], [10.0, 20.0, 30.0, 80.0], [10.0, 20.0, 80.0, 81.0])):
         made_up_run(tmp_path / str(seed), seed, curve=curve)
-    (method,) = compare_methods(load_runs([tmp_path]), target=80.0).methods
+    (method,) = compare_methods(load_runs([tmp_path]), target=Target(80.0)).methods
     unlimited = stats.t.interval(0.95, 2, 20, stats.sem([10, 20, 30]))
     assert unlimited[1] > 30
     assert unlimited[0] < 0
@@ -223,7 +232,7 @@ def test_runs_without_accuracies_have_a_table_and_a_report(trainopt, tmp_path):
 
 
 def test_a_narrow_column_gets_the_columns_that_fit_and_the_names_of_the_others(three):
-    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=Target(91.0))
     wide, narrow = (paper_table(comparison, "steps", width) for width in (7.0, 3.3))
     assert list(rows_of(wide)["SGD"]) == ["method", *map(str, wide_heads(comparison))]
     assert r"\small\setlength" in wide
@@ -244,7 +253,7 @@ def wide_heads(comparison):
 def test_the_width_of_a_table_is_that_of_latex(three, tmp_path, layout):
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
-    comparison = compare_methods(load_runs([three]), baseline="SGD", target=91.0)
+    comparison = compare_methods(load_runs([three]), baseline="SGD", target=Target(91.0))
     for columns in (["final_top1"], default_columns(comparison, "steps"), column_names(comparison)):
         header, rows = table_cells(comparison, columns)
         text = latex(header, rows, "", "", layout=layout).partition(r"{!}{%")[2].rpartition("%\n}")[0].strip()
@@ -267,7 +276,7 @@ def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
     comparison = compare_methods(
         load_runs([three]),
         baseline="SGD",
-        target=91.0,
+        target=Target(91.0),
         renames=["optimizer=adam:A_d%a&m^$~\\{", "optimizer=muon:β₁, β₂, ε -1e-08"],
     )
     inches = float(width.removesuffix("in"))

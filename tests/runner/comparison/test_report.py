@@ -22,7 +22,7 @@ from trainopt.runner.comparison.figures.curves import (
 )
 from trainopt.runner.comparison.figures.target import UNITS
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
-from trainopt.runner.comparison.metrics import METRICS
+from trainopt.runner.comparison.metrics import METRICS, Target
 from trainopt.runner.comparison.report import shared_settings, write_comparison_report
 from trainopt.runner.comparison.table import table_sections
 from trainopt.runner.records.frames import load_runs
@@ -85,7 +85,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_runs(folder / "runs")
     write_run(folder / "runs" / "going-on", "sgd", 9, status="running")
-    comparison = compare_methods(load_runs([folder / "runs"], exclusion_reason), target=90.0)
+    comparison = compare_methods(load_runs([folder / "runs"], exclusion_reason), target=Target(90.0))
     comparison.obstacles.append("different data: data.size")
     figures = draw_comparison_figures(comparison, "epochs", folder)
     table = table_sections(comparison, ["epochs"], METRICS)
@@ -210,7 +210,7 @@ def test_a_run_that_ended_early_never_turns_the_axis_back(tmp_path):
 def test_what_is_not_there_is_not_drawn(tmp_path):
     for seed in range(2):
         write_run(tmp_path / "runs" / str(seed), "sgd", seed, evaluations=1)
-    comparison = compare_methods(load_runs([tmp_path / "runs"]), target=99.0)
+    comparison = compare_methods(load_runs([tmp_path / "runs"]), target=Target(99.0))
     figures = draw_comparison_figures(comparison, "steps", tmp_path / "out")
     assert [figure.name for figure in figures] == ["test_top1", "test_loss"]
     report = tmp_path / "report.html"

@@ -8,12 +8,12 @@ import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_runs
-from trainopt.runner.comparison import thin_records
 from trainopt.runner.comparison.figures.curves import method_curves
 from trainopt.runner.comparison.figures.target import evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
-from trainopt.runner.comparison.metrics import AXES
+from trainopt.runner.comparison.metrics import AXES, Target
 from trainopt.runner.comparison.read import read_comparison
+from trainopt.runner.comparison.records import thin_records
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def made_up_runs(folder, runs, evaluations):
         )
 
 
-@pytest.mark.parametrize("target", [None, 43.21])
+@pytest.mark.parametrize("target", [None, Target(43.21), Target(0.5, "loss"), Target(0.035, "train_loss")])
 def test_numbers_are_those_of_all_records(tmp_path, target):
     made_up_runs(tmp_path, 4, 151)
     thinned = read_comparison([tmp_path], target=target)

@@ -4,15 +4,14 @@ Of each kind of record POINTS stay for curves, evenly spread, as a curve in a fi
 numbers in tables and single points in figures come stay too, so that none of these depends on what is left out.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..reporting.style import running_mean
-from .methods import gradient_equivalents
-from .metrics import AXES
+from ...reporting.style import running_mean
+from ..metrics import AXES, Target
+from .target_records import TARGET_VALUE, gradient_equivalents, target_rows
 
 POINTS = 1000  # of a line at most: more cannot be told apart, and make the SVG large
 # the column that says whether a record is a point of curves, and its training values running means over all records
@@ -22,13 +21,13 @@ NOT_SMOOTHED = ("step", "epoch", "samples", "gradients", "hvps", "gradient_equiv
 TENTHS = [tenth / 10 for tenth in range(1001)]  # of a percent: the targets of `compare_methods` where none is set
 
 
-def thin_records(records: pd.DataFrame, best_on: str, target: float | None = None) -> pd.DataFrame:
+def thin_records(records: pd.DataFrame, best_on: str, target: Target | None = None) -> pd.DataFrame:
     """Returns the records of a run that its comparison needs; all of them, as they are, where no kind has over POINTS.
 
     Args:
         records: in their order.
         best_on: the kind of evaluation that best values come from.
-        target: accuracy in percent, besides TENTHS.
+        target: besides accuracies of TENTHS.
     """
     if len(records) <= POINTS:
         return records
@@ -38,8 +37,17 @@ def thin_records(records: pd.DataFrame, best_on: str, target: float | None = Non
         return records
     records = records.assign(gradient_equivalents=gradient_equivalents(records))
     even = np.concatenate([group[even_indices(len(group))] for group in groups])
-    evaluations = records[records["kind"] == best_on]
-    stay: list[Any] = [even, evaluations.index.to_numpy()[list(rows_of_costs(evaluations, target))]]
+    stay: list[Any] = [even]
+    if "top5" in records:
+        top5 = records.loc[records["kind"] == best_on, "top5"]
+        stay.append(top5.index[top5 == top5.max()][:1])
+    stay.append(rows_of_costs(target_rows(records, best_on, "top1"), TENTHS))
+    of_target = None
+    if target is not None:
+        rows = target_rows(records, best_on, target.metric)
+        of_target = rows["number"].reindex(records.index)
+        sign = 1 if target.more_is_better else -1
+        stay.append(rows_of_costs(rows.assign(number=sign * rows["number"]), [sign * target.value]))
     stay += [records.index[records["kind"] == "test"][-2:]]  # their difference is said
     stay += [[values.idxmax()] for axis in AXES.values() if len(values := records[axis].dropna().astype(float))]
     if {"C_K", "L_K"} <= set(records):
@@ -49,6 +57,8 @@ def thin_records(records: pd.DataFrame, best_on: str, target: float | None = Non
         sizes = records["batch_size"].dropna()
         stay += [[sizes.idxmin(), sizes.idxmax()]] if len(sizes) else []
     records = with_running_means(records).assign(**{CURVE_POINT: records.index.isin(even)})
+    if of_target is not None:
+        records[TARGET_VALUE] = of_target
     return records.loc[np.unique(np.concatenate(stay).astype(int))]
 
 
@@ -57,26 +67,25 @@ def even_indices(count: int) -> np.ndarray:
     return np.linspace(0, count - 1, POINTS).astype(int) if count > POINTS else np.arange(count)
 
 
-def rows_of_costs(evaluations: pd.DataFrame, target: float | None) -> Iterator[int]:
-    """Yields the indices of the evaluations from which best values and costs to reach a target are computed.
+def rows_of_costs(rows: pd.DataFrame, targets: list[float]) -> np.ndarray:
+    """Returns the labels of the records from which costs to reach targets are computed.
 
-    These are the first at each target, and on each axis the last before it, from which it is said how far evaluations
-    are apart.
+    These are the first at each target, and on each axis the last before it, from which it is said how far records are
+    apart.
+
+    Args:
+        rows: in their order, with a column `number`.
+        targets: that numbers reach from below, in ascending order.
     """
-    if "top5" in evaluations:
-        yield from np.flatnonzero(evaluations["top5"] == evaluations["top5"].max())[:1]
-    if "top1" not in evaluations:
-        return
-    top1 = pd.to_numeric(evaluations["top1"]).fillna(-np.inf)
-    targets = TENTHS if target is None else [*TENTHS, target]
-    first = np.unique(np.searchsorted(np.maximum.accumulate(top1), targets))
-    first = first[first < len(evaluations)]
-    yield from first
+    first = np.unique(np.searchsorted(np.maximum.accumulate(rows["number"].to_numpy(float)), targets))
+    first = first[first < len(rows)]
+    stay = [first]
     for axis in AXES.values():
-        values = evaluations[axis].to_numpy(float)
+        values = rows[axis].to_numpy(float)
         order = np.argsort(values, kind="stable")
         before = np.searchsorted(values[order], values[first]) - 1
-        yield from order[before[before >= 0]]
+        stay.append(order[before[before >= 0]])
+    return rows.index.to_numpy()[np.concatenate(stay)]
 
 
 def rows_of_trajectory(records: pd.DataFrame) -> np.ndarray:
