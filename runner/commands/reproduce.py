@@ -38,6 +38,11 @@ def parser() -> FlagParser:
     parser.add_argument(
         "--scale", default="smoke", metavar="smoke|small|paper", help="size of the runs; default: smoke"
     )
+    parser.add_argument(
+        "--only",
+        metavar="SWEEP,SWEEP",
+        help="run these sweeps of a study, as --dry-run lists them, and those that they need; also as 'mlp_*'",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be run and what it costs; run nothing")
     out = Path("outputs/studies")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the reports; default: {out}")
@@ -96,7 +101,12 @@ def make_plans(options: Namespace) -> list[StudyPlan]:
         pass  # here an error is one of the command, later of a study
     names = [word for word in options.studies if "=" not in word]
     studies = select_studies(names, options.config_dir, options.scale)
-    return [StudyPlan(s, options.scale, options.out / s.name / options.scale, composer, launcher) for s in studies]
+    plans = [StudyPlan(s, options.scale, options.out / s.name / options.scale, composer, launcher) for s in studies]
+    if options.only:
+        if len(plans) > 1:
+            raise UserError(f"--only {options.only}: names sweeps of one study; give one study")
+        plans[0].select(options.only.split(","))
+    return plans
 
 
 def select_studies(names: list[str], folders: Sequence[Path], scale: str) -> list[Study]:

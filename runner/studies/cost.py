@@ -16,13 +16,15 @@ Cost = dict[str, Fraction]  # by unit
 def show_plan(plan: StudyPlan, console: Console) -> None:
     """Prints what will be run, and what it costs."""
     scale, name = plan.scale, plan.study.name
-    minutes = "" if scale.minutes is None else f"; about {scale.minutes:g} min"
+    selected = [sweep for sweep in plan.sweeps.values() if not sweep.is_left_out]
+    has_time = scale.minutes is not None and len(selected) == len(plan.sweeps)
+    minutes = f"; about {scale.minutes:g} min" if has_time else ""
     print_line(console, f"{name}: {plan.study.title} ({plan.study.source})")
     print_line(console, f"{plan.scale_name}: {scale.about}{minutes}; in {plan.folder}")
     table = plain_table("sweep", "runs", "done", "each", "total")
     runs, done, total = 0, 0, Cost()
     states = expected_not_run(plan)
-    for sweep in plan.sweeps.values():
+    for sweep in selected:
         ended = sum(job.state in ENDED for job in sweep.job_statuses())
         each, cost = sweep_cost(sweep.jobs)
         more = "+" * sweep.grows
@@ -30,7 +32,7 @@ def show_plan(plan: StudyPlan, console: Console) -> None:
         table.add_row(label, f"{len(sweep.jobs)}{more}", str(ended), each, cost_text(cost) + more)
         runs, done = runs + len(sweep.jobs), done + ended
         total = {unit: total.get(unit, Fraction(0)) + cost.get(unit, 0) for unit in {**total, **cost}}
-    more = "+" * any(sweep.grows for sweep in plan.sweeps.values())
+    more = "+" * any(sweep.grows for sweep in selected)
     table.add_row("total", f"{runs}{more}", str(done), "", f"{cost_text(total)}{more}")
     print_table(console, table)
     if more:

@@ -5,13 +5,16 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ..config.data_files import is_below, missing
+from ..config.forms.object_files import reject_unknown
 from ..config.options import CONF, NO_GROUPS, SPACES, shipped
 from ..config.overrides import split_override
 from ..config.quoting import literal
@@ -24,6 +27,7 @@ from .schema import Study, StudySweep
 
 PLAN_CACHE = "plan.json"  # the composed jobs, in the folder of a study at a scale
 UNQUOTED = re.compile(r"[\w/.+@%: -]*")  # may stand in quotes and without, in a value
+LEFT_OUT = "left out by --only"  # why a sweep is not run
 RESERVED = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra.launcher")  # keys that no study may set
 
 
@@ -59,6 +63,7 @@ class PlannedSweep:
         grows: whether its command adds jobs, as a search does.
         missing_files: a line for each data set or file that it needs and that does not exist.
         is_complete: of a sweep that grows, whether its command has ended.
+        is_left_out: whether it is not to be run, as `StudyPlan.select` says.
     """
 
     name: str
@@ -69,6 +74,7 @@ class PlannedSweep:
     grows: bool = False
     missing_files: list[str] = field(default_factory=list)
     is_complete: bool = False
+    is_left_out: bool = False
 
     def job_statuses(self) -> list[JobStatus]:
         """Returns the state of each planned job; jobs of earlier versions of the study are left out."""
@@ -91,6 +97,8 @@ class PlannedSweep:
         Args:
             states: of other sweeps, by name.
         """
+        if self.is_left_out:
+            return LEFT_OUT
         reasons = list(self.missing_files)
         for name in self.after:
             if name in states and states[name].state != "done":
@@ -158,6 +166,22 @@ class StudyPlan:
                 self._add_jobs(planned, cached.get(name, {}))
                 self.sweeps[name] = planned
         self._find_missing_files()
+
+    def select(self, patterns: Sequence[str]) -> None:
+        """Leaves out the sweeps that are neither named nor needed by one that is; UserError for a name of none.
+
+        Args:
+            patterns: names of sweeps, in which `*`, `?` and `[…]` stand for what they do in a shell.
+        """
+        named = []
+        for pattern in patterns:
+            matching = [name for name in self.sweeps if fnmatchcase(name, pattern)]
+            reject_unknown("--only ", [] if matching else [pattern], self.sweeps, f"no such sweep at {self.scale_name}")
+            named += matching
+        for sweep in reversed(self.sweeps.values()):  # what a sweep needs stands before it
+            sweep.is_left_out = sweep.name not in named
+            if not sweep.is_left_out:
+                named += sweep.after
 
     def command(self, sweep: PlannedSweep) -> list[str]:
         """Returns the arguments of `trainopt` that run a sweep; a single job is run without workers."""

@@ -49,6 +49,47 @@ def test_the_plan_says_what_is_run_and_what_it_costs_and_writes_nothing(trainopt
     assert not (tmp_path / "outputs").exists()
 
 
+def test_the_plan_has_the_sweeps_that_are_named_and_those_that_they_need(trainopt, study):
+    study()
+    command = ("reproduce", "tiny", *OURS, "--dry-run", "--only")
+    assert row(trainopt(*command, "sec*").out, "total")[1] == "3"  # the second needs the first
+    result = trainopt(*command, "first")
+    assert row(result.out, "total")[:3] == ["total", "1", "0"]
+    assert "not run: second: left out by --only" in result.out
+    assert "about 2 min" not in result.out
+
+
+@pytest.mark.slow
+def test_sweeps_that_are_left_out_are_not_run_and_keep_their_results(trainopt, study, tmp_path):
+    study()
+    command = ("reproduce", "tiny", *OURS)
+    apart = ["not_run", "not part of scale smoke"]
+    others = {"other": apart, "behind": apart}
+    assert trainopt(*command, "--only", "first").code == 0
+    assert states(tmp_path) == {"first": ["done", None], "second": ["not_run", "left out by --only"], **others}
+    assert trainopt(*command).code == 0
+    before = times(tmp_path / "outputs/studies/tiny/smoke/sweeps")
+    assert "tiny: nothing is left to run" in trainopt(*command, "--only", "first").out
+    assert states(tmp_path) == {"first": ["done", None], "second": ["done", None], **others}
+    assert times(tmp_path / "outputs/studies/tiny/smoke/sweeps") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("tiny", "--only", "firs"), "--only firs: no such sweep at smoke; did you mean first?"),
+        (("tiny", "--only", "other"), "--only other: no such sweep at smoke; there are first, second"),
+        (("tiny", "again", "--only", "first"), "--only first: names sweeps of one study; give one study"),
+    ],
+)
+def test_sweeps_that_do_not_exist_cannot_be_run_alone(trainopt, study, words, message):
+    study()
+    study("again")
+    result = trainopt("reproduce", *words, *OURS, "--dry-run")
+    assert result.code == 2
+    assert message in result.err
+
+
 @pytest.mark.slow
 def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
     study()
