@@ -46,7 +46,7 @@ def test_a_run_made_longer_is_the_run_that_was_so_long(trained, tmp_path, line):
     longer = {"duration=2epochs": "duration=4epochs", "duration=42steps": "duration=60steps"}[former]
     whole, parts = trained(*typed, longer, name="whole"), trained(*typed, name="parts")
     assert resumed(parts, longer) == ""
-    check_same_run(parts, whole, made_longer=True)
+    check_same_run(parts, whole)
     assert fingerprint(read_config(parts)[0]) == fingerprint(read_config(whole)[0]) == summary(parts)["fingerprint"]
     assert train_run(parts, *typed, longer) == 0  # shows the result
     with pytest.raises(UserError, match="holds a run with another configuration: duration"):
@@ -89,7 +89,7 @@ def test_more_patience_lets_a_run_go_on(trained, tmp_path):
     assert "has no steps to come: no improvement" in resumed(parts, "duration=20epochs")
     assert "might have ended" in resumed(parts, "early_stopping.patience=1")
     assert resumed(parts, "early_stopping.patience=4") == ""
-    check_same_run(parts, trained(*typed, "early_stopping.patience=4", name="whole"), made_longer=True)
+    check_same_run(parts, trained(*typed, "early_stopping.patience=4", name="whole"))
 
 
 REFUSED = {
@@ -153,7 +153,7 @@ def test_a_schedule_as_long_as_the_run_was_may_be_fixed(trained):
     assert resumed(parts, "duration=3epochs", "schedule.over=2epochs") == ""
     note = "note: the learning rate is 0 from 2epochs to the end of the run, 3epochs: the weights stay as they are"
     assert note in (parts / "log.txt").read_text()
-    check_same_run(parts, trained(*typed, "duration=3epochs", "schedule.over=2epochs", name="whole"), made_longer=True)
+    check_same_run(parts, trained(*typed, "duration=3epochs", "schedule.over=2epochs", name="whole"))
 
 
 def test_killed_between_its_files_the_same_command_goes_on(trained, monkeypatch):
@@ -164,7 +164,7 @@ def test_killed_between_its_files_the_same_command_goes_on(trained, monkeypatch)
             resumed(folder, "duration=3epochs")
     assert summary(folder)["status"] == "interrupted"
     assert resumed(folder, "duration=3epochs") == ""
-    check_same_run(folder, trained(*SHORT.split(), "duration=3epochs", name="whole"), made_longer=True)
+    check_same_run(folder, trained(*SHORT.split(), "duration=3epochs", name="whole"))
 
 
 @pytest.mark.slow
