@@ -163,8 +163,8 @@ def test_versions_of_files_that_differ_among_runs():
         index=["one", "two", "three", "old", "without"],
     )
     versions = code_versions(environments)
-    assert versions["code.a.py"].isna().tolist() == [False] * 3 + [True] * 2  # no value, which names a method
-    assert method_name(["code.a.py"], configs_as_text(versions)["code.a.py"][3:4]) == ""
+    assert versions["code.a.py"].isna().tolist() == [False] * 3 + [True] * 2
+    assert method_name(["code.a.py"], configs_as_text(versions)["code.a.py"][3:4]) == "without code.a.py"
     assert versions.fillna("").to_dict("list") == {"code.a.py": ["1", "2", "1+2", "", ""]}
     assert code_obstacles(versions) == ["different code: a.py is 1 in one; 2 in two; 1+2 in three"]
 
