@@ -12,6 +12,7 @@ from .networks.mlp import MLP
 from .networks.plain_convnet import PlainConvNet
 from .networks.resnet import ResNet
 from .networks.transformer import Transformer
+from .outputs import output_failure
 from .test_functions import FUNCTIONS, Problem
 from .timm_network import small_image_network, timm_network
 from .weights import DamagedFile, WeightsError, load_weights, safe_load
@@ -31,6 +32,7 @@ __all__ = [
     "WeightsError",
     "input_failure",
     "load_weights",
+    "output_failure",
     "safe_load",
     "small_image_network",
     "smallest_input",

@@ -24,7 +24,7 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, ...], largest: in
         largest: the largest side that is tried, beside the network's default.
 
     Raises:
-        ValueError: no such size works; the message is the network's own for the largest.
+        ValueError: no such size works; it has the network's message for the images as they are.
     """
     channels, height, width = image_shape
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -34,7 +34,8 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, ...], largest: in
     stages = getattr(network, "feature_info", None) or [{}]
     reduction = max((stage.get("reduction", 1) for stage in stages if isinstance(stage, dict)), default=1)
     trial = copy.deepcopy(network).train()
-    if min(height, width) >= reduction and _failure(trial, channels, height, width) is None:
+    first = _failure(trial, channels, height, width) if min(height, width) >= reduction else ""
+    if first is None:
         return None
     least, step, failure = max(min(height, width), reduction), max(reduction, STEP), ""
     default = (config.get("input_size") or [0])[-1]
@@ -46,7 +47,8 @@ def smallest_input(network: nn.Module, image_shape: tuple[int, ...], largest: in
             break
         low = high + 1
     if failure:
-        raise ValueError(f"the network takes no images of {channels} channels ({failure})")
+        shape = [channels, height, width]
+        raise ValueError(f"the network takes no images of shape {shape}, nor larger ones ({first or failure})")
     if low < high and _failure(trial, channels, high + 1, high + 1) is not None:
         return high
     while low < high:

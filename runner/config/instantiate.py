@@ -84,6 +84,10 @@ def checked_arguments(
     """
     target = find(node, section)
     parameters = parameters_of(target, node["_target_"], section)
+    for name, parameter in list(parameters.items())[:positional]:
+        if isinstance(parameter.default, int | float | str):
+            first = "the parameters of the network" if section == "optimizer" else "the outputs and targets"
+            raise UserError(f"{section}: {node['_target_']} takes {name} first, must take {first} first")
     names = list(parameters)[positional:]
     keys = [str(k) for k in node if not str(k).startswith("_") and (k not in common or k in names)]
     objects = {key: value for key, value in offered.items() if key in names}

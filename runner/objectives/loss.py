@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any
 
@@ -162,6 +162,10 @@ class OwnLoss(Loss):
             loss = self(outputs.detach().requires_grad_(), targets)
         if not loss.requires_grad:
             raise NoLoss("returns a loss without its graph; compute it from the outputs without detach, item or numpy")
+        with torch.random.fork_rng(devices=[]):
+            twice = self._computed(deepcopy(self.function), torch.cat([outputs] * 2), torch.cat([targets] * 2))
+        if loss != 0 and twice.dim() == 0 and torch.isclose(twice, 2 * loss, rtol=1e-4):
+            raise NoLoss("sums over a batch; return its mean, or the loss of each sample")
         self.gives_samples = self._computed(self._unreduced, outputs, targets).dim() > 0
 
     def _computed(self, function: Callable[..., Any], outputs: Tensor, targets: Tensor) -> Tensor:

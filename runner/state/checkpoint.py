@@ -81,8 +81,9 @@ def check_state(optimizer: Optimizer) -> None:
 
 
 def numbers(optimizer: Optimizer) -> dict[str, float]:
-    """Returns the numbers among the attributes of an optimizer."""
-    return {name: value for name, value in vars(optimizer).items() if isinstance(value, int | float)}
+    """Returns the numbers among the attributes of an optimizer, without the one that schedulers of torch set."""
+    values = vars(optimizer).items()
+    return {name: value for name, value in values if isinstance(value, int | float) and name != "_opt_called"}
 
 
 def unsaved(optimizer: Optimizer, before: Mapping[str, float]) -> list[str]:

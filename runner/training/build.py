@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from trainopt.data import (
     Source,
     TorchDatasets,
 )
-from trainopt.models import input_failure, smallest_input
+from trainopt.models import input_failure, output_failure, smallest_input
 from trainopt.optimizers import Optimizer, Regularizer, Schedule, parameter_groups
 from trainopt.optimizers.libraries.trial import tried
 
@@ -51,7 +50,7 @@ from ..state.run import Probe, Run
 from ..system.device import choose_device, set_numerics
 from ..system.errors import UserError, one_line
 from .batch_control import read_reference
-from .closure import CALLING
+from .closure import check_step
 from .compatibility import check_data, check_run, check_takes_inputs
 from .graphs.choice import check_graphs
 from .graphs.compilation import compiled
@@ -152,6 +151,7 @@ def build_problem(
     check_data(config, data, network)
     size = resized_to(config, data, network)
     input_shape = shape_of_inputs(data, size)
+    check_outputs(config, data, network, input_shape)
     network = split_network(config, network, input_shape)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)
@@ -279,6 +279,17 @@ def resized_to(config: DictConfig, data: DataSet, network: nn.Module) -> int | N
     return size
 
 
+def check_outputs(config: DictConfig, data: DataSet, network: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuses a network of the user's whose outputs cannot be trained on the data."""
+    is_own = not config.model["_target_"].startswith("trainopt.") and not returns_loss(network)
+    if is_own and config.model.trainable == "all":
+        is_ours = config.objective["_target_"].startswith("trainopt.")  # and needs an output for each class
+        has_classes = is_ours and not getattr(network, "targets_are_inputs", False)
+        failure = output_failure(network, input_shape, data.num_classes if has_classes else None, data.input_dtype)
+        if failure is not None:
+            raise UserError(f"model: the network {failure}")
+
+
 def build_optimizer(config: DictConfig, network: nn.Module, notes: list[str]) -> Optimizer:
     """Builds the optimizer of the network's trained parameters, in groups where the configuration has any."""
     choices: Any = OmegaConf.to_container(config.parameter_groups)
@@ -321,18 +332,6 @@ def create_optimizer(config: DictConfig, network: nn.Module, groups: list[dict[s
         return tried(create, groups)
     except ValueError as error:
         raise UserError(f"optimizer: {one_line(error)}") from error
-
-
-def check_step(optimizer: Any) -> None:
-    """Refuses an optimizer whose method `step` takes no closure."""
-    step = getattr(optimizer, "step", None)
-    try:
-        if callable(step):
-            signature(step).bind(None)
-    except TypeError as error:
-        raise UserError(f"optimizer: {type(optimizer).__name__}.step takes no closure ({error}); {CALLING}") from error
-    except ValueError:  # a signature that Python cannot tell
-        return
 
 
 def check_group(group: dict[str, Any], optimizer: Any) -> None:

@@ -1,7 +1,8 @@
 """The loss of a batch, as an optimizer asks for it."""
 
+from inspect import signature, unwrap
 from math import nan
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,9 +11,25 @@ from trainopt.data import Batch
 
 from ..state.objective import Output
 from ..state.run import Run
+from ..system.errors import UserError
 from .divergence import Diverged, FiniteCheck
 
 CALLING = "begin step(self, closure) with: with torch.enable_grad(): loss = closure()"
+
+
+def check_step(optimizer: Any) -> None:
+    """Refuses an optimizer whose class has no method `step`, or one that takes no closure."""
+    name, step = type(optimizer).__name__, getattr(optimizer, "step", None)
+    if not callable(step):
+        return
+    if unwrap(getattr(step, "__func__", step)) is unwrap(torch.optim.Optimizer.step):
+        raise UserError(f"optimizer: {name} has no method step; {CALLING}")
+    try:
+        signature(step).bind(None)
+    except TypeError as error:
+        raise UserError(f"optimizer: {name}.step takes no closure ({error}); {CALLING}") from error
+    except ValueError:  # a signature that Python cannot tell
+        return
 
 
 class TrainingClosure:

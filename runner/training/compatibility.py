@@ -79,7 +79,9 @@ def check_time(config: DictConfig, run: Run) -> None:
 
 def batching_follows_duration(batching: Batching) -> bool:
     """Returns whether sizes or repeats of batches depend on the duration of the run."""
-    return takes_duration(type(batching)) if batching.follows_duration is None else batching.follows_duration
+    if batching.follows_duration is not None:
+        return batching.follows_duration
+    return not {"duration", "levels"}.isdisjoint(signature(type(batching)).parameters)
 
 
 def check_change(change: Change, run: Run, state: dict[str, Any], folder: Path) -> None:
@@ -151,11 +153,6 @@ def follow_evaluations(run: Run) -> list[str]:
     ]
 
 
-def takes_duration(cls: type) -> bool:
-    """Returns whether a class takes the duration of a run, or what is a fraction of it."""
-    return not {"duration", "levels"}.isdisjoint(signature(cls).parameters)
-
-
 def check_loss_and_metrics(config: DictConfig, run: Run) -> None:
     """Refuses a loss or a metric that does not take the outputs and targets, by those of some test samples."""
     if run.objective.returns_loss or not is_tried(run.objective.loss, run.metrics):
@@ -181,6 +178,8 @@ def calls_loss_function(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
 
 def check_data(config: DictConfig, data: DataSet, network: nn.Module) -> None:
     """Refuses data for a test function, no data for another network, and keys about images for a function."""
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model: {config.model['_target_']} returns a {type(network).__name__}, must be an nn.Module")
     is_function, is_empty = returns_loss(network), isinstance(data, NoData)
     if is_empty and not is_function:
         raise UserError("data=none: the network needs data; give data=digits or another set, or model=function")

@@ -25,6 +25,10 @@ def absolute(outputs, targets, power=1.0):
     return ((outputs - targets).abs() ** power).mean(1)
 
 
+def summed(outputs, targets):
+    return F.cross_entropy(outputs, targets, reduction="sum")
+
+
 def detached(outputs, targets):
     return F.cross_entropy(outputs.detach(), targets)
 
@@ -136,6 +140,7 @@ def test_rows_of_the_fisher_probe_are_gradients_of_the_square_loss():
             [f"objective._target_={__name__}.number"],
             "number must return a tensor, a scalar or (B,), and returns float",
         ),
+        ([f"objective._target_={__name__}.summed"], "summed sums over a batch; return its mean, or the loss of each"),
         ([f"objective._target_={__name__}.detached"], "detached returns a loss without its graph; compute it from"),
         (["objective._target_=torch.nn.SmoothL1Loss"], "torch.nn.SmoothL1Loss does not take the outputs and targets"),
         (

@@ -3,8 +3,10 @@
 import json
 import random
 
+import pytest
 import torch
 
+from helpers.cli import refusal
 from helpers.runs import rows, same_weights, summary
 
 
@@ -143,6 +145,34 @@ def test_an_optimizer_whose_step_takes_no_closure_is_refused(trainopt, monkeypat
     assert "optimizer: Alone.step takes no closure (too many positional arguments); begin step(self, clos" in result.err
 
 
+class Unmoved(torch.optim.Optimizer):
+    """An optimizer without a step."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+
+class Unbound(torch.optim.SGD):
+    """An optimizer that is not given the parameters."""
+
+    def __init__(self, lr=0.1):
+        super().__init__([], lr)
+
+
+@pytest.mark.parametrize(
+    ("cls", "line"),
+    [
+        (Unmoved, "optimizer: Unmoved has no method step; begin step(self, closure) with: "),
+        (Unbound, "Unbound takes lr first, must take the parameters of the network first"),
+    ],
+)
+def test_an_optimizer_with_another_interface_is_refused(monkeypatch, cls, line):
+    import helpers.fixtures
+
+    monkeypatch.setattr(helpers.fixtures, cls.__name__, cls, raising=False)
+    assert line in refusal("model=mlp", f"optimizer._target_=helpers.fixtures.{cls.__name__}")
+
+
 class Forgetful(torch.optim.SGD):
     """An optimizer whose momentum and number of steps are no part of its state."""
 
@@ -156,6 +186,10 @@ class Forgetful(torch.optim.SGD):
         for p, total in zip(self.param_groups[0]["params"], self.sums, strict=True):
             p.data.sub_(total, alpha=0.01)
         return loss
+
+
+class Keeping(torch.optim.SGD):
+    """An optimizer of the user's with no other state than that of its class."""
 
 
 def test_values_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
@@ -173,6 +207,9 @@ def test_values_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, mon
     out = trainopt(*run, "optimizer._target_=helpers.fixtures.Forgetful").out
     assert " ".join(out.split()).count("note: Forgetful has values in sums, count, which checkpoints do not hold") == 1
     assert "which checkpoints do not hold" not in trainopt(*run, "optimizer._target_=torch.optim.LBFGS").out
+    monkeypatch.setattr(helpers.fixtures, "Keeping", Keeping, raising=False)
+    out = trainopt(*run, "optimizer._target_=helpers.fixtures.Keeping", "schedule=cosine").out
+    assert "which checkpoints do not hold" not in out  # schedulers of torch set an attribute
 
 
 class Holder(torch.optim.SGD):
