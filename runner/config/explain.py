@@ -264,7 +264,10 @@ def _unknown(key: str, value: str, choices: dict[str, Any], overrides: list[str]
     if of_section and name:
         return unknown_key(key, of_section, value)
     right = hint(key, value) or hint(group) or held_by(key, known, vocabulary)
-    similar = nearest(key, [*vocabulary.groups, *known])
+    if name == "_target_":  # which every group has
+        similar = nearest(group, vocabulary.groups).replace("?", "._target_?")
+    else:
+        similar = nearest(key, [*vocabulary.groups, *known])
     return f"{key}: unknown key{right or similar or '; trainopt --help shows all keys and groups'}"
 
 

@@ -165,6 +165,7 @@ CASES = [
     ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:N"),
     ("optimizer._target_=nowhere.Adam", "optimizer._target_=nowhere.Adam: cannot be imported"),
     ("batching._target_=abc", "batching._target_=abc: is no class or function"),
+    ("optimzer._target_=mine.Mine", "optimzer._target_: unknown key; did you mean optimizer._target_?"),
     ("batching._target_=Mine", "a class or function is typed with its module, as mine.Mine of mine.py"),
     (
         "optimizer._target_=torch.optim.Adagrad optimizer.betas=1",
