@@ -254,9 +254,9 @@ def _is_outdated(folder: Path, fingerprint: str | None, planned: str | None) -> 
     """Returns whether a folder holds another run than the plan has.
 
     A duration as 2epoch is 2epochs now: a run and its plan of different versions may differ in that. So the
-    configuration is read where the fingerprints differ, which takes longer.
+    configuration is read where the fingerprints differ, which takes longer; and where it was changed after the run.
     """
-    if None in (fingerprint, planned) or fingerprint == planned:
+    if None in (fingerprint, planned) or (fingerprint == planned and not _was_edited(folder)):
         return False
     try:
         config = read_config(folder)[0]
@@ -275,6 +275,14 @@ def _state(status: str | None, has_begun: bool, is_outdated: bool, alive: bool) 
     if status in ("failed", "paused", "pruned"):
         return status
     return "interrupted" if has_begun else "missing"
+
+
+def _was_edited(folder: Path) -> bool:
+    """Returns whether the configuration of a run is younger than its summary, which is written after it."""
+    try:
+        return (folder / CONFIG).stat().st_mtime_ns > (folder / SUMMARY).stat().st_mtime_ns
+    except OSError:  # one is not there
+        return False
 
 
 def _header(folder: Path) -> dict[str, str]:

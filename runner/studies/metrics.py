@@ -203,7 +203,9 @@ class MetricReader:
         runs = self.runs_by_seed(sweeps, where, is_done)
         if not runs:
             known = filter(None, (*reasons.values(), *(self.sweeps[sweep].reason for sweep in sweeps)))
-            return MetricResult({}, unavailable="; ".join(known) or f"{plural(missing, 'run')}{incomplete}")
+            return MetricResult(
+                {}, unavailable="; ".join(dict.fromkeys(known)) or f"{plural(missing, 'run')}{incomplete}"
+            )
         versions = self.code_versions.loc[[*runs.values()]].dropna(axis=1, how="all")
         if not versions.empty:
             return MetricResult({}, unavailable="; ".join(code_obstacles(self.code_versions[versions.columns])))

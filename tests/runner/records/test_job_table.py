@@ -57,6 +57,19 @@ def test_a_run_and_a_plan_that_write_the_same_duration_differently_are_of_the_sa
     assert read_job_table(tmp_path)[0].state == "outdated"
 
 
+def test_a_configuration_that_was_edited_after_the_run_is_another(tmp_path):
+    config = prepared("model=mlp")[0]
+    mark = fingerprint(config)
+    assert state_of(tmp_path, config, mark, mark) == "done"
+    path = tmp_path / "a/run.yaml"
+    written = (tmp_path / "a/summary.json").stat().st_mtime
+    os.utime(path, (written + 1, written + 1))  # as a copy may be
+    assert read_job_table(tmp_path)[0].state == "done"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    os.utime(path, (written + 1, written + 1))
+    assert read_job_table(tmp_path)[0].state == "outdated"
+
+
 def test_a_run_has_the_name_of_its_folder(tmp_path, monkeypatch):
     made_up_run(tmp_path / "run", 0)
     monkeypatch.chdir(tmp_path / "run")
