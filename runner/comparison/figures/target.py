@@ -85,10 +85,12 @@ def distance_text(comparison: Comparison, axis: str) -> str:
     """Returns how far the records are apart, or why that means nothing, and where it is too coarse for the costs."""
     distance = evaluation_distance(comparison, axis)
     means = [method.to_target[axis].mean for method in comparison.methods if method.to_target[axis].n]
-    if not means:
-        return "no run reached it"
-    target = target_of(comparison)
+    runs, target = comparison.runs, target_of(comparison)
     metric = TARGETS[target.metric]
+    if not means:
+        values = target_rows(runs.metrics, selection_kinds(runs), target.metric)["number"]
+        best = f"highest is {values.max():.4g}" if target.more_is_better else f"lowest is {values.min():.4g}"
+        return f"no run reached it: the {best}"
     if distance == 0:
         other = "higher" if target.more_is_better else "lower"
         return f"the runs reached it at their first {metric.records}: give a {other} --target"

@@ -48,6 +48,7 @@ def thin_records(records: pd.DataFrame, best_on: str, target: Target | None = No
         of_target = rows["number"].reindex(records.index)
         sign = 1 if target.more_is_better else -1
         stay.append(rows_of_costs(rows.assign(number=sign * rows["number"]), [sign * target.value]))
+        stay += [[(sign * rows["number"]).idxmax()]] if len(rows) else []
     stay += [records.index[records["kind"] == "test"][-2:]]  # their difference is said
     stay += [[values.idxmax()] for axis in AXES.values() if len(values := records[axis].dropna().astype(float))]
     if {"C_K", "L_K"} <= set(records):

@@ -9,7 +9,7 @@ import pytest
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_runs
 from trainopt.runner.comparison.figures.curves import method_curves
-from trainopt.runner.comparison.figures.target import evaluation_distance
+from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.metrics import AXES, Target
 from trainopt.runner.comparison.read import read_comparison
@@ -56,6 +56,15 @@ def test_numbers_are_those_of_all_records(tmp_path, target):
             for one, other in zip(*(list(by_method.values()) for by_method in curves), strict=True):
                 np.testing.assert_array_equal(one.mean, other.mean)
                 np.testing.assert_array_equal(one.x, other.x)
+
+
+@pytest.mark.parametrize("target", [Target(100.0), Target(1e-4, "loss"), Target(1e-9, "train_loss")])
+def test_what_was_reached_at_best_is_that_of_all_records(tmp_path, target):
+    made_up_runs(tmp_path, 2, 151)
+    full = compare_methods(load_runs([tmp_path], exclusion_reason), target=target)
+    text = distance_text(full, "steps")
+    assert text.startswith("no run reached it: the ")
+    assert distance_text(read_comparison([tmp_path], target=target), "steps") == text
 
 
 @pytest.mark.slow
