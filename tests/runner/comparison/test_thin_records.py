@@ -4,16 +4,18 @@ import gc
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_runs
 from trainopt.runner.comparison.figures.curves import method_curves
-from trainopt.runner.comparison.figures.target import distance_text, evaluation_distance
+from trainopt.runner.comparison.figures.target import evaluation_distance
 from trainopt.runner.comparison.methods import compare_methods, exclusion_reason
 from trainopt.runner.comparison.metrics import AXES, Target
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.records import thin_records
+from trainopt.runner.comparison.records.target_records import TARGET_VALUE
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +60,13 @@ def test_numbers_are_those_of_all_records(tmp_path, target):
                 np.testing.assert_array_equal(one.x, other.x)
 
 
-@pytest.mark.parametrize("target", [Target(100.0), Target(1e-4, "loss"), Target(1e-9, "train_loss")])
-def test_what_was_reached_at_best_is_that_of_all_records(tmp_path, target):
-    made_up_runs(tmp_path, 2, 151)
-    full = compare_methods(load_runs([tmp_path], exclusion_reason), target=target)
-    text = distance_text(full, "steps")
-    assert text.startswith("no run reached it: the ")
-    assert distance_text(read_comparison([tmp_path], target=target), "steps") == text
+def test_the_best_value_stays_where_the_target_is_not_reached():
+    steps = np.arange(1, 3001)
+    counts = dict.fromkeys(("step", "epoch", "samples", "gradients", "train_seconds"), steps) | {"hvps": 0}
+    records = pd.DataFrame({"kind": "train", **counts, "total": np.where(steps == 1502, 0.5, 1.0)})
+    thinned = thin_records.thin_records(records, "test", Target(1e-3, "train_loss"))
+    assert len(thinned) < len(records)
+    assert thinned[TARGET_VALUE].min() == 0.5
 
 
 @pytest.mark.slow
