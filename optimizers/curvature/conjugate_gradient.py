@@ -105,7 +105,7 @@ def conjugate_gradient_in_metric(
     Args:
         product: gets d, M d and A d, (n,) each, and returns what writes A d / unit whenever d and M d have changed.
         metric: gets r and M r, and returns what writes M r whenever r has changed.
-        b: (n,).
+        b: (n,); it is overwritten.
         max_iter: the largest number of iterations.
         tol: as in `conjugate_gradient`, with norms in the inner product.
         relative: likewise.
@@ -114,7 +114,7 @@ def conjugate_gradient_in_metric(
     Returns:
         x, M x and a CGInfo.
     """
-    r, Mr = b.clone(), torch.empty_like(b)
+    r, Mr = b, torch.empty_like(b)
     measure = metric(r, Mr)
 
     def square() -> float:

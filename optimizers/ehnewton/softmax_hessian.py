@@ -76,7 +76,7 @@ class LinearSoftmax:
 
     def metric(self, vector: Tensor, result: Tensor) -> Callable[[], None]:
         """Returns what writes the metric of coordinates, both of one dimension, whenever these have changed."""
-        by_block = self._by_block(unflatten(vector, self.gradient), unflatten(result, self.gradient))
+        by_block = by_owner(self._blocks, unflatten(vector, self.gradient), unflatten(result, self.gradient))
 
         def write() -> None:
             for block, parts, metrics in by_block:
@@ -92,7 +92,7 @@ class LinearSoftmax:
             metric: of them.
             result: where they are written.
         """
-        by_block = self._by_block(*(unflatten(v, self.gradient) for v in (vector, metric, result)))
+        by_block = by_owner(self._blocks, *(unflatten(v, self.gradient) for v in (vector, metric, result)))
 
         def write() -> None:
             for block, parts, metrics, results in by_block:
@@ -103,7 +103,7 @@ class LinearSoftmax:
     def metrics_of_gradient(self) -> list[Tensor]:
         """Returns the metric of the gradient, in parts."""
         result = [torch.empty_like(g) for g in self.gradient]
-        for block, parts, metrics in self._by_block(self.gradient, result):
+        for block, parts, metrics in by_owner(self._blocks, self.gradient, result):
             block.write_metric(parts, metrics)
         return result
 
@@ -114,19 +114,16 @@ class LinearSoftmax:
             vectors: the coordinates of v, in parts.
             metrics: of them.
         """
-        return sum(block.quadratic_form(*parts) for block, *parts in self._by_block(vectors, metrics))
+        return sum(block.quadratic_form(*parts) for block, *parts in by_owner(self._blocks, vectors, metrics))
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns vectors in coordinates as vectors by parameter."""
-        return {p: v for block, parts in self._by_block(vectors) for p, v in block.to_parameters(parts).items()}
+        return {p: v for block, parts in by_owner(self._blocks, vectors) for p, v in block.to_parameters(parts).items()}
 
     def add_to_parameters(self, vectors: Sequence[Tensor], factors: Sequence[float]) -> None:
         """Adds vectors in coordinates to the parameters, each part times its factor (all of a weight: the same)."""
-        for block, parts, of_parts in self._by_block(vectors, factors):
+        for block, parts, of_parts in by_owner(self._blocks, vectors, factors):
             block.add_to_parameters(parts, of_parts)
-
-    def _by_block(self, *vectors: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return by_owner(self._blocks, *vectors)
 
 
 class _Block(ABC):

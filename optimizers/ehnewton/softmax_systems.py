@@ -44,9 +44,9 @@ class BiasSystem:
         """Returns H v."""
         return (self._diagonal * vector).sub_(self._scaled.t() @ (self._P @ vector))
 
-    def quadratic_form(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Returns v H v, a scalar."""
-        return vectors[0].dot(self.matvec_flat(vectors[0]))
+    def quadratic_form_later(self, vectors: Sequence[Tensor], free_graph: bool = False) -> Callable[[], Tensor]:
+        """Returns what returns v H v, a scalar."""
+        return lambda: vectors[0].dot(self.matvec_flat(vectors[0]))
 
     def to_parameters(self, vectors: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         """Returns a vector by parameter."""
@@ -122,10 +122,9 @@ def solve_in_span(
     if info.reason == "not_finite" and info.iterations == 0:
         raise FloatingPointError(NOT_FINITE)
     found, metrics = unflatten(p, parts), unflatten(Mp, parts)
-    slope = sum(inner_products(parts, metrics))
+    squares, slope = inner_products(found, metrics), sum(inner_products(parts, metrics))
     is_fallback = not slope <= -threshold
     if is_fallback:
-        found, metrics = [-g for g in parts], [-m for m in system.metrics_of_gradient()]
-        slope = sum(inner_products(parts, metrics))
-    squares = inner_products(found, metrics)
+        found, squares = [-g for g in parts], inner_products(parts, system.metrics_of_gradient())
+        slope = -sum(squares)
     return Solution.of(found, info)._replace(slope=slope, is_fallback=is_fallback, squares=squares)

@@ -43,7 +43,7 @@ from .subspace import damping_gram, minimize_in_subspace
 DEVICES = ("cuda",)  # types of devices on which a step computes with numbers there, and reads few
 SMALLEST_DAMPING = 1e-5  # that K-FAC's factors have beside tau, which may be 0 (eta of Martens and Grosse 2015)
 
-System = Curvature | BiasSystem
+System = Curvature | BiasSystem | LinearSoftmax
 
 
 class Step:
@@ -143,7 +143,7 @@ class Step:
         Raises:
             FloatingPointError: g.p or a curvature is not finite, or too large for its type; no weights were changed.
         """
-        systems: Sequence[System | LinearSoftmax] = self.closed_form
+        systems: Sequence[System] = self.closed_form
         if self.curvature is not None:
             by_parameter = self.options["blocks"] == "parameter"
             systems = [self.curvature.block(i) for i in range(len(self.params))] if by_parameter else [self.curvature]
@@ -174,7 +174,7 @@ class Step:
         elif not math.isfinite(value):
             raise FloatingPointError(message.format(float(value)))
 
-    def _begin(self, system: System | LinearSoftmax, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
+    def _begin(self, system: System, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
         """Returns what returns the solution of a system."""
         if is_one_iteration(self.options):
             return self._solve_by_one_iteration(system, groups)
@@ -184,7 +184,7 @@ class Step:
             return lambda: solution
         return partial(self._solve, system, groups)
 
-    def _solve(self, system: System, groups: list[dict[str, Any]]) -> Solution:
+    def _solve(self, system: Curvature | BiasSystem, groups: list[dict[str, Any]]) -> Solution:
         options, parts = self.options, system.like
         b = flatten(system.gradient).neg_()
         if not self.is_guarded and not self.has_subspace:
@@ -226,9 +226,7 @@ class Step:
             slope = choose(is_fallback, -number(b.dot(plain), self.on_device), slope)
         return found._replace(p=unflatten(p, parts), slope=slope, is_fallback=is_fallback)
 
-    def _solve_by_one_iteration(
-        self, system: System | LinearSoftmax, groups: list[dict[str, Any]]
-    ) -> Callable[[], Solution]:
+    def _solve_by_one_iteration(self, system: System, groups: list[dict[str, Any]]) -> Callable[[], Solution]:
         """Returns what returns the first iterate of conjugate gradients, -(g.d / d.(H + tau I)d) d with d = M^-1 g.
 
         Where the step's length follows from the model in a subspace, it is -d.
@@ -254,10 +252,8 @@ class Step:
             self.cost = choose(is_converged, self.cost, cost)
             if isinstance(system, LinearSoftmax):
                 form = partial(system.quadratic_form, d, metrics)
-            elif isinstance(system, Curvature):
-                form = system.quadratic_form_later(d, self.frees_graph)
             else:
-                form = partial(system.quadratic_form, d)
+                form = system.quadratic_form_later(d, self.frees_graph)
         if not self.is_guarded and not self.has_subspace:
             system.gradient = []
 
@@ -364,8 +360,7 @@ class Step:
             factor = guard.move(self.curvature, float(self.loss), change, self.groups)
             self.cost += guard.cost
         elif self.closed_form:
-            rates = [float(group["lr"]) for group in self.groups]
-            for system, *parts in by_owner(self.closed_form, change, rates):
+            for system, *parts in by_owner(self.closed_form, change, [float(group["lr"]) for group in self.groups]):
                 system.add_to_parameters(*parts)
         elif change:
             torch._foreach_add_(self.params, change)
