@@ -175,9 +175,14 @@ class StudyPlan:
         """
         named = []
         for pattern in patterns:
-            matching = [name for name in self.sweeps if fnmatchcase(name, pattern)]
-            reject_unknown("--only ", [] if matching else [pattern], self.sweeps, f"no such sweep at {self.scale_name}")
-            named += matching
+            matching = [name for name in self.study.sweeps if fnmatchcase(name, pattern)]
+            here = [name for name in matching if name in self.sweeps]
+            problem = f"no such sweep at scale {self.scale_name}"
+            if matching and not here:
+                scales = [s for s in self.study.scales if any(s in self.study.sweeps[name].typed for name in matching)]
+                raise UserError(f"--only {pattern}: {problem}, only at {' and '.join(scales)}")
+            reject_unknown("--only ", [] if here else [pattern], self.sweeps, problem)
+            named += here
         for sweep in reversed(self.sweeps.values()):  # what a sweep needs stands before it
             sweep.is_left_out = sweep.name not in named
             if not sweep.is_left_out:

@@ -77,8 +77,9 @@ def test_sweeps_that_are_left_out_are_not_run_and_keep_their_results(trainopt, s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("tiny", "--only", "firs"), "--only firs: no such sweep at smoke; did you mean first?"),
-        (("tiny", "--only", "other"), "--only other: no such sweep at smoke; there are first, second"),
+        (("tiny", "--only", "firs"), "--only firs: no such sweep at scale smoke; did you mean first?"),
+        (("tiny", "--only", "x"), "--only x: no such sweep at scale smoke; there are first, second"),
+        (("tiny", "--only", "oth*"), "--only oth*: no such sweep at scale smoke, only at small"),
         (("tiny", "again", "--only", "first"), "--only first: names sweeps of one study; give one study"),
     ],
 )
