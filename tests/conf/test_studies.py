@@ -21,6 +21,8 @@ def test_a_study_says_what_it_is_and_has_a_smallest_scale(name):
     assert STUDIES[name].read_text().startswith("#")
     assert study.scales["smoke"].minutes is not None
     assert not study.scales["smoke"].data  # it runs anywhere
+    texts = [claim.text for claim in study.claims]
+    assert sorted(set(texts)) == sorted(texts)  # the command prints them without their numbers
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MANY.get(n, ())) for n in STUDIES])
