@@ -53,7 +53,9 @@ def check_columns(comparison: Comparison, columns: Sequence[str]) -> None:
     known = column_names(comparison)
     for name in columns:
         if name not in known:
-            raise UserError(f"--columns {name}: no such column{nearest(name, known)}; there are {', '.join(known)}")
+            raise UserError(
+                f"--columns {name}: no such column{nearest(name, known) or ';'} there are {', '.join(known)}"
+            )
 
 
 def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence[str] = ()) -> str:

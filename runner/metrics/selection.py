@@ -47,9 +47,8 @@ def select(metrics: Mapping[str, Metric], name: str | None) -> Selection:
     owner = owner_of(name, metrics)
     known = ", ".join([*directed, LOSS])
     if owner is None:
-        raise UserError(
-            f"selection_metric={name}: the run has no such metric{nearest(name, [*metrics, LOSS])}; known are {known}"
-        )
+        hint = nearest(name, [*metrics, LOSS]) or ";"
+        raise UserError(f"selection_metric={name}: the run has no such metric{hint} known are {known}")
     direction = metrics[owner].higher_is_better
     if direction is None:
         raise UserError(

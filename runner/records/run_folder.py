@@ -20,7 +20,7 @@ from ..config.options import YamlLoader
 from ..config.renamed import with_first_names, with_new_names
 from ..config.validate import leaves
 from ..provenance.user_code import changed_files
-from ..system.errors import DIVERGED, MissingModule, UserError, reason
+from ..system.errors import DIVERGED, MissingModule, UserError, continued, reason
 from ..system.files import read_json, write_json
 from ..system.lock import is_being_written
 
@@ -196,10 +196,11 @@ def missing_code_explained(folder: Path) -> Iterator[None]:
         for record in read_json(folder / ENVIRONMENT).get("code", ()):
             if record["folder"] and error.package in (name.partition(".")[0] for name in record["modules"]):
                 source, files = record["folder"], ", ".join(record["files"])
-                raise UserError(
-                    f"{error}; the run imported it from {source} ({files}): give the command in that folder, or after"
+                origin = (
+                    f"the run imported it from {source} ({files}): give the command in that folder, or after"
                     f" export PYTHONPATH={shlex.quote(source)}; where the code has moved, name its new folder"
-                ) from error
+                )
+                raise UserError(continued(error, origin)) from error
         raise
 
 

@@ -88,7 +88,8 @@ def parse_rename(text: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
     pairs = name_parts(name)
     if not any(pairs.items() <= name_parts(other).items() for other in names):
         known = list(dict.fromkeys(part for other in names for part in other.split()))
-        raise UserError(f"--rename {text}: no method has {name}{nearest(name, known)}; there are {'; '.join(names)}")
+        hint = nearest(name, known) or ";"
+        raise UserError(f"--rename {text}: no method has {name}{hint} there are {'; '.join(names)}")
     return pairs, label.strip()
 
 

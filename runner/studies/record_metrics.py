@@ -37,8 +37,9 @@ def summary_values(runs: Runs, selected: dict[int, str], column: Any) -> dict[in
     """
     if column not in runs.summaries:
         known = [name for name in runs.summaries if pd.api.types.is_numeric_dtype(runs.summaries[name])]
+        hint = nearest(str(column), known) or ";"
         raise UserError(
-            f"value: {column}: no such value in summary.json{nearest(str(column), known)}; there are, among others,"
+            f"value: {column}: no such value in summary.json{hint} there are, among others,"
             " final.top1, final.loss, best_top1.value, lowest_loss.value, train_seconds"
         )
     numbers = pd.to_numeric(runs.summaries.loc[list(selected.values()), column], errors="coerce")
@@ -74,7 +75,7 @@ def record_values(runs: Runs, selected: dict[int, str], query: dict[str, Any]) -
         known = [str(name) for name in records if name not in ("kind", "run")]
         raise UserError(
             f"row: column: {column}: records of kind {query['kind']} have no such column"
-            f"{nearest(str(column), known)}; there are {', '.join(known)}"
+            f"{nearest(str(column), known) or ';'} there are {', '.join(known)}"
         )
     reduce, has_position = reducer(query, reduction), None
     if reduction == "at":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.options import CONF, Vocabulary, option_content
 from ..config.run_names import as_typed, option_choices
 from ..records.job_table import ENDED, job_statuses
-from ..system.errors import USER_ERROR, UserError
+from ..system.errors import USER_ERROR, UserError, continued
 from ..system.hydra_compat import parse_overrides
 from ..system.isolation import run_isolated
 
@@ -71,8 +71,9 @@ def check_imports(config: DictConfig, setup: Sequence[str] | None = None) -> Non
                 raise
             if not setup:
                 line = "cluster.setup=['export PYTHONPATH=FOLDER'] says where nodes find a module that is only there"
-                raise UserError(f"{error}; {line}") from error
-            print(f"note: {error}; cluster.setup must make it known to the tasks", file=sys.stderr)
+                raise UserError(continued(error, line)) from error
+            line = "cluster.setup must make it known to the tasks"
+            print(f"note: {continued(error, line)}", file=sys.stderr)
 
 
 def classes_of(config: DictConfig) -> list[tuple[str, str]]:

@@ -79,6 +79,15 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {tails[matches[0]]}?" if matches else ""
 
 
+def continued(message: object, more: str) -> str:
+    """Returns a message with one more part; no semicolon follows a question.
+
+    >>> continued("no module mine", "it is in src"), continued("no module mne; did you mean mine?", "it is in src")
+    ('no module mine; it is in src', 'no module mne; did you mean mine? it is in src')
+    """
+    return f"{message}{'' if str(message).endswith('?') else ';'} {more}"
+
+
 def one_line(text: object) -> str:
     """Folds a message to one line.
 

@@ -73,9 +73,10 @@ def job_names(sweep: Path, typed: list[str]) -> set[str]:
         name = str(path.relative_to(sweep.resolve())) if sweep.resolve() in path.parents else text
         job = next((job for job in (text, name, by_label.get(text)) if job in planned), None)
         if job is None:
+            hint = nearest(text, [*planned, *by_label]) or ";"
             raise UserError(
-                f"cancel: {text}: is no job of {shown(sweep)}{nearest(text, [*planned, *by_label])}; write the name of"
-                " its folder, or in quotes what trainopt status shows"
+                f"cancel: {text}: is no job of {shown(sweep)}{hint} write the name of its folder, or in quotes what"
+                " trainopt status shows"
             )
         names.add(job)
     return names

@@ -136,8 +136,8 @@ def reject_unknown(prefix: str, names: Iterable[Any], known: Collection[str], pr
     """
     for name in names:
         if name not in known:
-            hint = nearest(str(name), known)
-            raise UserError(f"{prefix}{name}: {problem}{hint}; there are {', '.join(map(str, known))}")
+            hint = nearest(str(name), known) or ";"
+            raise UserError(f"{prefix}{name}: {problem}{hint} there are {', '.join(map(str, known))}")
 
 
 def require_keys(source: str, query: dict[str, Any], required: Sequence[str], optional: Sequence[str] = ()) -> None:

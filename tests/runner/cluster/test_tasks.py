@@ -211,7 +211,8 @@ def test_one_job_is_cancelled_by_its_name_its_folder_or_what_status_shows(
     asked = f"[ -e {tmp_path}/cancelled ] || {{ {line_of(path, ArrayTaskID='1')}; {line_of(both)}; }}"
     scancel = f'echo "$@" >> {tmp_path}/cancelled'
     use_programs(monkeypatch, tmp_path / "bin", squeue=asked, scancel=scancel)
-    assert "is no job of sweep" in trainopt("cancel", "sweep", "e").err
+    assert "is no job of sweep; write the name of its folder" in trainopt("cancel", "sweep", "e").err
+    assert "did you mean a=[d]? write the name of its folder" in trainopt("cancel", "sweep", "a=[d").err
     assert "task 7_0 has also b; name these too" in trainopt("cancel", "sweep", "a").err
     assert not (tmp_path / "cancelled").exists()
     (sweep / "d").mkdir()

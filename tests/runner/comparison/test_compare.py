@@ -224,7 +224,7 @@ def test_the_way_to_a_loss_is_counted_too(trainopt, two):
         ("0.00086", "is an accuracy in percent, and guessing reaches 10 %; for a loss give --target loss=0.00086"),
         ("loss=5%", "must be a number, as loss=0.05"),
         ("200", "must be an accuracy in percent, or a loss as loss=0.05"),
-        ("los=1", "los: no such metric; did you mean loss?; there are top1, loss, train_loss, training_loss,"),
+        ("los=1", "los: no such metric; did you mean loss? there are top1, loss, train_loss, training_loss,"),
         ("training_loss=1", "adam0 has no records of probe=[training_loss], which measures this loss"),
     ],
 )

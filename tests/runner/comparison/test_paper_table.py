@@ -171,7 +171,7 @@ def test_columns_are_chosen_and_unknown_ones_refused(trainopt, three, tmp_path):
     assert r"method & $n$ & $p$ & final loss \\" in text
     result = trainopt("compare", str(three), "--columns", "final_los", "--out", "none")
     assert result.code == 2
-    assert "--columns final_los: no such column; did you mean final_loss?; there are final_top1" in result.err
+    assert "--columns final_los: no such column; did you mean final_loss? there are final_top1" in result.err
     assert not (tmp_path / "none").exists()
 
 

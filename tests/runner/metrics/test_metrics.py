@@ -101,7 +101,7 @@ def test_the_selection_is_top1_or_the_first_metric_with_a_direction():
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
-        (["selection_metric=top7"], "selection_metric=top7: the run has no such metric; did you mean top5?; known are"),
+        (["selection_metric=top7"], "selection_metric=top7: the run has no such metric; did you mean top5? known are"),
         (["metric=[confusion_matrix]", "selection_metric=confusion_matrix"], "does not say whether higher is better"),
         (
             [MISTAKES, "selection_metric=mistakes_by_class"],

@@ -124,7 +124,7 @@ def test_labels_are_those_of_papers():
     ("rename", "message"),
     [
         ("adam", "must be NAME:LABEL, as optimizer=adam:Adam"),
-        ("optimizer=adm:A", "no method has optimizer=adm; did you mean optimizer=adam"),
+        ("optimizer=adm:A", "no method has optimizer=adm; did you mean optimizer=adam. there are "),
         ("optimizer=adam:SGD", "several methods would be called SGD"),
     ],
 )

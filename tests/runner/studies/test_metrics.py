@@ -209,7 +209,7 @@ ROW = {"kind": "test", "column": "top1", "take": "last"}
         (
             {"optimizer": "sgd"},
             {"value": "final.top"},
-            "final.top: no such value in summary.json; .* final.top1",
+            "final.top: no such value in summary.json; did you mean final.top.. there are, among others, final.top1",
         ),
         ({"optimizer": "sgd"}, {"value": "status"}, "value: status: is not a number"),
         ({"optimizer": "sgd"}, {"row": "test"}, "row: must be keys and values, and is test"),
@@ -221,7 +221,7 @@ ROW = {"kind": "test", "column": "top1", "take": "last"}
         (
             {"optimizer": "sgd"},
             {"row": {**ROW, "column": "top"}},
-            "row: column: top: records of kind test have no such column; did",
+            "row: column: top: records of kind test have no such column; did you mean top5. there are",
         ),
         ({"optimizer": "sgd"}, {"row": {**ROW, "take": "median"}}, "row: take: must be one of last, first"),
         ({"optimizer": "sgd"}, {"row": {**ROW, "reach": 80}}, "row: must have one of .* and has take, reach"),

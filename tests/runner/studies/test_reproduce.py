@@ -187,8 +187,8 @@ def test_a_mistake_in_one_study_costs_no_run_of_another(trainopt, study, tmp_pat
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["tinny"], "tinny: no such study; did you mean tiny?; there are"),
-        (["tiny", "--scale", "smal"], "--scale smal: no such scale; did you mean small?; there are smoke, small"),
+        (["tinny"], "tinny: no such study; did you mean tiny? there are"),
+        (["tiny", "--scale", "smal"], "--scale smal: no such scale; did you mean small? there are smoke, small"),
         (["tiny", "--scale", "paper"], "tiny: has no scale paper; there are smoke, small"),
         (["tiny", "--launcher", "joblibb"], "hydra/launcher=joblibb: no such option; did you mean joblib?"),
         (["tiny", "hydra.launcher.n_job=2"], "hydra.launcher.n_job"),

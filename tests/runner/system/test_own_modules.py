@@ -57,6 +57,9 @@ def test_a_command_in_another_folder_says_from_where_the_run_imported_its_code(t
         assert "there is no module mine, neither in the working directory nor among" in result.err
         assert f"; the run imported it from {source} (mine.py): give the command in that folder" in result.err
         assert f"export PYTHONPATH='{source}'; where the code has moved, name its new folder" in result.err
+    (tmp_path / "elsewhere" / "my_mine.py").write_text(MINE)
+    again = trainopt("evaluate", str(source / "outputs/one"))
+    assert "did you mean my_mine? the run imported it from" in again.err
     assert "imported it from" not in trainopt(*RUN, "optimizer._target_=mine.Halved", "run.name=two").err
 
 
