@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from trainopt.runner.cluster.steps import free_port
 
+T = TypeVar("T")
 CPUS = 4  # of the node, for SLURM; the machine may have fewer
 MEMORY_MIB = 4000
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+WAIT_SECONDS = 300.0  # a machine with other work on it may need minutes until tasks run
 # debug: the default partition; high: its jobs take the place of those of debug, which are queued again.
 # cred_expire: without it a task that was queued again starts after two minutes.
 CONFIG = """\
@@ -145,12 +148,13 @@ def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def wait_until(is_true: Callable[[], object], seconds: float) -> None:
-    """Waits until something is true; fails after a number of seconds."""
+def wait_until(value_of: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
+    """Waits until a value is true, and returns it; fails after a number of seconds."""
     until = time.monotonic() + seconds
-    while not is_true():
+    while not (value := value_of()):
         assert time.monotonic() < until, f"not within {seconds:.0f} s"
         time.sleep(0.25)
+    return value
 
 
 def skip_without_slurm() -> None:
