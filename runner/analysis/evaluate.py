@@ -80,8 +80,8 @@ def evaluate_sets(run: Run, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {kind: run.evaluate(kind) for kind in kinds}
 
 
-def warn_of_other_records(folder: Path, step: int, results: dict[str, dict[str, Any]]) -> None:
-    """Warns where the run recorded other values at a step than its weights now give.
+def other_records(folder: Path, step: int, results: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a line for each evaluation set at which the run recorded other values than its weights now give.
 
     Args:
         folder: the run's.
@@ -91,7 +91,8 @@ def warn_of_other_records(folder: Path, step: int, results: dict[str, dict[str, 
     try:
         records = {record["kind"]: record for record in read_metrics(folder, *results) if record["step"] == step}
     except (OSError, ValueError):
-        return
+        return []
+    lines = []
     for kind, record in records.items():
         differing = [
             f"{name} {record[name]:.4g} instead of {value:.4g}"
@@ -101,8 +102,8 @@ def warn_of_other_records(folder: Path, step: int, results: dict[str, dict[str, 
             and not math.isclose(value, record[name], **NEAR)
         ]
         if differing:
-            print(
-                f"warning: {shown(folder)}: its record of step {step}, {kind}, has {', '.join(differing)}:"
-                " code, data or versions have changed since, or the record has",
-                file=sys.stderr,
+            lines.append(
+                f"{shown(folder)}: its record of step {step}, {kind}, has {', '.join(differing)}:"
+                " code, data or versions have changed since, or the record has"
             )
+    return lines

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..records.run_folder import read_config, wait_until_begun
 from ..system.display import Display, metric_form, plain_table
-from ..system.errors import UserError
+from ..system.errors import FAILED, UserError
 from ..system.files import json_text
 from ..system.flags import FlagParser, existing_path
 
@@ -73,12 +73,13 @@ def command(arguments: list[str], debug: bool) -> int:
         from ..analysis.follow import follow
 
         return follow(run, options.checkpoint, options.device)
-    evaluate_run(run, options.checkpoint, options.device, options.json)
-    return 0
+    return evaluate_run(run, options.checkpoint, options.device, options.json)
 
 
-def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: bool = False) -> None:
-    """Evaluates a checkpoint of a run and prints its losses and metrics.
+def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: bool = False) -> int:
+    """Evaluates a checkpoint of a run and prints its losses and metrics; returns the exit code.
+
+    It is 1 if the run's records have other values, or the run's files do not agree.
 
     Args:
         folder: the run's.
@@ -91,8 +92,8 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         evaluate_sets,
         evaluation_errors_explained,
         load_weights,
+        other_records,
         rebuild_run,
-        warn_of_other_records,
     )
     from ..records.checkpoint_files import holds_average
     from ..records.frames import load_folders
@@ -104,21 +105,26 @@ def evaluate_run(folder: Path, which: str, device: str | None = None, as_json: b
         run = rebuild_run(folder, device, display)
         load_weights(run, state, path)
         rows = evaluate_sets(run, run.evaluation_sets)
-    warn_of_other_records(folder, run.progress.step, rows)
-    for line in load_folders([folder]).inconsistencies.values():
+    contradictions = [
+        *other_records(folder, run.progress.step, rows),
+        *load_folders([folder]).inconsistencies.values(),
+    ]
+    for line in contradictions:
         print(f"warning: {line}", file=sys.stderr)
+    code = FAILED if contradictions else 0
     step = f"step {run.progress.step}{', averaged weights' if holds_average(state) else ''}"
     images = {kind: len(source) for kind, source in run.evaluation_sets.items()}
     if as_json:
         sets = {kind: {"samples": images[kind], **as_lists(row)} for kind, row in rows.items()}
         print(json_text({"checkpoint": path.name, "step": run.progress.step, "sets": sets}), end="")
-        return
+        return code
     if run.objective.returns_loss:
         (row,) = rows.values()
         point = f" at theta = {row['theta']}" if "theta" in row else ""
         display.say(f"{path.name}, {step}: value {row['loss']:.6g}{point}")
-        return
+        return code
     show_evaluation(f"{path.name}, {step}", images, rows, display)
+    return code
 
 
 def as_lists(row: dict[str, Any]) -> dict[str, Any]:

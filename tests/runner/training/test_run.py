@@ -204,13 +204,13 @@ def test_evaluate_gives_the_figures_of_the_run(trainopt, tmp_path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"selected": content["selected"] | {"top1": 99.5}}))
     other = trainopt("evaluate", "outputs/a")
-    assert other.out == result.out
+    assert (other.code, other.out) == (1, result.out)
     assert "outputs/a has other values in summary.json than in metrics.jsonl: selected test top1 99.5 and " in other.err
     records = tmp_path / "outputs/a/metrics.jsonl"
     *others, last = (json.loads(line) for line in records.read_text().splitlines())
     records.write_text("".join(json.dumps(row) + "\n" for row in (*others, last | {"top1": 99.5})))
     edited = trainopt("evaluate", "outputs/a")
-    assert edited.out == result.out
+    assert (edited.code, edited.out) == (1, result.out)
     assert f"its record of step {final['step']}, {last['kind']}, has top1 99.5 instead of " in edited.err
 
 
