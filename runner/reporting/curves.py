@@ -11,12 +11,14 @@ from .loss_terms import MAIN
 from .style import (
     MARGINS,
     MARKER_LIMIT,
+    OFF_AXIS,
     SET_COLOURS,
     TRAJECTORY_COLOUR,
     fit_percentages,
     needs_log_scale,
     plot_set,
     save_png,
+    set_note,
     style_axes,
 )
 
@@ -35,7 +37,8 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
     panels = [("loss", MAIN[main]), *((name, axis_label(name)) for name in metrics_drawn(records))]
     figure = Figure(figsize=(5 * len(panels), 4))  # a layout that is computed would take half as long again
     sides = {"left": MARGINS["left"] * 2 / len(panels), "right": 1 - (1 - MARGINS["right"]) * 2 / len(panels)}
-    axes = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=MARGINS | sides)[0]
+    figure.subplots_adjust(**(MARGINS | sides))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (name, label) in zip(axes, panels, strict=True):
         for kind in SET_COLOURS:
             of_kind = [record for record in records if record["kind"] == kind]
@@ -48,8 +51,8 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
         lines = [np.asarray(line.get_xydata()).T for line in axis.get_lines()]
         if name == "loss" and needs_log_scale(np.concatenate([y for _, y in lines])):
             axis.set_yscale("log")
-        if "%" in label:
-            fit_percentages(axis, [(x, y, y) for x, y in lines])
+        if "%" in label and fit_percentages(axis, [(x, y, y) for x, y in lines]):
+            set_note(axis, OFF_AXIS)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         style_axes(axis)

@@ -55,6 +55,7 @@ MARKER_LIMIT = 40  # points, below which each is marked
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.12, "top": 0.91, "wspace": 0.17}  # of a figure with two panels
 TITLE_WIDTH = 13  # characters of a title that fit into an inch
 LINE_INCHES = 0.2  # height of a line of a title or of a legend
+OFF_AXIS = "the value before the first step is off the axis"  # a note
 NARROW = 0.75  # exponent: a narrow figure is higher in proportion to its width
 EMBEDDED_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42}  # TrueType: publishers refuse type 3
 
@@ -150,8 +151,9 @@ def set_title(figure: "Figure", title: str) -> None:
     """Writes a title of one or several lines above a figure; longer ones than the figure is wide are broken."""
     lines = title_lines(title, figure.get_figwidth())
     figure.suptitle("\n".join(lines), fontsize=points(10))
-    if len(lines) > 1 and figure.get_layout_engine() is None:
-        figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * (len(lines) - 1) / figure.get_figheight())
+    more = len(lines) - 1 + any(axis.get_title(loc="left") for axis in figure.axes)  # a note stands below the title
+    if more and figure.get_layout_engine() is None:
+        figure.subplots_adjust(top=MARGINS["top"] - LINE_INCHES * more / figure.get_figheight())
 
 
 @contextmanager

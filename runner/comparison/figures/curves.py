@@ -14,6 +14,7 @@ from ...reporting.loss_terms import term_names, terms_drawn
 from ...reporting.method_styles import method_styles
 from ...reporting.style import (
     MARKER_LIMIT,
+    OFF_AXIS,
     SMOOTHED_FROM,
     SavedFigure,
     add_legend,
@@ -35,7 +36,6 @@ from .target import UNITS, draw_target_costs
 SINGLE = "one run of each method"
 BAND = "line: mean over seeds; band: minimum to maximum over seeds"
 MEAN_TIME = ", mean over the seeds at each step"
-OFF_AXIS = "; the value before the first step is off the axis"
 SAME = 1e-3  # relative difference, below which curves cover each other
 EDGE = 0.03  # of the x-axis, beside the curves
 DASH = 6.0  # length in points of the dashes of such curves
@@ -258,7 +258,7 @@ def draw_curve_panels(
         if "%" not in quantity and needs_log_scale(means):
             axis.set_yscale("log")
         if "%" in quantity and fit_percentages(axis, [(c.x, c.low, c.high) for c in curves.values()]):
-            note = shown_band + OFF_AXIS
+            note = f"{shown_band}; {OFF_AXIS}"
         last = max((c.x[-1] for c in curves.values()), default=0.0)
         if from_start and last > 0:
             axis.set_xlim(-EDGE * last, (1 + EDGE) * last)

@@ -1,16 +1,20 @@
 """Labels, colours and sizes: the same in all figures, for colour-blind readers; wrong ones are refused."""
 
+import json
 from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from trainopt.runner.config.options import CONF, Vocabulary, shipped
+from trainopt.runner.reporting.curves import draw_learning_curves
 from trainopt.runner.reporting.figure_style import figure_style, legend_width, points
 from trainopt.runner.reporting.method_styles import FILE, method_labels, method_styles, optimizer_styles
 from trainopt.runner.reporting.style import (
     COLOURS,
     LINE_STYLES,
+    OFF_AXIS,
     PALETTE,
     fit_percentages,
     label_log_axes,
@@ -159,6 +163,22 @@ def test_the_point_before_the_first_step_does_not_take_the_axis():
     lost = np.array([10.0, np.nan, np.nan])  # of a run that diverged
     assert not fit_percentages(axis, [(x, lost, lost)])
     assert not fit_percentages(axis, [(x[1:], accuracy[1:], accuracy[1:])])
+
+
+@pytest.mark.parametrize("steps", [3, 2])
+def test_curves_of_a_run_note_a_value_that_is_off_the_axis(steps, tmp_path, monkeypatch):
+    tests = [{"kind": "test", "step": k, "epoch": k, "loss": 1.0, "top1": top1} for k, top1 in enumerate((10, 95, 97))]
+    rows = [*tests[:steps], {"kind": "train", "step": 1, "epoch": 1, "cross_entropy": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+    draw_learning_curves(tmp_path, "run")
+    (figure,) = drawn
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["", OFF_AXIS if steps > 2 else ""]
+    figure.draw_without_rendering()
+    title, *panels = (figure._suptitle, *figure.axes)
+    notes = [text for axis in panels for text in (axis._left_title,) if text.get_text()]
+    assert all(note.get_window_extent().y1 < title.get_window_extent().y0 for note in notes)
 
 
 @pytest.mark.parametrize("bounds", [(2.0, 50.0), (0.3, 0.5), (0.2, 1.5), (11.0, 95.0), (9.0, 11.0)])
