@@ -6,14 +6,15 @@ from matplotlib.figure import Figure
 
 from ...reporting.figure_style import legend_width, points
 from ...reporting.method_styles import method_styles
-from ...reporting.style import LINES, escape_math, new_figure, style_axes
+from ...reporting.style import LINES, escape_math, new_figure, set_note, style_axes
 from ..methods import COST, Comparison, has_single_runs
 from ..metrics import AXES, TARGETS, Target
 from ..records.target_records import first_at_target, selection_kinds, target_rows
-from ..significance import MIN_SEEDS
+from ..significance import MIN_SEEDS, half_width
 
 UNITS = {axis: axis for axis in AXES} | {"gradients": f"gradients ({COST})", "seconds": "training time (s)"}
 COARSE = 0.2  # distance of evaluations, of the lowest cost, above which it is said
+CUT = "whisker: 95 % interval, cut at the length of the runs"
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of bars, in place of the lines of curves
 
 
@@ -109,6 +110,7 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
     figure = new_figure(0.3, 0.7 + max(0.5, 0.18 * longest) * len(methods))
     axes = figure.subplots()
     styles = method_styles(m.name for m in methods)
+    is_cut = False
     for y, method in enumerate(methods):
         cost = method.to_target[axis]
         colour, line = styles[method.name]
@@ -121,6 +123,7 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
             extent = [[cost.mean - cost.low], [cost.high - cost.mean]]
             axes.errorbar(cost.mean, y, xerr=extent, color="0.25", capsize=points(3))
             end = cost.high
+            is_cut |= cost.high < cost.mean + half_width(cost)
         if method.reached_text:
             note = f"  {method.reached_text} runs"
             axes.annotate(note, (end, y), va="center", fontsize=points(9), annotation_clip=False)
@@ -137,4 +140,6 @@ def draw_target_costs(comparison: Comparison, axis: str) -> Figure:
         label = f"{UNITS[axis]} to {f'{sets} ' if TARGETS[target.metric].kind is None else ''}{target}"
     beside = max(len(line) for name in names for line in name.splitlines())
     axes.set_xlabel("\n".join(textwrap.wrap(label, legend_width() - beside)))
+    if is_cut:
+        set_note(axes, CUT, beside)
     return figure

@@ -15,7 +15,7 @@ from helpers.comparisons import ADAM, SGD, methods
 from helpers.fixtures import made_up_run
 from trainopt.runner import load_run, load_runs
 from trainopt.runner.comparison.figures.curves import comparison_figures
-from trainopt.runner.comparison.figures.target import draw_target_costs
+from trainopt.runner.comparison.figures.target import CUT, draw_target_costs
 from trainopt.runner.comparison.metrics import Target
 from trainopt.runner.comparison.read import read_comparison
 from trainopt.runner.comparison.table import show_comparison, write_csv
@@ -216,6 +216,15 @@ def test_the_way_to_a_loss_is_counted_too(trainopt, two):
     assert titles["time_to_target"] == "Steps to loss 0.45"
     label = draw_target_costs(methods(two, target=Target(0.45, "loss"))[0], "steps").axes[0].get_xlabel()
     assert label == "steps to test loss 0.45"
+
+
+@pytest.mark.parametrize(("epochs", "note"), [((1, 2, 4), CUT), ((2, 2, 2), ""), ((2, 3), "")])
+def test_the_figure_says_where_its_whiskers_are_cut(tmp_path, epochs, note):
+    for seed, epoch in enumerate(epochs):
+        curve = [90.0 if i >= epoch else 10.0 for i in range(5)]
+        made_up_run(tmp_path / f"{seed}", seed, curve=curve)
+    (axes,) = draw_target_costs(methods(tmp_path, target=Target(80.0))[0], "epochs").axes
+    assert axes.get_title(loc="left").replace("\n", " ") == note
 
 
 @pytest.mark.parametrize(
