@@ -20,6 +20,7 @@ from ..reporting.style import (
     save_figure,
     style_axes,
 )
+from ..reporting.tables import label_of
 from ..scores.profiles import TAU_MAX
 from ..system.files import plural, write_json, write_text
 from .ranking import Ranking, ranking_as_json, run_environments, taus
@@ -43,7 +44,7 @@ def write_report(ranking: Ranking) -> list[str]:
         NotedTable("times", "Cost to the target", *times_table(ranking), times_note(ranking)),
     ]
     write_text(folder / "table.md", as_markdown(tables).lstrip())
-    write_text(folder / "table.tex", as_latex(tables, STYLE.get().table_width).lstrip())
+    write_text(folder / "table.tex", as_latex(tables, STYLE.get().table_width, label_of(folder)).lstrip())
     write_json(folder / "benchmark.json", ranking_as_json(ranking))
     write_text(folder / "report.html", page(ranking, tables, figure))
     figures = [path.name for path in (figure.svg, figure.png, figure.pdf)]

@@ -58,7 +58,9 @@ def check_columns(comparison: Comparison, columns: Sequence[str]) -> None:
             )
 
 
-def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence[str] = ()) -> str:
+def paper_table(
+    comparison: Comparison, axis: str, width: float, asked: Sequence[str] = (), label: str = "tab:comparison"
+) -> str:
     """Returns the table in LaTeX, with a caption that says what the numbers are.
 
     Args:
@@ -66,6 +68,7 @@ def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence
         axis: one of AXES, for the cost to the target.
         width: of a column of the page, in inches.
         asked: names of columns, as of `column_names`; none: those of `default_columns` that fit into the width.
+        label: for references to it.
     """
     names = list(asked) or default_columns(comparison, axis)
     columns = names if asked else fitting_columns(comparison, names, width)
@@ -83,7 +86,7 @@ def paper_table(comparison: Comparison, axis: str, width: float, asked: Sequence
         )
     notes.append(f"{FOR_TEXT}{escape_latex(details)}" if (details := caption_details(comparison, columns)) else "")
     text = Tex(caption(comparison, columns))
-    table = latex(header, rows, text, "tab:comparison", layout=layout or LAYOUTS[-1], is_wide=layout is None)
+    table = latex(header, rows, text, label, layout=layout or LAYOUTS[-1], is_wide=layout is None)
     return "".join(f"{note}\n" for note in notes if note) + table
 
 

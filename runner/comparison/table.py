@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from ..reporting.figure_style import STYLE
-from ..reporting.tables import markdown
+from ..reporting.tables import label_of, markdown
 from ..system.display import plain_table, print_table
 from ..system.errors import UserError
 from ..system.files import plural, shown, write_text
@@ -225,9 +225,9 @@ def write_files(comparison: Comparison, x_axis: str, out: Path, columns: Sequenc
         filter(None, (f"{MEANING}.", one_sample_text(comparison), untested_text(comparison), SECONDS_RULE))
     )
     write_text(out / "table.md", f"{text}\n\n{table}\n{notes}\n{as_markdown(further)}")
-    width = STYLE.get().table_width
-    tex = paper_table(comparison, x_axis, width, columns)
-    write_text(out / "table.tex", tex + as_latex(further, width))
+    width, label = STYLE.get().table_width, label_of(out)
+    tex = paper_table(comparison, x_axis, width, columns, label)
+    write_text(out / "table.tex", tex + as_latex(further, width, label))
     figures = [*draw_comparison_figures(comparison, x_axis, out), *draw_array_figures(comparison, out)]
     figures += [*draw_fisher_figures(comparison, x_axis, out), *draw_expected_best(comparison, out)]
     sections = table_sections(comparison, axes, comparison.metrics)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -95,6 +96,17 @@ def latex(
     space = f"\\setlength{{\\tabcolsep}}{{{layout.separation}pt}}"
     name = "table*" if is_wide else "table"
     return f"{head}\\begin{{{name}}}\n\\centering\\{layout.size}{space}\n{texts}\n{fitted}\n\\end{{{name}}}\n"
+
+
+def label_of(folder: Path) -> str:
+    """Returns the label of the table in a folder: its name, of a folder `comparison` with the name of the one above.
+
+    >>> label_of(Path("papers/adam_vs. SGD")), label_of(Path("outputs/duel/comparison"))
+    ('tab:adam-vs-SGD', 'tab:duel-comparison')
+    """
+    folder = folder.resolve()
+    name = f"{folder.parent.name} {folder.name}" if folder.name == "comparison" else folder.name
+    return f"tab:{'-'.join(re.findall('[A-Za-z0-9]+', name)) or 'comparison'}"
 
 
 def stacked(head: str) -> list[str]:

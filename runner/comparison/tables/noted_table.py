@@ -44,12 +44,13 @@ def as_markdown(tables: list[NotedTable]) -> str:
     return "".join(parts)
 
 
-def as_latex(tables: list[NotedTable], width: float) -> str:
+def as_latex(tables: list[NotedTable], width: float, label: str) -> str:
     """Returns tables in LaTeX, each with its note as the caption, and its details in a comment.
 
     Args:
         tables: those that do not fit into the width are as wide as the page.
         width: of a column of the page, in inches.
+        label: begins their labels.
     """
     texts = []
     for t in tables:
@@ -58,7 +59,8 @@ def as_latex(tables: list[NotedTable], width: float) -> str:
         page = 2 * width if width < NARROW else width
         wrapped = wrapped_columns(t.header, t.rows, t.left, page) if is_wide else {}
         texts.append(f"{FOR_TEXT}{escape_latex(t.details)}\n" if t.details else "")
-        texts[-1] += latex(t.header, t.rows, f"{t.title}. {t.note}", f"tab:{t.key}", t.left, layout, is_wide, wrapped)
+        caption = f"{t.title}. {t.note}"
+        texts[-1] += latex(t.header, t.rows, caption, f"{label}-{t.key}", t.left, layout, is_wide, wrapped)
     return "".join(f"\n{text}" for text in texts)
 
 

@@ -163,7 +163,9 @@ def test_the_tables_for_a_paper_fit_its_column_or_span_the_page(made_up, style, 
     assert (
         r"\caption{Ranking. The score is AlgoPerf's: the integral of the performance profile over $\tau$ from" in first
     )
-    assert r"\label{tab:ranking}" in first
+    name = made_up.plan.folder.name.replace("_", "-")
+    assert rf"\label{{tab:{name}-ranking}}" in first
+    assert rf"\label{{tab:{name}-times}}" in second
     assert r"95 \% interval\\of the score" in first
     assert (r"\begin{table*}" in first) is (table_width(*ranking_table(ranking), LAYOUTS[-1]) > width)
     assert r"\caption{Cost to the target. External tuning: a study has 2 trials" in second

@@ -352,6 +352,7 @@ def test_tables_are_written(trainopt, two, tmp_path):
     assert len(markdown) == 4
     assert len({line.count("|") for line in markdown}) == 1
     tex = (tmp_path / "out/table.tex").read_text()
+    assert r"\label{tab:out}" in tex
     half = stats.t.ppf(0.975, 3) * stats.sem(ADAM)
     assert rf"Adam & \textbf{{93.75}} $\pm$ {half:.2f} &" in tex
     assert len({line.count("&") for line in tex.splitlines() if line.endswith(r"\\")}) == 1

@@ -284,7 +284,7 @@ def test_latex_takes_the_table_and_it_fits_the_text(three, tmp_path, width):
     searched = f"one of {', '.join(['[0.5,0.999]'] * 9)}"
     row = ["AdamW", "optimizer.weight_decay", "-1e-05", searched, "no"]
     tuned = NotedTable("tuned", "Tuned", ["method", "key", "chosen", "searched", "end"], [row], "", left=range(5))
-    wrapped = as_latex([tuned], inches)
+    wrapped = as_latex([tuned], inches, "tab:comparison")
     assert wrapped.count(r">{\raggedright}p{") == 1  # the column of several words
     assert r"$-$$10^{-5}$" in wrapped
     (tmp_path / "table.tex").write_text("".join([*tables, wrapped]))

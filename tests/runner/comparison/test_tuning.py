@@ -128,7 +128,7 @@ def test_the_tables_say_what_was_searched_chosen_and_left(tmp_path):
     )
     assert (
         as_markdown(list(tables.values())).count("\n## ")
-        == as_latex(list(tables.values()), 5.5).count("\\caption")
+        == as_latex(list(tables.values()), 5.5, "tab:sweep").count("\\caption")
         == 5
     )
 
@@ -139,6 +139,10 @@ def test_captions_are_short_and_what_they_leave_out_is_a_comment(trainopt, tmp_p
     text, other = ((tmp_path / "outputs/comparison" / name).read_text() for name in ("table.tex", "table.md"))
     captions = re.findall(r"^\\caption\{(.*)\}$", text, re.MULTILINE)
     assert len(captions) == 6
+    labels = re.findall(r"\\label\{(.*)\}", text)
+    assert len(set(labels)) == 6
+    assert labels[0] == "tab:outputs-comparison"
+    assert all(label.startswith(f"{labels[0]}-") for label in labels[1:])
     assert max(map(len, captions)) < 800
     assert max(map(len, captions[1:])) < 300
     details = " ".join(re.findall(r"^% for the text: (.*)$", text, re.MULTILINE))
