@@ -223,7 +223,17 @@ TABLE["AdamW"] = {
     name: replace(entry, settings={**entry.settings, "weight_decay": 0.0}) for name, entry in TABLE["Adam"].items()
 }
 LIBRARIES = {"timm": timm.optim.get_optimizer_class, "pytorch_optimizer": pytorch_optimizer.load_optimizer}
-ROWS = [(optimizer, name) for optimizer, problems in TABLE.items() for name in problems]
+OURS = ("AdaptiveNesterov", "Newton", "EHNewton")
+# those of libraries are quick on one problem alone
+ROWS = [
+    pytest.param(
+        *(optimizer, name),
+        id=f"{optimizer}, {name}",
+        marks=() if optimizer in OURS or name == "logistic regression" else pytest.mark.slow,
+    )
+    for optimizer, problems in TABLE.items()
+    for name in problems
+]
 
 
 def class_of(optimizer: str) -> Callable[..., Any]:
@@ -235,7 +245,7 @@ def class_of(optimizer: str) -> Callable[..., Any]:
     return next(getattr(package, optimizer) for package in packages if hasattr(package, optimizer))
 
 
-@pytest.mark.parametrize(("optimizer", "name"), ROWS, ids=[", ".join(row) for row in ROWS])
+@pytest.mark.parametrize(("optimizer", "name"), ROWS)
 def test_it_ends_where_the_table_says(optimizer, name):
     entry, p = TABLE[optimizer][name], problem(name)
     w = nn.Parameter(p.start.clone())
@@ -279,7 +289,7 @@ def test_the_table_holds_every_optimizer_and_every_problem():
     assert all(set(problems) == names for problems in TABLE.values())
 
 
-@pytest.mark.parametrize("name", ["AdaptiveNesterov", "EHNewton", "Newton"])
+@pytest.mark.parametrize("name", OURS)
 def test_a_copy_of_an_optimizer_makes_the_same_steps(name):
     reached = []
     for copied in (False, True):

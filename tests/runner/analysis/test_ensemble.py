@@ -199,6 +199,7 @@ def test_snapshots_of_one_run_are_an_ensemble(two, trainopt):
     assert all(math.isfinite(pair["disagreement"]) for pair in found["pairs"])
 
 
+@pytest.mark.slow
 def test_a_sweep_and_another_kind_of_network(two, tmp_path):
     sweep = (tmp_path / "outputs").rename(tmp_path / "sweep")
     jobs = [{"folder": run.name, "overrides": [], "fingerprint": ""} for run in two]

@@ -62,6 +62,7 @@ def network_of(tmp_path):
     return rebuild
 
 
+@pytest.mark.slow
 def test_timm_loads_its_network_with_its_preprocessing(trained, tmp_path, network_of):
     import timm
 

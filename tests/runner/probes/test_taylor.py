@@ -96,6 +96,7 @@ def test_a_moment_is_visited_and_left_without_a_trace():
     assert torch.equal(torch.get_rng_state(), generator)
 
 
+@pytest.mark.slow
 def test_every_evaluation_between_steps_leaves_no_gradient(trainopt, tmp_path, monkeypatch):
     """`p.grad` after a probed step is that of the step."""
     seen = []

@@ -244,6 +244,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (ENOUGH_FOR_THE_FIRST_CHECKPOINT, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 def test_where_no_more_can_be_written_the_last_good_checkpoint_stands(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
@@ -308,8 +309,8 @@ def test_a_state_that_could_not_be_read_again_is_refused_when_it_is_first_writte
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
-        ((), ["best.pt", "last.pt", "step-00000028.pt"]),
-        (("keep_checkpoints.last=1",), ["best.pt", "last.pt"]),
+        pytest.param((), ["best.pt", "last.pt", "step-00000028.pt"], marks=pytest.mark.slow),
+        pytest.param(("keep_checkpoints.last=1",), ["best.pt", "last.pt"], marks=pytest.mark.slow),
         (
             ("keep_checkpoints.last=3", "keep_checkpoints.every=2"),
             [

@@ -20,6 +20,7 @@ def lines_of(axis) -> dict[str, np.ndarray]:
     return {strong.get_label(): faint.get_ydata() for faint, strong in zip(lines[::2], lines[1::2], strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_run_with_a_regularizer_leaves_a_figure_of_its_terms(trainopt, tmp_path):
     result = trainopt(*RUN, "regularizer=[l2]")

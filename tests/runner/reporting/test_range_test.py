@@ -242,6 +242,7 @@ def test_a_run_ends_with_figure_and_bounds_and_leaves_all_else_alone(trainopt, t
     assert rows(pasted, "train")[0]["lr"] == found["low"]
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_one_that_diverges_is_drawn_and_read_from_what_was_measured(trainopt, tmp_path):
     result = trainopt(*RUN, "duration=10epochs", "model.hidden=[]", "schedule.max_lr=1e38")
@@ -292,6 +293,7 @@ def test_bounds_are_read_from_held_out_images_where_they_were_evaluated_often(tr
     assert values.tolist() == [row["top1"] for row in rows(folder, "validation")]
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_bounds_of_a_test_function_are_read_from_its_loss(trainopt, tmp_path):
     command = ("schedule=range_test", "model=function", "data=none", "duration=220steps", "run.name=a")

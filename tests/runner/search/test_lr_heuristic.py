@@ -221,6 +221,7 @@ def test_the_same_search_again_repeats_nothing_and_a_wider_one_only_adds(search,
     assert starts(tmp_path) == {f"a:{rate}:0.0": 1 for rate in (0.1, 0.01, 0.2, 1.0, 2.0)}
 
 
+@pytest.mark.slow
 def test_where_every_trial_is_lost_nothing_is_chosen(search, tmp_path):
     prepare(tmp_path, a={0.1: "diverges", 0.01: "diverges"})
     result = search("hydra.sweeper.exponents=[1,2]")

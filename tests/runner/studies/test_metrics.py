@@ -286,6 +286,7 @@ def snapshots(trainopt, trained, tmp_path):
     return sorted(path.parent for path in (tmp_path / "methods").glob("*/run.yaml"))
 
 
+@pytest.mark.slow
 def test_ensembles_are_those_of_the_command(trainopt, snapshots, tmp_path):
     folder = snapshots[1] / "checkpoints"
     command = ("evaluate", str(folder / "step-00000010.pt"), str(folder / "last.pt"), "--ensemble", "--json")

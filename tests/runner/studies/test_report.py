@@ -130,6 +130,7 @@ def test_claims_stand_with_their_figures(made):
     assert "5. **✓ reproduced**: SGD ends above 79 % (a question of ours)" in text
 
 
+@pytest.mark.slow
 def test_a_claim_about_a_time_says_on_what_it_depends(made, tmp_path):
     rule = "Seconds depend on the machine and on what else ran on it"
     assert rule not in made[1]
@@ -192,6 +193,7 @@ def test_figures_are_there_in_both_formats_with_the_papers_number(made):
             assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
 
 
+@pytest.mark.slow
 def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path, monkeypatch):
     drawn = []
 

@@ -119,6 +119,7 @@ def test_what_is_missing_is_run_and_nothing_twice(trainopt, study, tmp_path):
     assert all(times(sweeps)[p] == before[p] for p in others if p.is_file())
 
 
+@pytest.mark.slow
 def test_sweeps_whose_data_is_missing_are_not_run_until_it_is_there(trainopt, study, tmp_path, npz):
     study()
     command = ("reproduce", "tiny", *OURS, "--scale", "small")
@@ -255,6 +256,7 @@ def test_a_search_is_run_to_its_end_and_not_again(trainopt, study, tmp_path):
     assert times(sweeps).keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_runs_of_another_configuration_are_left_alone_and_named(trainopt, study, tmp_path):
     study(**one())
     option = tmp_path / "mine/optimizer/slow.yaml"

@@ -28,7 +28,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:200])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_damaged_file_ends_a_run_with_its_name_and_the_run_can_go_on(finished, tmp_path, images, workers):
     whole = (images / "train/dog/2.png").read_bytes()
     cut(images / "train/dog/2.png")

@@ -119,9 +119,9 @@ def test_features_are_computed_once_and_shared(trained, trainopt, tmp_path, comp
     ("change", "files"),
     [
         (("data.limit=100",), 4),
-        (("data.mean=[0.4]",), 4),
-        (("data.size=12",), 4),
-        (("data.pad=1",), 4),
+        pytest.param(("data.mean=[0.4]",), 4, marks=pytest.mark.slow),
+        pytest.param(("data.size=12",), 4, marks=pytest.mark.slow),
+        pytest.param(("data.pad=1",), 4, marks=pytest.mark.slow),
         (("precision=bf16",), 4),
         (("data.validation=0.2",), 5),  # other training images, validation images, the same test images
         (("optimizer=adam", "batching.size=32", "regularizer=[l2]"), 2),

@@ -46,6 +46,7 @@ def test_ones_own_optimizer_and_network_need_no_change_here(trainopt, tmp_path, 
     assert not (tmp_path / "outputs/c").exists()
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_needs_the_graph_gets_it(trained, trainopt, tmp_path, monkeypatch):
     (tmp_path / "second.py").write_text(
         "import torch\n"
@@ -192,6 +193,7 @@ class Keeping(torch.optim.SGD):
     """An optimizer of the user's with no other state than that of its class."""
 
 
+@pytest.mark.slow
 def test_values_of_an_optimizer_that_no_checkpoint_holds_are_named(trainopt, monkeypatch):
     import helpers.fixtures
 

@@ -93,6 +93,7 @@ class Plain:
 """
 
 
+@pytest.mark.slow
 def test_one_update_a_batch_is_no_persistency(trained, tmp_path, monkeypatch):
     (tmp_path / "without_repeats.py").write_text(WITHOUT_REPEATS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -117,6 +118,7 @@ def test_stages_are_counted_and_evaluated_in_passes_over_the_data(trained):
     assert [row["samples"] for row in rows(folder, "train")] == [10 * step for step in range(1, 30)]
 
 
+@pytest.mark.slow
 def test_evaluations_and_probes_between_repeats_change_nothing(trained):
     command = (*RESNET, "duration=14steps", "batching.persistency=4", "log_every=1steps")
     alone = trained(*command, "evaluate_every=100steps", name="alone")

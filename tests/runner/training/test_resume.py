@@ -158,19 +158,22 @@ OF_KNOWN_KINDS = {
     *("optimizer=schedulefree_adamw", "schedule-free, batch norm", "ema, batch norm"),
     *("optimizer=ehnewton_auto", "ehnewton, diagonal"),  # as ehnewton, kronecker
     *(f"averaging={name}" for name in ["none", "ema", "swa"]),
-    *(f"schedule={name}" for name in ["constant", "linear", "polynomial"]),
+    *(f"schedule={name}" for name in ["constant", "linear", "polynomial", "cosine", "exponential", "multistep"]),
+    *(f"schedule={name}" for name in ["one_cycle", "range_test", "warmup_stable_decay"]),  # functions of progress
+    *(f"batching={name}" for name in ["constant", "dynamic", "follow_reference", "growth_control", "norm_test"]),
+    *("probe=[fisher]", "probe=[gradient_noise]"),  # as probes, each epoch
     *(
         "augmentation=none",
         "augmentation=trivialaugment",
         "augmentation=augmix",
-        "batching=constant",
         "objective=cross_entropy",
         "objective=bce",
+        "objective=mse",
         "probe=[taylor]",
         "batch norm",
         "dropout and stochastic depth",
     ),
-    *("function, newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
+    *("optimizer=newton", "last layer, features of each batch", "validation, milestones", "a smooth schedule, l2"),
     *("cycles, adam", "restarts, adam", "persistency in stages of steps", "sizes in stages in levels"),
     *("cycles, ehnewton", "a range test after a warm-up", "augmentation, exponential schedule"),
     *("persistency in stages of epochs", "sizes in stages, by a rule", "sizes by growth, the rest dropped"),
