@@ -41,6 +41,7 @@ class MetricResult:
         unavailable: why there is no result, or only a part of one; None where it is complete.
         is_constant: whether it is a number that the study's file names, and not measured.
         chosen: the value of the key `best` that was chosen, with the key's label; empty without one.
+        is_below_any: whether it is a ratio of which the divisor alone missed its level; its value is 0.
     """
 
     values: SeedValues
@@ -48,6 +49,7 @@ class MetricResult:
     unavailable: str | None = None
     is_constant: bool = False
     chosen: str = ""
+    is_below_any: bool = False
 
     @property
     def finite_count(self) -> int:
@@ -235,7 +237,7 @@ class MetricReader:
         above, below = (result.median for result in results)
         if below == 0 or (math.isinf(above) and math.isinf(below)):
             return MetricResult({}, unavailable="both medians miss the level" if below else "the divisor is 0")
-        return MetricResult({0: above / below})
+        return MetricResult({0: above / below}, is_below_any=math.isinf(below))
 
     def best(self, sweeps: list[str], metric: MetricSpec) -> MetricResult:
         """Returns a metric at the value of the key `best` with the lowest median, over the seeds that all values have.

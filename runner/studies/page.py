@@ -32,7 +32,7 @@ METHOD = (
 RANKS = "A run that never reaches a level counts as later than all others, and the t-test is then made on ranks."
 MEDIANS = (
     "Medians are over seeds, with the lowest and the highest value in parentheses; without them, of one run. A run that"
-    " misses the level counts as infinite, and a ratio of 0.00 is one to such a median. A learning rate that is named"
+    " misses the level counts as infinite, and a ratio to such a median is below any. A learning rate that is named"
     " is the one with the lowest median of steps, over the seeds that all rates have; without one, all rates miss it."
     " Claims of at most so many times compare medians, without a test."
 )

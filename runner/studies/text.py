@@ -19,6 +19,7 @@ from .verdicts import (
 )
 
 MARKS = {REPRODUCED: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_COMPARABLE: "≠", NOT_RUN: "○"}
+BELOW_ANY = "below any (the divisor missed the level)"  # in place of a ratio
 MOST_DIGITS = 4  # after the decimal point
 
 
@@ -93,7 +94,7 @@ def claim_text(claim: Claim, results: Sequence[MetricResult], judgement: Judgeme
         text += counts_text([len(result.values) for _, result in measured])
         text += "".join(f" vs. {name:g}" for name, result in named if result.is_constant)
     d = judgement.difference
-    if d is not None and not math.isnan(d.mean):
+    if d is not None and not math.isnan(d.mean) and not any(result.is_below_any for result in results):
         between = "" if len(results) == 2 else f" of {claim.of[-1]} and {claim.of[0]}"
         interval = f" ({number_text(d.low, digits, '+')} to {number_text(d.high, digits, '+')})"
         has_interval = d.has_test and not math.isnan(d.low)
@@ -178,6 +179,9 @@ def median_text(result: MetricResult, digits: int | None) -> str:
     ('missed (1 to 1); 2 of 3 missed', 'missed')
     """
 
+    if result.is_below_any:
+        return BELOW_ANY
+
     def number(value: float) -> str:
         return f"{value:.3g}" if digits is None and abs(value) < 100 else number_text(value, digits or 0)
 
@@ -214,6 +218,8 @@ def result_text(result: MetricResult, digits: int | None) -> str:
     >>> result_text(MetricResult({0: 1.0, 1: 2.0, 2: 3.0}), 2)
     '2.00 ± 2.48'
     """
+    if result.is_below_any:
+        return BELOW_ANY
     diverged = f", {result.diverged} diverged" if result.diverged else ""
     if not result.is_finite:
         return f"reached in {result.finite_count} of {len(result.values)} runs{diverged}"

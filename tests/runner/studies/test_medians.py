@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from helpers.fixtures import made_up_sweep
-from trainopt.runner.studies.metrics import MetricReader
+from trainopt.runner.studies.metrics import MetricReader, MetricResult
 from trainopt.runner.studies.plan import SweepState
 from trainopt.runner.studies.report import read_result, write_study_report
 from trainopt.runner.studies.schema import Claim, Scale, Study, StudySweep, StudyTable
+from trainopt.runner.studies.text import BELOW_ANY, claim_text
+from trainopt.runner.studies.verdicts import judge_claim
 from trainopt.runner.system.errors import UserError
 
 NEWTON, ADAM = {"optimizer": "newton"}, {"optimizer": "adam"}
@@ -128,9 +130,22 @@ def test_a_median_that_misses_the_level_is_infinite(tmp_path):
     metric = {**ALL, "sweep": ["newton", "rates"]}
     assert read(tmp_path, {**metric, "where": NEWTON}).median == math.inf
     assert read(tmp_path, {**metric, "where": NEWTON, "over": {"where": ADAM}}).values == {0: math.inf}
-    assert read(tmp_path, {**metric, "where": ADAM, "over": {"where": NEWTON}}).values == {0: 0.0}
+    assert read(tmp_path, {**metric, "where": ADAM, "over": {"where": NEWTON}}) == MetricResult({0: 0.0}, is_below_any=True)
     both = read(tmp_path, {**metric, "where": NEWTON, "over": {"where": NEWTON}})
     assert (both.values, both.unavailable) == ({}, "both medians miss the level")
+
+
+@pytest.mark.parametrize(("order", "factor"), [("at_most", 1.0), ("below", None)])
+def test_a_ratio_whose_divisor_missed_the_level_is_in_words(order, factor):
+    """For one seed `below` has no test; a ratio that is measured to be 0 is that number."""
+    claim = Claim("a quarter", "goal", order, ["ratio", 0.25], factor=factor, deterministic=True)
+    limit = MetricResult({0: 0.25}, is_constant=True)
+    for ratio, text in ((MetricResult({0: 0.0}, is_below_any=True), BELOW_ANY), (MetricResult({0: 0.0}), "0")):
+        judgement = judge_claim(claim, [ratio, limit])
+        assert judgement.verdict == "reproduced"
+        shown = claim_text(claim, [ratio, limit], judgement).results
+        assert shown.startswith(f"ratio: {text}")
+        assert ("0.00" in shown or "difference" in shown) is (text == "0" and order == "below")
 
 
 @pytest.mark.draws
