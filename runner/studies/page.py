@@ -48,6 +48,11 @@ class NotRun:
     figures: list[str] = field(default_factory=list)
 
     @property
+    def claims_text(self) -> str:
+        """The claims in words; empty without any."""
+        return f"claim{'s' if len(self.claims) > 1 else ''} {', '.join(self.claims)}" if self.claims else ""
+
+    @property
     def text(self) -> str:
         """All of them in words.
 
@@ -55,11 +60,9 @@ class NotRun:
         'claims 1, 3; table 2 (2 values); plot of figure 5'
         """
         parts = [f"{name} ({n} value{'s' if n > 1 else ''})" for name, n in self.cells.items()]
-        if self.claims:
-            parts.insert(0, f"claim{'s' if len(self.claims) > 1 else ''} {', '.join(self.claims)}")
         if self.figures:
             parts.append(f"plot{'s' if len(self.figures) > 1 else ''} of {', '.join(self.figures)}")
-        return "; ".join(parts)
+        return "; ".join(filter(None, (self.claims_text, *parts)))
 
 
 @dataclass
@@ -97,6 +100,20 @@ class Page:
     def reasons(self) -> list[str]:
         """A line for each reason, with the items that have no result."""
         return [f"{reason}: {items.text}" for reason, items in self.not_run.items()]
+
+    @property
+    def claims_run(self) -> list[tuple[int, ClaimText]]:
+        """The claims that were run, also if only in part, with their numbers."""
+        return [(n, c) for n, c in enumerate(self.claims, start=1) if c.verdict != NOT_RUN or c.results]
+
+    @property
+    def claims_not_run(self) -> dict[str, str]:
+        """The other claims with their numbers, in one line for each reason."""
+        by_reason: dict[str, list[str]] = {}
+        for number, (text, claim) in enumerate(zip(self.claims, self.study.claims, strict=True), start=1):
+            if text.verdict == NOT_RUN and not text.results:
+                by_reason.setdefault(text.reason, []).append(f"{number}. {claim.text}")
+        return {reason: "; ".join(claims) for reason, claims in by_reason.items()}
 
     @property
     def has_references(self) -> bool:

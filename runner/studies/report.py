@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 from ..reporting.html import render
@@ -13,6 +14,7 @@ from .page import Page, PageBuilder
 from .plan import SweepState
 from .schema import Study
 from .text import MARKS, ClaimText, verdict_counts, verdicts_text, with_mark
+from .verdicts import NOT_RUN
 
 STUDY_TEMPLATE = "study_report.html.jinja"
 RESULT = "result.json"  # beside a report, for the overview
@@ -88,7 +90,9 @@ def printed(page: Page) -> list[str]:
     """Returns the tables of medians of a page as the command prints them, and before them the verdicts on claims."""
     if not page.medians:
         return []
-    claims = [f"{with_mark(claim.verdict)}: {claim.text}" for claim in page.claims]
+    claims = [f"{n}. {with_mark(c.verdict)}: {c.text}" for n, c in page.claims_run if c.verdict != NOT_RUN]
+    texts = {reason: items.claims_text for reason, items in page.not_run.items() if items.claims}
+    claims += [f"{with_mark(NOT_RUN)} ({reason}): {text}" for reason, text in texts.items()]
     return ["\n".join(claims), *(f"\n{table.title}\n\n{markdown(table.header, table.rows)}" for table in page.medians)]
 
 
@@ -112,13 +116,14 @@ def as_markdown(page: Page) -> str:
         "\n".join(f"> Warning: {problem}" for problem in page.problems),
     ]
     if page.claims:
-        parts += ["## Claims", "\n".join(map(claim_item, range(1, len(page.claims) + 1), page.claims))]
+        items = [claim_item(number, claim) for number, claim in page.claims_run]
+        parts += ["## Claims", "\n".join([*items, *starmap(not_run_item, page.claims_not_run.items())])]
     if page.tables:
         parts.append("## Published values and ours" if page.has_references else "## Tables")
-    for table in page.tables:
+    for table in [table for table in page.tables if table.rows]:
         left = [*range(table.labels), len(table.header) - 1] if "verdict" in table.header else range(table.labels)
-        parts += [f"### {table.title}", " ".join(table.notes)]
-        parts.append(markdown(table.header, table.rows, left) if table.rows else "")
+        parts += [f"### {table.title}", " ".join(table.notes), markdown(table.header, table.rows, left)]
+    parts.append("\n".join(not_run_item(table.not_run, table.title) for table in page.tables if not table.rows))
     if page.claims or page.tables:
         parts.append(page.method)
     if page.figures:
@@ -130,10 +135,15 @@ def as_markdown(page: Page) -> str:
 
 
 def claim_item(number: int, claim: ClaimText) -> str:
-    """Returns a claim as an item of a list."""
+    """Returns a claim as an item of a list, which is not numbered itself: numbers of claims have gaps."""
     reason = f" ({claim.reason})" if claim.reason else ""
-    lines = [f"{number}. **{with_mark(claim.verdict)}**{reason}: {claim.text} ({claim.paper}).", claim.results]
-    return "\n   ".join(filter(None, lines))
+    lines = [f"- **{number}. {with_mark(claim.verdict)}**{reason}: {claim.text} ({claim.paper}).", claim.results]
+    return "\n  ".join(filter(None, lines))
+
+
+def not_run_item(reason: str, what: str) -> str:
+    """Returns what was not run for a reason as an item of a list."""
+    return f"- **{with_mark(NOT_RUN)}** ({reason}): {what}."
 
 
 def provenance_parts(page: Page) -> list[str]:

@@ -44,21 +44,23 @@ class ClaimText:
 
 @dataclass(frozen=True)
 class TableText:
-    """A table of published values and ours; without rows if none of it was run.
+    """A table of published values and ours.
 
     Attributes:
         title: with the number of the published table.
         notes: sentences above the table.
         header: a name for each column.
         labels: number of columns, from the left, that label a row.
-        rows: of cells.
+        rows: of cells; none if none of it was run.
+        not_run: why there are no rows.
     """
 
     title: str
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
     labels: int = 1
     rows: list[list[str]] = field(default_factory=list)
+    not_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ def table_text(study: Study, scale: str, table: StudyTable, cells: Sequence[Cell
     title = f"{table.paper[:1].upper()}{table.paper[1:]}: {table.title}"
     judgements = [cell.judgement for cell in cells if cell.judgement is not None]
     if not any(cell.result.values for cell in cells):
-        reasons = dict.fromkeys(cell.result.unavailable for cell in cells if cell.result.unavailable)
-        return TableText(title, [f"{with_mark(NOT_RUN).capitalize()}: {'; '.join(reasons)}."])
+        reasons = "; ".join(cell.result.unavailable for cell in cells if cell.result.unavailable)
+        return TableText(title, not_run="; ".join(dict.fromkeys(reasons.split("; "))))
     if table.statistic == "median":
         return medians_text(title, table, cells)
     counts = {len(cell.result.values) for cell in cells if cell.result.values}

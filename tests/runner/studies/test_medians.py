@@ -130,7 +130,9 @@ def test_a_median_that_misses_the_level_is_infinite(tmp_path):
     metric = {**ALL, "sweep": ["newton", "rates"]}
     assert read(tmp_path, {**metric, "where": NEWTON}).median == math.inf
     assert read(tmp_path, {**metric, "where": NEWTON, "over": {"where": ADAM}}).values == {0: math.inf}
-    assert read(tmp_path, {**metric, "where": ADAM, "over": {"where": NEWTON}}) == MetricResult({0: 0.0}, is_below_any=True)
+    assert read(tmp_path, {**metric, "where": ADAM, "over": {"where": NEWTON}}) == MetricResult(
+        {0: 0.0}, is_below_any=True
+    )
     both = read(tmp_path, {**metric, "where": NEWTON, "over": {"where": NEWTON}})
     assert (both.values, both.unavailable) == ({}, "both medians miss the level")
 
@@ -167,6 +169,7 @@ def test_the_report_has_medians_goals_and_the_figure(folder):
         Claim("fewer gradients", "goal", "at_most", names[2:], factor=1.0),
         Claim("one of two", "goal", "at_most", names, factor=1.0, pairs=1),
         Claim("both", "goal", "at_most", names, factor=1.0),
+        Claim("larger", "goal", "at_most", names, factor=1.0, scales=["paper"]),
     ]
     result = write_study_report(study_of(claims=claims, tables=tables), "smoke", folder, states_of(folder))
     text = (folder / "report.md").read_text()
@@ -176,13 +179,14 @@ def test_the_report_has_medians_goals_and_the_figure(folder):
     assert "| Adam, lr 0.1 | 35 (10 to 40) | 35 (10 to 40) |" in lines
     assert "| Newton | 0.57 | 1.14 |" in lines
     assert "| 0.01 | 30 (20 to 40) |" in lines
-    assert "1. **✓ reproduced**: fewer steps (goal)." in lines
+    assert "- **1. ✓ reproduced**: fewer steps (goal)." in lines
     assert "newton: 20 (10 to 20); 1 of 3 missed vs. 35 (10 to 40)" in lines
-    assert "2. **✗ contradicted**: fewer gradients (goal)." in lines
-    assert "3. **✓ reproduced** (in 1 of 2): one of two (goal)." in lines
-    assert "4. **✗ contradicted** (in 1 of 2): both (goal)." in lines
+    assert "- **2. ✗ contradicted**: fewer gradients (goal)." in lines
+    assert "- **3. ✓ reproduced** (in 1 of 2): one of two (goal)." in lines
+    assert "- **4. ✗ contradicted** (in 1 of 2): both (goal)." in lines
     shown = "\n".join(result.lines)
-    assert "✗ contradicted: fewer gradients" in shown
+    assert "2. ✗ contradicted: fewer gradients" in shown
+    assert "○ not run (checked at scale paper only): claim 5\n" in shown
     assert "Ratio: of Adam's" in shown
     assert read_result(folder).claims == result.claims
     (drawn,) = folder.glob("figure-*.svg")
