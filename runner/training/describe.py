@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trainopt.data import Position
 
+from ..config.forms.rules import yaml_text
+from ..config.options import shipped_option
 from ..state.run import Run
 from ..system.device import describe_device
 from ..system.files import shown
@@ -55,12 +57,20 @@ def _count_images(run: Run) -> str:
 
 
 def _describe_optimizer(config: DictConfig, choices: dict[str, Any], run: Run) -> str:
+    """Returns the class, its learning rate, its other arguments that are not those of the option, and the schedule."""
+    defaults = shipped_option("optimizer", str(choices.get("optimizer")))
+    arguments: Any = OmegaConf.to_container(config.optimizer, resolve=True)
+    others = [
+        f", {key} {yaml_text(value)}"
+        for key, value in arguments.items()
+        if key not in ("_target_", "lr") and value != defaults.get(key)
+    ]
     name = config.optimizer.get("_target_", "").rpartition(".")[2]
     lr = run.optimizer.param_groups[run.main_group].get("lr")
     at_first = "" if lr == config.optimizer.get("lr", lr) else " at first"
     rate = "" if lr is None else f", lr {float(lr):g}{at_first}"
     warmup = "" if config.schedule.warmup is None else f", warm-up over {config.schedule.warmup}"
-    return f"{name}{rate}, schedule {choices.get('schedule')}{warmup}"
+    return f"{name}{rate}{''.join(others)}, schedule {choices.get('schedule')}{warmup}"
 
 
 def count_batches(run: Run) -> int:

@@ -68,6 +68,10 @@ def test_a_class_in_a_list_of_choices_gets_nothing_of_the_one_before(tmp_path, m
 
 def test_the_run_says_the_class_wherever_it_says_what_it_is(finished, tmp_path):
     typed = ["model=mlp", "duration=1steps", "logger=none"]
+    arguments = ["+optimizer.amsgrad=true", "+optimizer.betas=[0.8,0.9]", "run.name=own"]
+    assert "AdamW, lr 0.001, amsgrad true, betas [0.8,0.9], schedule" in finished(*typed, ADAMW, *arguments).out
+    shipped = finished(*typed, "optimizer.momentum=0.5", "optimizer.nesterov=false", "run.name=shipped")
+    assert "SGD, lr 0.1, momentum 0.5, schedule constant" in shipped.out
     started = finished(*typed, ADAMW, "schedule._target_=trainopt.optimizers.Constant")
     folder = (
         tmp_path / "outputs/mlp-digits-torch.optim.AdamW,duration=1steps,schedule._target_=trainopt.optimizers.Constant"
