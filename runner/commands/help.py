@@ -280,13 +280,18 @@ def cluster_lines(vocabulary: Vocabulary) -> list[str]:
     """Returns what a task on a cluster asks for: the keys for each scheduler, with their values and comments.
 
     A value is that of the first folder of options whose file for the scheduler has the key.
+
+    Raises:
+        UserError: a file has a key or a value that cannot be.
     """
-    from ..cluster.settings import settings_in, value_text  # imports Hydra
+    from ..cluster.schedulers import SCHEDULERS  # imports Hydra
+    from ..cluster.settings import read_settings, settings_in, value_text
 
     lines = []
     for path in sorted((CONF / CLUSTERS).glob("*.yaml")):
         first = vocabulary.file(CLUSTERS, path.stem) or path
         own = {} if first == path else settings_in(first)
+        read_settings([], vocabulary.folders, path.stem, SCHEDULERS[path.stem].settings)  # refuses what a task would
         source = f"; from {shown(first)}: {', '.join(own)}" if own else ""
         lines.append(f"{CLUSTERS}.KEY=VALUE of trainopt submit --to {path.stem}{source}:")
         for line in _indented(read_option(path).splitlines()):

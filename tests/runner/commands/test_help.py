@@ -121,6 +121,10 @@ def test_help_about_the_cluster_has_the_values_of_the_lab(trainopt, tmp_path, mo
         assert f"\n  {line}" in shown
     assert "\n  gpus: 1 # GPUs of a task; 0" in shown.partition("--to slurm")[0]  # of Ray
     assert "\n  grace: 120 # " in shown
+    (tmp_path / "lab/cluster/slurm.yaml").write_text("partiton: gpu\n")
+    refused = trainopt("--help", "cluster", "--config-dir", "lab")
+    line = "lab/cluster/slurm.yaml: cluster.partiton: no such key; did you mean cluster.partition?"
+    assert (refused.code, refused.out, refused.err) == (2, "", f"trainopt: {line}\n")
 
 
 def test_help_about_a_key_of_an_option_is_that_of_each_option_that_has_it(trainopt, tmp_path):
