@@ -164,11 +164,14 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
         content = settings_in(path)
         check_value(f"{path}: extra", content.get("extra", {}), f"{CLUSTERS}.extra")
         node |= {**content, "extra": {**node["extra"], **content.get("extra", {})}}
-        files |= dict.fromkeys(content, f"{path}: ")
+        files |= dict.fromkeys([*content, *(f"extra.{name}" for name in content.get("extra", {}))], f"{path}: ")
     for key, value in overrides:
         name, _, below = key.removeprefix(f"{CLUSTERS}.").partition(".")
         if name == "extra" and (below or isinstance(value, dict)):  # as Hydra merges a section
-            node["extra"] = {**node["extra"], **({below: value} if below else value)}
+            extra = {below: value} if below else value
+            node["extra"] = {**node["extra"], **extra}
+            for option in extra:
+                files.pop(f"extra.{option}", None)
         elif key != CLUSTERS:
             node[key.removeprefix(f"{CLUSTERS}.")] = value
             files.pop(key.removeprefix(f"{CLUSTERS}."), None)
@@ -184,7 +187,11 @@ def read_settings(typed: list[str], folders: list[Path], scheduler: str, kind: t
             raise UserError(f"{files.get(key, '')}{CLUSTERS}.{key}: no such key{hint}")
         check_value(f"{files.get(key, '')}{CLUSTERS}.{key}", value, f"{CLUSTERS}.{key}")
     texts: dict[str, Any] = {key: str(node[key]) for key in ("time", "memory") if node.get(key) is not None}
-    return kind(**(node | texts))
+    try:
+        return kind(**(node | texts))
+    except UserError as error:
+        wrong = re.match(rf"{CLUSTERS}\.(extra\.[\w-]+|\w+)", str(error))
+        raise UserError(f"{files.get(wrong[1], '') if wrong else ''}{error}") from error
 
 
 def settings_in(path: Path) -> dict[str, Any]:

@@ -117,8 +117,7 @@ class Vocabulary:
             for option in chosen if isinstance(chosen, list) else [chosen]:
                 path = self.file(group, str(option))
                 if path is not None:
-                    is_global = "@package _global_" in path.read_text(encoding="utf-8")
-                    keys |= set(dotted("" if is_global else group.replace("/", "."), option_content(path)))
+                    keys |= set(keys_of_file(path, group))
         return sorted(keys)
 
     def holders(self, group: str, key: str) -> list[str]:
@@ -130,6 +129,12 @@ class Vocabulary:
                 if path is not None and key in option_content(path):
                     holders.append(option)
         return holders
+
+
+def keys_of_file(path: Path, group: str) -> list[str]:
+    """Returns the dotted keys that the YAML of an option of a group sets, as in `optimizer.lr`."""
+    is_global = "@package _global_" in path.read_text(encoding="utf-8")
+    return dotted("" if is_global else group.replace("/", "."), option_content(path))
 
 
 def default_choices() -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """A configuration as Hydra composed it, checked and ready for a run."""
 
-from collections.abc import Mapping
-from pathlib import PurePath
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..system.errors import UserError
+from ..system.errors import MissingModule, UserError
+from ..system.files import shown
 from .explain import no_keys, wrong_choice
-from .options import CONF, Vocabulary, following_groups, list_groups, read
+from .options import CONF, Vocabulary, following_groups, keys_of_file, list_groups, read
 from .overrides import chosen, split_override
 from .quoting import check_numbers
 from .run_names import as_typed, key_of, option_choices
@@ -36,12 +39,58 @@ def prepare(config: DictConfig, settings: Any) -> dict[str, Any]:
         raise UserError(line)
     OmegaConf.set_struct(config, False)
     drop_replaced_defaults(config, choices, vocabulary, typed)
-    typed_choices = {group: option for group, option in chosen(typed, vocabulary).items() if group in list_groups()}
-    for options in (choices, typed_choices, {group: [*(config.get(group) or ())] for group in list_groups()}):
+    for options in (
+        choices,
+        typed_lists(typed, vocabulary),
+        {group: [*(config.get(group) or ())] for group in list_groups()},
+    ):
         check_files(options, vocabulary)
     check_config(config, choices, vocabulary, {key: value for _, key, value in map(split_override, typed)})
     check_run_name(config.run.name)
     return choices_with_classes(config, choices, vocabulary)
+
+
+@contextmanager
+def own_files_named(settings: Any) -> Iterator[None]:
+    """Names, in an error about a key, the file of the user's options that the key's value comes from.
+
+    Args:
+        settings: Hydra's own node of the configuration.
+    """
+    try:
+        yield
+    except UserError as error:
+        path = own_file(str(error), settings) if type(error) in (UserError, MissingModule) else None
+        if path is None:
+            raise
+        raise UserError(f"{shown(path)}: {error}") from error
+
+
+def own_file(message: str, settings: Any) -> Path | None:
+    """Returns the file of the user's options with the key, or the section, that a message begins with.
+
+    None where it was typed, or where no such file has it.
+    """
+    word = re.match(r"[\w.]+", message)
+    key = word[0] if word else ""
+    typed = as_typed(settings.overrides.task)
+    _, vocabulary = option_choices(settings)
+    options = {**settings.runtime.choices, **typed_lists(typed, vocabulary)}
+    typed_keys = [k for _, k, _ in map(split_override, typed) if k not in options]
+    if not key or any(f"{other}.".startswith(f"{key}.") for other in typed_keys):
+        return None
+    found = None
+    for group, choice in options.items():
+        for path in vocabulary.files_of({group: choice}):
+            keys = () if CONF in path.parents else keys_of_file(path, group)
+            if any(f"{other}.".startswith(f"{key}.") for other in keys):
+                found = path  # a later option has its way
+    return found
+
+
+def typed_lists(overrides: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns the options of each group that takes several, as they were typed or are by default."""
+    return {group: options for group, options in chosen(overrides, vocabulary).items() if group in list_groups()}
 
 
 def check_files(choices: Mapping[str, Any], vocabulary: Vocabulary) -> None:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.options import CONF, Vocabulary, option_content
+from ..config.prepare import own_files_named
 from ..config.run_names import as_typed, option_choices
 from ..records.job_table import ENDED, job_statuses
 from ..system.errors import USER_ERROR, UserError, continued
@@ -65,7 +66,8 @@ def check_imports(config: DictConfig, setup: Sequence[str] | None = None) -> Non
         from ..config.instantiate import find, lacks_module  # imports torch
 
         try:
-            find(OmegaConf.create({"_target_": target}), section)
+            with own_files_named(config.hydra):
+                find(OmegaConf.create({"_target_": target}), section)
         except UserError as error:
             if setup is None or not lacks_module(error):
                 raise

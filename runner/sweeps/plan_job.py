@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.data_files import needs
 from ..config.explain import explain
 from ..config.overrides import split_override
-from ..config.prepare import check_run_name, prepare
+from ..config.prepare import check_run_name, own_files_named, prepare
 from ..config.run_names import as_typed, former_run_name, option_choices, run_name
 from ..config.validate import allowed_form, check_keys, leaves
 from ..records.run_folder import CONFIG, changed_code, check_former_name, fingerprint_of, summary_if_done
@@ -70,7 +70,8 @@ class JobPlanner:
         before = HydraConfig.instance().cfg
         try:
             HydraConfig.instance().set_config(composed)  # as for a job that is run
-            return self._planned(composed, overrides, shape, values)
+            with own_files_named(HydraConfig.get()):
+                return self._planned(composed, overrides, shape, values)
         finally:
             HydraConfig.instance().cfg = before
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from ..config.options import CONF, Vocabulary
 from ..config.overrides import config_folders
-from ..config.prepare import prepare
+from ..config.prepare import own_files_named, prepare
 from ..config.quoting import literal
 from ..config.run_names import as_typed, former_run_name, key_of, register_resolvers
 from ..provenance.environment import code_version
@@ -84,7 +84,8 @@ class Job:
         """
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            code = self.run(config, folder)
+            with own_files_named(HydraConfig.get()):
+                code = self.run(config, folder)
         except UserError as error:
             remove_if_empty(folder)
             code = self.report(error)
@@ -174,7 +175,8 @@ class Job:
 
         def work() -> int:
             try:
-                with shared_machine(workers, config.device, config.devices_per_job) as files:
+                machine = shared_machine(workers, config.device, config.devices_per_job)
+                with own_files_named(settings), machine as files:
                     if config.devices_per_job > 1:
                         return self._run_on_gpus(int(config.devices_per_job), folder, files, in_a_line)
                     display = Display(quiet=in_a_line)

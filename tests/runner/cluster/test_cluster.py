@@ -106,7 +106,9 @@ def test_options_of_sbatch_are_added_to_those_of_the_lab(tmp_path: Path) -> None
         (b"extra: [exclusive]\n", "bad.yaml: extra=.*: must be a section"),
         (b"partiton: gpu\n", r"^/.*bad.yaml: cluster.partiton: no such key; did you mean cluster.partition"),
         (b"cpus: many\n", r"^/.*bad.yaml: cluster.cpus=many: must be"),
-        (b"memory: 16\n", "cluster.memory=16: is in megabytes without a unit; write 16G"),
+        (b"time: 4h\n", r"^/.*bad.yaml: cluster.time=4h: must be"),
+        (b"extra: {mem: 4}\n", r"^/.*bad.yaml: cluster.extra.mem: write cluster.memory"),
+        (b"memory: 16\n", r"^/.*bad.yaml: cluster.memory=16: is in megabytes without a unit; write 16G"),
     ],
 )
 def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -114,7 +116,10 @@ def test_a_bad_file_of_settings_is_named(tmp_path: Path, content: bytes, message
     (tmp_path / "cluster" / "bad.yaml").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_settings(["cluster=bad"], [tmp_path])
-    (tmp_path / "cluster" / "bad.yaml").write_text("cpus: 2\n")
+    (tmp_path / "cluster" / "bad.yaml").write_text("cpus: 2\nextra: {nodes: 1}\ntime: 4h\n")
+    for typed in ("cluster.time=5h", "cluster.extra={nodes: 2}", "cluster.extra.nodes=2"):
+        with pytest.raises(UserError, match=rf"^{typed[:12]}"):
+            read_settings(["cluster=bad", "cluster.time=4:00:00", typed], [tmp_path])
     with pytest.raises(UserError, match=r"^cluster.cpus=few: must be"):
         read_settings(["cluster=bad", "cluster.cpus=few"], [tmp_path])
 

@@ -38,7 +38,8 @@ def test_an_option_of_a_list_without_a_name_is_explained(trainopt, tmp_path):
     (tmp_path / "mine/probe/mine.yaml").write_text("_target_: helpers.fixtures.Measured\nevery: 2steps\n")
     line = trainopt("--config-dir", "mine", "probe=[mine]").err
     assert line == (
-        "trainopt: probe._target_: an option of probe has a name above its keys, as in NAME: {_target_: …}\n"
+        "trainopt: mine/probe/mine.yaml: probe._target_: an option of probe has a name above its keys, as in"
+        " NAME: {_target_: …}\n"
     )
 
 
@@ -52,6 +53,41 @@ def test_an_option_without_keys_is_named(trainopt, tmp_path, choice, content):
     result = trainopt("--config-dir", "mine", choice)
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert f"{file.relative_to(tmp_path)}: holds no keys" in result.err
+
+
+SGD = "_target_: torch.optim.SGD\n"
+GLOBAL = "# @package _global_\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("optimizer=mine", f"{SGD}lr: -1\n", "optimizer: Invalid learning rate: -1"),
+        ("optimizer=mine", f"{SGD}momentm: 0.5\n", "optimizer.momentm: unknown key"),
+        ("batching=mine", "_target_: trainopt.data.Constant\nsize: 0\n", "batching.size=0: must be >= 1"),
+        ("experiment=mine", f"{GLOBAL}optimizer: {{momentum: -1}}\n", "optimizer.momentum=-1: must be"),
+        ("regularizer=[mine]", "l2: {_target_: trainopt.optimizers.L2, strength: -3}\n", "regularizer.l2.strength=-3"),
+        ("optimizer=mine", "_target_: no_such_module.Mine\n", "optimizer._target_=no_such_module.Mine: cannot be"),
+    ],
+)
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=1")])
+def test_a_wrong_value_in_a_file_is_refused_with_the_file(trainopt, tmp_path, option, content, message, sweep):
+    file = tmp_path / "mine" / option.partition("=")[0] / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    words = (*sweep, "--config-dir", "mine", "model=mlp", "logger=none", "duration=1steps", option)
+    assert f"{file.relative_to(tmp_path)}: {message}" in trainopt(*words).err
+
+
+def test_a_wrong_value_that_was_typed_is_not_that_of_a_file(trainopt, tmp_path):
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    (tmp_path / "mine/optimizer/mine.yaml").write_text(f"{SGD}lr: -1\n")
+    line = trainopt("--config-dir", "mine", "model=mlp", "optimizer=mine", "optimizer.lr=-2").err
+    assert line == "trainopt: optimizer: Invalid learning rate: -2\n"
+    (tmp_path / "mine/batching").mkdir(parents=True)
+    (tmp_path / "mine/batching/mine.yaml").write_text("_target_: trainopt.data.Constant\nsize: 0\n")
+    line = trainopt("--config-dir", "mine", "batching=mine", "batching.size=-1").err
+    assert line == "trainopt: batching.size=-1: must be >= 1\n"
 
 
 def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
