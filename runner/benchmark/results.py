@@ -77,11 +77,11 @@ def read_trials(search: Search, workload: Workload) -> list[TrialResult]:
 def inconsistency_of(folder: Path, records: list[Record]) -> str:
     """Returns a line that says in which the files of a run that has ended do not agree; empty: they agree."""
     try:
-        config, _ = load_config(folder)
+        config, choices = load_config(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{shown(folder / CONFIG)}: is damaged; remove the folder") from error
     environment = read_json(folder / ENVIRONMENT)
-    text = inconsistency(read_summary(folder), dict(flatten(config)), environment, records)
+    text = inconsistency(read_summary(folder), dict(flatten(config)), choices, environment, records)
     return f"{shown(folder)} {text}" if text else ""
 
 

@@ -3,31 +3,45 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cache, partial
 from typing import Any
 
+from ..config.durations import Duration, is_time
+from ..config.options import CONF, Vocabulary, shipped_option
 from ..provenance.environment import installed_version
 from .metrics import METRICS_FILE, POSITION, VOID, Record, direction
 from .run_folder import CONFIG, DONE, SUMMARY, fingerprint_of
 
 NO_EVALUATIONS = ("train", "probe", "control", "event", VOID)  # kinds of records
 COUNTS = ("samples", "gradients", "hvps", "train_seconds")
+ROUNDING = 1e-9  # of epochs
 SECONDS_AFTER, FRACTION_AFTER = 1.0, 0.05  # of training, that the clock may run on after the last record
 
 
 def inconsistency(
-    summary: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any], records: Sequence[Record]
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    records: Sequence[Record],
 ) -> str:
     """Returns in which the files of a run do not agree, in words after its name, as `has …`; empty: they agree.
 
     Args:
         summary: of the run; of one that has not ended nothing is said.
         config: its configuration by dotted key, under the present names.
+        choices: the option of each group, under the present names.
         environment: its environment.json.
         records: of its metrics.jsonl; those that are no evaluations may be left out.
     """
     parts = []
     if summary["status"] in DONE and is_changed(config, summary.get("fingerprint"), environment):
         parts.append(f"has another configuration in {CONFIG} than it ran with, by the fingerprint in {SUMMARY}")
+    if summary["status"] in DONE and "code" in environment:  # earlier versions named the option of a replaced class
+        parts += [f"has another class in {CONFIG} than that of {choice}" for choice in wrong_choices(config, choices)]
+    if text := wrong_status(summary, config):
+        parts.append(f"has the status {summary['status']} in {SUMMARY}, {text}")
     evaluations = [record for record in records if record["kind"] not in NO_EVALUATIONS]
     if summary["status"] == "finished" and evaluations:
         differing = [
@@ -49,6 +63,38 @@ def is_changed(config: Mapping[str, Any], fingerprint: Any, environment: Mapping
     if written_by and here and numbers(written_by) > numbers(here):
         return False
     return fingerprint not in (fingerprint_of(config, usual) for usual in (True, False))
+
+
+def wrong_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:
+    """Returns the options, as `optimizer=adam`, in whose place the configuration has the class of another of ours."""
+    return [
+        f"{group}={option}"
+        for group, option in choices.items()
+        if (target := shipped_target(group, str(option)))
+        and config.get(f"{group}._target_") != target
+        and config.get(f"{group}._target_") in map(partial(shipped_target, group), Vocabulary([CONF]).options(group))
+    ]
+
+
+@cache
+def shipped_target(group: str, option: str) -> Any:
+    """Returns the class of an option of ours; None where there is none."""
+    return shipped_option(group, option).get("_target_")
+
+
+def wrong_status(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Returns why a run cannot have ended as its summary says, in words after that; empty where it can."""
+    status, length = summary["status"], config.get("duration")
+    if status in DONE and (status == "diverged") != bool(summary.get("diverged_at")):
+        return f"and {'no' if status == 'diverged' else 'a'} place at which it diverged"
+    steps, epochs = summary.get("steps"), summary.get("epochs")
+    ends_early = summary.get("stopped_early") or summary.get("range_test")
+    if status != "finished" or ends_early or not Duration.is_valid(length) or is_time(length):
+        return ""
+    if not (isinstance(steps, int) and isinstance(epochs, int | float) and math.isfinite(epochs)):
+        return ""
+    passed = Duration.parse(str(length)).passed(steps, Fraction(epochs))
+    return "" if passed > 1 - ROUNDING else f"and {steps} steps, fewer than duration={length}"
 
 
 def numbers(version: str) -> list[int]:

@@ -129,7 +129,7 @@ def load_folders(
         except RunError as error:
             problems.append((name, str(error)))
             continue
-        if text := inconsistency(summary, config, environment, evaluations_in(records)):
+        if text := inconsistency(summary, config, choices, environment, evaluations_in(records)):
             inconsistencies[name] = f"{name} {text}"
         parts.append(thin(records.assign(run=name), summary))
         summaries[name] = dict(flatten(with_selected(summary, records)))

@@ -229,6 +229,7 @@ def made_up_run(
         "final": {"loss": loss, "top1": top1, "top5": 99.0, **where},
         "best_top1": {"value": max(curve), **last},
         "lowest_loss": {"value": loss, **last},
+        **({"diverged_at": {**where, "loss": "nan"}} if status == "diverged" else {}),
     }
     (folder / "summary.json").write_text(json.dumps({**figures, **(summary or {})}))
     here = {"commit": "abc", "dirty": False, "device": "cpu", "versions": {"trainopt": "0.1.0", "torch": "2.15.0"}}

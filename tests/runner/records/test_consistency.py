@@ -15,17 +15,63 @@ def test_a_configuration_is_compared_by_the_rules_of_the_versions_that_are_known
     config = {"duration": "2epoch", "later": 1}
     environment = {} if version is None else {"versions": {"trainopt": version}}
     for usual in (True, False):  # version 0.1.0 took durations as they were typed
-        summary = {"status": "finished", "fingerprint": fingerprint_of(config, usual)}
-        assert inconsistency(summary, config, environment, []) == ""
-        changed = inconsistency(summary, {**config, "later": 2}, environment, [])
+        summary = {"status": "finished", "fingerprint": fingerprint_of(config, usual), "steps": 20, "epochs": 2.0}
+        assert inconsistency(summary, config, {}, environment, []) == ""
+        changed = inconsistency(summary, {**config, "later": 2}, {}, environment, [])
         assert changed.startswith("has another configuration") == is_checked
-        assert inconsistency({**summary, "status": "running"}, {**config, "later": 2}, environment, []) == ""
+        assert inconsistency({**summary, "status": "running"}, {**config, "later": 2}, {}, environment, []) == ""
 
 
 def test_runs_of_version_0_1_0_agree():
     runs = load_runs(Path(__file__).parent / "version_0_1_0")
     assert len(runs.summaries) == 3
     assert runs.inconsistencies == {}
+
+
+SGD = {"optimizer._target_": "torch.optim.SGD"}
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "environment", "is_wrong"),
+    [
+        (SGD, "adam", {"code": []}, True),
+        (SGD, "sgd", {"code": []}, False),
+        (SGD, "adam", {}, False),  # of version 0.1.0, with optimizer._target_=torch.optim.SGD
+        (SGD, "torch.optim.SGD", {"code": []}, False),
+        (SGD, "mine", {"code": []}, False),
+        ({"optimizer._target_": "mine.Adam"}, "adam", {"code": []}, False),  # ours came after their option
+    ],
+)
+def test_a_choice_is_the_option_with_the_class_of_the_run(config, option, environment, is_wrong):
+    summary = {"status": "finished", "fingerprint": fingerprint_of(config)}
+    text = inconsistency(summary, config, {"optimizer": option}, environment, [])
+    assert text == ("has another class in run.yaml than that of optimizer=adam" if is_wrong else "")
+
+
+@pytest.mark.parametrize(
+    ("summary", "duration", "says"),
+    [
+        ({"status": "finished", "steps": 9, "epochs": 0.9}, "10steps", "finished in summary.json, and 9 steps, fewer"),
+        ({"status": "finished", "steps": 9, "epochs": 0.9}, "1epochs", "fewer than duration=1epochs"),
+        ({"status": "finished", "steps": 1, "epochs": 1 / 3 - 1e-12}, "0.33333333333epochs", ""),
+        ({"status": "finished", "steps": 9, "epochs": 0.9}, "10min", ""),
+        ({"status": "finished", "steps": 9, "epochs": 0.9, "stopped_early": True}, "1epochs", ""),
+        ({"status": "finished", "steps": 9, "epochs": 0.9, "range_test": {"base_lr": 0.1}}, "1epochs", ""),
+        ({"status": "finished", "steps": 9, "epochs": None}, "10steps", ""),
+        ({"status": "running", "steps": 9, "epochs": 0.9}, "10steps", ""),
+        ({"status": "diverged", "steps": 9, "epochs": 0.9}, "10steps", "diverged in summary.json, and no place at whi"),
+        ({"status": "diverged", "steps": 9, "epochs": 0.9, "diverged_at": {"step": 9}}, "10steps", ""),
+        (
+            {"status": "finished", "steps": 10, "epochs": 1, "diverged_at": {"step": 9}},
+            "10steps",
+            "and a place at which",
+        ),
+    ],
+)
+def test_the_status_of_a_run_is_how_it_ended(summary, duration, says):
+    config = {"duration": duration}
+    text = inconsistency({**summary, "fingerprint": fingerprint_of(config)}, config, {}, {}, [])
+    assert (says in text) if says else text == ""
 
 
 def test_both_are_said(tmp_path):
