@@ -67,12 +67,12 @@ def own_files_named(settings: Any) -> Iterator[None]:
 
 
 def own_file(message: str, settings: Any) -> Path | None:
-    """Returns the file of the user's options with the key, or the section, that a message begins with.
+    """Returns the file of the user's options with the key that a message begins with, or with keys of that section.
 
     None where it was typed, or where no such file has it.
     """
-    word = re.match(r"[\w.]+", message)
-    key = word[0] if word else ""
+    word = re.match(r"([\w.]+)(=?)", message)
+    key, has_value = word.groups() if word else ("", "")
     typed = as_typed(settings.overrides.task)
     _, vocabulary = option_choices(settings)
     options = {**settings.runtime.choices, **typed_lists(typed, vocabulary)}
@@ -83,7 +83,7 @@ def own_file(message: str, settings: Any) -> Path | None:
     for group, choice in options.items():
         for path in vocabulary.files_of({group: choice}):
             keys = () if CONF in path.parents else keys_of_file(path, group)
-            if any(f"{other}.".startswith(f"{key}.") for other in keys):
+            if key in keys or (not has_value and any(other.startswith(f"{key}.") for other in keys)):
                 found = path  # a later option has its way
     return found
 

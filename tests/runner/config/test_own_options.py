@@ -88,6 +88,10 @@ def test_a_wrong_value_that_was_typed_is_not_that_of_a_file(trainopt, tmp_path):
     (tmp_path / "mine/batching/mine.yaml").write_text("_target_: trainopt.data.Constant\nsize: 0\n")
     line = trainopt("--config-dir", "mine", "batching=mine", "batching.size=-1").err
     assert line == "trainopt: batching.size=-1: must be >= 1\n"
+    (tmp_path / "mine/regularizer").mkdir(parents=True)
+    (tmp_path / "mine/regularizer/mine.yaml").write_text("mine: {_target_: trainopt.optimizers.L2, strength: 1}\n")
+    line = trainopt("--config-dir", "mine", "regularizer=[mine,mine]").err
+    assert line.startswith("trainopt: regularizer=[mine,mine]: takes the name of an option")
 
 
 def test_a_misspelt_key_in_an_experiment_of_ones_own_is_found(trainopt, tmp_path):
