@@ -3,15 +3,20 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache, partial
 from typing import Any
 
+import yaml
+
 from ..config.durations import Duration, is_time
-from ..config.options import CONF, Vocabulary, shipped_option
+from ..config.forms.rules import yaml_text
+from ..config.options import CONF, Vocabulary, YamlLoader, shipped, shipped_option
+from ..config.overrides import split_override
 from ..provenance.environment import installed_version
 from .metrics import METRICS_FILE, POSITION, VOID, Record, direction
-from .run_folder import CONFIG, DONE, SUMMARY, fingerprint_of
+from .run_folder import CONFIG, DONE, SUMMARY, fingerprint_of, flatten
 
 NO_EVALUATIONS = ("train", "probe", "control", "event", VOID)  # kinds of records
 COUNTS = ("samples", "gradients", "hvps", "train_seconds")
@@ -36,8 +41,10 @@ def inconsistency(
         records: of its metrics.jsonl; those that are no evaluations may be left out.
     """
     parts = []
-    if summary["status"] in DONE and is_changed(config, summary.get("fingerprint"), environment):
-        parts.append(f"has another configuration in {CONFIG} than it ran with, by the fingerprint in {SUMMARY}")
+    fingerprint = summary.get("fingerprint")
+    if summary["status"] in DONE and is_changed(config, fingerprint, environment):
+        value = changed_value(config, choices, environment, fingerprint)
+        parts.append(f"has another configuration in {CONFIG} than it ran with, by the fingerprint in {SUMMARY}{value}")
     if summary["status"] in DONE and "code" in environment:  # earlier versions named the option of a replaced class
         parts += [f"has another class in {CONFIG} than that of {choice}" for choice in wrong_choices(config, choices)]
     if text := wrong_status(summary, config):
@@ -62,7 +69,41 @@ def is_changed(config: Mapping[str, Any], fingerprint: Any, environment: Mapping
     written_by, here = environment.get("versions", {}).get("trainopt"), installed_version("trainopt")
     if written_by and here and numbers(written_by) > numbers(here):
         return False
-    return fingerprint not in (fingerprint_of(config, usual) for usual in (True, False))
+    return not has_fingerprint(config, fingerprint)
+
+
+def has_fingerprint(config: Mapping[str, Any], fingerprint: Any) -> bool:
+    """Returns whether a fingerprint is that of a configuration, by the rules of any version."""
+    return fingerprint in (fingerprint_of(config, usual) for usual in (True, False))
+
+
+def changed_value(
+    config: Mapping[str, Any], choices: Mapping[str, Any], environment: Mapping[str, Any], fingerprint: Any
+) -> str:
+    """Returns which value was changed, in parentheses; empty where that is unknown: no possible value of one key fits.
+
+    Args:
+        config: of the run, as it is now.
+        choices: the option of each group, under the present names.
+        environment: its environment.json.
+        fingerprint: of the configuration that it ran with.
+    """
+    for key, value in possible_values(choices, environment):
+        if key in config and has_fingerprint({**config, key: value}, fingerprint):
+            return f" ({key}={yaml_text(config[key])} instead of {yaml_text(value)})"
+    return ""
+
+
+def possible_values(choices: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of what was typed for a run, of a sweep each value, and of the defaults in conf/."""
+    for word in environment.get("command", ()):
+        _, key, typed = split_override(word)
+        for text in (typed, *typed.split(",")):
+            with suppress(yaml.YAMLError):
+                yield key, yaml.load(text, YamlLoader)
+    yield from flatten(shipped("config.yaml"))
+    for group, option in choices.items():
+        yield from flatten(shipped_option(group, str(option)), f"{group}.")
 
 
 def wrong_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:

@@ -119,6 +119,7 @@ def test_a_configuration_that_was_changed_after_the_run_is_an_obstacle(two, stat
     path.write_text(text.replace("lr: 0.1", "lr: 0.2"))
     (obstacle,) = read_comparison([two]).obstacles
     changed = "has another configuration in run.yaml than it ran with, by the fingerprint in summary.json"
+    changed += " (optimizer.lr=0.2 instead of 0.1)"
     assert obstacle == f"{shown(two / 'other')} {changed}"
     (two / "search").mkdir()
     (two / "other").rename(two / "search/trial")

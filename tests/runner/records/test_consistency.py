@@ -22,6 +22,26 @@ def test_a_configuration_is_compared_by_the_rules_of_the_versions_that_are_known
         assert inconsistency({**summary, "status": "running"}, {**config, "later": 2}, {}, environment, []) == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "edited", "named"),
+    [
+        ("optimizer.lr=0.03", {"optimizer.lr": 0.2}, " (optimizer.lr=0.2 instead of 0.03)"),
+        ("optimizer.lr=1e-3,0.03", {"optimizer.lr": 0.2}, " (optimizer.lr=0.2 instead of 0.03)"),
+        ("optimizer.lr=0.03", {"seed": 1}, " (seed=1 instead of 0)"),  # the default of config.yaml
+        ("optimizer.lr=0.03", {"optimizer.momentum": 0.5}, " (optimizer.momentum=0.5 instead of 0.9)"),  # of sgd.yaml
+        ("optimizer.lr=0.03", {"later": None}, ""),  # 7 stands nowhere else
+        ("optimizer.lr=0.03", {"optimizer.lr": 0.2, "seed": 1}, ""),
+        ("optimizer.lr=[", {"optimizer.lr": 0.2}, ""),
+    ],
+)
+def test_the_key_that_was_changed_is_named_where_its_former_value_is_known(typed, edited, named):
+    config = {"seed": 0, "optimizer.lr": 0.03, "optimizer.momentum": 0.9, "later": 7}
+    summary = {"status": "finished", "fingerprint": fingerprint_of(config)}
+    environment = {"command": ["trainopt", "-m", "optimizer=sgd", typed]}
+    line = inconsistency(summary, config | edited, {"optimizer": "sgd"}, environment, [])
+    assert line == f"has another configuration in run.yaml than it ran with, by the fingerprint in summary.json{named}"
+
+
 def test_runs_of_version_0_1_0_agree():
     runs = load_runs(Path(__file__).parent / "version_0_1_0")
     assert len(runs.summaries) == 3
@@ -79,5 +99,5 @@ def test_both_are_said(tmp_path):
     path = folder / "run.yaml"
     path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
     (line,) = load_runs(folder).inconsistencies.values()
-    values = "has other values in summary.json than in metrics.jsonl: best_top1 top1 91 and 90"
-    assert line.endswith(f", by the fingerprint in summary.json and {values}")
+    assert ", by the fingerprint in summary.json (optimizer.lr=0.2 instead of 0.1) and has other values in " in line
+    assert line.endswith("summary.json than in metrics.jsonl: best_top1 top1 91 and 90")

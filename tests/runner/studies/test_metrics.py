@@ -140,6 +140,7 @@ def test_a_sweep_with_runs_whose_files_do_not_agree_has_no_metric(tmp_path):
     paths[0].write_text(paths[0].read_text().replace("seed: 0", "seed: 1"))
     (run,) = (shown(path.parent) for path in paths)
     line = f"{run} has another configuration in run.yaml than it ran with, by the fingerprint in summary.json"
+    line += " (seed=1 instead of 0)"
     for where in ({"optimizer": "adam"}, {"optimizer": "sgd"}):
         assert read(tmp_path, where, value="final.top1").unavailable == line
     other = "; the files of 1 other run do not agree either"
