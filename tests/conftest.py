@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from trainopt.runner import cli
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS looks once, and later tests are deterministic
 torch.set_num_threads(1)  # tests run beside each other
 gc.disable()  # until all tests are collected: what they share, the modules above all, stays
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks choose
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the cases of tests with `quick_every(n)` as slow, but for each n-th."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("quick_every"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % mark.args[0]:
+                item.add_marker("slow")
+            cases[test] += 1
 
 
 def pytest_collection_finish() -> None:

@@ -141,6 +141,7 @@ def test_the_start_says_how_many_parameters_a_group_has():
     ]
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -231,6 +231,7 @@ def chosen(problem, curvature, vector):
     return [parts[id(p)] for p in curvature.params]
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("case", CASES)
 def test_products_are_those_of_the_dense_matrices(case):
     problem = made(case)

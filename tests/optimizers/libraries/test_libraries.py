@@ -256,6 +256,7 @@ def test_hooks_of_an_adapted_optimizer_are_called_once_also_after_loading(wrap):
         optimizer.load_state_dict(optimizer.state_dict())
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "line"),
     [

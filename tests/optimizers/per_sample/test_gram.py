@@ -89,6 +89,7 @@ FORMS = {
 }
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(("form", "name"), [(form, name) for form, names in FORMS.items() for name in names])
 def test_every_form_of_a_layer_computes_the_same(form, name):
     network, x, y = case(name)

@@ -47,6 +47,7 @@ def check(network, x, y, block=BLOCK, benchmark=None, rtol=1e-9):
     close(recorder.gram(), expected_gram(network, cross_entropy, x, y), rtol)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("form", ["groups", "unfold", "shifted"])
 @pytest.mark.parametrize("name", [name for name, make in CASES.items() if "conv" in str(make()[0]).lower()])
 def test_gradients_are_sums_of_rows_of_any_form(name, form):

@@ -132,6 +132,7 @@ def test_cosine_restarts_are_those_of_torch(period, first, per_epoch, period_mul
     assert walk.rates(schedule, steps) == pytest.approx(torchs.rates(peer, steps), rel=1e-9)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("period_mult", [1.0, 1.1, 1.25, 1.5, 2.0, 2.7, 3.0, 10.0])
 def test_cycles_grow_by_any_factor_and_a_restart_is_never_late(period_mult):
     """Against cycles counted one by one, in whole steps where period_mult allows it."""

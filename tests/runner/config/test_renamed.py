@@ -31,6 +31,7 @@ def test_an_old_key(old, new, sign):
         prepared(f"{sign}{old}=1")
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("sign", ["", "+"])
 @pytest.mark.parametrize(("choice", "old", "new"), ARGUMENTS)
 def test_an_old_argument(choice, old, new, sign):

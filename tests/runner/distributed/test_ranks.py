@@ -117,6 +117,7 @@ class OneOfOne(Ranks):
 GAUSS_NEWTON = "optimizer=ehnewton optimizer.curvature=gauss_newton"
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "reductions"),
     [

@@ -98,6 +98,7 @@ def test_the_selection_is_top1_or_the_first_metric_with_a_direction():
     assert select(metrics, "rmse_of_x") == ("rmse_of_x", False)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "line"),
     [

@@ -132,6 +132,7 @@ def test_rows_of_the_fisher_probe_are_gradients_of_the_square_loss():
     close(probe.gram.double(), J @ J.T, 1e-5)  # in float32
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "line"),
     [

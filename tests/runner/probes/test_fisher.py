@@ -348,6 +348,7 @@ class Scaled(nn.Module):
 """
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -94,6 +94,7 @@ def test_a_checkpoint_from_before_there_was_a_clock_for_probes_is_read():
     assert clocks.seconds["train"] == 3.0
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -152,6 +152,7 @@ class Code:
         return os.mkdir, (str(self.mark),)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("form", ["torch.save", "pickle"])
 @pytest.mark.parametrize("verb", ["resume", "the same command", "evaluate", "model.weights"])
 def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(trainopt, stopped, tmp_path, form, verb):

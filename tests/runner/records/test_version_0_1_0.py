@@ -84,6 +84,7 @@ def test_a_run_has_the_fingerprint_that_it_had(name):
     assert choices["augmentation"] == "none"
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("line", FINGERPRINTS)
 def test_a_command_with_the_new_names_is_the_same_run(line, monkeypatch):
     monkeypatch.delenv("TRAINOPT_DATA", raising=False)

@@ -68,6 +68,7 @@ WHEN = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("when", WHEN)
 def test_snapshots_are_taken_at(pushed, when):
     values, more, expected = WHEN[when]
@@ -237,6 +238,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_cannot_be_is_refused_in_one_line(trained, why):
     values, message = REFUSED[why]

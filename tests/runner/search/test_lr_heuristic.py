@@ -310,6 +310,7 @@ def test_two_searches_at_a_time_share_the_work(tmp_path):
     assert starts(tmp_path) == {f"a:{rate}:0.0": 1 for rate in table}
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

@@ -177,6 +177,7 @@ def test_an_optimizer_that_computes_its_learning_rate_has_final_runs_alone(train
     assert trainopt(*typed, "optimizer=adaptive_nesterov,sgd").code == 0  # there is nothing more to do
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

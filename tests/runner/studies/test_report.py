@@ -296,6 +296,7 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
     assert result.claims["not run"] == 4
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("parts", "says"),
     [

@@ -58,9 +58,8 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize(
-    "command", [*REFUSED[::4], *(pytest.param(c, marks=pytest.mark.slow) for n, c in enumerate(REFUSED) if n % 4)]
-)
+@pytest.mark.quick_every(4)
+@pytest.mark.parametrize("command", REFUSED)
 def test_a_job_is_refused_as_a_single_run_is(command):
     """Of a job the command line is checked as for every run; what that leaves, the class says."""
     *section, name = command.split()[-1].partition("=")[0].split(".")

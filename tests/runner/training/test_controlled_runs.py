@@ -131,6 +131,7 @@ def test_batch_norm_never_gets_a_batch_of_one(trained):
     assert sizes == [6] * 6 + [7] + [7] * 5 + [8] + [7] * 5 + [8]
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -60,6 +60,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_each_option_trains(trained, options):
     # the Gauss-Newton matrix unless said otherwise: full steps by the Hessian may raise the loss for a while

@@ -203,6 +203,7 @@ def test_a_checkpoint_gives_weights_to_a_whole_network(trained, tmp_path):
     assert first["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     "more",
     [
