@@ -31,7 +31,8 @@ def draw_learning_curves(folder: Path, title: str) -> Path:
     from matplotlib.figure import Figure
 
     records = read_metrics(folder)
-    if records and all("theta" in record or "value" in record for record in records if record["kind"] == "train"):
+    of_training = [record for record in records if record["kind"] == "train"] or records  # none: it diverged at once
+    if records and all("theta" in record or "value" in record for record in of_training):
         return draw_function_values(folder, title)
     main = next((name for name in MAIN for record in records if name in record), "cross_entropy")
     panels = [("loss", MAIN[main]), *((name, axis_label(name)) for name in metrics_drawn(records))]

@@ -181,6 +181,15 @@ def test_curves_of_a_run_note_a_value_that_is_off_the_axis(steps, tmp_path, monk
     assert all(note.get_window_extent().y1 < title.get_window_extent().y0 for note in notes)
 
 
+def test_a_run_that_diverged_at_once_is_no_function(tmp_path, monkeypatch):
+    row = {"kind": "test", "step": 0, "epoch": 0.0, "loss": 2.3, "top1": 9.7}
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(row)}\n")
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+    draw_learning_curves(tmp_path, "run")
+    assert [axis.get_ylabel() for axis in drawn[0].axes] == ["cross-entropy", "top-1 accuracy (%)"]
+
+
 @pytest.mark.parametrize("bounds", [(2.0, 50.0), (0.3, 0.5), (0.2, 1.5), (11.0, 95.0), (9.0, 11.0)])
 def test_a_logarithmic_axis_has_at_least_two_labelled_ticks(bounds):
     figure = new_figure(3)
