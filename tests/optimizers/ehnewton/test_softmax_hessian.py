@@ -101,6 +101,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.usefixtures("only_closed_form")
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("l2", L2_OF.values(), ids=L2_OF)
@@ -113,6 +114,7 @@ def test_a_step_is_that_of_conjugate_gradients_on_the_dense_hessian(case, l2, it
     assert report == {**of_report, "step_length": pytest.approx(0.7 * np.linalg.norm(expected), rel=1e-8)}
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.usefixtures("only_closed_form")
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("l2", L2_OF.values(), ids=L2_OF)
@@ -264,6 +266,7 @@ def test_in_single_precision_it_is_as_near_the_truth_as_the_general_way(features
     assert closed < 1.5 * general + 1e-6
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 @pytest.mark.parametrize("features", [(20,), (4,), (20, 4)])

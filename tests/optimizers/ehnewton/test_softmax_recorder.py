@@ -131,6 +131,7 @@ def test_it_is_known(closed_forms, loss, iterations):
     assert error(actual, expected) < 1e-9
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("iterations", [1, 12])
 @pytest.mark.parametrize("loss", IS_NONE.values(), ids=IS_NONE)
 def test_what_is_nearly_one_goes_the_general_way(closed_forms, loss, iterations):

@@ -40,6 +40,7 @@ def test_in_evaluation_mode_rows_are_gradients_of_each_samples_loss(name):
     close(gradient_gram(network, cross_entropy, x, y), J @ J.T)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_own_losses_are_those_of_one_graph_of_the_batch(name):
     network, x, y = case(name)
@@ -117,6 +118,7 @@ def test_small_singular_values_are_as_exact_as_single_precision_can_be(form):
     torch.testing.assert_close(torch.tensor(actual.values[:-1]).double(), expected[:-1], rtol=2e-3, atol=0)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("name", CASES)
 def test_single_precision_computes_the_same_with_other_kernels(name):
     network, x, y = case(name)

@@ -82,6 +82,7 @@ def test_warmup_stable_decay_falls_in_its_shape(shape, left):
     assert walk.rates(schedule, 23) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(("over", "per_epoch"), LENGTHS)
 @pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
 @pytest.mark.parametrize(("three_phase", "pct_start"), [(False, 0.25), (True, 0.25), (False, 0.3)])

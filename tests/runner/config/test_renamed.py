@@ -24,6 +24,7 @@ ARGUMENTS = [
 OPTIONS = [(group, old, new) for group, options in RENAMED_OPTIONS.items() for old, new in options.items()]
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("sign", ["", "+", "++"])
 @pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED_KEYS.items() if not pair[0].startswith("hydra.")])
 def test_an_old_key(old, new, sign):

@@ -198,6 +198,7 @@ def typed_in(line, reference):
     return f"{model} {images} {RUN} {size} {line.format(reference=reference)}".split()
 
 
+@pytest.mark.quick_every(2)
 @pytest.mark.parametrize(("name", "stops"), CASES)
 def test_stopped_and_resumed_it_is_the_run_that_was_not(trained, tmp_path, monkeypatch, name, stops):
     typed = typed_in(LINES[name], reference_run(tmp_path / "reference"))
