@@ -244,8 +244,9 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_are(features, 
     assert torch.equal(case.weights(), before)
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize("iterations", [1, 20])
-@pytest.mark.parametrize("features", [pytest.param(60, marks=pytest.mark.slow), 12])
+@pytest.mark.parametrize("features", [60, 12])
 def test_in_single_precision_it_is_as_near_the_truth_as_the_general_way(features, iterations):
     """Features as a network's: not negative, with a large common part."""
     targets = torch.arange(16) % CLASSES

@@ -86,10 +86,7 @@ def test_warmup_stable_decay_falls_in_its_shape(shape, left):
 @pytest.mark.parametrize(("over", "per_epoch"), LENGTHS)
 @pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
 @pytest.mark.parametrize(("three_phase", "pct_start"), [(False, 0.25), (True, 0.25), (False, 0.3)])
-@pytest.mark.parametrize(
-    "optimizer",
-    [lambda groups, lr: torch.optim.SGD(groups, lr, 0.9), pytest.param(torch.optim.Adam, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("optimizer", [lambda groups, lr: torch.optim.SGD(groups, lr, 0.9), torch.optim.Adam])
 def test_one_cycle_is_torchs(over, per_epoch, anneal_strategy, three_phase, pct_start, optimizer):
     """Torch's first phase ends at step pct_start * total_steps - 1, the last one at total_steps - 1."""
     walk, torchs = walks(per_epoch, optimizer)

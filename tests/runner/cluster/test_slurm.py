@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +190,16 @@ def test_tasks_that_cannot_train_say_why(slurm: Slurm, tmp_path: Path) -> None:
     slow = ("optimizer._target_=counted.SGD", "+optimizer.start=50")  # no step before the signal
     trainopt(tmp_path, *base, "seed=1", *slow, "cluster.grace=40", "hydra.sweep.dir=limit")
     option.write_text(option.read_text().replace("0.1", "0.3"))
+
+    def has_failed(name: str) -> bool:
+        return bool(printed_table(tmp_path / name)[0]["state"] == "failed")
+
     for name, reason in {
         "setup": "its task ended before the run began: cluster.setup: module load nocuda: ended the task with code",
         "changed": "mine/optimizer/ours.yaml has changed since the sweep was planned",
         "limit": "its task came to its time limit 3 times without a new step",
     }.items():
-        wait_until(lambda name=name: printed_table(tmp_path / name)[0]["state"] == "failed")  # type: ignore[misc]
+        wait_until(partial(has_failed, name))
         (job,) = printed_table(tmp_path / name)
         assert reason in job["error"]
         assert Path(job["log"]).exists()

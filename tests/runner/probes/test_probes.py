@@ -29,10 +29,8 @@ def apart(folder):
     return timeless([row for row in rows(folder) if row["kind"] != "probe"])
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=name, marks=() if "adam" in name else pytest.mark.slow) for name, case in CASES.items()],
-)
+@pytest.mark.quick_every(4)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_run_with_a_probe_is_the_run_without(trained, tmp_path, case):
     trained(*RUN, *case, name="without")
     trained(*RUN, *case, *TAYLOR, name="with")

@@ -307,11 +307,12 @@ def test_a_state_that_could_not_be_read_again_is_refused_when_it_is_first_writte
     assert not list((tmp_path / "outputs/a/checkpoints").iterdir())
 
 
+@pytest.mark.quick_every(3)
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
-        pytest.param((), ["best.pt", "last.pt", "step-00000028.pt"], marks=pytest.mark.slow),
-        pytest.param(("keep_checkpoints.last=1",), ["best.pt", "last.pt"], marks=pytest.mark.slow),
+        ((), ["best.pt", "last.pt", "step-00000028.pt"]),
+        (("keep_checkpoints.last=1",), ["best.pt", "last.pt"]),
         (
             ("keep_checkpoints.last=3", "keep_checkpoints.every=2"),
             [

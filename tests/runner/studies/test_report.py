@@ -8,89 +8,11 @@ from PIL import Image
 
 from helpers.fixtures import made_up_sweep
 from helpers.pages import faults, violations
-from trainopt.runner.studies import figures as study_figures
-from trainopt.runner.studies.plan import SweepState
-from trainopt.runner.studies.report import write_overview, write_study_report
-from trainopt.runner.studies.schema import Claim, Scale, Study, StudyFigure, StudySweep, StudyTable
+from helpers.studies import ADAM, NO_MNIST, SGD, report_of, runs, study_of
+from trainopt.runner.studies.report import write_overview
+from trainopt.runner.studies.schema import Claim, StudyFigure, StudyTable
 
 pytestmark = pytest.mark.draws
-
-ADAM, SGD = ({"optimizer": name} for name in ("adam", "sgd"))
-NO_MNIST = "mnist is missing: put mnist.npz into DIR"
-
-
-def runs():
-    """Adam, which is better by two points than SGD, with four seeds each."""
-    return [
-        {"choices": choices, "seed": seed, "top1": 82.0 + 0.1 * seed if choices == ADAM else 80.0 - 0.1 * seed}
-        for choices in (ADAM, SGD)
-        for seed in range(4)
-    ]
-
-
-def study_of(**parts):
-    values = {
-        name: {"sweep": "methods", "where": {"optimizer": name}, "value": "final.top1"} for name in ("adam", "sgd")
-    }
-    values["later"] = {"sweep": "later", "value": "final.top1"}
-    claims = [
-        Claim("Adam ends above SGD", "table 1", "above", ["adam", "sgd"]),
-        Claim("SGD ends above Adam", "section 2 | <b>", "above", ["sgd", "adam"]),
-        Claim("Adam on MNIST ends above 90 %", "table 2", "above", ["later", 90.0]),
-        Claim("All differs at full size", "table 3", "above", ["adam", "sgd"], scales=["paper"]),
-        Claim("SGD ends above 79 %", "our question", "above", ["sgd", 79.0], ours=True),
-    ]
-    rows = {"Adam": {"where": ADAM}, "SGD": {"where": SGD}}
-    columns = {"digits": {"sweep": "methods"}, "MNIST": {"sweep": "later"}}
-    reference = {"Adam": {"digits": 82.3, "MNIST": 99.0}, "SGD": {"digits": [90.0, 0.1]}}
-    metric = {"value": "final.top1"}
-    tables = [
-        StudyTable("final top-1 (%)", "table 1", rows, columns, metric, reference, 0.1, ["smoke"]),
-        StudyTable(
-            "lowest loss",
-            "table 4",
-            rows,
-            {"digits": {"sweep": "methods"}},
-            {"value": "lowest_loss.value"},
-            {"Adam": {"digits": 0.2}},
-            differs={"smoke": "digits instead of ImageNet"},
-            labels={"smoke": {"Adam": "Adam on digits (for ImageNet)"}},
-        ),
-        StudyTable("on MNIST", "table 5", rows, {"MNIST": {"sweep": "later"}}, metric, {"Adam": {"MNIST": 1.0}}),
-    ]
-    figures = [
-        StudyFigure("Accuracy", "figure 7", "methods", "epochs", {"kind": "test", "column": "top1"}, by=["optimizer"]),
-        StudyFigure(
-            "Time and accuracy",
-            "figure 8",
-            "methods",
-            {"row": {"kind": "test", "column": "top1", "reach": 60, "axis": "steps"}},
-            {"value": "final.top1"},
-            by=["optimizer"],
-            log=["x", "y"],
-        ),
-        StudyFigure("On MNIST", "figure 9", "later", "steps", {"kind": "test", "column": "top1"}),
-    ]
-    scales = {"smoke": Scale("an mlp on digits, 4 seeds"), "paper": Scale("all of it")}
-    sweeps = {
-        "methods": StudySweep({"smoke": ["optimizer=adam,sgd", "model.weights={sweeps}/a.pt"], "paper": []}),
-        "later": StudySweep({"smoke": ["data=mnist"]}),
-    }
-    parts = {"values": values, "claims": claims, "tables": tables, "figures": figures, **parts}
-    return Study("made_up", "Adam & SGD", "Nobody, Something, 2020", scales, sweeps, **parts)
-
-
-def report_of(folder, study=None, made=None, state="done", searched=None):
-    """Write a report of synthetic runs; return (result, report.md)."""
-    there = folder / "made_up" / "smoke"
-    if not (there / "sweeps").exists():
-        made_up_sweep(there / "sweeps/methods", runs() if made is None else made, searched)
-    sweeps = {
-        "methods": SweepState(there / "sweeps/methods", state, None if state == "done" else "8 of 8 runs are not done"),
-        "later": SweepState(there / "sweeps/later", "not_run", NO_MNIST),
-    }
-    result = write_study_report(study or study_of(), "smoke", there, sweeps)
-    return result, (there / "report.md").read_text()
 
 
 def body(text):
@@ -208,45 +130,6 @@ def test_figures_are_there_in_both_formats_with_the_papers_number(made):
             assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 10
 
 
-@pytest.mark.slow
-def test_curves_begin_where_the_study_says_and_are_drawn_at_its_scales(tmp_path, monkeypatch):
-    drawn = []
-
-    def draw(curves, *rest):
-        drawn.append(curves)
-        return draw_curve_panels(curves, *rest)
-
-    draw_curve_panels = study_figures.draw_curve_panels
-    monkeypatch.setattr(study_figures, "draw_curve_panels", draw)
-    about = ("methods", "epochs", {"kind": "test", "column": "top1"})
-    figures = [
-        StudyFigure("A", "figure 1", *about),
-        StudyFigure("B", "figure 2", *about, since="2epochs"),
-        StudyFigure("C", "figure 3", *about, since="1000epochs"),
-        StudyFigure("D", "figure 4", *about, scales=["paper"]),
-    ]
-    result, text = report_of(tmp_path, study_of(claims=[], tables=[], figures=figures))
-    assert result.problems == []
-    whole, later = ({n: c.x for n, c in curves["test top-1 accuracy (%)"].items()} for curves in drawn)
-    assert whole.keys() == later.keys()
-    for name, epochs in whole.items():
-        assert min(epochs) < 2
-        assert list(later[name]) == [e for e in epochs if e >= 2] != []
-    assert "- its runs have no such records: plot of figure 3\n" in text
-    assert "- drawn at scale paper only: plot of figure 4\n" in text
-
-
-def test_a_logarithmic_axis_shows_means_whose_interval_goes_below_zero(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(study_figures, "save_figure", lambda figure, *about: drawn.append(figure) or "drawn")
-    few = [{"seed": seed, "top1": top1} for seed, top1 in enumerate((1.0, 60.0))]
-    value = {"value": "final.top1"}
-    figure = StudyFigure("A", "figure 1", "methods", value, value, log=["x", "y"])
-    report_of(tmp_path, study_of(claims=[], tables=[], figures=[figure]), few)
-    for limits in (drawn[0].axes[0].get_xlim(), drawn[0].axes[0].get_ylim()):
-        assert 0 < limits[0] < 30.5 < limits[1]
-
-
 def test_the_page_needs_nothing_from_elsewhere(made):
     text = (made[0].report.parent / "report.html").read_text()
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", text)
@@ -294,34 +177,6 @@ def test_what_the_file_asks_for_in_vain_is_one_line_and_the_rest_is_written(tmp_
         assert f"> Warning: {problem}" in text
         assert f"warning: {problem}" in result.lines
     assert result.claims["not run"] == 4
-
-
-@pytest.mark.quick_every(3)
-@pytest.mark.parametrize(
-    ("parts", "says"),
-    [
-        ({"by": ["optimzer"]}, "by optimzer: none of the runs .* mean optimizer"),
-        ({"where": {"optimzer": "adam"}}, "where: optimzer: none of the runs"),
-        ({"where": {"optimizer": "adma"}}, "where: no run of the sweep methods"),
-        ({"y": {"kind": "tst", "column": "top1"}}, "y: kind: tst: no such records; there are test, train"),
-        (
-            {"y": {"kind": "test", "column": "top"}},
-            "y: column: top: records of kind test have no such column; did you mean top",
-        ),
-        ({"y": {"kind": "test"}}, "y: column: is missing"),
-        (
-            {"x": {"value": "final.top"}, "y": {"value": "final.top1"}},
-            "value: final.top: no such value in summary.json",
-        ),
-        ({"since": "soon"}, "since: must be as 300steps"),
-        ({"x": {"value": "final.top1"}, "y": {"value": "final.top1"}, "since": "1steps"}, "since: belongs to"),
-    ],
-)
-def test_figures_that_cannot_be_drawn_say_why(tmp_path, parts, says):
-    about = {"x": "steps", "y": {"kind": "test", "column": "top1"}, "by": ["optimizer"], **parts}
-    result, _ = report_of(tmp_path, study_of(figures=[StudyFigure("A", "figure 1", "methods", **about)], tables=[]))
-    (problem,) = result.problems
-    assert re.search(rf"figures\[0\]: .*{says}", problem)
 
 
 def test_diverged_runs_and_those_that_never_got_there_are_told(tmp_path):
@@ -405,12 +260,3 @@ def test_an_overview_has_a_row_a_study(made, tmp_path):
     write_overview([tmp_path], tmp_path / "all.md")
     cells = [cell.strip() for cell in (tmp_path / "all.md").read_text().splitlines()[2].split("|")[1:-1]]
     assert cells[2:] == ["paper", "–", "–", "1 not run, 2 not reproduced", "–"]
-
-
-def test_a_figure_of_runs_that_are_still_missing_is_no_mistake(tmp_path):
-    y = {"kind": "test", "column": "top1"}
-    figure = StudyFigure("A", "figure 1", "methods", "steps", y, {"optimizer.steps": 20})
-    study = study_of(claims=[], tables=[], figures=[figure])
-    result, text = report_of(tmp_path, study, state="incomplete")
-    assert result.problems == []
-    assert "- 8 of 8 runs are not done: plot of figure 1\n" in text

@@ -115,13 +115,14 @@ def test_features_are_computed_once_and_shared(trained, trainopt, tmp_path, comp
     assert sum(computed) == 3 * 150  # the training images; the test's are in the cache
 
 
+@pytest.mark.quick_every(2)
 @pytest.mark.parametrize(
     ("change", "files"),
     [
         (("data.limit=100",), 4),
-        pytest.param(("data.mean=[0.4]",), 4, marks=pytest.mark.slow),
-        pytest.param(("data.size=12",), 4, marks=pytest.mark.slow),
-        pytest.param(("data.pad=1",), 4, marks=pytest.mark.slow),
+        (("data.mean=[0.4]",), 4),
+        (("data.size=12",), 4),
+        (("data.pad=1",), 4),
         (("precision=bf16",), 4),
         (("data.validation=0.2",), 5),  # other training images, validation images, the same test images
         (("optimizer=adam", "batching.size=32", "regularizer=[l2]"), 2),
