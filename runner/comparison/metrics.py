@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..records.metrics import POSITION, direction
 from ..system.display import metric_form
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 
 
 class Metric(NamedTuple):
@@ -95,7 +95,7 @@ def find_metric(name: str, metrics: Mapping[str, Metric]) -> str:
         raise UserError(f"--metric {name}: is in no summary; --target {name}=VALUE compares the cost to reach a value")
     if not names:
         known = ", ".join(metrics)
-        raise UserError(f"--metric {name}: no such metric{nearest(name, metrics) or ';'} there are {known}")
+        raise UserError(continued(f"--metric {name}: no such metric{nearest(name, metrics)}", f"there are {known}"))
     return names[0]
 
 
@@ -168,8 +168,8 @@ class Target:
         metric, is_named, number = text.rpartition("=")
         metric = metric if is_named else "top1"
         if metric not in TARGETS:
-            hint = nearest(metric, TARGETS) or ";"
-            raise UserError(f"--target {text}: {metric}: no such metric{hint} there are {', '.join(TARGETS)}")
+            problem = f"--target {text}: {metric}: no such metric{nearest(metric, TARGETS)}"
+            raise UserError(continued(problem, f"there are {', '.join(TARGETS)}"))
         try:
             value = float(number.removesuffix("%") if metric == "top1" else number)
         except ValueError:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from ..reporting.tables import LAYOUTS, Tex, escape_latex, latex
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 from .figures.target import target_limits, target_rule
 from .methods import Comparison, Method, values_by_method
 from .metrics import AXES, SECONDS_RULE, cost_form
@@ -53,9 +53,8 @@ def check_columns(comparison: Comparison, columns: Sequence[str]) -> None:
     known = column_names(comparison)
     for name in columns:
         if name not in known:
-            raise UserError(
-                f"--columns {name}: no such column{nearest(name, known) or ';'} there are {', '.join(known)}"
-            )
+            problem = f"--columns {name}: no such column{nearest(name, known)}"
+            raise UserError(continued(problem, f"there are {', '.join(known)}"))
 
 
 def paper_table(

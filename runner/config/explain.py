@@ -9,7 +9,7 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..system.errors import cannot_write, nearest, one_line
+from ..system.errors import cannot_write, continued, nearest, one_line
 from .options import CONF, Vocabulary, default_choices, list_groups, option_content, read
 from .overrides import (
     NO_CLASSES,
@@ -136,7 +136,7 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     similar = f"; did you mean {here}?" if here else nearest(option, options)
     if not similar and not group.startswith("hydra/"):
         others += f"; one of your own is a file DIR/{group}/{option}.yaml, with --config-dir DIR"
-    return f"{group}={option}: no such option{similar or ';'} there are {', '.join(options)}{others}"
+    return continued(f"{group}={option}: no such option{similar}", f"there are {', '.join(options)}{others}")
 
 
 def wrong_choice(overrides: list[str], vocabulary: Vocabulary) -> str | None:

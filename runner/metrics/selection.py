@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..records.metrics import owner_of
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 from .metric import Metric
 
 LOSS = "loss"  # a value of every evaluation, which is no metric of the configuration
@@ -47,8 +47,8 @@ def select(metrics: Mapping[str, Metric], name: str | None) -> Selection:
     owner = owner_of(name, metrics)
     known = ", ".join([*directed, LOSS])
     if owner is None:
-        hint = nearest(name, [*metrics, LOSS]) or ";"
-        raise UserError(f"selection_metric={name}: the run has no such metric{hint} known are {known}")
+        problem = f"selection_metric={name}: the run has no such metric{nearest(name, [*metrics, LOSS])}"
+        raise UserError(continued(problem, f"known are {known}"))
     direction = metrics[owner].higher_is_better
     if direction is None:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config.durations import SECONDS
 from ..config.options import component_of, shipped
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 from .style import COLOURS, LINE_STYLES, LINES, PALETTE
 
 FILE = "labels.yaml"  # of conf/
@@ -88,8 +88,8 @@ def parse_rename(text: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
     pairs = name_parts(name)
     if not any(pairs.items() <= name_parts(other).items() for other in names):
         known = list(dict.fromkeys(part for other in names for part in other.split()))
-        hint = nearest(name, known) or ";"
-        raise UserError(f"--rename {text}: no method has {name}{hint} there are {'; '.join(names)}")
+        problem = f"--rename {text}: no method has {name}{nearest(name, known)}"
+        raise UserError(continued(problem, f"there are {'; '.join(names)}"))
     return pairs, label.strip()
 
 

@@ -103,15 +103,15 @@ class Page:
 
     @property
     def claims_run(self) -> list[tuple[int, ClaimText]]:
-        """The claims that were run, also if only in part, with their numbers."""
-        return [(n, c) for n, c in enumerate(self.claims, start=1) if c.verdict != NOT_RUN or c.results]
+        """The claims that were run, with their numbers."""
+        return [(number, claim) for number, claim in enumerate(self.claims, start=1) if claim.was_run]
 
     @property
     def claims_not_run(self) -> dict[str, str]:
         """The other claims with their numbers, in one line for each reason."""
         by_reason: dict[str, list[str]] = {}
         for number, (text, claim) in enumerate(zip(self.claims, self.study.claims, strict=True), start=1):
-            if text.verdict == NOT_RUN and not text.results:
+            if not text.was_run:
                 by_reason.setdefault(text.reason, []).append(f"{number}. {claim.text}")
         return {reason: "; ".join(claims) for reason, claims in by_reason.items()}
 

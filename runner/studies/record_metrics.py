@@ -11,7 +11,7 @@ from ..comparison.records.target_records import reaching
 from ..config.durations import Duration
 from ..config.forms.object_files import parse, require_keys
 from ..records.frames import Runs
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 
 AGGREGATES: dict[str, Callable[[pd.Series], float]] = {
     "last": lambda values: values.iloc[-1],
@@ -37,11 +37,9 @@ def summary_values(runs: Runs, selected: dict[int, str], column: Any) -> dict[in
     """
     if column not in runs.summaries:
         known = [name for name in runs.summaries if pd.api.types.is_numeric_dtype(runs.summaries[name])]
-        hint = nearest(str(column), known) or ";"
-        raise UserError(
-            f"value: {column}: no such value in summary.json{hint} there are, among others,"
-            " final.top1, final.loss, best_top1.value, lowest_loss.value, train_seconds"
-        )
+        problem = f"value: {column}: no such value in summary.json{nearest(str(column), known)}"
+        some = "final.top1, final.loss, best_top1.value, lowest_loss.value, train_seconds"
+        raise UserError(continued(problem, f"there are, among others, {some}"))
     numbers = pd.to_numeric(runs.summaries.loc[list(selected.values()), column], errors="coerce")
     if numbers.isna().all() and runs.summaries[column].map(lambda value: isinstance(value, str)).any():
         raise UserError(f"value: {column}: is not a number")
@@ -73,10 +71,8 @@ def record_values(runs: Runs, selected: dict[int, str], query: dict[str, Any]) -
         raise UserError(f"row: kind: {query['kind']}: no such records; there are {kinds}")
     if column not in records:
         known = [str(name) for name in records if name not in ("kind", "run")]
-        raise UserError(
-            f"row: column: {column}: records of kind {query['kind']} have no such column"
-            f"{nearest(str(column), known) or ';'} there are {', '.join(known)}"
-        )
+        problem = f"row: column: {column}: records of kind {query['kind']} have no such column"
+        raise UserError(continued(f"{problem}{nearest(str(column), known)}", f"there are {', '.join(known)}"))
     reduce, has_position = reducer(query, reduction), None
     if reduction == "at":
         axis, amount = parse_position(query["at"])

@@ -41,6 +41,11 @@ class ClaimText:
     reason: str
     results: str
 
+    @property
+    def was_run(self) -> bool:
+        """Whether it was run, also if only in part."""
+        return self.verdict != NOT_RUN or bool(self.results)
+
 
 @dataclass(frozen=True)
 class TableText:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from ..config.instantiate import find
 from ..records.metrics import METRICS_FILE, owner_of, read_metrics
-from ..system.errors import UserError, nearest
+from ..system.errors import UserError, continued, nearest
 from ..system.files import shown
 
 HIGHER_IS_BETTER = {"loss": False, "top1": True, "top5": True, "rmse": False}  # what runs have without being asked
@@ -53,8 +53,8 @@ def direction_of(metric: MetricName, config: DictConfig) -> str:
     if owner is None:
         known = [*HIGHER_IS_BETTER, *nodes]
         if metric.name not in HIGHER_IS_BETTER:
-            text = f"{nearest(metric.name, known) or ';'} there are {', '.join(known)}"
-            raise UserError(f"hydra.sweeper.metric={metric}: runs have no {metric.name}{text}")
+            problem = f"hydra.sweeper.metric={metric}: runs have no {metric.name}{nearest(metric.name, known)}"
+            raise UserError(continued(problem, f"there are {', '.join(known)}"))
         is_higher = HIGHER_IS_BETTER[metric.name]
     else:
         is_higher = getattr(find(nodes[owner], f"metric.{owner}"), "higher_is_better", None)

@@ -8,7 +8,7 @@ from ...cluster.scheduler import Task
 from ...cluster.submissions import Submission, read_submissions
 from ...records.job_table import ENDED, job_statuses, read_jobs, sweep_jobs
 from ...sweeps.status import job_labels
-from ...system.errors import UserError, nearest
+from ...system.errors import UserError, continued, nearest
 from ...system.files import plural, shown
 from ...system.flags import FlagParser, existing_folder
 
@@ -73,11 +73,9 @@ def job_names(sweep: Path, typed: list[str]) -> set[str]:
         name = str(path.relative_to(sweep.resolve())) if sweep.resolve() in path.parents else text
         job = next((job for job in (text, name, by_label.get(text)) if job in planned), None)
         if job is None:
-            hint = nearest(text, [*planned, *by_label]) or ";"
-            raise UserError(
-                f"cancel: {text}: is no job of {shown(sweep)}{hint} write the name of its folder, or in quotes what"
-                " trainopt status shows"
-            )
+            problem = f"cancel: {text}: is no job of {shown(sweep)}{nearest(text, [*planned, *by_label])}"
+            right = "write the name of its folder, or in quotes what trainopt status shows"
+            raise UserError(continued(problem, right))
         names.add(job)
     return names
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ...system.errors import UserError, nearest, one_line
+from ...system.errors import UserError, continued, nearest, one_line
 from ..options import CONF, read
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def reject_unknown(prefix: str, names: Iterable[Any], known: Collection[str], pr
     """
     for name in names:
         if name not in known:
-            hint = nearest(str(name), known) or ";"
-            raise UserError(f"{prefix}{name}: {problem}{hint} there are {', '.join(map(str, known))}")
+            line = f"{prefix}{name}: {problem}{nearest(str(name), known)}"
+            raise UserError(continued(line, f"there are {', '.join(map(str, known))}"))
 
 
 def require_keys(source: str, query: dict[str, Any], required: Sequence[str], optional: Sequence[str] = ()) -> None:
